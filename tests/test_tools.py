@@ -260,19 +260,6 @@ def save(label: np.ndarray, path: Path) -> None:
     nib.save(nib.Nifti1Image(label, np.diag([-1, -1, 1, 1])), path)
 
 
-def write_programs(folder: Path, cases: Sequence[str] = PATIENTS) -> Path:
-    """Write a BraTS folder, and label maps of two programs in their own layouts."""
-    for case in cases:
-        for modality in ("t1", "t1ce", "t2", "flair"):
-            save(np.full((20, 19, 18), 7, np.int16), folder / "brats" / case / f"{case}_{modality}.nii.gz")
-        save(tumour(case), folder / "brats" / case / f"{case}_seg.nii.gz")
-        for subset, by in {"T1_T2": 3, "t1c+flair": 2, "all": 1}.items():
-            save(eroded(case, by), folder / "careful" / subset / f"{case}.nii.gz")
-        for subset, share in {"flair-t1ce": 0.2, "T1+T1Gd+T2+FLAIR": 0.1}.items():
-            save(noisy(case, share), folder / "guessing" / subset / f"{case}.nii.gz")
-    return folder
-
-
 @pytest.fixture
 def others(tmp_path) -> Path:
     """The outputs of other programs: a BraTS folder, and label maps of two programs in their own layouts."""
@@ -313,21 +300,16 @@ def test_compare_label_maps_of_other_programs(others, capsys):
     for circles, by, share in (("●○●○", 3, None), ("○●○●", 2, 0.2), ("●●●●", 1, 0.1)):
         (row,) = (row for row in rows if "".join(row[:4]) == circles)
         for column, region in enumerate(REGIONS):
-            expected = {"careful": by_numpy(eroded, by, region)}
-            if share:
-                expected["a_b_guess"] = by_numpy(noisy, share, region)
-            else:
-                assert row[5 + 2 * column] == "–"
-            for place, (folder, values) in enumerate(expected.items()):
-                results = pd.read_csv(others / "out" / "evaluations" / folder / "results.csv")
-                found = results.set_index(["modalities", "region", "metric"]).loc[(subset, region, "dice")]
-                assert list(found["case"]) == list(PATIENTS)
-                assert found["value"].to_numpy() == pytest.approx(values, abs=1e-12)
-                cell = f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
-                assert row[4 + 2 * column + place].replace("*", "").replace("\\", "") == cell
-                assert cell in markdown
+            careful, guessing = row[4 + 2 * column : 6 + 2 * column]
+            assert careful == cell(by_numpy(eroded, by, region))
+            assert guessing == (cell(by_numpy(noisy, share, region)) if share else "–")
+            assert careful in markdown
     assert "They are over 2 of 3 subsets: T1c + FLAIR, T1 + T1c + T2 + FLAIR." in markdown
-    assert r"## Paired tests" in markdown
+    assert "## Paired tests" in markdown
+
+
+def cell(values: list[float]) -> str:
+    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
 
 
 def test_compare_takes_what_it_measured(capsys, others, undrawn):

@@ -14,7 +14,7 @@ from common.io.arguments import REFUSALS, parse_verb
 from common.text import printable
 
 NAMES = {
-    "patients": ("predict",),
+    "patients": ("predict", "export_labels"),
     "data": ("check", "datalist", "join", "phantom"),
     "compare": ("compare", "pool"),
     "many trainings and machines": ("leaderboard", "budget", "federate", "provision"),

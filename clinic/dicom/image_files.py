@@ -117,8 +117,8 @@ def _header(fields: Mapping[str, Any]) -> Dataset:
     for name in TEXTS:
         values = fields.get(name)
         values = values if isinstance(values, list) else [values]
-        if found := [value for value in values if isinstance(value, str) and value.isprintable()]:
-            setattr(header, name, found if name in ("ImageType", "ScanningSequence") else found[0])
+        if usable := [value for value in values if isinstance(value, str) and value.isprintable()]:
+            setattr(header, name, usable if name in ("ImageType", "ScanningSequence") else usable[0])
     times = {name: fields.get(name) for name in SECONDS}
     times = {name: value for name, value in times.items() if type(value) in (int, float) and 0 < value < 1e6}
     unit = 1 if times.get("EchoTime", 0) > 1 else 1000  # some programs write ms nevertheless

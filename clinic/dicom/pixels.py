@@ -126,8 +126,8 @@ def _unlike_its_header(dataset: Dataset, syntax: UID, columns: int, rows: int) -
 
 def _size(frame: bytes) -> tuple[int, int] | None:
     """Return a JPEG, JPEG-LS or JPEG 2000 stream's own columns and rows, which decoders use; None for other ones."""
-    if found := re.search(rb"\xff\x4f\xff\x51", frame[:1024]):  # JPEG 2000: SOC and SIZ
-        at = found.end() + 4
+    if header := re.search(rb"\xff\x4f\xff\x51", frame[:1024]):  # JPEG 2000: SOC and SIZ
+        at = header.end() + 4
         right, below, left, above = (int.from_bytes(frame[k : k + 4], "big") for k in range(at, at + 16, 4))
         return right - left, below - above
     at = 2

@@ -125,8 +125,8 @@ def image_type(header: Dataset) -> list[str]:
 
 def _unwanted(header: Dataset) -> str | None:
     """Return the kind of an image that is not a candidate; None if it may be a T1, T2 or FLAIR."""
-    if found := colour(header):
-        return f"in colour (PhotometricInterpretation {found}; expected {' or '.join(GREY)})"
+    if model := colour(header):
+        return f"in colour (PhotometricInterpretation {model}; expected {' or '.join(GREY)})"
     types = image_type(header)
     for kind, values in IMAGE_TYPES.items():
         if values & set(types):

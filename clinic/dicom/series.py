@@ -15,9 +15,7 @@ import pydicom
 from nibabel.affines import from_matvec
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
     EnhancedMRImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
     MRImageStorage,
@@ -45,8 +43,6 @@ UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 """Attributes without which an image cannot be assigned to a series or referenced."""
 VARYING = (("ImageOrientationPatient", 6, 1e-3), ("PixelSpacing", 2, 1e-3), ("EchoTime", 1, 0.05))
 """What some scanners write a little otherwise in each image of a volume: name, count, tolerance (echo time in ms)."""
-LARGEST_DEFLATED = 2**20
-"""Maximum size in bytes of a file that is compressed as a whole, since it can expand up to a thousandfold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,15 +128,15 @@ def read_series(folder: str | Path) -> list[Series]:
             studies.add(uids["StudyInstanceUID"])
             slices += _slices(path, dataset)
     if nameless:
-        found = ", ".join(f"{count} MR images have no {name}" for name, count in nameless.items())
+        lacking = ", ".join(f"{count} MR images have no {name}" for name, count in nameless.items())
         raise ValueError(
-            f"{folder}: {found}; expected valid UIDs in each. If they were removed to de-identify the images, "
+            f"{folder}: {lacking}; expected valid UIDs in each. If they were removed to de-identify the images, "
             f"replace them instead; else {MISSING}."
         )
     _require_one_patient(folder, patients)
     if not slices:
-        found = ", ".join(f"{count} {modality}" for modality, count in sorted(others.items()))
-        raise ValueError(f"{folder}: no MR image, only {found}; expected the MR series of one study.")
+        counted = ", ".join(f"{count} {modality}" for modality, count in sorted(others.items()))
+        raise ValueError(f"{folder}: no MR image, only {counted}; expected the MR series of one study.")
     if len(studies) > 1:
         raise ValueError(
             f"{folder}: images of {len(studies)} studies; give the folder of one, or --each if every subfolder "
@@ -152,7 +148,7 @@ def read_series(folder: str | Path) -> list[Series]:
 def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
     """Yield the DICOM files with their attributes in `TAGS`."""
     paths = walk(folder)
-    damaged, bare, closed, bursting, read = [], [], [], [], 0
+    damaged, bare, closed, read = [], [], [], 0
     for path in paths:
         try:
             with path.open("rb"):
@@ -161,9 +157,6 @@ def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
             closed.append(path)
             continue
         try:
-            if _may_burst(path):
-                bursting.append(path)
-                continue
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
             whole = bool(text(dataset, "SOPClassUID"))
             if whole and not text(dataset.file_meta, "TransferSyntaxUID"):
@@ -181,9 +174,8 @@ def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
             yield path, dataset
         elif path.suffix.lower() in SUFFIXES or (dataset is not None and path.name.upper() != "DICOMDIR"):
             damaged.append(path)
-    for found, what, remedy in (
+    for unusable, what, remedy in (
         (closed, "cannot be opened", "make all of them readable (chmod -R u+rX)"),
-        (bursting, "are large and compressed as a whole", "send them uncompressed (Explicit VR Little Endian)"),
         (
             bare,
             "hold DICOM data without the preamble and meta information of a file",
@@ -191,10 +183,10 @@ def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
         ),
         (damaged, "are damaged DICOM files", MISSING),
     ):
-        if found:  # file names may contain patients' names
-            raise (PermissionError if found is closed else ValueError)(
-                f"{folder}: {len(found)} of {len(paths)} files {what}, the first is number "
-                f"{paths.index(found[0]) + 1} in alphabetical order; {remedy}, or remove them."
+        if unusable:  # file names may contain patients' names
+            raise (PermissionError if unusable is closed else ValueError)(
+                f"{folder}: {len(unusable)} of {len(paths)} files {what}, the first is number "
+                f"{paths.index(unusable[0]) + 1} in alphabetical order; {remedy}, or remove them."
             )
     if not read:
         index = ["a DICOMDIR is only an index: copy the folders beside it too"]
@@ -211,13 +203,6 @@ def _starts_like_dicom(path: Path) -> bool:
         start = file.read(8)
     explicit = start[4:6].isalpha() and start[4:6].isupper()
     return start[:2] in (b"\x02\0", b"\x08\0") and (explicit or start[6:8] == b"\0\0") and len(start) == 8
-
-
-def _may_burst(path: Path) -> bool:
-    """Return whether a file is compressed as a whole and large, since pydicom would expand it without a limit."""
-    if path.stat().st_size <= LARGEST_DEFLATED:
-        return False
-    return text(read_file_meta_info(path), "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
 
 
 def _patient(dataset: Dataset) -> tuple[str, str, str]:
@@ -263,9 +248,9 @@ def _volumes(slices: Sequence[_Slice]) -> list[list[_Slice]]:
     return [volume for volumes in groups.values() for volume in volumes]
 
 
-def _same_volume(one: Dataset, other: Dataset) -> bool:
+def _same_volume(first: Dataset, other: Dataset) -> bool:
     return all(
-        np.allclose(*(_or(numbers(header, name, count), np.zeros(count)) for header in (one, other)), atol=tolerance)
+        np.allclose(*(_or(numbers(header, name, count), np.zeros(count)) for header in (first, other)), atol=tolerance)
         for name, count, tolerance in VARYING
     )
 
@@ -275,10 +260,10 @@ def _or(values: np.ndarray | None, default: Sequence[float]) -> np.ndarray:
     return np.array(default, float) if values is None else values
 
 
-def _same_pixels(one: Path, other: Path) -> bool:
+def _same_pixels(path: Path, other: Path) -> bool:
     """Return whether two files with one UID hold the same pixels, even if one of them is compressed."""
     try:
-        first, second = pydicom.dcmread(one), pydicom.dcmread(other)
+        first, second = pydicom.dcmread(path), pydicom.dcmread(other)
         return first.PixelData == second.PixelData or np.array_equal(first.pixel_array, second.pixel_array)
     except OSError:
         raise

@@ -1,29 +1,17 @@
-"""Alignment of a subject's volumes on one grid, with registration if they do not share a frame of reference.
-
-`turn_upright` aligns a tilted study with the mean brain of the training cases.
-"""
+"""Alignment of a subject's volumes on one grid, with registration if they do not share a frame of reference."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Self
 
-import nibabel as nib
 import numpy as np
-from nibabel.affines import apply_affine, from_matvec, voxel_sizes
+from nibabel.affines import voxel_sizes
 
 from clinic.study.grid import Grid, Image, finest, in_field_of_view, isotropic_grid, moved, not_air, resample
 from clinic.study.places import NO_OVERLAP, Fit, compare_places
-from clinic.study.registration import MINIMUM_OVERLAP, Registration, find_rigid, register
-from common.modalities import GLIOMA, display_name
-
-MEAN_BRAIN = Path(__file__).parent / "data" / "mean_brain.nii.gz"
-"""Mean of the 36 training cases of open_glioma (split fixed50): one volume per modality, uint8, 2 mm."""
-MINIMUM_PEAK = 1.1
-"""Minimum peak ratio as in `registration.register`, but lower, since a mean of many brains says less about a brain than
-its own sequences do. The five validation cases, turned by 0 to 25 degrees, were all found within 3 degrees except one,
-which is cut off; the ratio was 1.2 to 2.6. Where the registration failed, with another sequence of it, it was 0.8."""
+from clinic.study.registration import Registration, register
+from common.modalities import display_name
 
 
 @dataclass(frozen=True)
@@ -36,7 +24,6 @@ class AlignedStudy:
         covered: name -> fraction of the reference's foreground that lies in the volume's field of view.
         misplaced: name -> warning, for volumes whose header gives a wrong position, or that seem mirrored.
         placed: name -> volume on its own grid, in the place where it was found.
-        upright: None, or, after `turn_upright`, the registration of the mean brain that the grid is aligned with.
     """
 
     images: dict[str, Image]
@@ -44,7 +31,6 @@ class AlignedStudy:
     covered: dict[str, float]
     misplaced: dict[str, str] = field(default_factory=dict)
     placed: dict[str, Image] = field(default_factory=dict)
-    upright: Registration | None = None
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         """Return the study with only some of its volumes, under other names: ``names`` maps old ones to new ones."""
@@ -144,38 +130,6 @@ def align(
     return AlignedStudy(aligned, registered, covered, misplaced, placed)
 
 
-def turn_upright(
-    aligned: AlignedStudy, reference: str, brain: np.ndarray | None
-) -> tuple[AlignedStudy, np.ndarray | None]:
-    """Resample a study along the axes of the mean brain, to which the training cases are aligned.
-
-    The mean brain is registered rigidly to the reference's brain. The new grid is isotropic, covers the whole brain and
-    has the same spacing. ``brain`` is the mask of the brain to be cut out of the volumes; None if they are
-    skull-stripped. Returns the study and the mask on the new grid. Raises ValueError if the mean brain lacks the
-    reference's modality or cannot be registered.
-    """
-    if reference not in GLIOMA:
-        raise ValueError(
-            f"--upright: the mean brain has {', '.join(map(display_name, GLIOMA))}, but the reference is "
-            f"{display_name(reference)}."
-        )
-    atlas = nib.load(MEAN_BRAIN)
-    volume = np.asarray(atlas.dataobj)[..., GLIOMA.index(reference)]
-    stripped = aligned.cut_out(brain).images
-    match = find_rigid(Image(volume, atlas.affine), stripped[reference])
-    if match.peak < MINIMUM_PEAK or match.overlap < MINIMUM_OVERLAP:
-        raise ValueError(
-            f"--upright: {display_name(reference)} to the mean brain: {match.text}. Expected at least "
-            f"{MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the mean brain could not be registered. Leave out "
-            "--upright, and look at the pictures."
-        )
-    grid = _covering(stripped, match.transform)
-    images = {name: Image(resample(image, grid), grid.affine) for name, image in aligned.images.items()}
-    if brain is not None:
-        brain = resample(Image(brain.astype(np.float32), aligned.images[reference].affine), grid) > 0
-    return replace(aligned, images=images, upright=match), brain
-
-
 def _mended(fixed: Image, placed: Image, name: str, reference: str, fit: Fit) -> Registration | str:
     """Return the registration of a misplaced volume, or why it failed; ValueError if the two do not even overlap."""
     try:
@@ -199,15 +153,3 @@ def _covered(image: Image, grid: Grid, shown: np.ndarray) -> float:
 
 def _compared(more: float, less: float) -> str:
     return f"normalised mutual information {1 + more:.3f} instead of {1 + less:.3f}"
-
-
-def _covering(images: Mapping[str, Image], transform: np.ndarray) -> Grid:
-    """Return the grid along the transform's axes that covers all non-zero voxels, with a margin of one voxel."""
-    affine = next(iter(images.values())).affine
-    spacing = float(voxel_sizes(affine)[0])
-    shown = np.any([np.asarray(image.dataobj) != 0 for image in images.values()], axis=0)
-    upright = apply_affine(np.linalg.inv(transform) @ affine, np.argwhere(shown)) / spacing
-    low, high = np.floor(upright.min(axis=0)) - 1, np.ceil(upright.max(axis=0)) + 1
-    return Grid(
-        tuple((high - low + 1).astype(int).tolist()), transform @ from_matvec(np.eye(3) * spacing, low * spacing)
-    )

@@ -79,7 +79,8 @@ def segment_each(
             resolve_subset(modalities, inference.cohort.modalities)  # refuse unknown ones
             options = {**options, "modalities": modalities, "skull_strip": skull_strip}
             settings = (inference.software, file_digest(inference.weights), inference.decision, recipe, options)
-            outcomes = {one.study: one for one in _read(out / RECORD) if one.study in {path.name for path in studies}}
+            names = {path.name for path in studies}
+            outcomes = {before.study: before for before in _read(out / RECORD) if before.study in names}
             for study in studies:
                 name, made = study.name, None
                 try:
@@ -111,29 +112,7 @@ def _studies(folder: Path) -> list[Path]:
         )
     if not (studies := [path for path in entries if path.is_dir()]):
         raise ValueError(f"{folder}: no subfolder; expected one for each study.")
-    if _of_one_study(studies):
-        raise ValueError(
-            f"{folder}: its subfolders hold series of one study, which each would be segmented alone; leave out "
-            "--each, or give the folder above."
-        )
     return studies
-
-
-def _of_one_study(folders: Sequence[Path]) -> bool:
-    """Return whether the first DICOM file of every folder has the same study, and each another series."""
-    try:
-        from clinic.dicom.headers import texts_of_file
-    except ImportError:  # without the packages for DICOM, its series are refused one by one
-        return False
-    studies, series = set(), set()
-    for folder in folders:
-        first = next(filter(is_dicom, walk(folder)), None)
-        study, one = texts_of_file(first, "StudyInstanceUID", "SeriesInstanceUID") if first else ("", "")
-        studies.add(study)
-        if not study or not one or one in series or len(studies) > 1:
-            return False
-        series.add(one)
-    return len(folders) > 1
 
 
 def _complete(folder: Path) -> bool:
@@ -141,7 +120,7 @@ def _complete(folder: Path) -> bool:
 
 
 def _outcome(name: str, key: str, made: Prediction) -> Outcome:
-    used = [display_name(one.modality) for one in made.summary.used]
+    used = [display_name(each.modality) for each in made.summary.used]
     return Outcome(name, key, used, dict(made.summary.volumes), list(made.summary.warnings))
 
 
@@ -155,16 +134,16 @@ def _reason(error: Exception) -> str:
 def _read(record: Path) -> list[Outcome]:
     """Return the outcomes of an earlier run; none if there was none, or its record is damaged."""
     try:
-        return [Outcome(**one) for one in json.loads(record.read_text())]
+        return [Outcome(**entry) for entry in json.loads(record.read_text())]
     except (OSError, ValueError, TypeError):
         return []
 
 
 def _write(out: Path, outcomes: Sequence[Outcome], count: int) -> None:
     with replacing(out / RECORD) as path:
-        path.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
+        path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
     templates = Environment(loader=PackageLoader("clinic.study"), autoescape=True)
-    regions = next(([*one.volumes] for one in outcomes if one.volumes), [])
+    regions = next(([*outcome.volumes] for outcome in outcomes if outcome.volumes), [])
     page = templates.get_template(PAGE).render(
         outcomes=outcomes, regions=regions, count=count, summary=RESULTS["summary"], millilitres=millilitres
     )

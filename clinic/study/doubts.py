@@ -155,7 +155,7 @@ def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[flo
             f"{_named(study, thick)}: voxels coarser than the {lengths(trained)} mm that the network was trained "
             "at; small parts may be missed, and volumes are less exact."
         )
-    if aligned.upright is None and (tilt := tilted(next(iter(aligned.images.values())).affine)):
+    if tilt := tilted(next(iter(aligned.images.values())).affine):
         yield f"The reference: {tilt}."
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from clinic.study.alignment import AlignedStudy, turn_upright
+from clinic.study.alignment import AlignedStudy
 from clinic.study.grid import resample_label_to
 from clinic.study.inference import Inference
 from clinic.study.page import write_summary
@@ -19,7 +19,6 @@ from clinic.study.skull import MODES, Brain, agreed
 from common.cohorts.cohort import Cohort
 from common.io import require_writable
 from common.io.atomic import written_whole
-from common.io.files import is_dicom
 from common.io.settings import check_choice
 from common.modalities import display_name
 from common.transforms.decision import DECISIONS
@@ -57,7 +56,6 @@ def predict(
     ckpt_path: str | None = None,
     device: str | None = None,
     skull_strip: str = "auto",
-    upright: bool = False,
     decision: str | None = None,
     explain: Callable[[list[str]], None] | None = None,
 ) -> Prediction:
@@ -76,7 +74,7 @@ def predict(
     check_options(study, output_dir, skull_strip, decision)
     with TemporaryDirectory() as folder:
         inference = Inference(bundle, recipe, ckpt_path, device, Path(folder), decision)
-        return segment(study, output_dir, inference, series, modalities, reference, skull_strip, upright, explain)
+        return segment(study, output_dir, inference, series, modalities, reference, skull_strip, explain)
 
 
 def segment(
@@ -87,7 +85,6 @@ def segment(
     modalities: Sequence[str] | None = None,
     reference: str | None = None,
     skull_strip: str = "auto",
-    upright: bool = False,
     explain: Callable[[list[str]], None] | None = None,
 ) -> Prediction:
     """Segment a study as `predict` does, with a bundle that is loaded already."""
@@ -98,13 +95,6 @@ def segment(
     read, chosen, why = confirmed(read, reference, device, skull_strip)
     aligned, brain = _prepared(read, chosen, skull_strip, cohort)
     can_refer, seg_note = _can_refer(read, chosen)
-    if upright:
-        if read.skulls and brain is None:
-            raise ValueError(
-                "--upright needs the brain alone, but --skull_strip no keeps the head; leave out one of the two."
-            )
-        aligned, mask = turn_upright(aligned, chosen, brain and brain.mask)
-        brain = brain and replace(brain, mask=mask)
     segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
     label = _on_grid_of(read.images[chosen], segmentation.label, aligned.images[chosen].affine, cohort)
     grid_note = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {why}."
@@ -131,26 +121,14 @@ def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) ->
 
 
 def check_options(study: str | Path, output_dir: str | Path, skull_strip: str, decision: str | None) -> None:
-    """Refuse unknown options, and an output folder that belongs to a study or cannot be written."""
+    """Refuse unknown options, and an output folder that lies in the study's or cannot be written."""
     check_choice("--skull_strip", skull_strip, MODES)
     if decision is not None:
         check_choice("--decision", decision, DECISIONS)
     output = Path(output_dir).resolve()
     if Path(study).resolve() in (output, *output.parents):
         raise ValueError(f"--output_dir {output_dir} lies in the study's folder; expected a folder outside it.")
-    for path in (*output.glob("*"), *output.glob("*/*")):
-        if path.name not in RESULTS.values() and path.is_file() and is_dicom(path) and not _is_seg(path):
-            raise ValueError(f"--output_dir {output_dir} holds DICOM files of a study; expected a folder for results.")
     require_writable(output_dir)
-
-
-def _is_seg(path: Path) -> bool:
-    """Return whether a DICOM file is a segmentation, such as an archived one; False without the packages for DICOM."""
-    try:
-        from clinic.dicom.headers import texts_of_file
-    except ImportError:
-        return False
-    return texts_of_file(path, "Modality") == ["SEG"]
 
 
 def _can_refer(study: Study, reference: str) -> tuple[bool, str | None]:

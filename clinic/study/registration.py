@@ -1,7 +1,7 @@
 """Rigid registration of two volumes of one head, and the measures of how well they lie on each other."""
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -28,48 +28,23 @@ class Registration:
 
     Attributes:
         transform: rigid transform ``(4, 4)`` from mm (RAS) of the reference to those of the volume.
-        before: normalised mutual information (see `normalised_mutual_information`) over the voxels that are foreground
-            in both, at the position in the headers.
-        quality: the same after registration.
-        peak: ``quality - 1``, divided by its mean over the six positions `PEAK_DISTANCE` mm away along the axes.
-        overlap: fraction of the smaller foreground that lies within the other one.
-        text: these values in words.
+        quality: normalised mutual information (see `normalised_mutual_information`) over the voxels that are foreground
+            in both.
+        text: what was found, in words.
     """
 
     transform: np.ndarray
-    before: float
     quality: float
-    peak: float
-    overlap: float
     text: str
-
-    @property
-    def angle(self) -> float:
-        """Return the rotation angle in degrees."""
-        return float(np.degrees(Rotation.from_matrix(self.transform[:3, :3]).magnitude()))
 
 
 def register(fixed: Image, moving: Image, name: str) -> Registration:
-    """Register one volume to another by `find_rigid`, and refuse a poor result.
-
-    ``name`` is the name of the pair for messages, e.g. ``T2 to T1c``. Raises ValueError if the volumes have too little
-    in common, or hardly overlap; ModuleNotFoundError if itk-elastix is not installed.
-    """
-    match = find_rigid(fixed, moving)
-    if match.peak < MINIMUM_PEAK or match.overlap < MINIMUM_OVERLAP:
-        raise ValueError(
-            f"{name}: {match.text}. Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the two could "
-            "not be registered. Leave one out, register them yourself, or check that both show the same head."
-        )
-    return match
-
-
-def find_rigid(fixed: Image, moving: Image) -> Registration:
-    """Find the rigid transform with the largest mutual information between two volumes, and measure its quality.
+    """Find the rigid transform with the largest mutual information between two volumes, and refuse a poor result.
 
     It uses elastix (Klein et al., IEEE TMI 29(1), 2010), coarse to fine, starting from the position in the headers or
     with the centres of mass aligned, whichever is better. The same volumes give the same transform. ``fixed`` has cubic
-    voxels and orthogonal axes.
+    voxels and orthogonal axes. ``name`` is the name of the pair for messages, e.g. ``T2 to T1c``. Raises ValueError if
+    the volumes have too little in common, or hardly overlap; ModuleNotFoundError if itk-elastix is not installed.
     """
     coarse = isotropic_grid(fixed, REGISTRATION_SPACING)
     still, shown = np.eye(4), resample(fixed, coarse)
@@ -77,20 +52,25 @@ def find_rigid(fixed: Image, moving: Image) -> Registration:
     def compare(transform: np.ndarray) -> _Overlap:
         return _Overlap.of(shown, moved(moving, transform), coarse)
 
-    before = compare(still)
     # A small overlap may have a large mutual information by chance.
     start = max((still, _between_centres(fixed, moving)), key=lambda move: compare(move).score())
     own = isotropic_grid(moving, REGISTRATION_SPACING)
     transform = start @ _elastix(Image(shown, coarse.affine), moved(Image(resample(moving, own), own.affine), start))
     after = compare(transform)
+    quality, peak, overlap = after.information(), after.peak(), after.overlap()
     middle = apply_affine(coarse.affine, (np.array(coarse.shape) - 1) / 2)
-    match = Registration(transform, before.information(), after.information(), after.peak(), after.overlap(), "")
+    angle = np.degrees(Rotation.from_matrix(transform[:3, :3]).magnitude())
     text = (
         f"registered, moved by {np.linalg.norm(apply_affine(transform, middle) - middle):.1f} mm and turned by "
-        f"{match.angle:.1f} degrees; normalised mutual information {match.before:.3f} before, {match.quality:.3f} "
-        f"after, {match.peak:.1f} times the value {PEAK_DISTANCE:g} mm away; foregrounds overlap by {match.overlap:.0%}"
+        f"{angle:.1f} degrees; normalised mutual information {compare(still).information():.3f} before, {quality:.3f} "
+        f"after, {peak:.1f} times the value {PEAK_DISTANCE:g} mm away; foregrounds overlap by {overlap:.0%}"
     )
-    return replace(match, text=text)
+    if peak < MINIMUM_PEAK or overlap < MINIMUM_OVERLAP:
+        raise ValueError(
+            f"{name}: {text}. Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the two could "
+            "not be registered. Leave one out, register them yourself, or check that both show the same head."
+        )
+    return Registration(transform, quality, text)
 
 
 def normalised_mutual_information(first: np.ndarray, second: np.ndarray) -> float:

@@ -18,7 +18,6 @@ from clinic.study.grid import Image, volume_of
 from clinic.study.inference import Inference, Segmentation
 from clinic.study.pictures import pictures
 from clinic.study.reading import Study
-from clinic.study.registration import PEAK_DISTANCE, Registration
 from clinic.study.skull import Brain, brain_mask
 from common.evaluation.analysis.reliability import VOLUMES, calibrated_decision, volume_intervals
 from common.evaluation.metrics.case import expected_dice
@@ -137,15 +136,6 @@ def registration_notes(study: Study, aligned: AlignedStudy) -> list[str]:
     ]
 
 
-def upright_note(match: Registration) -> str:
-    """Return a note on the rotation of a study, and on how well the mean brain fits it."""
-    return (
-        f"The study was turned by {match.angle:.0f} degrees, to lie as the training cases do. Its normalised mutual "
-        f"information with their mean brain is {match.quality:.3f}, {match.peak:.1f} times the value "
-        f"{PEAK_DISTANCE:g} mm away, and the two overlap by {match.overlap:.0%}."
-    )
-
-
 def summarise(
     label: Image,
     segmentation: Segmentation,
@@ -196,6 +186,5 @@ def summarise(
             *notes,
             *([brain_note(study, brain)] if brain else []),
             *registration_notes(study, aligned),
-            *([upright_note(aligned.upright)] if aligned.upright else []),
         ],
     )

@@ -92,12 +92,12 @@ def find_masks(
     """
     spacing, volumes = _volumes(aligned)
     masks = {name: ndimage.binary_fill_holes(volume != 0) for name, volume in volumes.items() if name not in heads}
-    found = run_deepbet({name: volumes[name] for name in heads}, device)
+    predicted = run_deepbet({name: volumes[name] for name in heads}, device)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # SciPy releases the interpreter
-        reasons = pool.map(lambda name: why_no_brain(found[name], volumes[name], spacing, brain_ml), found)
-        doubts = {name: reason for name, reason in zip(found, reasons, strict=True) if reason}
-        plausible = [name for name in found if name not in doubts]
-        masks |= dict(zip(plausible, pool.map(_largest_piece, map(found.get, plausible)), strict=True))
+        reasons = pool.map(lambda name: why_no_brain(predicted[name], volumes[name], spacing, brain_ml), predicted)
+        doubts = {name: reason for name, reason in zip(predicted, reasons, strict=True) if reason}
+        plausible = [name for name in predicted if name not in doubts]
+        masks |= dict(zip(plausible, pool.map(_largest_piece, map(predicted.get, plausible)), strict=True))
     return Masks(heads, masks, doubts)
 
 
@@ -115,21 +115,23 @@ def agreed(
     tumour at the border is kept even if one image leaves it out. ``modality`` and ``label`` return an image's modality
     and its name for messages. Raises ValueError if no mask is plausible.
     """
-    (heads, found, doubts), (spacing, volumes) = masks, _volumes(aligned)
+    (heads, plausible, doubts), (spacing, volumes) = masks, _volumes(aligned)
     if len(doubts) == len(heads):
-        found = {name: mask for name, mask in found.items() if not why_no_brain(mask, volumes[name], spacing, brain_ml)}
-    if not found:
+        plausible = {
+            name: mask for name, mask in plausible.items() if not why_no_brain(mask, volumes[name], spacing, brain_ml)
+        }
+    if not plausible:
         reasons = "; ".join(f"{label(name)}: {reason}" for name, reason in doubts.items())
         raise ValueError(
             f"No brain was found in images that are not skull-stripped. {reasons}. Look at them. If they "
             "do show a head, strip the skull yourself; --skull_strip no segments them as they are."
         )
-    agreement = {name: {name: 1.0} for name in found}
-    for first, second in combinations(found, 2):
-        agreement[first][second] = agreement[second][first] = _dice(found[first], found[second])
-    ranked = sorted(found, key=lambda name: (*PREFERRED, modality(name)).index(modality(name)))
+    agreement = {name: {name: 1.0} for name in plausible}
+    for first, second in combinations(plausible, 2):
+        agreement[first][second] = agreement[second][first] = _dice(plausible[first], plausible[second])
+    ranked = sorted(plausible, key=lambda name: (*PREFERRED, modality(name)).index(modality(name)))
     chosen = max(ranked, key=lambda name: round(sum(agreement[name].values()), 2))
-    mask = found[chosen] | (2 * sum(mask.astype(np.uint8) for mask in found.values()) > len(found))
+    mask = plausible[chosen] | (2 * sum(mask.astype(np.uint8) for mask in plausible.values()) > len(plausible))
     return Brain(mask, chosen, volume_of(mask, spacing), _whole(mask), agreement[chosen], doubts, chosen not in heads)
 
 

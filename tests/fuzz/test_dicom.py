@@ -74,7 +74,8 @@ def read(folder: Path) -> Study:
     except (ValueError, OSError) as error:
         tells_nothing(str(error).replace(str(folder), ""))
         raise
-    tells_nothing(" ".join([*study.explanations, *(said for _, said in study.remarks), *study.reasons.values()]))
+    reasons = [candidate.verdict.reason for candidate in study.used.values()]
+    tells_nothing(" ".join([*study.explanations, *(text for _, text in study.remarks), *reasons]))
     return study
 
 

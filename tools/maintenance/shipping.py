@@ -43,7 +43,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     trained = next((path for path in (run / "finetuned.pt", run / "trained.pt") if path.is_file()), None)
     if trained is None:
         raise FileNotFoundError(f"{run}: neither finetuned.pt nor trained.pt; expected the output_dir of a training.")
-    root, files = config_files(str(bundle), "inference.json", "phantom" if name == "phantom" else None)
+    root, files = config_files(str(bundle), "phantom" if name == "phantom" else None)
     config = ConfigParser()
     config.read_config([str(path) for path in files])
     config["bundle_root"], config["ckpt_path"] = str(root), str(trained)

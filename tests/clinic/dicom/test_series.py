@@ -1,10 +1,8 @@
 """Series are read from DICOM files that pydicom wrote from the phantom."""
 
-import importlib
 import logging
 import re
 import shutil
-import sys
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
@@ -31,7 +29,6 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import (
     CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
     RLELossless,
@@ -212,21 +209,6 @@ def shift(path: Path, millimetres: float, direction: int = 2) -> None:
     edit(path, change)
 
 
-def vary_echo_times(study: Path) -> None:
-    for path in files(study, 3)[::2]:
-        edit(path, lambda dataset: setattr(dataset, "EchoTime", float(dataset.EchoTime) + 0.004))
-
-
-def tilt_gantry(study: Path) -> None:
-    for k, path in enumerate(files(study, 3)):
-        shift(path, 0.4 * k, direction=1)
-
-
-def halve(study: Path) -> None:
-    """Say that the slices lie half as far apart."""
-    edit_series(study, 3, {"SpacingBetweenSlices": 4.01})
-
-
 def double(study: Path) -> None:
     for path in files(study, 3)[:3]:
         copy = Path(shutil.copy(path, path.with_stem(f"{path.stem}_2")))
@@ -248,35 +230,35 @@ def far(apart: float, away: float) -> Callable[[Path], None]:
 
 SPACINGS = ("SpacingBetweenSlices", "SliceThickness")
 FLAWS = [
-    (vary_echo_times, None),
     (lambda study: shift(files(study, 3)[2], 0.02), None),  # rounded positions
     (lambda study: shift(files(study, 3)[5], 2.5, direction=1), None),  # of pixels of 6 mm
-    ({"SpacingBetweenSlices": "1e-320"}, None),
     # The gap in addition to the thickness, as some write it; a value that is no multiple; none.
     *((dict(zip(SPACINGS, pair, strict=True)), None) for pair in ((2, 6), (8.3, 8), (3, 3), (0, 8), (None, None))),
     (without(5), "1 of 20 slices are missing, the first after slice 5"),
     (without(4, 9, 10), "3 of 20 slices are missing"),
     (without(*range(1, 20)), "a single slice"),
     (lambda study: shift(files(study, 3)[2], 0.5), "the distance between its slices varies from 7.50 to 8.50 mm"),
-    (tilt_gantry, "its slices are shifted against each other, as with a tilted gantry"),
+    (
+        lambda study: [shift(path, 0.4 * k, 1) for k, path in enumerate(files(study, 3))],
+        "its slices are shifted against each other, as with a tilted gantry",
+    ),
     (
         lambda study: shift(files(study, 3)[5], 3.5, direction=1),  # its ends and distances are correct
         "1 of its 20 slices lie beside the others, by up to 3.50 mm",
     ),
     (double, "3 of its 23 images lie at the position of another one"),
-    (halve, "8.00 mm apart, but SpacingBetweenSlices is 4.01 mm: only one in 2 is present"),
+    ({"SpacingBetweenSlices": 4.01}, "8.00 mm apart, but SpacingBetweenSlices is 4.01 mm: only one in 2 is present"),
     ({"PixelSpacing": [0.003, 0.003]}, r"voxels of 0\.003 x 0\.003 x 8 mm.*expected voxels of 0\.05 to 50 mm"),
-    ({"PixelSpacing": [100, 100]}, r"voxels of 100 x 100 x 8 mm.*expected voxels of"),
     ({"PixelSpacing": [-6, 6]}, "its pixels have no size"),
     ({"PixelSpacing": "nan"}, "PixelSpacing: missing, or the wrong number"),
-    ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "not at right angles, or not of length 1"),
+    ({"ImageOrientationPatient": ["1", "0", "0"]}, "ImageOrientationPatient: missing, or the wrong number"),
+    ({"ImagePositionPatient": ["1", "0"]}, "some of its images do not state their position"),
     ({"ImageOrientationPatient": [1, 0, 0, 0.7, 0.7, 0]}, "not at right angles"),
     ({"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]}, "not of length 1"),
     ({"Rows": 0}, "shape .* expected one volume"),
     ({"Rows": 65535, "Columns": 65535}, "exceeds the maximum of 536870912 voxels"),
     (far(400, 0), "voxels of 6 x 6 x 400 mm"),
     (far(8, 1e6), "over 10 m from the scanner's centre"),
-    (far(1e300, 0), "over 10 m from the scanner's centre"),
 ]
 
 
@@ -289,44 +271,6 @@ def test_flaws_of_a_series_are_named_and_the_others_are_used(study, change, prob
     if problem:
         with pytest.raises(ValueError, match=r"^series 3: "):
             load(series)
-
-
-def test_every_second_slice_of_a_multiframe_image_missing(tmp_path, phantom_subject):
-    write_study(tmp_path, phantom_subject, [replace(OTHER, multiframe=True)])
-
-    def change(dataset):
-        dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 4.01
-
-    edit_series(tmp_path, 3, change)
-    assert "only one in 2 is present" in only(tmp_path, 3).problem
-
-
-MALFORMED = {
-    "PixelSpacing": ("6", "PixelSpacing: missing, or the wrong number of values"),
-    "ImageOrientationPatient": (["1", "0", "0"], "ImageOrientationPatient: missing, or the wrong number of values"),
-    "ImagePositionPatient": (["1", "0"], "some of its images do not state their position"),
-    "Rows": ([45, 45], "Rows: missing"),
-    "EchoTime": (["12", "98"], None),
-    "SeriesNumber": (["3", "4"], None),
-    "SliceThickness": (["3", "4"], None),
-    "SpacingBetweenSlices": (["3", "4"], None),
-}
-
-
-@pytest.mark.parametrize("keyword", MALFORMED)
-@pytest.mark.parametrize("whole", [False, True], ids=["one image", "all images"])
-def test_malformed_numbers_do_not_stop_the_study(study, keyword, whole):
-    value, problem = MALFORMED[keyword]
-    for path in files(study, 3)[: None if whole else 1]:
-        edit(path, lambda dataset: setattr(dataset, keyword, value))
-    good, others = only(study, 2), [one for one in read_series(study) if one.number != 2]
-    assert good.problem is None
-    if problem:
-        assert any(problem in str(one.problem) or one.problem == "it has a single slice" for one in others)
-        assert sum(one.problem is None for one in others) == (0 if whole or keyword == "ImagePositionPatient" else 1)
-    elif whole:
-        assert [one.problem for one in others] == [None]
-        assert load(others[0]).shape == others[0].shape
 
 
 @pytest.mark.parametrize("raw", [b"1,5 ", b"SECRET"])
@@ -342,46 +286,9 @@ def test_text_in_the_place_of_a_number(study, raw):
     assert choose(read_series(study), {"t2": None}).chosen["t1"].series.number == 2
 
 
-def of_unknown_kind(path: Path, keyword: str) -> None:
-    """Give an attribute a value representation that does not exist."""
-    tag = Tag(keyword)
-    start = tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little")
-    before, after = path.read_bytes().split(start, 1)
-    path.write_bytes(before + start + b"ZZ" + after[2:])
-
-
-@pytest.mark.parametrize("number", [2, 3])
-@pytest.mark.parametrize("keyword", ["PatientName", "ImageType", "SeriesNumber", "EchoTime", "ContrastBolusAgent"])
-def test_values_of_an_unknown_kind_that_are_not_needed(tmp_path, phantom_subject, keyword, number):
-    write_study(tmp_path, phantom_subject, [replace(SMALL, header=MPRAGE | {"ContrastBolusAgent": "none"}),
-                                    replace(OTHER, multiframe=True)])  # fmt: skip
-    for path in files(tmp_path, number):
-        if keyword in pydicom.dcmread(path):
-            of_unknown_kind(path, keyword)
-    series = read_series(tmp_path)
-    assert len(series) == 2
-    kept = series[0 if number == 3 or keyword == "SeriesNumber" else 1]
-    assert kept.problem is None
-    selection = choose(series, {"t1": series[number - 2].key} if series[number - 2].problem is None else None)
-    for candidate in selection.chosen.values():
-        candidate.read()
-
-
-def test_needed_attributes_of_an_unknown_kind(tmp_path, phantom_subject):
-    write_study(tmp_path, phantom_subject, [replace(OTHER, multiframe=True)])
-    of_unknown_kind(files(tmp_path, 3)[0], "SharedFunctionalGroupsSequence")
-    with pytest.raises(ValueError, match=r"series 3 is the only T2 and cannot be used: .*PixelSpacing: missing"):
-        choose(read_series(tmp_path))
-
-
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"])
-@pytest.mark.parametrize("how", ["empty", "absent", "of an unknown kind"])
-def test_images_without_usable_uids(study, keyword, how):
-    if how == "of an unknown kind":
-        for path in files(study, 3):
-            of_unknown_kind(path, keyword)
-    else:
-        edit_series(study, 3, {keyword: ""} if how == "empty" else lambda dataset: delattr(dataset, keyword))
+def test_images_without_uids(study, keyword):
+    edit_series(study, 3, {keyword: ""})
     damaged = "20 of 55 files are damaged DICOM files"
     message = damaged if keyword == "SOPClassUID" else f"20 MR images have no {keyword}; .* replace them"
     with pytest.raises(ValueError, match=message) as refused:
@@ -446,12 +353,6 @@ def only_ct(study: Path) -> None:
     edit_series(study, 3, CT)
 
 
-def only_text(study: Path) -> None:
-    shutil.rmtree(study)
-    study.mkdir()
-    (study / "a.txt").write_text("")
-
-
 @pytest.mark.parametrize(
     ("change", "kind", "words"),
     [
@@ -461,7 +362,6 @@ def only_text(study: Path) -> None:
             "images of 2 studies; give the folder of one",
         ),
         (only_ct, ValueError, "no MR image, only 20 CT"),
-        (only_text, ValueError, "none of its 1 files is a DICOM file"),
         (shutil.rmtree, FileNotFoundError, "no such folder"),
         (
             lambda study: files(study, 2)[1].write_bytes(b"\0" * 1000),
@@ -469,7 +369,7 @@ def only_text(study: Path) -> None:
             "1 of 55 files are damaged DICOM files, the first is number 2 in",
         ),
     ],
-    ids=["studies", "ct", "text", "absent", "damaged"],
+    ids=["studies", "ct", "absent", "damaged"],
 )
 def test_what_is_no_study(study, change, kind, words):
     change(study)
@@ -479,34 +379,12 @@ def test_what_is_no_study(study, change, kind, words):
     assert ".dcm" not in str(refused.value)
 
 
-def link_to_nothing(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("absent")
-
-
-@pytest.mark.parametrize(
-    "hide",
-    [lambda path: path.chmod(0), lambda path: path.parent.chmod(0), link_to_nothing],
-    ids=["file", "folder", "link"],
-)
-def test_what_cannot_be_opened_is_not_called_damaged(study, as_anybody, hide):
-    hide(files(study, 2)[1])
-    message = r"^study: (1 of 55 files cannot be opened, the first is number 2|a folder in it cannot be read)"
+def test_what_cannot_be_opened_is_not_called_damaged(study, as_anybody):
+    files(study, 2)[1].chmod(0)
+    message = "^study: (1 of 55 files cannot be opened, the first is number 2|a folder in it cannot be read)"
     with as_anybody(), pytest.raises(PermissionError, match=message) as refused:
         read_series("study")
     assert "002" not in str(refused.value)
-    (study / "002").chmod(0o755)
-
-
-def test_a_large_file_that_is_compressed_as_a_whole_is_not_grown(study):
-    path = files(study, 2)[1]
-
-    before = load(only(study, 2)).get_fdata()
-    edit(path, lambda dataset: setattr(dataset.file_meta, "TransferSyntaxUID", DeflatedExplicitVRLittleEndian))
-    np.testing.assert_array_equal(load(only(study, 2)).get_fdata(), before)
-    edit(path, lambda dataset: dataset.add_new(0x00091001, "OB", np.random.default_rng(0).bytes(2**20)))
-    with pytest.raises(ValueError, match="1 of 55 files are large and compressed as a whole, the first is number 2"):
-        read_series(study)
 
 
 @pytest.mark.parametrize(
@@ -530,14 +408,6 @@ def test_compressions_that_cannot_be_decoded(tmp_path, phantom_subject, monkeypa
     (series,) = read_series(tmp_path)
     with pytest.raises(ValueError, match=message):
         load(series)
-
-
-def test_without_the_packages(monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("clinic.dicom")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(ImportError, match=r'DICOM requires: pip install "missing-modality-bundles\[dicom\]"'):
-        importlib.import_module("clinic.dicom")
 
 
 def tells_nothing(said: object) -> None:

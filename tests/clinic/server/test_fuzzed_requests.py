@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import server
 
-KNOWN = ["m3ae", "random", "..", "/etc/passwd", "final", "dicom", "null", "image", "tag", "params", "label", "adopt"]
+KNOWN = ["m3ae", "random", "..", "/etc/passwd", "final", "dicom", "null", "image", "tag", "params", "label"]
 WORDS = st.sampled_from(KNOWN) | st.text(max_size=8)
 ATOMS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), WORDS)
 JSON = st.recursive(ATOMS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3))
@@ -22,7 +22,6 @@ PLACES = [
     "datastore/image",
     "datastore/label",
     "infer/{}",
-    "train/{}",
     "ohif/{}",
     "proxy/dicom/{}",
 ]

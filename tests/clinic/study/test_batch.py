@@ -5,10 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from dicom_studies import study, write_study
 from run_tools import run
-
-from clinic.study.batch import _of_one_study
 
 OPTIONS = ("--each", "--device", "cpu", "--recipe", "phantom")
 
@@ -69,17 +66,3 @@ def test_what_is_no_folder_of_studies_is_refused(make, message, tmp_path):
     make(folder)
     assert message in run("predict", folder, tmp_path / "out", "m3ae", *OPTIONS)
     assert not list((tmp_path / "out").glob("[!.]*"))
-
-
-def test_series_of_one_study_are_no_studies(tmp_path, subject):
-    write_study(tmp_path / "study", subject, study(("t1", "flair")))
-    error = run("predict", tmp_path / "study", tmp_path / "out", "m3ae", *OPTIONS)
-    assert "its subfolders hold series of one study" in error
-    assert not list((tmp_path / "out").glob("[!.]*"))
-
-
-def test_studies_that_share_a_series_or_are_several_are_studies(tmp_path, subject):
-    for name, seed in (("a", "one"), ("b", "one"), ("c", "another")):
-        write_study(tmp_path / "copies" / name, subject, study(("t2",)), seed=seed)
-    assert not _of_one_study([tmp_path / "copies" / name for name in "ab"])
-    assert not _of_one_study([tmp_path / "copies" / name for name in "ac"])

@@ -4,7 +4,6 @@ Only the images tell the two apart. It is made of a phantom, after a real study 
 """
 
 import re
-import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -66,19 +65,6 @@ def test_two_t1_after_contrast_agent_make_no_t1(subject, tmp_path):
     assert len(found.notes) == 2
     assert (
         len([line for line in found.explanations if re.match(r"series [678]01: T1c.*; its image shows T1c", line)]) == 3
-    )
-
-
-def test_image_files_are_told_apart_in_the_same_way(subject, tmp_path):
-    for scan, volume in zip(SCANS, write_study(tmp_path / "dicom", subject, SCANS), strict=True):
-        nib.save(volume, tmp_path / f"{scan.number}_{scan.description}.nii.gz")
-    shutil.rmtree(tmp_path / "dicom")
-    found = read_folder(tmp_path, PHANTOM)
-    for name, number in (("t1", 601), ("t1c", 701), ("t2", 301)):
-        volume = nib.load(next(tmp_path.glob(f"{number}_*")))
-        np.testing.assert_array_equal(found.images[name].dataobj, volume.dataobj)
-    assert found.notes[0].startswith(
-        "T1c too, but not used: image file (coronal, 2 x 2 x 2 mm), since image file (axial"
     )
 
 
