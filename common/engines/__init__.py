@@ -12,5 +12,6 @@ from common.engines.precision import (
 )
 from common.engines.settings import refuse_wrong_settings
 from common.engines.steps import BundleEvaluation, training_facts
+from common.engines.substitute import SubstituteFigure
 from common.engines.sweep import SubsetSweep
 from common.engines.tracking import EvaluationLog, track

@@ -6,6 +6,7 @@ import pytest
 import torch
 from bundles.small_unet import SmallUNet
 from ignite.engine import Engine, Events
+from matplotlib.image import imread
 from monai.data import MetaTensor
 from monai.networks import eval_mode
 from networks.golden import arrays, fusion_golden, fusion_image, fusion_labels, ours, with_fusion_weights, without
@@ -455,7 +456,7 @@ def test_each_epoch_publishes_its_preference_and_the_next_ones_beta(tmp_path):
         assert [metrics[f"beta_{name}"] for name in MODALITIES] == pytest.approx(beta.tolist())
 
 
-def test_history_is_a_table(tmp_path):
+def test_history_is_a_table_and_a_picture(tmp_path):
     seen = run(passion(), tmp_path / "new", 3)
     table = pd.read_csv(tmp_path / "new" / "preference.csv")
     assert list(table.columns) == ["epoch", "modality", "relative_preference", "beta"]
@@ -463,6 +464,10 @@ def test_history_is_a_table(tmp_path):
     assert table["modality"].tolist() == list(MODALITIES) * 3
     assert table["relative_preference"][5] == pytest.approx(seen[1]["rp_t1c"])
     assert table["beta"][5] == pytest.approx(seen[1]["beta_t1c"])
+    picture = imread(tmp_path / "new" / "preference.png")
+    assert picture.shape[1] > 500
+    assert picture.std() > 0.01
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["preference.csv", "preference.png"]
 
 
 def test_a_resumed_run_continues_the_history(tmp_path):
