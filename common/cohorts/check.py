@@ -81,7 +81,8 @@ def findings(images: Mapping[str, MetaTensor], cohort: Cohort) -> Iterator[Findi
     for name, image in images.items():
         voxels = image.as_tensor()
         low, high = (float(end) for end in voxels.aminmax())
-        if bad := int((~torch.isfinite(voxels)).sum()):
+        if not np.isfinite([low, high]).all():
+            bad = int((~torch.isfinite(voxels)).sum())
             yield Finding((name,), f"{bad} voxels are NaN or Inf", "Repair the file, or leave this modality out.")
         elif low == high:
             remedy = "An empty image is not a modality; leave it out: absent modalities are handled."
