@@ -11,7 +11,7 @@ from common.engines.precision import (
     fast_precision,
 )
 from common.engines.settings import refuse_wrong_settings
-from common.engines.steps import BundleEvaluation, training_facts
+from common.engines.steps import BundleEvaluation, trained_cases, training_facts
 from common.engines.substitute import SubstituteFigure
 from common.engines.sweep import SubsetSweep
 from common.engines.tracking import EvaluationLog, track

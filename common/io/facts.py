@@ -5,6 +5,7 @@ other weights. ``torch.load`` ignores them, and the file stays a plain state dic
 would evaluate are refused, and code that they name is not imported.
 """
 
+import hashlib
 import os
 import zipfile
 from collections.abc import Sequence
@@ -52,6 +53,7 @@ class TrainingFacts(Document):
         modalities: modalities that at least one training case had; empty if unknown.
         recipe: names of the config files over ``train.json``.
         before: what the weights were before this training; empty if it began at random.
+        patients: `patient_digest` of all patients whose images the weights have seen, sorted; empty if unknown.
         settings: those of `SETTINGS` that the bundle has.
     """
 
@@ -63,6 +65,7 @@ class TrainingFacts(Document):
     modalities: list[Text] = Field(default=[])
     recipe: list[Text] = Field(default=[])
     before: Text = ""
+    patients: list[Text] = Field(default=[])
     settings: dict[Text, Setting] = Field(default={})
 
     @property
@@ -74,6 +77,11 @@ class TrainingFacts(Document):
         seen = f", which had {_listed(self.modalities)}" if self.modalities else ""
         by = f", by {recipe}" if recipe else ""
         return f"{self.cases} cases of {cohort}{seen}{by}" + (f"; before that on {self.before}" if self.before else "")
+
+
+def patient_digest(cohort: str, patient: str) -> str:
+    """Return the SHA-256 of a cohort and a patient, since a name in a file that is shared may tell who it is."""
+    return hashlib.sha256(f"{cohort}/{patient}".encode()).hexdigest()
 
 
 def write_facts(facts: TrainingFacts, path: str | os.PathLike) -> None:

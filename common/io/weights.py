@@ -12,8 +12,10 @@ from common.io.files import file_digest
 logger = logging.getLogger(__name__)
 
 
-def shipped_weights(ckpt_path: str | os.PathLike, bundle_root: str | os.PathLike) -> dict[str, str] | None:
-    """Return what metadata.json says of the weights (``sha256``, ``data_source``); None if they are not the bundle's.
+def shipped_weights(ckpt_path: str | os.PathLike, bundle_root: str | os.PathLike) -> dict[str, Any] | None:
+    """Return what metadata.json says of the weights; None if they are not the bundle's.
+
+    Its keys are ``sha256``, ``data_source`` and, if the file itself does not say so, ``patients`` (`trained_patients`).
 
     Raises ValueError if the file is in the bundle's ``models/`` but is not the one that this version came with.
     """
@@ -49,6 +51,13 @@ def trained_on(path: str | os.PathLike, bundle_root: str | os.PathLike) -> str |
         return known["data_source"]
     facts = read_facts(path)
     return (facts.trained_on or None) if facts else None
+
+
+def trained_patients(path: str | os.PathLike, bundle_root: str | os.PathLike) -> list[str]:
+    """Return the `patient_digest` of each patient that weights were trained on; empty if nothing says so."""
+    known = shipped_weights(path, bundle_root) or {}
+    facts = read_facts(path)
+    return known.get("patients") or (facts.patients if facts else [])
 
 
 def tell_weights(ckpt_path: str, bundle_root: str) -> None:

@@ -49,7 +49,7 @@ def write_report(
     environment.filters["markdown"] = markdown
     text = environment.get_template("report.md").render(
         title=f"Segmentation with missing modalities: {names} on {evaluations[0].cohort}",
-        remarks=remarks,
+        remarks=[*remarks, *(_trained(each) for each in evaluations if "trained_cases" in each.facts)],
         data=f"{data_in_words(evaluations)}, {subsets} of {modalities}.",
         conventions=made_with(evaluations),
         phantom=evaluations[0].cohort == "phantom",
@@ -90,6 +90,12 @@ def require_own_parts(folder: str | Path) -> None:
             f"{parts[0]}: a report would replace it, but {folder} has no report.md, so it is not part of an earlier "
             "one. Choose another output folder, or move the file away."
         )
+
+
+def _trained(evaluation: Evaluation) -> str:
+    cases = evaluation.results["case"].nunique()
+    number = evaluation.facts["trained_cases"]
+    return f"{evaluation.name} was trained on {number} of these {cases} cases, so its results are not those of a test."
 
 
 def _require_dice(evaluation: Evaluation) -> None:
