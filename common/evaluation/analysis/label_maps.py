@@ -116,7 +116,10 @@ def _read(path: Path, cohort: Cohort) -> tuple[MetaTensor, np.ndarray]:
         label = values.astype(np.int16)
     wrong = values[values != label]
     if len(wrong):
-        raise ValueError(f"{path}: holds {wrong[0]:g}; expected a label map with the cohort's integer values.")
+        raise ValueError(
+            f"{path}: holds {wrong[0]:g}; expected a label map with the cohort's whole numbers. If it was "
+            "resampled, do so by nearest neighbour; if it holds probabilities, write the labels."
+        )
     return volume, cohort.labels.read(torch.from_numpy(label), str(path)).numpy()
 
 
