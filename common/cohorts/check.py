@@ -269,7 +269,7 @@ def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:
             volumes["label"] = read_volume(item["label"])
             every = torch.unique(volumes["label"].as_tensor()).tolist()
             fractions = [v for v in every if not v.is_integer()]  # thousands if the label was interpolated
-            values = [v for v in every if v not in fractions[1:]]
+            values = [v for v in every if v.is_integer()] + fractions[:1]
             cohort.labels.check([int(v) if v.is_integer() else v for v in every], Path(item["label"]).name)
         except (OSError, ValueError) as error:
             problems.append(str(error))
