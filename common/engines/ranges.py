@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from monai.bundle import ConfigParser
@@ -19,6 +20,7 @@ class Range:
         above, below: True if ``low`` or ``high`` itself is not included.
         whole: True if only whole numbers are.
         lengths: for a list of such numbers the lengths that it may have, 0 for any; None for a single number.
+        rising: True if each item of a list has to be larger than the one before.
         also: another value that is right: ``null`` for the key, or a number, also as an item of a list.
         why: what the number is, where a wrong one is likely to be meant in another unit.
     """
@@ -29,6 +31,7 @@ class Range:
     below: bool = False
     whole: bool = False
     lengths: tuple[int, ...] | None = None
+    rising: bool = False
     also: float | str | None = None
     why: str = ""
 
@@ -38,7 +41,9 @@ class Range:
         if self.lengths is None:
             return self._has(value)
         listed = isinstance(value, Sequence) and not isinstance(value, str)
-        return listed and (len(value) in self.lengths or 0 in self.lengths) and all(map(self._has, value))
+        if not listed or not (len(value) in self.lengths or 0 in self.lengths) or not all(map(self._has, value)):
+            return False
+        return not self.rising or all(first < second for first, second in pairwise(value))
 
     def _has(self, value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
@@ -51,7 +56,7 @@ class Range:
         numbers = "a whole number" if self.whole else "a number"
         if self.lengths is not None:
             count = " or ".join(map(str, filter(None, self.lengths)))
-            numbers = f"{count} {numbers[2:]}s, each".lstrip() if count else f"a list of {numbers[2:]}s, each"
+            numbers = f"{count or 'a list of'} {'rising ' * self.rising}{numbers[2:]}s, each"
         first, last = "above " * self.above, "below " * self.below
         limits = f"from {first}{self.low:.10g} to {last}{self.high:.10g}"
         if self.high == math.inf:
@@ -90,11 +95,11 @@ TABLE: tuple[tuple[Range, str], ...] = (
     (Range(high=math.pi, why="in radians"), "rotation"),
     (SIZE, "crop grid coarse_crop"),
     (SPACING, "spacing coarse_spacing"),
-    (Range(high=100, lengths=(2,)), "percentiles"),
+    (Range(high=100, lengths=(2,), rising=True), "percentiles"),
     (Range(high=1, below=True, lengths=(0,), also="null"), "missing_rates"),
     (Range(whole=True, lengths=(0,)), "growth"),
     (Range(lengths=(0,)), "crop_ratios"),
-    (Range(lengths=(2,)), "beta_range"),
+    (Range(lengths=(2,), rising=True), "beta_range"),
     (Range(high=1, below=True, lengths=(2,)), "discriminator_betas"),
 )
 """Range and the keys that have it. ``gss.alpha`` is the key ``alpha`` of that bundle, where it has another meaning."""

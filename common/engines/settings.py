@@ -74,13 +74,18 @@ def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: st
     def given(*keys: str) -> dict[str, Any]:
         return {key: value(key) for key in keys if key in config}
 
+    root = Path(bundle_root or Path(files[0]).absolute().parents[1])
+    configs = given("evaluation_configs").get("evaluation_configs", ())
+    for name in [configs] if isinstance(configs, str) else configs:  # which are read only after the training
+        if not (root / "configs" / name).is_file():
+            raise FileNotFoundError(f"evaluation_configs {name}: no such file in {root / 'configs'}.")
     for key, path in given(*FILES).items():
         if optional(path) is not None and not os.path.isfile(path):
             raise FileNotFoundError(f"{key} {path}: no such file.")
     folder = str(config.get("dataset_dir", "$"))
     if folder[:1] not in ("$", "@", "%") and not os.path.isdir(folder):
         raise FileNotFoundError(f"dataset_dir {folder}: no such folder.")
-    check_ranges(config, bundle_name(bundle_root or Path(files[0]).absolute().parents[1]))
+    check_ranges(config, bundle_name(root))
     given(*BUILT)
     for axes in given("mirror_axes").values():
         check_mirror_axes(axes, value("crop"))

@@ -14,7 +14,8 @@ from typing import Any
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, run, update_kwargs
 
-from common.io.settings import optional
+from common.io.bundle import bundle_name
+from common.io.settings import flag, optional
 from common.text import shortened
 
 OPTION = re.compile("--|-[A-Za-z]")
@@ -74,9 +75,10 @@ def check_settings(
     """Refuse settings that config files cannot be given, before anything runs.
 
     A key has to be in the merged files, except that an object accepts any argument of its class, and
-    ``evaluation#overrides`` any key of the evaluation's own configs. A number cannot become a text, unless that is null
-    or an expression (``$...``, ``@...``, ``%...``). Raises ValueError if a file is not JSON, a key is unknown (the
-    message suggests the nearest known one), or a text is given for a number.
+    ``evaluation#overrides`` any key of the evaluation's own configs. A number cannot become a text, nor a flag anything
+    but a flag, unless the text is null or an expression (``$...``, ``@...``, ``%...``). Raises ValueError if a file is
+    not JSON, would undo those before it or is of another bundle, a key is unknown (the message suggests the nearest
+    known one), or a value is of another kind.
 
     Args:
         files: config files; later ones override earlier ones.
@@ -85,17 +87,22 @@ def check_settings(
     """
     for file in files:
         try:
-            ConfigParser.load_config_file(file)
+            content = ConfigParser.load_config_file(file)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file}: not a JSON config ({error}).") from error
+        if file != files[0] and {"initialize", "run"} <= {*content}:
+            raise ValueError(f"{file}: would undo {files[0]}; give it first, and recipes after it.")
     config = ConfigParser(ConfigParser.load_config_files(list(files)))
     folder = Path(bundle_root, "configs") if bundle_root else Path(files[0]).parent
     for key, value in settings.items():
         _require_key(key, config, files, folder)
-        number = config.get(key)
-        text = isinstance(value, str) and value[:1] not in ("$", "@", "%") and optional(value) is not None
-        if text and isinstance(number, int | float) and not isinstance(number, bool):
-            raise ValueError(f"{key} {value!r}: expected a number, such as {number}.")
+        own = config.get(key)
+        if isinstance(value, str) and (value[:1] in ("$", "@", "%") or optional(value) is None):
+            continue
+        if isinstance(own, bool) and value is not None:
+            flag(key, value)
+        elif isinstance(own, int | float) and isinstance(value, str):
+            raise ValueError(f"{key} {value!r}: expected a number, such as {own}.")
 
 
 def require_null(settings: Mapping[str, Any], config: ConfigParser) -> None:
@@ -150,6 +157,12 @@ def _typed() -> tuple[list[str], dict[str, Any]]:
 def _is_steps(value: Any) -> bool:
     """Return whether a config's value is a list of expressions and references."""
     return isinstance(value, list) and bool(value) and all(isinstance(step, str) and step[:1] in "$@" for step in value)
+
+
+def _bundle_of(file: str) -> str | None:
+    """Return the name of the bundle in whose ``configs`` a file lies, or None."""
+    folders = [folder.parent for folder in Path(os.path.abspath(file)).parents if folder.name == "configs"]
+    return bundle_name(folders[0]) if folders else None
 
 
 def _require_key(key: str, config: ConfigParser, files: Sequence[str], folder: Path) -> None:
