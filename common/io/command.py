@@ -92,6 +92,8 @@ def check_settings(
             raise ValueError(f"{file}: not a JSON config ({error}).") from error
         if file != files[0] and {"initialize", "run"} <= {*content}:
             raise ValueError(f"{file}: would undo {files[0]}; give it first, and recipes after it.")
+        if len({_bundle_of(file), _bundle_of(files[0])} - {None}) > 1:
+            raise ValueError(f"{file}: of another bundle than {files[0]}; expected configs of one bundle.")
     config = ConfigParser(ConfigParser.load_config_files(list(files)))
     folder = Path(bundle_root, "configs") if bundle_root else Path(files[0]).parent
     for key, value in settings.items():
