@@ -51,7 +51,7 @@ def test_resolve_subset_is_in_the_cohorts_order():
             lambda: BRATS.check([0, 1, 7], "seg.nii"),
             ["seg.nii: label values [7]", "0, 1 (NCR), 2 (ED), 4 (ET). Choose the cohort", "(key `cohort`)"],
         ),
-        (lambda: BRATS.check([0, 1.5, 3], "seg.nii"), ["seg.nii: label values [1.5, 3]", "python -m tools check"]),
+        (lambda: BRATS.check([0, 1.5, 3], "seg.nii"), ["seg.nii: label values 1.5 are no whole", "nearest"]),
         # 3 and 4 in one file are two different classes, as in BraTS 2015
         (lambda: EITHER.read(torch.tensor([0, 3, 4]), "seg.nii"), ["seg.nii: label values 3 and 4", "both stand for"]),
         (lambda: EITHER.check([4, 5], "seg.nii"), ["label values [5] are not defined", "which has 0, 1 (NCR)"]),

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from clinic.study.grid import box, connected_pieces
 from common.evaluation.report.slices import OUTLINES, outline
@@ -16,6 +17,7 @@ from common.modalities import foreground
 
 MARGIN = 2  # margin in voxels around the head in pictures
 BRAIN_OUTLINE = OUTLINES[3]  # colour of the outline of the extracted brain
+EDGE = withStroke(linewidth=2, foreground="black")  # around the letters, which may lie on a bright scalp
 
 
 def pictures(
@@ -99,4 +101,4 @@ def _draw_plane(
     outline(axes, masks, 1.4, extent)
     axes.invert_xaxis()
     axes.set_axis_off()
-    axes.text(0.01, 0.5, side, transform=axes.transAxes, color="white", va="center")
+    axes.text(0.01, 0.5, side, transform=axes.transAxes, color="white", va="center", path_effects=[EDGE])

@@ -201,10 +201,10 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame
     """Check every case in a folder and return one row for each; only new or changed images are read.
 
     Columns: ``case``; ``modalities`` present and ``missing`` (joined by +); ``shape``, ``spacing_mm`` and
-    ``orientation`` (e.g. LPS) of the first modality; ``label_values`` that occur (empty without a label); ``problems``,
-    empty if the case can be used. Problems are unreadable files, differing grids, `findings`, images that do not look
-    like the sequence they are named after, an image that another case has, and label values that the cohort does not
-    define. A missing modality or label is not a problem.
+    ``orientation`` (e.g. LPS) of the first modality; ``label_values`` that occur, of fractions the least one (empty
+    without a label); ``problems``, empty if the case can be used. Problems are unreadable files, differing grids,
+    `findings`, images that do not look like the sequence they are named after, an image that another case has, and
+    label values that the cohort does not define. A missing modality or label is not a problem.
     """
     rows = for_each(
         partial(_check_case, cohort=cohort),
@@ -234,16 +234,17 @@ def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
     labels = [{float(value) for value in text.split()} - {0} for text in table["label_values"] if text]
     count = Counter(value for label in labels for value in label)
     doubts = []
-    if not {*count} <= cohort.labels.known:
+    whole_values = {value for value in count if value.is_integer()}  # no cohort has others
+    if not whole_values <= cohort.labels.known:
         named = [other for item in items for other in owners(item["case"])]
-        fit = [other for other in named or COHORTS.values() if {*count} <= other.labels.known]
+        fit = [other for other in named or COHORTS.values() if whole_values <= other.labels.known]
         doubts.append(f"All labels fit {names_of(fit)}." if fit else "No cohort has all of these label values.")
     try:
         refuse_other_names(items, cohort, dataset_dir)
     except ValueError as error:
         doubts.append(str(error))
     print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
-    for value in sorted(count):
+    for value in sorted(whole_values):
         print(f"{count[value]} labels have {value:g}, {cohort.labels.class_of(value) or 'which is not defined'}")
     print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"]), *doubts])))
     return bad.empty and not doubts
@@ -266,8 +267,10 @@ def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:
     if "label" in item:
         try:
             volumes["label"] = read_volume(item["label"])
-            values = torch.unique(volumes["label"].as_tensor()).tolist()
-            cohort.labels.check([int(v) if v.is_integer() else v for v in values], Path(item["label"]).name)
+            every = torch.unique(volumes["label"].as_tensor()).tolist()
+            fractions = [v for v in every if not v.is_integer()]  # thousands if the label was interpolated
+            values = [v for v in every if v.is_integer()] + fractions[:1]
+            cohort.labels.check([int(v) if v.is_integer() else v for v in every], Path(item["label"]).name)
         except (OSError, ValueError) as error:
             problems.append(str(error))
     row: dict[str, object] = {}

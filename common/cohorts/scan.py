@@ -92,8 +92,12 @@ def _image_files(root: Path) -> list[Path]:
     paths = [path for path in files if path.name.lower().endswith(SUFFIXES)]
     if not paths:
         dicom = ["Convert its DICOM files to NIfTI, e.g. by dcm2niix"] if any(map(is_dicom, files)) else []
+        kinds = Counter(path.suffix.lower() or "without suffix" for path in files)
+        only = shortened([f"{count} {kind}" for kind, count in kinds.most_common()])
         todo = "; ".join([*unread(files), *dicom]) or "Unpack the data there"
-        raise FileNotFoundError(f"{root}: no image ({', '.join(SUFFIXES)}) in it or below. {todo}.")
+        raise FileNotFoundError(
+            f"{root}: no image ({', '.join(SUFFIXES)}) in it or below{f', only files {only}' if files else ''}. {todo}."
+        )
     return paths
 
 

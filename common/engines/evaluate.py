@@ -158,6 +158,8 @@ def check_evaluation(settings: Mapping[str, Any]) -> None:
         if not isinstance(published, list | tuple) or len(published) != 3:
             raise ValueError(f"published {published!r}: expected paper, table and dataset, or null.")
         read_published(*published)
+    if not isinstance(conventions, Mapping):
+        raise ValueError(f"conventions {conventions!r}: expected an object; set a key within it by --conventions#hd95.")
     Conventions(**conventions)
 
 

@@ -9,7 +9,7 @@ import torch
 from monai.inferers import SimpleInferer
 from torch import nn
 
-from common.io.settings import check_choice, usable_device
+from common.io.settings import check_choice, named_device, usable_device
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Value of the key ``precision`` -> data type."""
@@ -32,7 +32,7 @@ def fast_precision(device: str | torch.device) -> str:
     In bfloat16 a step of the bundles' networks takes 65 to 78 % of the time of float32 on the phantom, and 56 to 64 %
     at 48 x 64 x 48 voxels (AMD Zen 5, one core). Emulated, it takes 1.4 times as long.
     """
-    if torch.device(device).type != "cpu" or not CPU_FACTS.is_file():
+    if named_device("device", device).type != "cpu" or not CPU_FACTS.is_file():
         return "float32"
     return "bfloat16" if re.search(r"\b(avx512_bf16|amx_bf16)\b", CPU_FACTS.read_text()) else "float32"
 
@@ -43,7 +43,7 @@ def fast_memory_format(device: str | torch.device, crop: Sequence[int]) -> torch
     For 3D networks (three sizes in ``crop``) on a CPU this is channels-last. A step of the bundles' networks on the
     phantom then takes 69 to 89 % of the time in float32 (AMX processor) and 65 to 84 % in bfloat16 (AMD Zen 5).
     """
-    fast = torch.device(device).type == "cpu" and len(crop) == 3
+    fast = named_device("device", device).type == "cpu" and len(crop) == 3
     return torch.channels_last_3d if fast else torch.contiguous_format
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
@@ -11,20 +12,16 @@ from common.cohorts.datalist import PARTS
 from common.engines.evaluate import check_evaluation
 from common.engines.multi_gpu import claim_output
 from common.engines.precision import check_device
+from common.engines.ranges import check_ranges
 from common.engines.windows import check_mirror_axes
 from common.evaluation.report.report import require_own_parts
-from common.io import check_counts, optional, per_axis, require_writable
-from common.io.bundle import require_same_common
-from common.io.command import check_settings, given_run, is_run, unwrapped_errors
+from common.io import optional, require_writable
+from common.io.bundle import bundle_name, require_same_common
+from common.io.command import check_settings, check_step, given_run, given_step, is_run, require_null, unwrapped_errors
 from common.io.settings import check_choice
 from common.text import printable
 from common.transforms.decision import DECISIONS
 
-COUNTS = (
-    *("epochs", "pretrain_epochs", "teacher_epochs", "batch_size", "pretrain_batch_size"),
-    *("val_interval", "checkpoint_interval"),
-)
-"""Keys that are whole numbers from 1."""
 BUILT = ("cohort_def", "inferer", "validate#inferer", "log")
 """Sections that check their own arguments, and take no time to build."""
 MATMUL_PRECISIONS = ("highest", "high", "medium")
@@ -36,10 +33,10 @@ FILES = ("datalist", "init_from", "ckpt_path", "teacher")
 def refuse_wrong_settings(bundle_root: str) -> None:
     """End ``python -m monai.bundle run`` with one line and status 1 if its options or settings cannot be used.
 
-    This is the first line of ``initialize``. Besides what `check_run` refuses, these are a device that is not
-    available, an output folder that cannot be written or is in use, and a bundle that was packaged with another version
-    of ``common``. MONAI does not wrap the SystemExit. In a config that another program runs, only that version is
-    checked, and refused by a ValueError.
+    This is the first line of ``initialize``. Besides what `check_run` refuses, these are a word after ``run`` that is
+    no list of steps, a None that MONAI would leave out, a device that is not available, an output folder that cannot be
+    written or is in use, and a bundle that was packaged with another version of ``common``. MONAI does not wrap the
+    SystemExit. In a config that another program runs, only that version is checked, and refused by a ValueError.
     """
     if not is_run():
         require_same_common(bundle_root)
@@ -47,7 +44,10 @@ def refuse_wrong_settings(bundle_root: str) -> None:
     try:
         with unwrapped_errors():
             require_same_common(bundle_root)
-            config = check_run(*given_run(), bundle_root)
+            files, settings = given_run()
+            config = check_run(files, settings, bundle_root)
+            check_step(given_step(), config)
+            require_null(settings, config)
             value = config.get_parsed_content
             check_device(value("device"), value("precision"))
             if "train" in config:
@@ -62,9 +62,9 @@ def refuse_wrong_settings(bundle_root: str) -> None:
 def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: str | None = None) -> ConfigParser:
     """Return merged config files with settings over them, after refusing values that can be recognised at once.
 
-    These are what `check_settings` refuses, counts that are not positive, paths that do not exist, unknown parts of a
-    split, wrong arguments of `BUILT`, and settings of an evaluation that would fail only at its end. Raises ValueError
-    or FileNotFoundError, which may be wrapped in MONAI's RuntimeErrors (see `unwrapped_errors`).
+    These are what `check_settings` and `check_ranges` refuse, paths that do not exist, unknown parts of a split, wrong
+    arguments of `BUILT`, and settings of an evaluation that would fail only at its end. Raises ValueError or
+    FileNotFoundError, which may be wrapped in MONAI's RuntimeErrors (see `unwrapped_errors`).
     """
     check_settings(files, settings, bundle_root)
     config = ConfigParser(ConfigParser.load_config_files(list(files)))
@@ -74,15 +74,18 @@ def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: st
     def given(*keys: str) -> dict[str, Any]:
         return {key: value(key) for key in keys if key in config}
 
-    check_counts(**given(*COUNTS))
+    root = Path(bundle_root or Path(files[0]).absolute().parents[1])
+    configs = given("evaluation_configs").get("evaluation_configs", ())
+    for name in [configs] if isinstance(configs, str) else configs:  # which are read only after the training
+        if not (root / "configs" / name).is_file():
+            raise FileNotFoundError(f"evaluation_configs {name}: no such file in {root / 'configs'}.")
     for key, path in given(*FILES).items():
         if optional(path) is not None and not os.path.isfile(path):
             raise FileNotFoundError(f"{key} {path}: no such file.")
     folder = str(config.get("dataset_dir", "$"))
     if folder[:1] not in ("$", "@", "%") and not os.path.isdir(folder):
         raise FileNotFoundError(f"dataset_dir {folder}: no such folder.")
-    for key, size in given("spacing").items():
-        per_axis(key, size)
+    check_ranges(config, bundle_name(root))
     given(*BUILT)
     for axes in given("mirror_axes").values():
         check_mirror_axes(axes, value("crop"))

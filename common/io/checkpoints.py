@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ def write_checkpoint(state: Mapping[str, Any], path: str | os.PathLike, facts: T
 def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint with ``weights_only=True``; a damaged one, or one with other values, raises ValueError."""
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such checkpoint. Train first, or name one that exists (key `ckpt_path`).")
+        raise FileNotFoundError(f"{path}: no such checkpoint. Train first, or name one that exists.")
     try:
         if zipfile.is_zipfile(path):  # else of PyTorch before 1.6, or not a checkpoint
             with zipfile.ZipFile(path) as archive:
@@ -63,6 +63,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
 def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
     """Load a plain state dict (``models/model.pt``) into a network of the same architecture and return the network."""
     state = read_weights(path)
+    require_unwrapped(state, network.state_dict(), path)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -74,6 +75,19 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
             f"{' '.join(str(error).split())[:500]}"
         ) from None
     return network
+
+
+def require_unwrapped(state: Mapping[str, Any], own: Iterable[str], path: str | os.PathLike) -> None:
+    """Refuse weights that have all names of a network, but each with the same prefix, as ``module.``."""
+    first, *others = own
+    for name in state:
+        prefix = name.removesuffix(first)
+        if prefix and name.endswith(f".{first}") and all(prefix + other in state for other in others):
+            raise ValueError(
+                f"{path}: its names begin with {prefix!r}, as those of a network within another one, such as "
+                "DistributedDataParallel or torch.compile. Save the inner network's state_dict(), or remove the prefix "
+                "from the names."
+            )
 
 
 def start_from(network: nn.Module, path: str | os.PathLike | None) -> None:

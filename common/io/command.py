@@ -3,17 +3,25 @@
 import difflib
 import inspect
 import os
+import re
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fire.parser import DefaultParseValue
-from monai.bundle import ConfigParser, run
+from monai.bundle import ConfigParser, run, update_kwargs
 
-from common.io.settings import optional
+from common.io.bundle import bundle_name
+from common.io.settings import flag, optional
 from common.text import shortened
+
+OPTION = re.compile("--|-[A-Za-z]")
+"""How a word begins that Fire takes for an option."""
+AROUND = ("imports", "initialize", "finalize")
+"""Lists of a config that MONAI runs before and after the steps."""
 
 
 def is_run() -> bool:
@@ -26,10 +34,34 @@ def given_run() -> tuple[list[str], dict[str, Any]]:
 
     Raises ValueError if MONAI does not read a path as it was typed.
     """
-    words = _options()
-    own, files = inspect.signature(run).parameters, words.get("config_file", [])
-    settings = {key.replace("::", "#"): value for key, value in words.items() if key not in own}
+    options = _typed()[1]
+    own, files = inspect.signature(run).parameters, options.get("config_file", [])
+    settings = {key.replace("::", "#"): value for key, value in options.items() if key not in own}
     return [files] if isinstance(files, str) else list(files), settings
+
+
+def given_step() -> str:
+    """Return the list of steps that ``python -m monai.bundle run`` was told to run."""
+    words, options = _typed()
+    return words[1] if len(words) > 1 else options.get("run_id", "run")
+
+
+def refuse_more_words() -> None:
+    """End ``python -m monai.bundle run`` with one line if more than one word follows ``run``.
+
+    MONAI would run the second word, which need not exist, in the place of ``initialize``: nothing would be checked or
+    seeded, and no weights loaded.
+    """
+    verb, *words = _typed()[0] or ["run"]
+    if verb == "run" and len(words) > 1:
+        raise SystemExit(f"error: run {' '.join(words)}: expected one word after run; write settings as --KEY VALUE.")
+
+
+def check_step(step: str, config: ConfigParser) -> None:
+    """Refuse to run what is no list of steps of a config: MONAI would build another key's value and do nothing."""
+    steps = [key for key, value in config.get().items() if key not in AROUND and _is_steps(value)]
+    if step not in steps:
+        raise ValueError(f"run {step}: not a list of steps of these configs; expected one of {', '.join(steps)}.")
 
 
 def recipe_names() -> list[str]:
@@ -43,9 +75,10 @@ def check_settings(
     """Refuse settings that config files cannot be given, before anything runs.
 
     A key has to be in the merged files, except that an object accepts any argument of its class, and
-    ``evaluation#overrides`` any key of the evaluation's own configs. A number cannot become a text, unless that is null
-    or an expression (``$...``, ``@...``, ``%...``). Raises ValueError if a file is not JSON, a key is unknown (the
-    message suggests the nearest known one), or a text is given for a number.
+    ``evaluation#overrides`` any key of the evaluation's own configs. A number cannot become a text, nor a flag anything
+    but a flag, unless the text is null or an expression (``$...``, ``@...``, ``%...``). Raises ValueError if a file is
+    not JSON, would undo those before it or is of another bundle, a key is unknown (the message suggests the nearest
+    known one), or a value is of another kind.
 
     Args:
         files: config files; later ones override earlier ones.
@@ -54,17 +87,31 @@ def check_settings(
     """
     for file in files:
         try:
-            ConfigParser.load_config_file(file)
+            content = ConfigParser.load_config_file(file)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file}: not a JSON config ({error}).") from error
+        if file != files[0] and {"initialize", "run"} <= {*content}:
+            raise ValueError(f"{file}: would undo {files[0]}; give it first, and recipes after it.")
+        if len({_bundle_of(file), _bundle_of(files[0])} - {None}) > 1:
+            raise ValueError(f"{file}: of another bundle than {files[0]}; expected configs of one bundle.")
     config = ConfigParser(ConfigParser.load_config_files(list(files)))
     folder = Path(bundle_root, "configs") if bundle_root else Path(files[0]).parent
     for key, value in settings.items():
         _require_key(key, config, files, folder)
-        number = config.get(key)
-        text = isinstance(value, str) and value[:1] not in ("$", "@", "%") and optional(value) is not None
-        if text and isinstance(number, int | float) and not isinstance(number, bool):
-            raise ValueError(f"{key} {value!r}: expected a number, such as {number}.")
+        own = config.get(key)
+        if isinstance(value, str) and (value[:1] in ("$", "@", "%") or optional(value) is None):
+            continue
+        if isinstance(own, bool) and value is not None:
+            flag(key, value)
+        elif isinstance(own, int | float) and isinstance(value, str):
+            raise ValueError(f"{key} {value!r}: expected a number, such as {own}.")
+
+
+def require_null(settings: Mapping[str, Any], config: ConfigParser) -> None:
+    """Refuse None for a key that has a value: MONAI leaves None out, and the value would stay; null sets it."""
+    for key, value in settings.items():
+        if value is None and optional(config.get(key)) is not None:
+            raise ValueError(f"{key} None: MONAI leaves this out, and {config[key]!r} would stay; write null.")
 
 
 @contextmanager
@@ -81,19 +128,43 @@ def unwrapped_errors() -> Iterator[None]:
         raise cause from None
 
 
-def _options() -> dict[str, Any]:
-    """Return the options of ``python -m monai.bundle run`` with their values, including MONAI's own options."""
-    if not is_run():
-        return {}
-    options = {}
-    for word, following in zip(sys.argv[1:], [*sys.argv[2:], "--"], strict=True):
-        if word.startswith("--") and word != "--":
-            option, equals, value = word.removeprefix("--").partition("=")
-            text = value if equals else "True" if following.startswith("--") else following
-            read = options[option] = DefaultParseValue(text)
-            if option.endswith(("_dir", "_path")) and read is not None and str(read) != text.strip("'\""):
-                raise ValueError(f"--{option} {text}: MONAI reads this as {read!r}; write it as a path, e.g. ./{text}.")
-    return options
+def _typed() -> tuple[list[str], dict[str, Any]]:
+    """Return the words of ``python -m monai.bundle run`` that are no options, and the options with their values.
+
+    Words are read as Fire reads them. The options include MONAI's own, and those of its ``--args_file``.
+    """
+    rest = deque(sys.argv[1:] if is_run() else ())
+    words: list[str] = []
+    options: dict[str, Any] = {}
+    while rest and rest[0] != "--":  # what follows is for Fire itself
+        word = rest.popleft()
+        if not OPTION.match(word):
+            words.append(word)
+            continue
+        option, equals, text = word.lstrip("-").partition("=")
+        option = option.replace("-", "_")
+        if not equals and rest and not OPTION.match(rest[0]):
+            text = rest.popleft()
+        elif not equals:
+            off = option.startswith("no") and option not in inspect.signature(run).parameters
+            option, text = (option[2:], "False") if off else (option, "True")
+        read = options[option] = DefaultParseValue(text)
+        if option.endswith(("_dir", "_path")) and read is not None and str(read) != text.strip("'\""):
+            raise ValueError(f"--{option} {text}: MONAI reads this as {read!r}; write it as a path, e.g. ./{text}.")
+    if file := options.get("args_file"):
+        options = update_kwargs(file, ignore_none=False, **options)
+    return words, options
+
+
+def _is_steps(value: Any) -> bool:
+    """Return whether a config's value is a list of expressions and references."""
+    return isinstance(value, list) and bool(value) and all(isinstance(step, str) and step[:1] in "$@" for step in value)
+
+
+def _bundle_of(file: str) -> str | None:
+    """Return the name of the bundle in whose ``configs`` a file lies, or None."""
+    folders = [folder.parent for folder in Path(os.path.abspath(file)).parents if folder.name == "configs"]
+    return bundle_name(folders[0]) if folders else None
 
 
 def _require_key(key: str, config: ConfigParser, files: Sequence[str], folder: Path) -> None:

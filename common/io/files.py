@@ -14,6 +14,10 @@ FOREIGN = {
     **dict.fromkeys((".mgz", ".mgh", ".mnc", ".mhd", ".nhdr", ".par", ".rec"), "convert it to NIfTI (.nii.gz)"),
     **dict.fromkeys((".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zip"), "unpack it, or convert it to .nii.gz"),
     **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar"), "unpack it"),
+    **dict.fromkeys(
+        (".npy", ".npz", ".h5", ".hdf5"),
+        "an array says neither voxel size nor position; use the images that it was made from",
+    ),
 }
 """Suffix of files that may hold images but are not read -> what to do with them."""
 

@@ -20,6 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from common.io import read_weights, start_from
+from common.io.checkpoints import require_unwrapped
 from common.io.settings import check_choice, check_number
 from common.modalities import IGNORED, presence, to_host
 from common.networks import M3AE, SegmentationOutput
@@ -168,8 +169,14 @@ def load_pretrained(network: M3AE, path: str, weights: bool = True) -> None:
     does not exist; ValueError if it is damaged, has values that are not finite numbers, or belongs to another
     architecture (width, grid, modalities).
     """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{path}: no pretraining. Run `pretrain` or `fit` with this output_dir first, or give weights of the whole "
+            "network as init_from. With pretrained_weights false, the substitute image still comes from it."
+        )
     state = read_weights(path)
     wanted = [key for key in network.state_dict() if "head" not in key] if weights else ["x_sub"]
+    require_unwrapped(state, wanted, path)
     state = {key: state[key] for key in wanted if key in state}
     _, updated, _ = copy_model_state(network, state)
     if len(updated) != len(wanted):

@@ -130,7 +130,7 @@ class TestTraining:
         ("name", "overrides", "message"),
         [
             ("passion", {"missing_rates": [0.2, 0.4, 0.8]}, "missing_rates [0.2, 0.4, 0.8]: expected 4"),
-            ("passion", {"missing_rates": None, "masks": "mr9999"}, "mr9999"),
+            ("passion", {"missing_rates": "null", "masks": "mr9999"}, "mr9999"),
             ("passion", {"backbone": "UNet"}, "backbone 'UNet': expected one of RFNet, mmFormer, M2FTrans"),
             ("passion", {"perfect_data": True}, "perfect_data: some training subjects lack a modality"),
             ("passion", {"network_def#classes": 5}, "The network's head has 5 classes, but the cohort has 4"),

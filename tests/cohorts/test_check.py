@@ -276,6 +276,14 @@ def test_labels_of_another_kind(tmp_path, capsys, labels, fact):
     assert fact in capsys.readouterr().out
 
 
+def test_interpolated_labels_are_of_no_other_cohort(tmp_path, capsys):
+    assert not print_check("brats2023", write_labels(tmp_path, label(2, 3, 6) / 2))
+    printed = capsys.readouterr().out
+    assert "x_seg.nii.gz: label values 1.5 are no whole numbers" in printed
+    assert "cohort has" not in printed
+    assert "All labels fit" not in printed
+
+
 def test_names_of_another_data_set(tmp_path, capsys):
     save(tmp_path / "BraTS-PED-00001-000" / "x_t1.nii.gz", image(0))
     save(tmp_path / "BraTS-PED-00001-000" / "x_seg.nii.gz", label(1, 2, 4))

@@ -50,7 +50,7 @@ def test_configs_as_they_are(monkeypatch, tmp_path, name, configs):
         ("gss", ("train.json",), ["--dataset_dir=/nowhere"], "dataset_dir /nowhere: no such folder"),
         ("gss", ("train.json",), ["--spacing=[1,1]"], "spacing [1, 1]: expected 3 numbers"),
         ("gss", ("train.json",), ["--cohort=brats1999"], "Unknown cohort 'brats1999'"),
-        ("m3ae", ("train.json",), ["--crop=48"], "crop 48: expected 3 numbers"),
+        ("m3ae", ("train.json",), ["--crop=48"], "crop 48: expected 2 or 3 whole numbers, each of 1"),
         ("gss", ("train.json",), ["--mirror_axes=[3]"], "mirror_axes"),
         ("gss", ("train.json",), ["--device=cuda:99"], "device cuda:99: not available"),
         ("gss", ("train.json",), ["--precision=half"], "precision 'half': expected one of"),
@@ -61,7 +61,7 @@ def test_configs_as_they_are(monkeypatch, tmp_path, name, configs):
             ["--matmul_precision=low"],
             "matmul_precision 'low': expected one of",
         ),
-        ("gss", ("train.json",), ["--coverage=90"], "coverage 90: expected a level"),
+        ("gss", ("train.json",), ["--coverage=90"], "coverage 90: expected a number from above 0 to below 1"),
         ("gss", ("train.json",), ["--published=M3AE"], "published 'M3AE': expected paper, table and dataset"),
         ("gss", ("train.json",), ["--conventions#empty=none"], "conventions: empty is 'none'"),
         ("gss", ("train.json",), ["--calibrate_on=tests"], "Unknown part 'tests'"),
@@ -71,6 +71,17 @@ def test_configs_as_they_are(monkeypatch, tmp_path, name, configs):
         ("gss", ("inference.json",), ["--decision=best"], "decision 'best': expected one of"),
         ("gss", ("inference.json",), ["--output_dir=2024_01"], "MONAI reads this as 202401"),
         ("gss", EVALUATION, ["--part=training2"], "Unknown part 'training2'"),
+        ("gss", ("train.json",), ["--calibrate_on=None"], "calibrate_on None: MONAI leaves this out"),
+        ("gss", ("train.json",), ["--normalise"], "'rmalise' is not a key of"),
+        ("gss", ("train.json",), ["-epoch", "3"], "'epoch' is not a key of"),
+        ("m3ae", ("train.json",), ["--pretrained_weights=no"], "pretrained_weights 'no': expected true or false"),
+        ("gss", ("inference.json",), ["--separate_folder=no"], "separate_folder 'no': expected true or false"),
+        ("gss", ("train.json",), ["--device=gpu"], "device gpu: no name of a device; expected cpu"),
+        ("gss", ("train.json",), ["--conventions=max"], "conventions 'max': expected an object"),
+        ("gss", ("train.json",), ["--evaluation_configs=x.json"], "evaluation_configs x.json: no such file"),
+        ("gss", ("recipes/brats2020.json", "train.json"), [], "train.json: would undo"),
+        ("gss", ("evaluate.json", "inference.json"), [], "inference.json: would undo"),
+        ("gss", ("train.json", "../../m3ae/configs/recipes/phantom.json"), [], "phantom.json: of another bundle than"),
         ("gss", EVALUATION, ["--mlflow=http://127.0.0.1:9"], "not a server or store that can be used"),
     ],
 )
@@ -79,6 +90,33 @@ def test_what_is_wrong_is_said_in_one_line(monkeypatch, tmp_path, name, configs,
     assert said.startswith("error: ")
     assert facts in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "configs", "steps", "known"),
+    [
+        ("gss", ("train.json",), ("train", "training", "validate", "data", "initialize", "x"), "fit, evaluate, run"),
+        ("passion", ("train.json",), ("training", "validate"), "fit, evaluate, run"),
+        ("m3ae", ("train.json",), ("training", "cohort"), "pretrain, finetune, fit, evaluate, run"),
+        ("medmap", ("train.json", "backbones/pmkl.json"), ("teach",), "fit, evaluate, run, instruct"),
+        ("gss", ("inference.json",), ("inference", "evaluate", "evaluator"), "run"),
+        ("gss", EVALUATION, ("evaluate", "report"), "run"),
+    ],
+)
+def test_a_word_that_is_no_list_of_steps(monkeypatch, tmp_path, name, configs, steps, known):
+    for step in steps:
+        for words in ([step], ["--run_id", step]):
+            expected = f"error: run {step}: not a list of steps of these configs; expected one of {known}."
+            assert refusal(monkeypatch, tmp_path, name, configs, *words) == expected
+    for step in known.split(", "):
+        assert refusal(monkeypatch, tmp_path, name, configs, step) is None
+
+
+@pytest.mark.parametrize("words", [["fit", "epochs=3"], ["fit", "evaluate"], ["fit", "epochs", "3"]])
+def test_more_words_than_one_are_refused_before_monai_takes_one_for_initialize(monkeypatch, words):
+    monkeypatch.setattr("sys.argv", ["/lib/monai/bundle/__main__.py", "run", *words, "--epochs", "3"])
+    with pytest.raises(SystemExit, match=f"error: run {' '.join(words)}: expected one word after run"):
+        bundle_root("gss")
 
 
 def test_figures_of_others(monkeypatch, tmp_path):

@@ -76,6 +76,13 @@ def test_weights_of_another_network(tmp_path):
             load_weights(Small(2), tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.backbone."])
+def test_weights_of_a_wrapped_network(tmp_path, prefix):
+    write_checkpoint({prefix + key: value for key, value in Small().state_dict().items()}, tmp_path / "model.pt")
+    with refused(ValueError, str(tmp_path / "model.pt"), f"its names begin with '{prefix}'", "state_dict()"):
+        load_weights(Small(), tmp_path / "model.pt")
+
+
 @pytest.mark.parametrize("value", [[0, float("nan")], [float("inf"), 0], [1, 1e300]])
 def test_weights_that_are_no_numbers(tmp_path, value):
     state = Small().state_dict() | {"norm.bias": torch.tensor(value, dtype=torch.double)}

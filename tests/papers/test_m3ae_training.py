@@ -179,6 +179,13 @@ def test_fine_tuning_goes_on_from_whole_weights(tmp_path):
 
 
 def test_load_pretrained_refuses_another_architecture(tmp_path):
+    for weights in (True, False):
+        with pytest.raises(FileNotFoundError, match=r"pretrained\.pt: no pretraining\. Run `pretrain`.*init_from"):
+            load_pretrained(M3AE(4, 3, 8, (8, 8, 8)), tmp_path / "pretrained.pt", weights)
+    wrapped = {f"module.{key}": value for key, value in M3AE(4, 3, 8, (8, 8, 8)).state_dict().items()}
+    write_checkpoint(wrapped, tmp_path / "wrapped.pt")
+    with pytest.raises(ValueError, match=r"wrapped\.pt: its names begin with 'module\.'"):
+        load_pretrained(M3AE(4, 3, 8, (8, 8, 8)), tmp_path / "wrapped.pt")
     write_checkpoint(M3AE(4, 4, 16, (8, 8, 8)).state_dict(), tmp_path / "pretrained.pt")
     with pytest.raises(ValueError, match=r"pretrained\.pt: not a pretraining checkpoint of this network.*same width"):
         load_pretrained(M3AE(4, 3, 8, (8, 8, 8)), tmp_path / "pretrained.pt")

@@ -1,5 +1,6 @@
 """Measurement of label maps that other programs wrote."""
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.scan import find_cases
+from common.evaluation.analysis.class_order import ClassOrder
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.overlap import Reference
 from common.evaluation.metrics.results import COLUMNS, Evaluation
@@ -21,6 +23,7 @@ from common.io.images import read_volume
 from common.modalities import subset_name, subset_names
 from common.text import shortened
 
+logger = logging.getLogger(__name__)
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
 
 
@@ -32,9 +35,10 @@ def evaluate_label_maps(
     Predictions are files ``<subset>/<case>.nii.gz`` (or ``.nii``, ``.mha``, ``.nrrd``) in folders named after the
     modalities used, as in results (``t1c+flair``), or ``<case>.nii.gz`` without such folders if all were used.
     References are the cohort's folder as downloaded, or files ``<case>.nii.gz``; those without a prediction do not
-    count. The cohort defines modalities, regions and the values of all label maps. Raises FileNotFoundError if a folder
-    does not exist or has no label map; ValueError if a file is no label map in the cohort's values or on another grid
-    than its reference, or has no reference.
+    count. The cohort defines modalities, regions and the values of all label maps; if other meanings of a method's
+    values fit the references better, a warning is logged (`ClassOrder`). Raises FileNotFoundError if a folder does not
+    exist or has no label map; ValueError if a file is no label map in the cohort's values or on another grid than its
+    reference, or has no reference.
     """
     references = _references(Path(reference_dir), cohort)
     predictions = _by_subset(Path(folder), cohort.modalities)
@@ -44,14 +48,18 @@ def evaluate_label_maps(
             f"{name}: cases without a reference: {shortened(foreign)}; expected label maps named after references, "
             f"such as {shortened(references, 3)}."
         )
-    rows = []
+    rows, order = [], ClassOrder(cohort.labels)
     for case in tqdm([case for case in references if case in predicted], desc=name, unit="case"):
         truth, label = _read(references[case], cohort)
         reference = Reference(label, cohort.labels, voxel_sizes(truth.affine.numpy()), conventions)
         for subset, files in predictions.items():
             if case in files:
-                values = reference.measure(_on_grid_of(truth, files[case], references[case], cohort))
+                prediction = _on_grid_of(truth, files[case], references[case], cohort)
+                order.add(prediction, label)
+                values = reference.measure(prediction)
                 rows += [(case, subset, *key, value) for key, value in values.items()]
+    if doubt := order.doubt():
+        logger.warning(f"{name}: {doubt}")
     return Evaluation(
         name=name,
         cohort=cohort.name,
@@ -108,7 +116,10 @@ def _read(path: Path, cohort: Cohort) -> tuple[MetaTensor, np.ndarray]:
         label = values.astype(np.int16)
     wrong = values[values != label]
     if len(wrong):
-        raise ValueError(f"{path}: holds {wrong[0]:g}; expected a label map with the cohort's integer values.")
+        raise ValueError(
+            f"{path}: holds {wrong[0]:g}; expected a label map with the cohort's whole numbers. If it was "
+            "resampled, do so by nearest neighbour; if it holds probabilities, write the labels."
+        )
     return volume, cohort.labels.read(torch.from_numpy(label), str(path)).numpy()
 
 

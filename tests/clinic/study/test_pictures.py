@@ -48,6 +48,18 @@ def test_pictures_are_cut_to_the_head_and_keep_its_proportions():
         assert box[1] > 0.4 * panel.shape[1]
 
 
+def test_the_letters_of_the_sides_are_seen_on_what_is_bright():
+    image = np.full((40, 40, 40), 100.0)
+    image[:20, 20:] = image[20:, :10] = 10  # bright at the letters
+    (panels,) = planes({"t1": image}, np.zeros(image.shape, np.uint8))
+    for panel in panels:
+        rows, columns = panel.shape[:2]
+        grey = panel[2 * rows // 5 : 3 * rows // 5, : columns // 2].mean(axis=2)
+        bright = grey > 0.9
+        assert bright.mean() > 0.5
+        assert (grey < 0.1)[:, : columns // 5].sum() > 50  # the letter's edge
+
+
 def planes(
     images: dict[str, np.ndarray], label: np.ndarray, spacing=(1, 1, 1), brain: np.ndarray | None = None
 ) -> list[tuple[np.ndarray, ...]]:
