@@ -229,11 +229,12 @@ def decide(
             )
     except ValueError as error:
         refusal = str(error)
+    warnings, notes, taken = [*_warnings(wanted, chosen)], [*_notes(wanted, chosen)], []
+    if not refusal:
+        chosen, taken = _by_content(chosen, modalities, required)
     explanations = [_explanation(candidate, candidate in wanted, chosen) for candidate in candidates]
     if refusal:
         raise ValueError("\n".join([refusal, *explanations]))
-    warnings, notes = [*_warnings(wanted, chosen)], [*_notes(wanted, chosen)]
-    chosen, taken = _by_content(chosen, modalities, required)
     return Decision(chosen, explanations, [*taken, *warnings], notes)
 
 

@@ -7,10 +7,9 @@ judged as if each were a volume. They are joined if geometry and contrast agree,
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ GEOMETRY = (*VARYING[:2], ("Rows", 1, 0), ("Columns", 1, 0))
 CONTRAST = tuple(
     (name, 1, 0.05) for name in ("EchoTime", "RepetitionTime", "InversionTime", "FlipAngle", "DiffusionBValue")
 )
+NONE_IF_MISSING = ("InversionTime", "DiffusionBValue")  # images without an inversion or diffusion weighting lack them
 SAME_CONTRAST = 0.01  # tolerated ratio by which times and angles of one volume differ, beside the absolute tolerance
 TEXTS = ("SeriesInstanceUID", "SOPClassUID", "FrameOfReferenceUID", "ImageType")
 ONE_PLANE = float(np.cos(np.pi / 4))  # minimum cosine between the normals of slices that may belong to one stack
@@ -138,32 +138,67 @@ def _varies_little(first: Dataset, other: Dataset) -> bool:
     return True
 
 
-def _stacks(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
-    """Yield the parts of each stack of slices; most stacks are of one part."""
+def _stacks(parts: Sequence[_Part]) -> list[list[_Part]]:
+    """Return the parts of each stack of slices; most stacks are of one part."""
+    if len(parts) == 1:
+        return [[*parts]]
+    together: dict[Any, list[int]] = defaultdict(list)
+    for k, part in enumerate(parts):
+        uid, series_number = part.series
+        together["all", uid, part.plane].append(k)
+        if len(part.slices) == 1:  # single slices of one plane always lie on a grid, and there may be thousands
+            values = (
+                np.nan_to_num(_stated(part.header, name, count), nan=-1).round(1)
+                for name, count, _ in (*GEOMETRY, *CONTRAST)
+            )
+            together["single", uid, part.plane].append(k)
+            together["of one number", series_number, part.plane, *(tuple(each) for each in values)].append(k)
+    joined = [
+        members
+        for (kind, *_), members in together.items()
+        if kind != "all" or (len(members) > 2 and _is_whole([parts[k] for k in members]))
+    ]
+    links = [(members[0], k) for members in joined for k in members[1:]]
+    merged = [_Part([piece for k in members for piece in parts[k].slices]) for members in joined]
+    several = [(k, part) for k, part in enumerate(parts) if len(part.slices) > 1]
+    others = [*enumerate(parts), *((members[0], part) for members, part in zip(joined, merged, strict=True))]
+    links += [(k, other) for k, part in several for other, second in others if k != other and _complete(part, second)]
+    return _connected(parts, links)
+
+
+def _connected(parts: Sequence[_Part], links: Sequence[tuple[int, int]]) -> list[list[_Part]]:
+    """Return the parts that are linked, directly or by others."""
     owner = list(range(len(parts)))
 
     def root(k: int) -> int:
         while owner[k] != k:
-            owner[k] = owner[owner[k]]
             k = owner[k]
         return k
 
-    # Single slices of one plane, of which there may be thousands, are not compared with each other.
-    first: dict[Any, int] = {}
-    for k, part in enumerate(parts):
-        if len(part.slices) == 1:
-            agreeing = [numbers(part.header, name, count) for name, count, _ in (*GEOMETRY, *CONTRAST)]
-            values = tuple(None if each is None else tuple(each.round(1)) for each in agreeing)
-            for key in ((part.series[0], part.plane), (part.series[1], part.plane, values)):
-                owner[root(k)] = root(first.setdefault(key, k))
-    for k, other in combinations(range(len(parts)), 2):
-        several = max(len(parts[k].slices), len(parts[other].slices)) > 1
-        if several and root(k) != root(other) and _complete(parts[k], parts[other]):
-            owner[root(k)] = root(other)
+    for k, other in links:
+        owner[root(k)] = root(other)
     stacks: dict[int, list[_Part]] = defaultdict(list)
     for k, part in enumerate(parts):
         stacks[root(k)].append(part)
-    yield from stacks.values()
+    return [*stacks.values()]
+
+
+def _is_whole(parts: Sequence[_Part]) -> bool:
+    """Return whether all parts together are equally spaced slices, none of them twice."""
+    along = np.sort(np.concatenate([part.positions for part in parts]) @ parts[0].normal)
+    steps = _steps(along, parts[0].normal) if np.isfinite(along).all() and len(along) > 1 else None
+    return steps is not None and (steps == 1).all()
+
+
+def _steps(along: np.ndarray, normal: np.ndarray) -> np.ndarray | None:
+    """Return the gaps between sorted positions as multiples of one distance; None if they are no such multiples."""
+    gaps = np.diff(along)
+    if gaps.min() < SAME_POSITION:
+        return None
+    steps = np.rint(gaps / gaps.min())
+    usual = gaps.sum() / steps.sum()
+    steps = np.rint(gaps / usual)
+    return steps if np.abs(gaps - steps * usual).max() <= 2 * tolerance(normal, usual) else None
 
 
 def _complete(part: _Part, other: _Part) -> bool:
@@ -186,11 +221,8 @@ def _complete(part: _Part, other: _Part) -> bool:
     counts = [len(along) for along in each]
     if len(both) == max(counts) or (not one_series and len(both) < sum(counts)):
         return False
-    gaps = np.diff(both)
-    usual = np.median(gaps)
-    steps = np.rint(gaps / usual)
-    even = np.abs(gaps - steps * usual).max() <= 2 * tolerance(part.normal, both)
-    if even and (steps - 1).sum() < min(counts):
+    steps = _steps(both, part.normal)
+    if steps is not None and (steps - 1).sum() < min(counts):
         return True
     lower, upper = sorted(each, key=lambda along: along[0])
     widest = max((float(np.median(np.diff(along))) for along in each if len(along) > 1), default=0.0)
@@ -202,28 +234,32 @@ def _different(along: np.ndarray) -> np.ndarray:
     return along[np.r_[True, np.diff(along) >= SAME_POSITION]]
 
 
+def _stated(header: Dataset, name: str, count: int) -> np.ndarray:
+    """Return the ``(count,)`` numbers of an attribute, NaN if it is missing: an unknown value agrees with any."""
+    values = numbers(header, name, count)
+    return np.full(count, 0.0 if name in NONE_IF_MISSING else np.nan) if values is None else values
+
+
 def _contradictions(parts: Sequence[_Part]) -> list[str]:
-    """Return what geometry and contrast differ in; a missing value contradicts none."""
+    """Return what geometry and contrast differ in."""
     names = []
     for name, count, most in (*GEOMETRY, *CONTRAST):
-        stated = [values for part in parts if (values := numbers(part.header, name, count)) is not None]
-        ratio = 0.0 if (name, count, most) in GEOMETRY else SAME_CONTRAST
-        if stated and (np.ptp(stated, axis=0) > most + ratio * np.abs(stated[0])).any():
+        values = np.array([_stated(part.header, name, count) for part in parts])
+        known = values[np.isfinite(values).all(axis=1)]
+        ratio = SAME_CONTRAST if (name, count, most) in CONTRAST else 0.0
+        if len(known) and (np.ptp(known, axis=0) > most + ratio * np.abs(known[0])).any():
             names.append(name)
     return names
 
 
 def _differing(parts: Sequence[_Part]) -> tuple[str, ...]:
-    """Return the attributes in which parts differ, of those by which slices are grouped."""
-    named = [name for name in TEXTS if len({text(part.header, name) for part in parts}) > 1]
-    counted = [(name, count) for name, count, _ in (*GEOMETRY, *CONTRAST)]
-    stated = [
-        name
-        for name, count in counted
-        if 0 < sum(numbers(part.header, name, count) is None for part in parts) < len(parts)
-    ]
+    """Return the attributes in which parts differ."""
+    differing = [name for name in TEXTS if len({text(part.header, name) for part in parts}) > 1]
     contradicting = _contradictions(parts)
-    return *named, *(name for name, _ in counted if name in (*stated, *contradicting))
+    for name, count, _ in (*GEOMETRY, *CONTRAST):
+        missing = {numbers(part.header, name, count) is None for part in parts}
+        differing += [name] if name in contradicting or len(missing) > 1 else []
+    return tuple(differing)
 
 
 def _joined(parts: Sequence[_Part]) -> Volume:

@@ -3,7 +3,6 @@
 Messages never contain patients' names or dates, identifiers or UIDs; a series is named by its SeriesNumber.
 """
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from nibabel.affines import from_matvec
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
+    UID,
     EnhancedMRImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
     MRImageStorage,
@@ -25,6 +25,7 @@ from clinic.dicom.headers import MISSING, flat, items, number, numbers, quiet, t
 from clinic.dicom.stack import why_no_grid
 from common.io.files import unread, walk
 from common.io.geometry import require_plausible, require_shape
+from common.text import shortened
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MULTIFRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
@@ -99,28 +100,59 @@ class Series:
         return f"series {self.key}"
 
 
-@quiet()
+@dataclass(frozen=True, eq=False)
+class Other:
+    """DICOM files of one series that are not of a class of MR images. Its repr tells nothing about the patient.
+
+    Attributes:
+        number: SeriesNumber; 0 if it is missing or not a number.
+        kind: name of their class, e.g. ``Secondary Capture Image``.
+        files: the files.
+    """
+
+    number: int
+    kind: str
+    files: list[Path] = field(default_factory=list, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the series in messages."""
+        return f"series {self.number}"
+
+    @property
+    def content(self) -> str:
+        """Class and number of the files, in words."""
+        return f"{self.kind} ({len(self.files)} {'file' if len(self.files) == 1 else 'files'})"
+
+
 def read_series(folder: str | Path) -> list[Series]:
-    """Find the MR series in a folder and its subfolders, without reading pixels.
+    """Find the MR series in a folder and its subfolders; see `read_all`."""
+    return read_all(folder)[0]
+
+
+@quiet()
+def read_all(folder: str | Path) -> tuple[list[Series], list[Other]]:
+    """Find the MR series in a folder and its subfolders, without reading pixels, and what else lies there.
 
     A series that mixes orientations, matrices, echo times, b-values or image types is split, unless the parts make up
-    one volume (`clinic.dicom.grouping`). An instance that occurs
-    twice is used once. A series in which two instances have one UID but different pixels cannot be used. What is wrong
-    with a single series is stored in its `Series.problem`. Missing slices are noticed only between slices that are
-    there. Returns the volumes, sorted by SeriesNumber. Raises ValueError if the folder has no DICOM file or no MR
-    image, a damaged file, images without UIDs, or images of two patients or two studies.
+    one volume (`clinic.dicom.grouping`). An instance that occurs twice is used once. A series in which two instances
+    have one UID but different pixels cannot be used. What is wrong with a single series is stored in its
+    `Series.problem`. Missing slices are noticed only between slices that are there.
+
+    Returns the volumes, and the files of other classes, both sorted by SeriesNumber. Raises ValueError if the folder
+    has no DICOM file or no MR image, a damaged file, images without UIDs, or images of two patients or two studies.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM files of a study.")
-    slices, others, patients, studies = [], Counter(), [], set()
+    slices, others, patients, studies = [], {}, [], set()
     seen: dict[str, Path] = {}
     ambiguous, nameless = set(), Counter()
     for path, dataset in _datasets(folder):
         patients.append(_patient(dataset))
         uids = {name: text(dataset, name) for name in UIDS}
         if text(dataset, "SOPClassUID") not in (MRImageStorage, *MULTIFRAME):
-            modality = text(dataset, "Modality")
-            others[modality if re.fullmatch("[A-Z]{2,12}", modality) else "other"] += 1
+            what = int(number(dataset, "SeriesNumber") or 0), _class(dataset)
+            others.setdefault(what, Other(*what)).files.append(path)
         elif not all(uids.values()):
             nameless.update(name for name, uid in uids.items() if not uid)
         elif first := seen.get(uids["SOPInstanceUID"]):
@@ -137,15 +169,31 @@ def read_series(folder: str | Path) -> list[Series]:
             f"replace them instead; else {MISSING}."
         )
     _require_one_patient(folder, patients)
+    left_out = [others[what] for what in sorted(others)]
     if not slices:
-        counted = ", ".join(f"{count} {modality}" for modality, count in sorted(others.items()))
-        raise ValueError(f"{folder}: no MR image, only {counted}; expected the MR series of one study.")
+        listed = shortened(f"{len(other.files)} {other.kind} ({other.name})" for other in left_out)
+        raise ValueError(
+            f"{folder}: no MR image, only {listed}; expected the MR series of one study, as {MRImageStorage.name} or "
+            f"{EnhancedMRImageStorage.name}."
+        )
+    if 1 < len(studies) == len(seen):
+        raise ValueError(
+            f"{folder}: each of the {len(seen)} MR images has a StudyInstanceUID of its own; give all images of a "
+            "study the same one, as the scanner did (a program that removes identities has to replace equal UIDs by "
+            "equal ones)."
+        )
     if len(studies) > 1:
         raise ValueError(
             f"{folder}: images of {len(studies)} studies; give the folder of one, or --each if every subfolder "
             "is a study."
         )
-    return _numbered([_series(volume, ambiguous) for volume in group(slices)])
+    return _numbered([_series(volume, ambiguous) for volume in group(slices)]), left_out
+
+
+def _class(dataset: Dataset) -> str:
+    """Return the name of an object's class, without "Storage"; never its UID, which DICOM need not know."""
+    uid = UID(text(dataset, "SOPClassUID"))
+    return uid.name.removesuffix(" Storage") if uid.name != uid else "object of an unknown class"
 
 
 def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:

@@ -45,12 +45,13 @@ def why_no_grid(
         return "it has a single slice"
     normal, sideways = np.cross(*orientation), (positions - positions[0]) @ orientation.T
     along = positions @ normal
-    return _repeated(along) or _uneven(header, along, tolerance(normal, along)) or _displaced(sideways, pixel)
+    most = tolerance(normal, np.median(np.diff(along)))
+    return _repeated(along) or _uneven(header, along, most) or _displaced(sideways, pixel)
 
 
-def tolerance(normal: np.ndarray, along: np.ndarray) -> float:
-    """Return how far in mm a slice may lie from the regular grid, for sorted positions in mm along the normal."""
-    return ROUNDING * float(np.abs(normal).sum()) + UNEVEN * float(np.median(np.diff(along)))
+def tolerance(normal: np.ndarray, gap: float) -> float:
+    """Return how far in mm a slice may lie from the regular grid, for a distance of slices in mm along the normal."""
+    return ROUNDING * float(np.abs(normal).sum()) + UNEVEN * float(gap)
 
 
 def _repeated(along: np.ndarray) -> str | None:
