@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ class _Part:
         return self.slices[0].header
 
     @cached_property
-    def series(self) -> tuple[str, str]:
-        return text(self.header, "SeriesInstanceUID"), text(self.header, "SeriesNumber")
+    def series(self) -> tuple[str, ...]:
+        return tuple(text(self.header, name) for name in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription"))
 
     @cached_property
     def normal(self) -> np.ndarray:
@@ -91,7 +92,7 @@ class _Part:
 
 def group(slices: Sequence[Slice]) -> list[Volume]:
     """Group slices into volumes."""
-    return [_joined(parts) for parts in _stacks(_alike(slices))]
+    return [_joined(parts) for stack in _stacks(_alike(slices)) for parts in _contrasts(stack)]
 
 
 def axes(header: Dataset) -> np.ndarray:
@@ -144,7 +145,7 @@ def _stacks(parts: Sequence[_Part]) -> list[list[_Part]]:
         return [[*parts]]
     together: dict[Any, list[int]] = defaultdict(list)
     for k, part in enumerate(parts):
-        uid, series_number = part.series
+        uid, series_number, _ = part.series
         together["all", uid, part.plane].append(k)
         if len(part.slices) == 1:  # single slices of one plane always lie on a grid, and there may be thousands
             values = (
@@ -205,11 +206,11 @@ def _complete(part: _Part, other: _Part) -> bool:
     """Return whether two parts complete each other to a stack, in which slices may be missing or twice.
 
     Each has slices where the other has none, and all lie at multiples of one distance, or the parts continue each
-    other. Echoes do not: they lie at the same positions. Two series of one number are parts of a stack only if no
-    slice is twice, and nothing but their UIDs tells them apart.
+    other. Echoes do not: they lie at the same positions. Two series of one number, or of one description if one lies
+    above the other, are parts of a stack only if no slice is twice, and geometry and contrast agree.
     """
-    one_series = part.series[0] == other.series[0]
-    if not one_series and (part.series[1] != other.series[1] or _contradictions([part, other])):
+    one_series, one_number, one_description = (a == b for a, b in zip(part.series, other.series, strict=True))
+    if not one_series and (not (one_number or one_description) or _contradictions([part, other])):
         return False
     if abs(part.normal @ other.normal) < ONE_PLANE:
         return False
@@ -221,10 +222,12 @@ def _complete(part: _Part, other: _Part) -> bool:
     counts = [len(along) for along in each]
     if len(both) == max(counts) or (not one_series and len(both) < sum(counts)):
         return False
+    lower, upper = sorted(each, key=lambda along: along[0])
+    if not (one_series or one_number or lower[-1] < upper[0]):
+        return False
     steps = _steps(both, part.normal)
     if steps is not None and (steps - 1).sum() < min(counts):
         return True
-    lower, upper = sorted(each, key=lambda along: along[0])
     widest = max((float(np.median(np.diff(along))) for along in each if len(along) > 1), default=0.0)
     return min(counts) > 1 and 0 < upper[0] - lower[-1] <= FEW_GAPS * widest
 
@@ -260,6 +263,20 @@ def _differing(parts: Sequence[_Part]) -> tuple[str, ...]:
         missing = {numbers(part.header, name, count) is None for part in parts}
         differing += [name] if name in contradicting or len(missing) > 1 else []
     return tuple(differing)
+
+
+def _contrasts(parts: Sequence[_Part]) -> list[list[_Part]]:
+    """Return the parts of a stack by their geometry and contrast, if those of each make up a whole, such as an echo."""
+    kinds: list[list[_Part]] = []
+    for part in parts:
+        for kind in kinds:
+            if not _contradictions([kind[0], part]):
+                kind.append(part)
+                break
+        else:
+            kinds.append([part])
+    wholes = [_Part([piece for part in kind for piece in part.slices]) for kind in kinds]
+    return [[*parts]] if any(_complete(*pair) for pair in combinations(wholes, 2)) else kinds
 
 
 def _joined(parts: Sequence[_Part]) -> Volume:

@@ -140,6 +140,21 @@ def test_whole_volumes_of_one_series_stay_apart(study):
     assert [(one.shape[2], one.problem) for one in read_series(study)] == [(20, None), (18, None)]
 
 
+def test_each_echo_is_joined_by_itself(study, written):
+    again(study, EchoTime=12)
+    mark(study, [*range(11, 20), *range(31, 40)], **DERIVED)
+    series = read_series(study)
+    assert {one.header.EchoTime for one in series} == {12, 98}
+    for one in series:
+        np.testing.assert_array_equal(load(one).get_fdata(), written[1].get_fdata())
+
+
+def test_a_part_that_was_given_a_series_of_its_own(study):
+    mark(study, UPPER, SeriesInstanceUID="1.2.3", SeriesNumber=103, **DERIVED)
+    (series,) = read_series(study)
+    assert "its 20 images have 2 different SeriesInstanceUIDs" in series.problem
+
+
 def test_each_file_has_a_series_of_its_own(study):
     mark(study, slice(None), SeriesInstanceUID=generate_uid)
     (series,) = read_series(study)
