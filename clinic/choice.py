@@ -229,12 +229,14 @@ def decide(
             )
     except ValueError as error:
         refusal = str(error)
-    warnings, notes, taken = [*_warnings(wanted, chosen)], [*_notes(wanted, chosen)], []
-    if not refusal:
-        chosen, taken = _by_content(chosen, modalities, required)
     explanations = [_explanation(candidate, candidate in wanted, chosen) for candidate in candidates]
     if refusal:
         raise ValueError("\n".join([refusal, *explanations]))
+    warnings, notes = [*_warnings(wanted, chosen)], [*_notes(wanted, chosen)]
+    chosen, taken = _by_content(chosen, modalities, required)
+    for k, candidate in enumerate(candidates):
+        if explanations[k].endswith("; taken.") and candidate.by_image:  # it may be another sequence now, or none
+            explanations[k] = _explanation(candidate, True, chosen)
     return Decision(chosen, explanations, [*taken, *warnings], notes)
 
 

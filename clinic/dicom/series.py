@@ -34,10 +34,10 @@ SUFFIXES = (".dcm", ".dicom", ".ima")
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID",
     "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "FrameOfReferenceUID", "ImageType", "EchoTime",
-    "RepetitionTime", "InversionTime", "FlipAngle", "DiffusionBValue", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "SliceThickness", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
-    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept",
-    "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "RepetitionTime", "InversionTime", "FlipAngle", "DiffusionBValue", "ImagePositionPatient",
+    "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns", "SamplesPerPixel",
+    "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope",
+    "RescaleIntercept", "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 """Attributes that are read of every file; of a volume's first file all are."""
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
