@@ -10,7 +10,7 @@ from nibabel import Nifti1Image
 from pydicom.dataset import Dataset
 
 from clinic.choice import COVERAGE, ENOUGH, Candidate, Verdict
-from clinic.dicom.headers import quiet, text
+from clinic.dicom.headers import number, quiet, text
 from clinic.dicom.pixels import load
 from clinic.dicom.sequences import agent_named, contrast, contrast_words, image_type, recognise, reformatted
 from clinic.dicom.series import Other, Series
@@ -102,12 +102,9 @@ def left_out(others: Sequence[Other]) -> dict[str, str | None]:
     """Return a line for each series that is not of a class of MR images -> the modality that its description names."""
     lines = {}
     for other in others:
-        modality = None
-        if "Image" in other.kind:
-            header = pydicom.dcmread(
-                other.files[0], stop_before_pixels=True, specific_tags=["SeriesDescription", "ProtocolName"]
-            )
-            modality = recognise(header).modality
+        described = ["SeriesDescription", "ProtocolName", "Rows"]
+        header = pydicom.dcmread(other.files[0], stop_before_pixels=True, specific_tags=described)
+        modality = recognise(header).modality if number(header, "Rows") else None  # reports have no rows
         named = f"{display_name(modality)} by its description, but " if modality else ""
         todo = "; export the scanner's own images" if modality else ""
         lines[f"{other.name}: left out: {named}{other.content}, not MR Image{todo}."] = modality

@@ -243,13 +243,13 @@ def _stated(header: Dataset, name: str, count: int) -> np.ndarray:
     return np.full(count, 0.0 if name in NONE_IF_MISSING else np.nan) if values is None else values
 
 
-def _contradictions(parts: Sequence[_Part]) -> list[str]:
-    """Return what geometry and contrast differ in."""
+def _contradictions(parts: Sequence[_Part], same: float = SAME_CONTRAST) -> list[str]:
+    """Return what of geometry and contrast differs; ``same`` is the tolerated ratio of times and angles."""
     names = []
     for name, count, most in (*GEOMETRY, *CONTRAST):
         values = np.array([_stated(part.header, name, count) for part in parts])
         known = values[np.isfinite(values).all(axis=1)]
-        ratio = SAME_CONTRAST if (name, count, most) in CONTRAST else 0.0
+        ratio = same if (name, count, most) in CONTRAST else 0.0
         if len(known) and (np.ptp(known, axis=0) > most + ratio * np.abs(known[0])).any():
             names.append(name)
     return names
@@ -258,7 +258,7 @@ def _contradictions(parts: Sequence[_Part]) -> list[str]:
 def _differing(parts: Sequence[_Part]) -> tuple[str, ...]:
     """Return the attributes in which parts differ."""
     differing = [name for name in TEXTS if len({text(part.header, name) for part in parts}) > 1]
-    contradicting = _contradictions(parts)
+    contradicting = _contradictions(parts, 0)
     for name, count, _ in (*GEOMETRY, *CONTRAST):
         missing = {numbers(part.header, name, count) is None for part in parts}
         differing += [name] if name in contradicting or len(missing) > 1 else []

@@ -155,6 +155,13 @@ def test_a_part_that_was_given_a_series_of_its_own(study):
     assert "its 20 images have 2 different SeriesInstanceUIDs" in series.problem
 
 
+def test_what_drifts_is_named(study):
+    for k, path in enumerate(files(study)):
+        edit(path, lambda one, k=k: setattr(one, "EchoTime", 98 + 0.02 * k))
+    (series,) = read_series(study)
+    assert (series.problem, series.differ) == (None, ("EchoTime",))
+
+
 def test_each_file_has_a_series_of_its_own(study):
     mark(study, slice(None), SeriesInstanceUID=generate_uid)
     (series,) = read_series(study)

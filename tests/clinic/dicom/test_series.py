@@ -358,7 +358,12 @@ def test_what_is_not_of_a_class_of_mr_images_is_named(study):
     """Also if others are taken; if its description names a sequence that is lacking, the user is warned."""
     edit_series(study, 3, CAPTURE)
     shutil.copy(files(study, 2)[0], study / "sr.dcm")
-    report = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11", "SeriesNumber": 9, "SeriesDescription": "T2 report"}
+    report = {
+        "Rows": None,
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11",
+        "SeriesNumber": 9,
+        "SeriesDescription": "T2 report",
+    }
     edit(study / "sr.dcm", lambda dataset: dataset.update(report))
     read = read_folder(study, PHANTOM)
     line = (
