@@ -234,6 +234,9 @@ def decide(
         raise ValueError("\n".join([refusal, *explanations]))
     warnings, notes = [*_warnings(wanted, chosen)], [*_notes(wanted, chosen)]
     chosen, taken = _by_content(chosen, modalities, required)
+    for k, candidate in enumerate(candidates):
+        if explanations[k].endswith("; taken.") and candidate.by_image:  # it may be another sequence now, or none
+            explanations[k] = _explanation(candidate, True, chosen)
     return Decision(chosen, explanations, [*taken, *warnings], notes)
 
 

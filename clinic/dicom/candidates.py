@@ -5,14 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import pydicom
 from nibabel import Nifti1Image
 from pydicom.dataset import Dataset
 
 from clinic.choice import COVERAGE, ENOUGH, Candidate, Verdict
-from clinic.dicom.headers import quiet, text
+from clinic.dicom.headers import number, quiet, text
 from clinic.dicom.pixels import load
 from clinic.dicom.sequences import agent_named, contrast, contrast_words, image_type, recognise, reformatted
-from clinic.dicom.series import Series
+from clinic.dicom.series import Other, Series
 from common.modalities import GLIOMA, canonical, display_name
 
 
@@ -94,6 +95,20 @@ def mixed_series(candidates: Sequence[SeriesCandidate], used: Sequence[Candidate
         for other in candidates
         if part in used and part.series.uid == other.series.uid and part.series.multiframe != other.series.multiframe
     ]
+
+
+@quiet()
+def left_out(others: Sequence[Other]) -> dict[str, str | None]:
+    """Return a line for each series that is not of a class of MR images -> the modality that its description names."""
+    lines = {}
+    for other in others:
+        described = ["SeriesDescription", "ProtocolName", "Rows"]
+        header = pydicom.dcmread(other.files[0], stop_before_pixels=True, specific_tags=described)
+        modality = recognise(header).modality if number(header, "Rows") else None  # reports have no rows
+        named = f"{display_name(modality)} by its description, but " if modality else ""
+        todo = "; export the scanner's own images" if modality else ""
+        lines[f"{other.name}: left out: {named}{other.content}, not MR Image{todo}."] = modality
+    return lines
 
 
 @quiet()

@@ -186,10 +186,15 @@ def _explained(reference: Series) -> Iterator[None]:
 
 
 def _check_source(series: Series) -> None:
-    if series.problem or not series.frame_of_reference:
-        raise ValueError(
-            f"{series.name} cannot be referenced by a DICOM SEG: {series.problem or 'it has no frame of reference'}."
-        )
+    why = series.problem
+    if not series.frame_of_reference:
+        why = why or "it has no frame of reference"
+    elif "FrameOfReferenceUID" in series.differ:
+        why = why or "its images have different frames of reference"
+    elif series.multiframe and len(series.files) > 1:
+        why = why or "it consists of several multi-frame files, and a SEG can refer to one of them only"
+    if why:
+        raise ValueError(f"{series.name} cannot be referenced by a DICOM SEG: {why}.")
 
 
 @quiet()

@@ -13,6 +13,7 @@ known here are quoted.
 
 import re
 from itertools import count
+from math import exp
 
 from pydicom.dataset import Dataset
 
@@ -38,6 +39,9 @@ AGENT_NAMED = (
 """Attributes each of which indicates that contrast agent was given."""
 WILDCARD = re.compile(r"\\w\*|\[a-z\]\*")
 """The parts of the words' patterns that match any letters."""
+LONG_TI = 1500.0  # inversion time in ms from which on an image with a long TE is a FLAIR, whatever its TR
+T1_FLUID = 4300.0  # T1 of cerebrospinal fluid in ms
+FLUID_LEFT = 0.15  # maximum share of the magnetisation of fluid that is left in a FLAIR
 KINDS = {"se", "ir", "gr", "ep", "rm"}  # values of ScanningSequence, in lower case
 
 
@@ -177,9 +181,17 @@ def _inverted(tr: float, te: float, ti: float | None) -> str | None:
     """Return the weighting of a spin echo after an inversion, whose TI may be unknown."""
     if ti and ti < 400:
         return "STIR"
-    if te >= 50 and (ti >= 1500 if ti else tr >= 4000):
+    if te >= 50 and (ti >= LONG_TI or _nulls_fluid(tr, ti) if ti else tr >= 4000):
         return "flair"
-    return "t1" if te < 50 and (ti < 1500 if ti else tr < 4000) else None
+    return "t1" if te < 50 and (ti < LONG_TI if ti else tr < 4000) else None
+
+
+def _nulls_fluid(tr: float, ti: float) -> bool:
+    """Return whether hardly any magnetisation of fluid is left at the inversion time; with a short TR it is short too.
+
+    Source: the signal equation of inversion recovery, 1 - 2 exp(-TI / T1) + exp(-TR / T1).
+    """
+    return abs(1 - 2 * exp(-ti / T1_FLUID) + exp(-tr / T1_FLUID)) <= FLUID_LEFT
 
 
 def _weigh(mentioned: set[str], measured: str | None) -> tuple[str | None, float]:

@@ -13,6 +13,8 @@ from clinic.study.places import NO_OVERLAP, Fit, compare_places
 from clinic.study.registration import Registration, register
 from common.modalities import display_name
 
+MOST_DIGITS = 9  # of values that are compared in a message
+
 
 @dataclass(frozen=True)
 class AlignedStudy:
@@ -112,6 +114,8 @@ def align(
             )
         elif fit is not None and fit.is_off:
             better = _compared(fit.best, fit.information)
+            if fit.overlap < NO_OVERLAP:  # there is hardly any information to compare
+                better = f"Dice of their outlines {fit.overlap:.2f}"
             mended = _mended(Image(fixed, grid.affine), placed[name], label(name), label(reference), fit)
             if isinstance(mended, Registration):
                 registered[name], placed[name] = mended, moved(placed[name], mended.transform)
@@ -152,4 +156,7 @@ def _covered(image: Image, grid: Grid, shown: np.ndarray) -> float:
 
 
 def _compared(more: float, less: float) -> str:
-    return f"normalised mutual information {1 + more:.3f} instead of {1 + less:.3f}"
+    digits = 3
+    while digits < MOST_DIGITS and f"{1 + more:.{digits}f}" == f"{1 + less:.{digits}f}":
+        digits += 1
+    return f"normalised mutual information {1 + more:.{digits}f} instead of {1 + less:.{digits}f}"

@@ -56,6 +56,7 @@ class Headers:
         option: words how the user sets modalities by hand.
         remarks: remarks that the user should check.
         explain: returns a decision's explanations and further remarks on it; ValueError if it cannot be right.
+        left_out: a line for each series or file that is no candidate.
     """
 
     candidates: Sequence[Candidate]
@@ -64,6 +65,7 @@ class Headers:
     option: Option
     remarks: list[Remark]
     explain: Callable[[Decision], tuple[list[str], list[Remark]]]
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -216,10 +218,14 @@ def _decided(
     required: Collection[str] = (),
 ) -> Study:
     """Return the study that `decide` makes of headers and images; ValueError if an image of it cannot be used."""
-    decision = decide(headers.candidates, headers.modalities, headers.option, shown, why_not_shown, required)
+    try:
+        decision = decide(headers.candidates, headers.modalities, headers.option, shown, why_not_shown, required)
+    except ValueError as error:
+        raise ValueError("\n".join([str(error), *headers.left_out])) from None
     used = decision.chosen
     names = {candidate.name: modality for modality, candidate in used.items()}
     explanations, remarks = headers.explain(decision)
+    explanations += headers.left_out
     if volumes is None or not names.keys() <= volumes.images.keys():
         volumes = read_volumes([*used.values()], headers.cohort)
     images = {modality: volumes.images[name] for name, modality in names.items()}
@@ -283,6 +289,13 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
             f"{folder}: none of the requested modalities ({subset_name(wanted)}); it has "
             f"{subset_name(case['modalities'])}."
         )
+    shown = {file.path for file in files} | {Path(file.path) for file in by_name.values()}
+    unused = {"label": "a label, by its name", None: "its name is none of a sequence"}
+    left_out = [
+        f"{path.name}: left out: {unused[role]}."
+        for path, role in roles.items()
+        if path not in shown and role in unused
+    ]
     remarks = []
     if image_files and "channels" not in case:
         doubts = {name: image_files.contradiction(Path(file.path), name) for name, file in by_name.items()}
@@ -300,7 +313,7 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
             explanations = [line.replace(each.name, Path(each.path).name) for line in explanations]
         return [*lines, *explanations], []
 
-    return Headers([*files, *by_name.values()], cohort, wanted, option, remarks, explain)
+    return Headers([*files, *by_name.values()], cohort, wanted, option, remarks, explain, left_out)
 
 
 def _of_series(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Headers:
@@ -317,11 +330,18 @@ def _of_series(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Map
     if foreign:
         raise ValueError(f"--series: {foreign[0]} is not among the modalities to use, {subset_name(wanted)}.")
     given |= {name: None for name in GLIOMA if name not in wanted}
-    candidates = dicom.series_candidates(dicom.read_series(folder), given)
+    series, others = dicom.read_all(folder)
+    candidates, left_out = dicom.series_candidates(series, given), dicom.left_out(others)
 
     def explain(decision: Decision) -> tuple[list[str], list[Remark]]:
-        mixed = dicom.mixed_series(candidates, [*decision.chosen.values()])
-        return decision.explanations, [Remark((), text) for text in mixed]
+        remarks = dicom.mixed_series(candidates, [*decision.chosen.values()])
+        remarks += [line for line, name in left_out.items() if name in modalities and name not in decision.chosen]
+        joined = [
+            f"{each.name}: its images differ in {', '.join(each.series.differ)}, but make up one volume."
+            for each in candidates
+            if each.series.differ and each.problem is None
+        ]
+        return [*decision.explanations, *joined], [Remark((), text) for text in remarks]
 
     modalities = [name for name in wanted if given.get(name, "") is not None]
-    return Headers(candidates, cohort, modalities, partial(dicom.option, candidates), [], explain)
+    return Headers(candidates, cohort, modalities, partial(dicom.option, candidates), [], explain, [*left_out])

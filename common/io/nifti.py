@@ -24,8 +24,9 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     MONAI's reader is not used: where voxel sizes disagree, it takes the qform instead of the sform, whatever their
     codes (`monai.data.utils.rectify_header_sform_qform`, 1.6.1), and it does not verify the checksum of a gzip file.
 
-    Voxels are ``(X, Y, Z)`` or ``(X, Y, Z, C)``, the affine is in mm, RAS, and doubts about the file are texts. For an
-    incomplete or unreadable file, nibabel and gzip raise any type of error.
+    Further dimensions are dropped if all are of size 1. Voxels are ``(X, Y, Z)`` or ``(X, Y, Z, C)``, the affine is in
+    mm, RAS, and doubts about the file are texts. For an incomplete or unreadable file, nibabel and gzip raise any type
+    of error.
     """
     if path.name.lower().endswith(PAIR):
         image = nib.load(path)
@@ -35,8 +36,9 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         with gzip.open(path) if packed else path.open("rb") as file:
             content = file.read(MOST_BYTES)  # at its end gzip verifies its checksum
         image = (Nifti2Image if content[4:8] == b"n+2\0" else Nifti1Image).from_bytes(content)
-    require_shape(image.shape)
-    return np.asanyarray(image.dataobj), *_placed(image)
+    shape = image.shape[:3] if set(image.shape[3:]) == {1} else image.shape
+    require_shape(shape)
+    return np.asanyarray(image.dataobj).reshape(shape), *_placed(image)
 
 
 def _placed(image: nib.AnalyzeImage | Nifti1Image) -> tuple[np.ndarray, list[str]]:

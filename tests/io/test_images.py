@@ -94,7 +94,7 @@ def _header(**fields: object) -> Callable[[bytes], bytes]:
         (_header(xyzt_units=3), "voxels of 0.001 x 0.001 x 0.002 mm"),
         (_header(dim=[3, 0, 10, 8, 1, 1, 1, 1]), "shape"),
         (_header(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), "exceeds the maximum of 536870912 voxels"),
-        (_header(dim=[5, 12, 10, 8, 1, 1, 1, 1]), "expected one volume"),
+        (_header(dim=[5, 12, 10, 4, 1, 2, 1, 1]), "expected one volume"),
         (_header(magic=b"xx"), "magic string"),
     ],
 )
@@ -127,6 +127,12 @@ def test_the_affine_is_that_of_the_standard_and_doubts_are_said(tmp_path, volume
     assert len(read.meta["warnings"]) == (1 if warning else 0)
     if warning:
         assert re.search(warning, caplog.text)
+
+
+@pytest.mark.parametrize("further", [(1,), (1, 1), (1, 1, 1)])
+def test_a_single_volume_may_have_further_dimensions(tmp_path, volume, further):
+    nib.save(nib.Nifti1Image(volume.reshape(*volume.shape, *further), np.eye(4)), tmp_path / "x.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "x.nii.gz"), volume)
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -61,6 +61,14 @@ def test_what_a_file_holds(tmp_path, name, said, modality):
     assert recognise_files([tmp_path / f"{name}.nii.gz"])[0].by_header.modality == modality
 
 
+def test_each_file_is_listed_once(tmp_path, voxels):
+    for name in ("x_t1", "x_t2", "x_seg", "7_ADC"):
+        write(tmp_path / f"{name}.nii.gz", voxels["t1" if name == "x_t1" else "t2"])
+    listed = read_folder(tmp_path, PHANTOM).explanations
+    assert sorted(line.split(":")[0] for line in listed) == sorted(path.name for path in tmp_path.iterdir())
+    assert "x_seg.nii.gz: left out: a label, by its name." in listed
+
+
 def test_a_study_of_dcm2niix(tmp_path, voxels):
     write(tmp_path / "4_T1_MPRAGE_20200101.nii.gz", voxels["t1"], {**MPRAGE, "SeriesDescription": "t1_mprage"})
     said = {**MPRAGE, **AGENT, "SeriesDescription": "t1_mprage_KM"}

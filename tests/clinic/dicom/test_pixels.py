@@ -194,3 +194,29 @@ def test_run_lengths_are_of_as_many_pixels_as_the_header_says(tmp_path, phantom_
     edit_series(tmp_path, 2, {"Rows": 47})
     with pytest.raises(ValueError, match=r"^series 2: image 1 of 20: its pixels are damaged"):
         load(read_series(tmp_path)[0])
+
+
+@pytest.mark.parametrize("compressed", [RLELossless, JPEG2000Lossless, JPEGLSLossless, None], ids=str)
+@pytest.mark.parametrize("signed", [0, 1])
+def test_no_value_beyond_its_bits_is_read(tmp_path, phantom_subject, compressed, signed):
+    """What lies above HighBit in native pixels is no value, e.g. an overlay; of a codec it would be one."""
+    (expected,) = write_study(tmp_path, phantom_subject, [replace(SMALL, spacing=(6, 5, 8))])
+    path = sorted((tmp_path / "002").iterdir())[5]
+
+    def fill(dataset):
+        dataset.PixelRepresentation = signed
+        stored = dataset.pixel_array.astype(np.int16 if signed else np.uint16) % 2048
+        stored[0] += 8192
+        dataset.PixelData, dataset.BitsStored, dataset.HighBit = stored.tobytes(), 16, 15
+        if compressed:
+            dataset.compress(compressed, generate_instance_uid=False)
+        dataset.BitsStored, dataset.HighBit = 12, 11
+
+    edit(path, fill)
+    (series,) = read_series(tmp_path)
+    if compressed in (JPEG2000Lossless, JPEGLSLossless):
+        with pytest.raises(ValueError, match=r"image 6 of 20: it has values beyond its 12 bits \(BitsStored\)"):
+            load(series)
+    else:
+        stored = np.round((expected.get_fdata()[..., 5] + 16) / 0.5) % 2048
+        np.testing.assert_array_equal(load(series).get_fdata()[..., 5], stored * 0.5 - 16)

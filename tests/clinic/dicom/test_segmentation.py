@@ -208,7 +208,12 @@ def test_names_are_written_as_they_are_and_nowhere_else(
 def test_what_cannot_be_referred_to_is_said_before(segmented):
     series = segmented[0]
     require_referable(series)
-    for wrong, message in [({"frame_of_reference": ""}, "no frame of"), ({"problem": "1 slice is missing"}, "1 slice")]:
+    for wrong, message in [
+        ({"frame_of_reference": ""}, "no frame of"),
+        ({"problem": "1 slice is missing"}, "1 slice"),
+        ({"differ": ("FrameOfReferenceUID",)}, "different frames of reference"),
+        ({"multiframe": True}, "several multi-frame files"),
+    ]:
         with pytest.raises(ValueError, match=rf"series 5 cannot be referenced .* {message}"):
             require_referable(replace(series, **wrong))
 

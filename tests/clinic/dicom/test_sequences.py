@@ -92,6 +92,8 @@ HEADERS: list[tuple[Dataset, str]] = [
     (siemens("t2_ci3d_tra_iso", "GR", (5.6, 2.5)), "!steady-state"),
     (siemens("", *MPRAGE, **GD), "?t1c"),
     (siemens("", *TIRM), "?flair"),
+    (siemens("", "SE\\IR", (4000, 194, 1400)), "?flair"),  # a short TR nulls fluid early
+    (siemens("", "SE\\IR", (9000, 100, 1200)), "?"),
     # GE
     (ge("Ax T1 FSPGR", *FSPGR), "t1"),
     (ge("Ax T1 FSPGR +C", *FSPGR), "t1c"),

@@ -32,10 +32,13 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGLSLossless,
     RLELossless,
+    SecondaryCaptureImageStorage,
     generate_uid,
 )
 
 from clinic.dicom import load, read_series
+from clinic.study.reading import read_folder
+from common.cohorts.registry import PHANTOM
 
 SMALL = Scan(2, "t1", "t1_mprage", MPRAGE, "sagittal", (4, -3, 5), (6, 5, 7))
 OTHER = Scan(3, "t2", "t2_tse", T2_TSE, "axial", (0, 0, 0), (6, 6, 8))
@@ -346,6 +349,33 @@ def test_other_files_beside(study):
     shutil.copy(files(study, 3)[0], study / "ct.dcm")
     edit(study / "ct.dcm", lambda dataset: dataset.update(CT | {"SOPInstanceUID": generate_uid()}))
     assert [one.number for one in read_series(study)] == [2, 3]
+
+
+CAPTURE = {"SOPClassUID": SecondaryCaptureImageStorage, "Modality": "MR", "SeriesDescription": "T2 tra"}
+
+
+def test_what_is_not_of_a_class_of_mr_images_is_named(study):
+    """Also if others are taken; if its description names a sequence that is lacking, the user is warned."""
+    edit_series(study, 3, CAPTURE)
+    shutil.copy(files(study, 2)[0], study / "sr.dcm")
+    report = {
+        "Rows": None,
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11",
+        "SeriesNumber": 9,
+        "SeriesDescription": "T2 report",
+    }
+    edit(study / "sr.dcm", lambda dataset: dataset.update(report))
+    read = read_folder(study, PHANTOM)
+    line = (
+        "series 3: left out: T2 by its description, but Secondary Capture Image (20 files), not MR Image; export the "
+        "scanner's own images."
+    )
+    assert read.explanations[1:] == [line, "series 9: left out: Basic Text SR (1 file), not MR Image."]
+    assert [remark.text for remark in read.remarks] == [line]
+    shutil.rmtree(study / "002")
+    message = r"no MR image, only 20 Secondary Capture Image \(series 3\), 1 Basic Text SR \(series 9\); expected"
+    with pytest.raises(ValueError, match=message):
+        read_folder(study, PHANTOM)
 
 
 def only_ct(study: Path) -> None:

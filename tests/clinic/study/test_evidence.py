@@ -105,6 +105,8 @@ def test_a_subtraction_is_left_out_unless_its_header_is_sure_it_is_asked_for_or_
     decision = decided(given(study, t1=0.6))
     assert list(decision.chosen) == ["t1c", "t2"]
     assert "looks like none, and is left out" in decision.warnings[0]
+    assert decision.explanations[0].startswith("series 1: left out: by what it shows")
+    assert not decision.explanations[0].endswith("taken.")
     kept = decided(given(study, t1=0.6), required=("series 1",))
     assert list(kept.chosen) == ["t1", "t1c", "t2"]
     (warning,) = contradictions(kept.chosen)
