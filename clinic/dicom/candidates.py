@@ -119,7 +119,8 @@ def recognise_all(candidates: Sequence[HeaderCandidate]) -> None:
             perhaps = f"perhaps {display_name(verdict.modality)}, confidence only {verdict.confidence:.2f}"
             verdict = Verdict(None, 0.0, f"{perhaps} ({verdict.reason})")
         candidate.by_header = verdict
-        candidate.is_open = (words is None or words[0] is None) and (everywhere or not agent)
+        is_open = words is None or words.after is None
+        candidate.is_open = is_open and (everywhere or not agent or (words is not None and words.unknown))
 
 
 def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[str, Series | None]:

@@ -260,8 +260,7 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
     except ImportError:
         image_files = None
     files = image_files.recognise_files(unnamed) if image_files and "channels" not in named else []
-    possible = {file.by_header.modality for file in files} & {*GLIOMA} & {*cohort.modalities}
-    cases = find_cases(folder, cohort, unnamed if possible - named else ()) if named or not possible else []
+    cases = find_cases(folder, cohort, unnamed if named else ()) if named or not files else []
     if len(cases) > 1:
         raise ValueError(
             f"{folder}: {len(cases)} subjects, {shortened(case['case'] for case in cases)}; give the folder of one, "

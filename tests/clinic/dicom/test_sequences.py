@@ -272,7 +272,7 @@ def test_each_attribute_of_the_agent_speaks_for_itself(keyword):
         ("t1c", 0.76, ["T1/3D/FFE/C", "T1/SE/TRA/C ", "T1_SE_C", "AX T1 C"]),
         ("t1c", 0.9, ["T1 +C", "T1 C+", "T1 KM", "T1 GD", "T1 GADO", "T1 SOUS GADO", "T1 POST", "T1 POST C"]),
         ("t1c", 0.9, ["T1 INJECTE", "T1 APRES INJ"]),
-        ("t1", 0.85, ["T1 C-", "T1 C - ", "T1 C spine", "T1_TFE_SENSEC"]),
+        ("t1", 0.85, ["T1 C-", "T1 C - ", "T1 C lesion", "T1_TFE_SENSEC"]),
         ("t1", 0.95, ["T1 no C", "T1 W/O C", "T1 pre C", "T1 SANS INJECTION", "T1 NON INJECTE"]),
     ],
 )
