@@ -125,7 +125,7 @@ TECHNIQUE = (
     r"lava|quick|m?dixon|ideal|flex|propeller|blade|multivane|vane|drive|sense|c?sense|cs|caipi\w*|grappa|asset|arc|iso\w*|hr|hires|high|"
     r"res|thin|thick|fast|fat|sat|fatsat|fs|fsat|spair|spir|chess|water|we|proset|clear|nd|norm|dl|air|rpt|repeat|mtc?|"
     r"black|blood|bb|vasc|dark|fluid|navi?|navig\w*|stealth|brainlab|plan\w*|gk|vol\w*|dyn\w*|dynamic|delayed|late|whole|full|routine|std|"
-    r"standard|mm|cm|sl|slices?|ch|weighted|w|wi|wip|image|images|tumou?r|stereo\w*|motion|star|breath|gated"
+    r"standard|turbo|thrive|radial|mm|cm|sl|slices?|ch|weighted|w|wi|wip|image|images|tumou?r|stereo\w*|motion|star|breath|gated"
 )
 BODY = (
     r"brain|head|skull|sch(ae|a)del|kopf|hirn|gehirn|neuro\w*|crani\w*|crane|cabeza|cabeca|testa|hoofd|tete|cerebr\w*|encefalo|encephal\w*|"
@@ -203,9 +203,9 @@ def plain(text: str) -> str:
     text = unicodedata.normalize("NFC", re.sub(r"[\u0300-\u036f]", "", text))
     text = re.sub(r"\+-|\+ ?/ ?-|- ?/ ?\+|±", " ± ", text)
     text = re.sub(r"(?<![^\s_(\[])-(?=[^\W_])|(?<=[^\W_])-(?=[\s_)\]]|$)|(?<=\()-(?=\))|-\s*$", " − ", text)
-    words = re.findall(r"(?<![^\W_])s(?= ?/)/?|[^\W_](?:[^\W_]|\*)*\*?|[*+;±−]", _separated(text))
-    slashed = re.search(r"(?<![^\W_])s ?/", text) is not None
-    return " ".join("s/" if word == "s" and slashed else {"±": "+-", "−": "-"}.get(word, word) for word in words)
+    text = re.sub(r"(?<![^\W_])s ?/", " § ", text)
+    words = re.findall(r"[^\W_](?:[^\W_]|\*)*|[*+;±−§]", _separated(text))
+    return " ".join(_SIGNS.get(word, word) for word in words)
 
 
 def weightings(text: str) -> dict[str, str]:
@@ -232,25 +232,24 @@ def contrast_said(text: str) -> Contrast | None:
     """Return what a `plain` text says of contrast agent; None if it says nothing."""
     both, native, briefly, after = (quoted(pattern, text) for pattern in (BOTH, NATIVE, PERHAPS_BEFORE, AFTER))
     mentions = [*_mentions(text)]
-    told = {given for given, _ in mentions}
+    told = {was_given for was_given, _ in mentions}
     word = next((word for _, word in mentions), "")
     letter = _at_the_end(text) if not (mentions or after) else None
     if not (both or native or briefly or after or mentions or letter):
         return None
-    before = native or next((word for given, word in mentions if given is False), None)
+    before = native or next((word for was_given, word in mentions if was_given is False), None)
+    given = after or next((word for was_given, word in mentions if was_given), "")
     if both:
         return Contrast(None, both)
     if before:
-        return (
-            Contrast(None, f"{before} {after}") if after or True in told else Contrast(False, before, agent=bool(word))
-        )
+        return Contrast(None, f"{before} {given}") if given else Contrast(False, before, agent=bool(mentions))
     if briefly:
-        opposite = after or (word if mentions else "")
+        opposite = given or word
         return Contrast(None, f"{briefly} {opposite}") if opposite else Contrast(False, briefly, brief=True)
     if None in told:
-        return Contrast(None, next(word for given, word in mentions if given is None), agent=True, unknown=True)
-    if after or mentions:
-        return Contrast(True, after or word, agent=bool(mentions) or "+" in after or after.startswith(("t1", "ct1")))
+        return Contrast(None, next(word for was_given, word in mentions if was_given is None), agent=True, unknown=True)
+    if given:
+        return Contrast(True, given, agent=bool(mentions) or "+" in given or given.startswith(("t1", "ct1")))
     return letter
 
 
@@ -274,6 +273,8 @@ def _mentions(text: str) -> Iterator[tuple[bool | None, str]]:
         last = before.rpartition(" ")[2]
         if negation:
             yield False, f"{negation[1]} {word}"
+        elif last and re.fullmatch(AGENT, last):
+            continue  # "injection de gadolinium" is one mention
         elif re.match(rf"(?:{NOT_GIVEN})(?: |$)", behind) and not re.match(r"(no|non) [^ ]", behind):
             yield None, word
         elif re.fullmatch(AGENT, match[0]) and (not last or _is_known(last)):
@@ -325,6 +326,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![^\W_])(?:{marked})(?![^\W_]|\*)")
 
 
+_SIGNS = {"±": "+-", "−": "-", "§": "s/"}
 _LETTERS = str.maketrans({"ø": "o", "ł": "l", "ß": "ss", "æ": "ae", "đ": "d", "ı": "i", "–": "-", "—": "-", "−": "-"})
 
 
