@@ -58,8 +58,7 @@ def contrast(header: Dataset) -> tuple[bool, float, str]:
         return agent, 0.9, named if agent else "no contrast agent is named"
     if words.after is None:
         why = "beside an unknown word or sign " if words.unknown else ""
-        confidence = 0.7 if words.unknown else 0.6
-        return agent, confidence, f"'{words.word}' {why}leaves open whether contrast agent was given, {named}"
+        return agent, 0.7, f"'{words.word}' {why}leaves open whether contrast agent was given, {named}"
     certainty = 1.0 if words.after == agent else 0.8 if words.brief else 0.95 if words.after else 0.9
     return words.after, certainty, f"{'after' if words.after else 'before'} contrast agent by '{words.word}', {named}"
 

@@ -9,7 +9,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-from common.modalities import ALIASES, GLIOMA
+from common.modalities import ALIASES
 from common.words import (
     LABEL,
     MASK,
@@ -64,7 +64,8 @@ def split_name(name: str) -> Name:
     if pair and (pair[2] + pair[3]).lower() in ALIASES:  # T1_post, T2_FLAIR
         head, token = pair[1] or "", pair[2] + pair[3]
     role, bids = ALIASES.get(token.lower()), _BIDS.fullmatch(head)
-    named = {ALIASES.get(word) for word in re.split(r"[\W_]", in_words(stem).lower())} & {*GLIOMA} | ({role} - {None})
+    before = in_words(head if role else stem).lower()
+    named = {role, *(ALIASES.get(word) for word in re.split(r"[\W_]", before))} & {*ALIASES.values()}
     if "flair" in named:
         named -= {"t2"}
     if len(named) > 1 or MASK.fullmatch(head):  # T1_FLAIR, T1c-T1, seg_T1
