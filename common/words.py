@@ -40,7 +40,7 @@ LEFT_OUT = {
     "steady-state image": r"ciss|ci3d|fiesta\w*|trufi\w*|b ?(ffe|tfe)",
     "spectroscopy": r"svs|csi|mrsi?|press|s?laser|spectro\w*",
     "parameter map": r"([tr][12]|[a-z]*) ?map(s|ping)?|q[tr][12]\w*|[tr][12] ?rho|r2 ?(\*|star)?|relaxometry|mapit|"
-                     r"t1 images|mtr",
+                     r"molli|t1 images|mtr",
     "synthetic image": r"synth\w*|syn|symri|sy ?(t[12]|flair|pd)\w*|magic",
     "mask or segmentation": r"[a-z]*mask(s|e)?|seg|(auto)?segm\w*|labels?|roi|contours?|prob|probab\w*|warp\w*|"
                             r"overlay\w*",
@@ -92,7 +92,7 @@ WITH = r"with|w|con|com|mit|avec|met|med|ze?|с|plus"
 LATER = r"post|after|nach|apres|pos|dopo|despues|tras|po|na|efter|etter|после|sous"
 FILLER = r"(?: (?:de|del|di|du|do|da|d|of|the|any|iv|i v|agent))*"
 """Words between these and the agent's that change nothing: ``without any i.v. contrast``."""
-NOT_GIVEN = r"-|\+-|free|frei|fri|vrij|less|none|no|non|nein|nil|off|neg\w*|nelkul|前|전|[无無]|なし"
+NOT_GIVEN = r"-|\+-|0|free|frei|fri|vrij|less|none|no|non|nein|nil|off|neg\w*|yok|nelkul|前|전|[无無]|なし"
 """Words and signs directly behind an agent's word that may mean its absence: ``KM-``, ``contrast-free``."""
 NATIVE = (
     rf"({WITHOUT}|{EARLIER}) ?(c|con)|nativ\w*|natif|nat|plain|blanco|basale?|unenh\w*|"
@@ -124,8 +124,8 @@ TECHNIQUE = (
     r"\w*tse|\w*fse|\w*gre|se|\w*ir|tirm|\w*tfe|ffe|fgre|tfl|flash|fl|space|spc|cube|vista|view|brainview|mp ?rage\w*|"
     r"lava|quick|m?dixon|ideal|flex|propeller|blade|multivane|vane|drive|sense|c?sense|cs|caipi\w*|grappa|asset|arc|iso\w*|hr|hires|high|"
     r"res|thin|thick|fast|fat|sat|fatsat|fs|fsat|spair|spir|chess|water|we|proset|clear|nd|norm|dl|air|rpt|repeat|mtc?|"
-    r"black|blood|bb|vasc|dark|fluid|navi?|navig\w*|stealth|brainlab|plan\w*|gk|vol\w*|dyn\w*|dynamic|delayed|late|whole|full|routine|std|"
-    r"standard|turbo|thrive|radial|mm|cm|sl|slices?|ch|weighted|w|wi|wip|image|images|tumou?r|stereo\w*|motion|star|breath|gated"
+    r"black|blood|bb|vasc|dark|fluid|navi|navig\w*|stealth|brainlab|plan\w*|gk|vol\w*|dyn\w*|dynamic|delayed|late|whole|full|routine|std|"
+    r"standard|turbo|e?thrive|radial|mm|cm|sl|slices?|ch|weighted|w|wi|wip|image|images|tumou?r|stereo\w*|motion|star|breath|gated"
 )
 BODY = (
     r"brain|head|skull|sch(ae|a)del|kopf|hirn|gehirn|neuro\w*|crani\w*|crane|cabeza|cabeca|testa|hoofd|tete|cerebr\w*|encefalo|encephal\w*|"
@@ -296,7 +296,7 @@ def _at_the_end(text: str) -> Contrast | None:
 @cache
 def _is_known(word: str) -> bool:
     """Return whether a word before an agent's is known to say nothing against it."""
-    kinds = (WITH, LATER, r"[+;*c]", AGENT, PLANE, TECHNIQUE, BODY, PROCESSED, OTHER_BODY, TREATED, PLANNED, _CODE, AND)
+    kinds = (WITH, LATER, r"[+;*c]", AGENT, PLANE, TECHNIQUE, BODY, PROCESSED, OTHER_BODY, TREATED, _CODE, AND)
     if word in ALIASES or any(re.fullmatch(kind, word) for kind in kinds):
         return True
     sequence = re.fullmatch(rf"{PREFIX}(?:t[12]|flair|pd)w?(?P<rest>.*)|(?:mp ?rage|bravo|vibe)(?P<more>.*)", word)

@@ -1,4 +1,4 @@
-"""Descriptions and names of files, by what they tell; none was used to write the words of `common.words`.
+"""Descriptions and names of files, by what they tell.
 
 "open" is a T1 of which they leave open whether it was acquired after contrast agent, "none" no image of a sequence.
 """
@@ -22,7 +22,8 @@ DESCRIPTIONS = {
         | T1 o. KM | T1 kein KM | T1 nem kontraszt | T1 kontrastsiz | T1 fără contrast | T1 χωρις contrast | T1 KM-
         | T1 Gd- tra | T1 +/- C | T1 +- GAD | T1 contrast free | T1 KM frei | T1 GD none | T1 zero GAD |
         T1 lacking gadolinium | T1 S/ GADO | T1 s kontrastem | T1 0 KM | AX T1 never GAD | T1 pre and post KM |
-        T1 mit und ohne KM | T1 con e senza mdc | T1 nelkul kontraszt | T1 ei KM | T1 造影なし | T1 增强前 | MPRAGE -Gd |
+        T1 mit und ohne KM | T1 con e senza mdc | T1 nelkul kontraszt | T1 ei KM | T1 造影なし | T1 增强前 |
+        MPRAGE -Gd |
         T1 TSE -KM tra | T1 (-KM) | T1 hors injection | T1 keine Kontrast""",
     "t2": """AX T2 TSE FS | T2 BLADE TRA | T2 PROPELLER COR | T2 TSE KM | sag T2 frFSE | T2W TSE BRAIN |
         T2 SPC 3D iso | t2_tse_tra_p2_4mm | FSE T2 AX GD""",

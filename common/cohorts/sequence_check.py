@@ -30,9 +30,7 @@ CLASSES = (*GLIOMA, "other")
 SPACING = 3.0  # voxel size of the coarse grid in mm
 LEAST_ML = 100.0  # minimum volume in ml of a brain, or a part of one, without its surface; a smaller one is not judged
 SURE = 3.0  # minimum log-odds against a sequence's name for it to be doubted
-SURE_ALONE = 2.0
-"""The same for an image that is judged alone, whose log-odds are smaller (`ALONE_TRUST`). With it all of the ... right
-names of single images of the open cases stay undoubted."""
+SURE_ALONE = 2.5  # the same for an image that is judged alone, whose log-odds are smaller (`ALONE_TRUST`)
 TAIL = (0.1, 0.2, 0.5, 1)  # percentage of voxels in a tail; `contrast_difference` is the mean over these
 DIFFERENT, STEEPNESS, MOST = 0.13, 28.0, 5.0
 """Log-odds that one of two T1 was acquired after contrast agent and the other before: (`contrast_difference` -
