@@ -46,3 +46,18 @@ def test_what_cannot_be_registered_gives_way_by_name(subject, tmp_path):
     assert warning.startswith("series 9, by its header T2, is not used: it cannot be registered (")
     (line,) = (line for line in study.explanations if line.startswith("series 9"))
     assert "cannot be used: it cannot be registered" in line
+
+
+def test_what_is_misplaced_and_cannot_be_registered_is_not_judged_by_what_it_shows(subject, tmp_path, monkeypatch):
+    def refuse(fixed, moving, name):
+        raise ValueError(f"{name}: not registered.")
+
+    monkeypatch.setattr("clinic.study.alignment.register", refuse)
+    for name, moved in (("t1ce", 0), ("t2", 8), ("flair", 0)):
+        image = nib.load(subject / f"case_{name}.nii.gz")
+        nib.save(nib.Nifti1Image(np.roll(image.dataobj, moved, 1), LPS), tmp_path / f"x_{name}.nii.gz")
+    study, *_ = confirmed(read_folder(tmp_path, PHANTOM), None, torch.device("cpu"), "no")
+    names = {candidate.name: modality for modality, candidate in study.used.items()}
+    assert [names[name] for name in study.evidence.aligned.failed] == ["t2"]
+    assert "Do not trust the result" in " ".join(study.evidence.aligned.misplaced.values())
+    assert {names[name] for name in study.evidence.shown} == {"t1c", "flair"}
