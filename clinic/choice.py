@@ -187,9 +187,9 @@ def in_question(candidates: Sequence[Candidate], modalities: Sequence[str]) -> l
     """Return the candidates whose images have to decide, with those they are compared with; none if headers decide."""
     for candidate in candidates:
         candidate.start(None)
-    _locate(candidates)
     unclear, equal, others = _t1_in_question(candidates, modalities), [], {}
     wanted = _wanted(candidates, modalities)
+    _locate(wanted)
     for modality in _order(modalities):
         best = _best(wanted, modality, others)
         equal += best
@@ -225,11 +225,11 @@ def decide(
     refusal, wanted = "", list(candidates)
     for candidate in candidates:
         candidate.start((shown or {}).get(candidate.name))
-    _locate(candidates)
     try:
         if shown is not None:
             _settle_t1(candidates, modalities, option, why_not_shown)
         wanted = _wanted(candidates, modalities)
+        _locate(wanted)
         for modality in _order(modalities):
             if best := _only_best(wanted, modality, chosen, option):
                 chosen[modality] = best

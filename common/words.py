@@ -222,9 +222,13 @@ def left_out(text: str) -> tuple[str, str] | None:
     for kind, pattern in LEFT_OUT.items():
         if word := quoted(pattern, text):
             return kind, word
-    if (word := quoted(OTHER_BODY, text)) and not quoted(BODY, text):
-        return "image of another part of the body", word
-    return None
+    word = other_body(text)
+    return ("image of another part of the body", word) if word else None
+
+
+def other_body(text: str) -> str | None:
+    """Return the part of the body other than the head that a `plain` text names, unless it names the head too."""
+    return None if quoted(BODY, text) else quoted(OTHER_BODY, text)
 
 
 @cache

@@ -14,7 +14,7 @@ from clinic.dicom.pixels import load
 from clinic.dicom.sequences import agent_named, contrast, contrast_words, image_type, recognise, reformatted
 from clinic.dicom.series import Series
 from common.modalities import GLIOMA, canonical, display_name
-from common.words import OTHER_BODY, plain, quoted
+from common.words import other_body, plain
 
 
 @dataclass(eq=False)
@@ -26,7 +26,7 @@ class HeaderCandidate(Candidate):
     def __post_init__(self) -> None:
         self.reformatted, self.in_3d = reformatted(self.header), text(self.header, "MRAcquisitionType") == "3D"
         self.derived = image_type(self.header)[:1] == ["DERIVED"]
-        self.other_body = quoted(OTHER_BODY, plain(text(self.header, "BodyPartExamined"))) or ""
+        self.other_body = other_body(plain(text(self.header, "BodyPartExamined"))) or ""
         self.corrections = len({"NORM", "DIS2D", "DIS3D"} & {*image_type(self.header)})
         date, time = (text(self.header, name) for name in ("AcquisitionDate", "AcquisitionTime"))
         self.acquired = date + time if date and time else text(self.header, "AcquisitionDateTime")

@@ -313,5 +313,6 @@ def test_another_part_of_the_body_is_left_out_by_its_word():
         line = choose([*FULL[:3], series(9, description, FLAIR)]).explanations[3]
         assert "left out: image of another part of the body ('" in line
     assert "flair" in choose([*FULL[:3], series(9, "FLAIR head and neck", FLAIR)]).chosen
+    assert choose([series(9, "t2_flair", FLAIR, BodyPartExamined="HEAD_NECK")]).warnings == []
     spine = choose([*FULL[:3], series(9, "t2_flair", FLAIR, BodyPartExamined="NECK")])
     assert spine.warnings == ["series 9: its header names another part of the body (neck)."]
