@@ -92,7 +92,7 @@ WITH = r"with|w|con|com|mit|avec|met|med|ze?|с|plus"
 LATER = r"post|after|nach|apres|pos|dopo|despues|tras|po|na|efter|etter|после|sous"
 FILLER = r"(?: (?:de|del|di|du|do|da|d|of|the|any|iv|i v|agent))*"
 """Words between these and the agent's that change nothing: ``without any i.v. contrast``."""
-NOT_GIVEN = r"-|\+-|0|free|frei|fri|vrij|less|none|no|non|nein|nil|off|neg\w*|yok|nelkul|前|전|[无無]|なし"
+NOT_GIVEN = r"-|\+-|0(?! \d)|free|frei|fri|vrij|less|none|no|non|nein|nil|off|neg\w*|yok|nelkul|前|전|[无無]|なし"
 """Words and signs directly behind an agent's word that may mean its absence: ``KM-``, ``contrast-free``."""
 NATIVE = (
     rf"({WITHOUT}|{EARLIER}) ?(c|con)|nativ\w*|natif|nat|plain|blanco|basale?|unenh\w*|"
