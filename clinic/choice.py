@@ -74,6 +74,9 @@ class Candidate:
         fixed: whether the user says what it is, by hand or by the file's name.
         is_open: for a T1, whether only its image can tell if it was acquired after contrast agent.
         reformatted: whether it was computed from other images, as multi-planar reformats are.
+        derived: whether it was computed from others in any way.
+        other_body: a part of the body other than the head that its header names; empty if it names none.
+        elsewhere: whether it does not lie where most others of its study do.
         in_3d: whether it was acquired in 3D.
         corrections: number of corrections (of intensity, of distortion) that were made.
         acquired: time of acquisition as text that sorts by time; empty if unknown.
@@ -93,6 +96,9 @@ class Candidate:
     fixed: bool = False
     is_open: bool = False
     reformatted: bool = False
+    derived: bool = False
+    other_body: str = ""
+    elsewhere: bool = False
     in_3d: bool = False
     corrections: int = 0
     acquired: str = ""
@@ -161,8 +167,10 @@ def _fits(candidate: Candidate, others: Mapping[str, Candidate]) -> tuple[bool, 
 
 RANKS: Sequence[tuple[str, Callable[[Candidate, Mapping[str, Candidate]], Any]]] = (
     ("set by hand or named so", lambda candidate, _: candidate.fixed),
+    ("where the other images lie", lambda candidate, _: not candidate.elsewhere),
+    ("not of another part of the body by its header", lambda candidate, _: not candidate.other_body),
+    ("original and not reformatted", lambda candidate, _: (not candidate.reformatted, not candidate.derived)),
     ("recognised more surely", lambda candidate, _: candidate.verdict.confidence >= RELIABLE),
-    ("original and not reformatted", lambda candidate, _: not candidate.reformatted),
     ("in the plane and resolution of the others", _fits),
     ("3D", lambda candidate, _: candidate.in_3d),
     ("of thinner slices", lambda candidate, _: -round(float(voxel_sizes(candidate.grid[1])[2]), 1)),
@@ -181,6 +189,7 @@ def in_question(candidates: Sequence[Candidate], modalities: Sequence[str]) -> l
         candidate.start(None)
     unclear, equal, others = _t1_in_question(candidates, modalities), [], {}
     wanted = _wanted(candidates, modalities)
+    _locate(wanted)
     for modality in _order(modalities):
         best = _best(wanted, modality, others)
         equal += best
@@ -198,7 +207,8 @@ def decide(
 ) -> Decision:
     """Choose a candidate for each modality: by headers, and by images for those in ``shown``.
 
-    If there are several, the criteria in `RANKS` decide, in their order. Two of them are for T1c alone: the plane and
+    If there are several, the criteria in `RANKS` decide, in their order: those that lie elsewhere, name another part of
+    the body, or are derived where an original stands, come last. Two of them are for T1c alone: the plane and
     resolution of the other sequences, and a later acquisition. Raises ValueError if neither headers nor images decide,
     all candidates for a modality are unusable (slices missing, ...), or nothing is recognised. The message lists the
     candidates with what their images show.
@@ -219,6 +229,7 @@ def decide(
         if shown is not None:
             _settle_t1(candidates, modalities, option, why_not_shown)
         wanted = _wanted(candidates, modalities)
+        _locate(wanted)
         for modality in _order(modalities):
             if best := _only_best(wanted, modality, chosen, option):
                 chosen[modality] = best
@@ -249,6 +260,28 @@ def contradictions(chosen: Mapping[str, Candidate]) -> Iterator[str]:
             f"{named}: {doubt.what}. Do not use the result, volumes included, before you know which image is which "
             "sequence."
         )
+
+
+def _locate(candidates: Sequence[Candidate]) -> None:
+    """Say which candidates lie `elsewhere`: not over most of the others in their frame of reference.
+
+    Nothing is said where no sequence has two candidates, since grids of files take time to read.
+    """
+    usable = [each for each in candidates if each.verdict.modality and each.problem is None]
+    if len({each.verdict.modality for each in usable}) == len(usable):
+        return
+    for each in usable:
+        others = [other for other in usable if other is not each and other.frame == each.frame]
+        over = sum(_is_within(each, other) or _is_within(other, each) for other in others)
+        each.elsewhere = len(others) >= 2 and over < len(others) / 2
+
+
+def _is_within(candidate: Candidate, other: Candidate) -> bool:
+    """Return whether the centre of an image lies within another one's field of view."""
+    (shape, affine), (seen, grid) = candidate.grid, other.grid
+    centre = affine @ [*((size - 1) / 2 for size in shape), 1]
+    voxel = np.linalg.solve(grid, centre)[:3]
+    return bool((voxel > -0.5).all() and (voxel < np.array(seen) - 0.5).all())
 
 
 def _order(modalities: Sequence[str]) -> list[str]:
@@ -405,6 +438,8 @@ def _warnings(wanted: Sequence[Candidate], chosen: Mapping[str, Candidate]) -> I
                 yield f"{each.source}, by its header {display_name(modality)}, is not used: {each.problem}."
         if best.reformatted:
             yield f"{best.source} is reformatted; there is no original."
+        if best.other_body:
+            yield f"{best.source}: its header names another part of the body ({best.other_body})."
 
 
 def _notes(wanted: Sequence[Candidate], chosen: Mapping[str, Candidate]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from clinic.dicom.pixels import load
 from clinic.dicom.sequences import agent_named, contrast, contrast_words, image_type, recognise, reformatted
 from clinic.dicom.series import Other, Series
 from common.modalities import GLIOMA, canonical, display_name
+from common.words import other_body, plain
 
 
 @dataclass(eq=False)
@@ -25,6 +26,8 @@ class HeaderCandidate(Candidate):
 
     def __post_init__(self) -> None:
         self.reformatted, self.in_3d = reformatted(self.header), text(self.header, "MRAcquisitionType") == "3D"
+        self.derived = image_type(self.header)[:1] == ["DERIVED"]
+        self.other_body = other_body(plain(text(self.header, "BodyPartExamined"))) or ""
         self.corrections = len({"NORM", "DIS2D", "DIS3D"} & {*image_type(self.header)})
         date, time = (text(self.header, name) for name in ("AcquisitionDate", "AcquisitionTime"))
         self.acquired = date + time if date and time else text(self.header, "AcquisitionDateTime")
@@ -134,7 +137,8 @@ def recognise_all(candidates: Sequence[HeaderCandidate]) -> None:
             perhaps = f"perhaps {display_name(verdict.modality)}, confidence only {verdict.confidence:.2f}"
             verdict = Verdict(None, 0.0, f"{perhaps} ({verdict.reason})")
         candidate.by_header = verdict
-        candidate.is_open = (words is None or words[0] is None) and (everywhere or not agent)
+        is_open = words is None or words.after is None
+        candidate.is_open = is_open and (everywhere or not agent or (words is not None and words.unknown))
 
 
 def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[str, Series | None]:

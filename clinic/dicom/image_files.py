@@ -18,16 +18,18 @@ from pydicom.dataset import Dataset
 from clinic.choice import Verdict
 from clinic.dicom.candidates import HeaderCandidate, recognise_all
 from clinic.dicom.headers import quiet
-from common.cohorts.scan import SUFFIXES
+from common.cohorts.names import in_words, split_name, without_suffix
 from common.io.images import read_image
 from common.modalities import display_name
-from common.words import NO_IMAGE
+from common.words import LEFT_OUT, plain, quoted
 
 TEXTS = (
     "SeriesDescription", "ProtocolName", "ScanningSequence", "SequenceName", "ImageType", "MRAcquisitionType",
     "ContrastBolusAgent",
 )  # fmt: skip
 SECONDS = ("EchoTime", "RepetitionTime", "InversionTime")
+BY_NAME = "the words of its name"
+MASKS = "mask or segmentation"  # of `LEFT_OUT`; such a file often lies beside the JSON of the image that it was made of
 IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")
 """Keys by which dcm2niix, unless told to leave them out, identifies the patient."""
 
@@ -57,19 +59,19 @@ def recognise_files(paths: Sequence[Path]) -> list[FileCandidate]:
     recognise_all(files)
     for file in files:
         verdict = file.by_header
-        if no_image := NO_IMAGE.search(_stem(file.path)):
-            verdict = Verdict(None, 0.0, f"'{no_image[1].lower()}' in its name")
+        if mask := quoted(LEFT_OUT[MASKS], plain(in_words(file.path.name))):
+            verdict = Verdict(None, 0.0, f"{MASKS} ('{mask}' in its name)")
+        elif verdict.modality and file.by == BY_NAME and split_name(file.path.name).role is None:
+            verdict = Verdict(None, 0.0, "its words name several sequences")
         file.by_header = Verdict(verdict.modality, verdict.confidence, f"by {file.by}: {verdict.reason}")
     return files
 
 
 def _described(path: Path) -> FileCandidate:
-    stem = _stem(path)
-    words = re.sub(r"^sub-[A-Za-z0-9]+", "", stem)  # the BIDS prefix does not mean subtraction
-    fields = _read_json(path.with_name(f"{stem}.json"))
+    fields = _read_json(path.with_name(f"{without_suffix(path.name)}.json"))
     described = any(isinstance(fields.get(name), str) and fields[name].strip() for name in TEXTS[:2])
-    header = _header(fields if described else {**fields, "SeriesDescription": words})
-    by = "its JSON" if described else "its JSON and its name" if fields else "the words of its name"
+    header = _header(fields if described else {**fields, "SeriesDescription": in_words(path.name)})
+    by = "its JSON" if described else "its JSON and its name" if fields else BY_NAME
     identity = tuple(str(fields.get(name, "")) for name in IDENTITY)
     return FileCandidate(str(path), "image file", "NIfTI", header=header, path=path, by=by, identity=identity)
 
@@ -125,8 +127,3 @@ def _header(fields: Mapping[str, Any]) -> Dataset:
     for name, value in times.items():
         setattr(header, name, f"{value * unit:.6g}")
     return header
-
-
-def _stem(path: Path) -> str:
-    suffix = next(suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix))
-    return path.name[: -len(suffix)]

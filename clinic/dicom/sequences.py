@@ -12,33 +12,19 @@ known here are quoted.
 """
 
 import re
-from itertools import count
 from math import exp
 
 from pydicom.dataset import Dataset
 
 from clinic.choice import Verdict
 from clinic.dicom.headers import GREY, colour, items, number, quiet, text, texts
-from common.words import (
-    AFTER,
-    AGENT,
-    BEFORE,
-    BOTH,
-    IMAGE_TYPES,
-    LEFT_OUT,
-    NO_AGENT,
-    PERHAPS_AFTER,
-    PERHAPS_BEFORE,
-    WEIGHTINGS,
-)
+from common.words import IMAGE_TYPES, NO_AGENT, Contrast, contrast_said, left_out, plain, weightings
 
 AGENT_NAMED = (
     "ContrastBolusAgent", "ContrastBolusIngredient", "ContrastBolusRoute", "ContrastBolusVolume",
     "ContrastBolusTotalDose", "ContrastBolusIngredientConcentration", "ContrastFlowRate", "ContrastBolusStartTime",
 )  # fmt: skip
 """Attributes each of which indicates that contrast agent was given."""
-WILDCARD = re.compile(r"\\w\*|\[a-z\]\*")
-"""The parts of the words' patterns that match any letters."""
 LONG_TI = 1500.0  # inversion time in ms from which on an image with a long TE is a FLAIR, whatever its TR
 T1_FLUID = 4300.0  # T1 of cerebrospinal fluid in ms
 FLUID_LEFT = 0.15  # maximum share of the magnetisation of fluid that is left in a FLAIR
@@ -51,11 +37,11 @@ def recognise(header: Dataset) -> Verdict:
     unwanted = _unwanted(header)
     if unwanted:
         return Verdict(None, 0.0, unwanted)
-    words = {name: _found(pattern, _description(header)) for name, pattern in WEIGHTINGS.items()}
-    mentioned = {name for name, word in words.items() if word}
+    words = weightings(_description(header))
+    mentioned = {*words}
     measured, parameters = _measured(header)
     weighting, confidence = _weigh(mentioned, measured)
-    quoted = ", ".join(f"'{word}'" for word in words.values() if word)
+    quoted = ", ".join(f"'{word}'" for word in words.values())
     heard = [f"words: {quoted}"] * bool(quoted) + [f"parameters: {parameters}"] * bool(parameters)
     evidence = "; ".join(heard) or "its header says nothing"
     if weighting is None:
@@ -71,40 +57,25 @@ def recognise(header: Dataset) -> Verdict:
 def contrast(header: Dataset) -> tuple[bool, float, str]:
     """Return whether a T1 was acquired after contrast agent, the confidence in that (0 to 1), and the reason."""
     agent, words = agent_named(header), contrast_words(header)
-    named = "a contrast agent is named" if agent else "no contrast agent is named"
+    named = "a contrast agent is named" if agent else "no attribute names one"
     if words is None:
-        return agent, 0.9, named
-    after, word = words
-    if after is None:
-        return agent, 0.6, f"'{word}' leaves open whether contrast agent was given, {named}"
-    brief = word == "c" or _found(PERHAPS_BEFORE, word) == word
-    certainty = 1.0 if after == agent else 0.8 if brief else 0.95 if after else 0.9
-    return after, certainty, f"{'after' if after else 'before'} contrast agent by '{word}', {named}"
+        return agent, 0.9, named if agent else "no contrast agent is named"
+    if words.after is None:
+        why = "beside an unknown word or sign " if words.unknown else ""
+        return agent, 0.7, f"'{words.word}' {why}leaves open whether contrast agent was given, {named}"
+    certainty = 1.0 if words.after == agent else 0.8 if words.brief else 0.95 if words.after else 0.9
+    return words.after, certainty, f"{'after' if words.after else 'before'} contrast agent by '{words.word}', {named}"
 
 
-def contrast_words(header: Dataset) -> tuple[bool | None, str] | None:
-    """Return whether the description says after contrast agent, and the words; None if it says nothing of it.
+def contrast_words(header: Dataset) -> Contrast | None:
+    """Return what the description says of contrast agent; None if it says nothing.
 
-    True is after, False before, None both. On Philips scanners the protocol's name is that of the series, and may
-    contain what an edited description lacks.
+    On Philips scanners the protocol's name is that of the series, and may contain what an edited description lacks.
     """
     names = ["SeriesDescription" if _text(header, "SeriesDescription") else "ProtocolName"]
     if "philips" in _text(header, "Manufacturer"):
         names.append("ProtocolName")
-    return next(filter(None, (_contrast_mentioned(text(header, name)) for name in names)), None)
-
-
-def _contrast_mentioned(description: str) -> tuple[bool | None, str] | None:
-    words = _words(description)
-    both, before, after, agent = (_found(pattern, words) for pattern in (BOTH, BEFORE, AFTER, AGENT))
-    before = before or _found(PERHAPS_BEFORE, words)
-    if both or (before and after):
-        return None, both or f"{before} {after}"
-    if before:
-        return False, before
-    if after or agent:
-        return True, after or agent
-    return (True, "c") if PERHAPS_AFTER.search(description) else None
+    return next(filter(None, (contrast_said(plain(text(header, name))) for name in names)), None)
 
 
 def agent_named(header: Dataset) -> bool:
@@ -141,15 +112,13 @@ def _unwanted(header: Dataset) -> str | None:
         return "angiography (AngioFlag)"
     searched = {
         "": _description(header),
-        "ImageType ": _words(" ; ".join(types[2:])),
+        "ImageType ": plain(" ; ".join(types[2:])),
         "AcquisitionContrast ": _text(header, "AcquisitionContrast"),
         "SequenceName ": _text(header, "SequenceName"),
     }
-    for kind, pattern in LEFT_OUT.items():
-        for where, words in searched.items():
-            word = _found(pattern, words)
-            if word:
-                return f"{kind} ({where}'{word}')"
+    for where, words in searched.items():
+        if found := left_out(words):
+            return f"{found[0]} ({where}'{found[1]}')"
     return None
 
 
@@ -229,21 +198,4 @@ def _description(header: Dataset) -> str:
 
 
 def _text(header: Dataset, name: str) -> str:
-    return _words(" ".join(texts(header, name)))
-
-
-def _words(text: str) -> str:
-    """Return a text in lower case with its words (of letters, digits, + and *) separated by single spaces."""
-    return " ".join(re.sub(r"[^a-z0-9+*;]", " ", text.lower()).replace("+", " +").split())
-
-
-def _found(pattern: str, text: str) -> str | None:
-    """Return the first words in a text that match a pattern, without the letters that its wildcards match."""
-    wildcards = count()
-    marked = WILDCARD.sub(lambda wildcard: f"(?P<any{next(wildcards)}>{wildcard.group()})", pattern)
-    match = re.search(rf"(?<![a-z0-9])(?:{marked})(?![a-z0-9*])", text)
-    if match is None:
-        return None
-    start, end = match.span()
-    hidden = {k for name in match.groupdict() for k in range(*match.span(name))}
-    return "".join(text[k] for k in range(start, end) if k not in hidden)
+    return plain(" ".join(texts(header, name)))

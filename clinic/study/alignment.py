@@ -1,6 +1,6 @@
 """Alignment of a subject's volumes on one grid, with registration if they do not share a frame of reference."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -16,6 +16,14 @@ from common.modalities import display_name
 MOST_DIGITS = 9  # of values that are compared in a message
 
 
+class MisfitError(ValueError):
+    """Volumes that cannot be put on the reference's grid; ``names`` are theirs, and last the reference's."""
+
+    def __init__(self, names: Sequence[str], text: str) -> None:
+        super().__init__(text)
+        self.names = names
+
+
 @dataclass(frozen=True)
 class AlignedStudy:
     """A subject's volumes on one grid.
@@ -26,6 +34,8 @@ class AlignedStudy:
         covered: name -> fraction of the reference's foreground that lies in the volume's field of view.
         misplaced: name -> warning, for volumes whose header gives a wrong position, or that seem mirrored.
         placed: name -> volume on its own grid, in the place where it was found.
+        failed: name -> reason, for misplaced volumes that could not be registered and stayed where their headers put
+            them.
     """
 
     images: dict[str, Image]
@@ -33,10 +43,11 @@ class AlignedStudy:
     covered: dict[str, float]
     misplaced: dict[str, str] = field(default_factory=dict)
     placed: dict[str, Image] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         """Return the study with only some of its volumes, under other names: ``names`` maps old ones to new ones."""
-        parts = (self.images, self.registered, self.covered, self.misplaced, self.placed)
+        parts = (self.images, self.registered, self.covered, self.misplaced, self.placed, self.failed)
         return type(self)(*({new: part[old] for old, new in names.items() if old in part} for part in parts))
 
     def on_grid_of(self, reference: str, affine: np.ndarray, mask: np.ndarray | None) -> tuple[Self, np.ndarray | None]:
@@ -81,7 +92,7 @@ def align(
     over the reference (see `compare_places`). It is then registered on its own, if that improves the overlap.
 
     ``frames`` names the frame of reference of each volume; volumes in one frame share their coordinates in mm.
-    ``spacing`` is the grid's voxel size in mm; ``label`` words a volume's name for messages. Raises ValueError if a
+    ``spacing`` is the grid's voxel size in mm; ``label`` words a volume's name for messages. Raises MisfitError if a
     volume does not overlap the reference, or cannot be registered to it; the message gives the measured values.
     """
     grid = isotropic_grid(images[reference], spacing)
@@ -93,7 +104,10 @@ def align(
             members = [name for name in images if frames[name] == frame]
             leader = finest({name: images[name] for name in members})
             pair = f"{' and '.join(map(label, members))} to {label(reference)}"
-            moves[frame] = register(Image(fixed, grid.affine), images[leader], pair)
+            try:
+                moves[frame] = register(Image(fixed, grid.affine), images[leader], pair)
+            except ValueError as error:
+                raise MisfitError([*members, reference], str(error)) from error
     registered = {name: move for name, frame in frames.items() if (move := moves[frame]) is not None}
     placed = {**images, **{name: moved(images[name], move.transform) for name, move in registered.items()}}
 
@@ -105,7 +119,7 @@ def align(
 
     with ThreadPoolExecutor() as pool:  # SciPy and PyTorch, which take most of the time, release the interpreter
         compared = list(pool.map(compare, images))
-    aligned, covered, misplaced = {}, {}, {}
+    aligned, covered, misplaced, failed = {}, {}, {}, {}
     for name, (volume, fit) in zip(images, compared, strict=True):
         if fit is not None and fit.is_mirrored:
             misplaced[name] = (
@@ -116,7 +130,10 @@ def align(
             better = _compared(fit.best, fit.information)
             if fit.overlap < NO_OVERLAP:  # there is hardly any information to compare
                 better = f"Dice of their outlines {fit.overlap:.2f}"
-            mended = _mended(Image(fixed, grid.affine), placed[name], label(name), label(reference), fit)
+            try:
+                mended = _mended(Image(fixed, grid.affine), placed[name], label(name), label(reference), fit)
+            except ValueError as error:
+                raise MisfitError([name, reference], str(error)) from error
             if isinstance(mended, Registration):
                 registered[name], placed[name] = mended, moved(placed[name], mended.transform)
                 volume = resample(placed[name], grid)
@@ -125,13 +142,14 @@ def align(
                     "the pictures."
                 )
             else:
+                failed[name] = mended
                 misplaced[name] = (
                     f"does not lie over the reference: about {fit.moved:.0f} mm away it would fit better ({better}), "
                     f"but it could not be registered ({mended}). Do not trust the result."
                 )
         aligned[name] = Image(volume, grid.affine)
         covered[name] = _covered(placed[name], grid, shown)
-    return AlignedStudy(aligned, registered, covered, misplaced, placed)
+    return AlignedStudy(aligned, registered, covered, misplaced, placed, failed)
 
 
 def _mended(fixed: Image, placed: Image, name: str, reference: str, fit: Fit) -> Registration | str:

@@ -41,7 +41,8 @@ class Evidence(NamedTuple):
         aligned: the images on one grid, by the names of their candidates.
         masks: brain masks found in them; None if none was looked for.
         brain: the brain that is cut out to judge them, or None.
-        shown: name -> what the image shows; without those that show too little, and those beneath a skull.
+        shown: name -> what the image shows; without those that show too little, those beneath a skull, and those that
+            do not lie over the others.
     """
 
     volumes: Volumes
@@ -78,8 +79,8 @@ def look(
 
     ``reference`` names the candidate on whose grid they are put; None: the only T1c by its header, else the finest.
     ``strip`` is a mode of skull stripping (`clinic.study.skull.MODES`); the brain is found on ``device``. The
-    candidates named in ``t1`` are known to be T1 or T1c. Raises ValueError if the volumes cannot be put on one grid, or
-    no brain is found in them.
+    candidates named in ``t1`` are known to be T1 or T1c. Raises MisfitError if the volumes cannot be put on one grid;
+    ValueError if no brain is found in them.
     """
     unusable = {name for flaw in volumes.flaws if flaw.fatal and len(flaw.modalities) == 1 for name in flaw.modalities}
     used = {each.name: each for each in candidates if each.name not in unusable}
@@ -103,7 +104,8 @@ def look(
     brain = agreed(aligned, masks, cohort.brain_ml, modalities.get, labels.__getitem__) if masks else None
     shown: dict[str, Shown] = {}
     if has_known_sequences(cohort) and (brain or not skulls):
-        tensors = {name: _tensor(image) for name, image in aligned.cut_out(brain and brain.mask).images.items()}
+        in_place = aligned.renamed({name: name for name in images if name not in aligned.failed})
+        tensors = {name: _tensor(image) for name, image in in_place.cut_out(brain and brain.mask).images.items()}
         judged = log_probabilities(tensors, t1, brain is not None)
         shown = {name: dict(zip(CLASSES, logs.tolist(), strict=True)) for name, logs in judged.items()}
     return Evidence(volumes, reference, aligned, masks, brain, shown)

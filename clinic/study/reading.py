@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from clinic.choice import Candidate, Decision, Option, Shown, Verdict, decide, in_question
+from clinic.study.alignment import MisfitError
 from clinic.study.evidence import Evidence, Volumes, look, read_volumes
 from clinic.study.grid import finest
 from common.cohorts.check import has_known_sequences
@@ -161,12 +162,17 @@ def read_folder(
     headers.remarks.extend(Remark((), f"{text}.") for text in unread(files))
     unclear = in_question(headers.candidates, headers.modalities) if has_known_sequences(cohort) else []
     volumes, evidence, why_not = None, None, ""
-    if unclear:
+    while unclear and evidence is None and not why_not:
         t1 = [each.name for each in unclear if each.verdict.modality in ("t1", "t1c")]
         try:
             volumes = read_volumes(unclear, cohort)
             strip = "yes" if skull_strip == "yes" else "auto"
             evidence = look(unclear, volumes, None, cohort, device, strip, t1)
+        except MisfitError as error:
+            if _give_way(headers.candidates, unclear, dict.fromkeys(error.names, str(error))):
+                unclear = in_question(headers.candidates, headers.modalities)
+            else:
+                why_not = str(error)
         except ValueError as error:
             why_not = str(error)
     shown = evidence.shown if evidence else {} if unclear else None
@@ -176,20 +182,49 @@ def read_folder(
 def confirmed(study: Study, reference: str | None, device: torch.device, skull_strip: str) -> tuple[Study, str, str]:
     """Return a study after all its images have been looked at, the modality on whose grid the result will lie, and why.
 
-    An image with an ambiguous header is used as what it shows; see `clinic.choice.decide`. ``reference`` is as in
-    `choose_reference`. Raises ValueError if the volumes cannot be put on one grid, or no brain is found in them.
+    An image that cannot be registered gives way to the next candidate for its modality, if there is one. One with an
+    ambiguous header is used as what it shows; see `clinic.choice.decide`. ``reference`` is as in `choose_reference`.
+    Raises ValueError if the volumes cannot be put on one grid, or no brain is found in them.
     """
     name, why = choose_reference(study, reference)
     base, evidence, shown = study.used[name], study.evidence, {}
-    if evidence is None or not {each.name for each in study.used.values()} <= evidence.aligned.images.keys():
+    used, misfit = [*study.used.values()], None
+    if evidence is None or not {each.name for each in used} <= evidence.aligned.images.keys():
         shown = evidence.shown if evidence else {}
-        used = [*study.used.values()]
-        evidence = look(used, study.volumes, base.name, study.headers.cohort, device, skull_strip)
+        try:
+            evidence = look(used, study.volumes, base.name, study.headers.cohort, device, skull_strip)
+        except MisfitError as error:
+            misfit = error
+    failed = dict.fromkeys(misfit.names, str(misfit)) if misfit else evidence.aligned.failed
+    replaceable = [each for each in used if not (reference and each is base)]
+    if _give_way(study.headers.candidates, replaceable, failed):
+        earlier = study.evidence.shown if study.evidence else {}
+        return confirmed(_decided(study.headers, None, study.evidence, earlier), reference, device, skull_strip)
+    if misfit:
+        raise misfit
     required = [base.name] if reference else []
     study = _decided(study.headers, study.volumes, evidence, shown | evidence.shown, "", required)
     if reference is None:
         return study, *choose_reference(study)
     return study, next(modality for modality, each in study.used.items() if each is base), why
+
+
+def _give_way(candidates: Sequence[Candidate], used: Sequence[Candidate], failed: Mapping[str, str]) -> bool:
+    """Set aside the first image in use of those in ``failed`` (name -> why) that another one can replace.
+
+    Returns whether there is one. What the user set by hand, or named after its modality, stays.
+    """
+    by_name = {each.name: each for each in used}
+    for each in (by_name[name] for name in failed if name in by_name):
+        rivals = [
+            other
+            for other in candidates
+            if other is not each and other.verdict.modality == each.verdict.modality and other.problem is None
+        ]
+        if rivals and not each.fixed:
+            each.problem = f"it cannot be registered ({failed[each.name].rstrip('.')})"
+            return True
+    return False
 
 
 def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
@@ -266,8 +301,7 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
     except ImportError:
         image_files = None
     files = image_files.recognise_files(unnamed) if image_files and "channels" not in named else []
-    possible = {file.by_header.modality for file in files} & {*GLIOMA} & {*cohort.modalities}
-    cases = find_cases(folder, cohort, unnamed if possible - named else ()) if named or not possible else []
+    cases = find_cases(folder, cohort, unnamed if named else ()) if named or not files else []
     if len(cases) > 1:
         raise ValueError(
             f"{folder}: {len(cases)} subjects, {shortened(case['case'] for case in cases)}; give the folder of one, "

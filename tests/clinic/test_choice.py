@@ -1,6 +1,7 @@
 """Which series of a study are used."""
 
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -275,3 +276,43 @@ def test_images_that_cannot_be_compared_are_refused_with_the_reason():
     candidates = series_candidates(CLOSED)
     with pytest.raises(ValueError, match=r"agent \(they could not be compared: no brain was found\)\. Look at"):
         decide(candidates, GLIOMA, partial(option, candidates), {}, "no brain was found.")
+
+
+def placed(number: int, description: str, parameters: dict[str, Any], at: float, **more: Any) -> Series:
+    """Return a series whose centre is at this height in mm."""
+    made = series(number, description, parameters, **more)
+    affine = made.affine.copy()
+    affine[:3, 3] = [0, 0, at] - affine[:3, :3] @ ((np.array(made.shape) - 1) / 2)
+    return replace(made, affine=affine)
+
+
+FINE = {"spacing": (0.5, 0.5, 0.5), "shape": (512, 512, 340)}
+LAST = {
+    "where the other images lie": lambda: placed(9, "t2_flair", FLAIR, -400, **FINE),
+    "not of another part of the body by its header": lambda: placed(
+        9, "t2_flair", FLAIR, 0, BodyPartExamined="CSPINE", **FINE
+    ),
+    "original and not reformatted": lambda: placed(
+        9, "t2_flair", FLAIR, 0, ImageType=["DERIVED", "PRIMARY", "OTHER"], **FINE
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", LAST)
+def test_what_is_not_of_this_head_or_derived_is_taken_last(reason):
+    """It is taken only if there is nothing else, however fine it is, and however unsure the other one."""
+    study = [placed(2, "t1", T1, 0), placed(3, "t2", T2, 5), placed(4, "", FLAIR, 0, **COARSE), LAST[reason]()]
+    selection = choose(study)
+    assert numbers(selection)["flair"] == 4
+    assert selection.explanations[3].endswith(f"; not taken, since series 4 is {reason}.")
+    assert numbers(choose([*study[:2], study[3]]))["flair"] == 9
+
+
+def test_another_part_of_the_body_is_left_out_by_its_word():
+    for description in ("FLAIR c spine", "T2 HWS flair", "neck flair"):
+        line = choose([*FULL[:3], series(9, description, FLAIR)]).explanations[3]
+        assert "left out: image of another part of the body ('" in line
+    assert "flair" in choose([*FULL[:3], series(9, "FLAIR head and neck", FLAIR)]).chosen
+    assert choose([series(9, "t2_flair", FLAIR, BodyPartExamined="HEAD_NECK")]).warnings == []
+    spine = choose([*FULL[:3], series(9, "t2_flair", FLAIR, BodyPartExamined="NECK")])
+    assert spine.warnings == ["series 9: its header names another part of the body (neck)."]

@@ -2,10 +2,10 @@
 
 import pytest
 
-from common.cohorts.names import split_name
+from common.cohorts.names import OPEN_T1, split_name
 
 PLAIN = {
-    "x_CE_T1.nii.gz": "t1c",
+    "x_CE_T1.nii.gz": OPEN_T1,
     "sub-01_acq-post_T1w.nii.gz": "t1c",
     "sub-01_ce-none_T1w.nii.gz": "t1",
     "sub-01_ce-gd_T1w.nii.gz": "t1c",
@@ -17,7 +17,7 @@ PLAIN = {
     "flair_to_t1.nii.gz": "flair",
     "x_T1Gd_to_T1.nii.gz": "t1c",
     "x_T2_in_T1_space.nii.gz": "t2",
-    "FLAIR2T1.nii.gz": None,
+    "FLAIR2T1.nii.gz": "flair",
     "T1c-T1.nii.gz": None,
     "x_T2_FLAIR.nii.gz": "flair",
     "sub-01_space-T1w_FLAIR.nii.gz": "flair",

@@ -119,9 +119,12 @@ def test_images_on_other_grids_are_looked_at_alone(phantom):
 def test_what_is_doubted():
     right = {"t1": logs(t1=0.9), "t1c": logs(t1c=0.9), "t2": logs(t2=0.6, flair=0.35)}
     assert contradictions(right) == []
-    # ln(0.8 / 0.05) = 2.77 for one image alone is below SURE, twice that for two that are exchanged above
+    # ln(0.8 / 0.05) = 2.77 for one of several images is below SURE, twice that for two that are exchanged above
     unsure = {"t1": logs(t1=0.05, t1c=0.8), "t1c": logs(t1c=0.05, t1=0.8)}
     assert contradictions({"t1": unsure["t1"], "t2": logs(t2=0.9)}) == []
+    (alone,) = contradictions({"t1": unsure["t1"]})  # above SURE_ALONE
+    assert alone.seems == {"t1": "t1c"}
+    assert contradictions({"t1": logs(t1=0.1, t1c=0.8)}) == []  # ln 8 = 2.08 is not
     (found,) = contradictions(unsure)
     assert found.seems == {"t1": "t1c", "t1c": "t1"}
     assert found.odds == pytest.approx(2 * np.log(0.8 / 0.05), rel=1e-5)

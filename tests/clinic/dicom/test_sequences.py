@@ -213,6 +213,11 @@ def test_reasons_say_what_was_heard():
         "words: 't1'; parameters: TR 2300 ms, TE 2.98 ms, TI 900 ms, GR, IR; "
         "after contrast agent by 'km', a contrast agent is named"
     )
+    assert recognise(header("T1GD", *TFE)).reason.endswith("after contrast agent by 'gd', no attribute names one")
+    reason = recognise(header("T1 Meyer KM", *TFE)).reason
+    assert reason.endswith(
+        "'km' beside an unknown word or sign leaves open whether contrast agent was given, no attribute names one"
+    )
     contradiction = recognise(ge("Ax T2", *T1_SE))
     assert contradiction.modality is None
     assert contradiction.reason == (
@@ -274,7 +279,7 @@ def test_each_attribute_of_the_agent_speaks_for_itself(keyword):
         ("t1c", 0.76, ["T1/3D/FFE/C", "T1/SE/TRA/C ", "T1_SE_C", "AX T1 C"]),
         ("t1c", 0.9, ["T1 +C", "T1 C+", "T1 KM", "T1 GD", "T1 GADO", "T1 SOUS GADO", "T1 POST", "T1 POST C"]),
         ("t1c", 0.9, ["T1 INJECTE", "T1 APRES INJ"]),
-        ("t1", 0.85, ["T1 C-", "T1 C - ", "T1 C spine", "T1_TFE_SENSEC"]),
+        ("t1", 0.85, ["T1 C-", "T1 C - ", "T1 C lesion", "T1_TFE_SENSEC"]),
         ("t1", 0.95, ["T1 no C", "T1 W/O C", "T1 pre C", "T1 SANS INJECTION", "T1 NON INJECTE"]),
     ],
 )
