@@ -30,8 +30,8 @@ LEFT_OUT = {
     "perfusion": r"perf|perfu[sz]\w*|pwi|dsc|dce|([23]d)?(p|c|pc|v|ve|q|e|g)?asl([23]d)?|"
                  r"(rel|[rnks])?cb[vf] ?(corr|leak|maps?)?|mtt|ttp|tmax|k ?trans|gbp|pbp",
     "functional image": r"bold|(rs ?)?fmri\w*|rest state|resting( state)?|mosaic|t ?test",
-    "susceptibility": r"swi(p|s|m|mag|pha|3d|[23]d\w*)?|e?swan|ven ?bold|suscept\w*|ha?emo|qsm|medic|merge",
-    "T2*": r"[a-z]?t2w?d? ?(\*w?|(star|stern|etoile|estrel|stella|ffe|gre|hemo|flash|fl2d)\w*)|t2s|gre t2",
+    "susceptibility": r"[a-z]?swi(p|s|m|mag|pha|3d|[23]d\w*)?|e?swan|ven ?bold|suscept\w*|ha?emo|qsm|medic|merge",
+    "T2*": r"[a-z]?t2w?d? ?(\*\w*|(star|stern|etoile|estrel|stella|ffe|gre|hemo|flash|fl2d)\w*)|t2s|gre t2",
     "angiography": r"([23]d)?tof([23]d|mra|angio)?|[a-z]?3di|mr[av]|(mr ?)?angio(gra(m|phy|phie|fia))?|venogra\w*|"
                    r"3d ?pc|pca|inhance|tricks|twist|trance|cow|carotids?",
     "phase or field map": r"phase|pha|phase (maps?|images?)|b[01]\w* map|field ?map\w*",
@@ -41,7 +41,7 @@ LEFT_OUT = {
     "spectroscopy": r"svs|csi|mrsi?|press|s?laser|spectro\w*",
     "parameter map": r"([tr][12]|[a-z]*) ?map(s|ping)?|q[tr][12]\w*|[tr][12] ?rho|r2 ?(\*|star)?|relaxometry|mapit|"
                      r"molli|t1 images|mtr",
-    "synthetic image": r"synth\w*|syn|symri|sy ?(t[12]|flair|pd)\w*|magic",
+    "synthetic image": r"synt\w*|syn|symri|sy ?(t[12]|flair|pd)\w*|magic",
     "mask or segmentation": r"[a-z]*mask(s|e)?|seg|(auto)?segm\w*|labels?|roi|contours?|prob|probab\w*|warp\w*|"
                             r"overlay\w*",
     "fused image": r"fus(ed|ion)\w*|blended",
@@ -70,11 +70,12 @@ FLAIR_IN_SHORT = "fl"
 # Contrast agent
 
 AGENT = (
-    r"ga?d|inj|injec(t|te|ted|tion|tado|tada|cion|cao)|injektion|km|ce|mdc|civ|pdc|contr|[ck]ontra[sc]t(e|o|s|i|u|a|e?d|om|em|"
-    r"em?i|ne?|mittel|medium|media|medel|middel|stof|agent)?|kontrastmittel\w*|kontrascie|kontras[tz]t?(os)?|enh|enhanced?|enhancement|"
-    r"gadolini\w{1,2}|gadol|gado|gadovist|gadavist|gadobutrol|gadoter\w{2,5}|gadopentet\w{1,4}|gadobenat\w{1,2}|gadopiclenol|"
-    r"gadodiamide?|gadoteridol|gadoxet\w{1,4}|dotarem|prohance|magnevist|multihance|vueway|elucirem|clariscan|omniscan|"
-    r"optimark|dotagraf|primovist|eovist|ablavar|artirem|контраст(ом|а|у|е|ное|ным)?|ку|增[强強]|造影|조영"
+    r"ga?d|inj|injec(t|te|ted|tion|tado|tada|cion|cao)|injektion|km|ce|mdc|civ|pdc|contr|"
+    r"[ck]ontrast(e|o|s|i|u|a|e?d|om|em|ne?|mittel|medium|media|medel|middel|stof|agent)?|kontrascie|"
+    r"enh|enhanced?|enhancement|gado|gadol|gadolini\w{1,2}|gadovist|gadavist|gadobutrol|gadoter\w{2,5}|"
+    r"gadopentet\w{1,4}|gadobenat\w{1,2}|gadopiclenol|gadodiamide?|gadoteridol|gadoxet\w{1,4}|dotarem|prohance|"
+    r"magnevist|multihance|vueway|elucirem|clariscan|omniscan|optimark|dotagraf|primovist|eovist|ablavar|artirem|"
+    r"контраст(ом|а|у|е|ное|ным)?|ку|增[强強]|造影|조영"
 )
 """Words for contrast agent."""
 UNCLEAR_AGENT = r"[ck]ontras[ctz]\w*|gado\w*|inje[ck]\w*|контраст\w*"
@@ -86,7 +87,7 @@ TREATED = r"op|er|proc|surg|chir|cirug|resec|biops|embol|rt|rad|xrt|crt|srs|sbrt
 PLANNED = r"nav|stealth|brainlab|plan"
 """Words of surgical planning: "pre stealth" does not mean before contrast agent. They do not count after "post", since
 planning images are often acquired after contrast agent ("post stealth")."""
-WITHOUT = r"without|w ?o|no|non|not|un|sans|ohne|sin|sem|senza|zonder|bez|uten|utan|uden|minus|без|[无無未非]|non? +iv"
+WITHOUT = r"without|w ?o|no|non|not|un|sans|ohne|sin|sem|senza|zonder|bez|uten|utan|uden|minus|без|[无無未非]"
 EARLIER = r"pre|before|vor|avant|antes|ante|prima|pred|przed|voor|до"
 WITH = r"with|w|con|com|mit|avec|met|med|ze?|с|plus"
 LATER = r"post|after|nach|apres|pos|dopo|despues|tras|po|na|efter|etter|после|sous"
@@ -99,18 +100,16 @@ NATIVE = (
     r"t1w?(n|pre|nat\w*)|ss inj\w*|平[扫掃]"
 )  # fmt: skip
 """Words for a T1 without contrast agent that do not name the agent."""
-PERHAPS_BEFORE = rf"(pre|before|vor|avant)(?! ?({TREATED}|{PLANNED}))|({WITHOUT})(?= *$)"
+PERHAPS_BEFORE = rf"(pre|before|vor|avant)(?! ?({TREATED}|{PLANNED}))|({WITHOUT}|none|nein|nil|yok)(?= *$)"
 """Words for a T1 before or without contrast agent that may mean something else: "pre", "vor", a final "without"."""
 AFTER = (
     rf"post(?! ?({TREATED}))\w*|\+ ?(c|ga?d\w*|km|ce|contrast|k)|c \+|t1w?(c|ce|post)|ct1|"
     rf"(after|nach|apres|avec)(?! ?({TREATED}))"
 )
 """Words for a T1 after contrast agent, which do not name the agent or name it by a letter."""
-LETTER = r"c(?= *$)"
-"""A final "c" ("T1/3D/FFE/C"), which may mean contrast agent or anything else; "C-" means the opposite."""
 AND = r"(and|und|et|e|y|i|en|og|och|\+|&)?"
 BOTH = (
-    rf"w ?wo|w w ?o|({WITH}) ?{AND} ?({WITHOUT})|({WITHOUT}) ?{AND} ?({WITH})|"
+    rf"w ?wo|w w ?o|({WITH}) ?{AND} ?({WITHOUT})|(?!non? con)({WITHOUT}) ?{AND} ?({WITH})|"
     rf"({EARLIER}) ?{AND} ?post(?! ?({TREATED}))|post ?{AND} ?pre(?! ?({TREATED}))"
 )
 """Words for a whole examination with and without contrast agent."""
@@ -121,19 +120,21 @@ PLANE = (
     r"ax|axi|axial\w*|tr|tra|trans\w*|sag\w*|cor|coronal\w*|kor\w*|obl\w*|mpr|orth\w*|ac|acpc|pc|left|right|lt|rt"
 )  # fmt: skip
 TECHNIQUE = (
-    r"\w*tse|\w*fse|\w*gre|se|\w*ir|tirm|\w*tfe|ffe|fgre|tfl|flash|fl|space|spc|cube|vista|view|brainview|mp ?rage\w*|"
-    r"lava|quick|m?dixon|ideal|flex|propeller|blade|multivane|vane|drive|sense|c?sense|cs|caipi\w*|grappa|asset|arc|iso\w*|hr|hires|high|"
-    r"res|thin|thick|fast|fat|sat|fatsat|fs|fsat|spair|spir|chess|water|we|proset|clear|nd|norm|dl|air|rpt|repeat|mtc?|"
-    r"black|blood|bb|vasc|dark|fluid|navi|navig\w*|stealth|brainlab|plan\w*|gk|vol\w*|dyn\w*|dynamic|delayed|late|whole|full|routine|std|"
-    r"standard|turbo|e?thrive|radial|mm|cm|sl|slices?|ch|weighted|w|wi|wip|image|images|tumou?r|stereo\w*|motion|star|breath|gated"
+    r"\w{0,3}tse|\w{0,3}fse|\w{0,2}gre|se|\w?ir|tirm|\w?tfe|ffe|tfl|flash|fl|space|spc|cube|vista|view|brainview|"
+    r"mp ?rage\w*|lava|quick|m?dixon|ideal|flex|propeller|blade|multivane|vane|drive|c?sense|cs|caipi\w*|grappa|"
+    r"asset|arc|iso\w*|hr|hires|high|res|thin|thick|fast|turbo|e?thrive|radial|fat|sat|fatsat|fs|fsat|spair|spir|"
+    r"chess|water|we|proset|clear|nd|norm|dl|air|rpt|repeat|mtc?|black|blood|bb|vasc|dark|fluid|navi|navig\w*|"
+    r"stealth|brainlab|plan\w*|gk|stereo\w*|vol\w*|dyn\w*|delayed|late|whole|full|routine|std|standard|mm|cm|sl|"
+    r"slices?|ch|weighted|w|wi|wip|images?|tumou?r|motion|star|breath|gated"
 )
 BODY = (
-    r"brain|head|skull|sch(ae|a)del|kopf|hirn|gehirn|neuro\w*|crani\w*|crane|cabeza|cabeca|testa|hoofd|tete|cerebr\w*|encefalo|encephal\w*|"
-    r"iac|iam|orbits?|orbita\w*|pituitary|sella|hypophys\w*|face|facial|temporal|cav|pons|fossa"
+    r"brain|head|skull|sch(ae|a)del|kopf|hirn|gehirn|neuro\w*|crani\w*|crane|cabeza|cabeca|testa|hoofd|tete|cerebr\w*|"
+    r"encefalo|encephal\w*|iac|iam|orbits?|orbita\w*|pituitary|sella|hypophys\w*|face|facial|temporal|cav|pons|fossa"
 )
 PROCESSED = (
-    r"(hd)?bet|reg\w*|coreg\w*|reorient\w*|n4\w*|bias|corr\w*|norm\w*|resamp\w*|resliced?|rai|ras|lps|raw|sri\w*|mni\w*|atlas|"
-    r"strip\w*|stripped|ss|brats|unbiased|std|final|patient|subject|sub|case|study|series|exam|ses|session|visit|acq|desc|run|rec"
+    r"(hd)?bet|reg\w*|coreg\w*|reorient\w*|n4\w*|bias|corr\w*|norm\w*|resamp\w*|resliced?|rai|ras|lps|raw|sri\w*|"
+    r"mni\w*|atlas|strip\w*|ss|brats|unbiased|final|patient|subject|sub|case|study|series|exam|ses|session|visit|acq|"
+    r"desc|run|rec"
 )
 _CODE = r"[a-z]{0,2}0*[1-9]\d*[a-z]{0,2}|[a-z]{1,2}0+"
 """Numbers and codes, such as ``3d``, ``p2`` and ``1mm``; 0 is none, which may mean that no agent was given."""
@@ -300,7 +301,7 @@ def _at_the_end(text: str) -> Contrast | None:
 @cache
 def _is_known(word: str) -> bool:
     """Return whether a word before an agent's is known to say nothing against it."""
-    kinds = (WITH, LATER, r"[+;*c]", AGENT, PLANE, TECHNIQUE, BODY, PROCESSED, OTHER_BODY, TREATED, _CODE, AND)
+    kinds = (WITH, LATER, r"[+;*c]", AGENT, PLANE, TECHNIQUE, BODY, PROCESSED, OTHER_BODY, TREATED, _CODE)
     if word in ALIASES or any(re.fullmatch(kind, word) for kind in kinds):
         return True
     sequence = re.fullmatch(rf"{PREFIX}(?:t[12]|flair|pd)w?(?P<rest>.*)|(?:mp ?rage|bravo|vibe)(?P<more>.*)", word)

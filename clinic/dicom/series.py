@@ -3,14 +3,14 @@
 Messages never contain patients' names or dates, identifiers or UIDs; a series is named by its SeriesNumber.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pydicom
-from nibabel.affines import from_matvec
+from nibabel.affines import apply_affine, from_matvec
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
@@ -27,6 +27,7 @@ from common.io.files import unread, walk
 from common.io.geometry import require_plausible, require_shape
 from common.text import shortened
 
+SAME_SLICE = 0.25  # distance, in gaps between slices, up to which an image lies at the place of a slice
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MULTIFRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -145,13 +146,15 @@ def read_all(folder: str | Path) -> tuple[list[Series], list[Other]]:
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM files of a study.")
     slices, others, patients, studies = [], {}, [], set()
     seen: dict[str, Path] = {}
-    ambiguous, nameless = set(), Counter()
+    ambiguous, nameless, foreign = set(), Counter(), defaultdict(list)
     for path, dataset in _datasets(folder):
         patients.append(_patient(dataset))
         uids = {name: text(dataset, name) for name in UIDS}
         if text(dataset, "SOPClassUID") not in (MRImageStorage, *MULTIFRAME):
             what = int(number(dataset, "SeriesNumber") or 0), _class(dataset)
             others.setdefault(what, Other(*what)).files.append(path)
+            if (position := numbers(dataset, "ImagePositionPatient", 3)) is not None:
+                foreign[uids["SeriesInstanceUID"]].append(position)
         elif not all(uids.values()):
             nameless.update(name for name, uid in uids.items() if not uid)
         elif first := seen.get(uids["SOPInstanceUID"]):
@@ -186,7 +189,8 @@ def read_all(folder: str | Path) -> tuple[list[Series], list[Other]]:
             f"{folder}: images of {len(studies)} studies; give the folder of one, or --each if every subfolder "
             "is a study."
         )
-    return _numbered([_series(volume, ambiguous) for volume in group(slices)]), left_out
+    volumes = [_series(volume, ambiguous) for volume in group(slices)]
+    return _numbered([_without(volume, foreign.get(volume.uid, [])) for volume in volumes]), left_out
 
 
 def _class(dataset: Dataset) -> str:
@@ -327,6 +331,19 @@ def _series(volume: Volume, ambiguous: Collection[Path]) -> Series:
         problem=problem,
         differ=volume.differ,
     )
+
+
+def _without(volume: Series, foreign: Sequence[np.ndarray]) -> Series:
+    """Return a series, with a problem if slices of it, at these positions in mm (LPS), are of another class."""
+    if volume.problem or not foreign:
+        return volume
+    to_slices = np.linalg.inv(LPS_TO_RAS @ volume.affine)
+    places = apply_affine(to_slices, np.array(foreign))[:, 2]
+    beside = (np.abs(places - np.rint(places).clip(0, volume.shape[2] - 1)) > SAME_SLICE).sum()
+    if not beside:
+        return volume
+    problem = f"{beside} of its slices are not of a class of MR images, so it is only a part; export the scanner's own"
+    return replace(volume, problem=f"{problem} images", affine=np.eye(4))
 
 
 def _whole_header(piece: Slice) -> tuple[Dataset, bool]:

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_studies import T2_TSE, Scan, edit, write_study
-from pydicom.uid import EnhancedMRImageStorage, generate_uid
+from pydicom.uid import EnhancedMRImageStorage, SecondaryCaptureImageStorage, generate_uid
 
 from clinic.dicom import Series, load, read_series
 
@@ -153,6 +153,13 @@ def test_a_part_that_was_given_a_series_of_its_own(study):
     mark(study, UPPER, SeriesInstanceUID="1.2.3", SeriesNumber=103, **DERIVED)
     (series,) = read_series(study)
     assert "its 20 images have 2 different SeriesInstanceUIDs" in series.problem
+
+
+@pytest.mark.parametrize("which", [UPPER, ODD])
+def test_slices_of_another_class_are_missing(study, which):
+    mark(study, which, SOPClassUID=SecondaryCaptureImageStorage)
+    (series,) = read_series(study)
+    assert re.search(r"(9|10) of its slices are not of a class of MR images|only one in 2 is present", series.problem)
 
 
 def test_what_drifts_is_named(study):

@@ -5,7 +5,7 @@ from nibabel.affines import apply_affine, from_matvec
 from phantom_case import LPS
 from scipy.spatial.transform import Rotation
 
-from clinic.study.alignment import align
+from clinic.study.alignment import _compared, align
 from clinic.study.grid import isotropic_grid, resample
 from clinic.study.registration import normalised_mutual_information, register
 
@@ -64,3 +64,9 @@ def test_mutual_information_of_independent_and_of_equal_values():
     # H(a) = H(b) = log 2; joint shares 3/8, 1/8, 1/8, 3/8: H(a, b) = 1.2555
     first, second = np.repeat([0, 1], 8), np.array([0] * 6 + [1] * 2 + [0] * 2 + [1] * 6)
     assert normalised_mutual_information(first, second) == pytest.approx(2 * np.log(2) / 1.2554823)
+
+
+@pytest.mark.parametrize(("more", "less"), [(0.5, 0.1), (0.0004, 0.0001), (0.00000021, 0.0000001)])
+def test_what_is_compared_is_not_said_to_be_the_same(more, less):
+    said = _compared(more, less).split()
+    assert said[-1] != said[-4]
