@@ -46,17 +46,6 @@ def given_step() -> str:
     return words[1] if len(words) > 1 else options.get("run_id", "run")
 
 
-def refuse_more_words() -> None:
-    """End ``python -m monai.bundle run`` with one line if more than one word follows ``run``.
-
-    MONAI would run the second word, which need not exist, in the place of ``initialize``: nothing would be checked or
-    seeded, and no weights loaded.
-    """
-    verb, *words = _typed()[0] or ["run"]
-    if verb == "run" and len(words) > 1:
-        raise SystemExit(f"error: run {' '.join(words)}: expected one word after run; write settings as --KEY VALUE.")
-
-
 def check_step(step: str, config: ConfigParser) -> None:
     """Refuse to run what is no list of steps of a config: MONAI would build another key's value and do nothing."""
     steps = [key for key, value in config.get().items() if key not in AROUND and _is_steps(value)]

@@ -112,13 +112,6 @@ def test_a_word_that_is_no_list_of_steps(monkeypatch, tmp_path, name, configs, s
         assert refusal(monkeypatch, tmp_path, name, configs, step) is None
 
 
-@pytest.mark.parametrize("words", [["fit", "epochs=3"], ["fit", "evaluate"], ["fit", "epochs", "3"]])
-def test_more_words_than_one_are_refused_before_monai_takes_one_for_initialize(monkeypatch, words):
-    monkeypatch.setattr("sys.argv", ["/lib/monai/bundle/__main__.py", "run", *words, "--epochs", "3"])
-    with pytest.raises(SystemExit, match=f"error: run {' '.join(words)}: expected one word after run"):
-        bundle_root("gss")
-
-
 def test_figures_of_others(monkeypatch, tmp_path):
     for folder, configs in ((tmp_path / "figures", EVALUATION), (tmp_path / "evaluation" / "figures", ("train.json",))):
         folder.mkdir(parents=True)
