@@ -23,11 +23,11 @@ def bundle_root(name: str) -> str:
     beside = COMMON.parent
     places = [here, here / "bundles" / name, beside / "bundles" / name, beside, beside.parent / name]
     for place in places:
-        if _bundle_name(place) == name:
+        if bundle_name(place) == name:
             require_same_common(place)
             return str(place)
     beside_it = [place for folder in (here, beside) for place in (folder / "bundles").glob("*")]
-    others = sorted({str(found) for found in map(_bundle_name, beside_it) if found})
+    others = sorted({str(found) for found in map(bundle_name, beside_it) if found})
     raise FileNotFoundError(
         f"The bundle {name!r} was not found in {', '.join(dict.fromkeys(map(str, places)))}. "
         + (f"Expected one of {', '.join(others)}." if others else "Run from the repository, or pass --bundle_root.")
@@ -45,9 +45,9 @@ def require_same_common(bundle_root: str | os.PathLike) -> None:
         )
 
 
-def _bundle_name(place: Path) -> str | None:
+def bundle_name(place: str | os.PathLike) -> str | None:
     """Return the name of the bundle in a folder, or None if the folder is not a bundle."""
-    metadata = place / "configs" / "metadata.json"
+    metadata = Path(place, "configs", "metadata.json")
     return _object(metadata).get("bundle") if metadata.is_file() else None
 
 
