@@ -100,7 +100,7 @@ def _image_files(root: Path) -> list[Path]:
         only = shortened([f"{count} {kind}" for kind, count in kinds.most_common()])
         todo = "; ".join([*unread(files), *dicom]) or "Unpack the data there"
         raise FileNotFoundError(
-            f"{root}: no image ({', '.join(SUFFIXES)}) in it or below{f', only files {only}' if files else ''}. {todo}."
+            f"{root}: no image ({', '.join(SUFFIXES)}) in it or below{f', only {only}' if files else ''}. {todo}."
         )
     return paths
 

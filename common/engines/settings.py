@@ -62,11 +62,14 @@ def refuse_wrong_settings(bundle_root: str) -> None:
 def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: str | None = None) -> ConfigParser:
     """Return merged config files with settings over them, after refusing values that can be recognised at once.
 
-    These are what `check_settings` and `check_ranges` refuse, paths that do not exist, unknown parts of a split, wrong
-    arguments of `BUILT`, and settings of an evaluation that would fail only at its end. Raises ValueError or
-    FileNotFoundError, which may be wrapped in MONAI's RuntimeErrors (see `unwrapped_errors`).
+    These are what `check_settings` and `check_ranges` refuse, configs of two bundles, paths that do not exist, unknown
+    parts of a split, wrong arguments of `BUILT`, and settings of an evaluation that would fail only at its end. Raises
+    ValueError or FileNotFoundError, which may be wrapped in MONAI's RuntimeErrors (see `unwrapped_errors`).
     """
     check_settings(files, settings, bundle_root)
+    for file in files:
+        if len({_bundle_of(file), _bundle_of(files[0])} - {None}) > 1:
+            raise ValueError(f"{file}: of another bundle than {files[0]}; expected configs of one bundle.")
     config = ConfigParser(ConfigParser.load_config_files(list(files)))
     config.update({key: value for key, value in settings.items() if value is not None})  # MONAI leaves None out
     value = config.get_parsed_content
@@ -98,3 +101,9 @@ def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: st
         names = ("method", "coverage", "conventions", "decision", "published")
         check_evaluation({name: optional(value(name)) for name in names})
     return config
+
+
+def _bundle_of(file: str) -> str | None:
+    """Return the name of the bundle in whose ``configs`` a file lies, or None."""
+    folders = [folder.parent for folder in Path(os.path.abspath(file)).parents if folder.name == "configs"]
+    return bundle_name(folders[0]) if folders else None

@@ -14,7 +14,6 @@ from typing import Any
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, run, update_kwargs
 
-from common.io.bundle import bundle_name
 from common.io.settings import flag, optional
 from common.text import shortened
 
@@ -66,8 +65,8 @@ def check_settings(
     A key has to be in the merged files, except that an object accepts any argument of its class, and
     ``evaluation#overrides`` any key of the evaluation's own configs. A number cannot become a text, nor a flag anything
     but a flag, unless the text is null or an expression (``$...``, ``@...``, ``%...``). Raises ValueError if a file is
-    not JSON, would undo those before it or is of another bundle, a key is unknown (the message suggests the nearest
-    known one), or a value is of another kind.
+    not JSON or would undo those before it, a key is unknown (the message suggests the nearest known one), or a value is
+    of another kind.
 
     Args:
         files: config files; later ones override earlier ones.
@@ -81,8 +80,6 @@ def check_settings(
             raise ValueError(f"{file}: not a JSON config ({error}).") from error
         if file != files[0] and {"initialize", "run"} <= {*content}:
             raise ValueError(f"{file}: would undo {files[0]}; give it first, and recipes after it.")
-        if len({_bundle_of(file), _bundle_of(files[0])} - {None}) > 1:
-            raise ValueError(f"{file}: of another bundle than {files[0]}; expected configs of one bundle.")
     config = ConfigParser(ConfigParser.load_config_files(list(files)))
     folder = Path(bundle_root, "configs") if bundle_root else Path(files[0]).parent
     for key, value in settings.items():
@@ -148,12 +145,6 @@ def _typed() -> tuple[list[str], dict[str, Any]]:
 def _is_steps(value: Any) -> bool:
     """Return whether a config's value is a list of expressions and references."""
     return isinstance(value, list) and bool(value) and all(isinstance(step, str) and step[:1] in "$@" for step in value)
-
-
-def _bundle_of(file: str) -> str | None:
-    """Return the name of the bundle in whose ``configs`` a file lies, or None."""
-    folders = [folder.parent for folder in Path(os.path.abspath(file)).parents if folder.name == "configs"]
-    return bundle_name(folders[0]) if folders else None
 
 
 def _require_key(key: str, config: ConfigParser, files: Sequence[str], folder: Path) -> None:
