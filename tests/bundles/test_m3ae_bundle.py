@@ -73,7 +73,7 @@ class TestTraining:
 
     def test_stages_run_alone(self, coarse_dir, tmp_path):
         settings = {**TINY, "dataset_dir": coarse_dir, "output_dir": tmp_path}
-        assert "pretrained.pt: no such checkpoint" in M3AE.complaint(["train.json"], "finetune", **settings)
+        assert "pretrained.pt: no pretraining. Run `pretrain`" in M3AE.complaint(["train.json"], "finetune", **settings)
         M3AE.run_here(["train.json"], "pretrain", **settings)
         assert not (tmp_path / "finetuned.pt").exists()
         M3AE.run_here(["train.json"], "finetune", **settings)
