@@ -45,10 +45,8 @@ def fit_plane(images: np.ndarray, tumour: np.ndarray, spacing: float = 1.0) -> P
     """
     factor = spacing / COARSE
     coarse = np.stack([zoom(gaussian_filter(image.astype(np.float32), 1), factor, order=1) for image in images])
-    brain, ill = (
-        coarse.max(axis=0) > 0,
-        zoom(binary_dilation(tumour, iterations=3).astype(np.float32), factor, order=1) > 0.2,
-    )
+    brain = coarse.max(axis=0) > 0
+    ill = zoom(binary_dilation(tumour, iterations=3).astype(np.float32), factor, order=1) > 0.2
     points = np.stack(np.meshgrid(*map(np.arange, brain.shape), indexing="ij")) * COARSE
     inside = points[:, brain]
     middle = inside.mean(axis=1)
