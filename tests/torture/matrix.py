@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 LIMIT = 900
 """Seconds after which a try counts as hanging."""
-TINY = "--spacing [6,6,6] --crop [16,16,16] --backbone RFNet --width 4 --missing_rates None"
+TINY = "--spacing [6,6,6] --crop [16,16,16] --backbone RFNet --width 4 --missing_rates null"
 
 JOBS = {
     "predict": "tools predict {data}/study {out} m3ae --ckpt_path bundles/m3ae/models/phantom.pt --recipe phantom",
