@@ -14,7 +14,7 @@ STUDIES ?=
 RUFF = $(shell sed -n 's/.*"\(ruff==[^"]*\)".*/\1/p' pyproject.toml)
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
 
-.PHONY: help install train test test-all fuzz torture gpu-report format lint label test-label docs clean FORCE
+.PHONY: help install train test test-all fuzz torture gpu-report configs format lint label test-label docs clean FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -22,8 +22,10 @@ help: ## this list
 
 install: $(VENV)/.installed-test ## the package and what its tests need, into .venv
 
+# glibc keeps freed memory for the next tensor (docs/times.md).
 train: $(VENV)/.installed ## train BUNDLE on the synthetic phantom, in minutes
-	$(VENV)/bin/python -m monai.bundle run --config_file bundles/$(BUNDLE)/configs/train.json
+	MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=536870912 MALLOC_TOP_PAD_=67108864 \
+		$(VENV)/bin/python -m monai.bundle run --config_file bundles/$(BUNDLE)/configs/train.json
 
 # One test process per core, each with one thread: files are shared out, so that fixtures of a file are made once.
 test: $(VENV)/.installed-test ## the fast tests, JOBS at a time
@@ -32,17 +34,19 @@ test: $(VENV)/.installed-test ## the fast tests, JOBS at a time
 test-all: test ## the fast tests, then the slow ones
 	$(PYTEST) -m slow
 
-# Prints how many tries were refused, benign, silently wrong or crashed.
 fuzz: $(VENV)/.installed-test $(LABEL_VENV)/.installed-test ## hostile input, for ten minutes
 	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/fuzz
 	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(LABEL_VENV)/bin/python -m pytest tests/clinic/server/test_fuzzed_requests.py
 
 # ONLY: which tries, as a regular expression.
-torture: $(LABEL_VENV)/.installed-test ## every command killed and cramped, for hours: Linux, root, Debian's faketime
-	$(LABEL_VENV)/bin/python tests/torture/matrix.py build/torture "$(ONLY)"
+torture: $(VENV)/.installed-test ## commands killed and cramped, for hours: Linux, root
+	$(VENV)/bin/python tests/torture/matrix.py build/torture "$(ONLY)"
 
-gpu-report: $(VENV)/.installed-test ## what the papers' trainings cost on a GPU, in eight minutes
+gpu-report: $(VENV)/.installed-test ## what the papers' trainings cost on a GPU
 	$(VENV)/bin/python tests/bench/gpu_report.py build/gpu_report
+
+configs: $(VENV)/.installed ## the bundles' configs, from bundles/base and their paper.json
+	$(VENV)/bin/python -m tools.maintenance.configs
 
 format: $(LINT_VENV)/.installed ## ruff's corrections and format
 	$(LINT_VENV)/bin/ruff check --fix .

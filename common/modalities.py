@@ -11,6 +11,8 @@ from itertools import combinations
 
 import torch
 
+from common.text import shortened
+
 _SPELLINGS = {
     "t1": ("t1n", "t1w", "t1pre"),
     "t1c": ("t1ce", "t1gd", "t1post", "t1wce", "ct1"),
@@ -44,8 +46,7 @@ def resolve_subset(names: Iterable[str] | None, modalities: Sequence[str]) -> tu
     if isinstance(names, str):
         names = names.split("+")
     names = list(names)
-    unknown = [name for name in names if name.lower() not in ALIASES]
-    if unknown:
+    if unknown := [name for name in names if name.lower() not in ALIASES]:
         raise ValueError(f"Unknown modality {unknown[0]!r}; expected one of {', '.join(modalities)}.")
     wanted = [canonical(name) for name in names]
     foreign = [name for name in wanted if name not in modalities]
@@ -173,10 +174,15 @@ class LabelSet:
     def check(self, found: Iterable[int], source: str) -> None:
         """Refuse values of a file's label map that the cohort does not define; ``source`` is the file's name.
 
-        Raises ValueError if a value is unknown, or occurs together with its synonym, since in one file they are two
-        classes.
+        Raises ValueError if a value is unknown or not a whole number, or occurs together with its synonym, since in one
+        file they are two classes.
         """
         found = set(found)
+        if parts := sorted(value for value in found if not float(value).is_integer()):
+            raise ValueError(
+                f"{source}: label values {shortened((f'{value:g}' for value in parts), 5)} are no whole numbers, as "
+                "after an interpolation, or in a map of probabilities. Resample label maps by nearest neighbour."
+            )
         for other, own in self.synonyms.items():
             if {other, own} <= found:
                 raise ValueError(

@@ -85,7 +85,7 @@ def _parts(entry: Entry, method: str, shared: dict[str, Any]) -> list[Part]:
     parser.update({**own, "cache_dir": os.path.join(shared["output_dir"], "cache")})
     parser.parse()
     parts = []
-    if "@pretrain" in parser.get("run"):
+    if "@pretrain" in parser.get("fit"):
         parser.get_parsed_content("pretrain#0")  # what fills in for missing content
         trainer = parser.get_parsed_content("pretrainer#trainer")
         parts.append(Part(method, "pretraining", parser.get("pretrain_epochs"), trainer, trainer.data_loader))

@@ -1,18 +1,16 @@
 """The folder of a training: whether the training can start in it, which one owns it, and whether it is finished."""
 
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from common.engines.precision import uses_float16
+from common.engines.settings import check_run
 from common.io import unlock_folder
-from common.io.command import cause_of
-from common.io.files import replacing
-from common.io.training import check_settings
+from common.io.command import unwrapped_errors
+from common.io.training import Entry
 
 VARIANT = "variant.json"
 """File in a training's folder that says which configs and settings the folder belongs to."""
@@ -24,16 +22,15 @@ def prepare_training(files: Sequence[str], settings: Mapping[str, Any]) -> None:
     Later ``files`` override earlier ones; ``settings`` are config keys to set, including ``output_dir``. Any error in a
     part of the config is raised as it is, without the errors that MONAI wraps around it.
     """
-    check_settings(files, settings)
     try:
-        settings = {**settings, "device": "$torch.device('cpu')", "resume": False}
-        workflow = ConfigWorkflow(config_file=list(files), workflow_type="train", logging_file=False, **settings)
-        if uses_float16(workflow.parser["precision"]):  # needs the GPU of the training itself
-            workflow.parser["precision"] = "float32"
-        workflow.initialize()
-        workflow.parser.get_parsed_content("train#trainer")
-    except Exception as error:
-        raise cause_of(error) from None
+        with unwrapped_errors():
+            check_run(files, settings)
+            settings = {**settings, "device": "$torch.device('cpu')", "resume": False}
+            workflow = ConfigWorkflow(config_file=list(files), workflow_type="train", logging_file=False, **settings)
+            if workflow.parser["precision"] == "float16":  # needs the GPU of the training itself
+                workflow.parser["precision"] = "float32"
+            workflow.initialize()
+            workflow.parser.get_parsed_content("train#trainer")
     finally:
         unlock_folder(settings["output_dir"])  # so that the training itself can lock it
 
@@ -43,35 +40,24 @@ def finished(folder: Path) -> bool:
     return (folder / "evaluation" / "evaluation.json").is_file()
 
 
-def _leaves(settings: Any, outer: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the full key of each value in nested settings, with the value."""
-    if not isinstance(settings, dict) or not settings:
-        yield outer, settings
+def note_of(entry: Entry, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `VARIANT` says of a training: its config files, and its settings with those of all methods."""
+    return {"configs": entry.files, "settings": {**entry.settings, **shared}}
+
+
+def require_own_folder(folder: Path, entry: Entry, shared: Mapping[str, Any]) -> None:
+    """Refuse a folder whose note is of other configs or settings; where configs and data lie does not matter."""
+    note = folder / VARIANT
+    if not note.is_file():
         return
-    for key, value in settings.items():
-        yield from _leaves(value, f"{outer}#{key}" if outer else key)
-
-
-def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Return the first value that differs between nested settings, in words; None if all are the same."""
-    old, new = dict(_leaves(before)), dict(_leaves(now))
-    different = [key for key in [*new, *old] if old.get(key) != new.get(key)]
-    return f"{different[0]} {old.get(different[0])!r}, now {new.get(different[0])!r}" if different else None
-
-
-def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write a note that a folder belongs to this training; refuse the folder of another one."""
-    note, text = folder / VARIANT, _anywhere(json.dumps(settings, indent=4, default=str))
-    if not note.is_file() and (folder / "evaluation").is_dir():
-        raise ValueError(f"{folder}: holds a training that was not started from here; choose another output_dir.")
-    if note.is_file() and (found := first_difference(json.loads(_anywhere(note.read_text())), json.loads(text))):
+    before, now = json.loads(note.read_text()), json.loads(json.dumps(note_of(entry, shared), default=str))
+    old, new = (
+        {"configs": [Path(file).name for file in each["configs"]], **each["settings"], "dataset_dir": None}
+        for each in (before, now)
+    )
+    if changed := [key for key in {**old, **new} if old.get(key) != new.get(key)]:
+        key = changed[0]
         raise ValueError(
-            f"{note}: the folder was used with {found}; choose another output_dir, or delete the folder to train again."
+            f"{note}: the folder was used with {key} {old.get(key)!r}, now {new.get(key)!r}; give the list that it was "
+            "trained with, choose another output_dir, or delete the folder to train again."
         )
-    with replacing(note) as temporary:
-        temporary.write_text(text)
-
-
-def _anywhere(note: str) -> str:
-    """Return a note's text with the paths of configs relative to the bundles, wherever the repository lies."""
-    return re.sub(r'"/[^"\n]*/(\w+/configs/[^"\n]*": ")', r'"\1', note)

@@ -12,7 +12,6 @@ from typing import Any
 from common.cohorts import generate_phantom, get_cohort
 from common.cohorts.cohort import Cohort
 from common.evaluation.analysis.combine import pool_folds
-from common.evaluation.analysis.reliability import check_coverage
 from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.evaluation.report.compare import compare_methods
 from common.evaluation.report.paper_tables import paper_tables
@@ -22,9 +21,10 @@ from common.io.settings import check_number
 from common.text import printable
 from common.transforms.decision import DECISIONS
 from experiments.dry_run import made_small
+from experiments.folders import finished, require_own_folder
 from experiments.lists import MethodList, read_list
 from experiments.slurm import write_array
-from experiments.trainings import finished, folders_of, prepare_entries, require_same_settings, run_entries
+from experiments.trainings import folders_of, prepare_entries, run_entries
 
 DRY_RUN = "Dry run: invented images, one epoch of a small network each; the measured numbers mean nothing."
 
@@ -34,7 +34,6 @@ def run_leaderboard(
     output_dir: str,
     cohort: str | None = None,
     dataset_dir: str | None = None,
-    coverage: float | None = None,
     at_once: int | None = None,
     dry_run: bool = False,
     slurm: bool = False,
@@ -44,14 +43,14 @@ def run_leaderboard(
 
     Raises ValueError if options contradict each other, or a method cannot be trained or has failed.
     """
-    _check_options(coverage, at_once, slurm, only)
+    _check_options(at_once, slurm, only)
     made = read_list(methods, cohort)
     definition = get_cohort(cohort or made.cohort or "phantom")
     _check_data(definition, dataset_dir, dry_run)
     require_writable(output_dir)
     entries, shared, notes = made.trainings(), {"cohort": definition.name}, list(made.notes)
     if dry_run:
-        entries = made_small(entries, definition, Path(output_dir, "stand_in"))
+        entries = made_small(entries, definition, Path(output_dir, "dry_run"))
         notes.insert(0, DRY_RUN)
     else:
         data = dataset_dir or generate_phantom(Path(output_dir).resolve() / "phantom")
@@ -59,15 +58,16 @@ def run_leaderboard(
     if slurm:
         prepare_entries(entries, folders_of(entries, output_dir), shared)
         options = {"cohort": cohort, "dataset_dir": shared.get("dataset_dir"), "dry_run": dry_run or None}
-        _print_array([entry.name for entry in entries], methods, output_dir, options, coverage)
+        _print_array([entry.name for entry in entries], methods, output_dir, options)
         return
     failed: list[str] = []
     if at_once == 0:
-        require_same_settings(entries, folders_of(entries, output_dir), {"cohort": definition.name})
+        for entry in entries:
+            require_own_folder(folders_of(entries, output_dir)[entry.name], entry, {"cohort": definition.name})
     else:
         failed = run_entries(entries, output_dir, shared, at_once, only)
     if only is None:
-        _report(made, definition, output_dir, coverage, notes)
+        _report(made, definition, output_dir, notes)
     if failed and only is not None:
         raise ValueError(f"{only}: failed; see log.txt in its folder.")
     if failed:
@@ -95,15 +95,11 @@ def gather(made: MethodList, output_dir: str | os.PathLike) -> dict[str, Path]:
     return found
 
 
-def _check_options(coverage: float | None, at_once: int | None, slurm: bool, only: str | None) -> None:
+def _check_options(at_once: int | None, slurm: bool, only: str | None) -> None:
     if at_once is not None:
         check_number("--at_once", at_once, 0)
     if [slurm, only is not None, at_once is not None].count(True) > 1:
         raise ValueError("--slurm, --only and --at_once: expected at most one of them.")
-    if coverage is not None:
-        check_coverage(coverage)
-        if only is not None:
-            raise ValueError(f"--coverage {coverage}: is for the report, which --only does not write; leave one out.")
 
 
 def _check_data(cohort: Cohort, dataset_dir: str | None, dry_run: bool) -> None:
@@ -115,30 +111,24 @@ def _check_data(cohort: Cohort, dataset_dir: str | None, dry_run: bool) -> None:
         raise FileNotFoundError(f"--dataset_dir {dataset_dir}: no such folder; expected that of {cohort.name}.")
 
 
-def _print_array(
-    names: Sequence[str], methods: str, output_dir: str, options: Mapping[str, Any], coverage: float | None
-) -> None:
+def _print_array(names: Sequence[str], methods: str, output_dir: str, options: Mapping[str, Any]) -> None:
     """Write a job array, and print how to submit it and how to make the report afterwards."""
     words = [f"--{key}" + ("" if value is True else f"={value}") for key, value in options.items() if value is not None]
     command = ["leaderboard", str(Path(methods).resolve()), str(Path(output_dir).resolve()), *words]
     script = write_array(names, command, output_dir)
-    command += [] if coverage is None else [f"--coverage={coverage}"]
     print(f"{script}: {len(names)} trainings. Submit them, and when they are finished make the report:")
     print(f"    sbatch {shlex.quote(str(script))}")
     print(f"    {shlex.join(['python', '-m', 'tools', *command, '--at_once', '0'])}")
 
 
-def _report(made: MethodList, cohort: Cohort, output_dir: str, coverage: float | None, notes: Sequence[str]) -> None:
+def _report(made: MethodList, cohort: Cohort, output_dir: str, notes: Sequence[str]) -> None:
     """Write the report on two or more finished methods and the papers' tables, and print these and where it is."""
     done = gather(made, output_dir)
     if len(done) >= 2:
         report = Path(output_dir, "report")
-        compared = compare_methods(str(report), [f"{name}={f}" for name, f in done.items()], {}, coverage=coverage)
+        compared = compare_methods(str(report), [f"{name}={f}" for name, f in done.items()], {})
         cases = compared[0].results["case"].nunique()
-        print(f"{report / 'report.html'}: {len(compared)} methods, {cases} cases")
-    elif done and len(made.entries) == 1:
-        for name, folder in done.items():
-            print(f"{folder}: the results of {name}; a report compares two or more methods.")
+        print(f"{report / 'report.md'}: {len(compared)} methods, {cases} cases")
     else:
         print(f"No report yet: {len(done)} of {len(made.entries)} methods are finished, and it compares two or more.")
     if made.blocks:

@@ -2,23 +2,23 @@
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from common.cohorts import COHORTS, get_cohort
-from common.cohorts.datalist import require_folds, require_split
+from common.cohorts import get_cohort
+from common.cohorts.splits import require_folds, require_split
 from common.evaluation.analysis.published import published
-from common.evaluation.metrics.conventions import METRICS, Conventions
+from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.report.paper_tables import Block
 from common.io.bundle import bundle_root
+from common.io.command import check_settings
 from common.io.documents import Document, read_json
-from common.io.training import Entry, check_settings
+from common.io.training import Entry
 
 OWN_SETTINGS = ("cohort", "dataset_dir", "method", "output_dir", "resume")
 """Config keys that the leaderboard sets itself, so that a list cannot set them."""
@@ -53,8 +53,8 @@ class Method(Document):
 class Table(Document):
     """A published table (paper, table, dataset) and its rows: name in the paper -> method of the list, or a reason."""
 
-    published: tuple[str, ...]
-    rows: dict[str, Any]
+    published: tuple[str, str, str]
+    rows: dict[str, str | dict[Literal["unavailable"], str]]
 
 
 class ListFile(Document):
@@ -125,10 +125,6 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
         folder = Path(os.path.abspath(path)).parent
         entries = tuple(_entry(name, method, read.settings, folder) for name, method in read.methods.items())
         blocks = tuple(_block(table, list(read.methods)) for table in read.tables)
-        if twice := [source for source, count in Counter(block.source for block in blocks).items() if count > 1]:
-            raise ValueError(f"tables has {' '.join(twice[0])} twice; expected it once.")
-        if not blocks and len(entries) < 2:
-            raise ValueError(f"methods has {', '.join(read.methods) or 'none'}; without tables, name two or more.")
         made = MethodList(entries, read.cohort, read.folds, blocks, read.notes)
         _require_consistent(made, get_cohort(cohort or read.cohort or "phantom").name)
     return made
@@ -165,34 +161,20 @@ def _config(name: str, bundle: str, folder: Path) -> str:
 
 
 def _block(table: Table, methods: Sequence[str]) -> Block:
-    where = " ".join(table.published)
-    if len(table.published) != 3:
-        raise ValueError(f"published of a table is {where!r}; expected paper, table and dataset.")
-    numbers = published(*table.published)
-    printed, metrics = (", ".join(numbers[column].unique()) for column in ("method", "metric"))
-    if not numbers["metric"].isin(METRICS).any():
-        raise ValueError(f"{where} has only {metrics}; expected a metric measured here.")
-    if not table.rows:
-        raise ValueError(f"rows of {where} is empty; expected some of {printed}.")
-    trained, reasons = {}, {}
-    for name, row in table.rows.items():
-        if name not in set(numbers["method"]):
-            raise ValueError(f"{where} has no method {name!r}; expected one of {printed}.")
-        reason = row.get("unavailable") if isinstance(row, dict) and len(row) == 1 else None
-        if isinstance(row, str) and row in methods:
-            trained[name] = row
-        elif isinstance(reason, str) and reason:
-            reasons[name] = reason
-        else:
-            raise ValueError(
-                f"row {name!r} of {where} is {row!r}; expected a method of the list ({', '.join(methods) or 'none'}), "
-                'or {"unavailable": "why it cannot be trained here"}.'
-            )
+    numbers, where = published(*table.published), " ".join(table.published)
+    for names, known, kind in (
+        (table.rows, list(numbers["method"].unique()), "method"),
+        ([row for row in table.rows.values() if isinstance(row, str)], methods, "method of the list"),
+    ):
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(f"{where}: {unknown[0]!r} is no {kind}; expected one of {', '.join(known)}.")
+    trained = {name: row for name, row in table.rows.items() if isinstance(row, str)}
+    reasons = {name: row["unavailable"] for name, row in table.rows.items() if isinstance(row, dict)}
     return Block(table.published, tuple(table.rows), trained, reasons)
 
 
 def _require_consistent(made: MethodList, cohort: str) -> None:
-    """Refuse configs (except the phantom's), splits and tables of other cohorts, and differing conventions."""
+    """Refuse configs (except the phantom's), and splits of other cohorts, and differing conventions."""
     if made.folds:
         require_folds(cohort, made.folds)
     first: dict[str, Any] = {}
@@ -207,14 +189,6 @@ def _require_consistent(made: MethodList, cohort: str) -> None:
                 require_split(cohort, config["split"])
             conventions = asdict(Conventions(**config["conventions"]))
             first = first or conventions
-            for key, value in conventions.items():
-                if value != first[key]:
-                    raise ValueError(
-                        f"convention {key} is {value!r}, but {first[key]!r} for {made.entries[0].name!r}; set "
-                        f"'conventions#{key}' in the list's settings."
-                    )
-    for source in (block.source for block in made.blocks):
-        plain = re.sub(r"\W+", "_", source[-1].lower())
-        found = next((name for name in COHORTS if plain.startswith(name)), cohort)
-        if found != cohort:
-            raise ValueError(f"table {' '.join(source)} is for cohort {found}, not for {cohort}.")
+            if differing := [key for key in first if conventions[key] != first[key]]:
+                key, name = differing[0], made.entries[0].name
+                raise ValueError(f"'conventions#{key}' is {conventions[key]!r}, but {first[key]!r} for {name!r}.")

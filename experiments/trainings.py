@@ -1,7 +1,5 @@
 """Trainings of a list, each with its evaluation in a process and a folder of its own."""
 
-import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -11,7 +9,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -24,48 +21,31 @@ from tqdm import tqdm
 from common.evaluation.report.sections import stems
 from common.io.files import replacing
 from common.io.training import Entry
-from experiments.folders import VARIANT, claim_folder, finished, first_difference, prepare_training
+from experiments.folders import VARIANT, finished, note_of, prepare_training, require_own_folder
 
 logger = logging.getLogger(__name__)
-TAKEN = ("report", "tables", "phantom", "stand_in")
+TAKEN = ("report", "tables", "phantom", "dry_run")
 """Names of folders that a leaderboard has beside those of the methods."""
 MINUTES = "minutes.txt"
 """File in a method's folder with the total time of all its runs, in minutes."""
-NOTED_EVERY = 60.0
-"""Seconds between updates of `MINUTES`, so that the time of a run counts even if the leaderboard is killed."""
 
 
 def prepare_entries(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
-    """Check each method that is not finished, up to its first training step, and claim its folder.
+    """Check each method that is not finished, up to its first training step, and write a note into its folder.
 
-    A finished method stays as it is, even if the text of a config has changed since (see `require_same_settings`).
     Raises ValueError if a method cannot be trained with its own and the ``shared`` settings, or if its folder (see
     `folders_of`) was used for another method or with other settings.
     """
-    new = [entry for entry in entries if not finished(folders[entry.name])]
-    require_same_settings([entry for entry in entries if entry not in new], folders, shared)
-    _require_usable(new, folders, shared)
-    for entry in [entry for entry in entries if entry in new or not (folders[entry.name] / VARIANT).is_file()]:
-        digests = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in entry.files}
-        claim_folder(folders[entry.name], {"configs": digests, "settings": {**entry.settings, **shared}})
-
-
-def require_same_settings(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
-    """Refuse finished methods that were trained with other settings than their own in the list and the ``shared`` ones.
-
-    Where configs and data lie does not matter, so that a report can be made on another machine.
-    """
     for entry in entries:
-        note = folders[entry.name] / VARIANT
-        if not finished(folders[entry.name]) or not note.is_file():
-            continue
-        before = json.loads(note.read_text())["settings"]
-        now = {**entry.settings, **shared, "dataset_dir": before.get("dataset_dir")}
-        if found := first_difference(before, json.loads(json.dumps(now, default=str))):
-            raise ValueError(
-                f"{note}: trained with {found} in the list; give the list that it was trained with, or compare the "
-                "evaluations (`compare`)."
-            )
+        folder = folders[entry.name]
+        require_own_folder(folder, entry, shared)
+        if finished(folder) and not (folder / VARIANT).is_file():
+            raise ValueError(f"{folder}: holds a training that was not started from here; choose another output_dir.")
+    new = [entry for entry in entries if not finished(folders[entry.name])]
+    _require_usable(new, folders, shared)
+    for entry in new:
+        with replacing(folders[entry.name] / VARIANT) as temporary:
+            temporary.write_text(json.dumps(note_of(entry, shared), indent=4, default=str))
 
 
 def run_entries(
@@ -163,20 +143,13 @@ def _run(
     settings = _settings(entry, folder, shared)
     options = [word for key, value in settings.items() for word in (f"--{key}", _as_text(value))]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(entry.files), *options]
+    before, began = _minutes(folder), time.monotonic()
     with open(folder / "log.txt", "a") as log:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # inherited by the training, which may outlive this process
-        except BlockingIOError:
-            logger.error(f"{entry.name}: an earlier process still runs in {folder}; wait for it or end it")
-            return False
-        before, began = _minutes(folder), time.monotonic()
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
         running.append(process)
-        while process.poll() is None:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(NOTED_EVERY)
-            with suppress(OSError), replacing(folder / MINUTES) as temporary:  # the disk may be full for a moment
-                temporary.write_text(f"{before + (time.monotonic() - began) / 60:.2f}\n")
+        process.wait()
+    with replacing(folder / MINUTES) as temporary:
+        temporary.write_text(f"{before + (time.monotonic() - began) / 60:.2f}\n")
     if process.returncode in (-signal.SIGINT, -signal.SIGTERM):
         logger.warning(f"{entry.name}: stopped; give the same command again to continue")
     elif process.returncode:
@@ -205,8 +178,6 @@ def _require_usable(entries: Sequence[Entry], folders: Mapping[str, Path], share
     for entry in tqdm(entries, desc="checking", unit="method", leave=False):
         try:
             prepare_training(entry.files, _settings(entry, folders[entry.name], shared))
-        except BlockingIOError:  # an earlier process still trains it, which `_run` reports later
-            continue
         except Exception as error:  # whatever a config's parts raise
             wrong.append(f"{entry.name}: {error}")
     if wrong:

@@ -1,12 +1,9 @@
 """Small subjects on disk for the tests of several folders."""
 
 import fcntl
-import gc
 import os
 import resource
 import shutil
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,13 +14,11 @@ import numpy as np
 import pytest
 from monai.data import MetaTensor
 
+from common.cohorts import check
 from common.cohorts.phantom.cohort import generate
 from common.evaluation.report import sections
 from common.io import read_volume
 from common.transforms import load
-
-gc.set_threshold(20_000)  # as in `tools`: Python's default searches a million objects of MONAI often
-gc.freeze()  # and these never again, once they are imported
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 SHAPE = (20, 18, 16)
@@ -93,7 +88,7 @@ def as_anybody(tmp_path, monkeypatch) -> Callable[[], AbstractContextManager[Non
 @pytest.fixture
 def undrawn(monkeypatch) -> None:
     """Leave the figures of reports empty, since drawing takes most of the time of an evaluation."""
-    monkeypatch.setattr(sections, "rendered", lambda _: {".png": b"", ".svg": b""})
+    monkeypatch.setattr(sections, "rendered", lambda _: {".png": b"", ".pdf": b""})
 
 
 @pytest.fixture
@@ -143,6 +138,7 @@ def opened(monkeypatch) -> list[str]:
         names.append(Path(path).name)
         return read_volume(path)
 
+    monkeypatch.setattr(check, "read_volume", read)
     monkeypatch.setattr(load, "read_volume", read)
     return names
 
@@ -150,12 +146,3 @@ def opened(monkeypatch) -> list[str]:
 def _save(volume: np.ndarray, path: Path) -> str:
     nib.save(nib.Nifti1Image(volume, LPS), path)
     return str(path)
-
-
-def pytest_terminal_summary(terminalreporter) -> None:
-    """Print the outcomes of the fuzzing attempts (those of this process: run without -n to see them)."""
-    tally = sys.modules.get("fuzz.tally")
-    if tally and tally.outcomes:
-        for test, counts in {**tally.outcomes, "all": sum(tally.outcomes.values(), Counter())}.items():
-            kinds = ", ".join(f"{counts[kind]} {kind}" for kind in ("refused", "benign", "silent", "crashed"))
-            terminalreporter.write_line(f"{test}: {counts.total()} tries: {kinds}")

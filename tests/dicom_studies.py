@@ -21,7 +21,9 @@ from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, generate
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
-from clinic.dicom.phantom import mr_image
+from clinic.dicom.phantom import FLAIR as SPACE_FLAIR
+from clinic.dicom.phantom import MPRAGE, mr_image
+from clinic.dicom.phantom import TSE as T2_TSE
 
 SLOPE, INTERCEPT = 0.5, -16.0
 """Rescale slope and intercept of the stored values, so that a reader who ignores them fails."""
@@ -37,21 +39,9 @@ PLANES = {
 }
 
 AGENT = {"ContrastBolusAgent": "Gadovist"}
-MPRAGE = {
-    "ScanningSequence": ["GR", "IR"], "SequenceVariant": ["SK", "SP", "MP"], "MRAcquisitionType": "3D",
-    "RepetitionTime": 2200, "EchoTime": 2.67, "InversionTime": 900, "FlipAngle": 8, "SequenceName": "*tfl3d1_16ns",
-}  # fmt: skip
 T1_SE = {
     "ScanningSequence": "SE", "SequenceVariant": ["SP", "OSP"], "MRAcquisitionType": "2D",
     "RepetitionTime": 550, "EchoTime": 9.1, "FlipAngle": 70, "SequenceName": "*se2d1",
-}  # fmt: skip
-T2_TSE = {
-    "ScanningSequence": "SE", "SequenceVariant": ["SK", "SP", "OSP"], "MRAcquisitionType": "2D",
-    "RepetitionTime": 5200, "EchoTime": 98, "FlipAngle": 150, "SequenceName": "*tse2d1_15",
-}  # fmt: skip
-SPACE_FLAIR = {
-    "ScanningSequence": ["SE", "IR"], "SequenceVariant": ["SK", "SP", "MP"], "MRAcquisitionType": "3D",
-    "RepetitionTime": 5000, "EchoTime": 388, "InversionTime": 1800, "FlipAngle": 120, "SequenceName": "*spcir_242ns",
 }  # fmt: skip
 EPI = {
     "ScanningSequence": "EP", "SequenceVariant": ["SK", "SP"], "MRAcquisitionType": "2D",

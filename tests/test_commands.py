@@ -18,7 +18,7 @@ from pathlib import Path
 import monai.bundle
 import pytest
 
-from common.io.arguments import parse
+from common.io.arguments import parse_verb
 from tools.__main__ import VERBS
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,6 @@ FILE = re.compile(r"`([\w.]+)`:\n\n```\w+\n(.*?)^```$", flags=re.M | re.S)
 """A file that a page asks its reader to write: name and content."""
 PROGRAMS = ("python", "torchrun", "make", ".venv-label/bin/python")
 RUN_OPTIONS = set(inspect.signature(monai.bundle.run).parameters)
-MAKEFILE = (ROOT / "Makefile").read_text()
 
 
 def blocks(page: Path) -> list[tuple[bool, str]]:
@@ -61,12 +60,6 @@ def check_bundle(words: list[str]) -> None:
     assert {option.split("#")[0] for option in options} <= keys | RUN_OPTIONS
 
 
-def check_make(words: list[str]) -> None:
-    for word in words:
-        variable, equals, _ = word.partition("=")
-        assert re.search(rf"^{variable} \?=" if equals else rf"^{word}:", MAKEFILE, flags=re.M), word
-
-
 def check_server(words: list[str]) -> None:
     (serve,) = [
         made
@@ -77,7 +70,11 @@ def check_server(words: list[str]) -> None:
     assert {word[2:].rpartition(".")[2] for word in words if word.startswith("--")} <= known
 
 
-CHECKS = {"tools": lambda words: parse(VERBS, words), "monai.bundle": check_bundle, "clinic.server": check_server}
+CHECKS = {
+    "tools": lambda words: parse_verb(VERBS, words, "tools"),
+    "monai.bundle": check_bundle,
+    "clinic.server": check_server,
+}
 
 
 @pytest.mark.parametrize("page", [*GUIDES, *CARDS], ids=lambda page: str(page.relative_to(ROOT)))
@@ -89,8 +86,6 @@ def test_commands_name_what_exists(page):
             module, *rest = words[words.index("-m") + 1 :]
             if module in CHECKS:
                 CHECKS[module](rest)
-        elif words[0] == "make":
-            check_make(words[1:])
         elif words[:2] == ["pip", "install"]:
             assert set(re.findall(r"\w+", "".join(re.findall(r"\.\[(.*)\]", words[-1])))) <= extras.keys()
         for path in re.findall(
@@ -100,7 +95,6 @@ def test_commands_name_what_exists(page):
 
 
 STANDS_FOR = {
-    "https://example.org/bundles/index.json": "dist/index.json",
     "/results/m3ae/evaluation": "docs/open_glioma/results/m3ae",
     "/results/zero_filled/evaluation": "docs/open_glioma/results/zero_filled_u_net",
     "/results/seed1/evaluation": "docs/open_glioma/results/rfnet",
@@ -112,14 +106,13 @@ STANDS_FOR = {
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory, phantom_dir) -> Path:
-    """A copy of the repository with small phantoms, and a package of a bundle in `dist`."""
+    """A copy of the repository with small phantoms."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("clinic", "common", "docs", "experiments", "tools"):
         os.symlink(ROOT / name, folder / name)
     shutil.copytree(ROOT / "bundles", folder / "bundles", ignore=shutil.ignore_patterns("eval"))
     for bundle in folder.glob("bundles/*/models"):  # otherwise a run generates a larger one
         shutil.copytree(phantom_dir, bundle.parent / "eval" / "phantom")
-    subprocess.run(run_with("python -m tools package bundles/m3ae dist"), cwd=folder, check=True)
     return folder
 
 

@@ -13,9 +13,3 @@ def test_a_training_a_sweep_and_a_broken_training_are_measured(tmp_path):
     assert [row[0] for row in rows] == ["GSS on RFNet", "GSS on RFNet", "M3AE, small"]
     assert float(rows[0][-1]) > 0
     assert (rows[1][1], float(rows[1][2]), float(rows[2][1])) == ("15", 0, 0)
-
-
-def test_a_machine_without_a_gpu_is_told_what_to_try(tmp_path):
-    with pytest.raises(SystemExit, match="--device cpu --small"):
-        gpu_report.main(str(tmp_path / "out"))
-    assert not (tmp_path / "out").exists()

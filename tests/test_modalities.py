@@ -27,15 +27,8 @@ BRATS = tumour_labels(NCR=1, ED=2, ET=4)
 EITHER = replace(tumour_labels(NCR=1, ED=2, ET=3), synonyms={4: 3})
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("T1ce", "t1c"), ("t1gd", "t1c"), ("T1N", "t1"), ("t2w", "t2"), ("T2F", "flair"), ("FLAIR", "flair")],
-)
-def test_canonical(name, expected):
-    assert canonical(name) == expected
-
-
 def test_every_alias_leads_to_a_canonical_name():
+    assert [canonical(name) for name in ("T1ce", "T1N", "t2w", "T2F", "FLAIR")] == ["t1c", "t1", "t2", "flair", "flair"]
     assert set(ALIASES.values()) == {*MODALITIES, "bssfp", "lge"}
     assert all(canonical(name) == name for name in ALIASES.values())
 
@@ -54,25 +47,16 @@ def test_resolve_subset_is_in_the_cohorts_order():
         (lambda: resolve_subset(["t1", "pd"], MODALITIES), ["Unknown modality 'pd'; expected one of t1, "]),
         (lambda: resolve_subset(["t1c", "T1ce"], MODALITIES), ["requested twice: ['t1c', 't1c']"]),
         (lambda: resolve_subset(["flair"], ("t1", "t2")), ["'flair' is not in this cohort; it has t1, t2"]),
-        (lambda: BRATS.check([0.0, 1.5], "seg.nii"), ["seg.nii: label values [1.5]"]),
         (
             lambda: BRATS.check([0, 1, 7], "seg.nii"),
             ["seg.nii: label values [7]", "0, 1 (NCR), 2 (ED), 4 (ET). Choose the cohort", "(key `cohort`)"],
         ),
-        *[
-            (
-                lambda et=et, other=other: tumour_labels(NCR=1, ED=2, ET=et).check([0, 1, 2, other], "seg.nii"),
-                [f"seg.nii: label values [{other}]", "python -m tools check"],
-            )
-            for et, other in ((4, 3), (3, 4))
-        ],
+        (lambda: BRATS.check([0, 1.5, 3], "seg.nii"), ["seg.nii: label values 1.5 are no whole", "nearest"]),
         # 3 and 4 in one file are two different classes, as in BraTS 2015
         (lambda: EITHER.read(torch.tensor([0, 3, 4]), "seg.nii"), ["seg.nii: label values 3 and 4", "both stand for"]),
         (lambda: EITHER.check([4, 5], "seg.nii"), ["label values [5] are not defined", "which has 0, 1 (NCR)"]),
-        *[
-            (lambda synonyms=synonyms: replace(EITHER, synonyms=synonyms), ["expected values not in"])
-            for synonyms in ({1: 3}, {4: 5})
-        ],
+        (lambda: replace(EITHER, synonyms={1: 3}), ["expected values not in"]),
+        (lambda: replace(EITHER, synonyms={4: 5}), ["expected values not in"]),
     ],
 )
 def test_what_is_refused(call, facts):
@@ -98,16 +82,13 @@ def test_presence_is_false_where_a_channel_holds_any_nan():
     image = torch.zeros(2, 3, 4, 4, 4)
     image[0, 1] = NAN
     image[1, 2, 1:3, 1:3, 1:3] = NAN  # a missing channel that a stock tool padded with zeros
+    image[0, 0] = float("inf")  # which is not absence
     assert presence(image).tolist() == [[True, False, True], [True, True, False]]
 
 
 def test_foreground_is_where_a_modality_differs_from_its_corner():
     image = torch.tensor([[[-2.0, -2, 0, 1]], [[0, 0, 0, 3]], [[0, 0, -1, 3]], [[4, 4, 4, 4]], [[NAN, 0, 1, 2]]])[None]
     assert foreground(image)[0, :, 0].int().tolist() == [[0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 1, 1], [0] * 4, [0] * 4]
-
-
-def test_infinity_is_not_absence():
-    assert presence(torch.full((1, 1, 2, 2, 2), float("inf"))).tolist() == [[True]]
 
 
 def test_drop_leaves_the_others_and_its_input_as_they_are():

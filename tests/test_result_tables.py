@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from common.cohorts.patients import patient
+from common.cohorts.registry import patient
 from common.evaluation.analysis.statistics import bootstrap_mean, mean_over_subsets
 from common.evaluation.metrics.results import Evaluation, read_evaluation
 

@@ -6,16 +6,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from common.cohorts.datalist import ALL_TEST
-from common.methods import m3ae
+from common.cohorts.splits import ALL_TEST
 from common.networks import unetr
+from common.papers import m3ae
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(ROOT.glob("bundles/*/configs/*.json"))
 METHOD = {"imports", "bundle_root", "run", "initialize", "finalize", "pretrain", "finetune", "fit", "evaluate"}
 METHOD |= {"take_weights", "training_cases", "cohort_def", "network", "data", "cases", "calibration_cases", "facts"}
+METHOD |= {"_made_by_", "start_processes"}
 """Keys of text or lists that are no settings: what is run, and what follows from other keys."""
 
 
@@ -54,12 +53,6 @@ def test_the_words_that_a_key_takes_are_listed():
         assert not [word for word in words if f"`{word}`" not in lines]
 
 
-DOORS = (
-    *("clinic/study/reading.py", "common/cohorts/scan.py", "common/io/checkpoints.py", "common/transforms/load.py"),
-    *("common/evaluation/report/compare.py", "experiments/leaderboard.py", "experiments/federation/plan.py"),
-    "common/io/arguments.py",
-)
-"""Modules whose refusals users meet first: all of these are on the page; of others, those that are frequent."""
 MESSAGES = re.findall(r"^\| `(.+?)` \| ", (ROOT / "docs/refusals.md").read_text(), flags=re.M)
 
 
@@ -87,15 +80,6 @@ def test_listed_messages_exist():
     there = "\n".join(texts("common", "clinic", "experiments", "tools"))
     assert [message for message in MESSAGES if message not in there] == []
     assert len(set(MESSAGES)) == len(MESSAGES) > 80
-
-
-@pytest.mark.parametrize("path", DOORS)
-def test_what_users_meet_first_is_listed(path):
-    raised = [node.exc for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.Raise)]
-    messages = [said(call.args[0]) for call in raised if isinstance(call, ast.Call) and call.args]
-    own = [message for message in messages if re.search("[a-z]{3}", message)]  # others pass a text on
-    assert own
-    assert [message for message in own if not any(listed in message for listed in MESSAGES)] == []
 
 
 def test_every_verb_has_its_place_among_the_refusals():

@@ -7,7 +7,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CHAIN = ("text", "modalities", "io", "cohorts", "transforms", "networks", "losses", "methods", "evaluation", "engines")
+CHAIN = (
+    "text",
+    "modalities",
+    "words",
+    "io",
+    "cohorts",
+    "transforms",
+    "networks",
+    "losses",
+    "baselines",
+    "papers",
+    "evaluation",
+    "engines",
+)
 """Modules and folders of `common`; each imports only from itself and from those before it."""
 MAY_IMPORT = {
     f"common/{part}": ["common.__version__", *(f"common.{before}" for before in CHAIN[: number + 1])]

@@ -2,10 +2,6 @@
 
 import os
 
-from common.io.memory import keep_freed_memory
-
 # Waiting threads sleep instead of spinning, which on a busy machine costs several times as much as the work itself.
 # OpenMP reads this when PyTorch is loaded, so it is set before that.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-keep_freed_memory()

@@ -7,38 +7,26 @@ def compare(
     *methods: str,
     reference: str | None = None,
     cohort: str | None = None,
-    datalist: str | None = None,
-    part: str = "test",
     published: str | None = None,
-    coverage: float | None = None,
     cases: Sequence[str] | None = None,
-    allow_missing: bool = False,
-    force: bool = False,
     empty: str | None = None,
     hd95: str | None = None,
     et_min_voxels: int | None = None,
     average: str | None = None,
     surface_tolerance: float | None = None,
 ) -> None:
-    """Write one report on several methods: tables, paired tests and figures, as HTML and Markdown.
+    """Write one report on several methods: tables, paired tests and figures, as Markdown.
 
     Args:
         output_dir: the folder to write. Measurements of label maps are stored in its folder evaluations/, and can be
             given as FOLDER the next time.
         methods: two or more NAME=FOLDER; the other methods are tested against the first one. A folder is the output
-            of an evaluation (or the results.csv in it), or holds label maps from any program, with one folder per
-            subset of the modalities (t1c+flair, ...), or without such folders if all modalities were used.
+            of an evaluation, or holds label maps from any program, with one folder per subset of the modalities
+            (t1c+flair, ...), or without such folders if all modalities were used.
         reference: the folder of the reference label maps; required for label maps.
         cohort: the cohort that defines the label values; required for label maps.
-        datalist: a JSON file with the cases that need label maps; by default those of the evaluations among the
-            methods, or else all references.
-        part: part of the datalist: training, validation or test.
         published: a published table to show beside, as PAPER/TABLE/DATASET, e.g. "M3AE/1/BraTS2018 test split (57)".
-        coverage: coverage of the volume intervals; by default that of the first evaluation that has one, or else 0.9.
-        cases: names or patterns of the cases to compare, such as "BraTS2021_*,case_01", e.g. those of one hospital;
-            for results only.
-        allow_missing: compare only the cases that all methods have, instead of refusing if cases are missing.
-        force: compare results of different cohorts or conventions; the report is marked.
+        cases: names or patterns of the cases to compare, such as "BraTS2021_*,case_01", e.g. those of one hospital.
         empty: scoring of empty regions in label maps: brats, released, nan or skip. By default, this and the following
             conventions are those of the first evaluation, or else the general defaults.
         hd95: kind of HD95: max or pooled.
@@ -49,9 +37,7 @@ def compare(
     from common.evaluation.report.compare import compare_methods
 
     conventions = {"empty": empty, "hd95": hd95, "et_min_voxels": et_min_voxels, "average": average}
-    compared = compare_methods(
-        output_dir, methods, {**conventions, "surface_tolerance": surface_tolerance}, reference, cohort, datalist, part,
-        published, coverage, cases, allow_missing, force,
-    )  # fmt: skip
+    conventions |= {"surface_tolerance": surface_tolerance}
+    compared = compare_methods(output_dir, methods, conventions, reference, cohort, published, cases)
     count = compared[0].results["case"].nunique()
-    print(f"{Path(output_dir, 'report.html')}: {len(compared)} methods, {count} cases")
+    print(f"{Path(output_dir, 'report.md')}: {len(compared)} methods, {count} cases")

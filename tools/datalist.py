@@ -1,7 +1,7 @@
 def datalist(
     cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0, *, patients: str | None = None
 ) -> None:
-    """Write a datalist JSON for a cohort's folder, after checking the labels and images of all cases.
+    """Write a datalist JSON for a cohort's folder, by the names of its files; `check` looks into them.
 
     Args:
         cohort: the data set, e.g. brats2021, ucsf_pdgm or open_glioma; docs/datasets.md lists all.
@@ -14,11 +14,12 @@ def datalist(
         seed: seed of a split that is drawn at random.
         patients: CSV file with the columns case and patient, for cases whose names do not say whose they are.
     """
-    from common.cohorts import get_cohort, look
-    from common.cohorts.datalist import as_datalist, in_words, split_cases, write_datalist
+    from common.cohorts import get_cohort
+    from common.cohorts.datalist import as_datalist, write_datalist
+    from common.cohorts.splits import in_words, refuse_shared_patients, split_cases
 
     definition = get_cohort(cohort)
     parts = split_cases(definition, dataset_dir, split, seed, patients=patients)
-    look(parts, definition, dataset_dir)
+    refuse_shared_patients(parts, dataset_dir)
     write_datalist(as_datalist(parts, definition, dataset_dir, split, seed), output)
     print(f"{output}: {in_words(parts)}")

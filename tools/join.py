@@ -6,7 +6,7 @@ def join(
     seed: int = 0,
     known_as: str | None = None,
 ) -> None:
-    """Write one datalist JSON for several data sets, after checking the labels and images of all cases.
+    """Write one datalist JSON for several data sets, by the names of their files.
 
     Labels are read by the values of each source. No patient is in two parts, and every part has cases of every source.
 
@@ -20,13 +20,13 @@ def join(
         known_as: CSV file, such as a publisher's, whose rows name the same patient in two data sets, e.g. in
             columns for UCSF-PDGM and BraTS 2021.
     """
-    from common.cohorts import get_cohort, look
-    from common.cohorts.datalist import as_datalist, in_words, write_datalist
-    from common.cohorts.joining import folders_of
-    from common.cohorts.joining import join as join_cohorts
+    from common.cohorts import get_cohort
+    from common.cohorts.datalist import as_datalist, write_datalist
+    from common.cohorts.splits import folders_of, in_words, refuse_shared_patients
+    from common.cohorts.splits import join as join_cohorts
 
     definition = get_cohort(cohort)
     parts, base = join_cohorts(folders_of(sources), definition, split, seed, known_as=known_as)
-    look(parts, definition, base)
+    refuse_shared_patients(parts, base)
     write_datalist(as_datalist(parts, definition, base, split, seed), output)
     print(f"{output}: {in_words(parts)}\nTrain with --cohort {cohort} --dataset_dir {base} --datalist {output}")

@@ -3,7 +3,6 @@ def leaderboard(
     output_dir: str,
     cohort: str | None = None,
     dataset_dir: str | None = None,
-    coverage: float | None = None,
     at_once: int | None = None,
     dry_run: bool = False,
     slurm: bool = False,
@@ -20,7 +19,6 @@ def leaderboard(
         output_dir: the folder to write: a folder for each method, leaderboard.csv with the times, report/, tables/.
         cohort: cohort to train on; by default the list's own, or the phantom.
         dataset_dir: the cohort's folder; the phantom is generated if none is given.
-        coverage: coverage of the volume intervals; by default that of the evaluations.
         at_once: number of methods that run in parallel; by default one per GPU, or one on the CPU. 0 trains none, and
             reports on the finished ones.
         dry_run: run the whole list in minutes, with one epoch of a small network for each method, on a few fake cases
@@ -30,4 +28,4 @@ def leaderboard(
     """
     from experiments.leaderboard import run_leaderboard
 
-    run_leaderboard(methods, output_dir, cohort, dataset_dir, coverage, at_once, dry_run, slurm, only)
+    run_leaderboard(methods, output_dir, cohort, dataset_dir, at_once, dry_run, slurm, only)

@@ -8,9 +8,9 @@ def pool(output_dir: str, name: str, *folders: str) -> None:
     """
     from common.evaluation.analysis.combine import pool_folds, require_apart
     from common.evaluation.metrics.results import read_evaluation, write_evaluation
-    from common.evaluation.report.layout import counted
+    from common.evaluation.report.tables import counted
 
-    require_apart(output_dir, name, folders)
+    require_apart(output_dir, folders)
     pooled = pool_folds(name, [read_evaluation(folder, folder) for folder in folders])
     write_evaluation(pooled, output_dir)
     print(f"{output_dir}: {name}, {counted(pooled.results['case'].nunique(), noun='case')} from {len(folders)} folds")

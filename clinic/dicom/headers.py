@@ -4,10 +4,8 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from os import PathLike
 
 import numpy as np
-from pydicom import dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -48,8 +46,8 @@ def number(header: Dataset, name: str) -> float | None:
 def texts(header: Dataset, name: str) -> list[str]:
     """Return the values of an attribute as texts; empty if it is missing, cannot be decoded, or is not text."""
     try:
-        found = header.get(name)
-        values = found if isinstance(found, MultiValue) else [found]
+        content = header.get(name)
+        values = content if isinstance(content, MultiValue) else [content]
         return [str(value) for value in values if value is not None and not isinstance(value, bytes | Sequence)]
     except Exception:  # an unknown VR, another character set, ...
         return []
@@ -60,23 +58,13 @@ def text(header: Dataset, name: str) -> str:
     return "\\".join(texts(header, name))
 
 
-def texts_of_file(path: str | PathLike, *names: str) -> list[str]:
-    """Return attributes of a file as one text each; an empty text if it lacks one or cannot be read."""
-    with quiet():
-        try:
-            header = dcmread(path, stop_before_pixels=True, specific_tags=list(names))
-        except Exception:  # pydicom raises many types for damaged files
-            return [""] * len(names)
-        return [text(header, name) for name in names]
-
-
 def items(header: Dataset, name: str | BaseTag) -> list[Dataset]:
     """Return the items of a sequence; empty if it is missing or not a sequence."""
     try:
-        found = header[name].value
+        content = header[name].value
     except Exception:  # as above
         return []
-    return list(found) if isinstance(found, Sequence) else []
+    return list(content) if isinstance(content, Sequence) else []
 
 
 def given(header: Dataset, name: str) -> bool:
@@ -86,10 +74,10 @@ def given(header: Dataset, name: str) -> bool:
 
 def colour(header: Dataset) -> str | None:
     """Return the colour model of an image; None if it is greyscale or the header does not say."""
-    found = text(header, "PhotometricInterpretation")
-    if not found or found in GREY:
+    model = text(header, "PhotometricInterpretation")
+    if not model or model in GREY:
         return None
-    return found if found in COLOURS else "of no known kind"
+    return model if model in COLOURS else "of no known kind"
 
 
 def rescale(header: Dataset) -> tuple[float, float]:
@@ -100,8 +88,8 @@ def rescale(header: Dataset) -> tuple[float, float]:
 
 def unlike_grey(header: Dataset) -> str | None:
     """Return why images with such a header have no usable grey values, e.g. "are in colour"; None if they have."""
-    if found := colour(header):
-        return f"are in colour (PhotometricInterpretation {found}; expected {' or '.join(GREY)})"
+    if model := colour(header):
+        return f"are in colour (PhotometricInterpretation {model}; expected {' or '.join(GREY)})"
     if not given(header, "PhotometricInterpretation"):
         return f"lack PhotometricInterpretation; expected {' or '.join(GREY)}"
     allocated, stored = number(header, "BitsAllocated"), number(header, "BitsStored")
@@ -113,10 +101,10 @@ def unlike_grey(header: Dataset) -> str | None:
         "PixelRepresentation": (0, 1),
     }
     for name, values in expected.items():
-        found = number(header, name)
-        if found not in values and (name != "HighBit" or given(header, name)):
+        value = number(header, name)
+        if value not in values and (name != "HighBit" or given(header, name)):
             wanted = f"{values[0]} to {values[-1]}" if isinstance(values, range) and values else _either(values)
-            what = f"lack {name}, or have no number in it" if found is None else f"have {name} {found:g}"
+            what = f"lack {name}, or have no number in it" if value is None else f"have {name} {value:g}"
             return f"{what}; expected {wanted}"
     for name in ("RescaleSlope", "RescaleIntercept"):
         if given(header, name) and number(header, name) is None:

@@ -7,6 +7,7 @@ FLAIR, T1c and a subtraction) with the headers of a scanner. Its description say
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,6 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from common.cohorts.phantom.cohort import DESCRIPTION, draw
 from common.cohorts.phantom.simulation import SPACING
-from common.io.scratch import scratch_folder
 from common.io.settings import check_counts
 
 MPRAGE = {
@@ -61,25 +61,25 @@ def write_studies(folder: str | Path, subjects: int = 3, seed: int = 2023) -> Pa
     holds anything; OSError if it cannot be written.
     """
     check_counts(subjects=subjects)
-    place = Path(folder).expanduser().resolve()
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise FileExistsError(f"{place} is there already, and is not overwritten; expected a new or an empty folder.")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(place.parent) as temporary:
-        draft = Path(temporary, place.name)
+    target = Path(folder).expanduser().resolve()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{target} is there already, and is not overwritten; expected a new or an empty folder.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=target.parent) as temporary:
+        draft = Path(temporary, target.name)
         for number in range(1, subjects + 1):
             case, images, _ = draw(number, seed)
             _write_study(draft / case, case, f"{seed} {case}", images)
-        os.replace(draft, place)
-    return place
+        os.replace(draft, target)
+    return target
 
 
 def _write_study(folder: Path, case: str, identity: str, images: Mapping[str, np.ndarray]) -> None:
     for number, series in enumerate(SERIES, start=1):
         first, *others = (images[name].astype(np.int32) for name in series.image.split("-"))
         voxels = np.maximum(first - sum(others), 0).astype(np.uint16)
-        place = folder / f"{number:03d}"
-        place.mkdir(parents=True)
+        target = folder / f"{number:03d}"
+        target.mkdir(parents=True)
         for index, k in enumerate(range(0, voxels.shape[2], series.every), start=1):
             dataset = mr_image(identity, number, index, series.description, series.header)
             dataset.PatientName = dataset.PatientID = case
@@ -88,7 +88,7 @@ def _write_study(folder: Path, case: str, identity: str, images: Mapping[str, np
             dataset.SliceThickness = dataset.SpacingBetweenSlices = SPACING * series.every
             dataset.Rows, dataset.Columns = voxels.shape[1::-1]
             dataset.PixelData = np.ascontiguousarray(voxels[:, :, k].T).tobytes()
-            dataset.save_as(place / f"{index:03d}.dcm", enforce_file_format=True)
+            dataset.save_as(target / f"{index:03d}.dcm", enforce_file_format=True)
 
 
 def mr_image(identity: str, number: int, index: int, description: str, header: Mapping[str, Any]) -> FileDataset:

@@ -6,6 +6,7 @@ request any amount of memory, or crash the process (as ITK 5.4 does for a PALETT
 
 import re
 import warnings
+from collections import defaultdict
 from pathlib import Path
 
 import nibabel as nib
@@ -57,6 +58,12 @@ def _read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarr
             stored = dataset.pixel_array.reshape(-1, rows, columns)
     except Exception:  # plugins raise many types, whose messages may quote the header
         raise ValueError(f"its pixels are damaged or cut off; {MISSING}") from None
+    bits, signed = int(number(dataset, "BitsStored")), number(dataset, "PixelRepresentation") == 1
+    least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    if stored.min() < least or stored.max() > most:  # pydicom masks what was not compressed; a codec's values are whole
+        raise ValueError(
+            f"it has values beyond its {bits} bits (BitsStored): {stored.min()} to {stored.max()}; {MISSING}"
+        )
     return dataset, stored
 
 
@@ -72,19 +79,20 @@ def _grey_values(stored: np.ndarray, header: Dataset) -> np.ndarray:
 def _pixels(series: Series) -> np.ndarray:
     voxels = np.empty(series.shape, np.float32)
     columns, rows, slices = series.shape
-    for k, path in enumerate(series.files):
+    contents = defaultdict(list)
+    for k, (path, frame) in enumerate(series.slices):
+        contents[path].append((k, frame))
+    for path, pieces in contents.items():
         try:
             dataset, stored = _read_frames(path, columns, rows)
         except OSError as error:
             raise OSError(f"{series.name}: a file of it cannot be opened ({error.strerror or 'damaged'}).") from None
         except ValueError as error:
-            which = "" if series.multiframe else f"image {k + 1} of {slices}: "
+            which = "" if len(contents) == 1 else f"image {pieces[0][0] + 1} of {slices}: "
             raise ValueError(f"{series.name}: {which}{error}.") from None
-        if series.multiframe:
-            for k, frame in enumerate(series.frames):
-                voxels[:, :, k] = _grey_values(stored[frame], flat(dataset, frame)).T
-        else:
-            voxels[:, :, k] = _grey_values(stored[0], dataset).T
+        for k, frame in pieces:
+            header = dataset if frame is None else flat(dataset, frame)
+            voxels[:, :, k] = _grey_values(stored[frame or 0], header).T
     return voxels
 
 
@@ -126,8 +134,8 @@ def _unlike_its_header(dataset: Dataset, syntax: UID, columns: int, rows: int) -
 
 def _size(frame: bytes) -> tuple[int, int] | None:
     """Return a JPEG, JPEG-LS or JPEG 2000 stream's own columns and rows, which decoders use; None for other ones."""
-    if found := re.search(rb"\xff\x4f\xff\x51", frame[:1024]):  # JPEG 2000: SOC and SIZ
-        at = found.end() + 4
+    if header := re.search(rb"\xff\x4f\xff\x51", frame[:1024]):  # JPEG 2000: SOC and SIZ
+        at = header.end() + 4
         right, below, left, above = (int.from_bytes(frame[k : k + 4], "big") for k in range(at, at + 16, 4))
         return right - left, below - above
     at = 2

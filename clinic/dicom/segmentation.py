@@ -186,10 +186,15 @@ def _explained(reference: Series) -> Iterator[None]:
 
 
 def _check_source(series: Series) -> None:
-    if series.problem or not series.frame_of_reference:
-        raise ValueError(
-            f"{series.name} cannot be referenced by a DICOM SEG: {series.problem or 'it has no frame of reference'}."
-        )
+    why = series.problem
+    if not series.frame_of_reference:
+        why = why or "it has no frame of reference"
+    elif "FrameOfReferenceUID" in series.differ:
+        why = why or "its images have different frames of reference"
+    elif series.multiframe and len(series.files) > 1:
+        why = why or "it consists of several multi-frame files, and a SEG can refer to one of them only"
+    if why:
+        raise ValueError(f"{series.name} cannot be referenced by a DICOM SEG: {why}.")
 
 
 @quiet()
@@ -205,7 +210,7 @@ def read_seg(path: str | Path, reference: Series, classes: Mapping[str, int]) ->
     if segmentation.SegmentationType == "FRACTIONAL":
         raise ValueError("The segmentation is fractional; expected a binary one or a label map.")
     names = {label.casefold(): name for name in classes for label in (name, CLASSES.get(name, (name,))[0])}
-    found = np.zeros(reference.shape, np.uint8)
+    label_map = np.zeros(reference.shape, np.uint8)
     for segment in segmentation.segment_numbers:
         label = segmentation.get_segment_description(segment).segment_label.strip()
         if label.casefold() not in names:
@@ -215,13 +220,13 @@ def read_seg(path: str | Path, reference: Series, classes: Mapping[str, int]) ->
         to_grid = np.linalg.inv(reference.affine) @ LPS_TO_RAS @ volume.affine
         exact = apply_affine(to_grid, np.argwhere(volume.array[..., 0]))
         voxels = exact.round().astype(int)
-        if np.abs(exact - voxels).max(initial=0) > OFF_GRID or not ((voxels >= 0) & (voxels < found.shape)).all():
+        if np.abs(exact - voxels).max(initial=0) > OFF_GRID or not ((voxels >= 0) & (voxels < label_map.shape)).all():
             raise ValueError(f"The segmentation does not lie on the grid of {reference.name}.")
         at = tuple(voxels.T)
-        if found[at].any():
+        if label_map[at].any():
             raise ValueError(f"The segment {label!r} overlaps another one; expected at most one class per voxel.")
-        found[at] = classes[names[label.casefold()]]
-    return found
+        label_map[at] = classes[names[label.casefold()]]
+    return label_map
 
 
 def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int]) -> None:

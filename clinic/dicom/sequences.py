@@ -12,109 +12,23 @@ known here are quoted.
 """
 
 import re
-from dataclasses import dataclass
-from itertools import count
+from math import exp
 
 from pydicom.dataset import Dataset
 
+from clinic.choice import Verdict
 from clinic.dicom.headers import GREY, colour, items, number, quiet, text, texts
+from common.words import IMAGE_TYPES, NO_AGENT, Contrast, contrast_said, left_out, plain, weightings
 
-LEFT_OUT = {
-    "localizer": r"loc|locali[sz]ers?|scout|survey|topogram|3 ?pl(ane)?|calibration|cal|ref ?scan|smartbrain",
-    "subtraction": r"subs?|subtr\w*|substr\w*|soustr\w*|sous(?! ?(ga?d|contr|prod|inj|ag))|difference",
-    "projection": r"[a-z]?mips?|min ?ip|mnip|(max|min|minimum|maximum) ip|projection image|vrt|"
-                  r"((volume|surface|3d) ?)?render(ed|ing)?",
-    "diffusion": r"(iso|reg|ssh|[a-z])?dwi(?!ght)\w*|dw|[a-z]?dti\w*|dki|diff|\w*dif+us\w*|[a-z]?e?adc( ?maps?)?|"
-                 r"exponential adc|(col ?)?fa|trace( ?(w|maps?|images?))?|tensor\w*|b ?[1-9]\d{2,3}|b0|resolve|ivim|"
-                 r"noddi|hardi|dsi",
-    "perfusion": r"perf|perfu[sz]\w*|pwi|dsc|dce|([23]d)?(p|c|pc|v|ve|q|e|g)?asl([23]d)?|"
-                 r"(rel|[rnks])?cb[vf] ?(corr|leak|maps?)?|mtt|ttp|tmax|k ?trans|gbp|pbp",
-    "functional image": r"bold|(rs ?)?fmri\w*|rest state|resting( state)?|mosaic|t ?test",
-    "susceptibility": r"swi(p|s|3d|[23]d\w*)?|e?swan|ven ?bold|suscept\w*|ha?emo|qsm|medic|merge",
-    "T2*": r"[a-z]?t2[wd]? ?(\*|star|etoile|ffe|gre|hemo|flash|fl2d)|t2s|gre t2",
-    "angiography": r"([23]d)?tof([23]d|mra|angio)?|[a-z]?3di|mr[av]|(mr ?)?angio(gra(m|phy|phie|fia))?|venogra\w*|"
-                   r"3d ?pc|pca|inhance|tricks|twist|trance|cow|carotids?",
-    "phase or field map": r"phase|pha|phase (maps?|images?)|b[01]\w* map|field ?map\w*",
-    "STIR": r"[a-z]?stir",
-    "double or phase-sensitive inversion": r"dir|psir|inv1|inv2",
-    "steady-state image": r"ciss|ci3d|fiesta\w*|trufi\w*|b ?(ffe|tfe)",
-    "spectroscopy": r"svs|csi|mrsi?|press|s?laser|spectro\w*",
-    "parameter map": r"[tr][12] ?map\w*|r2 ?\*?|relaxometry|mapit|magic|synthetic|symri|t1 images|mtr",
-    "screen picture": r"screen ?\w*|summary|report|key images?",
-}  # fmt: skip
-"""Kind of image that is not a candidate -> words in descriptions or values of ImageType that indicate it."""
-IMAGE_TYPES = {
-    "phase, real or imaginary part": {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"},
-    "fat or opposed-phase image": {"FAT", "F", "OUT_PHASE", "OPP_PHASE", "OPPOSED_PHASE"},
-}
-"""Further values of ImageType, which are not words."""
-
-PREFIX = r"([a-z]?[23]d|wip|vw|[a-z])?"
-"""Letters that vendors put before a weighting, e.g. Philips: sT1W, eT2W, WIPT1W."""
-WEIGHTINGS = {
-    "t1": rf"{PREFIX}t1[a-z]*(3d[a-z]*)?|mp ?rage\w*|\w*spgr\w*|bravo|vibe",
-    "t2": rf"{PREFIX}t2[a-z]*(3d[a-z]*)?|frfse\w*",
-    "flair": rf"{PREFIX}flair\w*|t[12]w?flair|t2f|dark ?fluid\w*|da ?fl|fluid attenuated",
-    "pd": rf"{PREFIX}pdw?|proton density|rho",
-}
-"""Weighting -> words that indicate it."""
-
-AGENT = (
-    r"ga?d|[a-z]*\d?w?gd|gado\w*|inj(ect\w*)?|(t1)?km|[ck]ontrast\w*|contr|enhanced|dotarem|prohance|magnevist|multihance|vueway|elucirem|"
-    r"clariscan"
-)
-"""Words for contrast agent, which also occur in negations ("pre GD")."""
-TREATED = r"op|er|proc|surg|chir|cirug|resec|biops|embol|rt|rad|xrt|crt|srs|sbrt|gk|gamma|chemo|treat|ther|bestr"
-"""Beginnings of words after "pre" and "post" that do not refer to contrast agent ("er" is for "posterior")."""
-PLANNED = r"nav|stealth|brainlab|plan"
-"""Words of surgical planning: "pre stealth" does not mean before contrast agent. They do not count after "post", since
-planning images are often acquired after contrast agent ("post stealth")."""
-WITHOUT = r"(without|w ?o|sans|ohne|sin)"
-BEFORE = (
-    rf"(pre|before|vor|avant) ?({AGENT}|c)|{WITHOUT} ((iv|i v|any) )?({AGENT}|c|ce|con|iv)|"
-    r"non inj\w*|ss inj\w*|nativ\w*|plain|non? ?con\w*|no ?c|no ga?d|un ?enhanced"
-)
-"""Words for a T1 before or without contrast agent."""
-PERHAPS_BEFORE = rf"(pre|before|vor|avant)(?! ?({TREATED}|{PLANNED}))|{WITHOUT}(?= *$)"
-"""Such words without the agent ("pre", "vor", "without" at the end): weaker evidence than `BEFORE`."""
-AFTER = (
-    rf"post(?! ?({TREATED}))\w*|\+ ?(c|ga?d\w*|km|ce|contrast|k)|c \+|t1w?(c|ce|post)|ce|"
-    rf"(after|nach|apres|avec)(?! ?({TREATED}))"
-)
-"""Words for a T1 after contrast agent."""
-PERHAPS_AFTER = re.compile(r"(?:^|[\W_])c[^\w-]*$", re.IGNORECASE)
-"""A final "c" ("T1/3D/FFE/C"), which may mean the same or anything else; "C-" means the opposite."""
-BOTH = rf"w ?wo|w w ?o|(with|pre) ?(and|\+)? ?(without|post(?! ?({TREATED})))|(without|w ?o) ?(and|\+)? ?with"
-"""Words for a whole examination with and without contrast agent."""
-NO_AGENT = (
-    r"|no|none|non|nein|n|0|nil|null|na|n ?a|not applicable|without\w*|ohne\w*|nativ\w*|no contrast|unknown|false"
-)
-"""Values of `AGENT_NAMED` that mean that no contrast agent was given."""
 AGENT_NAMED = (
     "ContrastBolusAgent", "ContrastBolusIngredient", "ContrastBolusRoute", "ContrastBolusVolume",
     "ContrastBolusTotalDose", "ContrastBolusIngredientConcentration", "ContrastFlowRate", "ContrastBolusStartTime",
 )  # fmt: skip
 """Attributes each of which indicates that contrast agent was given."""
-
-
-WILDCARD = re.compile(r"\\w\*|\[a-z\]\*")
-"""The parts of the patterns above that match any letters."""
+LONG_TI = 1500.0  # inversion time in ms from which on an image with a long TE is a FLAIR, whatever its TR
+T1_FLUID = 4300.0  # T1 of cerebrospinal fluid in ms
+FLUID_LEFT = 0.15  # maximum share of the magnetisation of fluid that is left in a FLAIR
 KINDS = {"se", "ir", "gr", "ep", "rm"}  # values of ScanningSequence, in lower case
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The modality that a candidate was recognised as.
-
-    Attributes:
-        modality: t1, t1c, t2 or flair; None if it is none of them or not recognised.
-        confidence: confidence in the modality from 0 to 1; 0 for None.
-        reason: explanation for the user.
-    """
-
-    modality: str | None
-    confidence: float
-    reason: str
 
 
 @quiet()
@@ -123,11 +37,11 @@ def recognise(header: Dataset) -> Verdict:
     unwanted = _unwanted(header)
     if unwanted:
         return Verdict(None, 0.0, unwanted)
-    words = {name: _found(pattern, _description(header)) for name, pattern in WEIGHTINGS.items()}
-    mentioned = {name for name, word in words.items() if word}
+    words = weightings(_description(header))
+    mentioned = {*words}
     measured, parameters = _measured(header)
     weighting, confidence = _weigh(mentioned, measured)
-    quoted = ", ".join(f"'{word}'" for word in words.values() if word)
+    quoted = ", ".join(f"'{word}'" for word in words.values())
     heard = [f"words: {quoted}"] * bool(quoted) + [f"parameters: {parameters}"] * bool(parameters)
     evidence = "; ".join(heard) or "its header says nothing"
     if weighting is None:
@@ -143,40 +57,25 @@ def recognise(header: Dataset) -> Verdict:
 def contrast(header: Dataset) -> tuple[bool, float, str]:
     """Return whether a T1 was acquired after contrast agent, the confidence in that (0 to 1), and the reason."""
     agent, words = agent_named(header), contrast_words(header)
-    named = "a contrast agent is named" if agent else "no contrast agent is named"
+    named = "a contrast agent is named" if agent else "no attribute names one"
     if words is None:
-        return agent, 0.9, named
-    after, word = words
-    if after is None:
-        return agent, 0.6, f"'{word}' leaves open whether contrast agent was given, {named}"
-    brief = word == "c" or _found(PERHAPS_BEFORE, word) == word
-    certainty = 1.0 if after == agent else 0.8 if brief else 0.95 if after else 0.9
-    return after, certainty, f"{'after' if after else 'before'} contrast agent by '{word}', {named}"
+        return agent, 0.9, named if agent else "no contrast agent is named"
+    if words.after is None:
+        why = "beside an unknown word or sign " if words.unknown else ""
+        return agent, 0.7, f"'{words.word}' {why}leaves open whether contrast agent was given, {named}"
+    certainty = 1.0 if words.after == agent else 0.8 if words.brief else 0.95 if words.after else 0.9
+    return words.after, certainty, f"{'after' if words.after else 'before'} contrast agent by '{words.word}', {named}"
 
 
-def contrast_words(header: Dataset) -> tuple[bool | None, str] | None:
-    """Return whether the description says after contrast agent, and the words; None if it says nothing of it.
+def contrast_words(header: Dataset) -> Contrast | None:
+    """Return what the description says of contrast agent; None if it says nothing.
 
-    True is after, False before, None both. On Philips scanners the protocol's name is that of the series, and may
-    contain what an edited description lacks.
+    On Philips scanners the protocol's name is that of the series, and may contain what an edited description lacks.
     """
     names = ["SeriesDescription" if _text(header, "SeriesDescription") else "ProtocolName"]
     if "philips" in _text(header, "Manufacturer"):
         names.append("ProtocolName")
-    return next(filter(None, (_contrast_mentioned(text(header, name)) for name in names)), None)
-
-
-def _contrast_mentioned(description: str) -> tuple[bool | None, str] | None:
-    words = _words(description)
-    both, before, after, agent = (_found(pattern, words) for pattern in (BOTH, BEFORE, AFTER, AGENT))
-    before = before or _found(PERHAPS_BEFORE, words)
-    if both or (before and after):
-        return None, both or f"{before} {after}"
-    if before:
-        return False, before
-    if after or agent:
-        return True, after or agent
-    return (True, "c") if PERHAPS_AFTER.search(description) else None
+    return next(filter(None, (contrast_said(plain(text(header, name))) for name in names)), None)
 
 
 def agent_named(header: Dataset) -> bool:
@@ -201,8 +100,8 @@ def image_type(header: Dataset) -> list[str]:
 
 def _unwanted(header: Dataset) -> str | None:
     """Return the kind of an image that is not a candidate; None if it may be a T1, T2 or FLAIR."""
-    if found := colour(header):
-        return f"in colour (PhotometricInterpretation {found}; expected {' or '.join(GREY)})"
+    if model := colour(header):
+        return f"in colour (PhotometricInterpretation {model}; expected {' or '.join(GREY)})"
     types = image_type(header)
     for kind, values in IMAGE_TYPES.items():
         if values & set(types):
@@ -213,15 +112,13 @@ def _unwanted(header: Dataset) -> str | None:
         return "angiography (AngioFlag)"
     searched = {
         "": _description(header),
-        "ImageType ": _words(" ; ".join(types[2:])),
+        "ImageType ": plain(" ; ".join(types[2:])),
         "AcquisitionContrast ": _text(header, "AcquisitionContrast"),
         "SequenceName ": _text(header, "SequenceName"),
     }
-    for kind, pattern in LEFT_OUT.items():
-        for where, words in searched.items():
-            word = _found(pattern, words)
-            if word:
-                return f"{kind} ({where}'{word}')"
+    for where, words in searched.items():
+        if found := left_out(words):
+            return f"{found[0]} ({where}'{found[1]}')"
     return None
 
 
@@ -253,9 +150,17 @@ def _inverted(tr: float, te: float, ti: float | None) -> str | None:
     """Return the weighting of a spin echo after an inversion, whose TI may be unknown."""
     if ti and ti < 400:
         return "STIR"
-    if te >= 50 and (ti >= 1500 if ti else tr >= 4000):
+    if te >= 50 and (ti >= LONG_TI or _nulls_fluid(tr, ti) if ti else tr >= 4000):
         return "flair"
-    return "t1" if te < 50 and (ti < 1500 if ti else tr < 4000) else None
+    return "t1" if te < 50 and (ti < LONG_TI if ti else tr < 4000) else None
+
+
+def _nulls_fluid(tr: float, ti: float) -> bool:
+    """Return whether hardly any magnetisation of fluid is left at the inversion time; with a short TR it is short too.
+
+    Source: the signal equation of inversion recovery, 1 - 2 exp(-TI / T1) + exp(-TR / T1).
+    """
+    return abs(1 - 2 * exp(-ti / T1_FLUID) + exp(-tr / T1_FLUID)) <= FLUID_LEFT
 
 
 def _weigh(mentioned: set[str], measured: str | None) -> tuple[str | None, float]:
@@ -293,21 +198,4 @@ def _description(header: Dataset) -> str:
 
 
 def _text(header: Dataset, name: str) -> str:
-    return _words(" ".join(texts(header, name)))
-
-
-def _words(text: str) -> str:
-    """Return a text in lower case with its words (of letters, digits, + and *) separated by single spaces."""
-    return " ".join(re.sub(r"[^a-z0-9+*;]", " ", text.lower()).replace("+", " +").split())
-
-
-def _found(pattern: str, text: str) -> str | None:
-    """Return the first words in a text that match a pattern, without the letters that its wildcards match."""
-    wildcards = count()
-    marked = WILDCARD.sub(lambda wildcard: f"(?P<any{next(wildcards)}>{wildcard.group()})", pattern)
-    match = re.search(rf"(?<![a-z0-9])(?:{marked})(?![a-z0-9*])", text)
-    if match is None:
-        return None
-    start, end = match.span()
-    hidden = {k for name in match.groupdict() for k in range(*match.span(name))}
-    return "".join(text[k] for k in range(start, end) if k not in hidden)
+    return plain(" ".join(texts(header, name)))

@@ -1,6 +1,5 @@
 """``python -m clinic.server``: serves the bundles to 3D Slicer and OHIF, with MONAI Label's interface."""
 
-import asyncio
 import logging
 import os
 import signal
@@ -14,11 +13,9 @@ from clinic.server.app import BUNDLES, App
 from clinic.server.datastore import is_url
 from clinic.server.endpoints import create_api
 from common.cohorts import generate_phantom
-from common.io import require_writable
-from common.io.arguments import parse
-from common.io.disk import complaint
-from common.io.scratch import temporary_files_in_scratch
+from common.io.arguments import REFUSALS, parse
 from common.io.settings import check_number
+from common.text import printable
 
 
 def serve(
@@ -39,45 +36,33 @@ def serve(
 
     Args:
         studies: folder with a subfolder for each study, or URL of a DICOMweb archive. User and password of an archive
-            are read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. The default is a demo in the
-            folder ``demo`` of ``output_dir``: a few phantom subjects, with weights trained on the phantom.
+            are read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. The default is a demo in
+            ``output_dir``: a few phantom subjects, with weights trained on the phantom.
         host: address to listen on. There is no log-in: everyone who can reach it can see all studies.
         port: port to listen on.
         names: further host names by which browsers reach the server, separated by commas, such as that of a web server
             in front of it. localhost, this machine's name and its addresses are known. Other names are refused.
-        output_dir: folder for trainings and adopted weights.
+        output_dir: folder of the demo.
         models: names or folders of bundles, separated by commas.
-        recipe: recipe of all models that have none of their own. By default, weights are served with the settings of
-            inference.json, and fine-tuned with ``open_glioma`` in windows of the same size.
+        recipe: recipe of all models that have none of their own; by default the settings of inference.json.
         device: device such as cpu or cuda:1; by default a GPU if there is one.
         settings: ``<model>.recipe`` and ``<model>.ckpt_path``, the recipe and the weights of one model.
     """
     if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
         raise ValueError("MONAI_LABEL_AUTH_ENABLE: this server has no log-in; put a web server with one in front.")
     check_number("--port", port, 0, 65535)
-    require_writable(output_dir)
     if studies is None:
-        output_dir = str(Path(output_dir, "demo"))
         studies, recipe = str(generate_phantom(Path(output_dir, "phantom"), 3)), recipe or "phantom"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
-    with temporary_files_in_scratch():
-        app = App(studies, output_dir, _words(models), recipe, device, settings)
-        try:
-            api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names))
-            address = f"http://{host}:{port}/" + ("ohif/" if is_url(studies) else "")
-            print(f"Serving {', '.join(app.models)} at {address} Research only, not for clinical use.", flush=True)
-            logging.getLogger("uvicorn.error").addFilter(shorten_cancellation)
-            quiet = {"log_config": None, "access_log": False, "server_header": False}
-            uvicorn.run(api, host=host, port=port, timeout_graceful_shutdown=5, **quiet)
-        finally:
-            app.close()
-
-
-def shorten_cancellation(record: logging.LogRecord) -> bool:
-    """Log a request that was cancelled by the server's end in a line, without its traceback; keep all records."""
-    if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
-        record.msg, record.args, record.exc_info = "The server ended while a request was still running.", (), None
-    return True
+    app = App(studies, _words(models), recipe, device, settings)
+    try:
+        api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names))
+        address = f"http://{host}:{port}/" + ("ohif/" if is_url(studies) else "")
+        print(f"Serving {', '.join(app.models)} at {address} Research only, not for clinical use.", flush=True)
+        quiet = {"log_config": None, "access_log": False, "server_header": False}
+        uvicorn.run(api, host=host, port=port, timeout_graceful_shutdown=5, **quiet)
+    finally:
+        app.close()
 
 
 def _words(text: str) -> list[str]:
@@ -86,14 +71,14 @@ def _words(text: str) -> list[str]:
 
 
 def main() -> None:
-    """Serve; errors in settings and files are reported in one line."""
+    """Serve; what is wrong with options and files ends in one line and status 1, all else in a traceback."""
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("label").setLevel(logging.INFO)
     warnings.simplefilter("ignore")  # those of pydicom quote the content of files
     try:
-        parse(serve, sys.argv[1:], "clinic.server")()
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {complaint(error)}")
+        parse(serve, sys.argv[1:], "python -m clinic.server")()
+    except REFUSALS as error:
+        sys.exit(f"error: {printable(str(error))}")
 
 
 if __name__ == "__main__":

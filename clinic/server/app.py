@@ -3,15 +3,11 @@
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any
-
-from fastapi import HTTPException
 
 from clinic.server.client_files import write_final_label, write_image, write_label
 from clinic.server.datastore import open_datastore
 from clinic.server.model import BundleInferTask
-from clinic.server.training import BundleTrainTask
 from clinic.server.worker import Worker
 from common import __version__
 from common.cohorts.cohort import Cohort
@@ -25,7 +21,6 @@ class App:
     def __init__(
         self,
         studies: str,
-        output_dir: str | Path,
         models: Sequence[str] = BUNDLES,
         recipe: str | None = None,
         device: str | None = None,
@@ -36,11 +31,11 @@ class App:
         unknown = [key for key in settings if key not in known]
         if unknown:
             raise ValueError(f"--{unknown[0]}: no such option; the models' options are {', '.join(known)}.")
-        self._worker, self._reader, self._starting = Worker("segmented"), Worker("read"), Lock()
+        self._worker, self._reader = Worker("segmented"), Worker("read")
         self.models: dict[str, BundleInferTask] = {}
         for name, bundle in bundles.items():
             own = settings.get(f"{name}.recipe", recipe), settings.get(f"{name}.ckpt_path")
-            self.models[name] = BundleInferTask(bundle, self._worker, Path(output_dir, name), *own, device)
+            self.models[name] = BundleInferTask(bundle, self._worker, *own, device)
         first, *others = self.models.values()
         for other in others:
             if _vocabulary(other.cohort) != _vocabulary(first.cohort):
@@ -48,9 +43,6 @@ class App:
                     f"{first.bundle} and {other.bundle} differ in classes or modalities; serve them separately."
                 )
         self.datastore = open_datastore(studies, first.cohort)
-        self.trainers = {
-            name: BundleTrainTask(model, studies, Path(output_dir, name)) for name, model in self.models.items()
-        }
 
     def info(self) -> dict[str, Any]:
         """Return the description of the server for its clients."""
@@ -61,16 +53,18 @@ class App:
             "version": __version__,
             "labels": list(next(iter(self.models.values())).labels),
             "models": {name: model.info() for name, model in self.models.items()},
-            "trainers": {name: trainer.info() for name, trainer in self.trainers.items()},
+            "trainers": {},
             "strategies": {"random": {"description": "Any study without a final label"}},
             "scoring": {},
-            "train_stats": {name: trainer.stats() for name, trainer in self.trainers.items()},
+            "train_stats": {},
             "datastore": self.datastore.status(),
         }
 
     def infer(self, model: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Segment a study with a model; see `BundleInferTask.__call__`."""
-        return _named(self.models, model)(request, self.datastore)
+        if model not in self.models:
+            raise FileNotFoundError(f"Unknown model {model!r}; expected one of {', '.join(self.models)}.")
+        return self.models[model](request, self.datastore)
 
     def next_sample(self, strategy: str) -> dict[str, Any]:
         """Return a random study without a final label, or {} if there is none."""
@@ -103,43 +97,11 @@ class App:
         label = self._reader.run(write_final_label, self.datastore, image, file, params.get("label_info"), file.parent)
         return {"image": image, "label": self.datastore.save_label(image, tag, label)}
 
-    def start_training(self, model: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Start a training of a model, or serve the weights of a finished one, if ``params`` has its id as ``adopt``.
-
-        While a training of any model is running, that is status 429.
-        """
-        trainer = _named(self.trainers, model)
-        if not isinstance(params, Mapping):
-            raise ValueError(f"The options of {model} are a {type(params).__name__}; expected a JSON object.")
-        with self._starting:
-            if params.get("adopt"):
-                return trainer.adopt(str(params["adopt"]))
-            if any(one.running for one in self.trainers.values()):
-                raise HTTPException(429, "A training is running; stop it, or wait until it has ended.")
-            return trainer.start(params, self.datastore)
-
-    def training(self) -> dict[str, Any]:
-        """Return the status of the last training, or {} if there was none."""
-        return max((trainer.status() for trainer in self.trainers.values()), key=lambda status: status.get("id", ""))
-
-    def stop_training(self) -> dict[str, Any]:
-        """Stop the running training, and return the status of the last one."""
-        for trainer in self.trainers.values():
-            trainer.stop()
-        return self.training()
-
     def close(self) -> None:
         """Stop all processes."""
-        self.stop_training()
         self._worker.close()
         self._reader.close()
 
 
 def _vocabulary(cohort: Cohort) -> tuple[Any, ...]:
     return cohort.labels.values, cohort.labels.regions, cohort.modalities
-
-
-def _named(tasks: Mapping[str, Any], name: str) -> Any:
-    if name not in tasks:
-        raise FileNotFoundError(f"Unknown model {name!r}; expected one of {', '.join(tasks)}.")
-    return tasks[name]

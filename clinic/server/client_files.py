@@ -20,7 +20,7 @@ from clinic.server.limits import LABEL_BYTES, LABEL_VOXELS
 from clinic.study.reading import choose_reference
 from common import __version__
 from common.io import read_volume
-from common.io.itk_formats import nrrd_shape
+from common.io.itk_formats import shape_in_header
 
 EXPECTED = "expected NIfTI (.nii, .nii.gz) or NRRD (.nrrd) with the voxels inside; save it as one of these"
 CHUNK = 1 << 20
@@ -122,7 +122,7 @@ def _read(path: Path) -> nib.Nifti1Image:
 def _shape(path: Path) -> tuple[int, ...]:
     if path.suffix == ".nrrd":
         try:
-            return nrrd_shape(path)
+            return shape_in_header(path)
         except ValueError as error:
             raise ValueError(f"The label map: {error}; {EXPECTED}.") from None
     try:

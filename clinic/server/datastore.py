@@ -21,7 +21,6 @@ from pydicom.datadict import tag_for_keyword
 
 from clinic import dicom
 from clinic.server.archive import archive_session
-from clinic.server.errors import writing_to
 from clinic.server.limits import RESULTS, STUDY_BYTES
 from clinic.study.reading import Study, choose_reference, read_folder
 from common.cohorts.cohort import Cohort
@@ -102,8 +101,8 @@ class Datastore(ABC):
     def json(self) -> dict[str, Any]:
         """Return the studies and the tags of their labels."""
         labelled = {tag: self.labelled_images(tag) for tag in TAGS}
-        images = self.list_images()
-        return {"objects": {one: {"labels": {tag: {} for tag in TAGS if one in labelled[tag]}} for one in images}}
+        tags = {image: [tag for tag in TAGS if image in labelled[tag]] for image in self.list_images()}
+        return {"objects": {image: {"labels": {tag: {} for tag in own}} for image, own in tags.items()}}
 
 
 def open_datastore(location: str, cohort: Cohort) -> Datastore:
@@ -130,13 +129,13 @@ def labelled_modality(study: Study, label: nib.Nifti1Image, shown: str | None = 
     if no modality has this grid.
     """
     first, _ = choose_reference(study, shown)
-    found = [name for name, image in study.images.items() if grid_difference(label, image, LABEL_OFFSET) is None]
-    if first in found:
+    fitting = [name for name, image in study.images.items() if grid_difference(label, image, LABEL_OFFSET) is None]
+    if first in fitting:
         return first
-    if len({study.frames[name] for name in found}) > 1:
-        raise ValueError(f"The label map lies on the grids of {', '.join(found)}, of different frames of reference.")
-    if found:
-        return found[0]
+    if len({study.frames[name] for name in fitting}) > 1:
+        raise ValueError(f"The label map lies on the grids of {', '.join(fitting)}, of different frames of reference.")
+    if fitting:
+        return fitting[0]
     grids = ", ".join(f"{study.sources[name]} {image.shape}" for name, image in study.images.items())
     raise ValueError(
         f"A label map of shape {label.shape} does not lie on the grid of any image of the study, {grids}; draw it on "
@@ -186,7 +185,7 @@ class FolderDatastore(Datastore):
 
     def save_label(self, image: str, tag: str, file: Path) -> str:
         """Copy the label map."""
-        with writing_to("the studies and their labels"), replacing(self._path(image, tag)) as temporary:
+        with replacing(self._path(image, tag)) as temporary:
             shutil.copyfile(file, temporary)
         return image
 
@@ -212,8 +211,8 @@ class DICOMWebDatastore(Datastore):
 
     def list_images(self) -> list[str]:
         """Return the StudyInstanceUIDs of the MR studies."""
-        found = _search_all(self.client.search_for_studies, search_filters={"ModalitiesInStudy": "MR"})
-        return sorted({_value(study, "StudyInstanceUID") for study in found})
+        studies = _search_all(self.client.search_for_studies, search_filters={"ModalitiesInStudy": "MR"})
+        return sorted({_value(study, "StudyInstanceUID") for study in studies})
 
     def status(self) -> dict[str, Any]:
         """Return nothing, since an archive may have too many studies to count them for each GET /info."""
@@ -221,21 +220,19 @@ class DICOMWebDatastore(Datastore):
 
     def labelled_images(self, tag: str) -> set[str]:
         """Return the studies that have a segmentation with this tag."""
-        found = _search_all(self.client.search_for_series, search_filters={"Modality": "SEG"})
         segmentations = [
-            (_value(one, "StudyInstanceUID"), _value(one, "SeriesInstanceUID"))
-            for one in found
-            if _value(one, "Modality") == "SEG"
+            (_value(series, "StudyInstanceUID"), _value(series, "SeriesInstanceUID"))
+            for series in _search_all(self.client.search_for_series, search_filters={"Modality": "SEG"})
+            if _value(series, "Modality") == "SEG"
         ]
         return {study for study, series in segmentations if self._tag(study, series) == tag}
 
     def fetch(self, image: str, folder: str | Path) -> tuple[Path, str | None]:
         """Retrieve the MR series of a study."""
         study, series = self._find(image)
-        files = Path(folder, "study")
-        size = 0
-        for number, one in enumerate(self._series(study, "MR")):
-            size += sum(path.stat().st_size for path in self._retrieve(study, one, files / f"{number:03d}"))
+        files, size = Path(folder, "study"), 0
+        for number, uid in enumerate(self._series(study, "MR")):
+            size += sum(path.stat().st_size for path in self._retrieve(study, uid, files / f"{number:03d}"))
             if size > STUDY_BYTES:
                 raise ValueError(f"The MR series of this study exceed {STUDY_BYTES >> 30} GiB, the limit for a study.")
         return files, series
@@ -244,18 +241,18 @@ class DICOMWebDatastore(Datastore):
         """Retrieve the newest segmentation with this tag that references one of the series in use."""
         uid, _ = self._find(image)
         used = {series.uid: name for name, series in study.series.items()}
-        found = []
+        candidates = []
         for number, series in enumerate(self._series(uid, "SEG")):
             if self._tag(uid, series) != tag:
                 continue
             for path in self._retrieve(uid, series, Path(folder, f"seg{number:03d}")):
                 header = pydicom.dcmread(path, stop_before_pixels=True)
-                referred = [one.SeriesInstanceUID for one in header.get("ReferencedSeriesSequence") or []]
+                referred = [item.SeriesInstanceUID for item in header.get("ReferencedSeriesSequence") or []]
                 made = str(header.get("ContentDate", "")), str(header.get("ContentTime", ""))
-                found += [(made, path, used[one]) for one in referred if one in used]
-        if not found:
+                candidates += [(made, path, used[source]) for source in referred if source in used]
+        if not candidates:
             raise FileNotFoundError(f"The study has no label {tag!r} for one of the series in use.")
-        _, path, name = max(found, key=lambda one: one[0])
+        _, path, name = max(candidates, key=lambda candidate: candidate[0])
         series = study.series[name]
         return name, nib.Nifti1Image(dicom.read_seg(path, series, self.cohort.labels.values), series.affine)
 
@@ -275,8 +272,8 @@ class DICOMWebDatastore(Datastore):
         for study in self.client.search_for_studies(search_filters={"StudyInstanceUID": image}):
             if _value(study, "StudyInstanceUID") == image:
                 return image, None
-        found = self.client.search_for_series(search_filters={"SeriesInstanceUID": image})
-        studies = {_value(one, "StudyInstanceUID") for one in found if _value(one, "SeriesInstanceUID") == image}
+        series = self.client.search_for_series(search_filters={"SeriesInstanceUID": image})
+        studies = {_value(each, "StudyInstanceUID") for each in series if _value(each, "SeriesInstanceUID") == image}
         if not studies:
             raise FileNotFoundError("The archive has no study and no series of this UID.")
         if len(studies) > 1:
@@ -284,8 +281,8 @@ class DICOMWebDatastore(Datastore):
         return studies.pop(), image
 
     def _series(self, study: str, modality: str) -> list[str]:
-        found = _search_all(self.client.search_for_series, study, search_filters={"Modality": modality})
-        return [_value(one, "SeriesInstanceUID") for one in found if _value(one, "Modality") == modality]
+        series = _search_all(self.client.search_for_series, study, search_filters={"Modality": modality})
+        return [_value(each, "SeriesInstanceUID") for each in series if _value(each, "Modality") == modality]
 
     def _retrieve(self, study: str, series: str, folder: Path) -> list[Path]:
         folder.mkdir(parents=True)
@@ -300,7 +297,7 @@ class DICOMWebDatastore(Datastore):
     def _tag(self, study: str, series: str) -> str | None:
         """Return the tag of a series' newest segmentation; None if it has other segments than the classes."""
         instances = self.client.retrieve_series_metadata(study, series)
-        newest = max(instances, key=lambda one: (_value(one, "ContentDate"), _value(one, "ContentTime")), default={})
+        newest = max(instances, key=lambda each: (_value(each, "ContentDate"), _value(each, "ContentTime")), default={})
         segments = _values(newest, "SegmentSequence")
         names = {_value(segment, "SegmentLabel").strip().casefold() for segment in segments}
         if not names or not names <= self._names:
@@ -321,11 +318,11 @@ def _value(dataset: Mapping[str, Any], keyword: str) -> str:
 
 def _search_all(search: Callable[..., list[dict[str, Any]]], *of: str, **options: Any) -> list[dict[str, Any]]:
     """Return all search results of an archive, page by page; Orthanc respects an offset only with a limit."""
-    found: list[dict[str, Any]] = []
-    while page := search(*of, **options, limit=PAGE, offset=len(found)):
-        if page[0] in found:
+    results: list[dict[str, Any]] = []
+    while page := search(*of, **options, limit=PAGE, offset=len(results)):
+        if page[0] in results:
             raise ValueError("The archive returns the first page of a search again for each further page.")
-        found += page
-        if len(found) > RESULTS:
+        results += page
+        if len(results) > RESULTS:
             raise ValueError(f"The search found more than {RESULTS} studies or series, the limit for a search.")
-    return found
+    return results

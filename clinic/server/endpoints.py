@@ -37,7 +37,6 @@ from common.modalities import display_name
 
 logger = logging.getLogger("label")
 MESSAGE = "x-message"  # header of an answer with remarks for the user, as a JSON string, which app-config.js shows
-LEVELS = 6  # maximum nesting of objects and lists in JSON from clients
 
 
 def create_api(app: App, archive: str | None = None, names: Collection[str] = ()) -> FastAPI:
@@ -94,29 +93,6 @@ def create_api(app: App, archive: str | None = None, names: Collection[str] = ()
         params: Annotated[str, Form()] = "{}",
     ) -> Response:
         return await _in_turn(reading, request, _save_label, app, image, label, tag, _json_object(params))
-
-    @api.post("/train/{model}")
-    async def train(request: Request, model: str) -> dict[str, Any]:
-        return await run_in_threadpool(app.start_training, model, await _json_body(request))
-
-    @api.post("/train/")
-    async def train_the_one(request: Request) -> dict[str, Any]:
-        params = await _json_body(request)
-        names = list(params or app.trainers)  # OHIF's button names the models whose options were changed
-        if len(names) != 1:
-            raise ValueError(f"Expected options of one model to train; change an option of one of {', '.join(names)}.")
-        return await run_in_threadpool(app.start_training, names[0], params.get(names[0], {}))
-
-    @api.get("/train/")
-    def training(check_if_running: bool = False) -> dict[str, Any]:
-        task = app.training()
-        if not task or (check_if_running and task["status"] != "RUNNING"):
-            raise HTTPException(404, "No training is running." if check_if_running else "There was no training.")
-        return task
-
-    @api.delete("/train/")
-    def stop_training() -> dict[str, Any]:
-        return app.stop_training()
 
     if archive is None:
 
@@ -255,41 +231,21 @@ def _file(path: str | Path) -> Response:
     return Response(path.read_bytes(), media_type=kind, headers={"content-disposition": f'filename="{path.name}"'})
 
 
-async def _json_body(request: Request) -> dict[str, Any]:
-    """Return the JSON object in a request's body, or {} if it is empty."""
-    body, kind = await request.body(), request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if body and kind != "application/json":  # browsers would send other types for a page of another site
-        raise HTTPException(415, f"Content-Type {kind[:100]!r}; expected application/json.")
-    return _json_object(body)
-
-
 async def _require_field(request: Request) -> None:
     """Refuse a body without the form field that holds the options, since they would be ignored silently."""
     if "params" not in await request.form() and request.headers.get("content-length", "0") != "0":
         raise ValueError('The body has no form field params; expected one with the options as JSON: {"use_t1": false}.')
 
 
-def _json_object(text: str | bytes) -> dict[str, Any]:
+def _json_object(text: str) -> dict[str, Any]:
     """Return the JSON object in a text, or {} if it is empty; raise ValueError if it is not a valid object."""
     try:
-        value = json.loads(text or "{}", parse_constant=_no_number)
-        _require_levels(value, LEVELS)
+        value = json.loads(text or "{}")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"params: {error}; expected a JSON object.") from None
     if not isinstance(value, dict):
         raise ValueError(f"params: a {type(value).__name__}; expected a JSON object.")
     return value
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
-
-
-def _require_levels(value: Any, levels: int) -> None:
-    if not levels:
-        raise ValueError(f"objects and lists are nested more than {LEVELS} levels deep")
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _require_levels(inner, levels - 1)
 
 
 async def _answer(

@@ -4,8 +4,6 @@ import logging
 import re
 import tempfile
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import requests
 from fastapi import HTTPException
@@ -21,23 +19,11 @@ STATUS = {
     ClientDisconnect: 499,
 }  # fmt: skip
 """HTTP status of errors whose message is the reason."""
-TEMPORARY_FULL = (
-    "The disk with the server's temporary files is full. Free some space there, or start the server with TMPDIR set to "
-    "a folder on another disk, and ask again."
+DISK_FULL = (
+    "A disk of the server is full: that with its temporary files (TMPDIR), or that with the studies and their labels. "
+    "Free some space there, and ask again."
 )
-"""Message for a full disk; nearly all files are temporary, the others are written within `writing_to`."""
 LONGEST = 4000  # maximum length of a reason in characters
-
-
-@contextmanager
-def writing_to(place: str) -> Iterator[None]:
-    """Answer a full disk with status 507 and a name of the place for clients, which is not its path."""
-    try:
-        yield
-    except OSError as error:
-        if not full_disk(error):
-            raise
-        raise HTTPException(507, f"The disk with {place} is full. Free some space there, and ask again.") from None
 
 
 def refusal(error: Exception) -> HTTPException:
@@ -46,11 +32,11 @@ def refusal(error: Exception) -> HTTPException:
     Neither answer nor log contains file names, which may be patients' names, or paths of temporary files.
     """
     if full_disk(error):
-        status, reason = 507, TEMPORARY_FULL
+        status, reason = 507, DISK_FULL
     elif isinstance(error, StarletteHTTPException):
         status, reason = error.status_code, str(error.detail)
     elif isinstance(error, RequestValidationError):
-        status, reason = 422, " ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}." for one in error.errors())
+        status, reason = 422, " ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}." for each in error.errors())
     elif isinstance(error, requests.HTTPError) and error.response is not None:
         status, reason = 502, f"The DICOMweb archive refused the request (status {error.response.status_code})."
     elif isinstance(error, requests.RequestException):

@@ -17,33 +17,20 @@ from clinic.study.inference import Inference
 from clinic.study.predict import predict
 from clinic.study.skull import MODES
 from common.io import flag
-from common.io.documents import Document, read_json
 from common.io.settings import check_choice
 from common.transforms.decision import DECISIONS
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
-ADOPTED, WEIGHTS = "adopted.json", "weights.pt"
-"""File that names the adopted training of a model, and name of the weights in a training's folder."""
-
-
-class Adopted(Document):
-    """The training whose weights a model serves, the recipe, and what the weights were trained on."""
-
-    run: str
-    recipe: str | None
-    trained_on: str
 
 
 class BundleInferTask:
     """A bundle with its weights, which are checked at creation and read again, strictly, for each study.
 
-    Raises ValueError if the weights belong to another network, or if it is ambiguous which weights to serve.
+    Raises ValueError if the weights belong to another network.
 
     Args:
-        output_dir: folder of the model's trainings (`clinic.server.training`); an adopted training's weights are served
-            instead of others.
-        recipe: recipe that the weights were trained with; None: that of the adopted training, or the settings of
-            inference.json, which are those of the bundle's own weights.
+        recipe: recipe that the weights were trained with; None: the settings of inference.json, which are those of the
+            bundle's own weights.
         ckpt_path: weights other than the bundle's own.
     """
 
@@ -51,59 +38,22 @@ class BundleInferTask:
         self,
         bundle: str,
         worker: Worker,
-        output_dir: Path,
         recipe: str | None = None,
         ckpt_path: str | None = None,
         device: str | None = None,
     ) -> None:
-        self.bundle, self.worker, self.output_dir = bundle, worker, output_dir
-        self.own_ckpt_path, self.device = ckpt_path, device
-        adopted = self.adopted()
-        self.recipe = adopted.recipe if adopted and recipe is None else recipe
-        if ckpt_path and adopted:
-            raise ValueError(
-                f"{bundle}: both {ckpt_path} and the training in {output_dir / ADOPTED} could be served; remove one."
-            )
-        if adopted and adopted.recipe != self.recipe:
-            raise ValueError(
-                f"{bundle}: the training in {output_dir / ADOPTED} used {adopted.recipe or 'no'} recipe, not "
-                f"{recipe}; leave out --{bundle}.recipe and --recipe, or give another --output_dir."
-            )
-        inference = self.load_weights(self.ckpt_path)
+        self.bundle, self.worker, self.recipe = bundle, worker, recipe
+        self.ckpt_path, self.device = ckpt_path, device
+        with tempfile.TemporaryDirectory() as folder:
+            inference = Inference(bundle, recipe, ckpt_path, device, Path(folder))
         self.decision = inference.decision
         self.name, self.cohort = inference.metadata["name"], inference.cohort
-        self.weights, self.weights_trained_on = inference.weights, inference.trained_on
         self.labels = {class_label(name): value for name, value in self.cohort.labels.values.items()}
-
-    def adopted(self) -> Adopted | None:
-        """Return the adopted training, or None if there is none."""
-        file = self.output_dir / ADOPTED
-        return read_json(file, Adopted) if file.is_file() else None
-
-    @property
-    def ckpt_path(self) -> str | None:
-        """Path of the weights to serve; None: the bundle's own."""
-        return self._path(self.adopted())
-
-    @property
-    def trained_on(self) -> str:
-        """Description of the served weights' training data, as far as known."""
-        adopted = self.adopted()
-        known = adopted.trained_on if adopted else self.weights_trained_on
-        return known or f"what {self.weights.name} was"
-
-    def load_weights(self, ckpt_path: str | None) -> Inference:
-        """Build the network and load weights to check that they fit; the errors are those of the class."""
-        with tempfile.TemporaryDirectory() as folder:
-            return Inference(self.bundle, self.recipe, ckpt_path, self.device, Path(folder))
-
-    def _path(self, adopted: Adopted | None) -> str | None:
-        return str(self.output_dir / adopted.run / WEIGHTS) if adopted else self.own_ckpt_path
 
     def info(self) -> dict[str, Any]:
         """Return the description of the model for clients."""
         use = {f"use_{name}": True for name in self.cohort.modalities}
-        rest = {"series": "", "skull_strip": MODES[0], "upright": False, "decision": self.decision, "store": False}
+        rest = {"series": "", "skull_strip": MODES[0], "decision": self.decision, "store": False}
         facts = {"type": "segmentation", "labels": self.labels, "dimension": 3}
         return {**facts, "description": self.name, "config": use | rest}
 
@@ -118,9 +68,8 @@ class BundleInferTask:
         Args:
             request: ``image`` (a study, or a DICOM series that defines the grid of the result), ``output_dir``, and the
                 options in `info`. These are ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
-                ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``upright`` (align
-                the study with the training cases), ``decision`` (threshold or expected_dice), ``store`` or
-                ``save_label``, and ``result_extension``.
+                ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``decision``
+                (threshold or expected_dice), ``store`` or ``save_label``, and ``result_extension``.
         """
         image, folder = str(request["image"]), Path(request["output_dir"])
         wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
@@ -133,13 +82,10 @@ class BundleInferTask:
         series = series_numbers(request.get("series"))
         strip = check_choice("skull_strip", _given(request, "skull_strip", MODES[0]), MODES)
         decision = check_choice("decision", _given(request, "decision", self.decision), DECISIONS)
-        adopted = self.adopted()  # read once: another training may be adopted meanwhile
         files, facts = self.worker.run(
-            _predict, datastore, image, folder, self.bundle, series, wanted, self.recipe, self._path(adopted),
-            self.device, strip, _flag(request, "upright"), decision,
+            _predict, datastore, image, folder, self.bundle, series, wanted, self.recipe, self.ckpt_path,
+            self.device, strip, decision,
         )  # fmt: skip
-        if adopted:
-            facts["trained_on"] = adopted.trained_on
         label = nib.load(files["label map"])
         present = set(np.unique(np.asarray(label.dataobj)).tolist()) - {0}
         stored = None
@@ -177,7 +123,8 @@ def _predict(
         gc.collect()  # a config's parts refer to each other, and hold a hundred megabytes
     summary = prediction.summary
     used = {
-        one.modality: {"source": one.source, "reason": one.reason, "confidence": one.confidence} for one in summary.used
+        each.modality: {"source": each.source, "reason": each.reason, "confidence": each.confidence}
+        for each in summary.used
     }
     return prediction.files, {
         "modalities": used,
@@ -202,10 +149,10 @@ def _given(request: Mapping[str, Any], key: str, default: Any) -> Any:
 
 
 def series_numbers(text: Any) -> Mapping[str, Any] | None:
-    """Return modality -> SeriesNumber from ``t1c=7, flair=4``, or from the form in messages, ``{'t1c': 7}``."""
+    """Return modality -> SeriesNumber from ``t1c=7, flair=4``."""
     if not text or isinstance(text, Mapping):
         return text or None
-    pairs = [re.fullmatch(r"\W*(\w+)\W*[=:]\W*([\w-]+)\W*", pair) for pair in str(text).split(",")]
+    pairs = [re.fullmatch(r"\s*(\w+)\s*=\s*([\w-]+)\s*", pair) for pair in str(text).split(",")]
     if None in pairs:
         raise ValueError(f"series {text!r}; expected modalities and SeriesNumbers, such as t1c=7, flair=4.")
     return dict(pair.groups() for pair in pairs)

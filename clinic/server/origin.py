@@ -30,7 +30,7 @@ def require_own(request: Request, names: Collection[str]) -> None:
 
 
 def _leads_here(name: str | None, names: Collection[str]) -> bool:
-    if name in ("localhost", socket.gethostname().lower(), *(one.partition(":")[0] for one in names)):
+    if name in ("localhost", socket.gethostname().lower(), *(each.partition(":")[0] for each in names)):
         return True
     try:
         return ip_address(name or "") is not None

@@ -1,36 +1,27 @@
-"""Alignment of a subject's volumes on one grid, with registration if they do not share a frame of reference.
+"""Alignment of a subject's volumes on one grid, with registration if they do not share a frame of reference."""
 
-`turn_upright` aligns a tilted study with the mean brain of the training cases.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Self
 
-import nibabel as nib
 import numpy as np
-from nibabel.affines import apply_affine, from_matvec, voxel_sizes
+from nibabel.affines import voxel_sizes
 
 from clinic.study.grid import Grid, Image, finest, in_field_of_view, isotropic_grid, moved, not_air, resample
-from clinic.study.registration import (
-    MINIMUM_OVERLAP,
-    NO_OVERLAP,
-    Fit,
-    Registration,
-    compare_places,
-    find_rigid,
-    register,
-)
-from common.modalities import GLIOMA, display_name
+from clinic.study.places import NO_OVERLAP, Fit, compare_places
+from clinic.study.registration import Registration, register
+from common.modalities import display_name
 
-MEAN_BRAIN = Path(__file__).parent / "data" / "mean_brain.nii.gz"
-"""Mean of the 36 training cases of open_glioma (split fixed50): one volume per modality, uint8, 2 mm."""
-MINIMUM_PEAK = 1.1
-"""Minimum peak ratio as in `registration.register`, but lower, since a mean of many brains says less about a brain than
-its own sequences do. The five validation cases, turned by 0 to 25 degrees, were all found within 3 degrees except one,
-which is cut off; the ratio was 1.2 to 2.6. Where the registration failed, with another sequence of it, it was 0.8."""
+MOST_DIGITS = 9  # of values that are compared in a message
+
+
+class MisfitError(ValueError):
+    """Volumes that cannot be put on the reference's grid; ``names`` are theirs, and last the reference's."""
+
+    def __init__(self, names: Sequence[str], text: str) -> None:
+        super().__init__(text)
+        self.names = names
 
 
 @dataclass(frozen=True)
@@ -38,18 +29,42 @@ class AlignedStudy:
     """A subject's volumes on one grid.
 
     Attributes:
-        images: modality -> volume, float32, 0 outside the volume's field of view.
-        registered: modality -> registration, for volumes in another frame of reference or with a wrong position.
-        covered: modality -> fraction of the reference's foreground that lies in the volume's field of view.
-        misplaced: modality -> warning, for volumes whose header gives a wrong position, or that seem mirrored.
-        upright: None, or, after `turn_upright`, the registration of the mean brain that the grid is aligned with.
+        images: name, e.g. of the modality -> volume, float32, 0 outside the volume's field of view.
+        registered: name -> registration, for volumes in another frame of reference or with a wrong position.
+        covered: name -> fraction of the reference's foreground that lies in the volume's field of view.
+        misplaced: name -> warning, for volumes whose header gives a wrong position, or that seem mirrored.
+        placed: name -> volume on its own grid, in the place where it was found.
+        failed: name -> reason, for misplaced volumes that could not be registered and stayed where their headers put
+            them.
     """
 
     images: dict[str, Image]
     registered: dict[str, Registration]
     covered: dict[str, float]
     misplaced: dict[str, str] = field(default_factory=dict)
-    upright: Registration | None = None
+    placed: dict[str, Image] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """Return the study with only some of its volumes, under other names: ``names`` maps old ones to new ones."""
+        parts = (self.images, self.registered, self.covered, self.misplaced, self.placed, self.failed)
+        return type(self)(*({new: part[old] for old, new in names.items() if old in part} for part in parts))
+
+    def on_grid_of(self, reference: str, affine: np.ndarray, mask: np.ndarray | None) -> tuple[Self, np.ndarray | None]:
+        """Return the study on a grid over another volume's field of view, as `align` makes it, and a mask on it.
+
+        The volumes stay where they are relative to each other. ``affine`` is that of the volume by its own header.
+        """
+        old, here = self.images[reference].affine, self.placed[reference].affine
+        move = np.eye(4) if np.array_equal(affine, here) else affine @ np.linalg.inv(here)
+        placed = {name: Image(image.dataobj, move @ image.affine) for name, image in self.placed.items()}
+        grid = isotropic_grid(placed[reference], float(voxel_sizes(old)[0].round(6)))
+        images = {name: Image(resample(image, grid), grid.affine) for name, image in placed.items()}
+        shown = not_air(np.asarray(images[reference].dataobj))
+        covered = {name: _covered(image, grid, shown) for name, image in placed.items()}
+        if mask is not None:
+            mask = resample(Image(mask.astype(np.float32), move @ old), grid) > 0
+        return replace(self, images=images, covered=covered, placed=placed), mask
 
     def cut_out(self, brain: np.ndarray | None) -> Self:
         """Return the study with its volumes set to 0 outside a mask ``(X, Y, Z)``; None leaves them as they are."""
@@ -62,7 +77,13 @@ class AlignedStudy:
         return replace(self, images=images)
 
 
-def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str, spacing: float = 1.0) -> AlignedStudy:
+def align(
+    images: Mapping[str, Image],
+    frames: Mapping[str, str],
+    reference: str,
+    spacing: float = 1.0,
+    label: Callable[[str], str] = display_name,
+) -> AlignedStudy:
     """Resample a subject's volumes onto one isotropic grid over the reference's field of view.
 
     The grid has the reference's axes, in the order and direction nearest to RAS, so an oblique reference is not
@@ -70,9 +91,9 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
     all volumes of a frame by the transform of the finest one. If the header of a volume is wrong, it may still not lie
     over the reference (see `compare_places`). It is then registered on its own, if that improves the overlap.
 
-    ``frames`` names the frame of reference of each modality; volumes in one frame share their coordinates in mm.
-    ``spacing`` is the grid's voxel size in mm. Raises ValueError if a volume does not overlap the reference, or cannot
-    be registered to it; the message gives the measured values.
+    ``frames`` names the frame of reference of each volume; volumes in one frame share their coordinates in mm.
+    ``spacing`` is the grid's voxel size in mm; ``label`` words a volume's name for messages. Raises MisfitError if a
+    volume does not overlap the reference, or cannot be registered to it; the message gives the measured values.
     """
     grid = isotropic_grid(images[reference], spacing)
     fixed = resample(images[reference], grid)
@@ -82,105 +103,78 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
         if frame not in moves:
             members = [name for name in images if frames[name] == frame]
             leader = finest({name: images[name] for name in members})
-            together = " and ".join(display_name(name) for name in members)
-            moves[frame] = register(
-                Image(fixed, grid.affine), images[leader], f"{together} to {display_name(reference)}"
-            )
+            pair = f"{' and '.join(map(label, members))} to {label(reference)}"
+            try:
+                moves[frame] = register(Image(fixed, grid.affine), images[leader], pair)
+            except ValueError as error:
+                raise MisfitError([*members, reference], str(error)) from error
     registered = {name: move for name, frame in frames.items() if (move := moves[frame]) is not None}
     placed = {**images, **{name: moved(images[name], move.transform) for name, move in registered.items()}}
 
-    def compare(name: str) -> tuple[np.ndarray, np.ndarray, Fit | None]:
-        volume = fixed if name == reference else resample(placed[name], grid)
-        seen = in_field_of_view(Grid(placed[name].shape, placed[name].affine), grid)
-        return volume, seen, None if name == reference else compare_places(fixed, volume, seen, spacing)
+    def compare(name: str) -> tuple[np.ndarray, Fit | None]:
+        if name == reference:
+            return fixed, None
+        volume = resample(placed[name], grid)
+        return volume, compare_places(fixed, volume, _seen(placed[name], grid), spacing)
 
     with ThreadPoolExecutor() as pool:  # SciPy and PyTorch, which take most of the time, release the interpreter
         compared = list(pool.map(compare, images))
-    aligned, covered, misplaced = {}, {}, {}
-    for name, (volume, seen, found) in zip(images, compared, strict=True):
-        if found is not None:
-            if found.is_mirrored:
+    aligned, covered, misplaced, failed = {}, {}, {}, {}
+    for name, (volume, fit) in zip(images, compared, strict=True):
+        if fit is not None and fit.is_mirrored:
+            misplaced[name] = (
+                f"fits the reference better with left and right exchanged ({_compared(fit.mirrored, fit.best)}): one "
+                "of the two seems to be mirrored. Do not trust the result; convert both again from the scanner's files."
+            )
+        elif fit is not None and fit.is_off:
+            better = _compared(fit.best, fit.information)
+            if fit.overlap < NO_OVERLAP:  # there is hardly any information to compare
+                better = f"Dice of their outlines {fit.overlap:.2f}"
+            try:
+                mended = _mended(Image(fixed, grid.affine), placed[name], label(name), label(reference), fit)
+            except ValueError as error:
+                raise MisfitError([name, reference], str(error)) from error
+            if isinstance(mended, Registration):
+                registered[name], placed[name] = mended, moved(placed[name], mended.transform)
+                volume = resample(placed[name], grid)
                 misplaced[name] = (
-                    f"fits the {display_name(reference)} better with left and right "
-                    f"exchanged ({_compared(found.mirrored, found.best)}): one of the two seems to be mirrored. Do not "
-                    "trust the result; convert both again from the scanner's files."
+                    f"does not lie over the reference where its header puts it ({better}); it was registered. Look at "
+                    "the pictures."
                 )
-            elif found.is_off:
-                mended = _mended(Image(fixed, grid.affine), placed[name], name, reference, found)
-                if isinstance(mended, Registration):
-                    registered[name], image = mended, moved(placed[name], mended.transform)
-                    volume, seen = resample(image, grid), in_field_of_view(Grid(image.shape, image.affine), grid)
-                    misplaced[name] = (
-                        f"does not lie over the {display_name(reference)} where its header puts "
-                        f"it ({_compared(found.best, found.information)}); it was registered. Look at the pictures."
-                    )
-                else:
-                    misplaced[name] = (
-                        f"does not lie over the {display_name(reference)}: about "
-                        f"{found.moved:.0f} mm away it would fit better ({_compared(found.best, found.information)}), "
-                        f"but it could not be registered ({mended}). Do not trust the result."
-                    )
+            else:
+                failed[name] = mended
+                misplaced[name] = (
+                    f"does not lie over the reference: about {fit.moved:.0f} mm away it would fit better ({better}), "
+                    f"but it could not be registered ({mended}). Do not trust the result."
+                )
         aligned[name] = Image(volume, grid.affine)
-        covered[name] = float(seen[shown].mean()) if shown.any() else 0.0
-    return AlignedStudy(aligned, registered, covered, misplaced)
+        covered[name] = _covered(placed[name], grid, shown)
+    return AlignedStudy(aligned, registered, covered, misplaced, placed, failed)
 
 
-def turn_upright(
-    aligned: AlignedStudy, reference: str, brain: np.ndarray | None
-) -> tuple[AlignedStudy, np.ndarray | None]:
-    """Resample a study along the axes of the mean brain, to which the training cases are aligned.
-
-    The mean brain is registered rigidly to the reference's brain. The new grid is isotropic, covers the whole brain and
-    has the same spacing. ``brain`` is the mask of the brain to be cut out of the volumes; None if they are
-    skull-stripped. Returns the study and the mask on the new grid. Raises ValueError if the mean brain lacks the
-    reference's modality or cannot be registered.
-    """
-    if reference not in GLIOMA:
-        raise ValueError(
-            f"--upright: the mean brain has {', '.join(map(display_name, GLIOMA))}, but the reference is "
-            f"{display_name(reference)}."
-        )
-    atlas = nib.load(MEAN_BRAIN)
-    volume = np.asarray(atlas.dataobj)[..., GLIOMA.index(reference)]
-    stripped = aligned.cut_out(brain).images
-    found = find_rigid(Image(volume, atlas.affine), stripped[reference], f"{display_name(reference)} to the mean brain")
-    if found.peak < MINIMUM_PEAK or found.overlap < MINIMUM_OVERLAP:
-        raise ValueError(
-            f"--upright: {found.text}. Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the mean "
-            "brain could not be registered. Leave out --upright, and look at the pictures."
-        )
-    grid = _covering(stripped, found.transform)
-    images = {name: Image(resample(image, grid), grid.affine) for name, image in aligned.images.items()}
-    if brain is not None:
-        brain = resample(Image(brain.astype(np.float32), aligned.images[reference].affine), grid) > 0
-    return replace(aligned, images=images, upright=found), brain
-
-
-def _mended(fixed: Image, placed: Image, name: str, reference: str, found: Fit) -> Registration | str:
+def _mended(fixed: Image, placed: Image, name: str, reference: str, fit: Fit) -> Registration | str:
     """Return the registration of a misplaced volume, or why it failed; ValueError if the two do not even overlap."""
     try:
-        return register(fixed, placed, f"{display_name(name)} to {display_name(reference)}")
+        return register(fixed, placed, f"{name} to {reference}")
     except (ValueError, ModuleNotFoundError) as error:
-        if found.overlap < NO_OVERLAP:
+        if fit.overlap < NO_OVERLAP:
             raise ValueError(
-                f"{display_name(name)} and {display_name(reference)} do not overlap by their headers "
-                f"(Dice of their outlines {found.overlap:.2f}), and could not be registered: {error} Leave one out, or "
-                "convert both again from the scanner's files."
+                f"{name} and {reference} do not overlap by their headers (Dice of their outlines {fit.overlap:.2f}), "
+                f"and could not be registered: {error} Leave one out, or convert both again from the scanner's files."
             ) from error
         return str(error).rstrip(".")
 
 
+def _seen(image: Image, grid: Grid) -> np.ndarray:
+    return in_field_of_view(Grid(image.shape, image.affine), grid)
+
+
+def _covered(image: Image, grid: Grid, shown: np.ndarray) -> float:
+    return float(_seen(image, grid)[shown].mean()) if shown.any() else 0.0
+
+
 def _compared(more: float, less: float) -> str:
-    return f"normalised mutual information {1 + more:.3f} instead of {1 + less:.3f}"
-
-
-def _covering(images: Mapping[str, Image], transform: np.ndarray) -> Grid:
-    """Return the grid along the transform's axes that covers all non-zero voxels, with a margin of one voxel."""
-    affine = next(iter(images.values())).affine
-    spacing = float(voxel_sizes(affine)[0])
-    shown = np.any([np.asarray(image.dataobj) != 0 for image in images.values()], axis=0)
-    upright = apply_affine(np.linalg.inv(transform) @ affine, np.argwhere(shown)) / spacing
-    low, high = np.floor(upright.min(axis=0)) - 1, np.ceil(upright.max(axis=0)) + 1
-    return Grid(
-        tuple((high - low + 1).astype(int).tolist()), transform @ from_matvec(np.eye(3) * spacing, low * spacing)
-    )
+    digits = 3
+    while digits < MOST_DIGITS and f"{1 + more:.{digits}f}" == f"{1 + less:.{digits}f}":
+        digits += 1
+    return f"normalised mutual information {1 + more:.{digits}f} instead of {1 + less:.{digits}f}"

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from clinic.study.batch import PAGE, segment_each
 from clinic.study.predict import Prediction, predict
-from clinic.study.studies import PAGE, segment_each
 from common.text import printable, shortened
 
 FOUND = "In the study"
@@ -29,8 +29,8 @@ def segment_study(study: str, output_dir: str, bundle: str, each: bool, **option
     for number, (outcome, made) in enumerate(started, start=1):
         if outcome.failure:
             failed.append(outcome.study)
-        said = f"not segmented: {outcome.failure}" if outcome.failure else "segmented" if made else "segmented before"
-        _print({f"Study {number}": [f"{outcome.study}: {said}"], **(_sections(made) if made else {})})
+        result = f"not segmented: {outcome.failure}" if outcome.failure else "segmented" if made else "segmented before"
+        _print({f"Study {number}": [f"{outcome.study}: {result}"], **(_sections(made) if made else {})})
     print(printable(f"All studies: {output_dir}/{PAGE}"), flush=True)
     if failed:
         raise ValueError(f"{len(failed)} of {number} studies were not segmented: {shortened(failed)}; see {PAGE}.")

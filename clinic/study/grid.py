@@ -124,11 +124,11 @@ def resample_label_to(
     """
     target = Grid(tuple(reference_shape), np.asarray(reference_affine, float))
     source = Grid(label.shape, np.asarray(grid_affine, float))
-    found = np.zeros(target.shape, label.dtype)
+    resampled = np.zeros(target.shape, label.dtype)
     inside = _target_box(label != 0, source, target)
-    part = found[inside]  # a view
+    part = resampled[inside]  # a view
     if not label.any() or not part.size:
-        return found
+        return resampled
     corner = target.affine.copy()
     corner[:3, 3] = apply_affine(target.affine, [axis.start for axis in inside])
     values = np.array([0, *classes], label.dtype)
@@ -137,7 +137,7 @@ def resample_label_to(
     for value, share in zip(values[1:], shares, strict=True):
         if share.any() and not (part == value).any():
             part[np.unravel_index(share.argmax(), part.shape)] = value
-    return found
+    return resampled
 
 
 def not_air(volume: np.ndarray) -> np.ndarray:
@@ -168,8 +168,8 @@ def box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
     """Return the bounding box of a mask ``(X, Y, Z)``, with a margin in voxels; all voxels if it is empty."""
     if not mask.any():
         return tuple(slice(0, size) for size in mask.shape)
-    (found,) = ndimage.find_objects(mask.astype(np.uint8))
-    return tuple(slice(max(part.start - margin, 0), part.stop + margin) for part in found)
+    (extent,) = ndimage.find_objects(mask.astype(np.uint8))
+    return tuple(slice(max(part.start - margin, 0), part.stop + margin) for part in extent)
 
 
 def volume_of(mask: np.ndarray, spacing: Sequence[float]) -> float:

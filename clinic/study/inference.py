@@ -77,7 +77,7 @@ class Inference:
         folder: Path,
         decision: str | None = None,
     ) -> None:
-        root, files = config_files(bundle, "inference.json", recipe)
+        root, files = config_files(bundle, recipe)
         self.data = folder / "case"
         overrides = {
             "bundle_root": str(root),
@@ -146,8 +146,8 @@ class Inference:
         return self.workflow.parser.get_parsed_content(key)
 
 
-def config_files(bundle: str, config: str, recipe: str | None = None) -> tuple[Path, list[Path]]:
-    """Return a bundle's folder, and one of its configs, e.g. ``train.json``, with a recipe (name or file) as overlay.
+def config_files(bundle: str, recipe: str | None = None) -> tuple[Path, list[Path]]:
+    """Return a bundle's folder, and its inference.json with a recipe (name or file) as overlay.
 
     A bundle that was packaged with another version of ``common`` is refused.
     """
@@ -155,7 +155,7 @@ def config_files(bundle: str, config: str, recipe: str | None = None) -> tuple[P
     root = Path(bundle).resolve() if here else Path(bundle_root(bundle))
     require_same_common(root)
     configs = root / "configs"
-    files = [configs / config]
+    files = [configs / "inference.json"]
     if recipe is not None:
         files.append(Path(recipe) if Path(recipe).is_file() else configs / "recipes" / f"{recipe}.json")
     if not files[-1].is_file():

@@ -1,9 +1,10 @@
 """Extraction of the brain from a head, in every volume of a study."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -55,43 +56,94 @@ class Brain:
     stripped: bool = False
 
 
+class Masks(NamedTuple):
+    """Brain masks of images on one grid, by the images' names.
+
+    Attributes:
+        heads: names of the images that show a head.
+        masks: masks that were found in heads and are plausible; and the foreground of skull-stripped images.
+        doubts: name of a head -> reason why the mask found in it is not that of a brain.
+    """
+
+    heads: Collection[str]
+    masks: dict[str, np.ndarray]
+    doubts: dict[str, str]
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """Return the masks of some images under other names: ``names`` maps old ones to new ones."""
+        parts = ({new: part[old] for old, new in names.items() if old in part} for part in self[1:])
+        return type(self)([new for old, new in names.items() if old in self.heads], *parts)
+
+
 def find_brain(
     aligned: AlignedStudy, heads: Collection[str], brain_ml: tuple[float, float], device: torch.device
 ) -> Brain:
-    """Return the brain on which the images agree.
+    """Return the brain that `find_masks` and `agreed` find."""
+    return agreed(aligned, find_masks(aligned, heads, brain_ml, device), brain_ml)
+
+
+def find_masks(
+    aligned: AlignedStudy, heads: Collection[str], brain_ml: tuple[float, float], device: torch.device
+) -> Masks:
+    """Find the brain in images on one grid of cubes.
 
     deepbet (Fisch et al., Computers in Biology and Medicine, 2024, arXiv:2308.07003) finds it in each image of
-    ``heads``, which show a head. The foreground of a skull-stripped image is a mask as well, and suffices if no brain
-    is found in the heads. Among the plausible masks, the one that agrees best with the others is used. Voxels that more
-    than half of the masks contain are added, so that a tumour at the border is kept even if one image leaves it out.
-
-    The volumes lie on one grid of cubes. ``brain_ml`` are the smallest and largest plausible volume of a whole brain in
-    ml. Raises ValueError if no mask is plausible.
+    ``heads``. ``brain_ml`` are the smallest and largest plausible volume of a whole brain in ml.
     """
-    spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
-    volumes = {name: np.asarray(image.dataobj, np.float32) for name, image in aligned.images.items()}
+    spacing, volumes = _volumes(aligned)
     masks = {name: ndimage.binary_fill_holes(volume != 0) for name, volume in volumes.items() if name not in heads}
-    found = run_deepbet({name: volumes[name] for name in heads}, device)
+    predicted = run_deepbet({name: volumes[name] for name in heads}, device)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # SciPy releases the interpreter
-        judged = pool.map(lambda name: why_no_brain(found[name], volumes[name], spacing, brain_ml), found)
-        doubts = {name: reason for name, reason in zip(found, judged, strict=True) if reason}
-        plausible = [name for name in found if name not in doubts]
-        masks |= dict(zip(plausible, pool.map(_largest_piece, map(found.get, plausible)), strict=True))
+        reasons = pool.map(lambda name: why_no_brain(predicted[name], volumes[name], spacing, brain_ml), predicted)
+        doubts = {name: reason for name, reason in zip(predicted, reasons, strict=True) if reason}
+        plausible = [name for name in predicted if name not in doubts]
+        masks |= dict(zip(plausible, pool.map(_largest_piece, map(predicted.get, plausible)), strict=True))
+    return Masks(heads, masks, doubts)
+
+
+def agreed(
+    aligned: AlignedStudy,
+    masks: Masks,
+    brain_ml: tuple[float, float],
+    modality: Callable[[str], str | None] = str,
+    label: Callable[[str], str] = display_name,
+) -> Brain:
+    """Return the brain on which the images agree.
+
+    The foreground of a skull-stripped image suffices if no brain was found in the heads. Among the plausible masks, the
+    one that agrees best with the others is used. Voxels that more than half of the masks contain are added, so that a
+    tumour at the border is kept even if one image leaves it out. ``modality`` and ``label`` return an image's modality
+    and its name for messages. Raises ValueError if no mask is plausible.
+    """
+    (heads, plausible, doubts), (spacing, volumes) = masks, _volumes(aligned)
     if len(doubts) == len(heads):
-        masks = {name: mask for name, mask in masks.items() if not why_no_brain(mask, volumes[name], spacing, brain_ml)}
-    if not masks:
-        reasons = "; ".join(f"{display_name(name)}: {reason}" for name, reason in doubts.items())
+        plausible = {
+            name: mask for name, mask in plausible.items() if not why_no_brain(mask, volumes[name], spacing, brain_ml)
+        }
+    if not plausible:
+        reasons = "; ".join(f"{label(name)}: {reason}" for name, reason in doubts.items())
         raise ValueError(
             f"No brain was found in images that are not skull-stripped. {reasons}. Look at them. If they "
             "do show a head, strip the skull yourself; --skull_strip no segments them as they are."
         )
-    agreement = {name: {name: 1.0} for name in masks}
-    for one, other in combinations(masks, 2):
-        agreement[one][other] = agreement[other][one] = _dice(masks[one], masks[other])
-    ranked = sorted(masks, key=lambda name: PREFERRED.index(name) if name in PREFERRED else len(PREFERRED))
+    agreement = {name: {name: 1.0} for name in plausible}
+    for first, second in combinations(plausible, 2):
+        agreement[first][second] = agreement[second][first] = _dice(plausible[first], plausible[second])
+    ranked = sorted(plausible, key=lambda name: (*PREFERRED, modality(name)).index(modality(name)))
     chosen = max(ranked, key=lambda name: round(sum(agreement[name].values()), 2))
-    mask = masks[chosen] | (2 * sum(mask.astype(np.uint8) for mask in masks.values()) > len(masks))
+    mask = plausible[chosen] | (2 * sum(mask.astype(np.uint8) for mask in plausible.values()) > len(plausible))
     return Brain(mask, chosen, volume_of(mask, spacing), _whole(mask), agreement[chosen], doubts, chosen not in heads)
+
+
+def brain_mask(aligned: AlignedStudy, brain: Brain | None) -> np.ndarray:
+    """Return the mask of the brain; for skull-stripped images, every voxel that any of them shows."""
+    return brain.mask if brain else np.any([volume != 0 for volume in _volumes(aligned)[1].values()], axis=0)
+
+
+def _volumes(aligned: AlignedStudy) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the voxel size in mm, and the volumes by name."""
+    spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
+    return spacing, {name: np.asarray(image.dataobj, np.float32) for name, image in aligned.images.items()}
 
 
 def run_deepbet(volumes: Mapping[str, np.ndarray], device: torch.device) -> dict[str, np.ndarray]:
@@ -122,21 +174,21 @@ def why_no_brain(
         return "nothing looks like a brain"
     if sizes.max() < LEAST_PIECE * sizes.sum():
         return f"what looks like a brain is in {len(sizes)} pieces"
-    found, most = volume_of(mask, spacing), LARGER * brain_ml[1]
+    volume_ml, most = volume_of(mask, spacing), LARGER * brain_ml[1]
     faces = [np.prod(np.delete(spacing, axis)) / 100 for axis in range(3)]
     sections = [mask.sum(axis=tuple({0, 1, 2} - {axis})).max() * face for axis, face in enumerate(faces)]
     widest = SECTION * (1000 * most) ** (2 / 3) / 100
-    if found > most or max(sections) > widest:
+    if volume_ml > most or max(sections) > widest:
         return (
-            f"what looks like a brain has {found:.0f} ml and a section of {max(sections):.0f} cm2; expected at most "
-            f"{most:.0f} ml and {widest:.0f} cm2"
+            f"what looks like a brain has {volume_ml:.0f} ml and a section of {max(sections):.0f} cm2; expected at "
+            f"most {most:.0f} ml and {widest:.0f} cm2"
         )
     if _whole(mask):
-        if found < SMALLER * brain_ml[0]:
-            return f"what looks like a brain has only {found:.0f} ml"
+        if volume_ml < SMALLER * brain_ml[0]:
+            return f"what looks like a brain has only {volume_ml:.0f} ml"
         crossings = (np.abs(np.diff(np.pad(mask, 1).astype(np.int8), axis=axis)).sum() for axis in range(3))
         surface = sum(count * face for count, face in zip(crossings, faces, strict=True)) / 1.5  # corrects for corners
-        sphericity = np.pi ** (1 / 3) * (6 * found) ** (2 / 3) / surface
+        sphericity = np.pi ** (1 / 3) * (6 * volume_ml) ** (2 / 3) / surface
         if sphericity < LEAST_SPHERICITY:
             return f"what looks like a brain does not have its shape (sphericity {sphericity:.2f})"
     if (contrast := _contrast(mask, volume, spacing)) < LEAST_CONTRAST:
@@ -169,5 +221,5 @@ def _whole(mask: np.ndarray) -> bool:
     return whole(torch.from_numpy(mask))
 
 
-def _dice(one: np.ndarray, other: np.ndarray) -> float:
-    return 2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))
+def _dice(first: np.ndarray, second: np.ndarray) -> float:
+    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))

@@ -1,7 +1,9 @@
-"""Checks of a data folder: which modalities each case has, which are missing, and whether the files can be used."""
+"""Checks of images: all rules for one subject's files, and the check of a whole folder by them."""
 
+import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -15,85 +17,22 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 from scipy import ndimage
 
-from common.cohorts import get_cohort
 from common.cohorts.cohort import Cohort
-from common.cohorts.fitting import doubt_patients, refuse_other_names, refuse_other_values
+from common.cohorts.registry import COHORTS, get_cohort, names_of, owners
 from common.cohorts.scan import Item, find_cases, named_after
-from common.cohorts.voxels import same_images
-from common.io.geometry import corner_distance, grid_difference, lengths
+from common.cohorts.splits import refuse_other_names
+from common.io.geometry import grid_difference, lengths
 from common.io.images import read_volume
 from common.io.kept import for_each
 from common.modalities import GLIOMA, display_name
-from common.text import printable, shortened
+from common.text import printable
 
 BACKGROUND_FRACTION = 0.3  # minimum fraction of background voxels in a skull-stripped image (in BraTS it is about 0.8)
 CUT = 0.5  # a brain counts as cut off at a face if its cross-section there exceeds this fraction of its largest one
 BEYOND = 1e9  # size of a value that no MR image has; a single such voxel would spoil the normalisation
 COARSER = 1.5  # factor by which voxels may be longer than those of the training before a warning
 MOST_TILTED = 15.0  # maximum angle in degrees between an image's axes and the patient's; in atlas space the angle is 0
-COLUMNS = (
-    "case", "modalities", "missing", "shape", "spacing_mm", "orientation", "offset_mm", "label_values", "problems",
-)  # fmt: skip
-
-
-def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame:
-    """Check every case in a folder and return one row for each; only new or changed images are read.
-
-    Columns: ``case``; ``modalities`` present and ``missing`` (joined by +); ``shape``, ``spacing_mm`` and
-    ``orientation`` (e.g. LPS) of the first modality; ``offset_mm``, the largest distance between corresponding corners
-    of its grid and another file's grid of the same shape; ``label_values`` that occur (empty without a label);
-    ``problems``, empty if the case can be used. Problems are unreadable files, differing grids, NaN or Inf, constant
-    images, images that do not look like a whole skull-stripped brain (if the cohort is skull-stripped) or like the
-    sequence they are named after, one image given twice, and label values that the cohort does not define. A missing
-    modality or label is not a problem.
-    """
-    items = find_cases(dataset_dir, cohort)
-    rows = for_each(
-        partial(_check_case, cohort=cohort),
-        items,
-        lambda item: [*item["image"], *([item["label"]] if "label" in item else [])],
-        f"check {cohort.name}",
-        "case",
-    )
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
-    """Print the table of `check_folder` and the problems of cases and folder; return True if there are none.
-
-    Cases that may be one patient's are logged as a warning.
-    """
-    cohort = get_cohort(name)
-    table = check_folder(cohort, dataset_dir)
-    bad = table[table["problems"] != ""]
-    counts = f"{len(table)} cases, {len(bad)} with problems"
-    if unlabelled := (table["label_values"] == "").sum():
-        counts += f", {unlabelled} without a readable label"
-    items = find_cases(dataset_dir, cohort)
-    used = {Path(path) for item in items for path in item["image"]}
-    if ignored := sum(role is None and path not in used for path, role in named_after(dataset_dir, cohort).items()):
-        counts += f"; image files ignored because of their names: {ignored}"
-    print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
-    said = list(_of_the_whole(items, cohort, dataset_dir))
-    doubt_patients(items, dataset_dir)
-    print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"]), *said])))
-    return bad.empty and not said
-
-
-def _of_the_whole(items: list[Item], cohort: Cohort, dataset_dir: str | os.PathLike) -> Iterator[str]:
-    """Yield problems that no case has by itself: names and values of other cohorts, and images that occur twice."""
-    for look in (refuse_other_names, refuse_other_values):
-        try:
-            look(items, cohort, dataset_dir)
-        except ValueError as error:
-            yield str(error)
-    try:
-        pairs = same_images(items)
-    except ValueError as error:
-        yield f"Cases that share an image are not looked for until all images can be used: {error}"
-        return
-    if pairs:
-        yield f"Cases that share an image: {shortened(' and '.join((a['case'], b['case'])) for a, b in pairs)}."
+COLUMNS = ("case", "modalities", "missing", "shape", "spacing_mm", "orientation", "label_values", "problems")
 
 
 class Finding(NamedTuple):
@@ -114,43 +53,49 @@ class Finding(NamedTuple):
     skull: bool = False
 
 
-def findings(images: Mapping[str, MetaTensor], cohort: Cohort, sequences: bool = True) -> Iterator[Finding]:
-    """Check volumes ``(X, Y, Z)`` that should be one subject's modalities. All rules for a single subject are here.
+def read_modality(path: str, channel: int | None, opened: dict[str, MetaTensor]) -> MetaTensor:
+    """Read a modality's volume ``(X, Y, Z)`` with background 0, from a file or one of its channels.
 
-    Images of a skull-stripped cohort should show a brain whose volume is within ``brain_ml``. With ``sequences``, the
-    images are also compared with the sequences they are named after; see `doubted_sequences`.
+    ``opened`` keeps the files that were read, since several modalities may be channels of one. Raises
+    FileNotFoundError if the file does not exist; ValueError if it is corrupt or not of this shape.
     """
-    from common.cohorts.sequence_check import log_probabilities  # a network, which not everyone needs
+    if path not in opened:
+        opened[path] = read_volume(path)
+    image = opened[path]
+    if channel is None and image.ndim == 3:
+        return zero_background(image)
+    if channel is not None and image.ndim == 4 and channel < image.shape[3]:
+        return zero_background(image[..., channel])
+    expected = "(X, Y, Z)" if channel is None else f"(X, Y, Z, C) with a channel {channel}"
+    raise ValueError(
+        f"{path}: shape {tuple(image.shape)}; expected {expected}. Correct `image` and `channels` in the datalist."
+    )
 
-    brains = dict(images)
+
+def findings(images: Mapping[str, MetaTensor], cohort: Cohort) -> Iterator[Finding]:
+    """Check volumes ``(X, Y, Z)`` that should be one subject's modalities.
+
+    Images of a skull-stripped cohort should show a brain whose volume is within ``brain_ml``. Which sequences they show
+    is another question: see `doubted_sequences`.
+    """
     for name, image in images.items():
         voxels = image.as_tensor()
-        bad = int((~torch.isfinite(voxels)).sum())
-        if bad:
-            del brains[name]
-            yield Finding((name,), f"{bad} voxels are NaN or Inf", "Repair the file, or leave this modality out.")
-            continue
         low, high = (float(end) for end in voxels.aminmax())
-        if low == high:
-            del brains[name]
+        if not np.isfinite([low, high]).all():
+            bad = int((~torch.isfinite(voxels)).sum())
+            yield Finding((name,), f"{bad} voxels are NaN or Inf", "Repair the file, or leave this modality out.")
+        elif low == high:
             remedy = "An empty image is not a modality; leave it out: absent modalities are handled."
             yield Finding((name,), f"every voxel is {low:g}", remedy)
         elif max(-low, high) > BEYOND:
-            del brains[name]
             what = f"{int((voxels.abs() > BEYOND).sum())} voxels are beyond {BEYOND:g} (from {low:g} to {high:g})"
             yield Finding((name,), what, "No MR image has such values: repair the file, or leave this modality out.")
         elif cohort.skull_stripped:
-            for found in _unlike_a_brain(name, image, *cohort.brain_ml):
-                if found.skull:
-                    brains.pop(name)
-                yield found
-    if sequences and has_known_sequences(cohort):
-        yield from doubted_sequences(log_probabilities(brains))
+            yield from _unlike_a_brain(name, image, *cohort.brain_ml)
     for pair in combinations(images, 2):
         one, other = (images[name].as_tensor() for name in pair)
         if torch.equal(one, other):
-            remedy = "Give each image once and leave the missing modality out."
-            yield Finding(pair, "the same image", remedy)
+            yield Finding(pair, "the same image", "Give each image once and leave the missing modality out.")
 
 
 def zero_background(image: MetaTensor) -> MetaTensor:
@@ -198,27 +143,27 @@ def doubted_sequences(judged: Mapping[str, torch.Tensor]) -> Iterator[Finding]:
 
 def _unlike_a_brain(name: str, image: MetaTensor, least: float, most: float) -> Iterator[Finding]:
     """Yield a finding if a skull is visible, or a whole brain is too small: the voxels that are not 0 count, in ml."""
-    there, affine = image.as_tensor() != 0, image.affine.numpy()
-    zeros = float((~there).float().mean())
-    found = int(there.sum()) * abs(np.linalg.det(affine[:3, :3])) / 1000
+    head, affine = image.as_tensor() != 0, image.affine.numpy()
+    zeros = float((~head).float().mean())
+    volume = int(head.sum()) * abs(np.linalg.det(affine[:3, :3])) / 1000
     size = lengths(voxel_sizes(affine))
     strip = "The networks are trained on brains with background 0; strip the skull first."
     if zeros < BACKGROUND_FRACTION:
         yield Finding((name,), f"not skull-stripped ({zeros:.0%} of the voxels are 0)", strip, fatal=False, skull=True)
-    elif found > most:  # some scanners set the air around a head to 0
-        what = f"not skull-stripped ({found:.0f} ml are not 0; a brain has up to {most:.0f})"
+    elif volume > most:  # some scanners set the air around a head to 0
+        what = f"not skull-stripped ({volume:.0f} ml are not 0; a brain has up to {most:.0f})"
         remedy = f"{strip} Or is its voxel size wrong, {size} mm?"
         yield Finding((name,), what, remedy, fatal=False, skull=True)
-    elif found < least and whole(there):
-        what = f"a whole brain of only {found:.0f} ml, with voxels of {size} mm; expected {least:.0f} to {most:.0f} ml"
+    elif volume < least and whole(head):
+        what = f"a whole brain of only {volume:.0f} ml, with voxels of {size} mm; expected {least:.0f} to {most:.0f} ml"
         remedy = "Is the voxel size in the file right? If not, correct it: otherwise result and volumes will be wrong."
         yield Finding((name,), what, remedy, fatal=False)
 
 
-def whole(there: torch.Tensor) -> bool:
+def whole(mask: torch.Tensor) -> bool:
     """Return whether a mask ``(X, Y, Z)`` tapers off on all sides, as a whole brain does but a slab does not."""
     for axis in range(3):
-        areas = there.sum(dim=[other for other in range(3) if other != axis])
+        areas = mask.sum(dim=[other for other in range(3) if other != axis])
         areas = areas[areas > 0]
         if max(areas[0], areas[-1]) > CUT * areas.max():
             return False
@@ -252,74 +197,109 @@ def tilted(affine: np.ndarray) -> str | None:
     return f"its axes are tilted by {tilt:.0f} degrees against the patient's; training images are aligned to an atlas"
 
 
+def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame:
+    """Check every case in a folder and return one row for each; only new or changed images are read.
+
+    Columns: ``case``; ``modalities`` present and ``missing`` (joined by +); ``shape``, ``spacing_mm`` and
+    ``orientation`` (e.g. LPS) of the first modality; ``label_values`` that occur, of fractions the least one (empty
+    without a label); ``problems``, empty if the case can be used. Problems are unreadable files, differing grids,
+    `findings`, images that do not look like the sequence they are named after, an image that another case has, and
+    label values that the cohort does not define. A missing modality or label is not a problem.
+    """
+    rows = for_each(
+        partial(_check_case, cohort=cohort),
+        find_cases(dataset_dir, cohort),
+        lambda item: [*item["image"], *([item["label"]] if "label" in item else [])],
+        f"cases of {cohort.name}",
+    )
+    first: dict[str, str] = {}
+    for row in rows:
+        others = {first.setdefault(digest, row["case"]) for digest in row["digests"]} - {row["case"]}
+        shared = [f"it shares an image with {other}" for other in sorted(others)]
+        row["problems"] = "; ".join(filter(None, [row["problems"], *shared]))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
+    """Print the table of `check_folder`, what label values mean, and all problems; return True if there are none."""
+    cohort = get_cohort(name)
+    table, items = check_folder(cohort, dataset_dir), find_cases(dataset_dir, cohort)
+    bad = table[table["problems"] != ""]
+    counts = f"{len(table)} cases, {len(bad)} with problems"
+    if unlabelled := (table["label_values"] == "").sum():
+        counts += f", {unlabelled} without a readable label"
+    used = {Path(path) for item in items for path in item["image"]}
+    if ignored := sum(role is None and path not in used for path, role in named_after(dataset_dir, cohort).items()):
+        counts += f"; image files ignored because of their names: {ignored}"
+    labels = [{float(value) for value in text.split()} - {0} for text in table["label_values"] if text]
+    count = Counter(value for label in labels for value in label)
+    doubts = []
+    whole_values = {value for value in count if value.is_integer()}  # no cohort has others
+    if not whole_values <= cohort.labels.known:
+        named = [other for item in items for other in owners(item["case"])]
+        fit = [other for other in named or COHORTS.values() if whole_values <= other.labels.known]
+        doubts.append(f"All labels fit {names_of(fit)}." if fit else "No cohort has all of these label values.")
+    try:
+        refuse_other_names(items, cohort, dataset_dir)
+    except ValueError as error:
+        doubts.append(str(error))
+    print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
+    for value in sorted(whole_values):
+        print(f"{count[value]} labels have {value:g}, {cohort.labels.class_of(value) or 'which is not defined'}")
+    print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"]), *doubts])))
+    return bad.empty and not doubts
+
+
 def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:
+    """Return the row of a case, with the ``digests`` of its images."""
     problems: list[str] = []
-    images, label = _read(item, problems)
-    problems += [f"{' and '.join(f.modalities)}: {f.what}" for f in findings(images, cohort)]
-    row: dict[str, object] = {
+    volumes: dict[str, MetaTensor] = {}
+    opened: dict[str, MetaTensor] = {}
+    channels = item.get("channels", [None] * len(item["image"]))
+    for name, path, channel in zip(item["modalities"], item["image"], channels, strict=True):
+        try:
+            volumes[name] = read_modality(path, channel, opened)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+    digests = [hashlib.sha256(np.ascontiguousarray(image.numpy())).hexdigest() for image in volumes.values()]
+    problems += [f"{' and '.join(flaw.modalities)}: {flaw.what}" for flaw in _all_findings(volumes, cohort)]
+    values: list[float] = []
+    if "label" in item:
+        try:
+            volumes["label"] = read_volume(item["label"])
+            every = torch.unique(volumes["label"].as_tensor()).tolist()
+            fractions = [v for v in every if not v.is_integer()]  # thousands if the label was interpolated
+            values = [v for v in every if v.is_integer()] + fractions[:1]
+            cohort.labels.check([int(v) if v.is_integer() else v for v in every], Path(item["label"]).name)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+    row: dict[str, object] = {}
+    if volumes:
+        first, reference = next(iter(volumes.items()))
+        differences = {name: grid_difference(volume, reference) for name, volume in volumes.items()}
+        problems += [f"{name}: not on the grid of {first}: {text}" for name, text in differences.items() if text]
+        row = {
+            "shape": "x".join(map(str, reference.shape)),
+            "spacing_mm": "x".join(f"{size:.4g}" for size in voxel_sizes(reference.affine.numpy())),
+            "orientation": "".join(aff2axcodes(reference.affine.numpy())),
+        }
+    return row | {
         "case": item["case"],
         "modalities": "+".join(item["modalities"]),
         "missing": "+".join(name for name in cohort.modalities if name not in item["modalities"]),
-        "label_values": "",
-    }
-    if label is not None:
-        found = torch.unique(label.as_tensor()).tolist()
-        values = [int(value) if value.is_integer() else value for value in found]
-        row["label_values"] = " ".join(map(str, values))
-        try:
-            cohort.labels.check(values, Path(item["label"]).name)
-        except ValueError as error:
-            problems.append(str(error))
-    if images:
-        row |= _grid(images if label is None else {**images, "label": label}, problems)
-    return row | {"problems": "; ".join(problems)}
-
-
-def _grid(volumes: Mapping[str, MetaTensor], problems: list[str]) -> dict[str, object]:
-    """Describe the first volume's grid and the others' distance from it; append differences to the problems."""
-    (first, reference), *others = volumes.items()
-    largest = 0.0
-    for name, volume in others:
-        if difference := grid_difference(volume, reference):
-            problems.append(f"{name}: not on the grid of {first}: {difference}")
-        if volume.shape == reference.shape:
-            apart = corner_distance(np.asarray(volume.affine), np.asarray(reference.affine), reference.shape)
-            largest = max(largest, apart)
-    affine = reference.affine.numpy()
-    return {
-        "shape": _by(reference.shape),
-        "spacing_mm": _by(f"{size:.4g}" for size in voxel_sizes(affine)),
-        "orientation": "".join(aff2axcodes(affine)),
-        "offset_mm": round(largest, 3),
+        "label_values": " ".join(f"{value:g}" for value in values),
+        "problems": "; ".join(problems),
+        "digests": digests,
     }
 
 
-def _read(item: Item, problems: list[str]) -> tuple[dict[str, MetaTensor], MetaTensor | None]:
-    """Return those of a case's images and label that can be read; append to the problems why others cannot."""
-    opened: dict[str, MetaTensor] = {}
+def _all_findings(images: Mapping[str, MetaTensor], cohort: Cohort) -> list[Finding]:
+    """Return `findings`, and doubts about the sequences that the images show, if these are whole brains."""
+    flaws = list(findings(images, cohort))
+    if has_known_sequences(cohort):
+        from common.cohorts.sequence_check import log_probabilities  # a network, which only the check needs
 
-    def volume(path: str, channel: int | None = None) -> MetaTensor | None:
-        try:
-            if path not in opened:  # MSD has one file for all modalities
-                opened[path] = read_volume(path)
-            found = opened[path] if channel is None else opened[path][..., channel]
-        except (OSError, ValueError, IndexError) as error:
-            problems.append(str(error))
-            return None
-        if found.ndim != 3:
-            problems.append(f"{path}: shape {_by(opened[path].shape)}; expected one volume (X, Y, Z) per modality")
-            return None
-        return found
-
-    def image(path: str, channel: int | None) -> MetaTensor | None:
-        found = volume(path, channel)
-        return None if found is None else zero_background(found)
-
-    channels = item.get("channels", [None] * len(item["image"]))
-    read = {name: image(*at) for name, *at in zip(item["modalities"], item["image"], channels, strict=True)}
-    images = {name: found for name, found in read.items() if found is not None}
-    return images, volume(item["label"]) if "label" in item else None
-
-
-def _by(sizes: Iterable[object]) -> str:
-    return "x".join(map(str, sizes))
+        unusable = {flaw.modalities for flaw in flaws if flaw.fatal or flaw.skull}
+        brains = {name: image for name, image in images.items() if (name,) not in unusable}
+        flaws += doubted_sequences(log_probabilities(brains))
+    return flaws

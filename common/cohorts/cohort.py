@@ -1,24 +1,15 @@
-"""Definition of a cohort: its name, its modalities in order, and its label values."""
+"""Definition of a cohort: its name, modalities in order and label values, and how its publishers name the files."""
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
-from common.modalities import LabelSet
-
-LABEL_NAMES = (
-    *("seg", "ot", "segm", "dseg", "segmentation", "tumor_segmentation", "tumour_segmentation"),
-    *("tumormask", "tumor_mask", "tumor-mask", "tumor", "tumour", "tumour_mask"),
-    *("lesion", "lesion_mask", "lesion-mask", "seg_mask", "segmentation_mask"),
-    *("label-tumor", "label-lesion", "label-lesion_mask", "label-tumor_mask"),
-    *("msk", "truth", "gtv", "gt", "label"),
-)
-"""Endings of the names of labels: those of BraTS (2017 and later; 2015; BraTS20_Training_355, ``W39_1998.09.19_Segm``),
-of BIDS, and usual ones."""
+from common.modalities import ALIASES, LabelSet
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """A data set as its publishers define it.
+    r"""A data set as its publishers define it.
 
     Attributes:
         name: value of the config key ``cohort``.
@@ -28,14 +19,14 @@ class Cohort:
             warning.
         brain_ml: smallest and largest plausible volume of a whole brain in ml; by default an adult's. The 39 cases of
             ``open_glioma`` measured for it have 1160 to 1825 ml.
-        label_names: endings of label files' names, in lower case. If a case has several labels, the one whose ending
-            comes first is taken; with the default, `LABEL_NAMES`, such a case is refused.
-        kind_folders: names of folders that hold one kind of file, of one or many cases. Their files are treated as if
-            they lay in the folder above.
-        only_in: name of the one subfolder of a case that is read, if its other subfolders hold further versions of the
-            same files.
-        case_names: regular expression for the publishers' case names (`re.fullmatch`, ignoring case); None if they have
-            no names of their own. Cohorts with another pattern refuse cases with such names.
+        case_names: regular expression for the publishers' case names; None if the cohort is for data of any origin.
+            Where it has ``/``, the name of the case has ``_``, and the files have a folder. Its group ``patient``, if
+            there is one, names the patient: ``(?P<patient>BraTS-GLI-\d+)-\d+``.
+        image_files: regular expression for the end of the images' paths, without the suffix. ``{case}`` stands for
+            ``case_names``, ``{modality}`` for any spelling of a modality.
+        label_files: the same for labels. If a case has several, the one whose expression comes first is taken.
+        channels: modalities that the publishers stack in one file, in the order of its channels; ``image_files`` then
+            has no ``{modality}``.
     """
 
     name: str
@@ -43,11 +34,28 @@ class Cohort:
     labels: LabelSet
     skull_stripped: bool = True
     brain_ml: tuple[float, float] = (700.0, 2000.0)
-    label_names: tuple[str, ...] = LABEL_NAMES
-    kind_folders: tuple[str, ...] = ()
-    only_in: str | None = None
     case_names: str | None = None
+    image_files: str = "{case}/{case}[_-]{modality}"
+    label_files: tuple[str, ...] = ("{case}/{case}[_-]seg",)
+    channels: tuple[str, ...] = ()
 
-    def has_name(self, case: str) -> bool:
-        """Return whether a case is named as the cohort's publishers name theirs."""
-        return self.case_names is not None and bool(re.fullmatch(self.case_names, case, re.IGNORECASE))
+    @property
+    def case_name(self) -> re.Pattern[str] | None:
+        """Pattern of the publishers' case names."""
+        return _compiled(self.case_names.replace("/", "_")) if self.case_names else None
+
+    @property
+    def file_patterns(self) -> list[re.Pattern[str]]:
+        """Patterns for absolute paths without suffix: that of the images, then those of the labels by preference."""
+        files = (self.image_files, *self.label_files) if self.case_names else ()
+        spellings = "|".join(alias for alias, name in ALIASES.items() if name in self.modalities)
+        patterns = []
+        for path in files:
+            path = path.replace("{case}", f"(?P<case>{self.case_names})", 1).replace("{case}", "(?P=case)")
+            patterns.append(_compiled(f"/{path.replace('{modality}', f'(?P<modality>{spellings})')}$"))
+        return patterns
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:  # not kept in the cohort, since its attributes name entries of caches
+    return re.compile(pattern, re.IGNORECASE)

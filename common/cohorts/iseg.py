@@ -14,6 +14,7 @@ ISEG = Cohort(
     ("t1", "t2"),
     LabelSet(TISSUES, regions={name: (name,) for name in TISSUES}),
     brain_ml=(300.0, 1500.0),  # at six months
-    label_names=("label",),
-    kind_folders=("iSeg-2017-Training", "iSeg-2017-Testing"),
+    case_names=r"subject-\d+",
+    image_files="{case}-{modality}",
+    label_files=("{case}-label",),
 )

@@ -14,8 +14,9 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from common.cohorts.patients import patient_of
+from common.cohorts.registry import patient_of
 from common.cohorts.scan import Item
 from common.modalities import resolve_subset, subset_name, subsets
 from common.text import shortened
@@ -50,7 +51,7 @@ def mask_cases(
     """
     if missing_rates is not None:
         _check_rates(missing_rates, modalities)
-    drawn = missing_rates is not None and any(missing_rates)
+    drawn = any(missing_rates or ())
     if drawn and masks is not None:
         raise ValueError(f"missing_rates {list(missing_rates)} and masks {masks}: set one of these keys to null.")
     names = [item["case"] for item in items]
@@ -100,7 +101,6 @@ def draw_masks(cases: Iterable[str], rates: Sequence[float], modalities: Sequenc
     left over as would have no modality. Each of these draws every modality by its rate, and again until it has at least
     one. So every subset occurs, and the rates are met up to the fraction of cases left over.
     """
-    _check_rates(rates, modalities)
     rng, names = np.random.default_rng(seed), sorted(cases)
     rate = dict(zip(modalities, rates, strict=True))
     chances = {
@@ -147,36 +147,29 @@ def read_masks(
         raise FileNotFoundError(f"masks {str(masks)!r}: expected {settings} or a CSV file (key `masks`).")
     wanted = {case.lower(): case for case in cases}  # releases differ in case: Brats18_, BraTS18_
     given = {case.lower(): names for case, names in listed.items()}
-    _refuse(source, "are not among the training cases", [case for case in listed if case.lower() not in wanted])
-    _refuse(source, "are training cases that it does not list", [wanted[key] for key in wanted if key not in given])
+    for what, names in (
+        ("are not among the training cases", [case for case in listed if case.lower() not in wanted]),
+        ("are training cases that it does not list", [wanted[key] for key in wanted if key not in given]),
+    ):
+        if names:
+            raise ValueError(
+                f"{source}: {len(names)} cases {what}: {shortened(names)}. Each training case needs one row; choose "
+                "the masks that belong to the split (keys `masks`, `split`)."
+            )
     return {case: given[key] for key, case in wanted.items()}
 
 
 def _read_csv(path: str | os.PathLike, modalities: Sequence[str]) -> Masks:
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if not {"case", "modalities"} <= {*table}:
+        raise ValueError(f"{path}: columns {', '.join(table)}; expected case and modalities (e.g. t1+flair).")
     listed: Masks = {}
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"case", "modalities"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path}: columns {reader.fieldnames}; expected case and modalities (e.g. t1+flair).")
-        for row in reader:
-            case, names = row["case"], (row["modalities"] or "").strip()
-            if not names:
-                raise ValueError(f"{path}: case {case} has no modality; give it at least one, or leave the case out.")
-            if case in listed:
-                raise ValueError(f"{path}: case {case} is listed twice; give each case one row.")
-            try:
-                listed[case] = resolve_subset(names, modalities)
-            except ValueError as error:
-                raise ValueError(f"{path}: case {case}: {error} Expected names joined by +, e.g. t1+flair.") from error
+    for case, names in zip(table["case"], table["modalities"], strict=True):
+        try:
+            listed[case] = resolve_subset(names, modalities)
+        except ValueError as error:
+            raise ValueError(f"{path}: case {case}: {error} Expected names joined by +, e.g. t1+flair.") from error
     return listed
-
-
-def _refuse(source: str, what: str, cases: Sequence[str]) -> None:
-    if cases:
-        raise ValueError(
-            f"{source}: {len(cases)} cases {what}: {shortened(cases)}. Each training case needs one row; choose the "
-            "masks that belong to the split (keys `masks`, `split`)."
-        )
 
 
 def _masked(item: Item, present: Sequence[str]) -> Item:

@@ -19,6 +19,7 @@ MYOPS = Cohort(
     ("bssfp", "lge", "t2"),
     LabelSet({"normal": 200, "LVB": 500, "RVB": 600, "oedema": 1220, "scar": 2221}, regions=PARTS, targets=PARTS),
     skull_stripped=False,
-    label_names=("gd",),
-    kind_folders=("train25", "train25_myops_gd", "test20"),
+    case_names=r"myops_(training|test)_\d+",
+    image_files="{case}_{modality}",
+    label_files=("{case}_gd",),
 )

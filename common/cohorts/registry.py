@@ -1,21 +1,34 @@
-"""All cohorts by name."""
+"""All cohorts by name, and what the name of a case tells: whose case it is, and of which cohorts."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from common.cohorts import brats, open_data
+from common.cohorts.brats import PHANTOM
 from common.cohorts.cohort import Cohort
 from common.cohorts.iseg import ISEG
 from common.cohorts.myops import MYOPS
-from common.cohorts.phantom.simulation import LABELS
-from common.modalities import GLIOMA, tumour_labels
+from common.cohorts.names import without_suffix
 
-PHANTOM = Cohort("phantom", GLIOMA, tumour_labels(**LABELS))
-"""The synthetic cohort (`common.cohorts.phantom`)."""
 COHORTS: dict[str, Cohort] = {
     **{PHANTOM.name: PHANTOM, **brats.COHORTS, **open_data.COHORTS},
     **{MYOPS.name: MYOPS, ISEG.name: ISEG},
 }
+SAME = {"BraTS-SSA-00121": "BraTS-SSA-00115"}
+"""Patient -> an earlier name of the same patient, found by comparing images."""
+_MONTH_DAY = r"(?:0[1-9]|1[0-2])[-._]?(?:0[1-9]|[12]\d|3[01])"
+_DAY_MONTH = r"(?:(?:0[1-9]|[12]\d|3[01])[-._](?:0[1-9]|1[0-2])|(?:0[1-9]|1[0-2])[-._](?:0[1-9]|[12]\d|3[01]))"
+_TIME_POINT = (
+    r"(?:(?:timepoint|time|ses|session|week|visit|tp|fu|followup|exam|scan|day|month)[-_ ]?\d[\w-]*|mr[-_ ]?\d\d?"
+    r"|(?:pre|post)[-_ ]?(?:op|treatment|surgery)\w*|baseline|follow[-_ ]?up[-_ ]?\w*|recurrence\w*"
+    rf"|(?:19|20)\d\d[-._]?{_MONTH_DAY}(?:[-_T]\d\d[-.:]?\d\d\S*)?|{_DAY_MONTH}[-._](?:19|20)\d\d)"
+)
+_OWN_NAMES = re.compile(
+    rf"(?:.*_)?(?P<patient>sub-[a-z0-9]+)_.*|(?P<before>.+?)[_. -](?:{_TIME_POINT}(?:_.*)?|pre|post)", re.IGNORECASE
+)
+"""Names of no publisher that tell the patient: of BIDS (``sub-01_ses-02``), or with a time point at their end
+(``own_visit1``, ``own_preop``, ``own_2001-05-23``)."""
 
 
 def get_cohort(name: str) -> Cohort:
@@ -28,3 +41,37 @@ def get_cohort(name: str) -> Cohort:
 def cohort_of(item: Mapping[str, Any], cohort: Cohort) -> Cohort:
     """Return the cohort whose values a case's label has: its key ``source`` in a datalist of several, or ``cohort``."""
     return get_cohort(item["source"]) if item.get("source") else cohort
+
+
+def owners(case: str, image: str | None = None) -> list[Cohort]:
+    """Return the cohorts whose publishers give such a name to a case, or to an image; several may share cases."""
+    return [
+        cohort
+        for cohort in COHORTS.values()
+        if (cohort.case_name and cohort.case_name.fullmatch(case))
+        or (image and cohort.case_name and cohort.file_patterns[0].search(without_suffix(image)))
+    ]
+
+
+def patient(case: str) -> str:
+    """Return the patient of a case, whom its name tells (`Cohort.case_names`), or else the name itself.
+
+    Of names of no publisher, those of BIDS are understood, and those that end with a time point: words such as
+    ``_Timepoint_2``, ``_visit1`` and ``_preop``, or dates. ``BraTS-SSA-00121`` is the same patient as
+    ``BraTS-SSA-00115``.
+    """
+    known = owners(case)
+    match = known[0].case_name.fullmatch(case) if known else _OWN_NAMES.fullmatch(case)
+    names = match.groupdict() if match else {}
+    name = names.get("patient") or names.get("before") or case
+    return SAME.get(name, name)
+
+
+def patient_of(item: Mapping[str, Any]) -> str:
+    """Return the patient of a datalist item: its key ``patient``, or else that of its name."""
+    return item.get("patient") or patient(item["case"])
+
+
+def names_of(cohorts: Iterable[Cohort]) -> str:
+    """Return the names of some cohorts, as text."""
+    return " or ".join(dict.fromkeys(cohort.name for cohort in cohorts))

@@ -30,6 +30,7 @@ CLASSES = (*GLIOMA, "other")
 SPACING = 3.0  # voxel size of the coarse grid in mm
 LEAST_ML = 100.0  # minimum volume in ml of a brain, or a part of one, without its surface; a smaller one is not judged
 SURE = 3.0  # minimum log-odds against a sequence's name for it to be doubted
+SURE_ALONE = 2.5  # the same for an image that is judged alone, whose log-odds are smaller (`ALONE_TRUST`)
 TAIL = (0.1, 0.2, 0.5, 1)  # percentage of voxels in a tail; `contrast_difference` is the mean over these
 DIFFERENT, STEEPNESS, MOST = 0.13, 28.0, 5.0
 """Log-odds that one of two T1 was acquired after contrast agent and the other before: (`contrast_difference` -
@@ -284,8 +285,9 @@ def judge(network: nn.Module, images: Sequence[ImageFeatures], known: Collection
 def contradictions(judged: Mapping[str, torch.Tensor]) -> list[Contradiction]:
     """Return contradictions between images and their names, surest first: exchanged pairs and single images.
 
-    Names that are not those of a sequence are ignored.
+    Names that are not those of a sequence are ignored. An image that is the only one was judged alone (`SURE_ALONE`).
     """
+    least = SURE if len(judged) > 1 else SURE_ALONE
     judged = {name: logs for name, logs in judged.items() if name in GLIOMA}
     found = []
     for one, other in combinations(judged, 2):
@@ -297,7 +299,7 @@ def contradictions(judged: Mapping[str, torch.Tensor]) -> list[Contradiction]:
         found.append(Contradiction({name: best}, float(logs.max() - logs[CLASSES.index(name)])))
     doubts: list[Contradiction] = []
     for doubt in sorted(found, key=lambda doubt: doubt.odds, reverse=True):
-        if doubt.odds >= SURE and not any(set(doubt.seems) & set(other.seems) for other in doubts):
+        if doubt.odds >= least and not any(set(doubt.seems) & set(other.seems) for other in doubts):
             doubts.append(doubt)
     return doubts
 

@@ -1,30 +1,17 @@
 """Additions to MONAI's Ignite engines: inferers for any subset, handlers, and steps that connect stages."""
 
 from common.engines.epoch import Rounds, SetEpoch
-from common.engines.evaluate import check_panels, check_settings, report_evaluation
-from common.engines.handlers import (
-    EpochLosses,
-    Reseed,
-    ResumableCheckpoint,
-    TimeLeft,
-    WeightAverage,
-    counted_voxels,
-    seed_all,
-)
+from common.engines.evaluate import Report
+from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, counted_voxels, seed_all
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
-from common.engines.multi_gpu import distributed, local_device, lock_output
+from common.engines.multi_gpu import claim_output, distributed, local_device
 from common.engines.precision import (
     PrecisionInferer,
-    check_device,
     fast_memory_format,
     fast_precision,
-    set_matmul_precision,
-    uses_float16,
 )
-from common.engines.preference import PreferenceBalancer
-from common.engines.steps import run_bundle, train_teacher, training_facts
+from common.engines.settings import refuse_wrong_settings
+from common.engines.steps import BundleEvaluation, trained_cases, training_facts
 from common.engines.substitute import SubstituteFigure
-from common.engines.sweep import StoreCases, SubsetSweep
-from common.engines.tracking import close_tracking, log_evaluation, log_file, track
-from common.engines.windows import check_mirror_axes
-from common.evaluation.report.report import require_own_parts
+from common.engines.sweep import SubsetSweep
+from common.engines.tracking import EvaluationLog, track

@@ -1,8 +1,7 @@
 """The cost of a network: parameters, operations, memory, time."""
 
-import re
+import resource
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -31,26 +30,19 @@ def network_facts(network: nn.Module, modalities: int, window: Sequence[int]) ->
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Reset the counter that `peak_memory_mb` reads."""
+    """Reset a GPU's counter that `peak_memory_mb` reads."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif CLEAR.exists():
-        CLEAR.write_text("5")  # resets VmHWM; see proc(5)
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Return the peak memory in MB since the last reset, of a GPU's tensors or the process; NaN if unknown."""
+    """Return the peak memory in MB: of a GPU's tensors since the last reset, else of this process since its start."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    if not CLEAR.exists():
-        return float("nan")
-    return int(re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def synchronise(device: torch.device) -> None:
     """Wait until a GPU has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")

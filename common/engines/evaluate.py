@@ -1,7 +1,7 @@
 """The last step of an evaluation: from the cases' results to tables, statistics and figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,8 @@ import pandas as pd
 from torch import nn
 
 from common.cohorts import get_cohort
-from common.cohorts.datalist import Parts
+from common.cohorts.splits import Parts
 from common.engines.efficiency import network_facts
-from common.engines.tracking import require_store
 from common.evaluation.analysis.attribution import expected_gains
 from common.evaluation.analysis.published import published as read_published
 from common.evaluation.analysis.reliability import calibrate_intervals, check_coverage, volume_intervals
@@ -41,145 +40,132 @@ CALIBRATED = ("intervals", "interval_cases", "advice")
 """Tables of an evaluation with calibration cases."""
 
 
-def report_evaluation(
-    store: CaseStore,
-    cases: Sequence[Mapping[str, Any]],
-    calibration_cases: Sequence[Mapping[str, Any]],
-    method: str,
-    cohort: str,
-    conventions: Mapping[str, Any],
-    network: nn.Module,
-    window: Sequence[int],
-    spacing: Sequence[float],
-    weights: str,
-    coverage: float,
-    published: Sequence[str] | None,
-    output_dir: str,
-    decision: str,
-    precision: str,
-    data: Parts | None = None,
-    part: str | None = None,
-    split: str | None = None,
-    panel_cases: str | Sequence[str] | None = None,
-    panel_subsets: str | Sequence[str] | None = None,
-) -> None:
-    """Write the results of all cases and the report on them, and print the table of Dice.
+@dataclass
+class Report:
+    """The results of an evaluation as tables, statistics and figures; the constructor refuses wrong settings.
 
-    The results of each other decision are written too, into a subfolder of ``output_dir`` with its name. All files are
-    written or, after an error, none.
-
-    Args:
-        store: store with the results of all cases.
+    Attributes:
+        method: name of the method in tables and figures.
+        cohort: name of the cohort.
+        conventions: settings of `Conventions`.
+        decision: the decision whose results are shown, one of `DECISIONS`.
+        coverage: level of the volume intervals, e.g. 0.9.
+        published: paper, table and data set of a published table (see `sources`) to show beside ours, or None.
+        data: the whole split, to record which cases were not tested.
         cases: datalist items of the cases in the tables.
         calibration_cases: datalist items that intervals and advice are calibrated on; may be empty.
-        method: name of the method in tables and figures.
-        network: network whose size is reported.
-        window: size of the inference window in voxels.
-        weights: SHA-256 of the weights' file.
-        coverage: level of the volume intervals, e.g. 0.9.
-        published: paper, table and dataset of a published table (see `sources`) to show beside ours, or None.
-        decision: the decision whose results the report shows, one of `DECISIONS`.
-        precision: that in which the network computed, e.g. bfloat16, to record.
-        data: the whole split, to record which cases were not tested; None if it is not known.
-        part: name of the part of the split, for captions; None if it is not known.
-        split: name of the split, for captions; None if it has none.
+        subsets: subsets of modalities that are evaluated.
+        window: size of the inference window in voxels; ``spacing`` is that of the voxels in mm.
+        facts: what else to record: ``part`` and ``split``, for captions, ``precision``, SHA-256 of the ``weights``.
+        output_dir: folder of the report; results of other decisions are written into subfolders with their names.
         panel_cases: cases to draw, as a list or separated by commas; None: the best, the median and the worst one.
         panel_subsets: subsets to draw, such as ``flair,t1c+flair``; None: each modality alone and all together.
     """
-    if not cases:
-        raise ValueError("No case to evaluate: the part of the split is empty; choose another one (key `part`).")
-    definition, tested = get_cohort(cohort), {item["case"] for item in cases}
-    named = {key: value for key, value in (("part", part), ("split", split)) if value is not None}
-    results = [store.read(item["case"], planes=False) for item in cases]
-    calibration = [store.read(item["case"], planes=False) for item in calibration_cases]
-    shared = Evaluation(
-        name=method,
-        cohort=cohort,
-        modalities=definition.modalities,
-        regions=tuple(definition.labels.regions),
-        conventions=Conventions(**conventions),
-        results=pd.DataFrame(columns=COLUMNS),
-        bins=_joined([case.bins for case in results], BIN_COLUMNS, definition.modalities),
-        latents=_latents(results),
-        facts={
-            **network_facts(network, len(definition.modalities), window),
-            **_cost(results),
-            **window_facts(window, spacing),
-            "precision": precision,
-            "coverage": coverage,
-            "weights": weights,
-            **named,
-        },
-        other_cases=tuple(sorted({item["case"] for part in (data or {}).values() for item in part} - tested)),
-        sources={item["case"]: item["source"] for item in cases if item.get("source")},
-    )
-    require_own_parts(output_dir)
-    with written_whole(output_dir, _earlier(output_dir), last=NOTE) as made:
-        for other in [name for name in DECISIONS if name != decision] + [decision]:
-            tables = {
-                key: _joined([case.decided(other) for case in those], COLUMNS, definition.modalities)
-                for key, those in (("results", results), ("calibration", calibration))
-            }
-            evaluation = replace(shared, **tables, facts={**shared.facts, "decision": other})
-            folder = made if other == decision else made / other
-            _write_calibrated(evaluation, coverage, folder)
-            write_evaluation(evaluation, folder)
-        beside = {} if published is None else published_table(published, [evaluation])
-        panels = {method: list(_shown(evaluation, store, _names(panel_cases), _names(panel_subsets)))}
-        write_report([evaluation], made, coverage, beside, panels=panels, labels=definition.labels)
-    for stem in ("dice", *beside):
-        print(f"\n{Path(output_dir, 'tables', f'{stem}.md').read_text()}", flush=True)
-    print(Path(output_dir, "report.html"), flush=True)
+
+    method: str
+    cohort: str
+    conventions: Mapping[str, Any]
+    decision: str
+    coverage: float
+    published: Sequence[str] | None
+    data: Parts
+    cases: Sequence[Mapping[str, Any]]
+    calibration_cases: Sequence[Mapping[str, Any]]
+    subsets: Sequence[Sequence[str]]
+    window: Sequence[int]
+    spacing: Sequence[float]
+    facts: Mapping[str, Any]
+    output_dir: str
+    panel_cases: str | Sequence[str] | None = None
+    panel_subsets: str | Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        check_evaluation(vars(self))
+        require_own_parts(self.output_dir)
+        if not self.cases:
+            raise ValueError("No case to evaluate: the part of the split is empty; choose another one (key `part`).")
+        evaluated = {
+            "panel_cases": [item["case"] for item in self.cases],
+            "panel_subsets": [subset_name(subset) for subset in self.subsets],
+        }
+        for key, names in evaluated.items():
+            chosen = _names(getattr(self, key))
+            setattr(self, key, chosen)
+            if unknown := [name for name in chosen or () if name not in names]:
+                raise ValueError(f"{key}: {unknown[0]!r} is not evaluated; expected some of {shortened(names, 15)}.")
+
+    def write(self, store: CaseStore, network: nn.Module) -> None:
+        """Write the results of all cases in the store and the report on them, and print the table of Dice.
+
+        The network's size is recorded. All files are written or, after an error, none.
+        """
+        shared, results, calibration = self._evaluation(store, network)
+        with written_whole(self.output_dir, _earlier(self.output_dir), last=NOTE) as folder:
+            for decision in [*(name for name in DECISIONS if name != self.decision), self.decision]:
+                evaluation = replace(
+                    shared,
+                    results=_joined([case.decided(decision) for case in results], COLUMNS, shared.modalities),
+                    calibration=_joined([case.decided(decision) for case in calibration], COLUMNS, shared.modalities),
+                    facts={**shared.facts, "decision": decision},
+                )
+                subfolder = folder if decision == self.decision else folder / decision
+                _write_calibrated(evaluation, self.coverage, subfolder)
+                write_evaluation(evaluation, subfolder)
+            beside = {} if self.published is None else published_table(self.published, [evaluation])
+            panels = {self.method: list(_shown(evaluation, store, self.panel_cases, self.panel_subsets))}
+            labels = get_cohort(self.cohort).labels
+            write_report([evaluation], folder, beside, panels=panels, labels=labels)
+        for stem in ("dice", *beside):
+            print(f"\n{Path(self.output_dir, 'tables', f'{stem}.md').read_text()}", flush=True)
+        print(Path(self.output_dir, "report.md"), flush=True)
+
+    def _evaluation(
+        self, store: CaseStore, network: nn.Module
+    ) -> tuple[Evaluation, list[CaseResult], list[CaseResult]]:
+        """Return what is the same for all decisions, and the results of the cases and of the calibration cases."""
+        results = [store.read(item["case"], planes=False) for item in self.cases]
+        calibration = [store.read(item["case"], planes=False) for item in self.calibration_cases]
+        cohort, tested = get_cohort(self.cohort), {item["case"] for item in self.cases}
+        evaluation = Evaluation(
+            name=self.method,
+            cohort=self.cohort,
+            modalities=cohort.modalities,
+            regions=tuple(cohort.labels.regions),
+            conventions=Conventions(**self.conventions),
+            results=pd.DataFrame(columns=COLUMNS),
+            bins=_joined([case.bins for case in results], BIN_COLUMNS, cohort.modalities),
+            latents=_latents(results),
+            facts={
+                **network_facts(network, len(cohort.modalities), self.window),
+                **_cost(results),
+                **window_facts(self.window, self.spacing),
+                "coverage": self.coverage,
+                **{key: value for key, value in self.facts.items() if value is not None},
+            },
+            other_cases=tuple(sorted({item["case"] for part in self.data.values() for item in part} - tested)),
+        )
+        return evaluation, results, calibration
+
+
+def check_evaluation(settings: Mapping[str, Any]) -> None:
+    """Refuse attributes of a `Report`, given by their names, that would fail only at the end of a long run."""
+    method, conventions, published = settings.get("method", ""), settings["conventions"], settings["published"]
+    if not isinstance(method, str):
+        raise ValueError(f"method {method!r}: expected text; on a command line put it into two pairs of quotes.")
+    check_coverage(settings["coverage"])
+    check_choice("decision", settings["decision"], DECISIONS)
+    if published is not None:
+        if not isinstance(published, list | tuple) or len(published) != 3:
+            raise ValueError(f"published {published!r}: expected paper, table and dataset, or null.")
+        read_published(*published)
+    if not isinstance(conventions, Mapping):
+        raise ValueError(f"conventions {conventions!r}: expected an object; set a key within it by --conventions#hd95.")
+    Conventions(**conventions)
 
 
 def window_facts(window: Sequence[int], spacing: Sequence[float]) -> dict[str, str]:
     """Return the facts ``window`` (voxels) and ``spacing`` (mm) of an evaluation, as text such as ``48x64x48``."""
     return {"window": "x".join(map(str, window)), "spacing": "x".join(f"{size:g}" for size in spacing)}
-
-
-def check_settings(
-    method: str,
-    coverage: float,
-    published: Sequence[str] | None,
-    conventions: Mapping[str, Any],
-    decision: str,
-    tracking: str | None = None,
-) -> None:
-    """Refuse settings that would fail only at the end of a long training or evaluation; see `report_evaluation`.
-
-    ``method`` has to be text, which a name with a comma on a command line is not. ``tracking`` is None if nothing is
-    tracked yet; see `require_store`.
-    """
-    if not isinstance(method, str):
-        raise ValueError(f"method {method!r}: expected text; on a command line put it into two pairs of quotes.")
-    check_coverage(coverage)
-    check_choice("decision", decision, DECISIONS)
-    if published is not None:
-        if not isinstance(published, (list, tuple)) or len(published) != 3:
-            raise ValueError(f"published {published!r}: expected paper, table and dataset, or null.")
-        read_published(*published)
-    known = [field.name for field in fields(Conventions)]
-    if unknown := [key for key in conventions if key not in known]:
-        raise ValueError(f"conventions: {unknown[0]!r} is not one of {', '.join(known)}.")
-    Conventions(**conventions)
-    if tracking is not None:
-        require_store(tracking)
-
-
-def check_panels(
-    panel_cases: str | Sequence[str] | None,
-    panel_subsets: str | Sequence[str] | None,
-    cases: Sequence[Mapping[str, Any]],
-    subsets: Sequence[Sequence[str]],
-) -> None:
-    """Refuse to draw cases or subsets that are not evaluated; see `report_evaluation`."""
-    there = {
-        "panel_cases": (_names(panel_cases), [item["case"] for item in cases]),
-        "panel_subsets": (_names(panel_subsets), list(map(subset_name, subsets))),
-    }
-    for key, (names, known) in there.items():
-        if unknown := [name for name in names or () if name not in known]:
-            raise ValueError(f"{key}: {unknown[0]!r} is not evaluated; expected some of {shortened(known, 15)}.")
 
 
 def _names(chosen: str | Sequence[str] | None) -> list[str] | None:
@@ -221,21 +207,20 @@ def _shown(
     """Yield slices of the chosen cases, or else of the best, the median and the worst one by mean Dice.
 
     They are drawn for the chosen subsets, or else for each single modality and for all; if the sweep has none of these,
-    for its first five. With few cases, one case may be several of best, median and worst.
+    for its first five. A single case is the best one, and the worse of two the worst one.
     """
     names = [*evaluation.modalities, subset_name(evaluation.modalities)]
     dice = evaluation.values("dice").dropna(how="all")
     shown = subsets or [name for name in names if name in evaluation.subsets] or evaluation.subsets[:5]
     ranked = list(dice.groupby("case").mean().mean(axis=1).sort_values(ascending=False, kind="stable").index)
-    # With few cases the later entries take precedence.
-    places = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best" if len(ranked) > 1 else "only"}
-    words = {case: places[place] for place, case in enumerate(ranked) if place in places}
-    for case, word in words.items() if cases is None else [(case, "chosen") for case in cases]:
+    places = {"median": len(ranked) // 2, "worst": len(ranked) - 1, "best": 0}
+    words = {ranked[place]: word for word, place in places.items() if ranked}
+    for case in cases or [case for case in ranked if case in words]:
         planes = store.read(case).planes
         for subset in shown:
             if (subset, case) in dice.index:
                 yield Slice(
-                    title=f"{word} case: {case}",
+                    title=f"{'chosen' if cases else words[case]} case: {case}",
                     subset=subset,
                     images=planes["image"].astype(np.float32),
                     reference=planes["reference"],

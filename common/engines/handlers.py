@@ -3,18 +3,15 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
-from time import perf_counter
 from typing import Any
 
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import Checkpoint
+from ignite.handlers import Checkpoint, EMAHandler
 from monai.engines import Evaluator, Trainer
 from monai.utils import set_determinism
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.io import read_checkpoint, write_checkpoint
 from common.io.facts import TrainingFacts
@@ -98,78 +95,15 @@ class EpochLosses:
             engine.state.metrics[self.prefix + name] = idist.all_reduce(float(value)) / count
 
 
-class TimeLeft:
-    """Log an estimate of the time left: after five steps, after the first epoch, and after each tenth of all epochs.
-
-    The first epoch reads every case, and later ones take them from the cache. So during the first epoch, the time for
-    reading is extrapolated to the end of this epoch only. Validations and the evaluation are not counted.
-    ``later_steps`` is the number of steps of the next stage, which are assumed to last as long as those of this one.
-    """
-
-    def __init__(self, later_steps: int = 0) -> None:
-        self.later_steps = later_steps
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.GET_BATCH_STARTED, self._wait)
-        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._compute)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._complete)
-
-    def _start(self) -> None:
-        self._reading: list[float] = []
-        self._computing: list[float] = []
-
-    def _wait(self) -> None:
-        self._since = perf_counter()
-
-    def _compute(self) -> None:
-        self._reading.append(perf_counter() - self._since)
-        self._since = perf_counter()
-
-    def _complete(self, engine: Engine) -> None:
-        self._computing.append(perf_counter() - self._since)
-        state, done = engine.state, len(self._computing)
-        epoch, ends = state.epoch, state.iteration % state.epoch_length == 0
-        tenth = ends and epoch * 10 // state.max_epochs > (epoch - 1) * 10 // state.max_epochs
-        if idist.get_rank() == 0 and (done in (5, state.epoch_length) or tenth):
-            left = state.max_epochs * state.epoch_length - state.iteration
-            seconds = (left + self.later_steps) * mean(self._computing[-state.epoch_length :])
-            to_read = left if done > state.epoch_length else max(state.epoch_length - done, 0)
-            seconds += to_read * mean(self._reading[-state.epoch_length :])
-            logger.info(f"epoch {epoch} of {state.max_epochs}: about {seconds / 60:.1f} min of training to go")
-
-
-class WeightAverage:
-    """Keep an exponential moving average of a network's weights: ``average = (1 - m) average + m weights``, each step.
-
-    The average starts as the weights after the first step. It is validated and saved instead of the trained network.
-    Its buffers are the trained network's latest. If the momentum m is None, nothing is averaged. The attribute
-    ``network`` has the average weights (without m it is the trained network); ``state`` is for the ``objects`` of
-    `ResumableCheckpoint`.
-    """
-
-    def __init__(self, network: nn.Module, momentum: float | None = None) -> None:
-        self.trained, self.network, self.state = network, network, {}
-        if momentum is None:
-            return
-        if not 0 < momentum < 1:
-            raise ValueError(f"ema_momentum {momentum}: expected a number between 0 and 1, or null for no average.")
-        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(1 - momentum))
-        self.network, self.state = self.average.module, {"average": self.average}
-
-    def attach(self, engine: Engine) -> None:
-        if self.state:
-            engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self.average.update_parameters(self.trained))
-
-
 class ResumableCheckpoint:
     """Save the last state, to resume from, and the best weights.
 
     ``<folder>/<name>_last.pt`` holds the states of all objects, the trainer's position and the best score. It is
     replaced every ``interval`` epochs. ``<folder>/<name>.pt`` is a plain state dict of the network, or of its average:
-    the best one in validation so far or, before the first validation, the latest one. Rank 0 writes both atomically.
-    Attach this handler after the learning-rate and validation handlers. Raises ValueError if the checkpoint to resume
-    from is damaged, or of another configuration or number of epochs.
+    the best one in validation so far or, before the first validation, the latest one. Rank 0 writes both atomically,
+    which MONAI's CheckpointSaver does not; nor can it put facts into the file of weights. Attach this handler after the
+    learning-rate and validation handlers. Raises ValueError if the checkpoint to resume from is damaged, or of another
+    configuration or number of epochs.
 
     Args:
         name: name of the stage, e.g. ``finetuned``.
@@ -190,19 +124,20 @@ class ResumableCheckpoint:
         validator: Evaluator | None = None,
         interval: int = 1,
         resume: bool = False,
-        average: WeightAverage | None = None,
+        average: EMAHandler | None = None,
         facts: TrainingFacts | None = None,
     ) -> None:
         self.last, self.weights = Path(folder) / f"{name}_last.pt", Path(folder) / f"{name}.pt"
-        self.average, self.validator = average or WeightAverage(network), validator
-        self.objects = {"network": network, **objects, **self.average.state}
+        self.network, self.average, self.validator = network, average, validator
+        self.objects = objects if average is None else {**objects, "average": average.ema_model}
         self.interval, self.resume, self.facts = interval, resume, facts
+        self._restored = False
 
     def attach(self, engine: Trainer) -> None:
-        self.average.attach(engine)
-        engine.add_event_handler(Events.STARTED, self._load)
+        if self.average is not None:
+            self.average.attach(engine)
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
-        engine.add_event_handler(Events.COMPLETED, self._say_which)
 
     def state_dict(self) -> dict[str, float]:
         if self.validator is None:
@@ -219,15 +154,13 @@ class ResumableCheckpoint:
 
         This is for a training whose weights come from elsewhere, as in the next round of a federation.
         """
-        if not self.last.is_file():
-            return
-        state = read_checkpoint(self.last, map_location="cpu")
-        for name in self.objects.keys() - {"network"}:
-            self.objects[name].load_state_dict(state[name])
+        if self.last.is_file():
+            Checkpoint.load_objects(self.objects, read_checkpoint(self.last))
+            self._restored = True
 
     def _everything(self, trainer: Trainer) -> dict[str, Any]:
         scaler = {} if trainer.scaler is None else {"scaler": trainer.scaler}
-        return {**self.objects, **scaler, "trainer": trainer, "best": self}
+        return {"network": self.network, **self.objects, **scaler, "trainer": trainer, "best": self}
 
     def _save(self, trainer: Trainer) -> None:
         epoch = trainer.state.epoch
@@ -235,36 +168,33 @@ class ResumableCheckpoint:
         best_epoch = -1 if self.validator is None else self.validator.state.best_metric_epoch
         if idist.get_rank() == 0:
             if best_epoch == epoch or (best_epoch < 1 and due):
-                write_checkpoint(self.average.network.state_dict(), self.weights, self.facts)
+                weights = self.network if self.average is None else self.average.ema_model
+                write_checkpoint(weights.state_dict(), self.weights, self.facts)
             if due:
                 write_checkpoint({k: o.state_dict() for k, o in self._everything(trainer).items()}, self.last)
         idist.barrier()  # the next stage, on any rank, reads what rank 0 has written here
 
-    def _say_which(self, trainer: Trainer) -> None:
-        if self.validator is not None and idist.get_rank() == 0:
-            epoch = self.validator.state.best_metric_epoch
-            best, last = f"of epoch {epoch}, the best in validation", "of the last epoch: no validation took place"
-            logger.info(f"{self.weights}: the weights {best if epoch > 0 else last}")
-
-    def _load(self, trainer: Trainer) -> None:
+    def _start(self, trainer: Trainer) -> None:
+        if self.average is not None and not self._restored:  # others may have been loaded since it was made
+            self.average.ema_model.load_state_dict(self.network.state_dict())
+        self._restored = True
         if not self.resume:
             return
         if not self.last.is_file():
             logger.warning(f"resume: no checkpoint {self.last}, starting from the beginning")
             return
-        wanted_epochs = trainer.state.max_epochs
-        # Load to the CPU: tensors are copied to the device, but Adam's step counts have to stay on the host.
-        state = read_checkpoint(self.last, map_location="cpu")
+        epochs = trainer.state.max_epochs
+        state = read_checkpoint(self.last)  # on the CPU, where Adam's step counts have to stay; others are copied
         try:
-            Checkpoint.load_objects(to_load=self._everything(trainer), checkpoint=state)
+            Checkpoint.load_objects(self._everything(trainer), state)
         except (ValueError, RuntimeError, KeyError) as error:
             raise ValueError(
                 f"{self.last}: not a checkpoint of this configuration ({str(error).splitlines()[0]}). "
                 "Resume with the config that it was trained with, or choose another output_dir."
             ) from error
-        if trainer.state.max_epochs != wanted_epochs:
+        if trainer.state.max_epochs != epochs:
             raise ValueError(
-                f"{self.last}: a run of {trainer.state.max_epochs} epochs; expected {wanted_epochs}. Its learning-rate "
+                f"{self.last}: a run of {trainer.state.max_epochs} epochs; expected {epochs}. Its learning-rate "
                 "schedule ends there: resume with the same number of epochs, or choose another output_dir."
             )
-        logger.info(f"resumed {self.last} after epoch {trainer.state.epoch} of {wanted_epochs}")
+        logger.info(f"resumed {self.last} after epoch {trainer.state.epoch} of {epochs}")

@@ -2,12 +2,12 @@
 
 import os
 
-import ignite.distributed as idist
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from common.io import lock_folder
+from common.evaluation.report.report import require_own_parts
+from common.io import lock_folder, require_writable
 
 
 def local_device() -> torch.device:
@@ -40,11 +40,14 @@ def distributed(network: nn.Module, device: torch.device, find_unused_parameters
     )
 
 
-def lock_output(folder: str) -> None:
-    """Keep other trainings out of an output folder until `common.io.unlock_folder` is called or this process ends.
+def claim_output(folder: str) -> None:
+    """Create an output folder, and keep other trainings out until `unlock_folder` is called or this process ends.
 
     Rank 0, the only one that writes there, holds the lock for all processes; torchrun ends them together with it.
-    Raises BlockingIOError if another training runs there; the message names its process, host and start.
+    Raises PermissionError if the folder cannot be written; BlockingIOError if another training uses it; ValueError if
+    the evaluation after the training would replace files that no report wrote.
     """
-    if idist.get_rank() == 0:
-        lock_folder(folder, "a training")
+    require_writable(folder)
+    require_own_parts(os.path.join(folder, "evaluation"))
+    if os.environ.get("RANK", "0") == "0":
+        lock_folder(folder)

@@ -1,59 +1,40 @@
 """The numerical precision of networks, and the order of their values in memory."""
 
-import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from monai.inferers import SimpleInferer
 from torch import nn
-from torch.utils._pytree import tree_map_only
 
-from common.io.settings import check_choice, usable_device
+from common.io.settings import check_choice, named_device, usable_device
 
-logger = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Value of the key ``precision`` -> data type."""
+CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def check_device(device: str | torch.device, precision: str) -> None:
-    """Refuse an unavailable device, or a precision that it does not support, before anything is loaded.
-
-    If a processor only emulates bfloat16, a warning is logged. Raises ValueError if the device is not available, the
-    precision is unknown, or it is float16 without a GPU.
-    """
+    """Refuse a device that is not available, an unknown precision, and float16 without a GPU by a ValueError."""
     check_choice("precision", precision, tuple(DTYPES))
     device = usable_device("device", device)
     if precision == "float16" and device.type != "cuda":
         raise ValueError(
             f"precision 'float16' with device {device}: float16 requires a GPU; expected 'float32' or 'bfloat16'."
         )
-    if precision == "bfloat16" and not multiplies_bfloat16(device):
-        logger.warning(
-            f"precision 'bfloat16': this {'GPU' if device.type == 'cuda' else 'processor'} has no instructions for it "
-            "and emulates it, which is slower than float32 (a training step of RFNet on a CPU took 1.4 times as long); "
-            "use 'float32' here."
-        )
-
-
-def set_matmul_precision(matmul_precision: str) -> None:
-    """Set the precision of float32 matrix products in this process: ``highest``, ``high`` or ``medium``.
-
-    On a GPU ``high`` multiplies in TF32 (10 bits of mantissa), as cuDNN's convolutions do by default. Other words raise
-    a ValueError; PyTorch's own function would only warn.
-    """
-    choices = ("highest", "high", "medium")
-    torch.set_float32_matmul_precision(check_choice("matmul_precision", matmul_precision, choices))
 
 
 def fast_precision(device: str | torch.device) -> str:
     """Return ``bfloat16`` for a CPU that has instructions for it, else ``float32``, as the papers train on a GPU.
 
     In bfloat16 a step of the bundles' networks takes 65 to 78 % of the time of float32 on the phantom, and 56 to 64 %
-    at 48 x 64 x 48 voxels (AMD Zen 5, one core).
+    at 48 x 64 x 48 voxels (AMD Zen 5, one core). Emulated, it takes 1.4 times as long.
     """
-    device = torch.device(device)
-    return "bfloat16" if device.type == "cpu" and multiplies_bfloat16(device) else "float32"
+    if named_device("device", device).type != "cpu" or not CPU_FACTS.is_file():
+        return "float32"
+    return "bfloat16" if re.search(r"\b(avx512_bf16|amx_bf16)\b", CPU_FACTS.read_text()) else "float32"
 
 
 def fast_memory_format(device: str | torch.device, crop: Sequence[int]) -> torch.memory_format:
@@ -62,13 +43,8 @@ def fast_memory_format(device: str | torch.device, crop: Sequence[int]) -> torch
     For 3D networks (three sizes in ``crop``) on a CPU this is channels-last. A step of the bundles' networks on the
     phantom then takes 69 to 89 % of the time in float32 (AMX processor) and 65 to 84 % in bfloat16 (AMD Zen 5).
     """
-    fast = torch.device(device).type == "cpu" and len(crop) == 3
+    fast = named_device("device", device).type == "cpu" and len(crop) == 3
     return torch.channels_last_3d if fast else torch.contiguous_format
-
-
-def uses_float16(precision: str) -> bool:
-    """Return whether the loss must be scaled (the trainer's ``amp``), since gradients underflow in float16."""
-    return precision == "float16"
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -83,17 +59,22 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 def to_float32(outputs: Any) -> Any:
     """Return a tensor, or nested tuples, lists and dictionaries of tensors, with half precision cast to float32."""
-    return tree_map_only(
-        torch.Tensor, lambda x: x.float() if x.dtype in (torch.bfloat16, torch.float16) else x, outputs
-    )
+    if isinstance(outputs, torch.Tensor):
+        return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
+    if isinstance(outputs, Mapping):
+        return {key: to_float32(value) for key, value in outputs.items()}
+    if isinstance(outputs, list | tuple):
+        values = [to_float32(value) for value in outputs]
+        return type(outputs)(*values) if hasattr(outputs, "_fields") else type(outputs)(values)
+    return outputs
 
 
 class PrecisionInferer(SimpleInferer):
     """Run a training batch in ``float32``, ``bfloat16`` or, on a GPU, ``float16``.
 
     Weights, gradients and losses stay in float32. bfloat16 needs no loss scaling; processors with bfloat16 instructions
-    (AVX512-BF16, AMX, GPUs since Ampere) train up to 2.5 times as fast. float16 needs the trainer's ``amp``, for its
-    GradScaler. ``amp_kwargs`` then have to disable the trainer's own autocast, which would include the loss.
+    (AVX512-BF16, AMX, GPUs since Ampere) train up to 2.5 times as fast. MONAI's ``amp`` casts on a GPU alone, and the
+    loss too: float16 needs it for its GradScaler, and ``amp_kwargs`` then have to disable its casting.
     """
 
     def __init__(self, precision: str = "float32") -> None:
@@ -105,10 +86,3 @@ class PrecisionInferer(SimpleInferer):
         with autocast(self.precision, inputs.device):
             outputs = super().__call__(inputs, network, *args, **kwargs)
         return to_float32(outputs)
-
-
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Return whether a device has instructions for bfloat16, so that it need not emulate them."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,44 +1,61 @@
-"""Steps that connect a bundle's configs: a teacher before a training, an evaluation after it, facts for inference."""
+"""Steps that connect a bundle's configs: an evaluation after a training, facts for inference."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 from monai.bundle import run
-from monai.engines import Trainer
 
 from common.cohorts import get_cohort
+from common.cohorts.registry import patient_of
 from common.io.command import recipe_names
-from common.io.facts import SETTINGS, TrainingFacts
-from common.io.settings import optional
-from common.io.weights import metadata_of, trained_on, weights_name
+from common.io.facts import SETTINGS, TrainingFacts, patient_digest, read_facts
+from common.io.settings import check_choice, optional
+from common.io.weights import metadata_of, trained_on, trained_patients, weights_name
+from common.text import shortened
+
+logger = logging.getLogger(__name__)
 
 
-def run_bundle(bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
-    """Run configs of a bundle on rank 0, e.g. ``inference.json`` with ``evaluate.json`` as an overlay.
+class BundleEvaluation:
+    """An evaluation by configs of a bundle, e.g. ``inference.json`` with ``evaluate.json`` as an overlay, on rank 0.
 
-    The configs are names of files in its folder ``configs``; later ones override earlier ones.
+    The configs are names of files in its folder ``configs``; later ones override earlier ones, and ``overrides`` all of
+    them.
     """
-    overrides = {key: "$None" if value is None else value for key, value in overrides.items()}  # MONAI leaves None out
-    if idist.get_rank() == 0:
-        files = [str(Path(bundle_root) / "configs" / name) for name in configs]
-        run(config_file=files, bundle_root=bundle_root, **overrides)
+
+    def __init__(self, bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
+        self.files = [str(Path(bundle_root) / "configs" / name) for name in configs]
+        self.overrides = {"bundle_root": bundle_root, **overrides}
+
+    def __call__(self) -> None:
+        """Run the evaluation."""
+        if idist.get_rank() == 0:
+            given = {key: "$None" if value is None else value for key, value in self.overrides.items()}
+            run(config_file=self.files, **given)  # which would leave out None
 
 
 def training_facts(
-    bundle_root: str, evaluation: Mapping[str, Any], cases: Sequence[Mapping[str, Any]], init_from: str | None
+    bundle_root: str,
+    evaluation: Mapping[str, Any],
+    cases: Sequence[Mapping[str, Any]],
+    init_from: str | None,
+    pretrained_on: Sequence[Mapping[str, Any]] = (),
 ) -> TrainingFacts:
     """Return the record of a training that its weights file will hold.
 
     Args:
         bundle_root: folder of the bundle.
         evaluation: settings of the evaluation that follows, among them ``method`` and those of `SETTINGS`.
-        cases: datalist items of the training.
+        cases: datalist items of the training, and ``pretrained_on`` those of a training before it.
         init_from: weights that it starts from, or None.
     """
     metadata = metadata_of(bundle_root)
     before = init_from and f"{trained_on(init_from, bundle_root) or 'unknown data'} ({weights_name(init_from)})"
+    patients = {patient_digest(evaluation["cohort"], patient_of(item)) for item in [*cases, *pretrained_on]}
+    patients |= {*trained_patients(init_from, bundle_root)} if init_from else set()
     seen = {name for item in cases for name in item["modalities"]}
     return TrainingFacts(
         method=evaluation["method"],
@@ -48,11 +65,30 @@ def training_facts(
         modalities=[name for name in get_cohort(evaluation["cohort"]).modalities if name in seen],
         recipe=recipe_names(),
         before=before or "",
+        patients=sorted(patients),
         settings={key: optional(evaluation[key]) for key in SETTINGS if key in evaluation},
     )
 
 
-def train_teacher(trainer: Trainer, given: str | None) -> None:
-    """Train a teacher unless the weights of one are given; the trainer's handlers write them."""
-    if given is None:
-        trainer.run()
+def trained_cases(
+    cases: Sequence[Mapping[str, Any]], cohort: str, ckpt_path: str, bundle_root: str, allowed: str
+) -> int | None:
+    """Return how many of the cases to evaluate the weights were trained on; None for none, or if that is unknown.
+
+    Patients are told by the cohort of the evaluation, and by that of the weights. Raises ValueError if there are such
+    cases, unless ``allowed`` is ``mark``, which warns; ``refuse`` is the other choice.
+    """
+    check_choice("trained_cases", allowed, ("refuse", "mark"))
+    patients, facts = trained_patients(ckpt_path, bundle_root), read_facts(ckpt_path)
+    if not patients:
+        logger.warning(f"{ckpt_path}: does not say which patients it was trained on; make sure that these are others.")
+    cohorts = {cohort, facts.settings.get("cohort", cohort) if facts else cohort}
+    digests = {item["case"]: {patient_digest(name, patient_of(item)) for name in cohorts} for item in cases}
+    seen = [case for case, names in digests.items() if names & {*patients}]
+    if not seen:
+        return None
+    text = f"{ckpt_path}: was trained on {len(seen)} of the {len(cases)} cases to evaluate ({shortened(seen)})."
+    if allowed == "refuse":
+        raise ValueError(f"{text} Evaluate on others; or, with --trained_cases mark, the report says so.")
+    logger.warning(text)
+    return len(seen)

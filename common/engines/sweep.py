@@ -5,7 +5,6 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
 from monai.data import decollate_batch
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose, Orientationd
@@ -41,6 +40,7 @@ class SubsetSweep:
         to_probabilities: transforms from ``pred``, logits on the network's grid, to probabilities on the files' grid.
         latent_layer: layer for `LatentProbe`; its features are recorded for single modalities, which then run
             separately.
+        store: where the result of each case is written as soon as it is computed; None: nowhere.
         subsets_at_once: number of subsets in one batch. With 1, results equal those of separate inferences bit for bit.
             More are faster on a GPU; probabilities are then equal up to rounding.
     """
@@ -55,6 +55,7 @@ class SubsetSweep:
         conventions: Mapping[str, Any],
         latent_layer: str | None = None,
         subsets_at_once: int = 1,
+        store: CaseStore | None = None,
     ) -> None:
         self.cohort = get_cohort(cohort)
         wanted = [resolve_subset(subset, self.cohort.modalities) for subset in subsets]
@@ -68,7 +69,7 @@ class SubsetSweep:
         self.decide = {decision: DecideLabelsd("pred", cohort, decision, inferer.softmax) for decision in DECISIONS}
         self.conventions = Conventions(**conventions)
         self.probe = LatentProbe(network, latent_layer)
-        self.subsets_at_once = subsets_at_once
+        self.subsets_at_once, self.store = subsets_at_once, store
         self.to_file_grid = ToFileGridd("shown")
         self.to_ras = Orientationd(["shown", "label", "pred"], axcodes="RAS", labels=None, allow_missing_keys=True)
 
@@ -99,6 +100,8 @@ class SubsetSweep:
         latents = {name: latents[name] for name in self.cohort.modalities if name in latents}
         result = measure.result(latents, seconds / len(subsets) if subsets else float("nan"))
         result.memory_mb = peak_memory_mb(device)
+        if self.store is not None:
+            self.store.write(result)
         return result
 
     def predictions(
@@ -167,13 +170,3 @@ class SubsetSweep:
             self.cohort.labels,
             self.conventions,
         )
-
-
-class StoreCases:
-    """Write the result of each case into a store as soon as it is computed."""
-
-    def __init__(self, store: CaseStore) -> None:
-        self.store = store
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self.store.write(engine.state.output))

@@ -9,12 +9,10 @@ from typing import Any
 _MODULES = {
     "bundle": ("bundle_root",),
     "checkpoints": ("load_weights", "read_checkpoint", "read_weights", "start_from", "write_checkpoint"),
-    "command": ("errors_in_one_line", "refuse_unknown_options"),
     "facts": ("trained",),
     "files": ("file_digest", "require_writable"),
     "images": ("AtomicNibabelWriter", "read_volume"),
     "lock": ("lock_folder", "unlock_folder"),
-    "memory": ("keep_freed_memory",),
     "settings": ("check_counts", "flag", "optional", "per_axis"),
     "weights": ("shipped_weights", "tell_weights"),
 }

@@ -1,136 +1,115 @@
-"""Conversion of a command line into a function call: Fire splits it, and the annotations define the types."""
+"""Words of a command line, which argparse reads by the signature and the docstring of the function to call."""
 
-import difflib
+import argparse
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from functools import partial, wraps
+from functools import partial
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-import fire
-from fire.parser import DefaultParseValue
-
-fire.decorators.FIRE_METADATA = "__fire_metadata__"  # Fire's help hides attributes whose names begin with __
-OF_FIRE = ("help", "h")  # options that Fire handles itself
-_KEPT = object()  # what a verb returns to Fire, which returns something else if it has applied surplus words to it
+REFUSALS = (ValueError, FileNotFoundError, FileExistsError, PermissionError, BlockingIOError)
+"""Errors about a user's options and files, of which a program's main says one line instead of a traceback."""
+EXPECTED = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def parse(
-    program: Mapping[str, Callable[..., None]] | Callable[..., None], words: Sequence[str], name: str = "tools"
+def parse_verb(
+    groups: Mapping[str, Mapping[str, Callable[..., None]]], words: Sequence[str], program: str
 ) -> Callable[[], None]:
-    """Return the call that a command line requests, without making it; print help if requested.
+    """Return the call that a command line requests from a program with verbs; print help if that is requested.
 
-    Fire alone would call a function before refusing surplus arguments, and would read words as Python literals: a
-    folder ``2024_01`` as the number 202401, ``out#1`` as ``out``. So words annotated as text are kept as typed. Raises
-    ValueError if a verb or option is unknown (the message suggests the nearest one), or a word does not fit its
-    annotation; SystemExit if Fire has printed help, or which argument is missing or surplus.
+    Raises ValueError if there is no such verb, and what `parse` raises.
 
     Args:
-        program: a function, or the verbs of several: name -> function. Their parameters are annotated as text, numbers,
-            flags, sequences of these, or a dict; further options that a function takes (``**``) are text.
-        words: words of the command line, without the program's name.
-        name: name of the module that ``python -m`` runs.
+        groups: title of a group of verbs -> name of a verb -> its function.
+        words: the words after the program's name.
+        program: what a user types before the verb.
     """
-    calls: list[Callable[[], None]] = []
-    if callable(program):
-        if "--help" in words:
-            words = ["--", "--help"]  # of a function with further options, Fire would take --help for one of them
-        _check_options(program, words, name)
-        component: Any = _kept(program, calls)
-    else:
-        _check_verb(program, words, name)
-        component = {verb: _kept(function, calls) for verb, function in program.items()}
-    found = fire.Fire(component, list(words), name, lambda result: None if calls else result)
-    if calls and found is not _KEPT:
-        verb = "" if callable(program) else f"{words[0]} "
-        raise ValueError(f"{' '.join(words)}: too many words; see python -m {name} {verb}--help.")
-    return calls[0] if calls else lambda: None
-
-
-def _kept(verb: Callable[..., None], calls: list[Callable[[], None]]) -> Callable[..., None]:
-    """Return a function for Fire to call instead of a verb; it stores the call, to be made if Fire refuses nothing."""
-
-    @wraps(verb)
-    def keep(*args: Any, **kwargs: Any) -> Any:
-        calls.append(partial(verb, *args, **kwargs))
-        return _KEPT
-
-    parsers = {name: partial(_value, name, hint) for name, hint in get_type_hints(verb).items() if name != "return"}
-    return fire.decorators.SetParseFn(str)(fire.decorators.SetParseFns(**parsers)(keep))
-
-
-def _check_verb(verbs: Mapping[str, Callable[..., None]], words: Sequence[str], program: str) -> None:
-    """Refuse an unknown verb, and what `_check_options` refuses."""
-    if not words or words[0].startswith("-"):
-        return
+    verbs = {name: verb for group in groups.values() for name, verb in group.items()}
+    if not words or words[0] in ("-h", "--help"):
+        print(f"usage: {program} VERB ...\n\n{program} VERB --help describes a verb.")
+        for title, group in groups.items():
+            print("\n".join([f"\n{title}", *(f"  {name:20}{_summary(verb)}" for name, verb in group.items())]))
+        raise SystemExit(0)
     name = words[0].replace("-", "_")
     if name not in verbs:
-        raise ValueError(f"{words[0]}: no such verb; {_near(name, list(verbs))}see python -m {program} --help.")
-    _check_options(verbs[name], words[1:], f"{program} {name}")
+        raise ValueError(f"{words[0]}: no such verb; see {program} --help.")
+    return parse(verbs[name], words[1:], f"{program} {name}")
 
 
-def _check_options(function: Callable[..., None], words: Sequence[str], name: str) -> None:
-    """Refuse unknown options, and an option without a value, which Fire would set to "True"."""
+def parse(function: Callable[..., None], words: Sequence[str], program: str) -> Callable[[], None]:
+    """Return the call of a function that a command line requests, without making it; print help if that is requested.
+
+    Parameters without a default are words in their order, or options; the others are options. The annotation says how a
+    word is read: as text, a number, a flag (alone, or followed by ``true`` or ``false``), a sequence (``1,2`` or
+    ``[1,2]``) or a dict (``t1c=7 flair=4``). Further options (``**``) are text, and have a dot in their name.
+
+    Raises SystemExit after help, and with status 2 if words do not fit.
+    """
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters.values()
-    named = [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
-    others = any(one.kind == one.VAR_KEYWORD for one in parameters)
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
-        if word == "--":  # the rest is for Fire, which ignores unknown options silently
-            foreign = fire.parser.CreateParser().parse_known_args(words[list(words).index("--") + 1 :])[1]
-            if foreign:
-                raise ValueError(f"{foreign[0]}: options after -- are for Fire itself, which has no such option.")
-            return
-        option, equals, _ = word.removeprefix("--").partition("=")
-        key = option.replace("-", "_")
-        if not word.startswith("--") or key in OF_FIRE or hints.get(key.removeprefix("no")) is bool:
-            continue
-        if key not in named and not others:
-            near = _near(key, named, "--")
-            raise ValueError(f"--{option}: no such option of {name.split()[-1]}; {near}see python -m {name} --help.")
-        if not equals and following.startswith("--"):
-            raise ValueError(f"--{option}: expected a value after it.")
+    description, _, listed = (inspect.getdoc(function) or "").partition("\nArgs:\n")
+    texts = dict(re.findall(r"^ {4}(\w+): (.*?)(?=\n {4}\w|\Z)", listed, re.M | re.S))
+    parser = argparse.ArgumentParser(program, description=description, allow_abbrev=False)
+    words = [re.sub("^--[^=]+", lambda option: "--" + option[0][2:].replace("-", "_"), word) for word in words]
+    flags = [f"--{name}" for name, hint in hints.items() if hint is bool]
+    words = [  # else argparse would take any word after a flag for its value
+        f"{word}=true" if word in flags and following.lower() not in ("true", "false") else word
+        for word, following in zip(words, [*words[1:], ""], strict=True)
+    ]
+    given = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
+    others = {name for name in given if "." in name and any(p.kind is p.VAR_KEYWORD for p in parameters)}
+    for name in others:
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    for p in parameters:
+        if p.kind is not p.VAR_KEYWORD:
+            _add(parser, p, hints[p.name], texts.get(p.name, ""), p.name in given)
+    values = vars(parser.parse_intermixed_args(words))
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    values = {name: defaults.get(name) if value is None else value for name, value in values.items()}
+    values |= {name: dict(values[name]) for name, hint in hints.items() if dict in get_args(hint) and values[name]}
+    first = [values.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    more = [word for p in parameters if p.kind is p.VAR_POSITIONAL for word in values.pop(p.name)]
+    return partial(function, *first, *more, **values)
 
 
-def _near(word: str, known: Sequence[str], dashes: str = "") -> str:
-    """Return a question that suggests the most similar name, if there is one, else an empty text."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {dashes}{near[0]}? Else " if near else ""
+def _add(parser: argparse.ArgumentParser, p: inspect.Parameter, hint: Any, text: str, given_by_name: bool) -> None:
+    """Add a parameter of a function to a parser, with its text of the docstring as help."""
+    how: dict[str, Any] = {"type": partial(_read, hint), "metavar": p.name.upper()}
+    how["help"] = " ".join(text.replace("%", "%%").split())
+    if p.kind is p.VAR_POSITIONAL:
+        parser.add_argument(p.name, nargs="*", **how)
+    elif p.default is p.empty:
+        parser.add_argument(f"--{p.name}" if given_by_name else p.name, **how)
+    elif hint is bool:
+        parser.add_argument(f"--{p.name}", nargs="?", **how | {"metavar": "true"})
+    elif dict in get_args(hint):
+        parser.add_argument(f"--{p.name}", nargs="+", action="extend", **how | {"metavar": "NAME=VALUE"})
+    else:
+        parser.add_argument(f"--{p.name}", **how)
 
 
-def _value(name: str, hint: Any, text: str) -> Any:
-    """Return a word converted to the type of a parameter's annotation, or raise a ValueError."""
+def _read(hint: Any, text: str) -> Any:
+    """Return a word converted to the type of a parameter's annotation."""
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    kind = kinds[0]
     if not text:
-        raise ValueError(f"--{name}: expected a value, not an empty one.")
+        raise argparse.ArgumentTypeError("expected a value, not an empty one")
     if text == "None" and NoneType in kinds:
         return None
-    for kind in kinds:
-        if get_origin(kind) is Sequence:
-            inner = text[1:-1] if text[:1] + text[-1:] in ("[]", "()") else text
-            if inner != text or "," in text:
-                parts = [part.strip(" '\"") for part in inner.split(",")]
-                return [_value(name, get_args(kind)[0], part) for part in parts if part]
-        if kind in (str, Sequence[str]):
-            return text
-        if kind in _KINDS:
-            expected, read = _KINDS[kind]
-            with suppress(KeyError, ValueError, MemoryError, RecursionError):
-                return read(text)
-            raise ValueError(f"--{name} {text}: expected {expected}.")
-    raise ValueError(f"--{name} {text}: expected several values, separated by commas.")
+    if kind is dict:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise argparse.ArgumentTypeError(f"{text}: expected NAME=VALUE")
+        return name, None if value.lower() == "none" else value
+    if get_origin(kind) is Sequence:
+        inner = text[1:-1] if text[:1] + text[-1:] in ("[]", "()") else text
+        return [_read(get_args(kind)[0], part.strip(" '\"")) for part in inner.split(",")]
+    try:
+        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text}: expected {EXPECTED[kind]}") from None
 
 
-def _dict(text: str) -> dict[str, Any]:
-    if not isinstance(found := DefaultParseValue(text), dict):
-        raise ValueError(text)
-    return found
-
-
-_KINDS: dict[type, tuple[str, Callable[[str], Any]]] = {
-    int: ("a whole number", int),
-    float: ("a number", float),
-    bool: ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
-    dict: ("names and values such as \"{'t1c': 7}\"", _dict),
-}
-"""Type of a parameter -> description of it, and function that reads it."""
+def _summary(function: Callable[..., None]) -> str:
+    """Return the first sentence of a docstring."""
+    return (inspect.getdoc(function) or "").partition("\n")[0]

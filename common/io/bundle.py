@@ -8,7 +8,7 @@ from typing import Any
 from common import __version__
 
 MANIFEST = "manifest.json"
-"""File in a packaged bundle: the version of `common` it was made with, and the size and SHA-256 of its files."""
+"""File in a packaged bundle: the version of `common` it was made with."""
 COMMON = Path(__file__).resolve().parents[1]
 
 
@@ -23,11 +23,11 @@ def bundle_root(name: str) -> str:
     beside = COMMON.parent
     places = [here, here / "bundles" / name, beside / "bundles" / name, beside, beside.parent / name]
     for place in places:
-        if _bundle_name(place) == name:
+        if bundle_name(place) == name:
             require_same_common(place)
             return str(place)
     beside_it = [place for folder in (here, beside) for place in (folder / "bundles").glob("*")]
-    others = sorted({str(found) for found in map(_bundle_name, beside_it) if found})
+    others = sorted({str(found) for found in map(bundle_name, beside_it) if found})
     raise FileNotFoundError(
         f"The bundle {name!r} was not found in {', '.join(dict.fromkeys(map(str, places)))}. "
         + (f"Expected one of {', '.join(others)}." if others else "Run from the repository, or pass --bundle_root.")
@@ -45,17 +45,11 @@ def require_same_common(bundle_root: str | os.PathLike) -> None:
         )
 
 
-def _bundle_name(place: Path) -> str | None:
+def bundle_name(place: str | os.PathLike) -> str | None:
     """Return the name of the bundle in a folder, or None if the folder is not a bundle."""
-    metadata = place / "configs" / "metadata.json"
+    metadata = Path(place, "configs", "metadata.json")
     return _object(metadata).get("bundle") if metadata.is_file() else None
 
 
 def _object(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not JSON ({error}); restore the file from the repository or the package.") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file}: holds {type(found).__name__}; expected a JSON object, as in the package.")
-    return found
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,9 +10,6 @@ from torch import nn
 
 from common.io.facts import TrainingFacts, read_facts, write_facts
 from common.io.files import replacing
-
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Floating-point types that weights may have; other types lack most operations."""
 
 
 def write_checkpoint(state: Mapping[str, Any], path: str | os.PathLike, facts: TrainingFacts | None = None) -> None:
@@ -31,9 +28,12 @@ def write_checkpoint(state: Mapping[str, Any], path: str | os.PathLike, facts: T
 def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint with ``weights_only=True``; a damaged one, or one with other values, raises ValueError."""
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such checkpoint. Train first, or name one that exists (key `ckpt_path`).")
+        raise FileNotFoundError(f"{path}: no such checkpoint. Train first, or name one that exists.")
     try:
-        _require_whole(path)
+        if zipfile.is_zipfile(path):  # else of PyTorch before 1.6, or not a checkpoint
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():  # PyTorch 2.13 writes checksums but does not verify them
+                    raise zipfile.BadZipFile(f"{damaged} fails its checksum")
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # damaged bytes make the unpickler raise anything
         raise ValueError(
@@ -43,87 +43,54 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
         ) from None  # torch's own message advises loading it unsafely
 
 
-def _require_whole(path: str | os.PathLike) -> None:
-    """Verify a checkpoint against its checksums, which PyTorch 2.13 writes but does not check."""
-    if not zipfile.is_zipfile(path):  # the format of PyTorch before 1.6, or not a checkpoint
-        return
-    with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
-            raise zipfile.BadZipFile("compressed, which a checkpoint never is")
-        if damaged := archive.testzip():
-            raise zipfile.BadZipFile(f"{damaged} fails its checksum")
-
-
 def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """Read a state dict, which may lie under the key ``state_dict`` or ``model``; all its values must be finite."""
     state: Any = read_checkpoint(path)
     if isinstance(state, Mapping):
         state = next((state[key] for key in ("state_dict", "model") if key in state), state)
-    if not isinstance(state, Mapping) or not state:
-        raise ValueError(f"{path}: holds {_kind(state)}; expected a state dict, that is, a dict of named tensors.")
+    named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
+    if not named or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(
+            f"{path}: holds a {type(state).__name__}; expected a state dict, that is, a dict of named tensors, or one "
+            "under the key state_dict or model."
+        )
     for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise ValueError(
-                f"{path}: {name!r} is {_kind(value)}; expected a state dict, that is, a dict of named tensors, or one "
-                "under the key state_dict or model."
-            )
-        if flaw := _flaw(value):
-            raise ValueError(f"{path}: {name!r} {flaw}. A network cannot use such weights; use another checkpoint.")
+        if not value.float().isfinite().all():  # in single precision, as networks hold them
+            raise ValueError(f"{path}: {name!r} holds NaN or infinity. Use another checkpoint.")
     return dict(state)
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
     """Load a plain state dict (``models/model.pt``) into a network of the same architecture and return the network."""
     state = read_weights(path)
-    own = network.state_dict()
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
-    shapes = [
-        f"{key} {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the network"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    if missing or unexpected or shapes:
+    require_unwrapped(state, network.state_dict(), path)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
         facts = read_facts(path)
         settings = ", ".join(f"{key} {value}" for key, value in facts.settings.items()) if facts else ""
         raise ValueError(
-            f"{path}: a checkpoint of another architecture than {type(network).__name__}: "
-            f"{len(missing)} keys missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}, "
-            f"{len(shapes)} of another shape {shapes[:3]}. Use the config that it was trained with "
-            f"({settings or 'cohort, backbone, width, crop'}), or another checkpoint."
-        )
-    for key, value in own.items():
-        if state[key].is_floating_point() != value.is_floating_point():
-            raise ValueError(f"{path}: {key!r} has type {state[key].dtype}; expected {value.dtype}, as in the network.")
-    network.load_state_dict(state)
+            f"{path}: a checkpoint of another architecture than {type(network).__name__}. Use the config that it was "
+            f"trained with ({settings or 'cohort, backbone, width, crop'}), or another checkpoint. "
+            f"{' '.join(str(error).split())[:500]}"
+        ) from None
     return network
+
+
+def require_unwrapped(state: Mapping[str, Any], own: Iterable[str], path: str | os.PathLike) -> None:
+    """Refuse weights that have all names of a network, but each with the same prefix, as ``module.``."""
+    first, *others = own
+    for name in state:
+        prefix = name.removesuffix(first)
+        if prefix and name.endswith(f".{first}") and all(prefix + other in state for other in others):
+            raise ValueError(
+                f"{path}: its names begin with {prefix!r}, as those of a network within another one, such as "
+                "DistributedDataParallel or torch.compile. Save the inner network's state_dict(), or remove the prefix "
+                "from the names."
+            )
 
 
 def start_from(network: nn.Module, path: str | os.PathLike | None) -> None:
     """Load the weights that a training starts from (key `init_from`); None leaves the network unchanged."""
-    if path is not None and not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such checkpoint (key `init_from`).")
     if path is not None:
         load_weights(network, path)
-
-
-def _kind(value: Any) -> str:
-    """Describe, for a message, a value that is not a dict of named tensors."""
-    if isinstance(value, Mapping):
-        return f"a dict of {', '.join(map(repr, list(value)[:3])) or 'nothing'}"
-    return f"a {type(value).__name__}"
-
-
-def _flaw(value: torch.Tensor) -> str | None:
-    """Return why a tensor cannot be a network's weights, or None if it can."""
-    if value.layout != torch.strided or value.is_quantized or value.is_nested or value.device.type != "cpu":
-        return f"is not a plain tensor of numbers ({value.layout}, {value.dtype}, {value.device})"
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        return f"claims {value.numel()} values but holds fewer"
-    if value.is_complex():
-        return f"holds complex numbers ({value.dtype})"
-    if value.is_floating_point() and value.dtype not in FLOATS:
-        return f"has type {value.dtype}; expected one of {', '.join(map(str, FLOATS))}"
-    if not (finite := value.float().isfinite()).all():  # in single precision, as networks hold them
-        return f"holds NaN or infinity in {(~finite).sum()} of {value.numel()} values"
-    return None

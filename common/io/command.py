@@ -1,145 +1,165 @@
-"""``python -m monai.bundle run``: its options, and its errors."""
+"""``python -m monai.bundle run``: the words it was started with, their check, and the errors that MONAI wraps."""
 
-import atexit
-import gc
+import difflib
 import inspect
-import logging
 import os
+import re
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dis import opname
-from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser, run, update_kwargs
 
-from common.io.bundle import COMMON, require_same_common
-from common.io.disk import complaint, full_disk, out_of_memory
-from common.io.training import check_settings
+from common.io.settings import flag, optional
+from common.text import shortened
 
-
-def refuse_unknown_options(bundle_root: str) -> None:
-    """Refuse options of ``python -m monai.bundle run`` that no given config has as a key; MONAI would ignore them.
-
-    Also refuse what `check_settings` refuses, and a bundle that was packaged with another version of ``common``.
-    """
-    require_same_common(bundle_root)
-    if not (words := _words()):
-        return
-    from monai.bundle import run
-
-    settings = {
-        key.replace("::", "#"): value for key, value in words.items() if key not in inspect.signature(run).parameters
-    }
-    files = words.get("config_file", [])
-    check_settings([files] if isinstance(files, str) else files, settings, bundle_root)
+OPTION = re.compile("--|-[A-Za-z]")
+"""How a word begins that Fire takes for an option."""
+AROUND = ("imports", "initialize", "finalize")
+"""Lists of a config that MONAI runs before and after the steps."""
 
 
-def recipe_names() -> list[str]:
-    """Return the names of the config files after the first one that ``python -m monai.bundle run`` was given."""
-    files = _words().get("config_file", [])
-    return [] if isinstance(files, str) else [Path(str(file)).name for file in files[1:]]
-
-
-@contextmanager
-def unwrapped_errors() -> Iterator[None]:
-    """Raise errors about files and settings themselves instead of the errors that MONAI wraps around them."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ValueError | OSError):
-            cause = cause.__cause__
-        if cause is None or cause is error:
-            raise
-        raise cause from None
-
-
-def errors_in_one_line() -> None:
-    """Make ``python -m monai.bundle run`` end with a one-line error when this package refuses an input.
-
-    MONAI would print its parsing steps twice and end with the config's expression. The same holds for errors of Python
-    about a file that this package opened. Errors raised elsewhere, and those of an operation in this package, which no
-    ``raise`` statement meant for a user, keep their traceback.
-    """
-    if _is_run():
-        sys.excepthook = _complain
-        logging.setLogRecordFactory(partial(_log_record, logging.getLogRecordFactory()))
-        atexit.register(gc.freeze)  # else the end looks for garbage among a million objects of MONAI, for 1.5 s
-
-
-def _complain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if isinstance(cause_of(error), KeyboardInterrupt):
-        print("error: interrupted.", file=sys.stderr)
-    elif (refusal := _refusal(error)) is not None:
-        print(f"error: {complaint(refusal)}", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
-
-
-def _log_record(make: Callable[..., logging.LogRecord], *args: Any, **kwargs: Any) -> logging.LogRecord:
-    """Return a record without the traceback, which MONAI logs of every error, if a line can explain the error."""
-    record = make(*args, **kwargs)
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, KeyboardInterrupt):
-        record.exc_info = None
-    elif error is not None and (refusal := _refusal(error)) is not None:
-        said, line = record.getMessage(), complaint(refusal)
-        record.msg, record.args, record.exc_info = said if line in said else f"{said} ({line})", (), None
-    return record
-
-
-def cause_of(error: BaseException) -> BaseException:
-    """Return the error that MONAI wrapped in a RuntimeError, or the error itself."""
-    while isinstance(error, RuntimeError) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _refusal(error: BaseException) -> BaseException | None:
-    """Return the error that a line can explain: ``error`` or its cause; None if it needs its traceback."""
-    error = cause_of(error)
-    places = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, OSError) and error.filename is not None:  # raised where pathlib, say, opened a file for us
-        while places and _is_standard(places[-1]) and places[-1].name != "subprocess.py":
-            places.pop()
-    meant = isinstance(error, OSError) or (isinstance(error, ValueError) and _is_raised(error.__traceback__))
-    ours = meant and places and places[-1].is_relative_to(COMMON)
-    return error if ours or full_disk(error) or out_of_memory(error) else None
-
-
-def _is_raised(trace: TracebackType | None) -> bool:
-    """Return whether an error comes from a ``raise`` statement, not from an operation such as ``int("x")``."""
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
-
-
-def _is_standard(place: Path) -> bool:
-    """Return whether a file belongs to Python's standard library."""
-    inside = place.is_relative_to(Path(os.__file__).parent) and "site-packages" not in place.parts
-    return inside or str(place).startswith("<frozen ")
-
-
-def _is_run() -> bool:
+def is_run() -> bool:
     """Return whether this process is ``python -m monai.bundle run``."""
     return sys.argv[0].replace(os.sep, "/").endswith("monai/bundle/__main__.py")
 
 
-def _words() -> dict[str, Any]:
-    """Return the options of ``python -m monai.bundle run`` with their values, including MONAI's own options."""
-    if not _is_run():
-        return {}
-    found = {}
-    for word, following in zip(sys.argv[1:], [*sys.argv[2:], "--"], strict=True):
-        if word.startswith("--") and word != "--":
-            option, equals, value = word.removeprefix("--").partition("=")
-            text = value if equals else "True" if following.startswith("--") else following
-            read = found[option] = DefaultParseValue(text)
-            if option.endswith(("_dir", "_path")) and read is not None and str(read) != text.strip("'\""):
-                raise ValueError(f"--{option} {text}: MONAI reads this as {read!r}; write it as a path, e.g. ./{text}.")
-    return found
+def given_run() -> tuple[list[str], dict[str, Any]]:
+    """Return the config files and the settings that ``python -m monai.bundle run`` was given.
+
+    Raises ValueError if MONAI does not read a path as it was typed.
+    """
+    options = _typed()[1]
+    own, files = inspect.signature(run).parameters, options.get("config_file", [])
+    settings = {key.replace("::", "#"): value for key, value in options.items() if key not in own}
+    return [files] if isinstance(files, str) else list(files), settings
+
+
+def given_step() -> str:
+    """Return the list of steps that ``python -m monai.bundle run`` was told to run."""
+    words, options = _typed()
+    return words[1] if len(words) > 1 else options.get("run_id", "run")
+
+
+def check_step(step: str, config: ConfigParser) -> None:
+    """Refuse to run what is no list of steps of a config: MONAI would build another key's value and do nothing."""
+    steps = [key for key, value in config.get().items() if key not in AROUND and _is_steps(value)]
+    if step not in steps:
+        raise ValueError(f"run {step}: not a list of steps of these configs; expected one of {', '.join(steps)}.")
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the config files after the first one that ``python -m monai.bundle run`` was given."""
+    return [Path(file).name for file in given_run()[0][1:]]
+
+
+def check_settings(
+    files: Sequence[str], settings: Mapping[str, Any], bundle_root: str | os.PathLike | None = None
+) -> None:
+    """Refuse settings that config files cannot be given, before anything runs.
+
+    A key has to be in the merged files, except that an object accepts any argument of its class, and
+    ``evaluation#overrides`` any key of the evaluation's own configs. A number cannot become a text, nor a flag anything
+    but a flag, unless the text is null or an expression (``$...``, ``@...``, ``%...``). Raises ValueError if a file is
+    not JSON or would undo those before it, a key is unknown (the message suggests the nearest known one), or a value is
+    of another kind.
+
+    Args:
+        files: config files; later ones override earlier ones.
+        settings: key -> value. A nested key has all keys above it, e.g. ``train#optimizer#lr``.
+        bundle_root: folder of the bundle; by default that of the first file.
+    """
+    for file in files:
+        try:
+            content = ConfigParser.load_config_file(file)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file}: not a JSON config ({error}).") from error
+        if file != files[0] and {"initialize", "run"} <= {*content}:
+            raise ValueError(f"{file}: would undo {files[0]}; give it first, and recipes after it.")
+    config = ConfigParser(ConfigParser.load_config_files(list(files)))
+    folder = Path(bundle_root, "configs") if bundle_root else Path(files[0]).parent
+    for key, value in settings.items():
+        _require_key(key, config, files, folder)
+        own = config.get(key)
+        if isinstance(value, str) and (value[:1] in ("$", "@", "%") or optional(value) is None):
+            continue
+        if isinstance(own, bool) and value is not None:
+            flag(key, value)
+        elif isinstance(own, int | float) and isinstance(value, str):
+            raise ValueError(f"{key} {value!r}: expected a number, such as {own}.")
+
+
+def require_null(settings: Mapping[str, Any], config: ConfigParser) -> None:
+    """Refuse None for a key that has a value: MONAI leaves None out, and the value would stay; null sets it."""
+    for key, value in settings.items():
+        if value is None and optional(config.get(key)) is not None:
+            raise ValueError(f"{key} None: MONAI leaves this out, and {config[key]!r} would stay; write null.")
+
+
+@contextmanager
+def unwrapped_errors() -> Iterator[None]:
+    """Raise an error itself instead of the RuntimeErrors that MONAI wraps around it."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause: BaseException = error
+        while isinstance(cause, RuntimeError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if cause is error:
+            raise
+        raise cause from None
+
+
+def _typed() -> tuple[list[str], dict[str, Any]]:
+    """Return the words of ``python -m monai.bundle run`` that are no options, and the options with their values.
+
+    Words are read as Fire reads them. The options include MONAI's own, and those of its ``--args_file``.
+    """
+    rest = deque(sys.argv[1:] if is_run() else ())
+    words: list[str] = []
+    options: dict[str, Any] = {}
+    while rest and rest[0] != "--":  # what follows is for Fire itself
+        word = rest.popleft()
+        if not OPTION.match(word):
+            words.append(word)
+            continue
+        option, equals, text = word.lstrip("-").partition("=")
+        option = option.replace("-", "_")
+        if not equals and rest and not OPTION.match(rest[0]):
+            text = rest.popleft()
+        elif not equals:
+            off = option.startswith("no") and option not in inspect.signature(run).parameters
+            option, text = (option[2:], "False") if off else (option, "True")
+        read = options[option] = DefaultParseValue(text)
+        if option.endswith(("_dir", "_path")) and read is not None and str(read) != text.strip("'\""):
+            raise ValueError(f"--{option} {text}: MONAI reads this as {read!r}; write it as a path, e.g. ./{text}.")
+    if file := options.get("args_file"):
+        options = update_kwargs(file, ignore_none=False, **options)
+    return words, options
+
+
+def _is_steps(value: Any) -> bool:
+    """Return whether a config's value is a list of expressions and references."""
+    return isinstance(value, list) and bool(value) and all(isinstance(step, str) and step[:1] in "$@" for step in value)
+
+
+def _require_key(key: str, config: ConfigParser, files: Sequence[str], folder: Path) -> None:
+    """Refuse a key that config files do not have and may not be given; ``folder`` has the evaluation's configs."""
+    outer, _, inner = key.rpartition("#")
+    if outer == "evaluation#overrides":
+        above = ConfigParser.load_config_files([str(folder / name) for name in config["evaluation_configs"]])
+        known = inner in above
+    else:
+        if outer:
+            _require_key(outer, config, files, folder)
+        above = config.get(outer)
+        known = isinstance(above, dict | list) and ("_target_" in above or key in config)
+    if not known:
+        names = list(above) if isinstance(above, dict) else []
+        near = difflib.get_close_matches(inner, names, n=1)
+        hint = f"did you mean {key.removesuffix(inner)}{near[0]}?" if near else f"expected one of {shortened(names)}."
+        raise ValueError(f"{key!r} is not a key of {', '.join(map(str, files))}; {hint}")

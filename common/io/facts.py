@@ -5,7 +5,7 @@ other weights. ``torch.load`` ignores them, and the file stays a plain state dic
 would evaluate are refused, and code that they name is not imported.
 """
 
-import math
+import hashlib
 import os
 import zipfile
 from collections.abc import Sequence
@@ -18,9 +18,6 @@ from common.io.documents import Document, parse_json
 
 PLACE = "archive/extra/training.json"
 """Name of the facts in a weights file, which is a zip file."""
-LARGEST_FILE = 64 << 10
-LARGEST = 4096
-"""Maximum of numbers in facts, and of the length of texts and lists."""
 SETTINGS = (
     *("cohort", "backbone", "width", "hidden", "embed_dim", "mlp_dim", "heads", "feature_encoder", "fill", "dedicated"),
     *("grid", "spacing", "crop", "percentiles"),
@@ -31,10 +28,9 @@ TRUSTED = "monai.networks.nets."
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, str) and (not value.isprintable() or value[:1] in ("$", "@", "%") or len(value) > LARGEST):
-        raise ValueError(f"{value[:100]!r}; expected a short text on one line that does not begin with $, @ or %")
-    if isinstance(value, float | int) and not (math.isfinite(value) and abs(value) <= LARGEST):
-        raise ValueError(f"{value}; expected a number of at most {LARGEST}")
+    """Refuse what is no text, number or list of these, and text that a config would evaluate."""
+    if isinstance(value, str) and (not value.isprintable() or value[:1] in ("$", "@", "%")):
+        raise ValueError(f"{value[:100]!r}; expected a text on one line that does not begin with $, @ or %")
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     if not isinstance(value, str | float | int | None):
@@ -57,6 +53,7 @@ class TrainingFacts(Document):
         modalities: modalities that at least one training case had; empty if unknown.
         recipe: names of the config files over ``train.json``.
         before: what the weights were before this training; empty if it began at random.
+        patients: `patient_digest` of all patients whose images the weights have seen, sorted; empty if unknown.
         settings: those of `SETTINGS` that the bundle has.
     """
 
@@ -65,10 +62,11 @@ class TrainingFacts(Document):
     bundle: Text
     version: Text = __version__
     cases: int = Field(default=0, ge=0)
-    modalities: list[Text] = Field(default=[], max_length=LARGEST)
-    recipe: list[Text] = Field(default=[], max_length=LARGEST)
+    modalities: list[Text] = Field(default=[])
+    recipe: list[Text] = Field(default=[])
     before: Text = ""
-    settings: dict[Text, Setting] = Field(default={}, max_length=LARGEST)
+    patients: list[Text] = Field(default=[])
+    settings: dict[Text, Setting] = Field(default={})
 
     @property
     def trained_on(self) -> str:
@@ -79,6 +77,11 @@ class TrainingFacts(Document):
         seen = f", which had {_listed(self.modalities)}" if self.modalities else ""
         by = f", by {recipe}" if recipe else ""
         return f"{self.cases} cases of {cohort}{seen}{by}" + (f"; before that on {self.before}" if self.before else "")
+
+
+def patient_digest(cohort: str, patient: str) -> str:
+    """Return the SHA-256 of a cohort and a patient, since a name in a file that is shared may tell who it is."""
+    return hashlib.sha256(f"{cohort}/{patient}".encode()).hexdigest()
 
 
 def write_facts(facts: TrainingFacts, path: str | os.PathLike) -> None:
@@ -95,12 +98,9 @@ def read_facts(path: str | os.PathLike) -> TrainingFacts | None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            size = archive.getinfo(PLACE).file_size
-            text = archive.read(PLACE) if size <= LARGEST_FILE else None
+            text = archive.read(PLACE)
     except (OSError, KeyError, zipfile.BadZipFile):
         return None
-    if text is None:
-        raise ValueError(f"{path}: its record of the training has {size} bytes; expected at most {LARGEST_FILE}.")
     return parse_json(text, TrainingFacts, f"{path}, {PLACE}", "The file was changed; use another checkpoint.")
 
 
@@ -111,21 +111,18 @@ def trained(path: str | os.PathLike, key: str, default: Any) -> Any:
         ValueError: if it has another type than the default, or is a network's class that is neither ours nor MONAI's.
     """
     facts = read_facts(path)
-    if facts is None or (key not in facts.settings and not getattr(facts, key, None)):
+    value = None if facts is None else facts.settings.get(key, getattr(facts, key, None))
+    if facts is None or (key not in facts.settings and not value):
         return default
-    found = facts.settings.get(key, getattr(facts, key, None))
-    if None not in (found, default) and _kind(found) != _kind(default):
-        raise ValueError(f"{path}: was trained with {key} {found!r}; expected a value such as {default!r}.")
-    if key == "backbone" and "." in found and not found.startswith(TRUSTED):
+    kinds = {float if isinstance(each, int) else type(each) for each in (value, default) if each is not None}
+    if len(kinds) > 1:
+        raise ValueError(f"{path}: was trained with {key} {value!r}; expected a value such as {default!r}.")
+    if key == "backbone" and "." in value and not value.startswith(TRUSTED):
         raise ValueError(
-            f"{path}: was trained with the network {found}. A weights file must not choose which code is imported: if "
-            f"you trust this network, give --backbone {found}."
+            f"{path}: was trained with the network {value}. A weights file must not choose which code is imported: if "
+            f"you trust this network, give --backbone {value}."
         )
-    return found
-
-
-def _kind(value: Any) -> type:
-    return float if isinstance(value, int) else type(value)
+    return value
 
 
 def unseen(used: Sequence[str], seen: Sequence[str] | None) -> str | None:
@@ -133,8 +130,8 @@ def unseen(used: Sequence[str], seen: Sequence[str] | None) -> str | None:
     new = [name for name in used if name not in (seen or used)]
     if not new:
         return None
-    said = f"The network never saw {_listed(new)} in training, only {_listed(seen)}"
-    return f"{said}: " + ("do not trust the result." if new == list(used) else "the result may be better without.")
+    verdict = "do not trust the result." if new == list(used) else "the result may be better without."
+    return f"The network never saw {_listed(new)} in training, only {_listed(seen)}: {verdict}"
 
 
 def _listed(modalities: Sequence[str]) -> str:

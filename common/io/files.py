@@ -1,22 +1,23 @@
 """Finding files, and writing them atomically."""
 
-import errno
 import hashlib
 import os
 import secrets
-import stat
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from common.io.disk import naming_full_disk
+from typing import NoReturn
 
 FOREIGN = {
     **dict.fromkeys((".mgz", ".mgh", ".mnc", ".mhd", ".nhdr", ".par", ".rec"), "convert it to NIfTI (.nii.gz)"),
     **dict.fromkeys((".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zip"), "unpack it, or convert it to .nii.gz"),
     **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar"), "unpack it"),
+    **dict.fromkeys(
+        (".npy", ".npz", ".h5", ".hdf5"),
+        "an array says neither voxel size nor position; use the images that it was made from",
+    ),
 }
 """Suffix of files that may hold images but are not read -> what to do with them."""
 
@@ -24,34 +25,36 @@ FOREIGN = {
 def walk(folder: str | os.PathLike) -> list[Path]:
     """Return the files in a folder and below it, sorted.
 
-    Links to folders are followed. A folder that is reached both directly and by a link is visited once, by its direct
-    path; so circular links end, and a link to a parent folder is ignored. Hidden files and folders, and entries that
-    are not files (such as pipes), are left out. A broken link is returned as a file, so that whoever opens it reports
-    it. Raises PermissionError if a folder below cannot be read; the message names only ``folder`` itself.
+    Links to folders elsewhere are followed, once. Links to folders above or within it are not, so circular links end.
+    Hidden files and folders, and entries that are not files (such as pipes), are left out. A broken link is returned as
+    a file, so that whoever opens it reports it. Raises PermissionError if a folder below cannot be read; the message
+    names only ``folder`` itself.
     """
-    root = Path(folder)
-    seen, folders, links, files = set(root.resolve().parents), [root], [], []
-    while folders or links:
-        place = folders.pop() if folders else links.pop(0)
-        if (real := place.resolve()) in seen:
-            continue
+    root = Path(folder).resolve()
+    seen, files = {root, *root.parents}, []
+
+    def is_new(path: Path) -> bool:
+        real = path.resolve()
+        if real in seen or (path.is_symlink() and real.is_relative_to(root)):
+            return False
         seen.add(real)
-        try:
-            for path in sorted(place.iterdir()):
-                if path.name.startswith("."):
-                    continue
-                mode = _mode(path)
-                if stat.S_ISDIR(mode):
-                    (links if path.is_symlink() else folders).append(path)
-                elif stat.S_ISREG(mode) or stat.S_ISLNK(mode):
-                    files.append(path)
-        except OSError as error:
-            # File names in a study's folder may contain patients' names.
-            raise PermissionError(
-                f"{folder}: a folder in it cannot be read ({error.strerror or error}), so its files would be missed. "
-                "Make everything in it readable (chmod -R u+rX), or move the unreadable folder away; "
-                f"find {folder} ! -readable shows it."
-            ) from None
+        return True
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    try:
+        for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+            folders[:] = [name for name in sorted(folders) if not name.startswith(".") and is_new(Path(place, name))]
+            paths = [Path(place, name) for name in names if not name.startswith(".")]
+            files += [path for path in paths if path.is_file() or not path.exists()]
+    except OSError as error:
+        # File names in a study's folder may contain patients' names.
+        raise PermissionError(
+            f"{folder}: a folder in it cannot be read ({error.strerror or error}), so its files would be missed. "
+            "Make everything in it readable (chmod -R u+rX), or move the unreadable folder away; "
+            f"find {folder} ! -readable shows it."
+        ) from None
     return sorted(files)
 
 
@@ -67,22 +70,12 @@ def is_dicom(path: Path) -> bool:
 def unread(paths: Iterable[Path]) -> list[str]:
     """Return a remark for each kind of file that may hold images but is not read (`FOREIGN`); files are not named."""
     suffixes = sorted(FOREIGN, key=len, reverse=True)
-    kinds = (next((one for one in suffixes if path.name.lower().endswith(one)), None) for path in paths)
+    kinds = (next((suffix for suffix in suffixes if path.name.lower().endswith(suffix)), None) for path in paths)
     counts = Counter(kind for kind in kinds if kind)
     return [
         f"{count} {'file' if count == 1 else 'files'} not read ({kind}): {FOREIGN[kind]}, or remove what is not needed"
         for kind, count in sorted(counts.items())
     ]
-
-
-def _mode(path: Path) -> int:
-    """Return the file mode of what a path leads to, or that of a link if it is broken."""
-    try:
-        return path.stat().st_mode
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):
-            return stat.S_IFLNK
-        raise
 
 
 def file_digest(path: str | os.PathLike) -> str:
@@ -108,8 +101,7 @@ def require_writable(folder: str | os.PathLike) -> str:
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (same suffixes) that replaces ``path`` when the block ends without error.
 
-    Raises IsADirectoryError if ``path`` is a folder; OSError if the disk is full; its ``filename`` is ``path``, which
-    the system's own error lacks.
+    Raises IsADirectoryError if ``path`` is a folder.
     """
     target = Path(path)
     require_no_folder(target)
@@ -117,8 +109,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     unique = f"{os.getpid()}{secrets.token_hex(4)}"  # process numbers alone repeat on other machines
     temporary = target.with_name(f".{unique}.{target.name}")
     try:
-        with naming_full_disk(target):
-            yield temporary
+        yield temporary
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

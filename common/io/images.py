@@ -43,9 +43,9 @@ def read_volume(path: str | os.PathLike, dtype: Any = np.float32) -> MetaTensor:
         raise PermissionError(f"{path}: permission denied; give this user the right to read it.")
     try:
         if str(path).lower().endswith(ITK_SUFFIXES):
-            (voxels, affine), said = read_with_itk(Path(path)), []
+            (voxels, affine), doubts = read_with_itk(Path(path)), []
         else:
-            voxels, affine, said = read_nifti(Path(path))
+            voxels, affine, doubts = read_nifti(Path(path))
         if not (np.issubdtype(voxels.dtype, np.floating) or np.issubdtype(voxels.dtype, np.integer)):
             raise ValueError(f"voxels of type {voxels.dtype}; expected real numbers")
         require_plausible(affine, voxels.shape)
@@ -55,9 +55,10 @@ def read_volume(path: str | os.PathLike, dtype: Any = np.float32) -> MetaTensor:
             f"{path}: cannot be read as an image ({kind}{' '.join(str(error).split())}); expected a complete NIfTI, "
             "MHA, NRRD or Analyze file of a scan. If it is corrupt or truncated, copy or download it again."
         ) from error
-    for text in said:
-        _warn_once(f"{path}: {text}.")
-    volume = MetaTensor(torch.as_tensor(voxels.astype(dtype)), affine=torch.as_tensor(affine), meta={"warnings": said})
+    for doubt in doubts:
+        _warn_once(f"{path}: {doubt}.")
+    meta = {"warnings": doubts}
+    volume = MetaTensor(torch.as_tensor(voxels.astype(dtype)), affine=torch.as_tensor(affine), meta=meta)
     return volume[..., 0] if volume.ndim == 4 and volume.shape[3] == 1 else volume
 
 

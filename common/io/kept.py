@@ -22,44 +22,52 @@ def kept_file(name: str) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "missing-modality", f"{name}.sqlite")
 
 
-def for_each_file(find: Callable[[str], Any], paths: Iterable[str | os.PathLike], name: str) -> dict[str, Any]:
-    """Return ``find(path)`` for each file; see `for_each`."""
-    paths = list(dict.fromkeys(map(str, paths)))
-    return dict(zip(paths, for_each(find, paths, lambda path: [path], name, "file"), strict=True))
-
-
 def for_each(
     find: Callable[[Thing], Any],
     things: Sequence[Thing],
     files: Callable[[Thing], Iterable[str | os.PathLike]],
     name: str,
-    unit: str,
 ) -> list[Any]:
     """Return ``find(thing)`` for each thing, from all processor cores, with progress; known ones are not read again.
 
     A thing is known by the paths, sizes, modification times and permissions of its files. If results cannot be kept,
-    e.g. on a full disk, a line is logged, and all files are read.
+    e.g. in a folder that cannot be written, a line is logged, and all files are read.
 
     Args:
         find: what to find out; its result has to be JSON, without a tuple.
-        things: files, or cases.
+        things: what it is found out about, such as cases.
         files: returns the files of a thing.
         name: of what is found out; change it when ``find`` changes. It names the file in which results are kept.
-        unit: what a thing is called in the progress bar.
     """
     keys = [" ".join(map(_key, files(thing))) for thing in things]
-    known = _read(kept_file(name), keys)
-    new = [number for number, key in enumerate(keys) if key not in known]
-    found: dict[str, Any] = {}
-    try:
+    with closing(_opened(kept_file(name))) as kept:
+        known = {}
+        for key in set(keys):
+            if row := kept.execute("SELECT result FROM results WHERE file = ?", (key,)).fetchone():
+                known[key] = json.loads(row[0])
+        new = {key: thing for key, thing in zip(keys, things, strict=True) if key not in known}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            results = pool.map(find, [things[number] for number in new])
-            for number, result in zip(new, tqdm(results, name, len(new), unit=unit, disable=not new), strict=True):
-                found[keys[number]] = result
-    finally:
-        _write(kept_file(name), found)
-    known |= found
+            results = tqdm(pool.map(find, new.values()), name, len(new), unit="case", disable=not new)
+            for key, result in zip(new, results, strict=True):
+                kept.execute("INSERT OR REPLACE INTO results VALUES (?, ?)", (key, json.dumps(result)))
+                known[key] = result
     return [known[key] for key in keys]
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.touch(mode=0o600)  # paths may name patients
+        return _table(file)
+    except (sqlite3.Error, OSError) as error:
+        logger.warning(f"{file}: cannot be used ({error}), so nothing is kept for the next time.")
+        return _table(":memory:")
+
+
+def _table(file: Path | str) -> sqlite3.Connection:
+    table = sqlite3.connect(file, timeout=60, isolation_level=None)  # every result is written at once
+    table.execute("CREATE TABLE IF NOT EXISTS results (file TEXT PRIMARY KEY, result TEXT)")
+    return table
 
 
 def _key(path: str | os.PathLike) -> str:
@@ -67,30 +75,3 @@ def _key(path: str | os.PathLike) -> str:
         return f"{path} absent"
     status = os.stat(path)
     return f"{os.path.realpath(path)} {status.st_size} {status.st_mtime_ns} {status.st_mode:o}"
-
-
-def _read(file: Path, keys: Iterable[str]) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        with closing(sqlite3.connect(file, timeout=60)) as kept:
-            query = "SELECT result FROM results WHERE file = ?"
-            rows = {key: kept.execute(query, (key,)).fetchone() for key in set(keys)}
-        return {key: json.loads(row[0]) for key, row in rows.items() if row}
-    except (sqlite3.Error, OSError, ValueError) as error:
-        logger.warning(f"{file}: cannot be read ({error}); the files are read again. You can delete it.")
-        return {}
-
-
-def _write(file: Path, found: dict[str, Any]) -> None:
-    if not found:
-        return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with closing(sqlite3.connect(file, timeout=60)) as kept, kept:
-            kept.execute("CREATE TABLE IF NOT EXISTS results (file TEXT PRIMARY KEY, result TEXT)")
-            rows = [(key, json.dumps(result)) for key, result in found.items()]
-            kept.executemany("INSERT OR REPLACE INTO results VALUES (?, ?)", rows)
-        file.chmod(0o600)
-    except (sqlite3.Error, OSError) as error:
-        logger.warning(f"{file}: cannot be written ({error}); the files will be read again the next time.")

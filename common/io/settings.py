@@ -49,6 +49,16 @@ def per_axis(key: str, values: Sequence[float]) -> Sequence[float]:
     return values
 
 
+def named_device(key: str, device: str | torch.device) -> torch.device:
+    """Return the device of a name such as ``cuda:0``, which need not be available; ``key`` is for messages."""
+    import torch
+
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"{key} {device}: no name of a device; expected cpu, or cuda with a GPU.") from None
+
+
 def usable_device(key: str, device: str | torch.device) -> torch.device:
     """Return a device, e.g. ``cuda:0``, after checking that a tensor can be created on it; ``key`` is for messages."""
     import torch

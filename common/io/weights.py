@@ -12,8 +12,10 @@ from common.io.files import file_digest
 logger = logging.getLogger(__name__)
 
 
-def shipped_weights(ckpt_path: str | os.PathLike, bundle_root: str | os.PathLike) -> dict[str, str] | None:
-    """Return what metadata.json says of the weights (``sha256``, ``data_source``); None if they are not the bundle's.
+def shipped_weights(ckpt_path: str | os.PathLike, bundle_root: str | os.PathLike) -> dict[str, Any] | None:
+    """Return what metadata.json says of the weights; None if they are not the bundle's.
+
+    Its keys are ``sha256``, ``data_source`` and, if the file itself does not say so, ``patients`` (`trained_patients`).
 
     Raises ValueError if the file is in the bundle's ``models/`` but is not the one that this version came with.
     """
@@ -21,12 +23,12 @@ def shipped_weights(ckpt_path: str | os.PathLike, bundle_root: str | os.PathLike
     if not path.is_file():
         return None
     metadata = metadata_of(bundle_root)
-    known, found = metadata.get("weights", {}), file_digest(path)
+    known, digest = metadata.get("weights", {}), file_digest(path)
     if path.parent.resolve() != Path(bundle_root, "models").resolve():  # a copy elsewhere, or the user's own
-        return next((entry for entry in known.values() if entry["sha256"] == found), None)
-    if known.get(path.name, {}).get("sha256") != found:
+        return next((entry for entry in known.values() if entry["sha256"] == digest), None)
+    if known.get(path.name, {}).get("sha256") != digest:
         raise ValueError(
-            f"{path} (SHA-256 {found}) is not the file that {metadata['bundle']} {metadata['version']} came with "
+            f"{path} (SHA-256 {digest}) is not the file that {metadata['bundle']} {metadata['version']} came with "
             "(`weights` in configs/metadata.json). Download the bundle again, or keep your own weights elsewhere and "
             "name them by --ckpt_path."
         )
@@ -51,11 +53,18 @@ def trained_on(path: str | os.PathLike, bundle_root: str | os.PathLike) -> str |
     return (facts.trained_on or None) if facts else None
 
 
+def trained_patients(path: str | os.PathLike, bundle_root: str | os.PathLike) -> list[str]:
+    """Return the `patient_digest` of each patient that weights were trained on; empty if nothing says so."""
+    known = shipped_weights(path, bundle_root) or {}
+    facts = read_facts(path)
+    return known.get("patients") or (facts.patients if facts else [])
+
+
 def tell_weights(ckpt_path: str, bundle_root: str) -> None:
     """Log what the weights were trained on; of the bundle's own also the intended use."""
-    if shipped_weights(ckpt_path, bundle_root):
-        said = f"trained on: {trained_on(ckpt_path, bundle_root)}. {metadata_of(bundle_root)['intended_use']}"
-        logger.warning(f"{ckpt_path}: {said}")
+    if shipped := shipped_weights(ckpt_path, bundle_root):
+        use = metadata_of(bundle_root)["intended_use"]
+        logger.warning(f"{ckpt_path}: trained on: {shipped['data_source']}. {use}")
     elif known := trained_on(ckpt_path, bundle_root):
         logger.info(f"{weights_name(ckpt_path)}: trained on {known}")
     elif Path(ckpt_path).is_file():

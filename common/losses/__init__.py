@@ -1,5 +1,5 @@
-"""Losses, one file per paper or named loss: plain modules on tensors.
+"""Losses that several papers share: plain modules and functions on tensors; a paper's own is in its file.
 
-Every loss is called with a network's or method's output in training mode and the label. After a call, its attribute
-``terms`` has the latest value of each term by name, unweighted and detached, for handlers to print.
+A loss is called with a network's or a training step's output in training mode and the label. After a call, its
+attribute ``terms`` has the latest value of each term by name, unweighted and detached, for handlers to print.
 """

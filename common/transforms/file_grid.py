@@ -15,7 +15,8 @@ class ToFileGridd(MapTransform):
     """Interpolate volumes ``(C, ...)`` linearly from the grid of the item's image to that of the files it is made from.
 
     It undoes Orientationd and Spacingd like MONAI's `Invertd`, up to rounding. If both grids have parallel axes, each
-    axis is interpolated by itself, in a third of the time; MONAI resamples if the files' axes are not orthogonal.
+    axis is interpolated by itself, in a third of the time, which a sweep spends for each subset of each case; MONAI
+    resamples if the files' axes are not orthogonal.
     Beyond the image's grid, the values of its border continue. The files' grid is in the image's metadata
     (``original_affine`` and ``spatial_shape``). Results have the image's metadata and the files' affine.
     """

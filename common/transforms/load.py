@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from common.cohorts import Cohort, get_cohort
-from common.cohorts.check import coarse, findings, tilted, zero_background
+from common.cohorts.check import coarse, findings, read_modality, tilted
 from common.cohorts.registry import cohort_of
 from common.io import read_volume
 from common.io.facts import unseen
@@ -62,12 +62,12 @@ class LoadSubjectd(MapTransform):
         volumes, sources = self._volumes(item, case)
         check_volumes(volumes, sources, self.cohort)
         first = next(iter(volumes.values()))
-        if said := unseen(list(volumes), self.seen):
-            logger.warning(f"{case}: {said}")
+        if warning := unseen(list(volumes), self.seen):
+            logger.warning(f"{case}: {warning}")
         if self.trained is not None:
             affine, in_atlas = first.affine.numpy(), self.cohort.skull_stripped
-            for said in filter(None, (coarse(affine, self.trained), tilted(affine) if in_atlas else None)):
-                logger.warning(f"{case}: {said}.")
+            for warning in filter(None, (coarse(affine, self.trained), tilted(affine) if in_atlas else None)):
+                logger.warning(f"{case}: {warning}.")
         absent = torch.full(first.shape, float("nan"))
         image = torch.stack([volumes[m].as_tensor() if m in volumes else absent for m in self.cohort.modalities])
         meta = {
@@ -88,8 +88,7 @@ class LoadSubjectd(MapTransform):
     def _volumes(self, item: Mapping[str, Any], case: str) -> tuple[dict[str, MetaTensor], dict[str, str]]:
         """Read the requested modalities of the item: name -> volume ``(X, Y, Z)``, and name -> file."""
         if isinstance(item["image"], str | Path):
-            stack = read_volume(item["image"])
-            order = self.cohort.modalities
+            stack, order = read_volume(item["image"]), self.cohort.modalities
             if stack.ndim != 4 or stack.shape[-1] != len(order):
                 raise ValueError(
                     f"{item['image']}: shape {tuple(stack.shape)}; expected (X, Y, Z, {len(order)}) with the channels "
@@ -104,17 +103,14 @@ class LoadSubjectd(MapTransform):
             present = [True] * len(paths)
             opened = {}
         volumes, sources = {}, {}
-        for path, name, channel, there in zip(paths, names, channels, present, strict=True):
-            if name not in self.requested or not there:
+        for path, name, channel, has_it in zip(paths, names, channels, present, strict=True):
+            if name not in self.requested or not has_it:
                 continue
             if name in volumes:
                 raise ValueError(
                     f"{case}: {name} is listed twice, as {sources[name]} and {path}; list each modality once."
                 )
-            if path not in opened:
-                opened[path] = read_volume(path)
-            volumes[name] = zero_background(_channel(opened[path], channel, f"{path}: {name}"))
-            sources[name] = str(path)
+            volumes[name], sources[name] = read_modality(path, channel, opened), str(path)
         if not volumes:
             raise ValueError(
                 f"{case}: has none of the requested modalities ({subset_name(self.requested)}); the subject has "
@@ -138,10 +134,10 @@ def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str],
 
     The rules are `common.cohorts.check.findings`, and that all lie on one grid; ``sources`` are the files' names.
     """
-    for found in findings(volumes, cohort, sequences=logger.isEnabledFor(logging.WARNING)):
-        files = " and ".join(sources[name] for name in found.modalities)
-        message = f"{files} ({', '.join(found.modalities)}): {found.what}. {found.remedy}"
-        if found.fatal:
+    for flaw in findings(volumes, cohort):
+        files = " and ".join(sources[name] for name in flaw.modalities)
+        message = f"{files} ({', '.join(flaw.modalities)}): {flaw.what}. {flaw.remedy}"
+        if flaw.fatal:
             raise ValueError(message)
         logger.warning(message)
     (first, reference), *others = volumes.items()
@@ -155,18 +151,6 @@ def _check_grid(volume: MetaTensor, path: str, reference: MetaTensor, reference_
             f"{path}: not on the grid of {reference_path}: {difference}. Register and resample the images to each "
             "other first."
         )
-
-
-def _channel(image: MetaTensor, channel: int | None, source: str) -> MetaTensor:
-    """Return one volume ``(X, Y, Z)`` of an image file: the whole image, or a channel of its fourth dimension."""
-    if channel is None and image.ndim == 3:
-        return image
-    if channel is not None and image.ndim == 4 and channel < image.shape[3]:
-        return image[..., channel]
-    expected = "(X, Y, Z)" if channel is None else f"(X, Y, Z, C) with a channel {channel}"
-    raise ValueError(
-        f"{source}: shape {tuple(image.shape)}; expected {expected}. Correct `image` and `channels` in the datalist."
-    )
 
 
 def _stem(path: str | Path | Sequence[str]) -> str:

@@ -28,10 +28,7 @@ class SubsetDataset(CachedDataset):
     ) -> None:
         super().__init__(data, transform, cache_dir)
         self.modalities = tuple(modalities)
-        try:
-            wanted = [resolve_subset(subset, self.modalities) for subset in subsets]
-        except ValueError as error:
-            raise ValueError(f"{error} (key `val_subsets`)") from None
+        wanted = [resolve_subset(subset, self.modalities) for subset in subsets]
         self.pairs = [
             (number, subset)
             for number, item in enumerate(data)

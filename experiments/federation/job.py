@@ -73,19 +73,14 @@ class PlanRecipe(Recipe):
 
 
 def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
-    """Write a plan as the job folder ``folder/<name of the plan>``, for ``nvflare job submit``; return its path.
-
-    An older job of the same name is replaced; anything else of that name is refused.
-    """
+    """Write a plan as the new job folder ``folder/<name of the plan>``, for ``nvflare job submit``; return its path."""
     recipe, job = PlanRecipe(plan, process_per_round=True), Path(folder).resolve() / plan.name
-    _require_own(job, "meta.json")
+    _require_new(job)
     job.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=job.parent) as made:
         recipe.export(made)
         for copied in [*Path(made).glob("*/app_*/custom/common"), *Path(made).glob("*/app_*/custom/experiments")]:
             shutil.rmtree(copied)  # NVFlare adds copies of our sources, but all sites run what they have installed
-        if job.exists():
-            shutil.rmtree(job)
         os.replace(Path(made, plan.name), job)
     return job
 
@@ -93,11 +88,11 @@ def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
 def simulate(plan: Plan, folder: str | os.PathLike) -> Path:
     """Run a plan on this machine, with a process for each site, in ``folder/simulation/<name of the plan>``.
 
-    An older simulation is replaced; anything else of that name is refused. Returns the path of the server's weights
-    after the last round, for inference. Raises ValueError, naming the log, if the job failed.
+    The folder must not exist yet. Returns the path of the server's weights after the last round, for inference. Raises
+    ValueError, naming the log, if the job failed.
     """
     workspace = Path(folder).resolve() / "simulation"
-    _require_own(workspace / plan.name, "server")
+    _require_new(workspace / plan.name)
     environment = SimEnv(clients=list(plan.sites), workspace_root=str(workspace))
     try:
         PlanRecipe(plan, process_per_round=False).run(environment)
@@ -109,8 +104,6 @@ def simulate(plan: Plan, folder: str | os.PathLike) -> Path:
     return workspace / plan.name / "server" / "simulate_job" / "app_server" / DefaultCheckpointFileName.GLOBAL_MODEL
 
 
-def _require_own(folder: Path, mark: str) -> None:
-    """Refuse to replace a folder that this module did not write: one that has files but no ``mark``."""
-    foreign = folder.is_dir() and any(folder.iterdir()) and not (folder / mark).exists()
-    if foreign or folder.is_symlink() or folder.is_file():
-        raise FileExistsError(f"{folder}: was not written by `federate` (no {mark}) and was not replaced.")
+def _require_new(folder: Path) -> None:
+    if folder.exists():
+        raise FileExistsError(f"{folder}: exists already; choose another folder, or delete this one.")

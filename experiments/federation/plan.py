@@ -1,23 +1,27 @@
 """The plan of a federation, as a JSON file: a bundle, a recipe, the number of rounds, and the sites."""
 
 import os
-import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from monai.bundle import ConfigParser
 from pydantic import Field, model_validator
 from torch import nn
 
 from common.engines import seed_all
+from common.io.command import check_settings
 from common.io.documents import Document, read_json
-from common.io.training import Entry, check_settings
-from common.methods.step import TrainingStep
+from common.io.training import Entry
 from common.networks import modality_parts
+from common.networks.step import TrainingStep
 from experiments.federation.joining import identity, require_same
 
 OWN_SETTINGS = ("bundle_root", "epochs", "val_interval", "evaluate_on", "output_dir", "resume", "init_from")
 """Config keys that a federation sets itself; a plan must not set them."""
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
+"""A name of a job or a site; it names a folder, too."""
 
 
 class Plan(Document):
@@ -38,10 +42,10 @@ class Plan(Document):
         start_round: number of the first round, to continue an interrupted federation.
     """
 
-    name: str
+    name: Name
     bundle: str
     rounds: int = Field(ge=1)
-    sites: dict[str, dict[str, Any]]
+    sites: dict[Name, dict[str, Any]] = Field(min_length=1)
     configs: tuple[str, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     local_epochs: int = Field(1, ge=1)
@@ -52,14 +56,9 @@ class Plan(Document):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        """Check the names of sites, and keys that depend on each other."""
-        for kind, name in [("name", self.name), *(("site", site) for site in self.sites)]:
-            if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
-                raise ValueError(f"{kind} {name!r}: expected letters, digits, _ and -, since it names a folder.")
+        """Check the folders of sites, and keys that depend on each other."""
         if not 0 <= self.start_round < self.rounds:
             raise ValueError(f"start_round {self.start_round}: expected one of the {self.rounds} rounds, from 0.")
-        if not self.sites:
-            raise ValueError("sites: expected at least one, with its dataset_dir.")
         for site, own in self.sites.items():
             if not os.path.isabs(str(own.get("dataset_dir", ""))):
                 raise ValueError(f"site {site}: dataset_dir {own.get('dataset_dir')!r}; expected an absolute path.")

@@ -12,7 +12,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 
 from common.engines import ResumableCheckpoint
 from common.io import bundle_root
-from common.io.command import cause_of
+from common.io.command import unwrapped_errors
 from experiments.federation.joining import RefusedError, count_cases, require_same, require_same_shapes
 from experiments.federation.plan import Plan
 
@@ -87,9 +87,10 @@ class Site:
     def _require_data(self, settings: Mapping[str, Any]) -> None:
         """Refuse a site whose folder has no training cases of the cohort, with a reason that names no files."""
         try:
-            found = self.plan.parser(settings).get_parsed_content("data")
+            with unwrapped_errors():
+                found = self.plan.parser(settings).get_parsed_content("data")
         except Exception as error:
-            logger.error(cause_of(error))
+            logger.error(error)
             raise RefusedError(
                 f"no cases of the cohort {self.plan.cohort} could be read from its data folder; its own log says why"
             ) from error

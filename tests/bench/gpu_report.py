@@ -1,9 +1,9 @@
 """Measure the trainings of the papers on a GPU: ``python tests/bench/gpu_report.py OUT`` (``make gpu-report``).
 
-The five bundles, and GSS on two more backbones, train for a few steps at the papers' sizes, on stand-ins for their
-cohorts, in float32, TF32 and bfloat16. Then each segments one case with all subsets of its modalities, and its logits
-of one window are compared with those of the CPU. Last, a small training is interrupted and resumed. The tables are in
-OUT/gpu_report.md, which is rewritten after each row; what there was no time for is marked.
+The five bundles, and GSS on two more backbones, train for a few steps at the papers' sizes, on phantoms, in float32,
+TF32 and bfloat16. Then each segments one case with all subsets of its modalities, and its logits of one window are
+compared with those of the CPU. Last, a small training is interrupted and resumed. The tables are in OUT/gpu_report.md,
+which is rewritten after each row.
 
 ``--small`` takes the sizes of a dry run and leaves out times and memory. It shows that everything works, on any device.
 """
@@ -11,8 +11,6 @@ OUT/gpu_report.md, which is rewritten after each row; what there was no time for
 import copy
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,10 @@ from monai.bundle import ConfigParser
 
 from common.cohorts import get_cohort
 from common.engines.efficiency import peak_memory_mb, reset_peak_memory, synchronise
-from common.evaluation.report.layout import Cell, Column, Table
+from common.evaluation.report.tables import Table, framed
 from common.io import read_checkpoint, write_checkpoint
 from common.io.training import Entry
-from experiments.dry_run import made_small, on_stand_in
+from experiments.dry_run import made_small, on_phantoms
 
 TRAININGS = (
     Entry("M3AE", "m3ae", ("recipes/brats2018.json",)),
@@ -44,9 +42,8 @@ PRECISIONS = {
     "bfloat16": {"precision": "bfloat16", "matmul_precision": "high"},
 }
 WARM_UP, STEPS = 3, 10
-COSTS = ("seconds per step", "waiting for data", "seconds", "peak GB")
+COSTS = ("seconds per step", "seconds", "peak GB")
 """Columns that mean nothing at the sizes of a dry run."""
-NO_TIME = {"note": "no time left"}
 
 
 @dataclass
@@ -69,45 +66,35 @@ class Report:
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return Table(
-        title,
-        [Column(name, align="l") for name in names],
-        [[Cell(str(row.get(name, ""))) for name in names] for row in rows],
-    )
+    return Table(title, framed([(name, [str(row.get(name, "")) for row in rows]) for name in names]))
 
 
-def main(output_dir: str, device: str = "cuda", minutes: float = 8, small: bool = False, only: str = "") -> None:
+def main(output_dir: str, device: str = "cuda", small: bool = False, only: str = "") -> None:
     """Measure, and write ``gpu_report.md``.
 
     Args:
-        output_dir: folder for the page, the stand-ins and their caches.
+        output_dir: folder for the page, the phantoms and their caches.
         device: a device of PyTorch's.
-        minutes: no training and no sweep begins later than this.
         small: whether sizes are those of a dry run.
         only: part of the names of the trainings to measure.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise SystemExit("gpu-report: PyTorch finds no GPU here. Without one, try it with --device cpu --small.")
-    folder, end = Path(output_dir).resolve(), time.monotonic() + 60 * minutes
+    folder = Path(output_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     where = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
     sizes = "sizes of a dry run" if small else f"{STEPS} steps after {WARM_UP} to warm up"
-    facts = (
-        f"{where}, PyTorch {torch.__version__}, {time.strftime('%d %B %Y')}; {sizes}, on stand-ins with fake images."
-    )
+    facts = f"{where}, PyTorch {torch.__version__}, {time.strftime('%d %B %Y')}; {sizes}, on phantoms."
     precisions = list(PRECISIONS) if device.startswith("cuda") else ["float32"]
     report = Report(folder / "gpu_report.md", small, facts)
-    for entry in TRAININGS:
-        if only not in entry.name:
-            continue
+    for entry in (entry for entry in TRAININGS if only in entry.name):
         cohort = get_cohort(entry.config()["cohort"])
-        (entry,) = made_small([entry], cohort, folder / "small") if small else [on_stand_in(entry, cohort, folder)]
+        (entry,) = (made_small if small else on_phantoms)([entry], cohort, folder / "data")
         for name in precisions:
-            costs = train(entry, PRECISIONS[name], device, folder) if time.monotonic() < end else NO_TIME
+            costs = train(entry, PRECISIONS[name], device, folder)
             report.add("Training", {"training": entry.name, "precision": name, **costs})
-        costs = sweep(entry, device, folder) if time.monotonic() < end else NO_TIME
-        report.add("All subsets of one case", {"training": entry.name, **costs})
-    (entry,) = made_small([TRAININGS[0]], get_cohort("brats2018"), folder / "small")
+        report.add("All subsets of one case", {"training": entry.name, **sweep(entry, device, folder)})
+    (entry,) = made_small([TRAININGS[0]], get_cohort("brats2018"), folder / "data")
     report.add("Interrupted and resumed", {"training": f"{entry.name}, small", **resume(entry, device, folder)})
     print(report.page.read_text())
 
@@ -122,53 +109,25 @@ def train(entry: Entry, settings: dict[str, Any], device: str, folder: Path) -> 
             "train#trainer#epoch_length": WARM_UP + STEPS,
         }
     )
-    with tensor_float_32(settings["matmul_precision"] == "high"):
-        dataset = parser.get_parsed_content("train#dataset")
-        for case in range(len(dataset) // (WARM_UP + STEPS)):
-            dataset[case]  # fills the cache
-        trainer, costs = parser.get_parsed_content("train#trainer"), Costs(torch.device(device))
-        costs.attach(trainer)
-        trainer.run()
-    return costs.row()
+    torch.backends.cudnn.allow_tf32 = settings["matmul_precision"] == "high"
+    dataset = parser.get_parsed_content("train#dataset")
+    for case in range(len(dataset) // (WARM_UP + STEPS)):
+        dataset[case]  # fills the cache
+    trainer, ends = parser.get_parsed_content("train#trainer"), []
 
-
-@dataclass
-class Costs:
-    """Times of a training's steps, and its memory."""
-
-    device: torch.device
-    waited: float = 0.0
-    began: float = 0.0
-    asked: float = 0.0
-    seconds: float = 0.0
-    loss: float = float("nan")
-
-    def attach(self, engine: Any) -> None:
-        engine.add_event_handler(Events.GET_BATCH_STARTED, self._asked)
-        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._got)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._done)
-
-    def _asked(self) -> None:
-        self.asked = time.perf_counter()
-
-    def _got(self) -> None:
-        self.waited += time.perf_counter() - self.asked
-
-    def _done(self, engine: Any) -> None:
-        synchronise(self.device)
-        self.loss = engine.state.output["loss"].item()
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def end(engine: Any) -> None:
+        synchronise(torch.device(device))
         if engine.state.iteration == WARM_UP:
-            self.waited, self.began = 0.0, time.perf_counter()
-            reset_peak_memory(self.device)
-        self.seconds = time.perf_counter() - self.began
+            reset_peak_memory(torch.device(device))
+        ends.append(time.perf_counter())
 
-    def row(self) -> dict[str, Any]:
-        return {
-            "seconds per step": f"{self.seconds / STEPS:.3f}",
-            "waiting for data": f"{self.waited / self.seconds:.0%}",
-            "peak GB": f"{peak_memory_mb(self.device) / 1000:.1f}",
-            "loss": f"{self.loss:.3f}",
-        }
+    trainer.run()
+    return {
+        "seconds per step": f"{(ends[-1] - ends[WARM_UP - 1]) / STEPS:.3f}",
+        "peak GB": f"{peak_memory_mb(torch.device(device)) / 1000:.1f}",
+        "loss": f"{trainer.state.output['loss'].item():.3f}",
+    }
 
 
 def sweep(entry: Entry, device: str, folder: Path) -> dict[str, Any]:
@@ -178,23 +137,24 @@ def sweep(entry: Entry, device: str, folder: Path) -> dict[str, Any]:
     """
     parser = parsed(entry, device, folder, PRECISIONS["float32"])
     weights = folder / "initial.pt"
-    write_checkpoint(parser.get_parsed_content("network").state_dict(), weights)
+    network, facts = (parser.get_parsed_content(key) for key in ("network", "facts"))
+    write_checkpoint(network.state_dict(), weights, facts)  # by which the evaluation knows how to build it
     shutil.rmtree(folder / "trained" / "evaluation", ignore_errors=True)  # a case there would not be segmented again
     overrides = {**parser.get_parsed_content("evaluation#overrides"), "ckpt_path": str(weights), "calibrate_on": None}
     root = Path(entry.files[0]).parents[1]
     files = [str(root / "configs" / name) for name in parser.get("evaluation_configs")]
     evaluation = ConfigParser(ConfigParser.load_config_files(files))
     evaluation.update({"bundle_root": str(root), **overrides, "cases": f"$({evaluation.get('cases')[1:]})[:1]"})
-    with tensor_float_32(False):
-        evaluator = evaluation.get_parsed_content("evaluator")
-        evaluator.run()
-        result, network = evaluator.state.output, evaluation.get_parsed_content("network").eval()
-        modalities = len(evaluation.get_parsed_content("cohort_def").modalities)
-        image = torch.rand(1, modalities, *evaluation.get_parsed_content("crop"))
-        image[:, 0] = torch.nan  # missing
-        with torch.no_grad():
-            logits = network(image.to(device)).cpu()
-            expected = copy.deepcopy(network).cpu()(image)
+    torch.backends.cudnn.allow_tf32 = False
+    evaluator = evaluation.get_parsed_content("evaluator")
+    evaluator.run()
+    result, network = evaluator.state.output, evaluation.get_parsed_content("network").eval()
+    modalities = len(evaluation.get_parsed_content("cohort_def").modalities)
+    image = torch.rand(1, modalities, *evaluation.get_parsed_content("crop"))
+    image[:, 0] = torch.nan  # missing
+    with torch.no_grad():
+        logits = network(image.to(device)).cpu()
+        expected = copy.deepcopy(network).cpu()(image)
     subsets = evaluation.get_parsed_content("subsets")
     return {
         "subsets": len(subsets),
@@ -226,16 +186,6 @@ def parsed(entry: Entry, device: str, folder: Path, settings: dict[str, Any]) ->
     parser.update({"bundle_root": str(Path(entry.files[0]).parents[1]), **own, **settings})
     parser.get_parsed_content("initialize")
     return parser
-
-
-@contextmanager
-def tensor_float_32(allowed: bool) -> Iterator[None]:
-    """Let cuDNN's convolutions compute in TF32, or not."""
-    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, allowed
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -85,11 +86,17 @@ class Bundle:
         return ConfigWorkflow(files, logging_file=False, **overrides).parser.get_parsed_content
 
     def complaint(self, configs: Sequence[str], run_id: str = "run", **overrides: Any) -> str:
-        """Return the messages of a run that should fail, including those of its causes; '' if it does not fail."""
+        """Return the messages of a run that should fail, including those of its causes; '' if it does not fail.
+
+        As in `run`, the settings are refused that can be recognised at once; but all happens in this process.
+        """
+        before, sys.argv = sys.argv, ["monai/bundle/__main__.py", *self.words(configs, overrides, run_id)[1:]]
         try:
             self.run_here(configs, run_id, **overrides)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return "".join(traceback.format_exception(error))
+        finally:
+            sys.argv = before
         return ""
 
 

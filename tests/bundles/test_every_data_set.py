@@ -1,87 +1,30 @@
-"""Each data set under its publisher's names, from the look at its files to an evaluation by source: a table (-s)."""
+"""All data sets, under their publishers' names, as one: trained on, and evaluated."""
 
-import contextlib
-import io
 import json
-import re
-from pathlib import Path
 
 import pytest
 import torch
 from bundles.running import Bundle
-from run_tools import run as tools
+from layouts import LAYOUTS, write_cases
+from run_tools import run
 
-from common.cohorts import COHORTS, get_cohort
-from common.cohorts.check import check_folder
-from common.cohorts.datalist import PARTS, load_datalist
-from common.cohorts.patients import patient_of
-from common.cohorts.phantom.stand_in import write_stand_in
-from common.cohorts.voxels import label_values
 from common.evaluation.metrics.results import read_evaluation
 
-GSS = Bundle("gss")
-OTHERS = ("phantom", "iseg2017", "myops2020", "glioma")
-DATA_SETS = [name for name in COHORTS if "_cavity_" not in name and name not in OTHERS]
-JOINED = [name for name in DATA_SETS if name not in ("brats2023", "brats2025_met", "brats2023_ped", "open_glioma")]
-"""Data sets as one; the others share their cases' names with one of these."""
+JOINED = [name for name in LAYOUTS if name not in ("brats2023", "brats2025_met", "brats2023_ped", "open_glioma")]
+"""The others share their cases' names with one of these."""
 SMALL = {"spacing": [12, 12, 12], "crop": [16, 16, 16]}
 SMALL |= {"epochs": 1, "val_interval": 1, "val_subsets": [["flair"]], "memory_format": torch.contiguous_format}
 SMALL |= {"evaluation#overrides#mlflow": "none", "evaluation#overrides#subsets": [["flair"], ["t1c", "flair"]]}
 
 
-def said(*arguments: object) -> str:
-    """Run a verb and return what it printed last; it may find fault, as ``check`` does, but not fail otherwise."""
-    printed = io.TextIOWrapper(io.BytesIO())
-    with contextlib.redirect_stdout(printed):
-        assert tools(*arguments) in (None, 0, 1), arguments
-    printed.seek(0)
-    return printed.read()
-
-
-def trained(cohort: str, folder: Path, datalist: Path, output: Path) -> float:
-    """Train one epoch, evaluate on the test cases, and return the change of the weights."""
-    options = {"cohort": cohort, "dataset_dir": folder, "datalist": datalist, "output_dir": output, **SMALL}
-    get = GSS.get("train.json", "baselines/zero_filled.json", **options)
-    before = {key: value.clone() for key, value in get("network").state_dict().items()}
-    GSS.run_here(["train.json", "baselines/zero_filled.json"], **options)
-    after = torch.load(output / "trained_last.pt", weights_only=True)["network"]
-    return max(float((after[key] - value).abs().max()) for key, value in before.items())
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DATA_SETS)
-def test_from_the_download_to_the_evaluation(name, tmp_path):
-    cohort, path = get_cohort(name), tmp_path / "datalist.json"
-    root = write_stand_in(cohort, tmp_path / "data", None)
-    (counts,) = [line for line in said("check", name, root).splitlines() if " with problems" in line]
-    look = r"(?:\w+: )?it does not look like .*|it may be a subtraction.*|.*exchanged"  # the images are fake
-    problems = {text for row in check_folder(cohort, root)["problems"] for text in row.split("; ")}
-    assert not [text for text in problems if text and not re.fullmatch(look, text)]
-    numbers = said("datalist", name, root, path).split(": ", 1)[1].strip()
-    parts = load_datalist(path, root, name)
-    people = [{patient_of(item) for item in parts[part]} for part in PARTS]
-    items = [item for part in PARTS for item in parts[part]]
-    values = sorted(set().union(*label_values(items).values()))
-    assert values == [0, *sorted(cohort.labels.values.values())]
-    assert trained(name, root, path, tmp_path / "out") > 0
-    evaluation = read_evaluation(tmp_path / "out" / "evaluation")
-    assert set(evaluation.results["region"]) == set(cohort.labels.regions)
-    assert set(evaluation.results["case"]) == {item["case"] for item in parts["test"]}
-    shared = sum(map(len, people)) - len(set.union(*people))
-    print(f"\n| `{name}` | {items[0]['case']} | {numbers} | {values} | {counts} | {shared} | trained, evaluated |")
-    assert shared == 0
-
-
-@pytest.mark.slow
-def test_all_as_one_with_an_evaluation_by_source(tmp_path):
-    sources = {name: write_stand_in(get_cohort(name), tmp_path / "data" / name, None) for name in JOINED}
+def test_all_as_one(tmp_path, capsys):
+    sources = {name: write_cases(tmp_path / "data" / name, name) for name in JOINED}
     path, out = tmp_path / "joined.json", tmp_path / "out"
-    numbers = said("join", path, *(f"{name}={root}" for name, root in sources.items()), "--cohort", "glioma")
-    base = Path(numbers.split("--dataset_dir ")[1].split()[0])
-    assert trained("glioma", base, path, out) > 0
+    assert run("join", path, *(f"{name}={root}" for name, root in sources.items()), "--cohort", "glioma") is None
+    base = capsys.readouterr().out.split("--dataset_dir ")[1].split()[0]
+    options = {"cohort": "glioma", "dataset_dir": base, "datalist": path, "output_dir": out, **SMALL}
+    Bundle("gss").run_here(["train.json", "baselines/zero_filled.json"], **options)
     tested = {item["case"]: item["source"] for item in json.loads(path.read_text())["test"]}
     assert set(tested.values()) == set(JOINED)
-    assert dict(read_evaluation(out / "evaluation").sources) == tested
-    table = (out / "evaluation" / "tables" / "dice_sources.html").read_text()
-    print(f"\n{numbers}\n{(out / 'evaluation' / 'tables' / 'dice_sources.md').read_text()}")
-    assert [name for name in JOINED if name not in table] == []
+    assert set(read_evaluation(out / "evaluation").results["case"]) == set(tested)

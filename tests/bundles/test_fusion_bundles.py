@@ -36,13 +36,6 @@ class TestTraining:
         assert torch.equal(loss["beta"], torch.ones(4))
         assert pd.read_csv(tmp_path / "preference.csv")["relative_preference"].abs().max() > 0  # recorded nevertheless
 
-    @pytest.mark.slow  # a process of its own
-    def test_perfect_data_as_a_command_line_says_it(self, coarse_dir, tmp_path):
-        settings = {**tiny(PASSION, coarse_dir, tmp_path), **SMALLEST, "val_interval": 2}
-        settings |= {"perfect_data": "true", "missing_rates": "null"}
-        PASSION.succeed(["train.json"], settings, run_id="fit")
-        assert (tmp_path / "trained.pt").is_file()
-
     @pytest.mark.parametrize(
         ("bundle", "backbone"),
         [
@@ -87,7 +80,7 @@ class TestRecipes:
         assert {folder: one.conventions.et_min_voxels for folder, one in found.items()} == folders
         ruled, predicted = (one.values("volume")[["WT", "TC"]] for one in found.values())
         assert predicted.equals(ruled)
-        shown = [(tmp_path / folder / "report.html").read_text() for folder in folders]
+        shown = [(tmp_path / folder / "report.md").read_text() for folder in folders]
         assert ["Published numbers" in text for text in shown] == [True, False]
 
     def test_myops_has_the_published_number_of_updates_of_beta(self):

@@ -1,13 +1,9 @@
-"""MedMAP on its three backbones and with PASSION's training, and the leaderboard, at a size that takes seconds."""
-
-import json
+"""MedMAP on its three backbones and with PASSION's training, at a size that takes seconds."""
 
 import pandas as pd
 import pytest
 import torch
-from bundles.running import MODALITIES, ROOT, Bundle
-
-from tools.leaderboard import leaderboard
+from bundles.running import MODALITIES, Bundle
 
 MEDMAP, PASSION = Bundle("medmap"), Bundle("passion")
 TINY = {"spacing": [6, 6, 6], "crop": [32, 32, 32], "epochs": 1, "val_interval": 1, "val_subsets": [list(MODALITIES)]}
@@ -56,17 +52,6 @@ def test_pmkl_takes_a_teacher_that_there_is(coarse_dir, tmp_path, undrawn):
     assert "a teacher trained on phantom" in MEDMAP.complaint(["train.json", "backbones/pmkl.json"], **settings)
 
 
-@pytest.mark.parametrize("align_at", [pytest.param("input", marks=pytest.mark.slow), "bottleneck"])
-def test_acn_is_aligned_at_either_place(coarse_dir, tmp_path, align_at):
-    settings = tiny(coarse_dir, tmp_path, **PATHS, align_at=align_at)
-    if align_at == "bottleneck":
-        settings["feature_encoder"] = "null"
-    MEDMAP.run_here(["train.json", "backbones/acn.json"], "fit", **settings)
-    state = torch.load(tmp_path / "trained_last.pt", weights_only=True)["loss"]
-    assert any("discriminators" in key for key in state)
-    assert "alignment.weights" in state
-
-
 @pytest.mark.slow  # processes of their own
 def test_two_processes_train_one_teacher(coarse_dir, tmp_path):
     settings = tiny(coarse_dir, tmp_path, **GATED, teacher_epochs=1, batch_size=1, val_subsets=[["t1"], ["t2"]])
@@ -80,11 +65,6 @@ def test_two_processes_train_one_teacher(coarse_dir, tmp_path):
     assert all(torch.equal(students[f"full.{key}"], value) for key, value in teacher.items())
     for name in ("teacher_last", "trained_last"):  # six subjects shared by two processes
         assert torch.load(tmp_path / f"{name}.pt", weights_only=True)["trainer"]["iteration"] == 3
-
-
-def test_smu_net_trains(coarse_dir, tmp_path):
-    MEDMAP.run_here(["train.json", "baselines/smunet.json"], "fit", **tiny(coarse_dir, tmp_path, **PATHS))
-    assert torch.load(tmp_path / "trained.pt", weights_only=True)
 
 
 @pytest.mark.slow  # combines the trainings of PASSION's and MedMAP's tests
@@ -171,31 +151,3 @@ class TestRecipes:
             schedule.step()
         assert paths["lr"] == pytest.approx(1e-4 * (1 - 100 / get("epochs")) ** 0.9)
         assert discriminators["lr"] == 1e-4
-
-    @pytest.mark.slow  # a training and its evaluation
-    def test_acn_trains_and_is_evaluated(self, coarse_dir, tmp_path, undrawn):
-        settings = tiny(coarse_dir, tmp_path, **ON_PHANTOM, **PATHS, **CHEAP)
-        MEDMAP.run_here(STACKS["ACN"], **settings)
-        groups = torch.load(tmp_path / "trained_last.pt", weights_only=True)["optimizer"]["param_groups"]
-        assert [group["lr"] for group in groups] == [0, 1e-4]  # at the end of the schedule
-        assert set(pd.read_csv(tmp_path / "evaluation" / "results.csv")["modalities"]) == {"t1", "t1+t1c+t2+flair"}
-
-
-@pytest.mark.slow  # each method is trained and evaluated by a process of its own
-def test_leaderboard_trains_compares_and_goes_on(coarse_dir, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    cheap = {**TINY, **CHEAP, **GATED, "quiet": True}
-    methods = {
-        "another seed": {"bundle": "gss", "configs": ["baselines/uhved.json"], "settings": {"seed": 1}},
-        "U-HVED": {"bundle": "gss", "configs": ["baselines/uhved.json"]},
-    }
-    (tmp_path / "list.json").write_text(json.dumps({"settings": cheap, "methods": methods}))
-    logs = []
-    for _ in range(2):
-        leaderboard(str(tmp_path / "list.json"), str(tmp_path / "out"), dataset_dir=str(coarse_dir))
-        logs.append((tmp_path / "out" / "u_hved" / "log.txt").stat())
-    minutes = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
-    assert minutes["state"].tolist() == ["finished", "finished"]
-    assert (minutes["minutes"] > 0).all()
-    assert logs[0].st_mtime_ns == logs[1].st_mtime_ns  # the second call ran nothing
-    assert "another seed" in (tmp_path / "out" / "report" / "report.md").read_text()

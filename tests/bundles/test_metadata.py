@@ -20,12 +20,6 @@ METADATA = sorted(ROOT.glob("bundles/*/configs/metadata.json"))
 each_bundle = pytest.mark.parametrize("meta_file", METADATA, ids=lambda path: path.parts[-3])
 
 
-def verify(meta_file, folder):
-    """Verify metadata with MONAI, which downloads the schema unless the file is there."""
-    schema = shutil.copy(SCHEMA, folder / "schema.json")
-    verify_metadata(meta_file=str(meta_file), filepath=schema)
-
-
 def network_def(config_file):
     parser = ConfigParser()
     parser.read_config(str(config_file))
@@ -34,16 +28,8 @@ def network_def(config_file):
 
 @each_bundle
 def test_metadata_passes_the_schema(meta_file, tmp_path):
-    verify(meta_file, tmp_path)
-
-
-def test_the_schema_refuses_what_lacks_a_key(tmp_path):
-    meta = json.loads(METADATA[0].read_text())
-    del meta["network_data_format"]["outputs"]
-    damaged = tmp_path / "metadata.json"
-    damaged.write_text(json.dumps(meta))
-    with pytest.raises(ValueError, match="outputs"):
-        verify(damaged, tmp_path)
+    schema = shutil.copy(SCHEMA, tmp_path / "schema.json")  # which MONAI would download
+    verify_metadata(meta_file=str(meta_file), filepath=schema)
 
 
 @each_bundle

@@ -54,12 +54,11 @@ def test_a_short_training_leaves_the_average_of_the_weights(name, coarse_dir, tm
         Bundle(name).run_here(["train.json", "recipes/open_glioma.json"], stage, **settings)
     weights = "finetuned" if name == "m3ae" else "trained"
     last = torch.load(tmp_path / f"{weights}_last.pt", weights_only=True)
-    assert last["average"]["n_averaged"] == last["trainer"]["iteration"] > 2
     written = torch.load(tmp_path / f"{weights}.pt", weights_only=True)
     assert last["best"]["best_metric_epoch"] in (1, 2)
     assert written.keys() == last["network"].keys()
     if last["best"]["best_metric_epoch"] == 2:
-        assert all(torch.equal(value, last["average"][f"module.{key}"]) for key, value in written.items())
+        assert all(torch.equal(value, last["average"][key]) for key, value in written.items())
     assert not all(torch.equal(value, last["network"][key]) for key, value in written.items())
     stage, settings = stages[-1], {**settings, "resume": True}
     Bundle(name).run_here(["train.json", "recipes/open_glioma.json"], stage, **settings)

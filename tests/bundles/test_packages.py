@@ -1,18 +1,23 @@
-"""Packaged bundles work on their own, in an empty folder and fresh processes that cannot import the repository."""
+"""Packaged bundles are downloaded and work on their own, in fresh processes that cannot import the repository."""
 
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import pytest
+from processes import answering
+from run_tools import run
 
 import common
-from tools.packages.package import make_package, place_package
+from tools.packages.package import make_package
 
 BUNDLES = sorted(path.parents[1] for path in Path(common.__file__).parents[1].glob("bundles/*/configs/metadata.json"))
 NAMES = [path.name for path in BUNDLES]
@@ -23,7 +28,7 @@ def alone(tmp_path_factory) -> Path:
     """A folder that contains nothing but the unpacked bundles."""
     zips, folder = tmp_path_factory.mktemp("zips"), tmp_path_factory.mktemp("alone")
     for bundle in BUNDLES:
-        place_package(make_package(bundle, zips), folder)
+        zipfile.ZipFile(make_package(bundle, zips)).extractall(folder)
     return folder
 
 
@@ -39,23 +44,35 @@ def test_the_repository_is_out_of_reach(alone):
     assert "No module named 'common'" in done.stderr
 
 
-@pytest.mark.parametrize(("name", "below"), [("m3ae", "."), ("gss", "gss")], ids=["from-its-parent", "from-inside"])
-@pytest.mark.slow  # a fresh process that imports everything
-def test_inference(alone, phantom_dir, name, below, tmp_path):
-    case = sorted(path for path in phantom_dir.iterdir() if path.is_dir())[-1]
-    config = os.path.relpath(alone / name / "configs" / "inference.json", alone / below)
-    words = ["-m", "monai.bundle", "run", "--config_file", config, "--dataset_dir", str(case)]
-    done = python(*words, "--output_dir", str(tmp_path), "--modalities", "['t1c','flair']", cwd=alone / below)
+@pytest.fixture(scope="module")
+def case(phantom_dir) -> Path:
+    return sorted(path for path in phantom_dir.iterdir() if path.is_dir())[-1]
+
+
+@pytest.mark.slow  # fresh processes that import everything
+@pytest.mark.parametrize(("tool", "below"), [("monai", ""), ("curl", "gss")], ids=["from-its-parent", "from-inside"])
+def test_from_the_package_to_a_segmentation(tmp_path, capsys, case, tool, below):
+    """A bundle is packaged, served, downloaded by a command that `package` prints, and segments a case."""
+    assert run("package", BUNDLES[NAMES.index("gss")], tmp_path / "dist") is None
+    (command,) = [line for line in capsys.readouterr().out.splitlines() if tool in line and "URL/" in line]
+    (tmp_path / "placed").mkdir()
+    with answering(partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "dist")) as url:
+        command = command.replace("URL", url).replace("DIR", "placed")
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        subprocess.run(["bash", "-euc", command], cwd=tmp_path, env=os.environ | {"PATH": path}, check=True)
+    placed, cwd = tmp_path / "placed" / "gss", tmp_path / "placed" / below
+    words = ["--config_file", os.path.relpath(placed / "configs/inference.json", cwd), "--dataset_dir", str(case)]
+    words += ["--output_dir", str(tmp_path / "out"), "--modalities", "['t1c','flair']"]
+    done = python("-m", "monai.bundle", "run", *words, cwd=cwd)
     assert done.returncode == 0, done.stderr[-3000:]
-    label = nib.load(tmp_path / case.name / f"{case.name}_seg.nii.gz")
+    label = nib.load(tmp_path / "out" / case.name / f"{case.name}_seg.nii.gz")
     assert label.shape == nib.load(case / f"{case.name}_flair.nii.gz").shape
     assert set(label.get_fdata().ravel()) <= {0, 1, 2, 3}
-    assert str(alone / name) in done.stderr + done.stdout  # the messages on shipped weights contain their path
+    assert str(placed) in done.stderr + done.stdout  # the messages on shipped weights contain their path
 
 
 @pytest.mark.slow  # a fresh process that imports everything
-def test_predict_takes_the_folder_of_a_package(alone, phantom_dir, tmp_path):
-    case = sorted(path for path in phantom_dir.iterdir() if path.is_dir())[-1]
+def test_predict_takes_the_folder_of_a_package(alone, case, tmp_path):
     words = [sys.executable, "-m", "tools", "predict", str(case), str(tmp_path), str(alone / "m3ae")]
     words += ["--modalities", "t2,flair", "--device", "cpu"]
     done = subprocess.run(words, cwd=Path(common.__file__).parents[1], capture_output=True, text=True)

@@ -12,8 +12,8 @@ from monai.transforms import Compose
 from refusals import refused
 
 from common.cohorts import counts_of, mask_cases
-from common.cohorts.datalist import published_splits
 from common.cohorts.missing import draw_masks, published_masks
+from common.cohorts.splits import published_splits
 from common.modalities import presence, subset_name, subsets
 from common.transforms import CachedDataset, LoadSubjectd
 
@@ -60,27 +60,21 @@ class TestDraw:
         assert draw_masks(CASES[::-1], RATES, MODALITIES) == first
         assert draw_masks(CASES, RATES, MODALITIES, seed=1) != first
 
-    def test_three_modalities(self):
+    def test_three_modalities_a_rate_of_0_and_fewer_cases_than_subsets(self):
         found = draw_masks(CASES[:20], (0.3, 0.5, 0.7), ("bssfp", "lge", "t2"))
         assert set(found.values()) == set(subsets(("bssfp", "lge", "t2")))
-
-    def test_a_rate_of_0_is_exact(self):
         assert all("t1c" in present for present in draw_masks(CASES, (0.5, 0, 0.5, 0.9), MODALITIES).values())
-
-    def test_fewer_cases_than_subsets(self):
         found = draw_masks(CASES[:6], RATES, MODALITIES)
-        assert all(found.values())
         assert found.keys() == set(CASES[:6])
+        assert all(found.values())
 
 
 @pytest.mark.parametrize(
     "rates", [(0.2, 0.4, 0.6), (0.2, 0.4, 0.6, 1.0), (-0.1, 0, 0, 0), (0, 0, 0, "0.5"), 0.5, (0, 0, 0, float("nan"))]
 )
 def test_bad_rates(rates):
-    expected = r"missing_rates .*: expected 4 numbers from 0 to below 1, for t1, t1c, t2, flair in this order"
-    for call in (lambda: mask_cases(items(*CASES), MODALITIES, rates), lambda: draw_masks(CASES, rates, MODALITIES)):
-        with pytest.raises(ValueError, match=expected):
-            call()
+    with refused(ValueError, "missing_rates ", "expected 4 numbers from 0 to below 1, for t1, t1c, t2, flair in this"):
+        mask_cases(items(*CASES), MODALITIES, rates)
 
 
 class TestPublished:
@@ -114,21 +108,15 @@ class TestPublished:
             counts_of(found, MODALITIES) == {"brats2018": [170, 121, 41, 82], "brats2020": [184, 135, 43, 90]}[cohort]
         )
 
-    def test_one_case(self):
         assert published_masks("brats2020")["mr2285"]["BraTS20_Training_002"] == ("t1", "t1c", "t2")  # index 13, 0111
 
-    def test_of_another_split(self):
+    def test_of_another_split_or_unknown(self):
         training = items(*published_splits("brats2018")["fold3"]["training"])
         with refused(ValueError, "masks mr2468 of brats2018: 60 cases are not among the training cases", "`split`"):
             mask_cases(training, MODALITIES, None, "mr2468", "brats2018")
-
-    @pytest.mark.parametrize(
-        ("cohort", "expected"),
-        [("brats2018", r"brats2018's settings \(mr2468, mr1379\)"), ("phantom", "cohort phantom has none")],
-    )
-    def test_unknown(self, cohort, expected):
-        with pytest.raises(FileNotFoundError, match=f"masks 'mr2285': expected .*{expected}.* or a CSV file"):
-            mask_cases(items("a"), MODALITIES, None, "mr2285", cohort)
+        for cohort, known in (("brats2018", "brats2018's settings (mr2468, mr1379)"), ("phantom", "has none")):
+            with refused(FileNotFoundError, "masks 'mr2285': expected ", known, " or a CSV file"):
+                mask_cases(items("a"), MODALITIES, None, "mr2285", cohort)
 
 
 class TestFile:
@@ -148,23 +136,18 @@ class TestFile:
         assert [each["modalities"] for each in found] == [["t2"], ["t1c", "flair"]]
 
     @pytest.mark.parametrize(
-        ("rows", "message"),
+        ("rows", "fact"),
         [
-            (["a,t1", "b,t1", "c,t1"], r"masks\.csv: 1 cases are not among the training cases: c\."),
-            (["a,t1"], r"masks\.csv: 1 cases are training cases that it does not list: b\."),
-            (["a,t1", "b,"], r"masks\.csv: case b has no modality; give it at least one"),
-            (["a,t1", "b,t1+adc"], r"masks\.csv: case b: Unknown modality 'adc'; expected one of"),
-            (["a,t1", "b,lge"], r"masks\.csv: case b: Modality 'lge' is not in this cohort"),
-            (["a,t1", "b,t1", "a,t2"], r"masks\.csv: case a is listed twice"),
+            (["case,modalities", "a,t1", "b,t1", "c,t1"], "1 cases are not among the training cases: c."),
+            (["case,modalities", "a,t1"], "1 cases are training cases that it does not list: b."),
+            (["case,modalities", "a,t1", "b,"], "case b: Unknown modality ''; expected one of"),
+            (["case,modalities", "a,t1", "b,lge"], "case b: Modality 'lge' is not in this cohort"),
+            (["subject,mask", "a,3"], "columns subject, mask; expected case and modalities"),
         ],
     )
-    def test_refused(self, write, rows, message):
-        with pytest.raises(ValueError, match=message):
-            mask_cases(items("a", "b"), MODALITIES, masks=write(*rows))
-
-    def test_other_columns_and_rates_beside_a_file(self, write):
-        with refused(ValueError, "columns ['subject', 'mask']; expected case and modalities"):
-            mask_cases(items("a"), MODALITIES, masks=write("a,3", header="subject,mask"))
+    def test_refused(self, write, rows, fact):
+        with refused(ValueError, "masks.csv: ", fact):
+            mask_cases(items("a", "b"), MODALITIES, masks=write(*rows[1:], header=rows[0]))
         with refused(ValueError, "missing_rates", "and masks", "masks.csv: set one of these keys to null"):
             mask_cases(items("a"), MODALITIES, RATES, write("a,t1"))
 
@@ -183,15 +166,13 @@ class TestFile:
         assert len(stacked["image"]) == 4
 
 
-@pytest.mark.parametrize("rates", [None, [0, 0, 0, 0.0]])
-def test_nothing_is_missing_unless_asked_for(rates):
-    assert mask_cases(items("a", "b"), MODALITIES, rates) == items("a", "b")
-
-
-def test_counts(caplog):
-    assert counts_of([item("a", "t1", "t2"), item("b", "t2")], ("t1", "t2")) == [1, 2]
+def test_counts_of_what_is_there(caplog):
+    for rates in (None, [0, 0, 0, 0.0]):
+        assert mask_cases(items("a", "b"), MODALITIES, rates) == items("a", "b")
+    some = [item("a", "t1", "t2"), item("b", "t2")]
+    assert counts_of(some, ("t1", "t2")) == [1, 2]
     assert not caplog.messages
-    assert counts_of([item("a", "t1", "t2"), item("b", "t2")], ("t1", "t2", "flair")) == [1, 2, 0]
+    assert counts_of(some, ("t1", "t2", "flair")) == [1, 2, 0]
     assert caplog.messages == ["None of 2 training cases has flair; the network will not learn to use it."]
 
 

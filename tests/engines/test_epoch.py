@@ -4,8 +4,8 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
+from common.baselines.cotraining import SMUNetLoss
 from common.engines.epoch import Rounds, SetEpoch
-from common.losses.smunet import SMUNetLoss
 
 
 def test_the_loss_is_told_the_epoch_from_0_also_when_a_run_is_resumed():

@@ -12,13 +12,10 @@ from two_stage import TwoStage
 from common.engines import (
     ForegroundInferer,
     PrecisionInferer,
-    check_device,
     fast_memory_format,
     fast_precision,
-    set_matmul_precision,
-    uses_float16,
 )
-from common.engines.precision import autocast
+from common.engines.precision import autocast, check_device
 from common.engines.windows import decode_subsets
 
 
@@ -92,10 +89,6 @@ def test_single_is_single_within_another_precision():
     assert network.seen == [torch.float32]
 
 
-def test_the_trainer_scales_the_loss_in_float16_alone():
-    assert [uses_float16(precision) for precision, *_ in PRECISIONS] == [False, False, True]
-
-
 @pytest.mark.filterwarnings("ignore:.*GradScaler", "ignore:.*CUDA is not available")
 @pytest.mark.parametrize(("precision", "inside", "_"), PRECISIONS)
 def test_the_loss_is_in_single(precision, inside, _):
@@ -115,34 +108,26 @@ def test_the_loss_is_in_single(precision, inside, _):
         loss,
         inferer=PrecisionInferer(precision),
         decollate=False,
-        amp=uses_float16(precision),
+        amp=precision == "float16",
         amp_kwargs={"enabled": False},
     )
     trainer.run()
     assert (network.seen, seen) == ([inside], [torch.float32])
 
 
-@pytest.mark.parametrize("make", [PrecisionInferer, lambda p: ForegroundInferer((8, 8, 8), precision=p)])
-def test_unknown_ones_are_refused(make):
-    known = "precision 'half': expected one of 'float32', 'bfloat16', 'float16'"
-    with pytest.raises(ValueError, match=known):
-        make("half")
-    with pytest.raises(ValueError, match=known):
-        check_device("cpu", "half")
-
-
-def test_products_are_as_exact_as_said():
-    before, (a, b) = torch.get_float32_matmul_precision(), torch.randn(2, 4, 64, 64)
-    try:
-        set_matmul_precision("highest")
-        exact = a @ b
-        set_matmul_precision("high")
-        assert torch.get_float32_matmul_precision() == "high"
-        assert torch.allclose(a @ b, exact, rtol=0, atol=0.1)  # equal where a processor has no TF32
-        with pytest.raises(ValueError, match="matmul_precision 'low': expected one of 'highest', 'high', 'medium'"):
-            set_matmul_precision("low")
-    finally:
-        torch.set_float32_matmul_precision(before)
+@pytest.mark.parametrize(
+    ("check", "facts"),
+    [
+        (lambda: PrecisionInferer("half"), "precision 'half': .* 'float32', 'bfloat16', 'float16'"),
+        (lambda: ForegroundInferer((8, 8, 8), precision="half"), "precision 'half'"),
+        (lambda: check_device("cpu", "half"), "precision 'half'"),
+        (lambda: check_device("cpu", "float16"), "'float16' with device cpu"),
+        (lambda: check_device("gpu", "float32"), "^device gpu: not available"),
+    ],
+)
+def test_wrong_settings_are_refused(check, facts):
+    with pytest.raises(ValueError, match=facts):
+        check()
 
 
 def test_memory_format_of_each_device():
@@ -151,30 +136,9 @@ def test_memory_format_of_each_device():
     assert fast_memory_format(torch.device("cuda", 0), [80, 80, 80]) is torch.contiguous_format
 
 
-@pytest.mark.parametrize(("there", "expected"), [(True, "bfloat16"), (False, "float32")])
-def test_precision_of_each_device(monkeypatch, there, expected):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: there)
+@pytest.mark.parametrize(("flags", "expected"), [("fpu amx_bf16 sse", "bfloat16"), ("fpu avx512f", "float32")])
+def test_precision_of_each_device(monkeypatch, tmp_path, flags, expected):
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
+    monkeypatch.setattr("common.engines.precision.CPU_FACTS", tmp_path / "cpuinfo")
     assert fast_precision(torch.device("cpu")) == expected
     assert fast_precision("cuda:0") == "float32"
-
-
-def test_float16_is_for_gpus():
-    with pytest.raises(ValueError, match=r"precision 'float16' with device cpu: .* expected 'float32' or 'bfloat16'"):
-        check_device(torch.device("cpu"), "float16")
-
-
-@pytest.mark.parametrize("device", [*([] if torch.cuda.is_available() else ["cuda"]), "gpu"])
-def test_a_device_that_is_not_there_is_said(device):
-    with pytest.raises(ValueError, match=rf"^device {device}: not available \([^\n]*\); expected cpu, or cuda"):
-        check_device(device, "float32")
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_emulated_bfloat16_is_warned_of(monkeypatch, caplog, there):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: there)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    check_device("cpu", "bfloat16")
-    check_device("cpu", "float32")
-    assert len(caplog.records) == (not there)
-    assert there or "slower than float32" in caplog.text

@@ -1,13 +1,12 @@
 """Which cases a report shows."""
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from common.engines.evaluate import _shown, check_panels
+from common.engines.evaluate import Report, _shown
 from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation
@@ -35,9 +34,8 @@ def evaluated(folder: Path, cases: str) -> tuple[Evaluation, CaseStore]:
     [
         ("abcde", ["best case: b", "median case: e", "worst case: a"]),
         ("abcd", ["best case: b", "median case: c", "worst case: a"]),
-        ("abc", ["best case: b", "median case: c", "worst case: a"]),
         ("ab", ["best case: b", "worst case: a"]),
-        ("a", ["only case: a"]),
+        ("a", ["best case: a"]),
     ],
 )
 def test_best_median_and_worst_case_are_shown(tmp_path, cases, expected):
@@ -52,15 +50,28 @@ def test_chosen_cases_and_subsets_are_shown_in_their_order(tmp_path):
     assert [(row.title, row.subset) for row in slices] == list(zip(titles, ["t1+t2", "t1"] * 2, strict=True))
 
 
+RIGHT = {
+    **{"method": "M", "cohort": "phantom", "conventions": {}, "decision": "threshold", "coverage": 0.9},
+    **{"published": None, "data": {}, "cases": [{"case": "a"}, {"case": "b"}], "calibration_cases": []},
+    **{"subsets": [("t1",), ("t1", "t2")], "window": (8, 8, 8), "spacing": (1, 1, 1), "facts": {}},
+}
+
+
+@pytest.mark.parametrize("panels", [{"panel_subsets": "null"}, {"panel_cases": "a,b", "panel_subsets": ["t1+t2"]}])
+def test_panels_may_be_chosen(tmp_path, panels):
+    report = Report(**RIGHT, output_dir=str(tmp_path), **panels)
+    assert report.panel_cases == (["a", "b"] if "panel_cases" in panels else None)
+
+
 @pytest.mark.parametrize(
-    ("cases", "subsets", "message"),
+    ("settings", "facts"),
     [
-        (None, "null", None),
-        ("a,b", ["t1+t2", "t1"], None),
-        (["x"], None, "panel_cases: 'x' is not evaluated; expected some of a, b"),
-        (None, "t1,t2+t1", r"panel_subsets: 't2\+t1' is not evaluated; expected some of t1, t1\+t2"),
+        ({"panel_cases": ["x"]}, "panel_cases: 'x' .* a, b"),
+        ({"panel_subsets": "t1,t2+t1"}, r"panel_subsets: 't2\+t1' .* t1, t1\+t2"),
+        ({"method": ("U-Net", "ModDrop")}, r"method \('U-Net', 'ModDrop'\): .* two pairs of quotes"),
+        ({"cases": []}, "part of the split is empty"),
     ],
 )
-def test_unknown_cases_and_subsets_are_refused_before_the_evaluation(cases, subsets, message):
-    with pytest.raises(ValueError, match=message) if message else nullcontext():
-        check_panels(cases, subsets, [{"case": "a"}, {"case": "b"}], [("t1",), ("t1", "t2")])
+def test_wrong_settings_are_refused_before_the_evaluation(tmp_path, settings, facts):
+    with pytest.raises(ValueError, match=facts):
+        Report(**RIGHT | {"output_dir": str(tmp_path)} | settings)

@@ -12,7 +12,7 @@ from monai.engines import SupervisedEvaluator
 from monai.transforms import Activationsd, Compose, Orientationd
 from torch import nn
 
-from common.engines import ForegroundInferer, StoreCases, SubsetSweep, SubstituteInferer
+from common.engines import ForegroundInferer, SubsetSweep, SubstituteInferer
 from common.evaluation import CaseStore
 from common.evaluation.metrics.conventions import METRICS
 from common.modalities import drop, subset_name, subsets
@@ -52,12 +52,12 @@ def sweep_of(network: nn.Module, wanted=None, inferer=None, **options) -> Subset
 
 
 def evaluator_of(network: nn.Module, sweep: SubsetSweep, store: CaseStore) -> SupervisedEvaluator:
+    sweep.store = store
     return SupervisedEvaluator(
         torch.device("cpu"),
         DataLoader(CachedDataset(store.pending(), PREPROCESSING), batch_size=1),
         network,
         iteration_update=sweep,
-        val_handlers=[StoreCases(store)],
     )
 
 
@@ -215,10 +215,6 @@ class TestCases:
         (batch,) = DataLoader(CachedDataset([subject] * 2, PREPROCESSING), batch_size=2)
         with pytest.raises(ValueError, match="A batch of 2 cases; expected one at a time"):
             sweep_of(network)(None, batch)
-
-    def test_unknown_layer(self):
-        with pytest.raises(ValueError, match="latent_layer 'nowhere'"):
-            sweep_of(Forwarded(), latent_layer="nowhere")
 
     def test_subset_that_was_not_loaded(self, network, subject, tmp_path):
         few = Compose([LoadSubjectd(COHORT, ("t1", "t2")), *PREPROCESSING.transforms[1:]])

@@ -1,17 +1,12 @@
 """Windows are encoded once each, and give the logits of MONAI's sliding windows bit for bit."""
 
-import os
-import resource
-
 import pytest
 import torch
 from engines.two_stage import TwoStage
 from monai.inferers import SlidingWindowInferer
-from processes import run
 
 from common.engines import ForegroundInferer
 from common.engines.windows import Mirrored, Planewise, decode_subsets
-from common.io.disk import full_disk
 from common.modalities import drop
 
 KEEP = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 1]], dtype=torch.bool)
@@ -81,34 +76,3 @@ def test_mirrored_predictions_are_averaged(network):
     torch.testing.assert_close(averaged(image.flip(4)), expected.flip(4))
     present = torch.ones(1, 3, dtype=torch.bool)
     assert torch.equal(averaged.decode(averaged.encode(image, present), present), averaged(image))
-
-
-def decode_where_nothing_fits(folder):
-    """Decode with temporary files in a folder, and print why it cannot be."""
-    os.environ["TMPDIR"] = str(folder)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # as a full disk does, it refuses to reserve the space
-    try:
-        list(decode_subsets(torch.zeros(1, 3, 20, 20, 20), TwoStage().eval(), KEEP, SlidingWindowInferer((8, 8, 8))))
-    except OSError as error:
-        print(full_disk(error).filename)
-
-
-def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path):
-    code, said = run(decode_where_nothing_fits, tmp_path)
-    assert (code, said.strip()) == (0, str(tmp_path))
-
-
-def print_peak_of_memory(subsets):
-    """Decode a large volume; print this process's largest memory in bytes."""
-    image, keep = torch.rand(1, 3, 240, 128, 128), torch.ones(subsets, 3, dtype=torch.bool)
-    with torch.no_grad():
-        for _ in decode_subsets(image, TwoStage().eval(), keep, SlidingWindowInferer((200, 128, 128), 1, 0.25)):
-            pass
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-
-
-@pytest.mark.slow  # processes of their own that sweep a whole volume
-def test_memory_does_not_grow_with_subsets_times_volume():
-    few, many = (int(run(print_peak_of_memory, subsets)[1]) for subsets in (3, 21))
-    volume = 2 * 240 * 128 * 128 * 4
-    assert many - few < 0.3 * 18 * volume

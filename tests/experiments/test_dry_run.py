@@ -6,10 +6,14 @@ import pandas as pd
 import pytest
 from bundles.running import ROOT
 
-from common.cohorts import get_cohort
+from common.cohorts import counts_of, get_cohort, mask_cases, prepare
+from common.cohorts.splits import PARTS
 from common.evaluation.metrics.results import read_evaluation
+from common.io.training import Entry
+from common.modalities import GLIOMA
+from common.transforms import LoadSubjectd
 from experiments import trainings
-from experiments.dry_run import made_small
+from experiments.dry_run import made_small, on_phantoms
 from experiments.leaderboard import run_leaderboard
 from experiments.lists import read_list
 
@@ -31,15 +35,44 @@ def test_sizes_are_small_and_the_method_is_as_listed(tmp_path):
             assert config.get(key) == before.get(key)
 
 
-def test_masks_and_planes_go_with_the_stand_in(tmp_path):
+def test_masks_and_planes_have_counterparts(tmp_path):
     made = read_list(ROOT / "bundles" / "tables" / "passion_table1_brats2020.json")
     small = made_small(made.trainings()[:2], get_cohort("brats2020"), tmp_path)
-    assert small[0].config()["masks"] is None
-    assert small[1].config()["masks"] == str(tmp_path / "fixed" / "mr2258.csv")
-    assert small[1].config()["crop"] == [32, 32, 32]  # mmFormer needs no less
+    configs = [entry.config() for entry in small]
+    assert [config["masks"] for config in configs] == [None, None]
+    assert configs[1]["crop"] == [32, 32, 32]  # mmFormer needs no less
+    items = prepare("brats2020", configs[1]["dataset_dir"], datalist=configs[1]["datalist"])["training"]
+    masked = mask_cases(items, GLIOMA, configs[1]["missing_rates"], seed=configs[1]["mask_seed"])
+    assert min(counts_of(masked, GLIOMA)) > 0
+    assert sum(len(item["modalities"]) for item in masked) < len(items) * len(GLIOMA)
     hearts = read_list(ROOT / "bundles" / "tables" / "passion_table2_myops2020.json")
     (heart,) = made_small(hearts.trainings()[:1], get_cohort("myops2020"), tmp_path)
     assert heart.config()["crop"] == [32, 32]
+
+
+@pytest.mark.parametrize("name", ["brats2015", "brats2020", "msd_task01", "iseg2017", "myops2020", "brats_ped"])
+def test_phantoms_have_the_modalities_and_label_values_of_the_cohort(tmp_path, name):
+    cohort = get_cohort(name)
+    entry = Entry("x", "m3ae", settings={"split": None})
+    config = on_phantoms([entry], cohort, tmp_path)[0].config()
+    parts = prepare(name, config["dataset_dir"], datalist=config["datalist"])
+    assert [len(parts[part]) for part in PARTS] == [4, 1, 2]
+    loaded = LoadSubjectd(name)(parts["training"][0])
+    assert loaded["image"].shape[0] == len(cohort.modalities)
+    assert not loaded["image"].isnan().any()
+    assert len(cohort.labels.to_classes(loaded["label"]).unique()) == 4
+
+
+def test_folds_test_on_other_cases_of_the_same(tmp_path):
+    entries = [Entry(split, "m3ae", settings={"split": split}) for split in ("cv1of3", "cv2of3", "cv3of3")]
+    tested, everything = [], []
+    for entry in on_phantoms(entries, get_cohort("brats2020"), tmp_path):
+        config = entry.config()
+        parts = prepare("brats2020", config["dataset_dir"], datalist=config["datalist"])
+        tested += [item["case"] for item in parts["test"]]
+        everything.append({item["case"] for items in parts.values() for item in items})
+    assert len(set(tested)) == len(tested)
+    assert everything[0] == everything[1] == everything[2] == set(tested)
 
 
 @pytest.mark.slow  # prepares up to 25 trainings
@@ -47,7 +80,7 @@ def test_masks_and_planes_go_with_the_stand_in(tmp_path):
 def test_every_training_of_every_list_can_start(tmp_path, path):
     made = read_list(path)
     definition = get_cohort(made.cohort or "phantom")
-    entries = made_small(made.trainings(), definition, tmp_path / "stand_in")
+    entries = made_small(made.trainings(), definition, tmp_path / "data")
     folders = trainings.folders_of(entries, tmp_path)
     trainings._require_usable(entries, folders, {"cohort": definition.name})
 

@@ -9,7 +9,8 @@ import pytest
 
 from common import __version__
 from common.io import bundle as module
-from common.io import bundle_root, refuse_unknown_options
+from common.io import bundle_root
+from common.io.bundle import require_same_common
 
 REPOSITORY = Path(module.__file__).parents[2]
 
@@ -27,11 +28,6 @@ def test_the_working_directory_goes_before_the_bundles_below_it_if_it_is_the_bun
     assert bundle_root("m3ae") == str(outer if name == "m3ae" else inner)
 
 
-def test_elsewhere_it_is_beside_common(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert bundle_root("m3ae") == str(REPOSITORY / "bundles" / "m3ae")
-
-
 def copied(folder: Path):
     """Return the module as if it lay in the `common` of a download."""
     (folder / "common" / "io").mkdir(parents=True)
@@ -42,16 +38,14 @@ def copied(folder: Path):
     return made
 
 
-def test_download_with_common_beside_configs(tmp_path, monkeypatch):
-    download = make(tmp_path / "download", "m3ae")
+@pytest.mark.parametrize("own", ["m3ae", "passion"])
+def test_elsewhere_it_is_beside_common_or_the_download_or_beside_that(tmp_path, monkeypatch, own):
+    download, other = make(tmp_path / own, own), tmp_path / "m3ae"
+    if own != "m3ae":
+        make(other, "m3ae")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert copied(download).bundle_root("m3ae") == str(download)
-
-
-def test_download_beside_the_one_that_common_came_with(tmp_path, monkeypatch):
-    download, other = make(tmp_path / "passion", "passion"), make(tmp_path / "m3ae", "m3ae")
-    monkeypatch.chdir(tmp_path)
+    assert bundle_root("m3ae") == str(REPOSITORY / "bundles" / "m3ae")
     assert copied(download).bundle_root("m3ae") == str(other)
 
 
@@ -61,7 +55,7 @@ def test_package_of_another_version_of_common(tmp_path, monkeypatch):
     (bundle / "manifest.json").write_text(json.dumps({"common": __version__}))
     assert bundle_root("m3ae") == str(bundle)
     (bundle / "manifest.json").write_text(json.dumps({"common": "99.0.0"}))
-    for entry in (lambda: bundle_root("m3ae"), lambda: refuse_unknown_options(str(bundle))):
+    for entry in (lambda: bundle_root("m3ae"), lambda: require_same_common(str(bundle))):
         with pytest.raises(ValueError, match=rf"version 99\.0\.0 of `common`.* {__version__} .*in its own process"):
             entry()
 
@@ -73,10 +67,6 @@ def test_nowhere(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"'nosuch' was not found in .* one of gss, m3ae, .*, own, pas") as info:
         bundle_root("nosuch")
     assert str(tmp_path / "bundles" / "nosuch") in str(info.value)
-    for broken in ("{", "[]"):
-        (tmp_path / "bundles" / "own" / "configs" / "metadata.json").write_text(broken)
-        with pytest.raises(ValueError, match=r"own/configs/metadata\.json: (not JSON|holds list)"):
-            bundle_root("nosuch")
     (tmp_path / "bundles" / "own" / "configs" / "metadata.json").unlink()
     (tmp_path / "alone").mkdir()
     monkeypatch.chdir(tmp_path / "alone")

@@ -1,117 +1,102 @@
-"""What `python -m monai.bundle run` refuses, and how its errors look."""
+"""How `python -m monai.bundle run` was started, and the errors that MONAI wraps."""
 
 import json
-import logging
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from refusals import refused
 
-from common.io import bundle_root, check_counts, errors_in_one_line, file_digest, refuse_unknown_options
-from common.io.geometry import lengths
+from common.io.command import check_settings, given_run, is_run, recipe_names, unwrapped_errors
 
 
-def options(monkeypatch, *words):
-    """Make this process appear to have been started with a command line."""
-    monkeypatch.setattr("sys.argv", ["/lib/monai/bundle/__main__.py", "run", *words])
+@pytest.fixture
+def words(monkeypatch):
+    """Return a function that makes this process appear to have been started with a command line."""
+    return lambda *words: monkeypatch.setattr("sys.argv", ["/lib/monai/bundle/__main__.py", "run", *words])
+
+
+def test_settings_are_told_from_monai_s_own_options(words, monkeypatch):
+    words("--config_file", "['a/train.json','b/own.json']", "--epochs", "3", "--train::lr=0.5", "--resume")
+    assert given_run() == (["a/train.json", "b/own.json"], {"epochs": 3, "train#lr": 0.5, "resume": True})
+    assert recipe_names() == ["own.json"]
+    words("--config_file=train.json", "--logging_file", "x", "--device", "$torch.device('cpu')")
+    assert given_run() == (["train.json"], {"device": "$torch.device('cpu')"})
+    monkeypatch.setattr("sys.argv", ["pytest", "--epochs", "3"])
+    assert (is_run(), recipe_names()) == (False, [])
+
+
+def test_a_path_that_monai_reads_as_something_else(words):
+    for option, read in (("--output_dir=2024_01", "202401"), ("--output_dir=out#1", "'out'")):
+        words("--config_file=train.json", option)
+        with refused(ValueError, f"MONAI reads this as {read}; write it as a path"):
+            given_run()
+    words("--config_file=train.json", "--output_dir=./1")
+    assert given_run()[1] == {"output_dir": "./1"}
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), RuntimeError("x")])
+def test_an_error_without_those_around_it(error):
+    outer = RuntimeError("Failed to instantiate")
+    outer.__cause__ = RuntimeError("Failed to evaluate")
+    outer.__cause__.__cause__ = error
+    with pytest.raises(type(error)) as info, unwrapped_errors():
+        raise outer
+    assert info.value is error
+
+
+TRAIN = {
+    "epochs": 3,
+    "quiet": False,
+    "lambda_con": 0.1,
+    "method": "M3AE",
+    "steps": "$3 * @epochs",
+    "optimizer": {"_target_": "Adam", "lr": 0.5},
+    "train": {"inner": {"size": 1}, "several": [{"x": 1}]},
+    "evaluation": {"overrides": {"a": 1}},
+    "evaluation_configs": ["evaluate.json"],
+}
+
+
+@pytest.fixture
+def files(tmp_path):
+    contents = {"train": TRAIN, "recipe": {"+train": {"more": 2}, "masks": None}, "evaluate": {"bootstrap": 9}}
+    (tmp_path / "configs").mkdir()
+    for name, content in contents.items():
+        (tmp_path / "configs" / f"{name}.json").write_text(json.dumps(content))
+    return [str(tmp_path / "configs" / f"{name}.json") for name in ("train", "recipe")]
 
 
 @pytest.mark.parametrize(
-    ("words", "refusal"),
+    ("key", "value"),
     [
-        (("--epochs", "3", "--train#lr=0.5", "--resume", "--logging_file", "x"), None),
-        (("--train::lr=0.5", "--device", "$torch.device('cpu')"), None),
-        (("--epoch", "3"), "'epoch' is not a key of .*train.json; did you mean epochs"),
-        (("--masks", "mr2468"), "'masks' is not a key"),
-        (
-            ("--output_dir", "2024_01"),
-            "--output_dir 2024_01: MONAI reads this as 202401; write it as a path, e.g. ./2024_01",
-        ),
-        (("--output_dir=out#1",), "MONAI reads this as 'out'"),
-        (("--output_dir", "./2024_01"), None),
+        *[("lambda_con", value) for value in (0, "$2 * 3", "@epochs", "%train.json::epochs", "null", None)],
+        *[("quiet", "true"), ("method", "x"), ("steps", "x"), ("masks", "x"), ("train#more", 3), ("train", "x")],
+        *[("optimizer#betas", "x"), ("train#several#0#x", 2), ("evaluation#overrides#bootstrap", 1)],
     ],
 )
-def test_options_are_keys_of_the_configs(tmp_path, monkeypatch, words, refusal):
-    (tmp_path / "train.json").write_text(
-        json.dumps({"epochs": 1, "train": {"lr": 1.0}, "resume": False, "device": "", "output_dir": "x"})
-    )
-    (tmp_path / "recipe.json").write_text(json.dumps({"masks": None}))
-    train, recipe = tmp_path / "train.json", tmp_path / "recipe.json"
-    options(monkeypatch, "--config_file", str(train), *words)
-    if refusal is None:
-        refuse_unknown_options(str(tmp_path))
-    else:
-        with pytest.raises(ValueError, match=refusal):
-            refuse_unknown_options(str(tmp_path))
-    options(monkeypatch, f"--config_file=['{train}','{recipe}']", "--masks", "mr2468")
-    refuse_unknown_options(str(tmp_path))
-    monkeypatch.setattr("sys.argv", ["pytest", *words])
-    refuse_unknown_options(str(tmp_path))
+def test_what_configs_can_be_given(files, key, value):
+    check_settings(files, {"epochs": 4, key: value})
 
 
-def raised(work):
-    """Return the error that MONAI raises for an error in a config's expression, as the exception hook receives it."""
-    try:
-        try:
-            work()
-        except Exception as error:
-            raise RuntimeError("Failed to evaluate ConfigExpression") from error
-    except RuntimeError as error:
-        return type(error), error, error.__traceback__
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("epoch", 1, ("'epoch' is not a key of", "train.json, ", "recipe.json", "did you mean epochs?")),
+        ("zzz", 1, ("'zzz' is not a key of", "expected one of epochs, quiet, ")),
+        ("trian#inner", 1, ("'trian' is not a key of", "did you mean train?")),
+        ("train#iner", 1, ("'train#iner' is not a key of", "did you mean train#inner?")),
+        ("train#inner#size#x", 1, ("'train#inner#size#x' is not a key of",)),
+        ("train#several#7", 1, ("'train#several#7' is not a key of",)),
+        ("evaluation#overrides#bootstraps", 1, ("did you mean evaluation#overrides#bootstrap?",)),
+        ("lambda_con", "x", ("lambda_con 'x': expected a number, such as 0.1",)),
+        ("optimizer#lr", "x", ("optimizer#lr 'x': expected a number, such as 0.5",)),
+    ],
+)
+def test_what_they_cannot_be_given(files, key, value, words):
+    with refused(ValueError, *words):
+        check_settings(files, {"epochs": 4, key: value})
 
 
-def test_what_is_refused_ends_in_one_line(monkeypatch, capsys):
-    monkeypatch.setattr("sys.excepthook", sys.excepthook)
-    monkeypatch.setattr("sys.argv", ["pytest"])
-    monkeypatch.setattr(logging, "setLogRecordFactory", lambda factory: None)
-    before = sys.excepthook
-    errors_in_one_line()
-    assert sys.excepthook is before
-    options(monkeypatch)
-    errors_in_one_line()
-    sys.excepthook(*raised(lambda: check_counts(epochs="many")))
-    assert capsys.readouterr().err == "error: epochs 'many': expected a whole number, 1 or more.\n"
-    for error, said in (
-        (KeyboardInterrupt(), "error: interrupted.\n"),
-        (MemoryError(), "error: memory is full (MemoryError); end other programs.\n"),
-        (RuntimeError("x: can't allocate memory\nframe"), "error: memory is full (x: can't allocate memory); end"),
-        (RuntimeError("could not create a primitive"), "error: memory is full (could not create a primitive); end"),
-    ):
-        sys.excepthook(type(error), error, None)
-        assert capsys.readouterr().err.startswith(said)
-    sys.excepthook(*raised(lambda: file_digest("none.pt")))  # raised by Python, for a file that this package opens
-    assert capsys.readouterr().err == "error: none.pt: No such file or directory\n"
-    not_meant_for_users = (
-        lambda: int("many"),
-        lambda: subprocess.run(["no-such-program"]),
-        lambda: lengths(["x"]),  # a ValueError of an operation in this package
-    )
-    for work in not_meant_for_users:
-        sys.excepthook(*raised(work))
-        said = capsys.readouterr().err
-        assert "Traceback" in said
-        assert said.endswith("RuntimeError: Failed to evaluate ConfigExpression\n")
-
-
-def test_logs_have_tracebacks_only_of_other_errors(monkeypatch, caplog):
-    monkeypatch.setattr("sys.excepthook", sys.excepthook)
-    options(monkeypatch)
-    before = logging.getLogRecordFactory()
-    errors_in_one_line()
-    try:
-        for work in (lambda: check_counts(epochs="many"), lambda: int("many")):
-            logging.getLogger("training").error("Exception", exc_info=raised(work))
-    finally:
-        logging.setLogRecordFactory(before)
-    assert [bool(record.exc_info) for record in caplog.records] == [False, True]
-    assert caplog.messages == ["Exception (epochs 'many': expected a whole number, 1 or more.)", "Exception"]
-
-
-@pytest.mark.parametrize("name", ["m3ae", "mag_ms", "medmap", "passion", "gss"])
-@pytest.mark.parametrize("config", ["train", "multi_gpu_train", "inference"])
-def test_every_bundle_says_so_first(name, config):
-    begin = json.loads(Path(bundle_root(name), "configs", f"{config}.json").read_text())["initialize"]
-    first = begin.index("$io.errors_in_one_line()")
-    assert first == (1 if config == "multi_gpu_train" else 0)
-    assert begin[first + 1] == "$io.refuse_unknown_options(@bundle_root)"
+def test_a_file_that_is_not_json(files, tmp_path):
+    (tmp_path / "configs" / "recipe.json").write_text("{")
+    with refused(ValueError, "recipe.json: not a JSON config"):
+        check_settings(files, {})

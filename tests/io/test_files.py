@@ -1,14 +1,13 @@
 """Files are written whole or not at all."""
 
-import errno
 import os
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import torch
+from refusals import refused
 
-from common.io import require_writable, write_checkpoint
+from common.io import require_writable
 from common.io.files import replacing, walk
 
 
@@ -29,24 +28,18 @@ def test_files_below_a_folder(tmp_path):
     assert below(tmp_path) == ["a", "b/1", "b/2", "c/d/e"]
 
 
-def test_links_are_followed_once(tmp_path):
+def test_links_are_followed_once_and_never_back(tmp_path):
     made(tmp_path / "study/b/1", tmp_path / "elsewhere/2", tmp_path / "other/3")
-    (tmp_path / "study/a").symlink_to("b")  # a folder is found under its own name
+    (tmp_path / "study/a").symlink_to("b")  # a folder is visited under its own name
     for name in ("x", "y"):
         (tmp_path / "study" / name).symlink_to(tmp_path / "elsewhere")
     (tmp_path / "study/file").symlink_to("b/1")
     (tmp_path / "study/nothing").symlink_to("absent")
-    assert below(tmp_path / "study") == ["b/1", "file", "nothing", "x/2"]
-
-
-def test_links_in_a_ring(tmp_path):
-    made(tmp_path / "study/b/1", tmp_path / "elsewhere/2", tmp_path / "other/3")
     (tmp_path / "study/ring").symlink_to(tmp_path / "study")
     (tmp_path / "study/b/up").symlink_to("../..")  # to where other people's studies lie
-    (tmp_path / "study/c").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/back").symlink_to(tmp_path / "study")
     (tmp_path / "study/itself").symlink_to("itself")
-    assert below(tmp_path / "study") == ["b/1", "c/2", "itself"]
+    assert below(tmp_path / "study") == ["b/1", "file", "itself", "nothing", "x/2"]
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o444])
@@ -80,45 +73,23 @@ def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path):
         raise KeyError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_folder_is_not_replaced(tmp_path):
     with pytest.raises(IsADirectoryError, match="a folder; expected the name of a file"), replacing(tmp_path):
         pass
 
 
-def write_weights(path):
-    write_checkpoint({"a": torch.zeros(10_000)}, path)
-
-
-def write_text(path):
-    with replacing(path) as temporary:
-        temporary.write_text("x" * 30_000)
-
-
-@pytest.mark.parametrize("write", [write_weights, write_text])
-def test_full_disk_is_named_and_the_old_file_stays(full_disk, tmp_path, write):
+def test_a_full_disk_leaves_the_old_file(full_disk, tmp_path):
     path = tmp_path / "model.pt"
     path.write_text("old")
-    with pytest.raises(OSError, match=r"File too large: '.+model\.pt'") as info:
-        write(path)
-    assert (info.value.errno, info.value.filename) == (errno.EFBIG, str(path))
+    with pytest.raises(OSError, match="File too large"), replacing(path) as temporary:
+        temporary.write_text("x" * 30_000)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_writable_folder_is_made(tmp_path):
+def test_writable_folders_are_made_and_others_refused(tmp_path):
     folder = tmp_path / "new" / "results"
     assert require_writable(folder) == str(folder)
     assert list(folder.iterdir()) == []
-
-
-@pytest.mark.parametrize("below", ["", "results"])
-def test_folder_that_is_not_writable(tmp_path, below):
     (tmp_path / "file").write_text("")
-    folder = tmp_path / "file" / below
-    with pytest.raises(
-        PermissionError, match=r"cannot write there \(.+\); make it writable, or pass another --output_dir"
-    ) as info:
-        require_writable(folder)
-    assert str(info.value).startswith(f"{folder}: ")
+    with refused(PermissionError, f"{tmp_path}/file/results: cannot write there", "or pass another --output_dir"):
+        require_writable(tmp_path / "file" / "results")

@@ -2,23 +2,24 @@
 
 import pytest
 import torch
-from losses import test_cotraining_losses as cotraining
-from losses import test_fusion_losses as fusion
-from losses import test_gated_losses as gated
-from losses import test_gss_losses as gss
-from losses import test_hved_losses as hved
-from losses import test_mag_ms_losses as mag_ms
-from losses import test_passion_losses as passion
+from baselines import test_cotraining_training as cotraining
+from baselines import test_gated_training as gated
+from baselines import test_hved_training as hved
+from losses import test_fusion as fusion
 from monai.data import MetaTensor
+from papers import test_gss_training as gss
+from papers import test_mag_ms_training as mag_ms
+from papers import test_passion_training as passion
 from torch.utils._pytree import tree_leaves, tree_map
 
+from common.baselines.hved import HVEDLoss, SoftmaxLoss
+from common.baselines.pmkl import PMKLLoss
+from common.baselines.robustseg import RobustSegLoss
 from common.losses.fusion import FusionLoss
-from common.losses.hved import HVEDLoss, SoftmaxLoss
-from common.losses.mag_ms import MagMSLoss
-from common.losses.pmkl import PMKLLoss, SegmentationLoss
-from common.losses.robustseg import RobustSegLoss
+from common.losses.gated import SegmentationLoss
 from common.modalities import IGNORED
 from common.networks.gated import GatedOutput
+from common.papers.mag_ms import MagMSLoss
 
 LOSSES = {
     "ACN": (lambda: cotraining.loss_of("acn"), lambda: (cotraining.output("acn"), cotraining.target())),

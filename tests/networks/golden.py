@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.losses.cotraining import CoTrainingOutput
-from common.methods.cotraining import CoTraining
+from common.baselines.cotraining import CoTraining, CoTrainingOutput
 from common.modalities import drop
 from common.networks import M3AE
 from common.networks.cotraining import ACN, SMUNet
@@ -104,7 +103,7 @@ def fusion_state(name: str, network: nn.Module) -> dict[str, torch.Tensor]:
 
 def with_fusion_weights(name: str, network: nn.Module) -> nn.Module:
     """Load the golden weights into our network, as if from the authors' checkpoint, and return it."""
-    state, _ = import_fusion({f"module.{key}": value for key, value in fusion_state(name, network).items()}, network)
+    state = import_fusion({f"module.{key}": value for key, value in fusion_state(name, network).items()}, network)
     network.load_state_dict(state)
     return network
 
@@ -217,8 +216,8 @@ def imported_paths(name: str) -> nn.Module:
     """Return our network for the golden file's pair with imported weights, without dropout."""
     chosen = missing_subset(name)
     network = COTRAINING[name](subsets=[chosen])
-    full, _ = import_cotraining(path_state(name, "full"), network)
-    missing, _ = import_cotraining(path_state(name, MISSING[name], channels=1), network, chosen)
+    full = import_cotraining(path_state(name, "full"), network)
+    missing = import_cotraining(path_state(name, MISSING[name], channels=1), network, chosen)
     network.load_state_dict(full | missing)
     for module in network.modules():
         if isinstance(module, nn.Dropout):

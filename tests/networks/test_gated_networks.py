@@ -10,9 +10,9 @@ from monai.networks import eval_mode
 from networks.golden import TOLERANCE, arrays, draw, draw_weights, published_shapes, stored_error
 from torch import nn
 
-from common.losses.pmkl import PMKLLoss, SegmentationLoss, teacher_advantage
-from common.losses.robustseg import RobustSegLoss, divergence
-from common.methods.pmkl import MetricHeads, PrivilegedDistillation
+from common.baselines.pmkl import MetricHeads, PMKLLoss, PrivilegedDistillation, teacher_advantage
+from common.baselines.robustseg import RobustSegLoss, divergence
+from common.losses.gated import SegmentationLoss
 from common.modalities import drop
 from common.networks.gated import ContentEncoder, Decoder, GatedNetwork, GatedOutput
 from common.networks.pmkl import PMKL, MetricHead

@@ -18,7 +18,7 @@ def test_m2ftrans_positions_of_a_modality_go_with_it():
     theirs["pos"] = (
         torch.arange(5.0).repeat_interleave(8)[None, :, None].expand(-1, -1, 64)
     )  # flair, t1ce, t1, t2, fusion
-    state, _ = import_fusion(theirs, network)
+    state = import_fusion(theirs, network)
     assert state["transformer.positions"][:, 0, 0].tolist() == [2, 1, 3, 0, 4]
 
 

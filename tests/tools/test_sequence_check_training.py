@@ -8,7 +8,6 @@ from common.cohorts.sequence_check import SequenceClassifier
 from common.io import load_weights
 from common.modalities import GLIOMA
 from tools.maintenance import sequence_check
-from tools.maintenance.sequence_check import confusion
 
 
 def test_varied_cases_are_finite_and_0_outside_the_brain():
@@ -21,17 +20,6 @@ def test_varied_cases_are_finite_and_0_outside_the_brain():
         shown = (images != 0).float().mean(dim=(1, 2, 3))
         assert (shown[:4] > 0.03).all()
         assert (shown < 0.5).all()
-
-
-def test_confusion_counts_images_of_each_sequence():
-    right = torch.eye(4, 5)
-    wrong = torch.eye(5)[[0, 0, 2, 4]]  # T1c for T1, FLAIR for none
-    assert confusion({"a": right, "b": wrong}).tolist() == [
-        [2, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [0, 0, 2, 0, 0],
-        [0, 0, 0, 1, 1],
-    ]
 
 
 @pytest.mark.slow  # describes 11 cases, and trains six networks

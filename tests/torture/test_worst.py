@@ -13,21 +13,21 @@ def folder(tmp_path_factory) -> Path:
     return made
 
 
+@pytest.mark.slow  # processes of their own
 @pytest.mark.parametrize(
     ("job", "name"),
     [
         ("predict", "SIGKILL at 85%"),
         ("predict", "SIGTERM at 85%"),
         ("predict", "two at once"),
-        ("predict", "umask 077"),
-        ("predict", "LC_ALL=C and odd names"),
-        ("training", "SIGKILL at 70%"),
+        ("predict", "output of 1 MiB"),
+        ("predict", "SIGINT at 60%"),
+        ("training", "SIGKILL at 60%"),
         ("training", "SIGINT at 85%"),
         ("evaluation", "output of 1 MiB"),
-        ("package", "SIGTERM at 85%"),
-        ("download", "SIGKILL at 85%"),
+        ("evaluation", "SIGTERM at 85%"),
+        ("package", "SIGKILL at 85%"),
     ],
 )
-@pytest.mark.slow  # processes of their own
 def test_what_was_promised_holds(folder, job, name):
     assert not attempt(job, name, folder)

@@ -60,7 +60,7 @@ def stored(request, subject, tmp_path) -> Stored:
 
 
 @pytest.mark.parametrize("corner", [0, 1])
-@pytest.mark.parametrize("axes", [(), (0,), (1,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize("axes", [(), (1,), (0, 1, 2)])
 def test_training_crops_are_located_exactly(stored, axes, corner):
     """This includes brains that reach a corner of the image, where the margin of the foreground is padded."""
     pipeline = Compose(
@@ -151,18 +151,5 @@ def test_crop_wholly_outside_is_the_nearest_face():
     assert torch.equal(crop[0], template[0, :, 5:].expand(-1, 2, -1, -1))
     crop = crop_at(template, [2, 6, 6], [-5, 0, 0], [False] * 3)
     assert torch.equal(crop[0], template[0, :, :1].expand(-1, 2, -1, -1))
-
-
-def test_flipped_crop_beyond_the_grid():
-    template = random_template(6, 6, 6)
-    plain = crop_at(template, [4, 6, 6], [4, 0, 0], [False] * 3)
-    flipped = crop_at(template, [4, 6, 6], [7, 0, 0], [True, False, False])
-    assert torch.equal(flipped, plain.flip(2))
-
-
-def test_gradient_reaches_the_template_where_it_was_taken_from():
-    template = random_template(6, 6, 6).requires_grad_()
-    crop_at(template, [2, 3, 4], [1, 2, 5], [False, False, True]).sum().backward()
-    expected = torch.zeros_like(template)
-    expected[:, :, 1:3, 2:5, 2:6] = 1
-    assert torch.equal(template.grad, expected)
+    partly = crop_at(template, [4, 6, 6], [4, 0, 0], [False] * 3)
+    assert torch.equal(crop_at(template, [4, 6, 6], [7, 0, 0], [True, False, False]), partly.flip(2))

@@ -22,12 +22,10 @@ def test_each_dataset_serves_from_its_epoch_on_and_all_are_reseeded():
     assert len(staged) == 2
 
 
-@pytest.mark.parametrize("from_epoch", [[0], [1, 3], [0, 0], [0, 3, 2]])
-def test_stages_that_do_not_follow_each_other_are_refused(from_epoch):
-    with pytest.raises(ValueError, match="expected"):
-        StagedDataset([dataset(1), dataset(2)], from_epoch)
-
-
-def test_stages_of_different_cases_are_refused():
-    with pytest.raises(ValueError, match="same length"):
-        StagedDataset([dataset(1), dataset(2, cases=3)], [0, 3])
+@pytest.mark.parametrize(
+    ("cases", "from_epoch", "fact"),
+    [(2, [0], "expected"), (2, [1, 3], "expected"), (2, [0, 0], "expected"), (3, [0, 3], "same length")],
+)
+def test_stages_that_do_not_follow_each_other_or_differ_are_refused(cases, from_epoch, fact):
+    with pytest.raises(ValueError, match=fact):
+        StagedDataset([dataset(1), dataset(2, cases)], from_epoch)

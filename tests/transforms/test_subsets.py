@@ -29,13 +29,6 @@ def test_order_and_content(write_subject):
     assert torch.equal(dataset[5]["image"].as_tensor(), full.as_tensor())  # earlier subsets have not changed it
 
 
-def test_each_case_is_loaded_once(write_subject, opened):
-    items = [write_subject("a"), write_subject("b")]
-    dataset = SubsetDataset(items, TRANSFORM, subsets(MODALITIES), MODALITIES)
-    assert len(list(dataset)) == len(dataset) == 30
-    assert len(opened) == len(set(opened)) == 10
-
-
 def test_each_case_is_loaded_once_by_a_loader(write_subject, opened):
     dataset = SubsetDataset([write_subject()], TRANSFORM, subsets(MODALITIES), MODALITIES)
     batches = list(DataLoader(dataset, batch_size=1))

@@ -7,7 +7,7 @@ ratios, maps and noise. Some phantoms are among the training cases, so that the 
 images.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,6 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from common.cohorts import get_cohort
-from common.cohorts.datalist import split_cases
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.cohorts.scan import Item
 from common.cohorts.sequence_check import (
@@ -33,6 +32,7 @@ from common.cohorts.sequence_check import (
     judge_together,
     on_coarse_grid,
 )
+from common.cohorts.splits import split_cases
 from common.io import read_volume, write_checkpoint
 from common.modalities import GLIOMA
 
@@ -49,50 +49,27 @@ CLASS_WEIGHTS = torch.tensor([1, 1, 1, 1, 0.5])
 SMOOTHING = 0.02  # label smoothing, which keeps the network from becoming overconfident
 
 
-def train_network(dataset_dir: str | Path, output: str | Path) -> dict[str, torch.Tensor]:
-    """Train a network on all cases of ``open_glioma`` and write its weights; cross-validate it over patients.
+def train_network(dataset_dir: str | Path, output: str | Path) -> torch.Tensor:
+    """Train a network on all cases of ``open_glioma``, write its weights in float16, and cross-validate it.
 
-    Returns for each case the log-probabilities ``(4, 5)`` of `CLASSES` for each of its sequences, from a network that
-    was not trained on the patient. The weights are written in float16.
+    Returns for each sequence the number of images that were taken for each of `CLASSES`, ``(4, 5)``, by networks that
+    were not trained on the patient.
     """
-    cases, phantoms = describe(dataset_dir)
-    networks = networks_of_others(dataset_dir, cases, phantoms)
-    found = {name: judge_together(network, cases[name][0, :4, :4]) for name, network in networks.items()}
-    network = _trained([*cases.values(), *phantoms], FOLDS)
-    write_checkpoint({name: value.half() for name, value in network.state_dict().items()}, output)
-    return found
-
-
-def describe(dataset_dir: str | Path) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-    """Return the `features` of all cases of ``open_glioma``, by case, and of the phantoms; the original comes first.
-
-    Each array is ``(1 + VARIANTS, 5, 5, N)``: `features` of the images of `CLASSES`, in several variants.
-    """
-    parts = split_cases(get_cohort("open_glioma"), dataset_dir, f"cv1of{FOLDS}")
-    items = [item for part in parts.values() for item in part]
+    cohort = get_cohort("open_glioma")
+    folds = [split_cases(cohort, dataset_dir, f"cv{fold + 1}of{FOLDS}") for fold in range(FOLDS)]
+    items = [item for part in folds[0].values() for item in part]
     set_determinism(0)
     cases = {item["case"]: _variants(_read(item)) for item in tqdm(items, desc="describe", unit="case")}
-    return cases, [_variants(_phantom(seed)) for seed in range(PHANTOMS)]
-
-
-def networks_of_others(
-    dataset_dir: str | Path, cases: Mapping[str, np.ndarray], phantoms: Sequence[np.ndarray]
-) -> dict[str, SequenceClassifier]:
-    """Return for each case a network that was not trained on its patient; the features are those of `describe`."""
-    networks = {}
-    for fold in range(FOLDS):
-        part = split_cases(get_cohort("open_glioma"), dataset_dir, f"cv{fold + 1}of{FOLDS}")
-        held_out = {item["case"] for item in part["test"]}
-        network = _trained([*(one for name, one in cases.items() if name not in held_out), *phantoms], fold)
-        networks |= dict.fromkeys(sorted(held_out), network)
-    return networks
-
-
-def confusion(found: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return the confusion matrix ``(4, 5)``: for each sequence, the number of images assigned to each class."""
+    phantoms = [_variants(_phantom(seed)) for seed in range(PHANTOMS)]
     counts = torch.zeros(len(GLIOMA), len(CLASSES), dtype=torch.long)
-    for logs in found.values():
-        counts[range(len(GLIOMA)), logs.argmax(dim=1)] += 1
+    for fold, parts in enumerate(folds):
+        held_out = {item["case"] for item in parts["test"]}
+        network = _trained([*(rows for case, rows in cases.items() if case not in held_out), *phantoms], fold)
+        for case in held_out:
+            logs = judge_together(network, cases[case][0, :4, :4])
+            counts[range(len(GLIOMA)), logs.argmax(dim=1)] += 1
+    network = _trained([*cases.values(), *phantoms], FOLDS)
+    write_checkpoint({name: value.half() for name, value in network.state_dict().items()}, output)
     return counts
 
 

@@ -1,11 +1,9 @@
 """Shipping of a training's results in a bundle: weights, tables calibrated on them, and their metrics."""
 
 import json
-import re
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
@@ -18,6 +16,7 @@ from common.io.facts import read_facts
 from common.io.files import replacing
 from common.io.settings import check_choice
 from common.modalities import subset_name, subset_names
+from tools.maintenance.configs import text
 
 NAMES = ("model", "phantom")
 """Names of a bundle's weights: those that inference uses by default, and those of its recipe ``phantom``."""
@@ -41,12 +40,10 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     """
     run, bundle = Path(run), Path(bundle)
     check_choice("name", name, NAMES)
-    if not isinstance(data_source, str):
-        raise ValueError(f"data_source {data_source!r}: expected a text; on a command line, use two pairs of quotes.")
     trained = next((path for path in (run / "finetuned.pt", run / "trained.pt") if path.is_file()), None)
     if trained is None:
         raise FileNotFoundError(f"{run}: neither finetuned.pt nor trained.pt; expected the output_dir of a training.")
-    root, files = config_files(str(bundle), "inference.json", "phantom" if name == "phantom" else None)
+    root, files = config_files(str(bundle), "phantom" if name == "phantom" else None)
     config = ConfigParser()
     config.read_config([str(path) for path in files])
     config["bundle_root"], config["ckpt_path"] = str(root), str(trained)
@@ -72,7 +69,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
                 shutil.copyfile(evaluated / table, beside)
         digest = {"sha256": file_digest(temporary), "data_source": data_source}
         metadata["weights"] = metadata.get("weights", {}) | {target.name: digest}
-        stack.enter_context(replacing(metadata_file)).write_text(_as_json(metadata) + "\n")
+        stack.enter_context(replacing(metadata_file)).write_text(text(metadata) + "\n")
     for table in TABLES:
         if not (evaluated / table).is_file():
             target.with_name(f"{name}_{table}").unlink(missing_ok=True)  # it belongs to earlier weights
@@ -122,13 +119,6 @@ def _require_same_outputs(config: ConfigParser, trained: Path, weights: dict[str
             f"{trained}: in half precision, logits change by {change:.2g} of their range; expected at most "
             f"{TOLERANCE}. The weights were not shipped."
         )
-
-
-def _as_json(metadata: dict[str, Any]) -> str:
-    """Return JSON as people write it, with short lists of plain values on one line."""
-    text = json.dumps(metadata, indent=4, ensure_ascii=False)
-    short = re.sub(r"\[\s+([^][{}]{,70}?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
-    return short if json.loads(short) == metadata else text
 
 
 def _in_half_precision(path: Path) -> dict[str, torch.Tensor]:

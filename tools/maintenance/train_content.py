@@ -13,9 +13,9 @@ def train_content(dataset_dir: str, output: str) -> None:
     from common.cohorts.sequence_check import CLASSES
     from common.io import require_writable
     from common.modalities import GLIOMA
-    from tools.maintenance.sequence_check import confusion, train_network
+    from tools.maintenance.sequence_check import train_network
 
     require_writable(Path(output).parent)
-    counts = pd.DataFrame(confusion(train_network(dataset_dir, output)).numpy(), GLIOMA, CLASSES)
+    counts = pd.DataFrame(train_network(dataset_dir, output).numpy(), GLIOMA, CLASSES)
     print(f"{output}: classes found by cross-validation over patients (columns) for images of each sequence (rows):")
     print(counts.to_string())

@@ -1,1 +1,1 @@
-"""Packages of bundles, and the index from which they are downloaded."""
+"""Bundles as packages and as folders of the model zoo, and authors' weights as weights of our networks."""

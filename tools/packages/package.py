@@ -1,8 +1,8 @@
 """Packages: a bundle with the code that it needs, in one zip file that is reproducible byte for byte.
 
 The zip file contains one folder, the bundle's, with the bundle's own files, ``common``, ``requirements.txt``, and
-``manifest.json`` with size and SHA-256 of every other file. Nothing is compressed, since compressors differ between
-systems, and weights hardly shrink.
+``manifest.json`` with the version of ``common``. Nothing is compressed, since compressors differ between systems, and
+weights hardly shrink.
 """
 
 import json
@@ -10,30 +10,21 @@ import os
 import re
 import shutil
 import stat
-import struct
 import tomllib
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import AfterValidator, ConfigDict, Field
+from tempfile import TemporaryDirectory
 
 from common import __version__
 from common.io.bundle import COMMON, MANIFEST
-from common.io.disk import full_disk
-from common.io.documents import Document, parse_json
 from common.io.files import file_digest
-from common.io.scratch import scratch_folder
 from common.io.weights import metadata_of, shipped_weights
-from tools.packages.limits import DEPTH, LISTING_SIZE, MEMBERS, PACKAGE_SIZE
 
 PARTS = ("LICENSE", "configs", "docs", "models")
 """Files and folders of a bundle that go into its package; output that was written there (eval/) does not."""
 REQUIRED_FILES = ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "models/model.pt")
 """Files that every package must have."""
-VERSION = r"^[0-9]{1,9}(\.[0-9]{1,9}){2}$"
+VERSION = r"[0-9]+(\.[0-9]+){2}"
 PACKAGE_INIT = '''"""Makes the `common` in this folder importable from its parent; the configs import this first."""
 
 import sys
@@ -41,34 +32,6 @@ import sys
 sys.path.insert(0, __path__[0])
 '''
 """``__init__.py`` of the bundle's folder. Within that folder ``common`` can be imported anyway."""
-
-
-def _identifier(name: str) -> str:
-    if not name.isidentifier():
-        raise ValueError(f"{name!r}; expected a name such as m3ae")
-    return name
-
-
-Name = Annotated[str, AfterValidator(_identifier)]
-Version = Annotated[str, Field(pattern=VERSION)]
-
-
-class PackagedFile(Document):
-    """Size in bytes and SHA-256 of a file, in a manifest."""
-
-    model_config = ConfigDict(extra="ignore")
-    sha256: str
-    size: int
-
-
-class Manifest(Document):
-    """A package's ``manifest.json``: the bundle's name and version, the version of `common`, and all other files."""
-
-    model_config = ConfigDict(extra="ignore")
-    bundle: Name
-    version: Version
-    common: str
-    files: dict[str, PackagedFile]
 
 
 def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Path:
@@ -80,16 +43,11 @@ def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Pa
     name, version = require_complete(bundle)
     target = Path(output_dir, f"{name}_v{version}.zip")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(target.parent) as temporary:
-        folder, written = temporary / name, temporary / target.name
+    with TemporaryDirectory(prefix=".", dir=target.parent) as temporary:
+        folder, written = Path(temporary, name), Path(temporary, target.name)
         assemble(bundle, folder)
         _make_importable(folder)
-        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        entries = {
-            path: {"sha256": file_digest(files[path]), "size": files[path].stat().st_size} for path in sorted(files)
-        }
-        manifest = {"bundle": name, "version": version, "common": __version__, "files": entries}
-        Path(folder, MANIFEST).write_text(json.dumps(manifest, indent=1))
+        Path(folder, MANIFEST).write_text(json.dumps({"common": __version__}))
         _write_zip(folder, written)
         if target.exists() and file_digest(target) != file_digest(written):
             raise FileExistsError(
@@ -141,40 +99,6 @@ def assemble(bundle: str | os.PathLike, folder: Path) -> None:
     Path(folder, "requirements.txt").write_text("".join(f"{requirement}\n" for requirement in requirements))
 
 
-def read_manifest(package: str | os.PathLike) -> Manifest:
-    """Return a package's manifest; the package's other files are not checked."""
-    with _open_zip(package) as archive:
-        return _manifest(archive)
-
-
-def place_package(package: str | os.PathLike, output_dir: str | os.PathLike) -> Path:
-    """Check each file of a package against its manifest, and unpack it; return the bundle's folder.
-
-    Nothing is unpacked unless all files are correct. If the folder already has the same bundle, it is left unchanged,
-    including files that were added by using it. The caller has to check the SHA-256 of the zip file.
-    """
-    manifest = read_manifest(package)
-    target = Path(output_dir, manifest.bundle)
-    with scratch_folder(output_dir) as scratch, _open_zip(package) as archive:
-        unpacked = scratch / "unpacked"
-        folder = unpacked / manifest.bundle
-        _unpack(archive, unpacked)
-        found = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
-        listed = {f"{folder.name}/{path}" for path in (*manifest.files, MANIFEST)}
-        differing = min(found ^ listed, default=None) or _first_differing(folder, manifest)
-        if differing:
-            raise ValueError(f"{differing!r} differs from {MANIFEST}")
-        if not os.path.lexists(target):
-            os.rename(folder, target)
-            return target
-    differing = _first_differing(target, manifest)
-    if differing:
-        raise FileExistsError(
-            f"{target} already exists with other content ({differing}); move it away, or choose another folder."
-        )
-    return target
-
-
 def _make_importable(folder: Path) -> None:
     """Let the configs find the folder's own `common` from the folder's parent, too."""
     Path(folder, "__init__.py").write_text(PACKAGE_INIT)
@@ -192,58 +116,3 @@ def _write_zip(folder: Path, target: Path) -> None:
             member.create_system = 3  # Unix, for which the mode is defined
             member.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(member, paths[name].read_bytes())
-
-
-@contextmanager
-def _open_zip(package: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
-    """Open a zip file after checking its limits; every error names the file."""
-    try:
-        size = Path(package).stat().st_size
-        if size > PACKAGE_SIZE:
-            raise ValueError(f"it has {size} bytes; expected at most {PACKAGE_SIZE}")
-        with zipfile.ZipFile(package) as archive:
-            _require_limits(archive.infolist(), size)
-            yield archive
-    except (ValueError, EOFError, NotImplementedError, RuntimeError, struct.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{Path(package).name}: not a valid package of a bundle: {str(error).rstrip('.')}.") from None
-
-
-def _require_limits(members: list[zipfile.ZipInfo], size: int) -> None:
-    """Refuse a zip file that exceeds the limits of a package; file names are checked later."""
-    if len(members) > MEMBERS:
-        raise ValueError(f"it has {len(members)} files; expected at most {MEMBERS}")
-    if sum(member.file_size for member in members) > size:
-        raise ValueError("its files are larger than the zip file, but nothing in a package is compressed")
-    for member in members:
-        if member.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{member.filename[:100]!r} is compressed, but nothing in a package is")
-        if member.filename.count("/") > DEPTH:
-            raise ValueError(f"{member.filename[:100]!r}... is more than {DEPTH} folders deep")
-
-
-def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
-    """Unpack all files; zipfile keeps them inside the folder and turns links into plain files."""
-    try:
-        archive.extractall(folder)
-    except OSError as error:
-        if full_disk(error):
-            raise
-        raise ValueError(f"one of its file names is invalid or used twice ({error.strerror})") from error
-
-
-def _manifest(archive: zipfile.ZipFile) -> Manifest:
-    names = [name for name in archive.namelist() if name.split("/")[1:] == [MANIFEST]]
-    if len(names) != 1 or archive.getinfo(names[0]).file_size > LISTING_SIZE:
-        raise ValueError(f"it has {len(names)} {MANIFEST}; expected one, of at most {LISTING_SIZE} bytes")
-    manifest = parse_json(archive.read(names[0]), Manifest, MANIFEST)
-    if absent := [path for path in REQUIRED_FILES if path not in manifest.files]:
-        raise ValueError(f"{MANIFEST} does not list {absent[0]}, which every bundle must have")
-    return manifest
-
-
-def _first_differing(folder: Path, manifest: Manifest) -> str | None:
-    """Return the first file of a folder that is missing or differs from the manifest; None if none does."""
-    for path, entry in manifest.files.items():
-        if not Path(folder, path).is_file() or file_digest(folder / path) != entry.sha256:
-            return path
-    return None

@@ -5,49 +5,33 @@ import inspect
 import json
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from common.io.files import file_digest
-from common.io.scratch import scratch_folder
-from common.io.weights import metadata_of
 from tools.packages.package import assemble, require_complete
 
 LARGEST = 25_000_000  # maximum size in bytes of a file in the zoo's repository
 LINKED = 1_024_000  # its commit hook refuses larger ones, so that nearly all bundles there link their weights
-HF_SCHEMA = (
-    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_hf_20250321.json"
-)
-HF_KEYS = ("version", "changelog", "monai_version", "pytorch_version", "numpy_version", "required_packages_version")
-HF_KEYS += ("supported_apps", "name", "task", "description", "authors", "copyright", "data_source", "data_type")
-HF_KEYS += ("image_classes", "intended_use", "references")
 
 
-def make_zoo_folder(
-    bundle: str | os.PathLike, output_dir: str | os.PathLike, url: str | None = None, huggingface: str | None = None
-) -> list[Path]:
-    """Write ``models/glioma_mri_segmentation_<bundle>``, and its entry in ``hf_models`` if asked for; return both.
+def make_zoo_folder(bundle: str | os.PathLike, output_dir: str | os.PathLike, url: str | None = None) -> Path:
+    """Write and return ``models/glioma_mri_segmentation_<bundle>``, completely or not at all.
 
-    The arguments are the options of the verb ``zoo``, which `tools.zoo` describes. Existing folders are not replaced.
-
-    Raises FileNotFoundError or ValueError if the bundle is not complete, or a file is too large for the zoo and has no
-    URL; FileExistsError if a folder exists.
+    The arguments are the options of the verb ``zoo``, which `tools.zoo` describes. Raises FileNotFoundError or
+    ValueError if the bundle is not complete, or a file is too large for the zoo and has no URL; FileExistsError if the
+    folder exists.
     """
-    name = f"glioma_mri_segmentation_{require_complete(bundle)[0]}"
-    kinds = ("models",) if huggingface is None else ("models", "hf_models")
-    targets = [Path(output_dir, kind, name) for kind in kinds]
-    if existing := [target for target in targets if target.exists()]:
-        raise FileExistsError(f"{existing[0]} exists already; move it away, or choose another folder.")
-    with scratch_folder(output_dir) as temporary:
-        folders = [Path(temporary, kind) for kind in kinds]
-        assemble(bundle, folders[0])
-        _link_large_files(folders[0], url)
-        if huggingface is not None:
-            _write_entry(folders[0], folders[1], huggingface)
-        for folder in folders:
-            _format(folder)
-        for folder, target in zip(folders, targets, strict=True):
-            target.parent.mkdir(exist_ok=True)
-            os.rename(folder, target)
-    return targets
+    target = Path(output_dir, "models", f"glioma_mri_segmentation_{require_complete(bundle)[0]}")
+    if target.exists():
+        raise FileExistsError(f"{target} exists already; move it away, or choose another folder.")
+    with TemporaryDirectory(prefix=".", dir=output_dir) as temporary:
+        folder = Path(temporary, "bundle")
+        assemble(bundle, folder)
+        _link_large_files(folder, url)
+        _format(folder)
+        target.parent.mkdir(exist_ok=True)
+        os.rename(folder, target)
+    return target
 
 
 def _link_large_files(folder: Path, url: str | None) -> None:
@@ -62,22 +46,11 @@ def _link_large_files(folder: Path, url: str | None) -> None:
         )
     lines = ["large_files:"]
     for path in large:
-        place = path.relative_to(folder).as_posix()
-        lines += [f'  - path: "{place}"', f'    url: "{url.rstrip("/")}/{place}"']
+        name = path.relative_to(folder).as_posix()
+        lines += [f'  - path: "{name}"', f'    url: "{url.rstrip("/")}/{name}"']
         lines += [f'    hash_val: "{file_digest(path)}"', '    hash_type: "sha256"']
         path.unlink()
     Path(folder, "large_files.yml").write_text("\n".join(lines) + "\n")
-
-
-def _write_entry(bundle: Path, folder: Path, huggingface: str) -> None:
-    """Write the entry of a model that is hosted on Hugging Face: metadata, README and licence."""
-    metadata = metadata_of(bundle)
-    entry = {"schema": HF_SCHEMA} | {key: metadata[key] for key in HF_KEYS if key in metadata}
-    entry |= {"huggingface_model_id": huggingface, "huggingface_url": f"https://huggingface.co/{huggingface}"}
-    folder.mkdir()
-    Path(folder, "metadata.json").write_text(json.dumps(entry))
-    for source, target in (("LICENSE", "LICENSE"), ("docs/README.md", "README.md")):
-        Path(folder, target).write_text(Path(bundle, source).read_text())
 
 
 def _format(folder: Path) -> None:

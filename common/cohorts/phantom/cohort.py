@@ -6,15 +6,15 @@ Real BraTS data may not be redistributed, so the default configs train on this c
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from common.cohorts.brats import PHANTOM
 from common.cohorts.datalist import write_datalist
 from common.cohorts.phantom.simulation import SHAPE, SPACING, simulate
-from common.cohorts.registry import PHANTOM
-from common.io.scratch import scratch_folder
 
 DESCRIPTION = "synthetic phantom, not a patient"
 README = """\
@@ -33,8 +33,7 @@ def generate(dataset_dir: str | Path, subjects: int = 36, seed: int = 2023) -> P
 
     The folder appears only when it is complete, so an interrupted or concurrent call never leaves a partial one.
     Returns the absolute path of ``dataset_dir``. Raises ValueError if there are fewer subjects than the three parts of
-    the split need; FileExistsError if the folder holds anything else; OSError if the folder cannot be written
-    (PermissionError if that is the reason).
+    the split need; FileExistsError if the folder holds anything else; PermissionError if the folder cannot be written.
 
     A folder that has a ``datalist.json`` is left unchanged. Of the subjects 2/3 are for training, 1/9 for validation,
     2/9 for test; one in eight has no enhancing tumour.
@@ -49,16 +48,16 @@ def generate(dataset_dir: str | Path, subjects: int = 36, seed: int = 2023) -> P
             f"{folder} exists but has no datalist.json, so it is not a data set; the phantom does not overwrite it. "
             "Choose a dataset_dir that does not exist yet, or make a datalist for the data in this folder."
         )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with scratch_folder(folder.parent) as temporary:
-            draft = Path(temporary, folder.name)
-            draft.mkdir()
-            _write_cohort(draft, subjects, seed)
-            _move(draft, folder)
-    except OSError as error:
-        reason = f"The phantom cannot be written to {folder}: {error.strerror}. Choose another dataset_dir."
-        raise OSError(error.errno, reason) from error
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
+        draft = Path(temporary, folder.name)
+        draft.mkdir()
+        _write_cohort(draft, subjects, seed)
+        try:
+            os.replace(draft, folder)
+        except OSError:
+            if not (folder / "datalist.json").exists():  # else another process has written it meanwhile
+                raise
     return folder
 
 
@@ -66,15 +65,6 @@ def draw(number: int, seed: int) -> tuple[str, dict[str, np.ndarray], np.ndarray
     """Return the name, the images and the label map (see `simulate`) of a subject; numbers start at 1."""
     images, label = simulate(1000 * seed + number, enhancing=number % 8 != 6)
     return f"Phantom_{number:03d}", images, label
-
-
-def _move(draft: Path, folder: Path) -> None:
-    """Move a finished folder to its place, unless another process has created it meanwhile."""
-    try:
-        os.replace(draft, folder)
-    except OSError:
-        if not (folder / "datalist.json").exists():
-            raise
 
 
 def _write_cohort(folder: Path, subjects: int, seed: int) -> None:

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.cohorts.brats import PHANTOM
 from common.modalities import GLIOMA
 
-LABELS = {"NCR": 1, "ED": 2, "ET": 4}
+LABELS = PHANTOM.labels.values
 SHAPE = (80, 80, 52)
 SPACING = 3.0
 

@@ -50,12 +50,12 @@ def published(paper: str, table: str, dataset: str) -> pd.DataFrame:
     its units (fractions, mm), or the paper's name and unit, e.g. ``parameters_M``. ``std`` is NaN if none is printed.
     Raises ValueError if there is no such table; the message lists the paper's tables, or the papers.
     """
-    found = _read().query("paper == @paper and table == @table and dataset == @dataset")
-    if found.empty:
-        there = "; ".join(f"{number}, {of}" for name, number, of in sources() if name == paper)
-        expected = f"table and dataset of {paper}: {there}" if there else f"a paper of {', '.join(CITATIONS)}"
+    rows = _read().query("paper == @paper and table == @table and dataset == @dataset")
+    if rows.empty:
+        tables = "; ".join(f"{number}, {of}" for name, number, of in sources() if name == paper)
+        expected = f"table and dataset of {paper}: {tables}" if tables else f"a paper of {', '.join(CITATIONS)}"
         raise ValueError(f"No published table {paper}, {table}, {dataset}; expected {expected}.")
-    return found.reset_index(drop=True)
+    return rows.reset_index(drop=True)
 
 
 def cite(paper: str, table: str, dataset: str) -> str:

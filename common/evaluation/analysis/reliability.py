@@ -1,35 +1,18 @@
 """Reliability of predictions given their subset: calibration of probabilities, intervals for volumes."""
 
-from collections.abc import Sequence
 from fractions import Fraction
-from itertools import product
 from math import ceil, inf
 
 import numpy as np
 import pandas as pd
 
 from common.evaluation.metrics.results import Evaluation
-from common.modalities import subset_size
 
 VOLUMES = {"threshold": "volume", "expected_dice": "expected_volume"}
 """Decision -> the metric that estimates a region's volume: that of the segmentation, or the sum of probabilities. The
 mask of highest expected Dice is larger than what is expected where the network is unsure."""
 OFFSET = 1.0
 """Volume in ml that is added before ratios are taken, so that errors of small volumes count as absolute ones."""
-
-
-def reliability_curve(bins: pd.DataFrame, by: Sequence[str] = ("modalities", "region")) -> pd.DataFrame:
-    """Return the points of a reliability diagram from rows of `BIN_COLUMNS`, pooled over the voxels of all cases.
-
-    ``by`` names the columns to keep separate: ``modalities`` (subset), ``present`` (number of modalities in it),
-    ``region``. Of each bin that has voxels, fewest modalities first, the further columns are bin, voxels, probability
-    (mean predicted) and frequency (observed fraction of voxels in the region).
-    """
-    rows = bins.assign(present=bins["modalities"].map(subset_size)).sort_values("present", kind="stable")
-    sums = rows.groupby([*by, "bin"], sort=False)[["voxels", "probability", "positives"]].sum().reset_index()
-    sums = sums[sums["voxels"] > 0].reset_index(drop=True)
-    positives = sums.pop("positives")
-    return sums.assign(probability=sums["probability"] / sums["voxels"], frequency=positives / sums["voxels"])
 
 
 def calibration_error(bins: pd.DataFrame) -> pd.DataFrame:
@@ -41,8 +24,9 @@ def calibration_error(bins: pd.DataFrame) -> pd.DataFrame:
     same voxels can be compared: between methods, and between subsets if their modalities show the same brain. The
     columns are modalities, region, voxels and ece (a fraction).
     """
-    curve = reliability_curve(bins)
-    curve["ece"] = curve["voxels"] * (curve["frequency"] - curve["probability"]).abs()
+    sums = ["voxels", "probability", "positives"]
+    curve = bins.groupby(["modalities", "region", "bin"], sort=False)[sums].sum().reset_index()
+    curve["ece"] = (curve["positives"] - curve["probability"]).abs()
     pooled = curve.groupby(["modalities", "region"], sort=False)[["voxels", "ece"]].sum().reset_index()
     pooled["ece"] /= pooled["voxels"]
     return pooled
@@ -105,41 +89,34 @@ def volume_intervals(calibrated: pd.DataFrame, results: pd.DataFrame) -> pd.Data
     return rows.assign(low=low.clip(lower=0), high=high).reset_index(drop=True)
 
 
-def fewest_cases(coverage: float) -> int:
-    """Return the number of calibration cases from which on intervals are finite: 4 for 0.8, 9 for 0.9, 19 for 0.95."""
-    level = Fraction(str(coverage))
-    return ceil(level / (1 - level))
-
-
 def conformal_quantile(scores: np.ndarray, coverage: float) -> float:
     """Return the ``ceil((n + 1) coverage)``-th smallest of n scores, or infinity if that is more than n."""
     rank = ceil((len(scores) + 1) * Fraction(str(coverage)))  # exact: in floats, 100 * 0.55 is more than 55
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else inf
 
 
-def coverage_table(evaluation: Evaluation, coverage: float) -> pd.DataFrame:
+def coverage_table(evaluation: Evaluation) -> pd.DataFrame:
     """Return how often the calibrated volume intervals contain the true volumes of the evaluated cases.
 
-    Returns a row per subset and region, and one per region over all subsets (``modalities`` is ``all``). Columns:
-    modalities; region; n (calibration cases) and quantile, both NaN over all subsets; cases (evaluated; counted per
-    subset); covered (fraction of them whose true volume is in the interval); width (median, ml). Over all subsets only
-    finite intervals count, since infinite ones contain everything. Without any, covered and width are NaN.
+    Returns a row per region, over all subsets. Columns: region; cases (intervals that are finite, since infinite ones
+    contain everything); covered (fraction of them that contain the true volume); width (median, ml). The latter two are
+    NaN if no interval is finite.
     """
-    decision, keys = evaluation.facts.get("decision", "threshold"), ["modalities", "region"]
-    calibrated = calibrate_intervals(evaluation.calibration, coverage, decision)
-    volumes = _volumes(evaluation.results, VOLUMES[decision]).merge(calibrated, on=keys, how="left")
-    volumes = volumes.fillna({"n": 0, "quantile": inf})  # subsets without calibration cases
-    intervals = volume_intervals(calibrated, evaluation.results)[["case", *keys, "low", "high"]]
-    volumes = volumes.merge(intervals, on=["case", *keys])
-    volumes["covered"] = volumes["reference_volume"].between(volumes["low"], volumes["high"]).astype(float)
-    volumes["width"] = volumes["high"] - volumes["low"]
-    pooled = volumes.assign(modalities="all", n=np.nan, quantile=np.nan)
-    pooled.loc[~np.isfinite(pooled["width"]), ["covered", "width"]] = np.nan
-    found = {"n": ("n", "first"), "quantile": ("quantile", "first"), "cases": ("covered", "count")}
-    found |= {"covered": ("covered", "mean"), "width": ("width", "median")}
-    table = pd.concat([volumes, pooled]).groupby(keys).agg(**found)
-    rows = [row for row in product((*evaluation.subsets, "all"), evaluation.regions) if row in table.index]
-    return table.loc[rows].reset_index()
+    keys, results = ["case", "modalities", "region"], evaluation.results
+    facts = evaluation.facts
+    calibrated = calibrate_intervals(evaluation.calibration, facts["coverage"], facts.get("decision", "threshold"))
+    reference = results.loc[results["metric"] == "reference_volume", [*keys, "value"]]
+    volumes = volume_intervals(calibrated, results).merge(reference, on=keys).replace(inf, np.nan).dropna()
+    covered = volumes["value"].between(volumes["low"], volumes["high"])
+    parts = volumes.assign(covered=covered, width=volumes["high"] - volumes["low"]).groupby("region")
+    table = parts.agg(cases=("covered", "size"), covered=("covered", "mean"), width=("width", "median"))
+    return (
+        table.reindex(evaluation.regions)
+        .fillna({"cases": 0})
+        .astype({"cases": int})
+        .rename_axis("region")
+        .reset_index()
+    )
 
 
 def _volumes(results: pd.DataFrame, predicted: str) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from common.evaluation.metrics.conventions import METRICS
-from common.evaluation.metrics.results import Evaluation, select_rows
+from common.evaluation.metrics.results import Evaluation
 
 RESAMPLES = 2000
 """Number of bootstrap samples. The limits of a 95 % interval are then 50 samples from either end."""
@@ -81,7 +81,8 @@ def shared_cells(evaluations: Sequence[Evaluation], metric: str) -> frozenset[tu
 def with_shared_cells(evaluations: Sequence[Evaluation], metric: str) -> list[Evaluation]:
     """Return the evaluations with only the results of `shared_cells`; they are empty if nothing is shared."""
     shared = shared_cells(evaluations, metric)
-    return [replace(e, results=select_rows(e.results, ("modalities", "region"), shared)) for e in evaluations]
+    keys = [pd.MultiIndex.from_frame(evaluation.results[["modalities", "region"]]) for evaluation in evaluations]
+    return [replace(e, results=e.results[key.isin([*shared])]) for e, key in zip(evaluations, keys, strict=True)]
 
 
 def mean_over_subsets(evaluation: Evaluation, metric: str) -> pd.DataFrame:
@@ -170,14 +171,10 @@ def paired_tests(
     (corrected for the number of subsets and regions, or, in the rows ``mean``, for the number of these rows).
     """
     left, right = one.values(metric), other.values(metric)
-    common = left.index[left.index.isin(right.index)]
-    regions = [region for region in one.regions if region in other.regions]
-    if common.empty or not regions:
-        raise ValueError(
-            f"{one.name!r} and {other.name!r} share no case, subset and region with a value of {metric!r}; "
-            f"expected results of the same cases (first ones: {_first(left)} and {_first(right)})."
-        )
-    left, right = left.loc[common, regions], right.loc[common, regions]
+    common, regions = left.index[left.index.isin(right.index)], one.regions
+    if common.empty:
+        raise ValueError(f"{one.name!r} and {other.name!r} share no subset and case with a value of {metric!r}.")
+    left, right = left.loc[common], right.loc[common]
     left, right = left.where(right.notna()), right.where(left.notna())
     subset_of = common.get_level_values("modalities")
     counts = np.array([[averaged is None or (name, region) in averaged for region in regions] for name in subset_of])
@@ -212,9 +209,8 @@ def compare_to_first(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
         for method in rest
         for metric, cells in averaged.items()
     ]
-    found = pd.concat(tests, ignore_index=True)
-    keys = ["method", "other", "metric"]
-    return found[[*keys, *found.columns.drop(keys)]]
+    table, keys = pd.concat(tests, ignore_index=True), ["method", "other", "metric"]
+    return table[[*keys, *table.columns.drop(keys)]]
 
 
 def _weighted(evaluation: Evaluation, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -246,7 +242,3 @@ def _test(one: pd.Series, other: pd.Series) -> dict[str, float]:
     p, effect = signed_rank(difference)
     means = {"mean": one.mean(), "other_mean": other.mean(), "difference": mean}
     return {"n": len(difference), **means, "low": low, "high": high, "p": p, "effect": effect}
-
-
-def _first(values: pd.DataFrame) -> str:
-    return "/".join(map(str, values.index[0])) if len(values) else "none"

@@ -15,11 +15,6 @@ def bin_probabilities(probability: np.ndarray, truth: np.ndarray, mask: np.ndarr
     voxels, probability (sum over the voxels, 64-bit) and positives (number of voxels in the region).
     """
     probability, truth, mask = np.asarray(probability, np.float32), np.asarray(truth) > 0, np.asarray(mask) > 0
-    if not probability.shape == truth.shape == mask.shape:
-        raise ValueError(
-            f"Shapes of probability, truth and mask are {probability.shape}, {truth.shape} and {mask.shape}; "
-            "expected the same."
-        )
     probability, truth = probability[mask], truth[mask]
     # Sums of class probabilities may exceed 1 slightly because of rounding.
     if len(probability) and not (probability.min() >= 0 and probability.max() < 1.001):

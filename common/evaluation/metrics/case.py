@@ -9,7 +9,7 @@ import torch
 
 from common.evaluation.metrics.calibration import bin_probabilities
 from common.evaluation.metrics.conventions import Conventions
-from common.evaluation.metrics.overlap import Reference, postprocessed, region_masks
+from common.evaluation.metrics.overlap import Reference, region_masks
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS
 from common.modalities import LabelSet, foreground, presence, subset_name
 
@@ -71,12 +71,12 @@ class CaseMeasure:
         self.case, self.labels, self.conventions = case, labels, conventions
         self.reference = Reference(label, labels, spacing, conventions)
         self.millilitres = float(np.prod(spacing)) / 1000
-        counted = ~self.reference.ignored
+        counted = self.reference.counted
         batch = torch.from_numpy(image)[None]
         self.brains = dict(zip(modalities, foreground(batch)[0].numpy() & counted, strict=True))
         self.whole_brain = np.logical_or.reduce([*self.brains.values()])
-        there = zip(modalities, presence(batch)[0].tolist(), strict=True)
-        self.everything = subset_name([modality for modality, used in there if used])
+        present = zip(modalities, presence(batch)[0].tolist(), strict=True)
+        self.everything = subset_name([modality for modality, used in present if used])
         self.whole: Sequence[np.ndarray | float] = [np.nan] * len(labels.regions)
         label = label * counted
         self.plane = _central_plane(label)
@@ -96,18 +96,17 @@ class CaseMeasure:
         between subsets. The predictions are label maps (X, Y, Z) in the cohort's values by decision; the probabilities
         of the regions are (R, X, Y, Z) in [0, 1].
         """
-        counted = ~self.reference.ignored
-        if not counted.all():
-            probabilities = probabilities * counted
+        if not self.reference.counted.all():
+            probabilities = probabilities * self.reference.counted
         brain = np.logical_or.reduce([self.brains[modality] for modality in subset.split("+")])
         inside = [probability[self.whole_brain] for probability in probabilities]
         if subset == self.everything:
             self.whole = inside
         totals = [float(probability.sum(dtype=np.float64)) for probability in probabilities]
         unsure = [uncertainty(q, p) for q, p in zip(inside, self.whole, strict=True)]
-        for decision, found in predictions.items():
-            prediction = postprocessed(found, self.labels, self.conventions) * counted
-            measured, masks = self.reference.measure(prediction), region_masks(prediction, self.labels)
+        for decision, label in predictions.items():
+            prediction = self.reference.prepared(label)
+            measured, masks = self.reference.compare(prediction), region_masks(prediction, self.labels)
             for number, region in enumerate(self.labels.regions):
                 values = {metric: value for (name, metric), value in measured.items() if name == region}
                 values["expected_volume"] = totals[number] * self.millilitres

@@ -18,11 +18,6 @@ class Metric:
     worst: float | None
     """Value of a prediction that misses all of a region, likewise."""
 
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether larger values are better."""
-        return self.best is not None and self.worst is not None and self.best > self.worst
-
 
 METRICS: dict[str, Metric] = {
     "dice": Metric("Dice", "%", 100, 1, 0),

@@ -26,7 +26,7 @@ class Reference:
 
     The label map ``(X, Y, Z)`` or ``(X, Y)`` has integers in the cohort's values, 0 for the background. The spacing is
     in mm along each axis. The attribute ``masks`` has the mask of each region by name. Voxels that are `IGNORED` belong
-    to no region of the reference or of a prediction; the attribute ``ignored`` is their mask.
+    to no region of the reference or of a prediction; the attribute ``counted`` is the mask of all others.
     """
 
     def __init__(
@@ -36,11 +36,6 @@ class Reference:
         spacing: Sequence[float],
         conventions: Conventions = Conventions(),  # noqa: B008 (frozen)
     ) -> None:
-        if len(spacing) != label.ndim or not all(mm > 0 for mm in spacing):
-            raise ValueError(
-                f"Spacing {tuple(spacing)} of a reference of shape {label.shape}; expected one positive number of mm "
-                "per axis."
-            )
         if conventions.et_min_voxels and not {"ET", "NCR"} <= set(labels.values):
             raise ValueError(
                 f"conventions: et_min_voxels is {conventions.et_min_voxels}, but the classes are "
@@ -48,36 +43,51 @@ class Reference:
             )
         self._shape, self._labels, self._conventions = label.shape, labels, conventions
         self._spacing = np.asarray(spacing, dtype=float)
-        self.ignored = label == IGNORED
-        label = np.where(self.ignored, 0, label)
+        self.counted = label != IGNORED
+        label = np.where(self.counted, label, 0)
         _require_known(label, labels, "The reference")
         self.masks = dict(zip(labels.regions, region_masks(label, labels), strict=True))
         self._sizes = {region: int(np.count_nonzero(mask)) for region, mask in self.masks.items()}
         box = _bounding_box(label)
         self._surfaces = {region: _surface(mask[box], box, self._spacing) for region, mask in self.masks.items()}
 
-    def measure(self, prediction: np.ndarray) -> dict[tuple[str, str], float]:
-        """Compare a prediction with the reference, after the post-processing that the conventions define.
+    def prepared(self, prediction: np.ndarray) -> np.ndarray:
+        """Return a predicted label map as it is measured: after the conventions' post-processing, 0 where ignored.
 
-        The prediction is an integer label map of the reference's shape and in the same values. Surface voxels are the
-        voxels of a region at the image's edge, or with a face (2D: edge) neighbour outside the region. Each has a
-        distance to the nearest surface voxel of the other side. HD95 and the Hausdorff distance are the 95th percentile
-        and the maximum of these distances. The average surface distance is their mean over both sides' voxels. The
-        surface Dice (Nikolov et al. 2021, arXiv:1809.04430, here by voxels) is the fraction within the tolerance.
+        The prediction has integers in the cohort's values and the reference's shape. An enhancing tumour of fewer than
+        ``et_min_voxels`` becomes necrosis. Nothing else changes predictions before they are measured.
+        """
+        if prediction.shape != self._shape:
+            raise ValueError(f"The prediction's shape is {prediction.shape}; expected the reference's, {self._shape}.")
+        if least := self._conventions.et_min_voxels:
+            enhancing = prediction == self._labels.values["ET"]
+            if np.count_nonzero(enhancing) < least:
+                prediction = np.where(enhancing, prediction.dtype.type(self._labels.values["NCR"]), prediction)
+        return prediction * self.counted
+
+    def measure(self, prediction: np.ndarray) -> dict[tuple[str, str], float]:
+        """Compare a prediction with the reference, after the post-processing that the conventions define."""
+        return self.compare(self.prepared(prediction))
+
+    def compare(self, prediction: np.ndarray) -> dict[tuple[str, str], float]:
+        """Compare a prediction, as `prepared` returns it, with the reference.
+
+        Surface voxels are the voxels of a region at the image's edge, or with a face (2D: edge) neighbour outside the
+        region. Each has a distance to the nearest surface voxel of the other side. HD95 and the Hausdorff distance are
+        the 95th percentile and the maximum of these distances. The average surface distance is their mean over both
+        sides' voxels. The surface Dice (Nikolov et al. 2021, arXiv:1809.04430, here by voxels) is the fraction within
+        the tolerance.
 
         Returns ``(region, metric)`` -> value, with regions in the label set's order and metrics in that of `METRICS`.
         Values are fractions, mm, or ml (2D: of slices 1 mm thick). Volumes are never NaN. If ``conventions.empty`` is
         ``skip``, a region that the reference lacks has only volumes.
         """
-        prediction = postprocessed(prediction, self._labels, self._conventions)
-        if prediction.shape != self._shape:
-            raise ValueError(f"The prediction's shape is {prediction.shape}; expected the reference's, {self._shape}.")
-        box = _bounding_box(prediction)
-        inside, values = np.where(self.ignored[box] | (prediction[box] == IGNORED), 0, prediction[box]), {}
+        box, values = _bounding_box(prediction), {}
+        inside = np.where(prediction[box] == IGNORED, 0, prediction[box])
         _require_known(inside, self._labels, "The prediction")
         for region, mask in zip(self._labels.regions, region_masks(inside, self._labels), strict=True):
-            found = self._compare(region, mask, box)
-            values |= {(region, metric): float(found[metric]) for metric in METRICS if metric in found}
+            measured = self._compare(region, mask, box)
+            values |= {(region, metric): float(measured[metric]) for metric in METRICS if metric in measured}
         return values
 
     def _compare(self, region: str, mask: np.ndarray, box: tuple[slice, ...]) -> dict[str, float]:
@@ -99,15 +109,6 @@ class Reference:
 def region_masks(label: np.ndarray, labels: LabelSet) -> np.ndarray:
     """Return the regions of an integer label map of any shape ``(...)``: bool ``(R, ...)``, see `LabelSet`."""
     return labels.to_regions(torch.from_numpy(np.ascontiguousarray(label))[None]).numpy().view(bool)
-
-
-def postprocessed(prediction: np.ndarray, labels: LabelSet, conventions: Conventions) -> np.ndarray:
-    """Return a label map in which a predicted enhancing tumour of fewer than ``et_min_voxels`` is necrosis."""
-    if not conventions.et_min_voxels:
-        return prediction
-    enhancing = prediction == labels.values["ET"]
-    small = np.count_nonzero(enhancing) < conventions.et_min_voxels
-    return np.where(enhancing, prediction.dtype.type(labels.values["NCR"]), prediction) if small else prediction
 
 
 def _empty_scores(predicted: int, expected: int, empty: str) -> dict[str, float]:
@@ -147,10 +148,10 @@ def _bounding_box(label: np.ndarray) -> tuple[slice, ...]:
     """Return the bounding box of all voxels that are not background, which may be empty."""
     inside, box = label != 0, []
     for axis in range(label.ndim):
-        where = np.flatnonzero(inside.any(axis=tuple(other for other in range(label.ndim) if other != axis)))
-        found = slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 0)
-        inside = inside[(*[slice(None)] * axis, found)]  # makes the search along the next axis smaller
-        box.append(found)
+        planes = np.flatnonzero(inside.any(axis=tuple(other for other in range(label.ndim) if other != axis)))
+        side = slice(int(planes[0]), int(planes[-1]) + 1) if len(planes) else slice(0, 0)
+        inside = inside[(*[slice(None)] * axis, side)]  # makes the search along the next axis smaller
+        box.append(side)
     return tuple(box)
 
 
@@ -158,10 +159,10 @@ def _surface(mask: np.ndarray, box: tuple[slice, ...], spacing: np.ndarray) -> K
     """Return the surface voxels of a region (mm in the whole image) from its mask in a box that contains it."""
     inner = mask.copy()  # erosion by shifts, ten times faster than scipy's
     for axis in range(mask.ndim):
-        here, there = inner.swapaxes(0, axis), mask.swapaxes(0, axis)
-        here[1:] &= there[:-1]
-        here[:-1] &= there[1:]
-        here[:1] = here[-1:] = False
+        eroded, whole = inner.swapaxes(0, axis), mask.swapaxes(0, axis)
+        eroded[1:] &= whole[:-1]
+        eroded[:-1] &= whole[1:]
+        eroded[:1] = eroded[-1:] = False
     voxels = np.stack(np.unravel_index(np.flatnonzero(mask ^ inner), mask.shape), axis=1)
     millimetres = (voxels + [side.start for side in box]) * spacing
     return KDTree(millimetres, leafsize=48, balanced_tree=False)  # fastest settings for voxels of a grid

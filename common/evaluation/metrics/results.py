@@ -1,13 +1,12 @@
 """The results of an evaluation: long-form rows and their settings, from which tables and figures are made."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from common.evaluation.metrics.conventions import Conventions
@@ -46,7 +45,6 @@ class Evaluation:
         latents: one row per case and modality, with `LATENT_COLUMNS` and the features; may be empty.
         facts: other facts to report, e.g. parameters, gflops, seconds, memory_mb, weights.
         other_cases: names of the split's cases that were not tested; empty if unknown.
-        sources: case -> data set that it comes from, for a datalist of several; else empty.
     """
 
     name: str
@@ -60,22 +58,20 @@ class Evaluation:
     latents: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LATENT_COLUMNS))
     facts: Mapping[str, float | int | str] = field(default_factory=dict)
     other_cases: tuple[str, ...] = ()
-    sources: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def subsets(self) -> list[str]:
         """Names of the subsets that have results, fewest modalities first."""
-        found = set(self.results["modalities"])
-        return [name for name in subset_names(self.modalities) if name in found]
+        measured = set(self.results["modalities"])
+        return [name for name in subset_names(self.modalities) if name in measured]
 
     def values(self, metric: str) -> pd.DataFrame:
         """Return a metric as a table: index ``(modalities, case)``, a column per region."""
         if metric not in self._wide:
             chosen = self.results[self.results["metric"] == metric]
             wide = chosen.pivot(index=["modalities", "case"], columns="region", values="value")
-            wide = wide.reindex(columns=pd.Index(self.regions, name="region"))
-            there = wide.index.get_level_values("modalities")
-            self._wide[metric] = wide.loc[[row for name in self.subsets for row in wide.index[there == name]]]
+            subsets = [name for name in self.subsets if name in wide.index]
+            self._wide[metric] = wide.reindex(columns=pd.Index(self.regions, name="region")).loc[subsets]
         return self._wide[metric].copy()
 
     @cached_property
@@ -83,32 +79,10 @@ class Evaluation:
         return {}
 
 
-def select_rows(rows: pd.DataFrame, columns: Sequence[str], keys: Collection[tuple[str, ...]]) -> pd.DataFrame:
-    """Return the rows whose values in these columns are one of the keys."""
-    found = rows[list(columns)].itertuples(index=False, name=None)
-    return rows[np.fromiter((key in keys for key in found), bool, len(rows))]
-
-
 def subsets_of_any(evaluations: Sequence[Evaluation]) -> list[str]:
     """Return the names of the subsets for which any method has results, fewest modalities first."""
-    found = {name for evaluation in evaluations for name in evaluation.subsets}
-    return [name for name in subset_names(evaluations[0].modalities) if name in found]
-
-
-def require_alike(evaluations: Sequence[Evaluation]) -> None:
-    """Refuse two methods of the same name, and modalities or regions other than the first one's or in another order."""
-    names = [evaluation.name for evaluation in evaluations]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Two methods have the same name ({', '.join(names)}); give each its own (NAME=FOLDER).")
-    first, *others = evaluations
-    for other in others:
-        for key in ("modalities", "regions"):
-            found, expected = getattr(other, key), getattr(first, key)
-            if found != expected:
-                raise ValueError(
-                    f"{other.name!r} has {key} {', '.join(found)}; expected those of {first.name!r}, "
-                    f"{', '.join(expected)}. Compare methods on the same cohort."
-                )
+    measured = {name for evaluation in evaluations for name in evaluation.subsets}
+    return [name for name in subset_names(evaluations[0].modalities) if name in measured]
 
 
 def require_own_output(output_dir: str, folders: Sequence[str]) -> None:
@@ -123,24 +97,6 @@ def write_results(results: pd.DataFrame, path: str | Path) -> None:
         results.to_csv(temporary, index=False)
 
 
-def read_results(path: str | Path) -> pd.DataFrame:
-    """Read rows that `write_results` wrote.
-
-    Raises FileNotFoundError if the file does not exist; ValueError if it does not hold such rows, or two for the same
-    case, subset, region and metric.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected the results.csv of an evaluation.")
-    results = read_rows(path, COLUMNS)
-    twice = results[results.duplicated(list(COLUMNS[:-1]))]
-    if len(twice):
-        raise ValueError(
-            f"{path}: {len(twice)} rows are duplicates, the first for {'/'.join(twice.iloc[0][:4])}; "
-            "expected one row per case, subset, region and metric."
-        )
-    return results
-
-
 def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     """Write ``results.csv``, ``evaluation.json`` and those `OPTIONAL_TABLES` that have rows; remove the earlier ones.
 
@@ -148,15 +104,12 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     """
     folder = Path(folder)
     tables = {name: getattr(evaluation, key) for key, (name, _) in OPTIONAL_TABLES.items()}
-    said = {key: getattr(evaluation, key) for key in ("name", "cohort", "modalities", "regions")}
-    said |= {"conventions": asdict(evaluation.conventions), "facts": dict(evaluation.facts)}
-    if evaluation.other_cases:
-        said["other_cases"] = evaluation.other_cases
-    if evaluation.sources:
-        said["sources"] = dict(evaluation.sources)
+    settings = {key: getattr(evaluation, key) for key in ("name", "cohort", "modalities", "regions")}
+    settings |= {"conventions": asdict(evaluation.conventions), "facts": dict(evaluation.facts)}
+    settings |= {"other_cases": evaluation.other_cases} if evaluation.other_cases else {}
     with ExitStack() as stack:
         note = stack.enter_context(replacing(folder / NOTE))  # moved last, to mark the files as complete
-        note.write_text(json.dumps(said, indent=4) + "\n", encoding="utf-8")
+        note.write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
         for name, rows in {"results.csv": evaluation.results, **tables}.items():
             if name == "results.csv" or len(rows):
                 rows.to_csv(stack.enter_context(replacing(folder / name)), index=False)
@@ -172,53 +125,35 @@ def evaluation_files(folder: str | Path) -> list[Path]:
 def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
     """Read what `write_evaluation` wrote, with a new name of the method if one is given.
 
-    Raises FileNotFoundError if ``results.csv`` or ``evaluation.json`` is missing; ValueError if a file is not as
-    `write_evaluation` writes it, or results have other subsets or regions than ``evaluation.json`` lists.
+    Raises FileNotFoundError if ``results.csv`` or ``evaluation.json`` is missing.
     """
     folder = Path(folder)
-    results, note = read_results(folder / "results.csv"), folder / NOTE
-    if not note.is_file():
-        raise FileNotFoundError(
-            f"{note}: no such file; results.csv alone does not record the conventions. Give the output folder of an "
-            "evaluation."
-        )
-    try:
-        said = json.loads(note.read_text(encoding="utf-8"))
-        given = {
-            "name": name or said["name"],
-            "cohort": said["cohort"],
-            "modalities": tuple(said["modalities"]),
-            "regions": tuple(said["regions"]),
-            "conventions": Conventions(**said["conventions"]),
-            "facts": said["facts"],
-            "other_cases": tuple(said.get("other_cases", ())),
-            "sources": dict(said.get("sources", {})),
-        }
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{note}: not the settings of an evaluation ({error}); run the evaluation again.") from error
-    there = {
+    for path in (folder / "results.csv", folder / NOTE):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; expected the output folder of an evaluation.")
+    settings = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    tables = {
         key: read_rows(folder / file, columns)
         for key, (file, columns) in OPTIONAL_TABLES.items()
         if (folder / file).is_file()
     }
-    evaluation = Evaluation(**given, results=results, **there)
-    known = {"modalities": subset_names(evaluation.modalities), "region": evaluation.regions}
-    for column, names in known.items():
-        if foreign := set(results[column]) - set(names):
-            raise ValueError(
-                f"{folder / 'results.csv'}: {column} {min(foreign)!r}; expected, as evaluation.json has it, one of "
-                f"{', '.join(names)}."
-            )
-    return evaluation
+    return Evaluation(
+        name=name or settings["name"],
+        cohort=settings["cohort"],
+        modalities=tuple(settings["modalities"]),
+        regions=tuple(settings["regions"]),
+        conventions=Conventions(**settings["conventions"]),
+        results=read_rows(folder / "results.csv", COLUMNS),
+        facts=settings["facts"],
+        other_cases=tuple(settings.get("other_cases", ())),
+        **tables,
+    )
 
 
 def read_rows(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read a CSV whose first columns are these; names are read as text, even ``007`` or ``NA``."""
     types, missing = dict.fromkeys(TEXT_COLUMNS, str) | {"value": float}, {"value": ["", "nan", "NaN"]}
-    try:
-        found = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing)
-    except ValueError as error:  # also pandas' own errors, which do not name the file
-        raise ValueError(f"{path}: cannot be read as the rows of an evaluation ({error}); run it again.") from error
-    if tuple(found.columns[: len(columns)]) != tuple(columns):
-        raise ValueError(f"{path}: columns {list(found.columns[: len(columns)])}; expected {list(columns)}.")
-    return found
+    rows = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing)
+    if tuple(rows.columns[: len(columns)]) != tuple(columns):
+        raise ValueError(f"{path}: columns {list(rows.columns[: len(columns)])}; expected {list(columns)}.")
+    return rows

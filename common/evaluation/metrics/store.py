@@ -57,25 +57,13 @@ class CaseStore:
         write_results(result.results, path)  # written last, to mark the result as complete
 
     def read(self, case: str, planes: bool = True) -> CaseResult:
-        """Return the result of a case that has one; without ``planes`` those of all cases fit into memory.
-
-        Raises ValueError if a file is damaged so that it cannot be read.
-        """
+        """Return the result of a case that has one; without ``planes`` those of all cases fit into memory."""
         path, groups = self.paths[case], {"plane": {}, "latent": {}, "bins": {}}
-        stored = path.with_suffix(".npz")
-        try:
-            with np.load(stored) as arrays:
-                for key in arrays.files:
-                    if "/" in key and (planes or not key.startswith("plane/")):
-                        group, name = key.split("/", 1)
-                        groups[group][name] = arrays[key]
-                cost = {key: float(arrays[key]) for key in ("seconds", "memory_mb")}
-        except MemoryError:
-            raise
-        except Exception as error:  # zipfile, zlib and NumPy raise many types
-            raise ValueError(
-                f"{stored}: not the stored result of a case ({type(error).__name__}); delete the file, so that the "
-                "case is evaluated again."
-            ) from error
+        with np.load(path.with_suffix(".npz")) as arrays:
+            for key in arrays.files:
+                if "/" in key and (planes or not key.startswith("plane/")):
+                    group, name = key.split("/", 1)
+                    groups[group][name] = arrays[key]
+            cost = {key: float(arrays[key]) for key in ("seconds", "memory_mb")}
         bins = pd.DataFrame(groups["bins"])
         return CaseResult(case, read_rows(path, CASE_COLUMNS), bins, groups["latent"], groups["plane"], **cost)

@@ -1,8 +1,7 @@
 """Figures of an evaluation, drawn from given data without opening a window.
 
 Each function returns a `matplotlib.figure.Figure` in the style of `report.style`; ordered quantities use viridis.
-Means are those of `analysis.statistics.subset_statistics`; Dice is in per cent. Figures of several methods raise
-ValueError in the same cases as `require_alike`.
+Means are those of `analysis.statistics.subset_statistics`; Dice is in per cent.
 """
 
 from collections.abc import Sequence
@@ -15,27 +14,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from common.evaluation.analysis.reliability import calibration_error, reliability_curve
 from common.evaluation.analysis.statistics import (
     mean_over_subsets,
     subset_intervals,
     subset_statistics,
     with_shared_cells,
 )
-from common.evaluation.metrics.results import LATENT_COLUMNS, Evaluation, require_alike, subsets_of_any
-from common.evaluation.report.layout import counted
-from common.evaluation.report.style import COLOURS, COLUMN, MARKERS, PAGE, dodge, mark, number, styled
+from common.evaluation.metrics.results import LATENT_COLUMNS, Evaluation, subsets_of_any
+from common.evaluation.report.style import COLOURS, COLUMN, PAGE, dodge, mark, number, styled
 from common.modalities import display_name, subset_size
-
-FACTS = {
-    "parameters": ("parameters (million)", 1e-6),
-    "gflops": ("GFLOPs per window", 1),
-    "memory_mb": ("memory (MB)", 1),
-    "seconds": ("time per prediction (s)", 1),
-}
-"""Facts that `efficiency` draws: key of an evaluation's facts -> label, factor."""
 
 
 @styled
@@ -52,8 +40,7 @@ def heatmap(evaluation: Evaluation) -> Figure:
     right.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, left=False, labelleft=False, length=0)
     right.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(means.to_numpy()):
-        dark = _luminance(image.cmap(image.norm(value))) < 0.45
-        right.text(column, row, number(value), ha="center", va="center", color="white" if dark else "black")
+        right.text(column, row, number(value), ha="center", va="center", color="white" if value < 50 else "black")
     figure.colorbar(image, ax=right, label="mean Dice (%)", fraction=0.1, aspect=30)
     return figure
 
@@ -85,9 +72,9 @@ def boxplots(evaluation: Evaluation) -> Figure:
             capprops={"color": COLOURS[0], "linewidth": 0.8},
             meanprops={"marker": "D", "ms": 3.5, "mfc": "white", "mec": "black", "mew": 0.8},
         )
-        places = np.arange(len(names)) + dodge(len(cases), 0.6)[:, None]
-        # Rasterised, since thousands of points would make the SVG large.
-        axes.scatter(places, table, s=3, color="black", alpha=0.6, linewidths=0, zorder=2, rasterized=True)
+        positions = np.arange(len(names)) + dodge(len(cases), 0.6)[:, None]
+        # Rasterised, since thousands of points would make the PDF large.
+        axes.scatter(positions, table, s=3, color="black", alpha=0.6, linewidths=0, zorder=2, rasterized=True)
         axes.set_ylabel("Dice (%)")
     return figure
 
@@ -95,19 +82,18 @@ def boxplots(evaluation: Evaluation) -> Figure:
 @styled
 def comparison(evaluations: Sequence[Evaluation]) -> Figure:
     """Draw the mean Dice of several methods for every subset, with its 95 % interval, one panel per region."""
-    require_alike(evaluations)
     first, names = evaluations[0], subsets_of_any(evaluations)
     frames, figure = _subset_panels(names, first.modalities, first.regions)
     means = [_means(evaluation).reindex(names) for evaluation in evaluations]
     limits = [100 * subset_intervals(evaluation, "dice").reindex(names) for evaluation in evaluations]
-    places = np.arange(len(names))
+    positions = np.arange(len(names))
     for axes, region in zip(frames, first.regions, strict=True):
-        for place in places[::2]:
-            axes.axvspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=0)
+        for position in positions[::2]:
+            axes.axvspan(position - 0.5, position + 0.5, color="0.95", linewidth=0, zorder=0)
         for i, (shift, table, limit) in enumerate(zip(dodge(len(means), 0.76), means, limits, strict=True)):
-            axes.plot(places + shift, table[region], linestyle="none", **mark(i))
+            axes.plot(positions + shift, table[region], linestyle="none", **mark(i))
             low, high = limit["low", region], limit["high", region]
-            axes.vlines(places + shift, low, high, color=mark(i)["color"], linewidth=0.6, alpha=0.6, zorder=1)
+            axes.vlines(positions + shift, low, high, color=mark(i)["color"], linewidth=0.6, alpha=0.6, zorder=1)
         axes.set_ylabel("mean Dice (%)")
     _legend(figure, [evaluation.name for evaluation in evaluations])
     return figure
@@ -119,15 +105,18 @@ def robustness(evaluations: Sequence[Evaluation]) -> Figure | None:
 
     A point is the mean over the subsets of that size; its bar is the 95 % bootstrap interval over cases (see
     `analysis.statistics.mean_over_subsets`). Points of different methods are drawn side by side. A subset that any
-    method lacks is left out for all, and the legend says so. The result is None if no subset is shared.
+    method lacks is left out for all. The result is None if no subset is shared.
     """
-    common, note = _in_common(evaluations)
+    common = with_shared_cells(evaluations, "dice")
     first = common[0]
     if not first.subsets:
         return None
-    frames, figure = _row_of_panels(len(first.regions))
+    figure = Figure(figsize=(COLUMN if len(first.regions) == 1 else PAGE, 2.3), layout="constrained")
+    frames = figure.subplots(1, len(first.regions), sharey=True, squeeze=False)[0]
     for i, (shift, evaluation) in enumerate(zip(dodge(len(common), 0.4), common, strict=True)):
-        curves = _by_size(evaluation)
+        parts = evaluation.results.groupby(evaluation.results["modalities"].map(subset_size))
+        sizes = {size: mean_over_subsets(replace(evaluation, results=rows), "dice") for size, rows in parts}
+        curves = 100 * pd.concat(sizes, names=["size"])
         for axes, region in zip(frames, first.regions, strict=True):
             curve = curves.xs(region, level="region")
             axes.plot(curve.index + shift, curve["mean"], **mark(i), linewidth=0.8)
@@ -139,92 +128,7 @@ def robustness(evaluations: Sequence[Evaluation]) -> Figure | None:
         axes.set_xlabel("modalities present")
         axes.grid(axis="y")
     frames[0].set_ylabel("mean Dice (%)")
-    _legend(figure, [evaluation.name for evaluation in evaluations], note)
-    return figure
-
-
-@styled
-def efficiency(evaluations: Sequence[Evaluation]) -> Figure | None:
-    """Draw the mean Dice over subsets and regions against the cost of a method.
-
-    There is a panel for each of `FACTS` that any method has. A point that would cover another one is drawn to the right
-    of it, at the end of a line from its true place. A subset that any method lacks is left out for all, and the legend
-    says so. The result is None if no method has any of these facts, or no subset is shared.
-    """
-    common, note = _in_common(evaluations)
-    costs = pd.DataFrame([evaluation.facts for evaluation in evaluations]).reindex(columns=list(FACTS))
-    costs = costs.astype(float).dropna(axis=1, how="all")
-    if costs.empty or not common[0].subsets:
-        return None
-    scores = [_means(evaluation).mean().mean() for evaluation in common]
-    frames, figure = _row_of_panels(len(costs.columns))
-    for axes, key in zip(frames, costs, strict=True):
-        label, factor = FACTS[key]
-        for i, score in enumerate(scores):
-            axes.plot([factor * costs[key][i]], [score], linestyle="none", **mark(i))
-        axes.set_xlabel(label)
-        axes.set_xlim(0, 1.12 * factor * costs[key].max())
-        axes.margins(y=0.1)
-        axes.grid(axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-    frames[0].set_ylabel("mean Dice (%)")
-    _legend(figure, [evaluation.name for evaluation in evaluations], note)
-    _uncover(figure, frames)
-    return figure
-
-
-@styled
-def reliability(evaluation: Evaluation) -> Figure | None:
-    """Draw reliability diagrams: observed frequency against mean predicted probability.
-
-    There is one panel per region, with a curve for each number of modalities present. The legend has the mean
-    calibration error of the subsets of that size. On the dotted line, a fraction p of the voxels predicted with
-    probability p is in the region; below the line the network is overconfident. Curves pool the cases and subsets of a
-    size (see `analysis.reliability`). Errors pool only the cases of a subset, since errors of opposite sign would
-    cancel. The result is None without bins.
-    """
-    if evaluation.bins.empty:
-        return None
-    by = ["region", "present"]
-    curves = reliability_curve(evaluation.bins, by).set_index(by)
-    errors = calibration_error(evaluation.bins)
-    errors = errors.assign(present=errors["modalities"].map(subset_size)).groupby(by)["ece"].mean()
-    frames, figure = _row_of_panels(len(evaluation.regions))
-    figure.set_figheight(figure.get_figwidth() / len(frames) + 0.6)  # so that panels are about square
-    for axes, region in zip(frames, evaluation.regions, strict=True):
-        axes.plot([0, 1], [0, 1], color="0.5", linestyle=":", linewidth=0.8)
-        for size, error in errors[region].items():
-            curve = curves.loc[[(region, size)]]
-            axes.plot(
-                curve["probability"],
-                curve["frequency"],
-                label=f"{size}: {100 * error:.2f} %",
-                color=_ordered(size, len(evaluation.modalities)),
-                marker=MARKERS[(size - 1) % len(MARKERS)],
-            )
-        axes.set(title=region, xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="predicted probability")
-        legend = {"ncols": 2, "title": "modalities present: mean ECE"}
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.5, **legend)
-    frames[0].set_ylabel("observed frequency")
-    return figure
-
-
-@styled
-def shapley(table: pd.DataFrame) -> Figure:
-    """Draw the values of `analysis.attribution.shapley_summary` with their intervals, one panel per region."""
-    regions, modalities = list(table["region"].unique()), list(table["modality"].unique())
-    frames, figure = _row_of_panels(len(regions))
-    for axes, region in zip(frames, regions, strict=True):
-        part = table[table["region"] == region].set_index("modality").reindex(modalities)
-        mean, low, high = (100 * part[key] for key in ("mean", "low", "high"))
-        places = np.arange(len(modalities))
-        axes.bar(places, mean, color=[mark(i)["color"] for i in places], width=0.7)
-        axes.vlines(places, low, high, color="black", linewidth=1)
-        axes.grid(axis="y")
-        axes.axhline(0, color="black", linewidth=0.6)
-        axes.set_xticks(places, [display_name(name) for name in modalities])
-        axes.set_title(region)
-    frames[0].set_ylabel("Shapley value of Dice (%)")
+    _legend(figure, [evaluation.name for evaluation in evaluations])
     return figure
 
 
@@ -233,8 +137,7 @@ def embedding(latents: pd.DataFrame) -> Figure | None:
     """Draw a t-SNE of an evaluation's latents with a colour and marker per modality, or return None for too few.
 
     It needs at least 2 modalities, cases and features, and 4 rows. Source: van der Maaten and Hinton, JMLR 2008, as
-    implemented in scikit-learn, with a fixed seed. Distances in a t-SNE mean little, so the title gives the
-    `modality_gap` in the full space.
+    implemented in scikit-learn, with a fixed seed. Distances in a t-SNE mean little.
     """
     from sklearn.manifold import TSNE  # slow to import, and used only here
     from threadpoolctl import threadpool_limits
@@ -247,81 +150,21 @@ def embedding(latents: pd.DataFrame) -> Figure | None:
         return None
     perplexity = min(30, (len(features) - 1) / 3)
     with threadpool_limits(1):  # its threads wait actively, which is 4 times slower on busy cores
-        places = TSNE(perplexity=perplexity, random_state=0).fit_transform(features)
+        points = TSNE(perplexity=perplexity, random_state=0).fit_transform(features)
     figure = Figure(figsize=(COLUMN, 3.3), layout="constrained")
     axes = figure.subplots()
     names = list(latents["modality"].unique())
     for i, name in enumerate(names):
-        chosen = places[(latents["modality"] == name).to_numpy()]
+        chosen = points[(latents["modality"] == name).to_numpy()]
         axes.plot(*chosen.T, linestyle="none", alpha=0.8, **mark(i))
     axes.set(xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
-    axes.set_title(f"distance between modalities / spread within: {modality_gap(latents):.2f}")
     _legend(figure, [display_name(name) for name in names])
     return figure
-
-
-def modality_gap(latents: pd.DataFrame) -> float:
-    """Return the mean distance between modalities' centres, divided by the mean distance of latents from their own."""
-    features = latents.drop(columns=list(LATENT_COLUMNS))
-    centres = features.groupby(latents["modality"]).mean()
-    spread = np.linalg.norm(features - centres.loc[latents["modality"]].to_numpy(), axis=1).mean()
-    first, second = np.triu_indices(len(centres), k=1)
-    between = np.linalg.norm(centres.to_numpy()[first] - centres.to_numpy()[second], axis=1)
-    return float(between.mean() / spread)
 
 
 def _means(evaluation: Evaluation) -> pd.DataFrame:
     """Return the mean Dice, a row per subset, a column per region."""
     return 100 * subset_statistics(evaluation, "dice")["mean"]
-
-
-def _in_common(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], str | None]:
-    """Return the evaluations of the subsets that all have, and a note if some have more subsets."""
-    require_alike(evaluations)
-    common = with_shared_cells(evaluations, "dice")
-    shared = len(common[0].subsets)
-    if len(evaluations) == 1 or shared == len(subsets_of_any(evaluations)):
-        return common, None
-    return common, f"over the {counted(shared, noun='subset')} that all methods have"
-
-
-def _by_size(evaluation: Evaluation) -> pd.DataFrame:
-    """Return mean, low and high of Dice; index: number of modalities present, and region."""
-    parts = evaluation.results.groupby(evaluation.results["modalities"].map(subset_size))
-    curves = {size: mean_over_subsets(replace(evaluation, results=rows), "dice") for size, rows in parts}
-    return 100 * pd.concat(curves, names=["size"])
-
-
-def _ordered(size: int, count: int) -> tuple[float, ...]:
-    """Return the colour of a number of modalities; viridis without its yellow end."""
-    return matplotlib.colormaps["viridis"](0.85 * (size - 1) / max(count - 1, 1))
-
-
-def _luminance(colour: Sequence[float]) -> float:
-    """Return the brightness of a colour, from 0 to 1 (ITU-R BT.709)."""
-    return float(np.dot(colour[:3], (0.2126, 0.7152, 0.0722)))
-
-
-def _row_of_panels(count: int) -> tuple[np.ndarray, Figure]:
-    figure = Figure(figsize=(COLUMN if count == 1 else PAGE, 2.3), layout="constrained")
-    return figure.subplots(1, count, sharey=True, squeeze=False)[0], figure
-
-
-def _uncover(figure: Figure, frames: Sequence[Axes]) -> None:
-    """Move points to the right until none covers another one of its panel; a line leads to the place that they had."""
-    figure.draw_without_rendering()  # places are known in a layout alone
-    size = matplotlib.rcParams["lines.markersize"] * figure.dpi / 72
-    for axes in frames:
-        taken: list[np.ndarray] = []
-        for line in list(axes.lines):
-            there = place = axes.transData.transform(line.get_xydata()[0])
-            while any((np.abs(place - other) < (1.2 * size, size)).all() for other in taken):
-                place = place + np.array([0.1 * size, 0])
-            taken.append(place)
-            if place is not there:
-                ends = axes.transData.inverted().transform([there, place])
-                axes.plot(*ends.T, color=line.get_color(), linewidth=0.6, zorder=1)
-                line.set_xdata(ends[1:, 0])
 
 
 def _subset_panels(
@@ -339,18 +182,18 @@ def _subset_panels(
         panel.tick_params(bottom=False, labelbottom=False)
         panel.grid(axis="y")
         sizes = [subset_size(name) for name in names]
-        for place in np.flatnonzero(np.diff(sizes)):
-            panel.axvline(place + 0.5, color="0.6", linewidth=0.6, linestyle=":")
+        for position in np.flatnonzero(np.diff(sizes)):
+            panel.axvline(position + 0.5, color="0.6", linewidth=0.6, linestyle=":")
     axes[-1].set_xlim(-0.5, len(names) - 0.5)
     return axes[:-1], figure
 
 
 def _circles(axes: Axes, names: Sequence[str], modalities: Sequence[str], rows: bool = False) -> None:
     """Draw circles as in the papers, filled if a modality is present: a column per subset, or a row."""
-    there = np.array([[modality in name.split("+") for modality in modalities] for name in names])
-    subset, modality = np.indices(there.shape)
+    present = np.array([[modality in name.split("+") for modality in modalities] for name in names])
+    subset, modality = np.indices(present.shape)
     x, y = (modality, subset) if rows else (subset, modality)
-    axes.scatter(x, y, s=20, c=np.where(there.ravel(), "black", "white"), edgecolors="black", linewidths=0.7)
+    axes.scatter(x, y, s=20, c=np.where(present.ravel(), "black", "white"), edgecolors="black", linewidths=0.7)
     shown = [display_name(name) for name in modalities]
     if rows:
         axes.set_xticks(range(len(shown)), shown)
@@ -363,11 +206,11 @@ def _circles(axes: Axes, names: Sequence[str], modalities: Sequence[str], rows: 
     axes.spines[:].set_visible(False)
 
 
-def _legend(figure: Figure, names: Sequence[str], note: str | None = None) -> None:
-    """Add a legend above the panels, below a note, in as many columns as fit; the figure grows by its height."""
+def _legend(figure: Figure, names: Sequence[str]) -> None:
+    """Add a legend above the panels, in as many columns as fit; the figure grows by its height."""
     names = [fill(name, 50) for name in names]
     longest = max(len(line) for name in names for line in name.split("\n"))
     columns = np.clip(int(figure.get_figwidth() / (0.06 * longest + 0.5)), 1, len(names))
     handles = [Line2D([], [], linestyle="none", **mark(i)) for i in range(len(names))]
-    legend = figure.legend(handles, names, loc="outside upper center", ncols=columns, title=note)
+    legend = figure.legend(handles, names, loc="outside upper center", ncols=columns)
     figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)

@@ -1,20 +1,17 @@
 """A paper's own table with measured values: each published number beside ours."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import pandas as pd
 
-from common.evaluation.analysis.published import COLUMNS as PUBLISHED_COLUMNS
 from common.evaluation.analysis.published import cite
 from common.evaluation.analysis.published import published as read_published
-from common.evaluation.analysis.statistics import MEAN, paired_tests, subset_statistics
+from common.evaluation.analysis.statistics import MEAN, subset_statistics
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import Evaluation
-from common.evaluation.report.layout import ABSENT, NOTHING, PRESENT, Cell, Column, Table, counted, decimal
-from common.evaluation.report.tables import SIGNIFICANT, made_with
-from common.modalities import display_name, subset_names, subset_size
+from common.evaluation.report.tables import Table, circled, counted, framed, made_with, with_deviation
+from common.modalities import subset_names, subset_size
 
 AGGREGATES = {
     "mean of single modalities": (1,),
@@ -23,8 +20,8 @@ AGGREGATES = {
     "mean of full and the four single modalities": (1, 4),
 }
 """Description of a published row that is a mean over subsets -> numbers of modalities of these subsets."""
-Key = tuple[str, str, str]
-"""Metric, subset (or what was averaged) and region (or ``mean``) of a number."""
+Numbers = Mapping[tuple[str, str, str], tuple[float, float]]
+"""Metric, subset (or what was averaged) and region (or ``mean``) -> mean and standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +33,23 @@ class Block:
         names: the methods to print, in order, by their names in the paper.
         trained: name in the paper -> name of the measured method. Two names may be one method (PMKL's teacher and
             students); each then has only those of its numbers that the paper prints for that name.
-        unavailable: name in the paper -> reason why nothing was measured; may be empty.
+        unavailable: name in the paper -> reason why nothing can be measured.
     """
 
     source: tuple[str, str, str]
     names: tuple[str, ...]
     trained: Mapping[str, str] = field(default_factory=dict)
     unavailable: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The published and the measured numbers of a method, either of which may be empty."""
+
+    label: str
+    dataset: str
+    theirs: Numbers
+    ours: Numbers
 
 
 def paper_tables(
@@ -52,24 +59,27 @@ def paper_tables(
 
     Blocks of the same paper and table make one table. If it has several subsets, these are its rows, regions and
     methods are its columns, and each metric has a table of its own. Otherwise methods are the rows, and metrics and
-    regions the columns. Methods that are in no block come last; methods without an evaluation get a dash. Stars mark
-    differences from the first evaluation. ``notes`` are lines below each table.
+    regions the columns. Methods without an evaluation show published numbers alone; methods that are in no block come
+    last. ``notes`` are lines below each table.
     """
-    placed = {name for block in blocks for name in block.trained.values()}
     measured = {evaluation.name: evaluation for evaluation in evaluations}
+    placed = {name for block in blocks for name in block.trained.values()}
     tables: dict[str, Table] = {}
     for paper, number in dict.fromkeys(block.source[:2] for block in blocks):
         parts = [block for block in blocks if block.source[:2] == (paper, number)]
+        printed = pd.concat([_printed(block) for block in parts])
         lines = [line for block in parts for line in _lines(block, measured)]
-        lines += [_Line(name, parts[-1].source[2], evaluation=e) for name, e in measured.items() if name not in placed]
+        lines += [_Line(e.name, parts[-1].source[2], {}, _measured(e)) for e in evaluations if e.name not in placed]
         title = f"{paper}, {number if ' ' in number else f'Table {number}'}"
-        made = _Maker(title, lines, [*_legend(parts, lines, evaluations), *notes], evaluations)
         stem = "_".join((paper, number)).lower().replace("-", "_").replace(" ", "_").replace("/", "_")
-        if len(made.subsets) == 1:
-            tables[stem] = made.by_method()
+        legend = [*_legend(parts, evaluations), *notes]
+        metrics = printed["metric"].unique()
+        if printed["modalities"].nunique() == 1:
+            tables[stem] = _by_method(title, printed, lines, legend)
         else:
-            several = len(made.metrics) > 1
-            tables |= {f"{stem}_{m}" if several else stem: made.by_subset(m, modalities) for m in made.metrics}
+            for metric in metrics:
+                name = f"{stem}_{metric}" if len(metrics) > 1 else stem
+                tables[name] = _by_subset(title, metric, printed, lines, modalities, legend)
     return tables
 
 
@@ -79,180 +89,103 @@ def published_table(source: Sequence[str], evaluations: Sequence[Evaluation]) ->
     Methods of the same name as one in the paper stand beside it; the others come last.
     """
     names, ours = tuple(read_published(*source)["method"].unique()), {evaluation.name for evaluation in evaluations}
-    trained = {name: name for name in names if name in ours}
-    block = Block(tuple(source), names, trained, {name: "" for name in names if name not in ours})
+    block = Block(tuple(source), names, {name: name for name in names if name in ours})
     return paper_tables([block], evaluations, evaluations[0].modalities)
 
 
-@dataclass(frozen=True)
-class _Line:
-    """A row of a table: the published and the measured numbers of a method, either of which may be missing."""
-
-    label: str
-    dataset: str
-    published: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=PUBLISHED_COLUMNS))
-    evaluation: Evaluation | None = None
-    unavailable: bool = False
-    shared: bool = False
-
-    @cached_property
-    def theirs(self) -> dict[Key, tuple[float, float]]:
-        """The published means and standard deviations."""
-        rows = self.published[["metric", "modalities", "region", "value", "std"]]
-        return {tuple(key): (value, std) for *key, value, std in rows.itertuples(index=False, name=None)}
-
-    @cached_property
-    def ours(self) -> dict[Key, tuple[float, float]]:
-        """The measured means and standard deviations."""
-        if self.evaluation is None:
-            return {}
-        there = set(self.evaluation.results["metric"])
-        return {
-            (metric, *cell): value
-            for metric in METRICS
-            if metric in there
-            for cell, value in _measured(self.evaluation, metric).items()
-            if not self.shared or (metric, *cell) in self.theirs
-        }
+def _by_subset(
+    title: str,
+    metric: str,
+    printed: pd.DataFrame,
+    lines: Sequence[_Line],
+    modalities: Sequence[str],
+    notes: Sequence[str],
+) -> Table:
+    """Return the table of a metric with a row per subset and a column per region and method."""
+    printed, columns = printed[printed["metric"] == metric], []
+    subsets, with_std = list(printed["modalities"].unique()), printed["std"].notna().any()
+    for region in printed["region"].unique():
+        keys = [(metric, subset, region) for subset in subsets]
+        for line in lines:
+            if line.theirs and not any(key[0] == metric for key in line.theirs):
+                continue
+            for label, numbers in ((line.label, line.ours), (f"{line.label}{'†' if line.ours else '‡'}", line.theirs)):
+                if numbers:
+                    columns.append(((region, label), [_text(numbers, key, with_std) for key in keys]))
+    frame = circled(subsets, modalities, columns)
+    return Table(f"{title}: {METRICS[metric].label} ({METRICS[metric].unit})", frame, notes, headings=len(modalities))
 
 
-class _Maker:
-    """Builder of the tables for one table number of a paper."""
+def _by_method(title: str, printed: pd.DataFrame, lines: Sequence[_Line], notes: Sequence[str]) -> Table:
+    """Return the table with a row per method and a column per metric and region."""
+    several = len({line.dataset for line in lines}) > 1
+    columns = [(("", "dataset"), [line.dataset for line in lines])] if several else []
+    columns.append((("", "method"), [f"{line.label}{'' if line.ours else '‡'}" for line in lines]))
+    for (metric, subset, region), rows in printed.groupby(["metric", "modalities", "region"], sort=False):
+        group, with_std = f"{METRICS[metric].label} ({METRICS[metric].unit}) {region}", rows["std"].notna().any()
+        for label, kind in (("ours", "ours"), ("published†", "theirs")):
+            texts = [_text(getattr(line, kind), (metric, subset, region), with_std) for line in lines]
+            columns.append(((group, label), texts))
+    return Table(title, framed(columns), notes, headings=1 + several)
 
-    def __init__(
-        self, title: str, lines: Sequence[_Line], notes: Sequence[str], evaluations: Sequence[Evaluation]
-    ) -> None:
-        self.title, self.lines, self.notes = title, lines, notes
-        printed = pd.concat([line.published for line in lines if len(line.published)])
-        self.printed = printed[printed["metric"].isin(METRICS)]
-        self.subsets, self.metrics = list(self.printed["modalities"].unique()), list(self.printed["metric"].unique())
-        self.with_std = set(self.printed["metric"][self.printed["std"].notna()])
-        self.stars = {cell for metric in self.metrics for cell in _significant(evaluations, metric)}
 
-    def by_subset(self, metric: str, modalities: Sequence[str]) -> Table:
-        """Return the table of a metric with a row per subset and a column per region and method."""
-        printed = self.printed[self.printed["metric"] == metric]
-        lines = [line for line in self.lines if line.published.empty or (line.published["metric"] == metric).any()]
-        columns, places = [Column(display_name(name), align="c") for name in modalities], []
-        for region in printed["region"].unique():
-            for line in lines:
-                if not line.unavailable:
-                    columns.append(Column(line.label, region))
-                    places.append((line, False, region))
-                if not line.published.empty:
-                    columns.append(Column(f"{line.label}{'‡' if line.unavailable else '†'}", region, published=True))
-                    places.append((line, True, region))
-        grid, known = [], set(subset_names(modalities))
-        for subset in printed["modalities"].unique():
-            circles = [Cell(PRESENT if name in subset.split("+") else ABSENT) for name in modalities]
-            row = circles if subset in known else [Cell(subset, span=len(modalities))]
-            grid.append([*row, *(self._cell(line, theirs, (metric, subset, r)) for line, theirs, r in places)])
-        shown = METRICS[metric]
-        title = f"{self.title}: {shown.label} ({shown.unit})"
-        return Table(title, columns, grid, self.notes, headings=len(modalities))
+def _text(numbers: Numbers, key: tuple[str, str, str], with_std: bool) -> str:
+    """Return a mean as printed, with its standard deviation where the paper prints one."""
+    mean, std = numbers.get(key, (float("nan"), float("nan")))
+    factor = METRICS[key[0]].factor
+    return with_deviation(factor * mean, factor * std if with_std else float("nan"))
 
-    def by_method(self) -> Table:
-        """Return the table with a row per method and a column per metric and region."""
-        several = len({line.dataset for line in self.lines}) > 1
-        columns = [Column(label, align="l") for label in (["dataset"] if several else []) + ["method"]]
-        keys = [
-            (metric, self.subsets[0], region)
-            for metric in self.metrics
-            for region in self.printed["region"][self.printed["metric"] == metric].unique()
-        ]
-        for metric, _, region in keys:
-            group = f"{METRICS[metric].label} ({METRICS[metric].unit}) {region}"
-            columns += [Column("ours", group), Column("published†", group, published=True)]
-        grid = []
-        for line in self.lines:
-            label = Cell(f"{line.label}{'‡' if line.unavailable else ''}")
-            row = [Cell(line.dataset), label] if several else [label]
-            grid.append([*row, *(self._cell(line, theirs, key) for key in keys for theirs in (False, True))])
-        return Table(self.title, columns, grid, self.notes, headings=1 + several)
 
-    def _cell(self, line: _Line, published: bool, key: Key) -> Cell:
-        metric = key[0]
-        mean, std = (line.theirs if published else line.ours).get(key, (float("nan"), float("nan")))
-        factor = METRICS[metric].factor
-        text = decimal(factor * mean)
-        if metric in self.with_std and not pd.isna(std):
-            text += f" ± {decimal(factor * std)}"
-        star = not published and line.evaluation is not None and (line.evaluation.name, *key) in self.stars
-        return Cell(text, not published and text != NOTHING and self._is_best(line, key), star)
-
-    def _is_best(self, line: _Line, key: Key) -> bool:
-        """Return whether this printed mean is the best of those measured on the same dataset, if not all are equal."""
-        shown = METRICS[key[0]]
-        peers = [other.ours[key][0] for other in self.lines if other.dataset == line.dataset and key in other.ours]
-        values = [round(shown.factor * value, 1) for value in peers if not pd.isna(value)]
-        best = max if shown.higher_is_better else min
-        return len(set(values)) > 1 and round(shown.factor * line.ours[key][0], 1) == best(values)
+def _printed(block: Block) -> pd.DataFrame:
+    """Return the published numbers of a block's methods in metrics that are measured here, too."""
+    rows = read_published(*block.source)
+    return rows[rows["method"].isin(block.names) & rows["metric"].isin(METRICS)]
 
 
 def _lines(block: Block, measured: Mapping[str, Evaluation]) -> list[_Line]:
-    rows, methods = read_published(*block.source), list(block.trained.values())
-    return [
-        _Line(
-            label=name,
-            dataset=block.source[2],
-            published=rows[rows["method"] == name],
-            evaluation=measured.get(block.trained.get(name, "")),
-            unavailable=name in block.unavailable,
-            shared=methods.count(block.trained.get(name, "")) > 1,
-        )
-        for name in block.names
-    ]
+    rows, methods, lines = _printed(block), list(block.trained.values()), []
+    for label in block.names:
+        printed = rows.loc[rows["method"] == label, ["metric", "modalities", "region", "value", "std"]]
+        theirs = {tuple(key): (value, std) for *key, value, std in printed.itertuples(index=False, name=None)}
+        name = block.trained.get(label)
+        ours = _measured(measured[name]) if name in measured else {}
+        if methods.count(name) > 1:
+            ours = {key: value for key, value in ours.items() if key in theirs}
+        lines.append(_Line(label, block.source[2], theirs, ours))
+    return lines
 
 
-def _measured(evaluation: Evaluation, metric: str) -> dict[tuple[str, str], tuple[float, float]]:
-    """Return mean and standard deviation by subset and region, including the averages that papers print.
+def _measured(evaluation: Evaluation) -> Numbers:
+    """Return means and standard deviations, including those of the averages that papers print.
 
     A mean over subsets is NaN if one is missing. Its standard deviation is over the subsets' means; the other standard
     deviations are over cases.
     """
-    table, cases = subset_statistics(evaluation, metric), evaluation.values(metric)
-    mean, std = table["mean"].copy(), table["std"].copy()
-    mean[MEAN] = mean.mean(axis=1, skipna=False)
-    std[MEAN] = cases.mean(axis=1, skipna=False).groupby("modalities").std()
-    everything, single = subset_names(evaluation.modalities), mean.copy()
-    for name, sizes in ({MEAN: range(len(evaluation.modalities) + 1)} | AGGREGATES).items():
-        rows = single.reindex([subset for subset in everything if subset_size(subset) in sizes])
-        mean.loc[name], std.loc[name] = rows.mean(skipna=False), rows.std(skipna=False)
-    return {(s, r): (mean.loc[s, r], std.loc[s, r]) for s in mean.index for r in mean.columns}
+    values, everything = {}, subset_names(evaluation.modalities)
+    for metric in evaluation.results["metric"].unique():
+        table, cases = subset_statistics(evaluation, metric), evaluation.values(metric)
+        mean, std = table["mean"].copy(), table["std"].copy()
+        mean[MEAN] = mean.mean(axis=1, skipna=False)
+        std[MEAN] = cases.mean(axis=1, skipna=False).groupby("modalities").std()
+        single = mean.copy()
+        for name, sizes in ({MEAN: range(len(evaluation.modalities) + 1)} | AGGREGATES).items():
+            rows = single.reindex([subset for subset in everything if subset_size(subset) in sizes])
+            mean.loc[name], std.loc[name] = rows.mean(skipna=False), rows.std(skipna=False)
+        values |= {(metric, s, r): (mean.loc[s, r], std.loc[s, r]) for s in mean.index for r in mean.columns}
+    return values
 
 
-def _significant(evaluations: Sequence[Evaluation], metric: str) -> Iterator[tuple[str, str, str, str]]:
-    """Yield method, metric, subset and region of numbers that differ significantly from the first method's."""
-    for evaluation in evaluations[1:]:
-        pair = (evaluation, evaluations[0])
-        if evaluation.cohort != pair[1].cohort or not all(metric in set(one.results["metric"]) for one in pair):
-            continue
-        tests = paired_tests(*pair, metric)
-        low = tests[tests["p_holm"] < SIGNIFICANT]
-        for subset, region in low[["modalities", "region"]].itertuples(index=False, name=None):
-            yield evaluation.name, metric, subset, region
-
-
-def _legend(blocks: Sequence[Block], lines: Sequence[_Line], evaluations: Sequence[Evaluation]) -> list[str]:
+def _legend(blocks: Sequence[Block], evaluations: Sequence[Evaluation]) -> list[str]:
     """Return the explanation of the marks, and the conventions of the numbers."""
-    first = blocks[0].source
+    paper, table, _ = blocks[0].source
     datasets = ", ".join(dict.fromkeys(block.source[2] for block in blocks))
-    notes = [f"† Published, not measured: {cite(first[0], first[1], datasets)}."]
-    reasons = {name: reason for block in blocks for name, reason in block.unavailable.items()}
-    if reasons:
-        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
-        notes.append("‡ Published numbers only." + (f" {why}." if why else ""))
+    notes = [f"† Published, not measured: {cite(paper, table, datasets)}. ‡ Published numbers only."]
+    notes += [f"{name}: {reason}." for block in blocks for name, reason in block.unavailable.items()]
     if not evaluations:
         return [*notes, "Nothing has been measured."]
-    sizes = [evaluation.results["case"].nunique() for evaluation in evaluations]
-    notes.append(f"Without a mark: measured, mean over {counted(*sizes, noun='case')}, then over subsets and regions.")
-    absent = [line.label for line in lines if line.evaluation is None and not line.unavailable]
-    if absent:
-        notes.append(f"Not measured (yet): {', '.join(absent)}.")
-    if len(evaluations) > 1:
-        notes.append("Bold: best of the measured methods of a dataset, unless all are equal.")
-        notes.append(
-            f"* p < {SIGNIFICANT} against {evaluations[0].name}: two-sided Wilcoxon signed-rank test over cases, "
-            "Holm-corrected; the papers' own marks are left out."
-        )
-    return [*notes, made_with(evaluations)]
+    cases = counted(*(evaluation.results["case"].nunique() for evaluation in evaluations), noun="case")
+    return [
+        *notes,
+        f"Without a mark: measured, mean over {cases}, then over subsets and regions.",
+        made_with(evaluations),
+    ]

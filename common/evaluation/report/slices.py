@@ -19,9 +19,6 @@ from common.modalities import LabelSet, display_name, display_subset
 OUTLINES = ("#56B4E9", "#F0E442", "#D55E00", "#CC79A7", "#009E73")
 """Lighter colours of Okabe-Ito, for regions on grey images, from the largest region to the smallest."""
 
-FRAMES = 6
-"""Largest number of frames side by side."""
-
 
 @dataclass(frozen=True)
 class Slice:
@@ -48,30 +45,28 @@ class Slice:
 
 @styled
 def slice_panels(rows: Sequence[Slice], labels: LabelSet, modalities: Sequence[str]) -> Figure:
-    """Draw each case with a frame for its reference and one for the prediction from each of its subsets, as outlines.
+    """Draw each case in a row: a frame for its reference, then one for the prediction from each subset, as outlines.
 
     Slices with the same title are of one case. A prediction is drawn on the last modality of its subset, the reference
-    on the last modality of the case's last subset. The view is radiological (the patient's left is on the right) and
-    cropped to the brain and the labels. Black and white are each image's 1st and 99th percentile there.
+    on that of the case's last subset. The view is radiological (the patient's left is on the right) and cropped to the
+    brain and the labels. Black and white are each image's 1st and 99th percentile there.
     """
     cases = [[row for row in rows if row.title == title] for title in dict.fromkeys(row.title for row in rows)]
-    lines = [-(-(len(case) + 1) // FRAMES) for case in cases]
-    columns = max(-(-(len(case) + 1) // count) for case, count in zip(cases, lines, strict=True))
-    width = PAGE / columns - 0.06
+    columns = 1 + max(map(len, cases))
     crops = [_crop(case, modalities) for case in cases]
-    titles = [["reference", *(_title(row, labels, int(width / 0.055)) for row in case)] for case in cases]
-    heights = [0.3 + count * _height(*parts, width) for *parts, count in zip(cases, crops, titles, lines, strict=True)]
-    figure = Figure(figsize=(PAGE, sum(heights) + 0.45), layout="constrained")
+    heights = [0.6 + _ratio(*parts) * PAGE / columns for parts in zip(cases, crops, strict=True)]
+    figure = Figure(figsize=(PAGE, sum(heights) + 0.4), layout="constrained")
     stripes = figure.subfigures(len(cases), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for stripe, case, crop, words, count in zip(stripes, cases, crops, titles, lines, strict=True):
+    for stripe, case, crop in zip(stripes, cases, crops, strict=True):
         stripe.suptitle(fill(case[0].title, 110), x=0.01, ha="left", fontsize=7)
-        frames = stripe.subplots(count, columns, squeeze=False).ravel()
-        rows_and_labels = [(case[-1], case[-1].reference), *((row, row.prediction) for row in case)]
-        for frame, title, (row, label) in zip(frames, words, rows_and_labels, strict=False):
+        frames = stripe.subplots(1, columns, squeeze=False)[0]
+        shown = [("reference", case[-1], case[-1].reference)]
+        shown += [(_title(row, labels, 90 // columns), row, row.prediction) for row in case]
+        for frame, (title, row, label) in zip(frames, shown, strict=False):
             frame.set_title(title, fontsize=7)
             _show(frame, row.images[_present(row, modalities)[-1]][crop], row.spacing)
             outline(frame, region_masks(label[crop].astype(np.int64), labels), 1.6)
-        for frame in frames[len(words) :]:
+        for frame in frames[len(shown) :]:
             frame.remove()
     handles = [Line2D([], [], color=OUTLINES[i % len(OUTLINES)]) for i in range(len(labels.regions))]
     note = "Axial slices, radiological view: the patient's left is on the right."
@@ -89,8 +84,8 @@ def outline(axes: Axes, masks: np.ndarray, thickest: float, extent: Sequence[flo
         if mask.any() and not mask.all():  # otherwise there is no outline
             colour = OUTLINES[i % len(OUTLINES)]
             # An extent refers to the edges of the outer pixels; without one, pixel centres are at whole numbers.
-            place = {} if extent is None else {"origin": "lower", "extent": extent}
-            axes.contour(mask.T, levels=[0.5], colors=colour, linewidths=width, **place)
+            position = {} if extent is None else {"origin": "lower", "extent": extent}
+            axes.contour(mask.T, levels=[0.5], colors=colour, linewidths=width, **position)
 
 
 @styled
@@ -138,12 +133,10 @@ def _title(row: Slice, labels: LabelSet, width: int) -> str:
     return "\n".join([*wrap(display_subset(row.subset).replace(" ", ""), width), *wrap(scores, width)])
 
 
-def _height(case: Sequence[Slice], crop: tuple[slice, slice], titles: Sequence[str], width: float) -> float:
-    """Return the height in inches of a line of a case's frames with their titles."""
+def _ratio(case: Sequence[Slice], crop: tuple[slice, slice]) -> float:
+    """Return the height of a case's frames as a multiple of their width."""
     (across, along), spacing = case[0].reference[crop].shape, case[0].spacing
-    return (
-        0.1 + 0.13 * max(title.count("\n") + 1 for title in titles) + width * along * spacing[1] / (across * spacing[0])
-    )
+    return along * spacing[1] / (across * spacing[0])
 
 
 def _show(axes: Axes, plane: np.ndarray, spacing: tuple[float, float]) -> None:

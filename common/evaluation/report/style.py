@@ -1,20 +1,15 @@
-"""The style of figures, and how they are written.
+"""The style of figures, and how they are rendered.
 
 A figure is one (3.5 in) or two (7.2 in) journal columns wide; its text has at least 7 pt. Colours are those of Okabe
 and Ito (https://jfly.uni-koeln.de/color/); methods and modalities also differ in their markers.
 """
 
 import logging
-from collections.abc import Mapping
-from contextlib import ExitStack
 from io import BytesIO
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-
-from common.io.files import replacing
 
 COLUMN, PAGE = 3.5, 7.2  # widths in inches of one and two journal columns
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -44,8 +39,6 @@ STYLE = {
     "axes.spines.right": False,
     "text.parse_math": False,  # a $ in a name does not start a formula
     "pdf.fonttype": 42,  # text as text in an embedded font, which publishers ask for
-    "svg.fonttype": "path",  # text as outlines, which need no font
-    "svg.hashsalt": "figures",  # the same data gives the same file
 }
 styled = matplotlib.rc_context(STYLE)
 """Decorator for functions that draw or write a figure."""
@@ -53,22 +46,12 @@ styled = matplotlib.rc_context(STYLE)
 
 @styled
 def rendered(figure: Figure) -> dict[str, bytes]:
-    """Return the content of a figure's files, by suffix: PNG (150 dpi), SVG and PDF."""
+    """Return the content of a figure's files, by suffix: PNG (150 dpi) and PDF."""
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # otherwise a line for each font that a PDF embeds
-    png, svg, pdf = BytesIO(), BytesIO(), BytesIO()
+    png, pdf = BytesIO(), BytesIO()
     figure.savefig(png, dpi=150, format="png")
-    figure.savefig(svg, dpi=300, format="svg", metadata={"Date": None})
     figure.savefig(pdf, dpi=300, format="pdf", metadata={"CreationDate": None})
-    return {".png": png.getvalue(), ".svg": svg.getvalue(), ".pdf": pdf.getvalue()}
-
-
-def write(files: Mapping[str, bytes], stem: str | Path) -> list[Path]:
-    """Write what `rendered` returned as ``<stem><suffix>``, all files or none; return their paths."""
-    paths = {Path(f"{stem}{suffix}"): content for suffix, content in files.items()}
-    with ExitStack() as stack:
-        for path, content in paths.items():
-            stack.enter_context(replacing(path)).write_bytes(content)
-    return [*paths]
+    return {".png": png.getvalue(), ".pdf": pdf.getvalue()}
 
 
 def mark(i: int) -> dict[str, str]:

@@ -1,14 +1,13 @@
-"""Tables in the papers' layout, made from evaluations and their paired tests.
+"""The builder of all tables: a data frame of texts in; Markdown, LaTeX and HTML out. And the tables of evaluations.
 
-If methods lack subsets, every mean over subsets is over those that all methods have, and the notes list these. Each
-function returns a `Table`, which can be written as Markdown, LaTeX and HTML; its notes explain stars and bold cells.
-Functions of several evaluations raise ValueError if two have the same name, or one has other modalities or regions than
-the first.
+If methods lack subsets, every mean over subsets is over those that all methods have, and the notes list these. Several
+evaluations have to be comparable (see `analysis.comparable`).
 """
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from math import isnan
 
 import pandas as pd
 
@@ -19,26 +18,81 @@ from common.evaluation.analysis.statistics import (
     subset_statistics,
     with_shared_cells,
 )
-from common.evaluation.metrics.conventions import METRICS, Metric
-from common.evaluation.metrics.results import Evaluation, require_alike, subsets_of_any
-from common.evaluation.report.layout import (
-    ABSENT,
-    NOTHING,
-    PRESENT,
-    Cell,
-    Column,
-    Table,
-    counted,
-    decimal,
-    with_interval,
-)
-from common.modalities import display_name, display_subset, subset_size
+from common.evaluation.metrics.conventions import METRICS
+from common.evaluation.metrics.results import Evaluation, subsets_of_any
+from common.modalities import display_name, display_subset, subset_names
 
+PRESENT, ABSENT, NOTHING = "●", "○", "–"
+Columns = Sequence[tuple[str | tuple[str, str], Sequence[str]]]
+"""Columns of texts, named by a label, or by a group and a label."""
 SIGNIFICANT = 0.05
-Keys = frozenset[tuple[str, str, str]]
-"""Method, subset and region of results that differ significantly from the first method's."""
-Numbers = tuple[pd.DataFrame, pd.DataFrame]
-"""A method's means and standard deviations in the units of results.csv, with a column per region."""
+STAR = f"two-sided Wilcoxon signed-rank test over cases; * p < {SIGNIFICANT}, Holm-corrected"
+_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`$"} | {"<": "&lt;"})
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": "$<$", ">": "$>$", "|": "$|$", "±": r"$\pm$", "−": "$-$", "Δ": r"$\Delta$", "–": "--"}
+    | {PRESENT: r"$\bullet$", ABSENT: r"$\circ$", "*": "$^{*}$", "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$"}
+    | {"[": "{[}"}  # after \\ a bare [ opens an option
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be written as Markdown, LaTeX and, for pages, HTML.
+
+    Attributes:
+        title: caption of the table.
+        frame: its cells as texts; columns are named by a label, or by a group and a label, which groups share.
+        notes: lines below the table.
+        headings: number of columns on the left that name the row.
+    """
+
+    title: str
+    frame: pd.DataFrame
+    notes: Sequence[str] = ()
+    headings: int = 1
+
+    def to_markdown(self) -> str:
+        """Return GitHub-flavoured Markdown, in which the single header row joins each column's group and label."""
+        header = [name if isinstance(name, str) else " ".join(filter(None, name)) for name in self.frame]
+        rules = [":-" if number < self.headings else "-:" for number in range(len(header))]
+        texts = [[*map(markdown, row)] for row in (header, *self.frame.to_numpy())]
+        grid = "\n".join(f"| {' | '.join(row)} |" for row in (texts[0], rules, *texts[1:]))
+        title, *notes = map(markdown, (self.title, *self.notes))
+        return "\n\n".join([f"**{title}**", grid, *notes]) + "\n"
+
+    def to_latex(self) -> str:
+        """Return a LaTeX table, shrunk if it is wider than the line. It needs the packages booktabs and adjustbox."""
+        align = "l" * self.headings + "r" * (self.frame.shape[1] - self.headings)
+        tabular = self._styled(lambda text: text.translate(_LATEX)).to_latex(
+            hrules=True, column_format=align, multicol_align="c"
+        )
+        title, *notes = (text.translate(_LATEX) for text in (self.title, *self.notes))
+        head = f"\\begin{{table}}\n\\centering\n\\caption{{{title}}}\n\\begin{{adjustbox}}{{max width=\\linewidth}}\n"
+        foot = "".join(f"\n\\footnotesize {note}\n" for note in notes)
+        return f"{head}{tabular}\\end{{adjustbox}}\n{foot}\\end{{table}}\n"
+
+    def to_html(self) -> str:
+        """Return a ``<table>`` without styles of its own, and a paragraph for each note."""
+        styled = self._styled(escape).set_caption(escape(self.title))
+        notes = "".join(f'<p class="note">{escape(note)}</p>\n' for note in self.notes)
+        return styled.to_html(exclude_styles=True) + notes
+
+    def _styled(self, escaped: Callable[[str], str]) -> "pd.io.formats.style.Styler":
+        return self.frame.style.hide(axis="index").format(escaped).format_index(escaped, axis="columns")
+
+
+def frame_table(
+    title: str,
+    frame: pd.DataFrame,
+    formats: Mapping[str, Callable[[float], str]],
+    notes: Sequence[str] = (),
+    headings: int = 1,
+) -> Table:
+    """Return numbers as a table: columns without a format are printed by `str`, NaN as an empty cell."""
+    texts = {name: ["" if pd.isna(v) else formats.get(name, str)(v) for v in frame[name]] for name in frame}
+    return Table(title, pd.DataFrame(texts, dtype=object), notes, headings)
 
 
 def subset_table(evaluations: Sequence[Evaluation], metric: str = "dice", tests: pd.DataFrame | None = None) -> Table:
@@ -46,50 +100,57 @@ def subset_table(evaluations: Sequence[Evaluation], metric: str = "dice", tests:
 
     Stars mark differences from the first method, by ``tests``, the result of `analysis.statistics.compare_to_first`.
     """
-    require_alike(evaluations)
     common, first, names = with_shared_cells(evaluations, metric), evaluations[0], subsets_of_any(evaluations)
-    numbers = {
-        method.name: _with_mean(subset_statistics(method, metric), subset_statistics(shared, metric)["mean"])
-        for method, shared in zip(evaluations, common, strict=True)
-    }
-    rows = {name: [Cell(PRESENT if m in name.split("+") else ABSENT) for m in first.modalities] for name in names}
-    rows[MEAN] = [Cell(MEAN, span=len(first.modalities))]
+    stars, factor, numbers = _stars(tests, metric), METRICS[metric].factor, {}
+    for evaluation, shared in zip(evaluations, common, strict=True):
+        mean, std = (factor * subset_statistics(evaluation, metric)[part].reindex(names) for part in ("mean", "std"))
+        over = factor * subset_statistics(shared, metric)["mean"]
+        mean.loc[MEAN], std.loc[MEAN] = over.mean(), over.std()
+        numbers[evaluation.name] = mean, std
+    columns = []
+    for region in first.regions:
+        for name, (mean, std) in numbers.items():
+            starred = [(name, row, region) in stars for row in mean.index]
+            texts = [*map(with_deviation, mean[region], std[region], starred)]
+            columns.append(((region, name) if len(numbers) > 1 else region, texts))
     return Table(
-        title=_title(evaluations, metric),
-        columns=[*(Column(display_name(m), align="c") for m in first.modalities), *_columns(numbers, first.regions)],
-        rows=_grid(rows, numbers, first.regions, METRICS[metric], _stars(tests, first, metric)),
-        notes=[
-            f"{_averaged(evaluations, metric)} Last row: mean ± standard deviation over subsets.",
-            *_lacking(evaluations, common),
-            *_notes(evaluations, metric, tests, "the subsets and regions (in the row mean, for the regions)"),
-        ],
-        headings=len(first.modalities),
-        totals=1,
+        _title(evaluations, metric),
+        circled([*names, MEAN], first.modalities, columns),
+        _notes(
+            evaluations,
+            common,
+            metric,
+            tests,
+            family="the subsets and regions (in the row mean, for the regions)",
+            words="±: standard deviation over cases; in the last row, over subsets.",
+        ),
+        len(first.modalities),
     )
 
 
-def missing_table(evaluations: Sequence[Evaluation], metric: str = "dice") -> Table:
-    """Return a table of means over subsets by the number of modalities that they lack, with the number of subsets."""
-    require_alike(evaluations)
-    common, first, names = with_shared_cells(evaluations, metric), evaluations[0], subsets_of_any(evaluations)
-    missing = {name: str(len(first.modalities) - subset_size(name)) for name in names}
-    sizes = Counter(missing[name] for name in common[0].subsets)
-    numbers = {}
-    for shared in common:
-        mean = subset_statistics(shared, metric)["mean"].groupby(missing).mean()
-        numbers[shared.name] = mean, mean * float("nan")
-    rows = {number: [Cell(number), Cell(str(sizes[number]))] for number in sorted(set(missing.values()))}
-    return Table(
-        title=_title(evaluations, metric, ", by number of missing modalities"),
-        columns=[Column("missing"), Column("subsets"), *_columns(numbers, first.regions)],
-        rows=_grid(rows, numbers, first.regions, METRICS[metric]),
-        notes=[
-            f"{_averaged(evaluations, metric, spread=False)} Each row is a mean over subsets.",
-            *_lacking(evaluations, common),
-            *_notes(evaluations, metric),
-        ],
-        headings=2,
-    )
+def circled(names: Sequence[str], modalities: Sequence[str], columns: Columns) -> pd.DataFrame:
+    """Return a frame like `framed`, whose first columns show the modalities of each row's subset as circles.
+
+    ``names`` are subsets; another name, such as that of a mean, stands in the first of these columns.
+    """
+    known = subset_names(modalities)
+    rows = [
+        [PRESENT if modality in name.split("+") else ABSENT for modality in modalities]
+        if name in known
+        else [name, *[""] * (len(modalities) - 1)]
+        for name in names
+    ]
+    grouped = any(isinstance(label, tuple) for label, _ in columns)
+    labels = [("", display_name(name)) if grouped else display_name(name) for name in modalities]
+    return framed([*zip(labels, zip(*rows, strict=True), strict=True), *columns])
+
+
+def framed(columns: Columns) -> pd.DataFrame:
+    """Return a frame of texts, from columns named by a label, or all of them by a group and a label."""
+    labels = [label for label, _ in columns]
+    frame = pd.DataFrame({number: [*texts] for number, (_, texts) in enumerate(columns)}, dtype=object)
+    frame.columns = pd.MultiIndex.from_tuples(labels) if isinstance(labels[0], tuple) else pd.Index(labels)
+    return frame
 
 
 def comparison_table(
@@ -97,265 +158,130 @@ def comparison_table(
 ) -> Table:
     """Return a table with a row per method: its mean over the subsets, for each region and over regions.
 
-    Beside the mean is its 95 % interval. With several methods there are also the difference from the first one and the
-    number of subsets for which only this method has the best mean. For ``tests`` see `subset_table`.
+    Beside the mean is its 95 % interval and, with several methods, the difference from the first one. For ``tests`` see
+    `subset_table`.
     """
-    require_alike(evaluations)
-    common, first, shown = with_shared_cells(evaluations, metric), evaluations[0], METRICS[metric]
-    totals = {evaluation.name: mean_over_subsets(evaluation, metric) for evaluation in common}
-    parts, several = list(totals[first.name].index), len(evaluations) > 1
-    ranked = several and shown.best is not None
-    best = {
-        part: _best({name: shown.factor * total.loc[part, "mean"] for name, total in totals.items()}, shown)
-        for part in parts
-    }
-    wins = _wins(common, metric) if ranked else pd.DataFrame()
-    stars = _stars(tests, first, metric)
-    bounded = any(total["low"].notna().any() for total in totals.values())
-
-    def cells(name: str, part: str) -> list[Cell]:
-        mean = totals[name].loc[part]
-        found = [Cell(with_interval(*(shown.factor * mean)), name in best[part], (name, MEAN, part) in stars)]
-        if several:
-            difference = mean["mean"] - totals[first.name].loc[part, "mean"]
-            found.append(Cell(NOTHING if name == first.name else decimal(shown.factor * difference, sign="+")))
-        if ranked:
-            found.append(Cell(str(wins.loc[name, part]) if common[0].subsets else NOTHING))
-        return found
-
-    labels = [shown.label, *["Δ"] * several, *["won"] * ranked]
-    legend = [f"Δ: difference to {first.name}."] * several
-    legend += [
-        f"won: number of the {counted(len(common[0].subsets), noun='subset')} in which the method is best."
-    ] * ranked
-    return Table(
-        title=_title(evaluations, metric, ", mean over the subsets"),
-        columns=[Column("method", align="l"), *(Column(label, part) for part in parts for label in labels)],
-        rows=[[Cell(name), *(cell for part in parts for cell in cells(name, part))] for name in totals],
-        notes=[
-            _averaged(evaluations, metric, spread=False)
-            + " In brackets: 95 % bootstrap interval over cases." * bounded,
-            *([" ".join(legend)] if legend else []),
-            *_lacking(evaluations, common),
-            *_notes(evaluations, metric, tests, "the regions"),
-        ],
-    )
-
-
-def source_table(evaluations: Sequence[Evaluation], metric: str = "dice") -> Table:
-    """Return a table with a row per data set that cases come from: each method's means over the subsets."""
-    require_alike(evaluations)
-    first, shown = evaluations[0], METRICS[metric]
-    names = sorted({source for evaluation in evaluations for source in evaluation.sources.values()})
-    common, rows = with_shared_cells(evaluations, metric), {}
-    numbers: dict[str, list[pd.Series]] = {evaluation.name: [] for evaluation in evaluations}
-    for name in names:
-        parts = [_of_source(evaluation, name) for evaluation in common]
-        cases = [part.results["case"].nunique() for part in parts]
-        rows[name] = [Cell(name), Cell("/".join(map(str, dict.fromkeys(cases))))]
-        for part in parts:
-            numbers[part.name].append(subset_statistics(part, metric)["mean"].mean().rename(name))
-    tables = {name: pd.DataFrame(means) for name, means in numbers.items()}
-    return Table(
-        title=_title(evaluations, metric, ", by data set"),
-        columns=[Column("data set", align="l"), Column("cases"), *_columns(tables, first.regions)],
-        rows=_grid(rows, {name: (mean, mean * float("nan")) for name, mean in tables.items()}, first.regions, shown),
-        notes=["Each number is a mean over subsets of means over the data set's cases.", *_notes(evaluations, metric)],
-        headings=2,
-    )
-
-
-def _of_source(evaluation: Evaluation, source: str) -> Evaluation:
-    there = evaluation.results["case"].map(evaluation.sources) == source
-    return replace(evaluation, results=evaluation.results[there])
+    common, first, factor = with_shared_cells(evaluations, metric), evaluations[0], METRICS[metric].factor
+    totals = {evaluation.name: factor * mean_over_subsets(evaluation, metric) for evaluation in common}
+    stars, columns = _stars(tests, metric), [(("", "method"), [*totals])]
+    for part, reference in totals[first.name]["mean"].items():
+        means = [
+            with_interval(*total.loc[part]) + "*" * ((name, MEAN, part) in stars) for name, total in totals.items()
+        ]
+        columns.append(((part, METRICS[metric].label), means))
+        if len(totals) > 1:
+            gains = [decimal(total.loc[part, "mean"] - reference, sign="+") for total in totals.values()]
+            columns.append(((part, "Δ"), [NOTHING, *gains[1:]]))
+    words = "In brackets: 95 % bootstrap interval over cases." + f" Δ: difference to {first.name}." * (len(totals) > 1)
+    notes = _notes(evaluations, common, metric, tests, "the regions", words)
+    return Table(_title(evaluations, metric, ", mean over the subsets"), framed(columns), notes)
 
 
 def statistics_table(tests: pd.DataFrame) -> Table:
-    """Return the rows of `analysis.statistics.compare_to_first` as a table."""
-    labels = ["n", "mean", "other mean", "difference [95 % CI]", "p", "p (Holm)", "effect"]
-    return Table(
-        title="Paired tests",
-        columns=[
-            *(Column(label, align="l") for label in ("method", "other", "metric", "subset", "region")),
-            *map(Column, labels),
-        ],
-        rows=[_test_row(test) for _, test in tests.iterrows()],
-        notes=[
-            "Two-sided Wilcoxon signed-rank test over the cases that both methods have; differences of 0 are dropped. "
-            "p (Holm) is corrected for the subsets and regions of a metric (in the rows mean, for the regions). "
-            f"* p (Holm) < {SIGNIFICANT}.",
-            "The rows mean use each case's mean over the subsets that all methods have. Tests and means are "
-            "computed per case, even where other tables pool voxels.",
-            "difference: method minus other, with its 95 % bootstrap interval over cases. "
-            "effect: matched-pairs rank-biserial correlation, positive if the method's values are larger.",
-        ],
-        headings=5,
+    """Return the rows of `analysis.statistics.compare_to_first` of one metric as a table."""
+    metric = METRICS[tests["metric"].iloc[0]]
+    intervals = metric.factor * tests[["difference", "low", "high"]]
+    frame = pd.DataFrame(
+        {
+            "method": tests["method"],
+            "other": tests["other"],
+            "subset": [name if name == MEAN else display_subset(name) for name in tests["modalities"]],
+            "region": tests["region"],
+            "n": tests["n"].astype(str),
+            "mean": (metric.factor * tests["mean"]).map(decimal),
+            "other mean": (metric.factor * tests["other_mean"]).map(decimal),
+            "difference [95 % CI]": [with_interval(*row, sign="+") for row in intervals.to_numpy()],
+            "p": tests["p"].map(_p),
+            "p (Holm)": tests["p_holm"].map(_p) + (tests["p_holm"] < SIGNIFICANT).map({True: "*", False: ""}),
+            "effect": [decimal(effect, 2, "+") for effect in tests["effect"]],
+        }
     )
+    return Table(f"Paired tests of {metric.label} ({metric.unit})", frame, headings=4)
 
 
-def _with_mean(table: pd.DataFrame, shared: pd.DataFrame) -> Numbers:
-    """Return a method's numbers, with a row for the mean over the subsets that it shares with the others."""
-    mean, std = table["mean"].copy(), table["std"].copy()
-    mean.loc[MEAN], std.loc[MEAN] = shared.mean(), shared.std()
-    return mean, std
+def with_deviation(mean: float, std: float, star: bool = False) -> str:
+    """Return a mean with its standard deviation, if there is one, and a star if it differs significantly."""
+    return decimal(mean) + ("" if isnan(std) else f" ± {decimal(std)}") + "*" * star
 
 
-def _stars(tests: pd.DataFrame | None, first: Evaluation, metric: str) -> Keys:
-    if tests is None or tests.empty:
-        return frozenset()
-    low = tests["p_holm"] < SIGNIFICANT
-    chosen = tests[low & (tests["metric"] == metric) & (tests["other"] == first.name)]
-    return frozenset(chosen[["method", "modalities", "region"]].itertuples(index=False, name=None))
+def with_interval(value: float, low: float, high: float, sign: str = "-") -> str:
+    """Return a value with its interval, e.g. ``81.2 [78.9, 83.4]``; without brackets if there is none (NaN)."""
+    return decimal(value, sign=sign) + ("" if isnan(low) else f" [{decimal(low)}, {decimal(high)}]")
 
 
-def _columns(methods: Collection[str], regions: Sequence[str]) -> list[Column]:
-    if len(methods) == 1:
-        return [Column(region) for region in regions]
-    return [Column(name, region) for region in regions for name in methods]
+def decimal(value: float, places: int = 1, sign: str = "-") -> str:
+    """Return a number as tables print it, or `NOTHING` for NaN; ``sign`` is Python's format option, ``+`` or ``-``."""
+    return NOTHING if isnan(value) else f"{value:{sign}z.{places}f}".replace("-", "−")
 
 
-def _grid(
-    rows: Mapping[str, list[Cell]],
-    numbers: Mapping[str, Numbers],
-    regions: Sequence[str],
-    shown: Metric,
-    stars: Keys = frozenset(),
-) -> list[list[Cell]]:
-    """Return each row's labels, then a cell per region and method (by name); the best one is bold."""
-    numbers = {
-        name: [shown.factor * table.reindex([*rows], columns=regions) for table in tables]
-        for name, tables in numbers.items()
-    }
-    grid = []
-    for row, labels in rows.items():
-        grid.append([*labels])
-        for region in regions:
-            best = _best({name: mean.loc[row, region] for name, (mean, _) in numbers.items()}, shown)
-            for name, (mean, std) in numbers.items():
-                spread = std.loc[row, region]
-                text = decimal(mean.loc[row, region]) + ("" if pd.isna(spread) else f" ± {decimal(spread)}")
-                grid[-1].append(Cell(text, name in best, (name, row, region) in stars))
-    return grid
+def counted(*counts: int, noun: str = "") -> str:
+    """Return a number of things, or the range of several numbers: ``1 case`` or ``0 to 2 cases``."""
+    low, high = min(counts), max(counts)
+    number = f"{low} to {high}" if low < high else str(high)
+    return f"{number} {noun}{'' if number == '1' else 's'}" if noun else number
 
 
-def _best(values: Mapping[str, float], shown: Metric) -> set[str]:
-    """Return the names of the best values, if not all are equal; values that are printed alike count as equal."""
-    printed = {name: round(value, 1) for name, value in values.items() if not pd.isna(value)}
-    if len(set(printed.values())) < 2 or shown.best is None:
+def markdown(text: str) -> str:
+    """Return Markdown that shows plain text unchanged, in one line and without HTML or links."""
+    return " ".join(text.splitlines()).translate(_MARKDOWN).replace("](", "]\\(")
+
+
+def _stars(tests: pd.DataFrame | None, metric: str) -> set[tuple[str, str, str]]:
+    """Return method, subset and region of the tests of a metric whose corrected p-value is below `SIGNIFICANT`."""
+    if tests is None:
         return set()
-    best = (max if shown.higher_is_better else min)(printed.values())
-    return {name for name, value in printed.items() if value == best}
-
-
-def _wins(common: Sequence[Evaluation], metric: str) -> pd.DataFrame:
-    """Return how many subsets each method (row) wins in each region and over regions (columns)."""
-    means = {evaluation.name: subset_statistics(evaluation, metric)["mean"] for evaluation in common}
-    wins = {}
-    for part in (*common[0].regions, MEAN):
-        table = pd.DataFrame({name: mean.mean(axis=1) if part == MEAN else mean[part] for name, mean in means.items()})
-        table = table.dropna()
-        best = table.max(axis=1) if METRICS[metric].higher_is_better else table.min(axis=1)
-        leads = table.eq(best, axis=0)
-        wins[part] = leads[leads.sum(axis=1) == 1].sum()
-    return pd.DataFrame(wins)
-
-
-def _test_row(test: pd.Series) -> list[Cell]:
-    shown = METRICS[test["metric"]]
-    subset = MEAN if test["modalities"] == MEAN else display_subset(test["modalities"])
-    values = shown.factor * test[["mean", "other_mean", "difference", "low", "high"]].astype(float)
-    return [
-        *map(Cell, (test["method"], test["other"], f"{shown.label} ({shown.unit})", subset, test["region"])),
-        *map(Cell, (str(test["n"]), decimal(values["mean"]), decimal(values["other_mean"]))),
-        Cell(with_interval(*values[["difference", "low", "high"]], sign="+")),
-        Cell(_p(test["p"])),
-        Cell(_p(test["p_holm"]), star=test["p_holm"] < SIGNIFICANT),
-        Cell(decimal(test["effect"], 2, "+")),
-    ]
+    rows = tests[(tests["metric"] == metric) & (tests["p_holm"] < SIGNIFICANT)]
+    return set(rows[["method", "modalities", "region"]].itertuples(index=False, name=None))
 
 
 def _p(p: float) -> str:
-    if pd.isna(p):
-        return NOTHING
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return NOTHING if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def data_in_words(evaluations: Sequence[Evaluation]) -> str:
     """Return regions, data and cases, e.g. ``WT, TC, ET: open_glioma, test part of split full, 9 cases``."""
-    places = {}
-    for evaluation in evaluations:
-        part, split, folds = (evaluation.facts.get(key) for key in ("part", "split", "folds"))
-        said = [evaluation.cohort, f"{part} part" + (f" of split {split}" if split else "") if part else ""]
-        places[", ".join(filter(None, [*said, f"{folds} folds" if folds else ""]))] = None
+    facts = next((e.facts for e in evaluations if e.facts.get("part") or e.facts.get("folds")), {})
+    split = f" of split {facts['split']}" if facts.get("split") else ""
+    part = f", {facts['part']} part{split}" if facts.get("part") else ""
+    folds = f", {facts['folds']} folds" if facts.get("folds") else ""
     cases = counted(*(evaluation.results["case"].nunique() for evaluation in evaluations), noun="case")
-    return f"{', '.join(evaluations[0].regions)}: {' and '.join(places)}, {cases}"
+    return f"{', '.join(evaluations[0].regions)}: {evaluations[0].cohort}{part}{folds}, {cases}"
 
 
 def _title(evaluations: Sequence[Evaluation], metric: str, what: str = "") -> str:
-    return f"{_label(metric)} ({METRICS[metric].unit}){what}; {data_in_words(evaluations)}"
-
-
-def _label(metric: str) -> str:
-    """Return a metric's label with a capital letter."""
-    label = METRICS[metric].label
-    return label[0].upper() + label[1:]
-
-
-def _averaged(evaluations: Sequence[Evaluation], metric: str, spread: bool = True) -> str:
-    """Return the sentence that says what was averaged over how many cases."""
-    cells = [subset_statistics(evaluation, metric)["n"].to_numpy() for evaluation in evaluations]
-    everyone = [evaluation.values(metric).dropna(how="all").index.unique("case").size for evaluation in evaluations]
-    cases = counted(*everyone, noun="case")
-    if any((counts < size).any() for counts, size in zip(cells, everyone, strict=True)):
-        cases = f"{counted(*(n for counts in cells for n in counts.flat))} of {cases} (they differ between cells)"
-    if any(is_pooled(evaluation, metric) for evaluation in evaluations):
-        return f"{_label(metric)} over the pooled voxels of {cases}."
-    return f"Mean{' ± standard deviation' if spread and max(everyone) > 1 else ''} over {cases}."
-
-
-def _lacking(evaluations: Sequence[Evaluation], common: Sequence[Evaluation]) -> list[str]:
-    """Return notes on the subsets that methods lack, and on the subsets that means are therefore over."""
-    names, shared = subsets_of_any(evaluations), common[0].subsets
-    if len(evaluations) == 1:
-        return []
-    notes = [
-        f"{evaluation.name} has {len(evaluation.subsets)} of the {counted(len(names), noun='subset')}."
-        for evaluation in evaluations
-        if len(evaluation.subsets) < len(names)
-    ]
-    if not shared:
-        return [*notes, "No subset has results for all methods, so there are no means over subsets."]
-    if len(shared) < len(names):
-        which = f"{counted(len(shared), noun='subset')} that all methods have: {', '.join(map(display_subset, shared))}"
-        notes.append(f"Means over subsets include only the {which}.")
-    if len(common[0].results.groupby(["modalities", "region"])) < len(shared) * len(common[0].regions):
-        notes.append("Where a method has no value (–), the means over subsets leave out this cell for all methods.")
-    return notes
+    label, unit = METRICS[metric].label, METRICS[metric].unit
+    return f"{label[0].upper()}{label[1:]} ({unit}){what}; {data_in_words(evaluations)}"
 
 
 def _notes(
-    evaluations: Sequence[Evaluation], metric: str, tests: pd.DataFrame | None = None, family: str = ""
+    evaluations: Sequence[Evaluation],
+    common: Sequence[Evaluation],
+    metric: str,
+    tests: pd.DataFrame | None,
+    family: str,
+    words: str,
 ) -> list[str]:
-    """Return the legend of bold cells and stars (corrected for ``family``), and the conventions of the numbers."""
-    notes = []
-    if len(evaluations) > 1 and METRICS[metric].best is not None:
-        notes.append("Bold: the best of the measured methods, unless all are equal.")
-    if tests is not None:
-        pooled = any(is_pooled(evaluation, metric) for evaluation in evaluations)
+    """Return what was averaged (and further ``words`` on it), what is left out, what stars mean, and the conventions.
+
+    ``common`` are the results that all methods have; stars are corrected for ``family``.
+    """
+    first, names, shared = evaluations[0], subsets_of_any(evaluations), common[0].subsets
+    counts = [int(n) for evaluation in evaluations for n in subset_statistics(evaluation, metric)["n"].to_numpy().flat]
+    pooled = "the pooled voxels of " * is_pooled(first, metric)
+    notes = [f"Mean over {pooled}{counted(*counts, noun='case')}. {words}"]
+    cells = common[0].results[["modalities", "region"]].drop_duplicates()
+    if len(evaluations) > 1 and len(cells) < len(names) * len(first.regions):
+        which = ", ".join(map(display_subset, shared)) or "none"
         notes.append(
-            f"* p < {SIGNIFICANT} against {evaluations[0].name}: two-sided Wilcoxon signed-rank test over cases, "
-            f"Holm-corrected for {family}." + " The tests compare cases, not pooled voxels." * pooled
+            "Means over subsets leave out what any method lacks (–), for all methods. They are over "
+            f"{len(shared)} of {len(names)} subsets: {which}."
         )
+    if tests is not None:
+        notes.append(f"Against {first.name}: {STAR} for {family}." + " The tests compare cases." * bool(pooled))
     return [*notes, made_with(evaluations)]
 
 
 def made_with(evaluations: Sequence[Evaluation]) -> str:
-    """Return the conventions in words; if cohorts or conventions differ, a warning that lists them by method."""
-    users: dict[tuple[str, str], list[str]] = {}
-    for evaluation in evaluations:
-        settings = ", ".join(f"{key} = {value}" for key, value in asdict(evaluation.conventions).items())
-        users.setdefault((evaluation.cohort, settings), []).append(evaluation.name)
-    if len(users) == 1:
-        return f"Conventions: {settings}."
-    whose = "; ".join(f"{', '.join(names)}: {cohort}, {settings}" for (cohort, settings), names in users.items())
-    return f"Not comparable, since cohorts or conventions differ. {whose}."
+    """Return the conventions, which are the same for all evaluations, in words."""
+    settings = ", ".join(f"{key} = {value}" for key, value in asdict(evaluations[0].conventions).items())
+    return f"Conventions: {settings}."

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from common.networks.published.fusion_keys import NAMES, Match
+from common.networks.published.fusion_keys import NAMES
 from common.networks.published.m3ae_keys import M3AE_STAGES
+from common.networks.published.matching import require_match
 
 AUTHORS = {"ACN": ("t1", "t2", "flair", "t1ce"), "SMUNet": ("flair", "t1", "t1ce", "t2")}
 """Class of our network -> modalities in the authors' order."""
@@ -30,13 +31,13 @@ UNUSED = r"(vae_branch|VID_branch)\."
 
 def import_cotraining(
     state: Mapping[str, torch.Tensor], network: nn.Module, subset: Sequence[int] | None = None
-) -> tuple[dict[str, torch.Tensor], Match]:
-    """Turn the authors' checkpoint of one path into a part of a state dict of our network; return it and what matched.
+) -> dict[str, torch.Tensor]:
+    """Turn the authors' checkpoint of one path into a part of a state dict of our network.
 
     The keys of ``state`` may begin with ``module.``; the network is an ACN or SMUNet of four modalities, the subset
     that of the missing path as channels of our image, or None for the full path. A pair of paths is the union of two
-    imports, with ``network = ACN(subsets=[subset])``. Raises ValueError if keys or shapes differ (the message names the
-    first few of each side), or if the network has no path for the subset.
+    imports, with ``network = ACN(subsets=[subset])``. Raises ValueError if keys or shapes differ (`require_match`), or
+    if the network has no path for the subset.
     """
     name = type(network).__name__
     if name not in AUTHORS:
@@ -47,19 +48,13 @@ def import_cotraining(
     if not own:
         raise ValueError(f"No missing path for channels {list(subset)}; expected one of {network.missing.subsets}.")
     wanted = {_theirs(key.removeprefix(prefix)): key for key in own}
+    path = "the full path" if subset is None else f"the path for channels {list(subset)}"
     shapes = {theirs: own[ours].shape for theirs, ours in wanted.items()}
-    match = Match.of(state, wanted, shapes, UNUSED, "path")
-    if not match.is_complete:
-        path = "full path" if subset is None else f"path for channels {list(subset)}"
-        raise ValueError(
-            f"Not a checkpoint of the {path} of this {name}: {match.differences(len(state))}. Likely cause: another "
-            "network, path, width or number of classes, a feature encoder, or weights made by this software, which "
-            "need no import."
-        )
+    require_match(state, shapes, f"{path} of this {name}", UNUSED)
     names = NAMES if subset is None else [NAMES[m] for m in subset]
     theirs = [modality for modality in AUTHORS[name] if modality in names]
     order = [theirs.index(modality) for modality in names]  # position of each of our modalities in the authors' input
-    return {ours: _reordered(ours, state[theirs], order) for theirs, ours in wanted.items()}, match
+    return {ours: _reordered(ours, state[theirs], order) for theirs, ours in wanted.items()}
 
 
 def _theirs(key: str) -> str:

@@ -8,10 +8,11 @@ background, 1 NCR, 2 ED, 3 ET) are the same as ours.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import nn
+
+from common.networks.published.matching import require_match
 
 AUTHORS = ("flair", "t1ce", "t1", "t2")  # modalities in the authors' order
 NAMES = ("t1", "t1ce", "t2", "flair")  # the same modalities in our order
@@ -46,84 +47,20 @@ class KeyMap:
         return next((axis for pattern, axis in self.blocks.items() if re.match(pattern, key)), None)
 
 
-@dataclass(frozen=True)
-class Match:
-    """Result of comparing a checkpoint's keys with a network's.
-
-    Attributes:
-        matched: our keys that were filled.
-        missing: the authors' keys that the file lacks.
-        unexpected: keys of the file that the network does not have.
-        shapes: keys of the file with another shape than in the network, with both shapes.
-        unused: keys of the file that no layer uses, not even in the authors' network.
-    """
-
-    matched: list[str]
-    missing: list[str]
-    unexpected: list[str]
-    shapes: list[str]
-    unused: list[str]
-
-    @classmethod
-    def of(
-        cls,
-        state: Mapping[str, torch.Tensor],
-        wanted: Mapping[str, str],
-        shapes: Mapping[str, Sequence[int]],
-        unused: str,
-        network: str,
-    ) -> Self:
-        """Compare a checkpoint with a network, whose ``shapes`` are by authors' key; ``wanted``: theirs -> ours."""
-        others = [key for key in state if key not in wanted]
-        return cls(
-            matched=[ours for theirs, ours in wanted.items() if theirs in state],
-            missing=[theirs for theirs in wanted if theirs not in state],
-            unexpected=[key for key in others if not re.match(unused, key)],
-            shapes=[
-                f"{theirs} {tuple(state[theirs].shape)} in the file, {tuple(shape)} in the {network}"
-                for theirs, shape in shapes.items()
-                if theirs in state and state[theirs].shape != shape
-            ],
-            unused=[key for key in others if re.match(unused, key)],
-        )
-
-    def __str__(self) -> str:
-        """Return a one-line summary."""
-        return f"{len(self.matched)} tensors matched, {len(self.unused)} unused"
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the file has exactly the network's weights."""
-        return not (self.missing or self.unexpected or self.shapes)
-
-    def differences(self, found: int) -> str:
-        """Return, for a message, how a file with so many tensors differs, with the first few of each side."""
-        return (
-            f"of {found} tensors {len(self.matched)} match, {len(self.missing)} are missing {self.missing[:3]}, "
-            f"{len(self.unexpected)} are unexpected {self.unexpected[:3]}, {len(self.shapes)} have another shape "
-            f"{self.shapes[:3]}"
-        )
-
-
-def import_fusion(state: Mapping[str, torch.Tensor], network: nn.Module) -> tuple[dict[str, torch.Tensor], Match]:
-    """Turn an authors' checkpoint into a state dict of our network of the same architecture and size, and what matched.
+def import_fusion(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Turn an authors' checkpoint into a state dict of our network of the same architecture and size.
 
     The keys of ``state`` (`common.io.read_weights` extracts it from a file) may begin with ``module.``; the network is
-    an RFNet, MMFormer or M2FTrans of four modalities. Raises ValueError if keys or shapes differ; the message names the
-    first few of each side and the likely cause.
+    an RFNet, MMFormer or M2FTrans of four modalities. Raises ValueError if keys or shapes differ (`require_match`).
     """
-    keys, own = _key_map(network), network.state_dict()
-    shapes = {key: value.shape for key, value in export_fusion(network, prefix="").items()}
+    keys, own, order = _key_map(network), network.state_dict(), [AUTHORS.index(name) for name in NAMES]
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    wanted = {keys.theirs(key): key for key in own}
-    match = Match.of(state, wanted, shapes, keys.unused, "network")
-    if not match.is_complete:
-        raise ValueError(_complaint(match, network, list(state), own))
-    order = [AUTHORS.index(name) for name in NAMES]
+    shapes = {key: value.shape for key, value in export_fusion(network, prefix="").items()}
+    require_match(state, shapes, f"this {type(network).__name__}", keys.unused)
     return {
-        ours: _reordered(state[theirs].reshape(own[ours].shape), keys.axis(ours), order)
-        for theirs, ours in wanted.items()
-    }, match
+        key: _reordered(state[keys.theirs(key)].reshape(value.shape), keys.axis(key), order)
+        for key, value in own.items()
+    }
 
 
 def export_fusion(network: nn.Module, prefix: str = "module.") -> dict[str, torch.Tensor]:
@@ -158,19 +95,6 @@ def _reordered(value: torch.Tensor, axis: int | None, order: Sequence[int]) -> t
     size = value.shape[axis] // len(order)
     blocks = [*value.split(size, dim=axis)]
     return torch.cat([*(blocks[index] for index in order), *blocks[len(order) :]], dim=axis)
-
-
-def _complaint(match: Match, network: nn.Module, found: Sequence[str], own: Mapping[str, torch.Tensor]) -> str:
-    name = type(network).__name__
-    if not match.matched:
-        likely = f"another architecture than {name} (key `backbone`), or weights made by this software"
-        if set(found) & set(own):
-            likely = "these weights were made by this software and need no import"
-    elif match.missing or match.unexpected:
-        likely = "another release or architecture"
-    else:
-        likely = "another width, crop, number of classes or size of the transformer"
-    return f"Not a checkpoint of this {name}: {match.differences(len(found))}. Likely cause: {likely}."
 
 
 class _Group(str):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from common.networks.m3ae import M3AE
+from common.networks.published.matching import require_match
 
 M3AE_STAGES = {
     "conv1a": "encoder.0.0",
@@ -74,15 +75,7 @@ def _require_whole(state: Mapping[str, torch.Tensor]) -> None:
     (_, _, *grid), (width, modalities, *_), (outputs, *_) = (state[key].shape for key in sizes)
     with torch.device("meta"):
         network = M3AE(modalities, outputs, width, grid, any("deep_heads" in key for key in state))
-    shapes = {key: value.shape for key, value in network.state_dict().items()}
-    differing = sorted(
-        key for key in shapes.keys() | state.keys() if key not in state or state[key].shape != shapes.get(key)
-    )
-    if differing:
-        raise ValueError(
-            f"Not a complete checkpoint of the authors' M3AE: {len(state)} tensors; expected {len(shapes)} at width "
-            f"{width}. {len(differing)} are missing or have another shape, e.g. {differing[0]} (our name)."
-        )
+    require_match(state, {key: value.shape for key, value in network.state_dict().items()}, "the authors' M3AE")
 
 
 def _rename_m3ae(key: str) -> str:

@@ -1,10 +1,8 @@
 """Headers as hospitals, scanners and anonymisers leave them: none of them prevents the segmentation.
 
-`HEADERS` has 30 of them. Each gives a label map, a summary and a SEG that highdicom can read; faulty attributes are
-named.
+Each gives a label map, a summary and a SEG that highdicom can read; faulty attributes are named.
 """
 
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +19,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 from run_tools import run
 
-from clinic.dicom import read_seg, read_study, require_referable, write_seg
+from clinic.dicom import read_seg, read_series, require_referable, write_seg
 
 CLASSES = {"NCR": 1, "ED": 2, "ET": 4}
 CODE = {"CodeValue": "1", "CodingSchemeDesignator": "99X", "CodeMeaning": "A code"}
@@ -59,11 +57,8 @@ def several(*changes: Callable[[Dataset], None]) -> Callable[[Dataset], None]:
 
 
 def private(header: Dataset) -> None:
-    """Add invalid private data: a block without a creator, and values of the wrong representation in one with."""
+    """Add invalid private data."""
     header.add(DataElement(0x00091001, "UN", b"\xff\xfe\x00garbage\x80"))
-    block = header.private_block(0x2005, "Philips MR Imaging DD 001", create=True)
-    block.add_new(0x10, "LO", "x" * 200)
-    block.add_new(0x11, "OB", bytes(range(256)))
 
 
 def item(**values: object) -> Sequence:
@@ -82,24 +77,13 @@ LONG = "x" * 80
 # What is wrong; how it is made; the attributes of type 2 that are left empty, and the others that are left out.
 HEADERS: dict[str, tuple[Callable[[Dataset], None], str, str]] = {
     "sex 0000": (put("PatientSex", "0000"), "PatientSex", ""),
-    "sex in words": (put("PatientSex", "weiblich"), "PatientSex", ""),
-    "sex in lower case": (put("PatientSex", "f"), "PatientSex", ""),
     "two sexes": (put("PatientSex", ["M", "F"]), "PatientSex", ""),
-    "birth date with dots": (put("PatientBirthDate", "01.02.1971"), "PatientBirthDate", ""),
     "birth date that there is not": (put("PatientBirthDate", "19710231"), "PatientBirthDate", ""),
-    "birth date of zeros": (put("PatientBirthDate", "00000000"), "PatientBirthDate", ""),
-    "a year for a birth date": (put("PatientBirthDate", "1971"), "PatientBirthDate", ""),
     "study date as a range": (put("StudyDate", "20200101-20210101"), "StudyDate", ""),
-    "study date in words": (put("StudyDate", "ANONYMIZED"), "StudyDate", ""),
     "time in words": (put("StudyTime", "ten"), "StudyTime", ""),
-    "time with colons": (put("StudyTime", "10:30:00"), "StudyTime", ""),
-    "time after midnight": (put("StudyTime", "250000"), "StudyTime", ""),
-    "age without a unit": (put("PatientAge", "45"), "", "PatientAge"),
     "age in German": (put("PatientAge", "045J"), "", "PatientAge"),
     "weight with a comma": (put("PatientWeight", b"72,5"), "", "PatientWeight"),
-    "size with a unit": (put("PatientSize", b"180 cm"), "", "PatientSize"),
     "identifier too long": (put("PatientID", LONG), "PatientID", ""),
-    "accession number too long": (put("AccessionNumber", LONG), "AccessionNumber", ""),
     "study identifier of several values": (put("StudyID", ["1", "2"], "SH"), "StudyID", ""),
     "empty study identifier": (put("StudyID", ""), "", ""),
     "nothing of type 2": (drop(*TYPE_2), "", ""),
@@ -110,7 +94,6 @@ HEADERS: dict[str, tuple[Callable[[Dataset], None], str, str]] = {
     "Japanese name": (
         several(put("SpecificCharacterSet", ["", "ISO 2022 IR 87"]), put("PatientName", "Yamada^Tarou=山田^太郎")),
         "", ""),
-    "very long name": (put("PatientName", f"{LONG}^{LONG}"), "PatientName", ""),
     "UIDs with leading zeros": (
         several(put("StudyInstanceUID", "1.2.826.0001.07"), put("FrameOfReferenceUID", "1.2.826.0001.08")), "", ""),
     "private garbage": (private, "", ""),
@@ -158,7 +141,7 @@ def test_odd_headers_give_a_segmentation(name, study, tmp_path, capfd):
     change, empty, left_out = HEADERS[name]
     folder = changed(study, tmp_path / "study", change)
     capfd.readouterr()
-    (series,) = read_study(folder)
+    (series,) = read_series(folder)
     assert require_referable(series) == expected(empty, left_out)
     label = np.zeros(series.shape, np.uint8)
     label[3:6, 4:8, 2:4], label[4, 5, 2:4] = 2, 4
@@ -173,15 +156,13 @@ def test_odd_headers_give_a_segmentation(name, study, tmp_path, capfd):
     assert not [keyword for keyword in left_out.split(", ") if keyword in seg]
     for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
         assert seg[keyword].value == source[keyword].value
-    referred = {one.ReferencedSOPInstanceUID for one in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
-    assert referred == {pydicom.dcmread(path).SOPInstanceUID for path in series.files}
 
 
 def test_what_is_right_is_taken_over(study, tmp_path):
     right = {"PatientAge": "045Y", "PatientWeight": "72.5", "PatientSex": "F", "StudyDescription": "Schädel"}
     changes = [put("SpecificCharacterSet", "ISO_IR 100"), *(put(*pair) for pair in right.items())]
     changes.append(put("DeidentificationMethodCodeSequence", item(**CODE)))
-    (series,) = read_study(changed(study, tmp_path / "study", several(*changes)))
+    (series,) = read_series(changed(study, tmp_path / "study", several(*changes)))
     assert require_referable(series) is None
     label = np.zeros(series.shape, np.uint8)
     label[3, 3, 3] = 2
@@ -189,37 +170,15 @@ def test_what_is_right_is_taken_over(study, tmp_path):
     seg = pydicom.dcmread(tmp_path / "seg.dcm")
     assert {keyword: str(seg[keyword].value) for keyword in right} == right
     assert seg.DeidentificationMethodCodeSequence[0].CodeMeaning == "A code"
-    assert len(HEADERS) == 30
 
 
-SAID = {
-    "sex 0000": "PatientSex is not valid DICOM; left empty in the SEG.",
-    "odd everywhere": "are not valid DICOM; left out of the SEG.",
-    "no frame of reference": "No DICOM SEG was written: series 2 cannot be referenced by a DICOM SEG: it has no",
-}
-
-
-@pytest.mark.slow  # makes a prediction for each
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", SAID)
-def test_odd_headers_give_a_label_map_and_a_summary(name, phantom_subject, tmp_path, capsys):
+@pytest.mark.slow  # makes a prediction
+def test_a_series_without_a_frame_of_reference_gives_a_label_map_and_a_summary(phantom_subject, tmp_path, capsys):
     write_study(tmp_path / "study", phantom_subject, [Scan(2, "t1", "t1_mprage", MPRAGE)])
-    change = HEADERS[name][0] if name in HEADERS else drop("FrameOfReferenceUID")
-    edit_series(tmp_path / "study", 2, change)
+    edit_series(tmp_path / "study", 2, drop("FrameOfReferenceUID"))
     out = tmp_path / "out"
     assert run("predict", tmp_path / "study", out, "m3ae", "--recipe", "phantom", "--device", "cpu") is None
-    written = {"label.nii.gz", "summary.html"} | ({"seg.dcm"} if name in HEADERS else set())
-    assert {path.name for path in out.iterdir()} == written
-    said = capsys.readouterr().out
-    assert SAID[name] in said
-    assert SAID[name] in (out / "summary.html").read_text()
-    assert not re.search("yesterday|Secret", said.replace(str(tmp_path), ""))
-
-
-def test_what_was_found_is_said_though_it_fails_later(study, tmp_path, capsys):
-    arguments = ("--recipe", "phantom", "--device", "cpu", "--reference", "t2")
-    error = run("predict", study, tmp_path / "out", "m3ae", *arguments)
-    assert "--reference: t2 is not used" in error
-    assert re.match(
-        r"In the study:\n  series 2: T1, confidence 0\.85 \(.*\); taken\.\nSegmenting; .*\n$", capsys.readouterr().out
-    )
+    assert {path.name for path in out.iterdir()} == {"label.nii.gz", "summary.html"}
+    note = "No DICOM SEG was written: series 2 cannot be referenced by a DICOM SEG: it has no"
+    assert note in capsys.readouterr().out
+    assert note in (out / "summary.html").read_text()

@@ -1,7 +1,6 @@
 """What a header says of its pixels is checked before decoding, and the decoded pixels are checked against it."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from clinic.dicom import load, read_study
+from clinic.dicom import load, read_series
 from clinic.study.reading import read_folder
 from common.cohorts.registry import PHANTOM
 
@@ -55,7 +54,6 @@ def change(study: Path, one: bool = False, **values: object) -> None:
     ("values", "reason"),
     [
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR; expected MONOCHROME1 or MONOCHROME2"),
-        ({"PhotometricInterpretation": "RGB"}, "RGB; expected"),
         ({"PhotometricInterpretation": "YBR_FULL_422", "SamplesPerPixel": 3}, "YBR_FULL_422; expected"),
         ({"PhotometricInterpretation": "SECRET"}, "of no known kind; expected"),
     ],
@@ -81,13 +79,10 @@ def test_a_series_in_colour_is_left_out_and_refused_if_it_is_asked_for(study, va
         ({"PhotometricInterpretation": None}, "lack PhotometricInterpretation"),
         ({"SamplesPerPixel": 3}, "SamplesPerPixel 3; expected 1"),
         ({"BitsAllocated": 1}, "BitsAllocated 1; expected 8 or 16 or 32"),
-        ({"BitsAllocated": 64}, "BitsAllocated 64; expected 8 or 16 or 32"),
         ({"BitsStored": 17, "HighBit": 16}, "BitsStored 17; expected 1 to 16"),
-        ({"BitsStored": 0}, "BitsStored 0; expected 1 to 16"),
         ({"HighBit": 15}, "HighBit 15; expected 11"),
         ({"PixelRepresentation": 7}, "PixelRepresentation 7; expected 0 or 1"),
         ({"RescaleSlope": 0}, "RescaleSlope 0; expected more than 0"),
-        ({"RescaleSlope": b"nan "}, "RescaleSlope that is not a number"),
         ({"RescaleSlope": b"abc "}, "RescaleSlope that is not a number"),
         ({"RescaleIntercept": b"1\\2 "}, "RescaleIntercept that is not a number"),
     ],
@@ -102,26 +97,11 @@ def test_what_a_header_can_not_mean_is_refused(study, values, reason, one):
     assert list(read_folder(study, PHANTOM, by_hand={"t1": None}).images) == ["t2"]
 
 
-def test_a_number_of_another_kind_is_no_number(study):
-    """The bytes of ``0.5 `` read as an unsigned long are 540 million."""
-
-    def as_unsigned_long(dataset):
-        dataset["RescaleSlope"] = RawDataElement(Tag("RescaleSlope"), "UL", 4, b"0.5 ", 0, False, True)
-
-    edit(sorted((study / "002").iterdir())[5], as_unsigned_long)
-    with pytest.raises(ValueError, match=r"1 of its 20 images have a RescaleSlope that is not a number"):
-        read_folder(study, PHANTOM)
-
-
-def keep(count: int) -> Callable[[pydicom.Dataset], None]:
-    return lambda dataset: setattr(dataset, "PixelData", (2 * dataset.PixelData)[:count])
-
-
 @pytest.mark.parametrize("count", [0, 100, 2398, 2402, 4800])
 def test_pixels_are_as_many_bytes_as_the_header_says(study, count):
     path = sorted((study / "002").iterdir())[5]
     assert len(pydicom.dcmread(path).PixelData) == 2400
-    edit(path, keep(count))
+    edit(path, lambda dataset: setattr(dataset, "PixelData", (2 * dataset.PixelData)[:count]))
     said = rf"its pixels are damaged or cut off \({count} bytes; expected 2400\)" if count else "it has no pixels"
     with pytest.raises(ValueError, match=rf"^series 2: image 6 of 20: {said}"):
         read_folder(study, PHANTOM)
@@ -139,21 +119,21 @@ def test_an_odd_number_of_pixels_is_padded(tmp_path, phantom_subject):
         dataset.PixelData = plane.tobytes() + b"\0" * (plane.size % 2)
 
     edit_series(tmp_path, 2, halve)
-    (series,) = read_study(tmp_path)
+    (series,) = read_series(tmp_path)
     assert series.shape[0] * series.shape[1] % 2 == 1
     np.testing.assert_array_equal(load(series).dataobj, stored[:-1, :-1].astype(np.uint8) * 0.5 - 16)
 
 
 def test_the_least_value_may_be_white(study, written):
-    (expected, *_), _ = read_study(written), None
+    (expected, *_), _ = read_series(written), None
     change(study, PhotometricInterpretation="MONOCHROME1")
     inverted = 4095 - (load(expected).get_fdata() + 16) / 0.5
-    np.testing.assert_array_equal(load(read_study(study)[0]).get_fdata(), inverted * 0.5 - 16)
+    np.testing.assert_array_equal(load(read_series(study)[0]).get_fdata(), inverted * 0.5 - 16)
 
 
 def test_a_slope_alone_counts(study, written):
     change(study, RescaleIntercept=None)
-    before, after = (load(read_study(folder)[0]).get_fdata() for folder in (written, study))
+    before, after = (load(read_series(folder)[0]).get_fdata() for folder in (written, study))
     np.testing.assert_array_equal(after, before + 16)
 
 
@@ -162,7 +142,7 @@ def test_a_multiframe_image_has_the_frames_that_it_describes(tmp_path, phantom_s
     write_study(tmp_path, phantom_subject, [replace(SMALL, multiframe=True)])
     (path,) = (tmp_path / "002").iterdir()
     edit(path, lambda dataset: setattr(dataset, "NumberOfFrames", count))
-    (series,) = read_study(tmp_path)
+    (series,) = read_series(tmp_path)
     with pytest.raises(ValueError, match=rf"^series 2: its header announces {count or 1} frames but describes 20"):
         load(series)
 
@@ -185,7 +165,7 @@ def test_a_compressed_image_is_as_large_as_the_header_says(tmp_path, phantom_sub
         dataset.PixelData = encapsulate([frame[:at] + both + frame[at + 2 * width :]])
 
     edit(path, turn)
-    (series,) = read_study(tmp_path)
+    (series,) = read_series(tmp_path)
     with pytest.raises(ValueError, match=rf"damaged \({size[0]} x {size[1]} are compressed; expected 40 x 48\)"):
         load(series)
 
@@ -202,16 +182,41 @@ def test_a_compressed_image_that_ends_too_early(tmp_path, phantom_subject, synta
         dataset.PixelData = encapsulate([frame[: len(frame) * 3 // 4]])
 
     edit(path, cut)
-    (series,) = read_study(tmp_path)
+    (series,) = read_series(tmp_path)
     with pytest.raises(ValueError, match=r"^series 2: image 1 of 20: its pixels are (damaged or )?cut off"):
         load(series)
 
 
-@pytest.mark.parametrize("rows", [47, 49])
-def test_run_lengths_are_of_as_many_pixels_as_the_header_says(tmp_path, phantom_subject, rows):
+def test_run_lengths_are_of_as_many_pixels_as_the_header_says(tmp_path, phantom_subject):
     """pydicom would ignore the surplus."""
     scan = replace(SMALL, spacing=(6, 5, 8), transfer_syntax=RLELossless)
     write_study(tmp_path, phantom_subject, [scan])
-    edit_series(tmp_path, 2, {"Rows": rows})
+    edit_series(tmp_path, 2, {"Rows": 47})
     with pytest.raises(ValueError, match=r"^series 2: image 1 of 20: its pixels are damaged"):
-        load(read_study(tmp_path)[0])
+        load(read_series(tmp_path)[0])
+
+
+@pytest.mark.parametrize("compressed", [RLELossless, JPEG2000Lossless, JPEGLSLossless, None], ids=str)
+@pytest.mark.parametrize("signed", [0, 1])
+def test_no_value_beyond_its_bits_is_read(tmp_path, phantom_subject, compressed, signed):
+    """What lies above HighBit in native pixels is no value, e.g. an overlay; of a codec it would be one."""
+    (expected,) = write_study(tmp_path, phantom_subject, [replace(SMALL, spacing=(6, 5, 8))])
+    path = sorted((tmp_path / "002").iterdir())[5]
+
+    def fill(dataset):
+        dataset.PixelRepresentation = signed
+        stored = dataset.pixel_array.astype(np.int16 if signed else np.uint16) % 2048
+        stored[0] += 8192
+        dataset.PixelData, dataset.BitsStored, dataset.HighBit = stored.tobytes(), 16, 15
+        if compressed:
+            dataset.compress(compressed, generate_instance_uid=False)
+        dataset.BitsStored, dataset.HighBit = 12, 11
+
+    edit(path, fill)
+    (series,) = read_series(tmp_path)
+    if compressed in (JPEG2000Lossless, JPEGLSLossless):
+        with pytest.raises(ValueError, match=r"image 6 of 20: it has values beyond its 12 bits \(BitsStored\)"):
+            load(series)
+    else:
+        stored = np.round((expected.get_fdata()[..., 5] + 16) / 0.5) % 2048
+        np.testing.assert_array_equal(load(series).get_fdata()[..., 5], stored * 0.5 - 16)

@@ -11,14 +11,12 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_studies import MPRAGE, PATIENT, Scan, edit, edit_series, resample, write_study
-from nibabel.affines import apply_affine
 from pydicom.uid import JPEG2000Lossless, SegmentationStorage
 
-from clinic.dicom import read_seg, read_study, require_referable, write_seg
+from clinic.dicom import read_seg, read_series, require_referable, write_seg
 
 CLASSES = {"ED": 2, "NCR": 1, "ET": 4}
 SCAN = Scan(5, "t1c", "t1_mprage_KM", MPRAGE, "sagittal", (4, -3, 5), (3, 3.5, 4))
-LPS = np.diag([-1, -1, 1, 1])
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +24,7 @@ def segmented(tmp_path_factory, phantom_subject):
     """A series, its label map, and the SEG written for it."""
     folder = tmp_path_factory.mktemp("study")
     write_study(folder, phantom_subject, [SCAN])
-    (series,) = read_study(folder)
+    (series,) = read_series(folder)
     label = label_of(phantom_subject, series)
     path = folder / "results" / "seg.dcm"
     assert write_seg(path, label, series, CLASSES, "m3ae 0.1.0", "own.pt, SHA-256 12ab") == ["ED", "NCR", "ET"]
@@ -50,12 +48,6 @@ def read_back(path: Path, series) -> np.ndarray:
         return seg.get_pixels_by_source_frame(instance, frames, **options).T
     instances = [pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in series.files]
     return seg.get_pixels_by_source_instance(instances, **options).T
-
-
-def places(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Return the positions of voxels, mm in RAS, in an order that does not depend on the grid's."""
-    points = apply_affine(affine, np.argwhere(mask))
-    return points[np.lexsort(np.round(points, 2).T)]
 
 
 def per_frame_orientation(dataset) -> None:
@@ -93,16 +85,12 @@ def test_every_voxel_lies_where_it_should(tmp_path, phantom_subject, change, the
     write_study(tmp_path, phantom_subject, [replace(SCAN, **change)])
     if then:
         edit_series(tmp_path, 5, then)
-    (series,) = read_study(tmp_path)
+    (series,) = read_series(tmp_path)
     label = label_of(phantom_subject, series)
     occurring = write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0")
     values = np.array([0, *(CLASSES[name] for name in occurring)])
     np.testing.assert_array_equal(values[read_back(tmp_path / "seg.dcm", series)], label)
     np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", series, CLASSES), label)
-    volume = hd.seg.segread(tmp_path / "seg.dcm").get_volume(combine_segments=True)
-    for number, name in enumerate(occurring, start=1):
-        found = places(volume.array == number, LPS @ volume.affine)
-        np.testing.assert_allclose(found, places(label == CLASSES[name], series.affine), atol=1e-3)
 
 
 def test_segments(segmented):
@@ -157,7 +145,7 @@ def test_segments_are_read_by_their_labels(tmp_path, segmented, phantom_subject)
     with pytest.raises(ValueError, match=r"segment 'Liver'; expected some of Enhancing tumour, Necrotic core, Oedema"):
         read_seg(copy, series, renumbered)
     write_study(tmp_path / "other", phantom_subject, [replace(SCAN, spacing=(3, 3.5, 3.7))])
-    (other,) = read_study(tmp_path / "other")
+    (other,) = read_series(tmp_path / "other")
     with pytest.raises(ValueError, match="does not lie on the grid of series 5"):
         read_seg(path, other, renumbered)
 
@@ -188,60 +176,11 @@ def test_attributes(segmented):
     assert seg.NumberOfFrames == frames == len(seg.PerFrameFunctionalGroupsSequence)
 
 
-REQUIRED = """
-    SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID Modality SeriesNumber FrameOfReferenceUID Manufacturer
-    ManufacturerModelName DeviceSerialNumber SoftwareVersions InstanceNumber ContentDate ContentTime ContentLabel
-    ImageType SamplesPerPixel PhotometricInterpretation Rows Columns BitsAllocated BitsStored HighBit
-    PixelRepresentation PixelData LossyImageCompression SegmentationType SegmentSequence NumberOfFrames
-    SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence DimensionOrganizationSequence
-    DimensionIndexSequence ReferencedSeriesSequence"""
-"""Attributes of type 1 in the modules of a segmentation (PS3.3, A.51) and in the references to its source."""
-PER_FRAME = "FrameContentSequence PlanePositionSequence SegmentIdentificationSequence DerivationImageSequence"
-SHARED = "PixelMeasuresSequence PlaneOrientationSequence"
-PER_SEGMENT = """
-    SegmentNumber SegmentLabel SegmentAlgorithmType SegmentAlgorithmName SegmentedPropertyCategoryCodeSequence
-    SegmentedPropertyTypeCodeSequence SegmentationAlgorithmIdentificationSequence"""
-
-
-def test_required_attributes(segmented):
-    seg = pydicom.dcmread(segmented[2])
-    wanted = [(REQUIRED, [seg]), (SHARED, seg.SharedFunctionalGroupsSequence),
-              (PER_FRAME, seg.PerFrameFunctionalGroupsSequence), (PER_SEGMENT, seg.SegmentSequence)]  # fmt: skip
-    for keywords, items in wanted:
-        for keyword in keywords.split():
-            assert all(item.get(keyword) not in (None, "", []) for item in items), keyword
-
-
-IDENTITY = """
-    PatientName PatientID PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime
-    ReferringPhysicianName"""
-
-
-@pytest.mark.parametrize("multiframe", [False, True])
-def test_deidentified_sources(tmp_path, phantom_subject, multiframe):
-    write_study(tmp_path, phantom_subject, [replace(SCAN, multiframe=multiframe)])
-
-    def remove(dataset):
-        for keyword in [*IDENTITY.split(), "SliceThickness"]:
-            if keyword in dataset:
-                delattr(dataset, keyword)
-
-    edit_series(tmp_path, 5, remove)
-    (series,) = read_study(tmp_path)
-    require_referable(series)
-    write_seg(tmp_path / "seg.dcm", label_of(phantom_subject, series), series, CLASSES, "m3ae 0.1.0")
-    seg = pydicom.dcmread(tmp_path / "seg.dcm")
-    assert all(keyword in seg and not seg[keyword].value for keyword in IDENTITY.split())
-    assert seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == pytest.approx(4)
-    assert seg.StudyInstanceUID == series.header.StudyInstanceUID
-
-
 @pytest.mark.parametrize(
     ("charset", "name"),
     [
         ("ISO_IR 100", "Müller^Ä"),
         (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
-        ("ISO_IR 6", "Secret^Phantom"),
         (None, "SECRETNAME"),
     ],
 )
@@ -257,7 +196,7 @@ def test_names_are_written_as_they_are_and_nowhere_else(
 
     edit_series(tmp_path, 5, rename)
     with caplog.at_level(logging.DEBUG):
-        (series,) = read_study(tmp_path)
+        (series,) = read_series(tmp_path)
         require_referable(series)
         write_seg(tmp_path / "seg.dcm", label_of(phantom_subject, series), series, CLASSES, "m3ae 0.1.0")
     assert pydicom.dcmread(tmp_path / "seg.dcm").PatientName == name
@@ -269,7 +208,12 @@ def test_names_are_written_as_they_are_and_nowhere_else(
 def test_what_cannot_be_referred_to_is_said_before(segmented):
     series = segmented[0]
     require_referable(series)
-    for wrong, message in [({"frame_of_reference": ""}, "no frame of"), ({"problem": "1 slice is missing"}, "1 slice")]:
+    for wrong, message in [
+        ({"frame_of_reference": ""}, "no frame of"),
+        ({"problem": "1 slice is missing"}, "1 slice"),
+        ({"differ": ("FrameOfReferenceUID",)}, "different frames of reference"),
+        ({"multiframe": True}, "several multi-frame files"),
+    ]:
         with pytest.raises(ValueError, match=rf"series 5 cannot be referenced .* {message}"):
             require_referable(replace(series, **wrong))
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,8 +15,6 @@ from phantom_case import HEAD, write_case
 from pydicom.uid import generate_uid
 from running import server
 
-from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
-
 PATIENTS = {
     "four": {"PatientName": "Secret^Phantom", "PatientID": "SECRET-0815", "PatientBirthDate": "19700101"},
     "two": {"PatientName": "Other^Secret", "PatientID": "SECRET-4711", "PatientBirthDate": "19800102"},
@@ -26,8 +22,6 @@ PATIENTS = {
 }
 SERIES = {"four": (1, 2, 3, 4, 6), "two": (3, 4), "one": (4,)}
 """Of `dicom_studies.STUDY`, by SeriesNumber: 1 localizer, 2 T1, 3 T2 (axial, slices in reverse), 4 FLAIR, 6 T1c."""
-BIASES = {"oedema": (0, -1e3, -1e3), "nothing": (-1e3, -1e3, -1e3)}
-"""Models that find only what their name says: values added to the logits of WT, TC and ET."""
 SECRETS = re.compile(r"secret|1970|1980|1990|\d+\.\d+\.\d+\.\d+\.\d+", re.IGNORECASE)
 """What must not appear in a log: patients' data and UIDs."""
 
@@ -61,13 +55,12 @@ def uid(study: str, number: int | None = None) -> str:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Stack]:
-    """Run Orthanc with the studies, and a server for it with the models m3ae, oedema and nothing."""
+    """Run Orthanc with the studies, and a server for it with m3ae."""
     label = write_studies(folder)
-    models = ",".join(["m3ae", *(str(_model(folder / name, biases)) for name, biases in BIASES.items())])
     with orthanc(folder) as archive:
         for study in SERIES:
             upload(archive, folder / study)
-        with server(folder, f"{archive}/dicom-web", models=models) as url:
+        with server(folder, f"{archive}/dicom-web", models="m3ae") as url:
             yield Stack(archive, url, folder, label)
 
 
@@ -81,15 +74,3 @@ def write_studies(folder: Path) -> nib.Nifti1Image:
 
 def _scans(numbers: tuple[int, ...]) -> list[Scan]:
     return [replace(scan, moved=None) for scan in STUDY if scan.number in numbers]  # registration has tests elsewhere
-
-
-def _model(folder: Path, biases: tuple[float, ...]) -> Path:
-    shutil.copytree(bundle_root("m3ae"), folder, ignore=shutil.ignore_patterns("eval"))
-    path, metadata = folder / "models" / "phantom.pt", folder / "configs" / "metadata.json"
-    weights = {key: value.float() for key, value in read_checkpoint(path).items()}
-    weights["unet.head.bias"] += weights["unet.head.bias"].new_tensor(biases)
-    write_checkpoint(weights, path)
-    said = json.loads(metadata.read_text())
-    said["weights"]["phantom.pt"]["sha256"] = file_digest(path)
-    metadata.write_text(json.dumps(said))
-    return folder

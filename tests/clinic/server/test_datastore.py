@@ -1,4 +1,4 @@
-"""On which series a label map was drawn, and what labels and trainings are said to be."""
+"""On which series a label map was drawn, and what labels are said to be."""
 
 from types import SimpleNamespace
 
@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from clinic.choice import Candidate
 from clinic.server.datastore import DICOMWebDatastore, hidden_paths, labelled_modality
-from clinic.server.training import _line
 from clinic.study.reading import Study
 from common.cohorts import get_cohort
 
@@ -17,8 +17,7 @@ GRID = np.diag([1.0, 1, 2, 1])
 def study(**frames: str) -> Study:
     """Return a study of volumes on one grid."""
     images = {name: nib.Nifti1Image(np.ones((240, 240, 10), np.float32), GRID) for name in frames}
-    facts = {name: name for name in frames}
-    return Study(images, frames, facts, facts, dict.fromkeys(frames), [], [])
+    return Study(images, {name: Candidate(name, name, frame) for name, frame in frames.items()})
 
 
 def label(affine: np.ndarray = GRID) -> nib.Nifti1Image:
@@ -66,10 +65,3 @@ def test_a_corrected_segmentation_is_final_at_once():
     assert store._tag("1", "2") == "final"
     held[0] = instance("20240102", "SEMIAUTOMATIC", "Kidney")
     assert store._tag("1", "2") is None
-
-
-@pytest.mark.parametrize(("best", "said"), [(0.0, ", best validation Dice 0.000"), (None, "")])
-def test_a_validation_dice_of_0_is_shown(best, said):
-    assert (
-        _line({"status": "RUNNING", "epoch": 1, "max_epochs": 2, "best_metric": best}) == f"RUNNING: epoch 1 of 2{said}"
-    )

@@ -5,7 +5,7 @@ from nibabel.affines import apply_affine, from_matvec
 from phantom_case import LPS
 from scipy.spatial.transform import Rotation
 
-from clinic.study.alignment import align
+from clinic.study.alignment import _compared, align
 from clinic.study.grid import isotropic_grid, resample
 from clinic.study.registration import normalised_mutual_information, register
 
@@ -40,10 +40,7 @@ def test_a_known_move_is_found_and_the_registered_volume_lies_on_the_reference(p
     assert apart.max() < 1  # mm
     turned = Rotation.from_matrix(found.transform[:3, :3] @ turn.T).magnitude()
     assert np.degrees(turned) < 1
-    assert found.quality > found.before
-    assert found.peak > 2
-    assert found.overlap > 0.95
-    assert "T2 to T1c" in found.text
+    assert found.quality > 1.1
     still = align({"t1c": phantom_volumes["t1c"], "t2": phantom_volumes["t2"]}, {"t1c": "a", "t2": "a"}, "t1c")
     one, two = (np.asarray(each.images["t2"].dataobj) for each in (made, still))
     assert np.corrcoef(one[two > 0], two[two > 0])[0, 1] > 0.97
@@ -67,3 +64,9 @@ def test_mutual_information_of_independent_and_of_equal_values():
     # H(a) = H(b) = log 2; joint shares 3/8, 1/8, 1/8, 3/8: H(a, b) = 1.2555
     first, second = np.repeat([0, 1], 8), np.array([0] * 6 + [1] * 2 + [0] * 2 + [1] * 6)
     assert normalised_mutual_information(first, second) == pytest.approx(2 * np.log(2) / 1.2554823)
+
+
+@pytest.mark.parametrize(("more", "less"), [(0.5, 0.1), (0.0004, 0.0001), (0.00000021, 0.0000001)])
+def test_what_is_compared_is_not_said_to_be_the_same(more, less):
+    said = _compared(more, less).split()
+    assert said[-1] != said[-4]

@@ -4,7 +4,6 @@ Only the images tell the two apart. It is made of a phantom, after a real study 
 """
 
 import re
-import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -15,7 +14,7 @@ from heads import with_heads
 from phantom_case import HEAD, LPS, write_case
 from run_tools import run
 
-from clinic.study.quality import study_warnings
+from clinic.study.doubts import study_warnings
 from clinic.study.reading import read_folder
 from common.cohorts.registry import PHANTOM
 
@@ -46,8 +45,8 @@ def test_it_is_read_with_its_own_files_and_no_option(subject, tmp_path, scans):
     write_study(tmp_path, subject, scans)
     found = read_folder(tmp_path, PHANTOM)
     assert found.sources == USED
-    assert (found.confidences["t1"], found.confidences["t1c"]) == (None, None)
-    assert found.reasons["t1c"].startswith("by what it shows; its header: words: 't1'")
+    assert (found.used["t1"].confidence, found.used["t1c"].confidence) == (None, None)
+    assert found.used["t1c"].verdict.reason.startswith("by what it shows; its header: words: 't1'")
     expected = [
         "T1c too, but not used: series 801 (coronal, 2 x 2 x 2 mm), since series 701 (axial, 2 x 2 x 5 mm) is in the "
         "plane and resolution of the others."
@@ -66,19 +65,6 @@ def test_two_t1_after_contrast_agent_make_no_t1(subject, tmp_path):
     assert len(found.notes) == 2
     assert (
         len([line for line in found.explanations if re.match(r"series [678]01: T1c.*; its image shows T1c", line)]) == 3
-    )
-
-
-def test_image_files_are_told_apart_in_the_same_way(subject, tmp_path):
-    for scan, volume in zip(SCANS, write_study(tmp_path / "dicom", subject, SCANS), strict=True):
-        nib.save(volume, tmp_path / f"{scan.number}_{scan.description}.nii.gz")
-    shutil.rmtree(tmp_path / "dicom")
-    found = read_folder(tmp_path, PHANTOM)
-    for name, number in (("t1", 601), ("t1c", 701), ("t2", 301)):
-        volume = nib.load(next(tmp_path.glob(f"{number}_*")))
-        np.testing.assert_array_equal(found.images[name].dataobj, volume.dataobj)
-    assert found.notes[0].startswith(
-        "T1c too, but not used: image file (coronal, 2 x 2 x 2 mm), since image file (axial"
     )
 
 

@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from small_lesion import regions
 
-from clinic.study.page import pictures
+from clinic.study.pictures import pictures
 from common.evaluation.report.slices import OUTLINES
 
 
@@ -48,13 +48,16 @@ def test_pictures_are_cut_to_the_head_and_keep_its_proportions():
         assert box[1] > 0.4 * panel.shape[1]
 
 
-def test_fat_that_is_brighter_than_the_brain_does_not_darken_it():
-    image = np.full((40, 40, 40), 1.0)
-    image[5:35, 5:35, 5:35] = 4000  # around the brain
-    image[8:32, 8:32, 8:32] = 1000
-    brain = image == 1000
-    for panel in planes({"t1": image}, np.zeros(image.shape, np.uint8), brain=brain)[0]:
-        assert panel[panel.shape[0] // 2, panel.shape[1] // 2].min() > 0.95
+def test_the_letters_of_the_sides_are_seen_on_what_is_bright():
+    image = np.full((40, 40, 40), 100.0)
+    image[:20, 20:] = image[20:, :10] = 10  # bright at the letters
+    (panels,) = planes({"t1": image}, np.zeros(image.shape, np.uint8))
+    for panel in panels:
+        rows, columns = panel.shape[:2]
+        grey = panel[2 * rows // 5 : 3 * rows // 5, : columns // 2].mean(axis=2)
+        bright = grey > 0.9
+        assert bright.mean() > 0.5
+        assert (grey < 0.1)[:, : columns // 5].sum() > 50  # the letter's edge
 
 
 def planes(

@@ -1,6 +1,5 @@
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -60,8 +59,8 @@ def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
     assert found.frames["t1"] != found.frames["flair"]
     np.testing.assert_allclose(found.images["flair"].affine, volumes["flair"].affine, atol=1e-4)
     np.testing.assert_allclose(found.images["flair"].dataobj, volumes["flair"].dataobj)
-    assert "TI 1800 ms" in found.reasons["flair"]
-    assert 0.8 < found.confidences["flair"] <= 1
+    assert "TI 1800 ms" in found.used["flair"].verdict.reason
+    assert 0.8 < found.used["flair"].confidence <= 1
     assert len(found.explanations) == 6  # three localizers, T1, FLAIR, ADC
     assert found.series["t1"].number == 2
 
@@ -69,7 +68,7 @@ def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
 def test_a_series_set_by_hand_goes_before_what_is_recognised(dicom):
     found = read_folder(dicom, PHANTOM, by_hand={"T1ce": 2})
     assert found.sources == {"t1c": "series 2", "flair": "series 4"}
-    assert found.confidences["t1c"] is None
+    assert found.used["t1c"].confidence is None
     with pytest.raises(ValueError, match="--series: t1c is not among the modalities to use, flair"):
         read_folder(dicom, PHANTOM, ["flair"], {"t1c": 2})
 
@@ -87,11 +86,8 @@ def dicom(subject, tmp_path_factory) -> Path:
     [
         ({"t1c": 2, "T1ce": 4}, "one modality is given twice in t1c, T1ce"),
         ([("t1c", 2)], r"--series \[\('t1c', 2\)\]: expected sequences and SeriesNumbers"),
-        ("t1c", "--series 't1c': expected sequences and SeriesNumbers"),
-        ({5: 2}, "Unknown modality '5'"),
         ({None: 2}, "Unknown modality 'None'"),
         ({"t1c": [2]}, r"t1c: \[2\]: there is no such series; expected one of"),
-        ({"t1c": {"t1": 2}}, "there is no such series"),
     ],
 )
 def test_what_is_set_by_hand_is_checked(dicom, by_hand, message):
@@ -115,11 +111,6 @@ def save(voxels: np.ndarray, path: Path, affine: np.ndarray = LPS) -> None:
     nib.save(nib.Nifti1Image(np.asarray(voxels), affine), path)
 
 
-def a_file(subject: Path, folder: Path) -> None:
-    folder.rmdir()
-    folder.touch()
-
-
 def two_subjects(subject: Path, folder: Path) -> None:
     for case in ("other", "another"):
         (folder / f"{case}_t1.nii.gz").symlink_to(subject / "case_t1.nii.gz")
@@ -140,7 +131,6 @@ def twice(subject: Path, folder: Path) -> None:
     ("make", "options", "kind", "message"),
     [
         (lambda subject, folder: folder.rmdir(), {}, FileNotFoundError, "no such folder"),
-        (a_file, {}, ValueError, "study: a file; expected the folder with all files of the study"),
         (lambda subject, folder: None, {}, ValueError, "an empty folder; expected the DICOM or NIfTI files"),
         (twice, {"by_hand": {"t1": 3}}, ValueError, "--series is for DICOM"),
         (twice, {"modalities": ["t2"]}, ValueError, r"none of the requested modalities \(t2\); it has t1"),
@@ -216,29 +206,11 @@ def slices(folder: Path, number: int = 3) -> list[Path]:
     return sorted((folder / f"{number:03d}").iterdir())
 
 
-def beside(name: str) -> Callable[[Path], None]:
-    """Return a function that puts a file of a kind that is not read into a folder."""
-    return lambda folder: (folder / name).write_bytes(b"PK")
-
-
-def alone(name: str) -> Callable[[Path], None]:
-    """Return a function that leaves nothing but such a file in a folder."""
-
-    def change(folder: Path) -> None:
-        shutil.rmtree(folder)
-        folder.mkdir()
-        beside(name)(folder)
-
-    return change
-
-
-def without(folder: Path, suffix: str = ".dcm", preamble: bytes = b"") -> None:
-    """Take the meta information away from a series, and the preamble; then only the data remain."""
+def without_meta(folder: Path) -> None:
+    """Take the preamble and the meta information away from a series; then only the data remain."""
     for path in slices(folder):
         content = path.read_bytes()
-        path.unlink()
-        data = content[144 + int.from_bytes(content[140:144], "little") :]  # FileMetaInformationGroupLength
-        path.with_suffix(suffix).write_bytes(preamble + data)
+        path.write_bytes(content[144 + int.from_bytes(content[140:144], "little") :])  # FileMetaInformationGroupLength
 
 
 def one_uid(folder: Path, same: bool) -> None:
@@ -258,62 +230,22 @@ def with_multiframe(subject: Path, folder: Path) -> None:
     edit(slices(folder / "more")[0], lambda one: setattr(one, "SOPInstanceUID", pydicom.uid.generate_uid()))
 
 
-def scaled(folder: Path, slope: float, intercept: float) -> None:
-    path = folder / "x_t2.nii"
-    nib.save(nib.load(folder / "x_t2.nii.gz"), path)
-    (folder / "x_t2.nii.gz").unlink()
-    content = bytearray(path.read_bytes())
-    content[112:120] = np.array([slope, intercept], "<f4").tobytes()
-    path.write_bytes(content)
-
-
-def long_pair(folder: Path) -> None:
-    image = nib.load(folder / "x_t2.nii.gz")
-    nib.save(nib.Nifti1Pair(np.asarray(image.dataobj), image.affine), folder / "x_t2.hdr")
-    (folder / "x_t2.nii.gz").unlink()
-    with (folder / "x_t2.img").open("ab") as file:
-        file.write(bytes(99_999))
-
-
-UNSCALED = "its values are taken unscaled"
-
-
 @pytest.mark.parametrize(
     ("kind", "change", "said"),
     [
-        ("nifti", beside("x_t1ce.mgz"), r"1 file not read \(\.mgz\): convert it to NIfTI \(\.nii\.gz\), or remove"),
-        ("nifti", beside("x_t1ce.MNC"), r"1 file not read \(\.mnc\): convert it to NIfTI"),
-        ("nifti", beside("x_t1ce.img.gz"), r"1 file not read \(\.img\.gz\): unpack it, or convert"),
-        ("nifti", beside("more.zip"), r"1 file not read \(\.zip\): unpack it, or remove"),
-        ("dicom", beside("more.tar.gz"), r"1 file not read \(\.tar\.gz\): unpack it"),
-        ("dicom", alone("study.zip"), r"none of its 1 files .*; 1 file not read \(\.zip\): unpack it"),
-        ("dicom", alone("x.mgz"), r"none of its 1 files .*; 1 file not read \(\.mgz\): convert it"),
-        ("dicom", alone("DICOMDIR"), "DICOMDIR is only an index: copy the folders beside it too"),
-        ("dicom", without, "hold DICOM data without the preamble and meta.*dcmconv"),
-        ("dicom", lambda folder: without(folder, ""), "hold DICOM data without the preamble and meta.*dcmconv"),
+        ("nifti", lambda folder: (folder / "x_t1ce.mgz").touch(), r"1 file not read \(\.mgz\): convert it to NIfTI"),
+        ("dicom", without_meta, "hold DICOM data without the preamble and meta.*dcmconv"),
         (
             "dicom",
-            lambda folder: without(folder, preamble=bytes(128) + b"DICM"),
-            "hold DICOM data without the preamble and meta information of a file, .*; export",
+            lambda folder: one_uid(folder, True),
+            "1 of its images share their SOPInstanceUID with a file of other",
         ),
-        *(
-            (
-                "dicom",
-                lambda folder, same=same: one_uid(folder, same),
-                "1 of its images share their SOPInstanceUID with a file of other pixels",
-            )
-            for same in (True, False)
-        ),
+        ("dicom", lambda folder: one_uid(folder, False), "1 of its images share their SOPInstanceUID with a file"),
         (
             "dicom",
             None,
             r"series 3-1 is only a part of a series with single slices and a multi-frame image \(series 3-2",
         ),
-        ("nifti", long_pair, "header announces .* bytes, but it has more"),
-        ("nifti", lambda folder: scaled(folder, np.inf, 0), f"scl_slope inf with scl_inter 0: {UNSCALED}"),
-        ("nifti", lambda folder: scaled(folder, 0, 5), f"scl_slope 0 with scl_inter 5: {UNSCALED}"),
-        ("nifti", lambda folder: scaled(folder, 0, 0), ""),
-        ("nifti", lambda folder: scaled(folder, np.nan, np.nan), ""),
     ],
 )
 def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, change, said):
@@ -324,5 +256,5 @@ def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, chang
         heard = " ".join(remark.text for remark in read_folder(folder, PHANTOM).remarks)
     except ValueError as error:
         heard = str(error)
-    assert re.search(said, heard) if said else not heard
+    assert re.search(said, heard)
     assert "x_t1ce" not in heard

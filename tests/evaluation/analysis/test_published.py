@@ -54,11 +54,6 @@ def test_numbers_are_as_printed(source, of, expected):
     assert number(source, *of) == pytest.approx(expected, nan_ok=True)
 
 
-def test_variances_agree_with_the_standard_deviations_printed_elsewhere():
-    elsewhere = number(("MAG-MS", "5", "MSD Task01 test (24)"), "MAG-MS", "flair", "mean", "hd95", "std")
-    assert number(MAG_MS, "MAG-MS", "flair", "mean", "hd95", "std") == pytest.approx(elsewhere, abs=1e-3)
-
-
 def test_every_table_reads():
     kept = {"parameters_M", "train_memory_GB", "training_time_h", "inference_time_s"}
     for source in sources():
@@ -78,12 +73,6 @@ def test_printed_means_are_those_of_the_rows():
     means = rows[rows["modalities"] != "mean"].groupby(["method", "region"])["value"].mean()
     printed = rows[rows["modalities"] == "mean"].set_index(["method", "region"])["value"]
     assert (means - printed).abs().max() < 0.001
-
-
-def test_a_caller_cannot_change_the_numbers():
-    rows = published(*M3AE_2018)
-    rows.loc[:, "value"] = 0
-    assert number(M3AE_2018, "M3AE", "mean", "WT") == pytest.approx(0.858)
 
 
 def test_unknown_table():

@@ -1,6 +1,6 @@
 """Calibration error and conformal intervals, worked out by hand and simulated."""
 
-from math import inf, isinf, log
+from math import inf, log
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,6 @@ from common.evaluation.analysis.reliability import (
     calibration_error,
     conformal_quantile,
     coverage_table,
-    fewest_cases,
-    reliability_curve,
     volume_intervals,
 )
 from common.evaluation.metrics.calibration import bin_probabilities
@@ -21,8 +19,9 @@ from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS, Evaluation
 
 
-def evaluation(results: pd.DataFrame, calibration: pd.DataFrame, regions: tuple[str, ...] = ("WT",)) -> Evaluation:
-    return Evaluation("a", "b", ("t1", "t2"), regions, Conventions(), results, calibration)
+def evaluation(results: pd.DataFrame, calibration: pd.DataFrame, coverage: float, regions=("WT",)) -> Evaluation:
+    facts = {"coverage": coverage}
+    return Evaluation("a", "b", ("t1", "t2"), regions, Conventions(), results, calibration, facts=facts)
 
 
 def volumes(predicted, reference, subset="t1", region="WT", name="c") -> pd.DataFrame:
@@ -51,28 +50,9 @@ def test_calibration_error_by_hand():
     """t1: bin 0 has 80 voxels, 0.1 predicted, 0.25 observed; bin 2 has 20, 0.9, 0.5: (80 * 0.15 + 20 * 0.4) / 100."""
     found = calibration_error(BINS)
     assert list(found.columns) == ["modalities", "region", "voxels", "ece"]
-    assert found["modalities"].tolist() == ["t1", "t2", "t1+t2"]
-    assert found["voxels"].tolist() == [100, 100, 10]
-    assert found["ece"].tolist() == pytest.approx([0.2, 0.2, 1.0])
-
-
-@pytest.mark.parametrize(
-    ("by", "rows"),
-    [
-        (
-            "modalities",
-            {("t1", 0): (80, 8, 20), ("t1", 2): (20, 18, 10), ("t2", 0): (100, 25, 5), ("t1+t2", 0): (10, 0, 10)},
-        ),
-        ("present", {(1, 0): (180, 33, 25), (1, 2): (20, 18, 10), (2, 0): (10, 0, 10)}),
-    ],
-)
-def test_curve_by_hand(by, rows):
-    """``rows`` has the voxels of each bin, the sum of their probabilities, and those in the region."""
-    found = reliability_curve(BINS, by=(by, "region")).set_index([by, "bin"])
-    assert list(found.index) == [*rows]
-    for key, (voxels, probability, positives) in rows.items():
-        expected = [voxels, probability / voxels, positives / voxels]
-        assert found.loc[key, ["voxels", "probability", "frequency"]].tolist() == pytest.approx(expected)
+    assert found["modalities"].tolist() == ["t1", "t1+t2", "t2"]
+    assert found["voxels"].tolist() == [100, 10, 100]
+    assert found["ece"].tolist() == pytest.approx([0.2, 1.0, 0.2])
 
 
 def test_probabilities_that_are_right_have_no_error():
@@ -122,66 +102,26 @@ def test_intervals_of_expected_volumes():
     assert found.loc[0, ["low", "high"]].tolist() == pytest.approx([3.0, 35.0])
 
 
-def test_intervals_are_the_same_from_a_file(tmp_path):
-    few, many = volumes([1.0, 2.0], [3.0, 2.0], "t2"), volumes([1.0, 2.0, 4.0, 7.0], [3.0, 2.0, 5.0, 6.0])
-    calibrated = calibrate_intervals(pd.concat([few, many]), 0.8)
-    calibrated.to_csv(tmp_path / "intervals.csv", index=False)
-    again = pd.read_csv(tmp_path / "intervals.csv")
-    assert interval(again, 5.0) == pytest.approx(interval(calibrated, 5.0))
-    assert isinf(interval(again, 5.0, "t2")[1])
-
-
 def test_no_level_and_no_volumes_are_refused():
     assert calibrate_intervals(volumes([1.0, np.nan, 2.0], [1.0, 1.0, np.nan]), 0.9)["n"].item() == 1
     calibration = volumes([1.0] * 9, [2.0] * 9)
     with pytest.raises(ValueError, match="coverage 90: "):
         calibrate_intervals(calibration, 90)
     with pytest.raises(ValueError, match="calibration: no case has both volume"):
-        coverage_table(evaluation(calibration, pd.DataFrame(columns=COLUMNS)), 0.9)
+        coverage_table(evaluation(calibration, pd.DataFrame(columns=COLUMNS), 0.9))
 
 
 def test_coverage_by_hand():
-    """With quantile log 2, a predicted 3 gives [1, 7] and 7 gives [3, 15]. `all` excludes infinite intervals."""
+    """With quantile log 2, a predicted 3 gives [1, 7] and 7 gives [3, 15]. Infinite intervals do not count."""
     calibration = volumes([1.0, 1.0, 1.0, 1.0], [3.0, 2.0, 1.0, 1.0])
     known = volumes([3.0, 3.0, 3.0, 7.0], [0.9, 1.1, 6.9, 15.1])
     results = pd.concat([volumes([3.0], [500.0], "t1+t2"), known])
-    found = coverage_table(evaluation(results, calibration), 0.8)
-    assert list(found.columns) == ["modalities", "region", "n", "quantile", "cases", "covered", "width"]
-    assert found["modalities"].tolist() == ["t1", "t1+t2", "all"]
-    assert found["covered"].tolist() == pytest.approx([0.5, 1, 0.5])
-    assert found["cases"].tolist() == [4, 1, 4]
-    np.testing.assert_allclose(found["n"], [4, 0, np.nan])
-    np.testing.assert_allclose(found["quantile"], [log(2), inf, np.nan])
-    np.testing.assert_allclose(found["width"], [6, inf, 6])
-
-
-def test_coverage_of_infinite_intervals_is_not_known():
-    calibration, known = volumes([1.0] * 4, [3.0] * 4), volumes([3.0, 3.0], [0.9, 1.1])
-    found = coverage_table(evaluation(known, calibration), 0.9)
-    assert found["modalities"].tolist() == ["t1", "all"]
-    np.testing.assert_array_equal(found["covered"], [1, np.nan])
-    np.testing.assert_array_equal(found["width"], [inf, np.nan])
-    assert found["cases"].tolist() == [2, 0]
-
-
-@pytest.mark.parametrize(("coverage", "n"), [(0.8, 4), (0.9, 9), (0.95, 19), (0.55, 2), (0.99, 99)])
-def test_fewest_cases(coverage, n):
-    assert fewest_cases(coverage) == n
-    assert np.isfinite(conformal_quantile(np.ones(n), coverage))
-    assert np.isinf(conformal_quantile(np.ones(n - 1), coverage))
-
-
-def test_intervals_of_cases_need_no_reference():
-    calibrated = calibrate_intervals(volumes([0.0, 29.0, 2.0, 5.0], [1.0, 9.0, 1.0, 5.0]), 0.8)
-    results = pd.concat(
-        [volumes([11.0, 0.5], [1.0, 1.0]), volumes([4.0], [1.0], "t2", name="other")], ignore_index=True
-    )
-    found = volume_intervals(calibrated, results[results["metric"] == "volume"])
-    assert list(found.columns) == ["case", "modalities", "region", "volume", "low", "high"]
-    assert found["case"].tolist() == ["c0", "c1", "other0"]
-    assert found["volume"].tolist() == [11, 0.5, 4]
-    assert found["low"].tolist() == pytest.approx([3, 0, 0])
-    assert found["high"].tolist() == pytest.approx([35, 3.5, inf])  # there are no results of t2
+    table = coverage_table(evaluation(results, calibration, 0.8, ("WT", "ET")))
+    assert table.iloc[0].to_dict() == {"region": "WT", "cases": 4, "covered": 0.5, "width": pytest.approx(6)}
+    none = coverage_table(evaluation(results, calibration, 0.9)).iloc[0]
+    for row in (table.iloc[1], none):
+        assert row["cases"] == 0
+        assert row[["covered", "width"]].isna().all()
 
 
 @pytest.mark.parametrize(("n", "coverage"), [(4, 0.8), (12, 0.8), (30, 0.9)])
@@ -198,7 +138,7 @@ def test_coverage_of_exchangeable_cases(n, coverage):
         return volumes(predicted, reference, region=region)
 
     test, calibration = (pd.concat([draw(region, cases) for region in draws]) for cases in (10, n))
-    found = coverage_table(evaluation(test, calibration, tuple(draws)), coverage)
-    covered = found.loc[found["modalities"] == "t1", "covered"]
+    found = coverage_table(evaluation(test, calibration, coverage, tuple(draws)))
+    covered = found["covered"].astype(float)
     assert len(covered) == 400
     assert coverage - 3 * covered.sem() < covered.mean() < coverage + 1 / (n + 1) + 3 * covered.sem()

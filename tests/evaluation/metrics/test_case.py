@@ -8,7 +8,6 @@ from evaluation.examples import PROBABILISTIC
 from common.evaluation.metrics.case import CASE_COLUMNS, CaseMeasure, expected_dice, uncertainty
 from common.evaluation.metrics.conventions import METRICS, Conventions
 from common.evaluation.metrics.overlap import Reference
-from common.evaluation.metrics.results import BIN_COLUMNS
 from common.modalities import IGNORED, tumour_labels
 
 LABELS = tumour_labels(NCR=1, ED=2, ET=4)
@@ -102,10 +101,6 @@ class TestEntropies:
             assert values[subset, region, "entropy"] == pytest.approx(bernoulli(0.8))
             assert values[subset, region, "divergence"] == 0
 
-    def test_all_modalities_are_those_of_the_case(self):
-        values = self.measured(("t1", probabilities()), shown=image())
-        assert values["t1", "WT", "divergence"] == 0
-
     def test_without_all_modalities_there_is_no_divergence(self):
         values = self.measured(("t1", probabilities()), ("t1+t2", probabilities()), ("t2", probabilities()))
         assert np.isnan(values["t1", "WT", "divergence"])
@@ -160,24 +155,8 @@ class TestRows:
         assert (found.planes["threshold/t1"] != 4).all()
         assert (values["ET", "volume"], values["ET", "dice"], values["ET", "expected_dice"]) == (0, 0, 0)
 
-    def test_without_a_subset_there_are_none(self):
-        result = measure().result({}, float("nan"))
-        assert (len(result.results), len(result.bins)) == (0, 0)
-        assert list(result.bins.columns) == list(BIN_COLUMNS)
-
 
 class TestBins:
-    def test_hold_the_voxels_of_the_brain_alone(self):
-        found = measure()
-        found.add("t1", {"threshold": reference()}, probabilities())
-        bins = found.result({}, 0).bins
-        assert list(bins.columns) == list(BIN_COLUMNS)
-        assert list(bins.index) == list(range(3 * 15))
-        totals = bins.groupby("region", sort=False)[["voxels", "positives", "probability"]].sum()
-        assert list(totals["voxels"]) == 3 * [6 * 5 * 6]  # of 8 x 7 x 6 voxels; the missing modality counts nowhere
-        assert list(totals["positives"]) == [36, 8, 1]
-        assert totals.loc["ET", "probability"] == pytest.approx(0.9 + 179 * 0.1, rel=1e-6)
-
     def test_hold_the_brain_that_the_subset_shows(self):
         found = measure(shown=both())
         for subset in ("t1", "t2", "t1+t2"):
@@ -187,17 +166,6 @@ class TestBins:
         bins = bins.query("region == 'WT'")
         assert bins.groupby("modalities")["voxels"].sum().to_dict() == {"t1": 180, "t2": 90, "t1+t2": 210}
         assert bins.groupby("modalities")["positives"].sum().to_dict() == {"t1": 36, "t2": 9, "t1+t2": 36}
-
-    def test_neither_background_nor_other_files_count(self):
-        """A z-score puts the background below 0, and resampling adds rounding errors to it."""
-        rng, other = np.random.default_rng(0), image()
-        other[1] = 5
-        scaled, found = 2.5 * image() - 0.9, []
-        for shown in (image(), scaled, scaled * rng.uniform(1, 1 + 3e-7, (2, *SHAPE)), other):
-            given = measure(shown=shown)
-            given.add("t1", {"threshold": reference()}, probabilities())
-            found.append(given.result({}, 0).bins)
-        assert all(bins.equals(found[0]) for bins in found)
 
 
 class TestPlanes:
@@ -219,13 +187,6 @@ class TestPlanes:
         assert measure(label).plane == 3  # without a tumour, the middle one
         label[1:4, 1:4, 5], label[2, 2, 4], label[1, 1, 0] = 2, 2, 2  # (9 x 5 + 4 + 0) / 11 = 4.45
         assert (measure(label).planes["reference"] == label[..., 4]).all()
-
-
-def test_latents_and_seconds_are_passed_on():
-    latents = {"t1": np.arange(3.0)}
-    result = measure().result(latents, 0.25)
-    assert result.latents == latents
-    assert result.seconds == 0.25
 
 
 def test_ignored_voxels_count_as_if_they_had_been_cut_off():

@@ -1,7 +1,6 @@
-"""Results on disk: they are read back as written, and damaged files are refused by name."""
+"""Results on disk: they are read back as written, and files that are missing or others are named."""
 
 import errno
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +11,7 @@ from evaluation.examples import random_evaluation
 from pandas.testing import assert_frame_equal
 
 from common.evaluation.metrics import results as module
-from common.evaluation.metrics.results import read_evaluation, read_results, write_evaluation, write_results
-
-HEADER = "case,modalities,region,metric,value\n"
+from common.evaluation.metrics.results import COLUMNS, read_evaluation, read_rows, write_evaluation, write_results
 
 
 def whole(**more):
@@ -65,7 +62,7 @@ class TestRoundTrip:
                 raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
-        with pytest.raises(OSError, match=rf"No space left on device: .*{full_at}"):
+        with pytest.raises(OSError, match="No space left on device"):
             write_evaluation(whole(seed=1), folder)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -88,72 +85,18 @@ def test_values_are_a_table_of_subset_and_case_by_region():
     assert values.loc[("t1+flair", "c3"), "ET"] == row["t1+flair", "c3", "ET", "hd95"]
 
 
-class TestBadFiles:
-    @pytest.mark.parametrize(
-        ("name", "said"),
-        [("results.csv", "expected the results.csv of"), ("evaluation.json", ".* does not record the conventions")],
-    )
-    def test_missing(self, folder, name, said):
-        (folder / name).unlink()
-        with pytest.raises(FileNotFoundError, match=f"{name}: no such file; {said}"):
-            read_evaluation(folder)
+@pytest.mark.parametrize("name", ["results.csv", "evaluation.json"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name}: no such file; expected the output folder of an evaluation"):
+        read_evaluation(folder)
 
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ("", "cannot be read as the rows of an evaluation"),
-            (HEADER + "c1,t1,WT,dice,much\n", "cannot be read as the rows of an evaluation.*much"),
-            ('a,"b\n', "cannot be read as the rows of an evaluation"),
-            ("case,region,value\nc1,WT,1\n", r"columns \['case', 'region', 'value'\]; expected \['case', 'modal"),
-            (HEADER + 2 * "c1,t1,WT,dice,0.5\n", "1 rows are duplicates, the first for c1/t1/WT/dice;"),
-        ],
-    )
-    def test_results_that_are_none(self, tmp_path, text, message):
-        path = tmp_path / "results.csv"
-        path.write_text(text)
-        with pytest.raises(ValueError, match=rf"(?s)^{path}: .*{message}"):
-            read_results(path)
 
-    @pytest.mark.parametrize(
-        "change",
-        [
-            lambda said: said.pop("regions"),
-            lambda said: said["conventions"].update(empty="lenient"),
-            lambda said: said["conventions"].update(tolerance=1),
-            lambda said: said.update(modalities=None),
-            b'{"name": "M3',
-            b"[]",
-            b"\xff\xfe\x00",
-        ],
-    )
-    def test_note_that_is_wrong_or_broken(self, folder, change):
-        note = folder / "evaluation.json"
-        said = json.loads(note.read_text())
-        if callable(change):
-            change(said)
-        note.write_bytes(change if isinstance(change, bytes) else json.dumps(said).encode())
-        with pytest.raises(ValueError, match=rf"^{note}: not the settings of an evaluation \(.*run .* again"):
-            read_evaluation(folder)
-
-    @pytest.mark.parametrize("name", ["calibration.csv", "reliability.csv", "latents.csv"])
-    def test_other_files_that_are_broken(self, folder, name):
-        (folder / name).write_text("x,y\n1,2\n")
-        with pytest.raises(ValueError, match=rf"{name}: columns \['x', 'y'\]; expected \['case', "):
-            read_evaluation(folder)
-
-    @pytest.mark.parametrize(
-        ("row", "message"),
-        [
-            ("c9,flair+t1,WT,dice,1\n", r"modalities 'flair\+t1'; .* one of t1, t2, flair, t1\+t2"),
-            ("c9,t1,TC,dice,1\n", "region 'TC'; .* one of WT, ET"),
-        ],
-        ids=["order", "region"],
-    )
-    def test_results_that_the_note_does_not_know_are_not_dropped(self, folder, row, message):
-        with (folder / "results.csv").open("a") as file:
-            file.write(row)
-        with pytest.raises(ValueError, match=rf"results\.csv: {message}"):
-            read_evaluation(folder)
+@pytest.mark.parametrize("name", ["results.csv", "calibration.csv", "reliability.csv", "latents.csv"])
+def test_a_file_of_other_columns_is_refused(folder, name):
+    (folder / name).write_text("x,y\n1,2\n")
+    with pytest.raises(ValueError, match=rf"{name}: columns \['x', 'y'\]; expected \['case', "):
+        read_evaluation(folder)
 
 
 def test_results_are_written_whole_or_not_at_all(tmp_path):
@@ -163,5 +106,5 @@ def test_results_are_written_whole_or_not_at_all(tmp_path):
     unwritable = rows.assign(value=[type("Bad", (), {"__str__": lambda _: 1 / 0})() for _ in range(len(rows))])
     with pytest.raises(ZeroDivisionError):
         write_results(unwritable, path)
-    assert_frame_equal(read_results(path), rows)
+    assert_frame_equal(read_rows(path, COLUMNS), rows)
     assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]

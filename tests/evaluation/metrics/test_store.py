@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from evaluation.examples import random_evaluation
 from pandas.testing import assert_frame_equal
-from refusals import refused
 
 from common.evaluation.metrics import store as module
 from common.evaluation.metrics.case import CaseResult
@@ -84,14 +83,6 @@ def test_a_result_comes_back_as_it_was(tmp_path, items):
         assert (small.planes, small.latents.keys()) == ({}, found.latents.keys())
 
 
-def test_a_result_without_probabilities_comes_back(tmp_path, items):
-    store = CaseStore(tmp_path / "cases", SETTINGS, items)
-    store.write(CaseResult("007"))
-    found = store.read("007")
-    assert (len(found.results), len(found.bins), found.latents, found.planes) == (0, 0, {}, {})
-    assert np.isnan(found.seconds)
-
-
 class TestPending:
     def test_all_at_first_and_none_in_the_end(self, tmp_path, items):
         folder = tmp_path / "cases"
@@ -118,27 +109,12 @@ class TestPending:
         os.utime(path, ns=(then, then + 1))
         assert pending(tmp_path / "cases", items) == ["007"]
 
-    def test_after_a_change_of_an_item(self, tmp_path, items):
-        for item in items:  # as in MSD's files of four channels
-            item |= {"image": [item["image"][0]] * 2, "channels": [1, 2]}
-        stored(tmp_path / "cases", items)
-        for change in ({"channels": [2, 1]}, {"modalities": ["t1"], "image": items[1]["image"][:1], "channels": [1]}):
-            assert pending(tmp_path / "cases", [items[0], items[1] | change]) == ["NA"]
-
     @pytest.mark.parametrize("suffix", [".csv", ".npz"])
     def test_where_half_of_a_result_is_there(self, tmp_path, items, suffix):
         stored(tmp_path / "cases", items)
         (lost,) = (tmp_path / "cases").glob(f"007-*{suffix}")
         lost.unlink()
         assert pending(tmp_path / "cases", items) == ["007"]
-
-    @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: raw[:100], lambda raw: raw[:60] + b"\xff" * 40])
-    def test_a_damaged_result_is_refused(self, tmp_path, items, damage):
-        store = stored(tmp_path / "cases", items)
-        (path,) = (tmp_path / "cases").glob("007-*.npz")
-        path.write_bytes(damage(path.read_bytes()))
-        with refused(ValueError, path.name, "not the stored result of a case", "delete the file"):
-            store.read("007")
 
     def test_after_a_crash_while_writing(self, tmp_path, items, monkeypatch):
         store = CaseStore(tmp_path / "cases", SETTINGS, items)

@@ -93,18 +93,11 @@ def test_a_training_that_is_killed_is_back_in_the_next_round_and_a_site_that_is_
             os.killpg(session.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ([], "Usage: kits.sh start|stop FOLDER"),
-        (["run", "/"], "Usage"),
-        (["start", "/nowhere"], "/nowhere: no startup kits"),
-    ],
-)
-def test_the_script_for_all_kits_says_what_is_wrong(words, said):
-    done = subprocess.run([ROOT / "experiments/federation/app/kits.sh", *words], capture_output=True, text=True)
+def test_the_script_needs_startup_kits():
+    words = [ROOT / "experiments/federation/app/kits.sh", "start", "/nowhere"]
+    done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode
-    assert said in done.stderr
+    assert "/nowhere: no startup kits" in done.stderr
 
 
 def read(path):

@@ -1,0 +1,151 @@
+"""A folder of studies: each is segmented into a folder of its own, and one page lists them all."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from clinic.study.formats import millilitres
+from clinic.study.inference import Inference
+from clinic.study.predict import RESULTS, Prediction, check_options, segment
+from common.cohorts.scan import SUFFIXES
+from common.io.disk import full_disk
+from common.io.files import file_digest, is_dicom, replacing, walk
+from common.io.fingerprint import fingerprint
+from common.io.lock import lock_folder, unlock_folder
+from common.modalities import display_name, resolve_subset
+from common.text import printable
+
+logger = logging.getLogger(__name__)
+RECORD, PAGE = "studies.json", "studies.html"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one study, or why there is none.
+
+    Attributes:
+        study: name of its folder.
+        made_from: fingerprint of its files, the weights and the options; empty if there is no result.
+        used: names of the sequences that were used.
+        volumes: region -> volume in ml.
+        warnings: the warnings of its page.
+        failure: why there is no result; None if there is one.
+    """
+
+    study: str
+    made_from: str = ""
+    used: list[str] = field(default_factory=list)
+    volumes: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    failure: str | None = None
+
+
+def segment_each(
+    folder: str | Path,
+    output_dir: str | Path,
+    bundle: str,
+    recipe: str | None = None,
+    ckpt_path: str | None = None,
+    device: str | None = None,
+    decision: str | None = None,
+    modalities: Sequence[str] | None = None,
+    skull_strip: str = "auto",
+    explain: Callable[[str, list[str]], None] = lambda name, lines: None,
+    **options: Any,
+) -> Iterator[tuple[Outcome, Prediction | None]]:
+    """Segment each subfolder of a folder as `predict` does, into a folder of the same name in ``output_dir``.
+
+    A study that cannot be segmented does not stop the others. ``studies.html`` is rewritten after each study, and lists
+    all studies so far by the names of their folders. A study that was segmented before from the same files, with the
+    same weights and options, is not segmented again. Raises ValueError if there is no study, or images lie beside the
+    subfolders; OSError if the disk is full.
+
+    ``explain`` is called with a study's name and a line for everything found in it; ``options`` are those of `segment`.
+    Yields each study's outcome, with its prediction if that was made now.
+    """
+    check_options(folder, output_dir, skull_strip, decision)
+    studies, out = _studies(Path(folder)), Path(output_dir)
+    lock_folder(out)
+    try:
+        with TemporaryDirectory() as scratch:
+            inference = Inference(bundle, recipe, ckpt_path, device, Path(scratch), decision)
+            resolve_subset(modalities, inference.cohort.modalities)  # refuse unknown ones
+            options = {**options, "modalities": modalities, "skull_strip": skull_strip}
+            settings = (inference.software, file_digest(inference.weights), inference.decision, recipe, options)
+            names = {path.name for path in studies}
+            outcomes = {before.study: before for before in _read(out / RECORD) if before.study in names}
+            for study in studies:
+                name, made = study.name, None
+                try:
+                    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in walk(study)]
+                    key, before = fingerprint(files, *settings), outcomes.get(name)
+                    if before is None or before.made_from != key or not _complete(out / name):
+                        made = segment(study, out / name, inference, explain=partial(explain, name), **options)
+                        outcomes[name] = _outcome(name, key, made)
+                except Exception as error:
+                    if full_disk(error):
+                        raise
+                    outcomes[name] = Outcome(name, failure=_reason(error))
+                _write(out, [outcomes[path.name] for path in studies if path.name in outcomes], len(studies))
+                yield outcomes[name], made
+    finally:
+        unlock_folder(out)
+
+
+def _studies(folder: Path) -> list[Path]:
+    """Return the subfolders, each of which holds a study."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected one with a subfolder for each study.")
+    entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    beside = [path for path in entries if path.is_file() and (path.name.lower().endswith(SUFFIXES) or is_dicom(path))]
+    if beside:
+        raise ValueError(
+            f"{folder}: {len(beside)} images lie beside the subfolders; with --each every study has a subfolder of its "
+            "own. Move them into one, or leave out --each if this is one study."
+        )
+    if not (studies := [path for path in entries if path.is_dir()]):
+        raise ValueError(f"{folder}: no subfolder; expected one for each study.")
+    return studies
+
+
+def _complete(folder: Path) -> bool:
+    return all((folder / RESULTS[what]).is_file() for what in ("label map", "summary"))
+
+
+def _outcome(name: str, key: str, made: Prediction) -> Outcome:
+    used = [display_name(each.modality) for each in made.summary.used]
+    return Outcome(name, key, used, dict(made.summary.volumes), list(made.summary.warnings))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValueError | OSError | ImportError):
+        return printable(str(error))
+    logger.exception("an error that is not the study's")
+    return f"{type(error).__name__}: {error}"
+
+
+def _read(record: Path) -> list[Outcome]:
+    """Return the outcomes of an earlier run; none if there was none, or its record is damaged."""
+    try:
+        return [Outcome(**entry) for entry in json.loads(record.read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def _write(out: Path, outcomes: Sequence[Outcome], count: int) -> None:
+    with replacing(out / RECORD) as path:
+        path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
+    templates = Environment(loader=PackageLoader("clinic.study"), autoescape=True)
+    regions = next(([*outcome.volumes] for outcome in outcomes if outcome.volumes), [])
+    page = templates.get_template(PAGE).render(
+        outcomes=outcomes, regions=regions, count=count, summary=RESULTS["summary"], millilitres=millilitres
+    )
+    with replacing(out / PAGE) as path:
+        path.write_text(page, encoding="utf-8")

@@ -1,0 +1,15 @@
+"""How regions and volumes are written for the reader."""
+
+from common.evaluation.report.style import number
+
+REGIONS = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
+
+
+def in_words(region: str) -> str:
+    """Return a region's name in words, e.g. ``whole tumour`` for ``WT``; unknown names stay unchanged."""
+    return REGIONS.get(region, region)
+
+
+def millilitres(volume: float) -> str:
+    """Return a volume in ml as text, without the unit."""
+    return "< 0.1" if 0 < volume < 0.05 else number(volume)

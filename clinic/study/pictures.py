@@ -1,0 +1,104 @@
+"""Pictures of a segmentation: three planes through the lesion, with the regions outlined."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from clinic.study.grid import box, connected_pieces
+from common.evaluation.report.slices import OUTLINES, outline
+from common.evaluation.report.style import styled
+from common.modalities import foreground
+
+MARGIN = 2  # margin in voxels around the head in pictures
+BRAIN_OUTLINE = OUTLINES[3]  # colour of the outline of the extracted brain
+EDGE = withStroke(linewidth=2, foreground="black")  # around the letters, which may lie on a bright scalp
+
+
+def pictures(
+    images: Mapping[str, np.ndarray], masks: np.ndarray, spacing: Sequence[float], brain: np.ndarray | None = None
+) -> dict[str, str]:
+    """Return a PNG in base64 of each modality: three planes through the lesion's centre, with the regions outlined.
+
+    The centre is that of the largest piece, or of the image if nothing was segmented. The view is radiological (the
+    patient's right on the left, the front on the left in the sagittal plane) and cropped to the head. Black is each
+    image's 1st percentile within the crop. White is its 99.9th percentile, taken within the brain mask if there is one,
+    since fat can be much brighter.
+
+    ``images`` are the modalities used, ``(X, Y, Z)``, RAS, finite. ``masks`` are the regions on the same grid, bool
+    ``(R, X, Y, Z)``; each is outlined over those before it. An extracted ``brain`` is outlined as well.
+    """
+    head = _head(images, masks.any(axis=0))
+    masks = masks[:, *head]
+    centre = _centre(masks.any(axis=0), spacing)
+    brain = None if brain is None else brain[head]
+    return {name: _picture(image[head], masks, brain, centre, spacing) for name, image in images.items()}
+
+
+def _head(images: Mapping[str, np.ndarray], lesion: np.ndarray) -> tuple[slice, ...]:
+    """Return the box of the foreground of all images and of the lesion, with a margin of `MARGIN` voxels."""
+    inside = lesion.copy()
+    for image in images.values():
+        inside |= foreground(torch.from_numpy(image.astype(np.float32))[None, None])[0, 0].numpy()
+    return box(inside, MARGIN)
+
+
+def _centre(lesion: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:
+    """Return the voxel of the lesion's largest piece that is nearest to that piece's centre of mass."""
+    numbers, sizes = connected_pieces(lesion)
+    if len(sizes) == 0:
+        return tuple(size // 2 for size in lesion.shape)
+    voxels = np.argwhere(numbers == 1 + sizes.argmax())
+    distance = np.linalg.norm((voxels - voxels.mean(axis=0)) * spacing, axis=1)
+    return tuple(int(index) for index in voxels[distance.argmin()])
+
+
+@styled
+def _picture(
+    image: np.ndarray, masks: np.ndarray, brain: np.ndarray | None, centre: Sequence[int], spacing: Sequence[float]
+) -> str:
+    """Return a PNG in base64: the axial plane on the left, the coronal above the sagittal one on the right."""
+    some = (slice(None, None, 2),) * 3  # an eighth of the voxels is enough for percentiles
+    shown = image[some]
+    window = np.quantile(shown, 0.01), np.quantile(shown if brain is None else shown[brain[some]], 0.999)
+    figure = Figure(figsize=(3.9, 2.55), facecolor="black")
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.2, 1), left=0, right=1, bottom=0, top=1, wspace=0.02, hspace=0.02)
+    for cell, axis, side in ((grid[:, 0], 2, "R"), (grid[0, 1], 1, "R"), (grid[1, 1], 0, "A")):
+        rest = [other for other in range(3) if other != axis]
+        _draw_plane(
+            figure.add_subplot(cell),
+            image.take(centre[axis], axis),
+            masks.take(centre[axis], axis + 1),
+            None if brain is None else brain.take(centre[axis], axis),
+            [spacing[other] for other in rest],
+            window,
+            side,
+        )
+    png = BytesIO()
+    figure.savefig(png, dpi=220, metadata={"Software": None})
+    return base64.b64encode(png.getvalue()).decode("ascii")
+
+
+def _draw_plane(
+    axes: Axes,
+    plane: np.ndarray,
+    masks: np.ndarray,
+    brain: np.ndarray | None,
+    spacing: Sequence[float],
+    window: Sequence[float],
+    side: str,
+) -> None:
+    """Draw a plane (A, B) whose first axis runs to the patient's right or front; this side is drawn on the left."""
+    extent = (0, plane.shape[0] * spacing[0], 0, plane.shape[1] * spacing[1])
+    axes.imshow(plane.T, cmap="gray", vmin=window[0], vmax=window[1], origin="lower", extent=extent)
+    if brain is not None:
+        axes.contour(brain.T, levels=[0.5], colors=BRAIN_OUTLINE, linewidths=0.6, origin="lower", extent=extent)
+    outline(axes, masks, 1.4, extent)
+    axes.invert_xaxis()
+    axes.set_axis_off()
+    axes.text(0.01, 0.5, side, transform=axes.transAxes, color="white", va="center", path_effects=[EDGE])

@@ -1,0 +1,20 @@
+"""The training step for a collection of networks, one per subset: each step trains one of them."""
+
+import torch
+
+from common.networks.step import TrainingStep
+from common.networks.subsets import available_modalities
+
+
+class OneSubset(TrainingStep):
+    """Draw one of the subsets that have a network, and forward it for the whole batch.
+
+    The network has a `common.networks.dedicated.Dedicated` as its attribute ``dedicated``.
+    """
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the logits ``(B, K, ...)`` of crops ``(B, M, ...)``."""
+        present = available_modalities(image, None)
+        chosen = torch.zeros_like(present)
+        chosen[:, list(self.network.dedicated.draw_subset(present))] = True
+        return self.network(image, chosen)

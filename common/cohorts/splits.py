@@ -1,0 +1,379 @@
+"""Splits: which cases are for training, validation and test; patients are never divided, unless a published split does.
+
+Published splits are in ``data/brats_splits.csv`` (columns cohort, split, case, part). Their numbers of training,
+validation and test cases are: BraTS 2015, 242 / 12 / 20 (RobustSeg); 2018, three folds of 199 / 29 / 57 (RFNet,
+M2FTrans, and M3AE, which uses fold3); 2020, 219 / 50 / 100 (RFNet and later papers); 2021, 876 / 125 / 250; and 2023
+GLI, 875 / 125 / 251 (``imfuse``, the split of IM-Fuse, Pipoli et al., MICCAI 2025). The folds of 2018 are three random
+draws, not a cross-validation: their test cases overlap. In BraTS 2015 a patient's time points may be in several parts;
+in 2023 they are in one.
+
+The open glioma cases have our own splits by patient: ``fixed`` of 39 cases (25 / 5 / 9); ``fixed50`` of all 50 cases of
+49 patients (36 / 5 / 9), with the same validation and test cases; and the cross-validation ``fold0`` to ``fold4`` of
+all 50 (40 / 0 / 10 each), in which both sources are spread evenly and nothing is selected on validation cases.
+``inner0`` and ``inner1`` divide the 40 training cases of ``fold0`` and ``fold1`` again (32 / 0 / 8), so that variants
+of a method can be chosen without the folds' test cases.
+
+MAG-MS gives only the numbers for MSD Task01 (388 / 72 / 24, as UNETR) and iSEG-2017 (6 / 1 / 3, as HyperDense-Net). In
+these splits (`COUNTS`) the cases of each part are drawn at random.
+
+Several data sets become one by `join`: each case keeps its source, which says what its label values mean. Patients are
+divided within each source, so that every part has the sources in the same proportions.
+"""
+
+import csv
+import logging
+import os
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import pandas as pd
+
+from common.cohorts.cohort import Cohort
+from common.cohorts.registry import cohort_of, get_cohort, names_of, owners, patient_of
+from common.cohorts.scan import Item, find_cases
+from common.text import shortened
+
+logger = logging.getLogger(__name__)
+PARTS = ("training", "validation", "test")
+FRACTIONS = (0.7, 0.1, 0.2)  # of the patients in each of `PARTS`; validation and test get at least one
+SPLITS_FILE = Path(__file__).parent / "data" / "brats_splits.csv"
+COUNTS = {"iseg2017": {"mag_ms": (6, 1, 3)}, "msd_task01": {"mag_ms": (388, 72, 24)}}
+"""Cohort -> split -> number of patients in each of `PARTS`, for papers that publish only the numbers."""
+CROSS_VALIDATION = re.compile(r"cv(\d+)of(\d+)")
+"""Names of cross-validation splits, which exist for any cohort: ``cv1of3`` is the first of three folds."""
+ALL_TEST = "all_test"
+"""Name of the split, which exists for any cohort, that uses all labelled cases for evaluation and none for training."""
+Parts = dict[str, list[Item]]
+"""Part (`PARTS`) -> its items."""
+
+
+def split_cases(
+    cohort: Cohort,
+    dataset_dir: str | os.PathLike,
+    split: str | None = None,
+    seed: int = 0,
+    patients: str | os.PathLike | None = None,
+) -> Parts:
+    """Scan a folder and divide its labelled cases into training, validation and test.
+
+    Returns the parts, with absolute paths. Cases that are in no part are logged. Raises FileNotFoundError if the folder
+    does not exist or has no image; ValueError if the cohort has no such split, listed cases or their labels are
+    missing, there are no patients to split or not as many as published, file names are ambiguous, or all labelled cases
+    are of another cohort.
+
+    Args:
+        dataset_dir: the folder as downloaded; see `find_cases`.
+        split: name of a published split, drawn at random if only its numbers are published (`COUNTS`). ``full`` trains
+            on every labelled case and tests on the unlabelled ones; ``all_test`` tests on every labelled case, for an
+            evaluation without training (``calibrate_on`` has to be null); None or ``seeded`` shuffles the patients, so
+            that no patient is in two parts, and divides them by `FRACTIONS`; ``cv1of3`` shuffles them, tests on the
+            first third and validates on a tenth of the others.
+        patients: CSV file that says whose cases these are (columns ``case``, ``patient``), where their names do not.
+    """
+    items = find_cases(dataset_dir, cohort)
+    if patients is not None:
+        _name_patients(items, patients, dataset_dir)
+    refuse_other_names(items, cohort, dataset_dir)
+    parts = divide(items, cohort, dataset_dir, split, seed)
+    used = {item["case"] for part in parts.values() for item in part}
+    unused = [item["case"] for item in items if item["case"] not in used]
+    if unused:
+        logger.warning(f"{len(unused)} cases are in no part of split {split or 'seeded'}: {shortened(unused)}.")
+    return parts
+
+
+def divide(
+    items: list[Item], cohort: Cohort, dataset_dir: str | os.PathLike, split: str | None = None, seed: int = 0
+) -> Parts:
+    """Divide items into the parts of a split, as `split_cases` does; ``dataset_dir`` is named in errors."""
+    split, counts = split or "seeded", COUNTS.get(cohort.name, {}).get(split)
+    require_split(cohort.name, split)
+    fold = CROSS_VALIDATION.fullmatch(split)
+    if split not in ("seeded", "full", ALL_TEST) and not fold and not counts:
+        return _published(items, cohort.name, split, dataset_dir)
+    labelled = [item for item in items if "label" in item]
+    if not labelled:
+        use = "evaluation" if split == ALL_TEST else "training"
+        raise ValueError(
+            f"{dataset_dir}: none of its {len(items)} cases has a label; {use} needs labelled cases. The files of "
+            f"{cohort.name} are named as its publishers name them, or end with _seg. Rename them, or choose the cohort "
+            "that they belong to: `python -m tools check COHORT FOLDER` names the files that are ignored."
+        )
+    if split == ALL_TEST:
+        return {"training": [], "validation": [], "test": labelled}
+    if split == "full":
+        return {"training": labelled, "validation": [], "test": [item for item in items if "label" not in item]}
+    patients = sorted({patient_of(item) for item in labelled})
+    _require_enough(len(patients), split, counts, dataset_dir, len(items))
+    random.Random(seed).shuffle(patients)
+    if fold:
+        test = patients[int(fold[1]) - 1 :: int(fold[2])]
+        others = [name for name in patients if name not in test]
+        names = {"training": others, "validation": others[: max(1, round(len(others) / 10))], "test": test}
+    else:
+        validation, test = (max(1, round(fraction * len(patients))) for fraction in FRACTIONS[1:])
+        counts = counts or (len(patients) - validation - test, validation, test)
+        bounds = pairwise(accumulate(counts, initial=0))
+        names = {part: patients[start:stop] for part, (start, stop) in zip(PARTS, bounds, strict=True)}
+    part_of = {name: part for part in PARTS for name in names[part]}
+    return {part: [item for item in labelled if part_of[patient_of(item)] == part] for part in PARTS}
+
+
+def join(
+    folders: Mapping[str, str | os.PathLike],
+    cohort: Cohort,
+    split: str | None = None,
+    seed: int = 0,
+    known_as: str | os.PathLike | None = None,
+) -> tuple[Parts, Path]:
+    """Divide the cases of several data sets; return the parts, with absolute paths, and the folder that holds all.
+
+    Items have the keys ``source``, the name of the data set, and ``patient``. Raises FileNotFoundError if a folder or
+    ``known_as`` does not exist; ValueError if a source's class has no counterpart, two sources have a case of the same
+    name, the split is none of those below, or no row of ``known_as`` names two patients; see also `split_cases`.
+
+    Args:
+        folders: cohort of each data set -> its folder as downloaded.
+        cohort: cohort of the datalist; every class of a source needs a counterpart among its classes.
+        split: ``seeded`` (the default), ``cv1of5`` and the like, ``full`` or ``all_test``; see `split_cases`.
+        known_as: CSV file, such as a publisher's, with a row per patient. All cases and patients named in a row are one
+            patient, whatever the columns are called. Leading zeros are ignored (``UCSF-PDGM-004`` is ``UCSF-PDGM-4``).
+    """
+    if split is not None and split not in ("seeded", "full", ALL_TEST) and not CROSS_VALIDATION.fullmatch(split):
+        raise ValueError(
+            f"split {split!r}: several data sets have no published split; expected seeded, cv1of5, full or {ALL_TEST}."
+        )
+    sources = {name: _cases(name, folder, cohort) for name, folder in folders.items()}
+    items = [item for own in sources.values() for item in own]
+    if twice := [case for case, count in Counter(item["case"] for item in items).items() if count > 1]:
+        named = " and of ".join(item["source"] for item in items if item["case"] == twice[0])
+        raise ValueError(
+            f"{twice[0]} is a case of {named}; expected different names. Rename its folder and files in one of them, "
+            "or leave one of the data sets out."
+        )
+    if known_as is not None:
+        _unite_patients(items, known_as)
+    parts: Parts = {part: [] for part in PARTS}
+    part_of: dict[str, str] = {}
+    for name, items in sources.items():
+        labelled = [item for item in items if "label" in item]
+        new = [item for item in labelled if item["patient"] not in part_of]  # the others follow an earlier source
+        drawn = divide(new, get_cohort(name), folders[name], split, seed) if new else {}
+        part_of |= {item["patient"]: part for part, chosen in drawn.items() for item in chosen}
+        for item in labelled:
+            parts[part_of[item["patient"]]].append(item)
+    base = Path(os.path.commonpath([os.path.abspath(folder) for folder in folders.values()]))
+    return parts, base
+
+
+def folders_of(sources: Sequence[str]) -> dict[str, str]:
+    """Return cohort -> folder from words such as ``ucsf_pdgm=data/UCSF-PDGM``.
+
+    Raises ValueError if there are fewer than two, one has another form, or a cohort is given twice.
+    """
+    if len(sources) < 2:
+        raise ValueError(f"{len(sources)} data sets to join; expected two or more, each as COHORT=FOLDER.")
+    folders: dict[str, str] = {}
+    for source in sources:
+        name, equals, folder = source.partition("=")
+        if not (name and equals and folder):
+            raise ValueError(f"{source!r}: expected COHORT=FOLDER, e.g. ucsf_pdgm=data/UCSF-PDGM.")
+        if name in folders:
+            raise ValueError(f"{source!r}: {name} is given twice; put its cases into one folder.")
+        folders[name] = folder
+    return folders
+
+
+def in_words(parts: Parts) -> str:
+    """Return, as text, the numbers of cases, patients and follow-ups, and of cases by source if there are several."""
+    items = [item for part in PARTS for item in parts[part]]
+    people = len({patient_of(item) for item in items})
+    cases = ", ".join(f"{len(parts[part])} {part}" for part in PARTS)
+    sources = Counter(item["source"] for item in items if item.get("source"))
+    named = "; " + ", ".join(f"{count} of {name}" for name, count in sources.items()) if sources else ""
+    return f"{cases}; {people} patients, {len(items) - people} follow-ups{named}"
+
+
+def published_splits(cohort: str) -> dict[str, dict[str, list[str]]]:
+    """Return the published splits of a cohort: name -> part -> cases; empty if it has none."""
+    splits: dict[str, dict[str, list[str]]] = {}
+    with SPLITS_FILE.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["cohort"] == cohort:
+                parts = splits.setdefault(row["split"], {part: [] for part in PARTS})
+                parts["training" if row["part"] == "train" else row["part"]].append(row["case"])
+    return splits
+
+
+def require_split(cohort: str, split: str | None) -> None:
+    """Refuse a split that a cohort does not have; the cohort's data need not be present."""
+    known = (*published_splits(cohort), *COUNTS.get(cohort, {}), "full", "seeded", "cv1of5", ALL_TEST)
+    drawn = CROSS_VALIDATION.fullmatch(str(split))
+    if drawn and not (1 <= int(drawn[1]) <= int(drawn[2]) and int(drawn[2]) > 1):
+        raise ValueError(f"Unknown split {split!r}; expected cv1of3, cv2of3, ... with two or more folds.")
+    if split is not None and split not in known and not drawn:
+        raise ValueError(f"Unknown split {split!r} of {cohort}; expected one of {', '.join(known)}.")
+
+
+def require_folds(cohort: str, folds: Sequence[str]) -> None:
+    """Refuse splits that are not the complete set of folds of one cross-validation; the data need not be present."""
+    for fold in folds:
+        require_split(cohort, fold)
+    drawn, splits = [CROSS_VALIDATION.fullmatch(fold) for fold in folds], published_splits(cohort)
+    if all(drawn):
+        whole = sorted(int(fold[1]) for fold in drawn) == list(range(1, int(drawn[0][2]) + 1))
+        whole = whole and len({fold[2] for fold in drawn}) == 1
+    else:
+        parts = [splits[fold] for fold in folds if fold in splits]
+        tested = sorted(case for part in parts for case in part["test"])
+        whole = len(parts) == len(folds) and tested == sorted({c for part in parts for p in PARTS for c in part[p]})
+    if not whole or cohort == "phantom":
+        raise ValueError(
+            f"folds {', '.join(folds)} of {cohort} are not all folds of one cross-validation, each given once; "
+            "expected cv1of3, cv2of3 and cv3of3, or the like."
+        )
+
+
+def refuse_other_names(items: Iterable[Item], cohort: Cohort, source: str | os.PathLike) -> None:
+    """Refuse labelled cases that are named like those of other cohorts; ``source`` is their folder or datalist.
+
+    A label that is read with another cohort's values trains the wrong classes, and nothing shows it: with
+    ``brats2023``, the enhancing tumour of a paediatric label would be necrosis. A cohort for data of any origin accepts
+    such cases if their labels have the same values.
+    """
+    for item in items:
+        own = cohort_of(item, cohort)
+        known = [other for other in owners(item["case"], item["image"][0]) if other.modalities == own.modalities]
+        alike = own.case_names is None and any(other.labels.meanings == own.labels.meanings for other in known)
+        if "label" in item and known and own not in known and not alike:
+            raise ValueError(
+                f"{source}: {item['case']} is named like a case of {names_of(known)}, but {own.name} was requested, "
+                "whose label values may have other meanings. Choose the cohort (key `cohort`) that the files belong to."
+            )
+
+
+def refuse_shared_patients(parts: Mapping[str, Sequence[Item]], source: str | os.PathLike) -> None:
+    """Refuse parts that share an image file, or a patient by the key ``patient`` of their items.
+
+    Patients that only names show to be the same cause a warning, since the published split of BraTS 2015 divides
+    patients.
+    """
+    first: dict[str, tuple[str, Item]] = {}
+    warned = False
+    for part, item in ((part, item) for part, items in parts.items() for item in items):
+        for name in (f"patient {patient_of(item)}", *(f"image {path}" for path in item["image"])):
+            other_part, other = first.setdefault(name, (part, item))
+            if other_part == part:
+                continue
+            said = f"{source}: {name} is in two parts: {other['case']} in {other_part}, {item['case']} in {part}."
+            if "patient" in item or name.startswith("image"):
+                raise ValueError(f"{said} Put all cases of a patient into one part.")
+            if not warned:
+                logger.warning(said)
+            warned = True
+
+
+def _published(items: list[Item], cohort: str, split: str, dataset_dir: str | os.PathLike) -> Parts:
+    splits = published_splits(cohort)
+    on_disk = {item["case"].lower(): item for item in items}  # releases differ in case: Brats18_, BraTS18_
+    listed = [case for part in splits[split].values() for case in part]
+    missing = [case for case in listed if case.lower() not in on_disk]
+    unlabelled = [case for case in listed if "label" not in on_disk.get(case.lower(), {})]
+    if lacking := missing or unlabelled:
+        raise ValueError(
+            f"{dataset_dir}: {len(lacking)} of the {len(listed)} cases of split {split} are "
+            f"{'missing' if missing else 'without a label'}, e.g. {shortened(lacking)}. Pass the folder with the "
+            "complete official download, or split the cases you have with split `seeded`."
+        )
+    return {part: [on_disk[case.lower()] for case in cases] for part, cases in splits[split].items()}
+
+
+def _require_enough(
+    patients: int, split: str, counts: Sequence[int] | None, dataset_dir: str | os.PathLike, cases: int
+) -> None:
+    """Refuse numbers of labelled patients that a split cannot divide; ``counts`` are those of a published one."""
+    if counts and patients != sum(counts):
+        raise ValueError(
+            f"{dataset_dir}: {patients} patients with a label; split {split} has {sum(counts)} "
+            f"({' / '.join(map(str, counts))}). Pass the folder with the complete official download, or split the "
+            "cases you have with split `seeded`."
+        )
+    if fold := CROSS_VALIDATION.fullmatch(split):
+        if patients < 4 or patients <= int(fold[2]):
+            raise ValueError(
+                f"{dataset_dir}: split {split} of {patients} patients with a label; expected four or more, and more "
+                "than folds."
+            )
+    elif patients < len(PARTS):
+        raise ValueError(
+            f"{dataset_dir}: {patients} patients with a label among {cases} cases; expected at least 3, to train, "
+            "validate and test. Use split `full` to train on all."
+        )
+
+
+def _name_patients(items: Sequence[Item], path: str | os.PathLike, dataset_dir: str | os.PathLike) -> None:
+    """Give each item that a CSV file with the columns ``case`` and ``patient`` lists the key ``patient``."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file. Expected a CSV file with the columns case and patient.")
+    table = pd.read_csv(path, dtype=str, encoding="utf-8-sig")
+    if not {"case", "patient"} <= {*table} or table[["case", "patient"]].isna().any(axis=None):
+        raise ValueError(f"{path}: columns {', '.join(table)}; expected case and patient, with a name in every row.")
+    names = dict(zip(table["case"], table["patient"], strict=True))
+    if unknown := sorted(names.keys() - {item["case"] for item in items}):
+        raise ValueError(
+            f"{path}: {len(unknown)} of its {len(names)} cases are not in {dataset_dir}, e.g. {shortened(unknown)}. "
+            "Cases are named after their folders: `python -m tools check` prints the names."
+        )
+    for item in items:
+        if item["case"] in names:
+            item["patient"] = names[item["case"]]
+
+
+def _cases(name: str, folder: str | os.PathLike, cohort: Cohort) -> list[Item]:
+    """Return the cases of a source, with the keys ``source`` and ``patient``."""
+    source = get_cohort(name)
+    if source.modalities != cohort.modalities:
+        raise ValueError(
+            f"{name} has {', '.join(source.modalities)}; {cohort.name} needs {', '.join(cohort.modalities)}."
+        )
+    try:
+        cohort.labels.require_counterparts(source.labels)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be joined to {cohort.name}: {error}") from None
+    items = find_cases(folder, source)
+    refuse_other_names(items, source, folder)
+    if not any("label" in item for item in items):
+        raise ValueError(
+            f"{folder}: none of its {len(items)} cases has a label with the names of {name}. Choose the cohort that "
+            "the files belong to."
+        )
+    return [{**item, "source": name, "patient": patient_of(item)} for item in items]
+
+
+def _unite_patients(items: Sequence[Item], path: str | os.PathLike) -> None:
+    """Give the cases that a row of the file names the same patient."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file. Expected a CSV file with a row for each patient.")
+    named = {_plain(name): item for item in items for name in (item["case"], item["patient"])}
+    united = False
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        for row in csv.reader(file):
+            patients = sorted({named[_plain(cell)]["patient"] for cell in row if _plain(cell) in named})
+            united = united or len(patients) > 1
+            for item in items:
+                if item["patient"] in patients[1:]:
+                    item["patient"] = patients[0]
+    if not united:
+        raise ValueError(
+            f"{path}: no row names patients of two data sets, e.g. {shortened(sorted({i['patient'] for i in items}))}; "
+            "expected the names of their cases or patients in the same row."
+        )
+
+
+def _plain(name: str) -> str:
+    """Return a name in lower case, without the zeros before its numbers."""
+    return re.sub(r"\d+", lambda number: str(int(number[0])), name.strip().lower())

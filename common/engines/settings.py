@@ -1,0 +1,109 @@
+"""What ``python -m monai.bundle run`` refuses in one line, before data are read or a network is built."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from common.cohorts import take
+from common.cohorts.datalist import PARTS
+from common.engines.evaluate import check_evaluation
+from common.engines.multi_gpu import claim_output
+from common.engines.precision import check_device
+from common.engines.ranges import check_ranges
+from common.engines.windows import check_mirror_axes
+from common.evaluation.report.report import require_own_parts
+from common.io import optional, require_writable
+from common.io.bundle import bundle_name, require_same_common
+from common.io.command import check_settings, check_step, given_run, given_step, is_run, require_null, unwrapped_errors
+from common.io.settings import check_choice
+from common.text import printable
+from common.transforms.decision import DECISIONS
+
+BUILT = ("cohort_def", "inferer", "validate#inferer", "log")
+"""Sections that check their own arguments, and take no time to build."""
+MATMUL_PRECISIONS = ("highest", "high", "medium")
+"""Of float32 products: on a GPU ``high`` multiplies in TF32 (10 bits of mantissa), as cuDNN's convolutions do."""
+FILES = ("datalist", "init_from", "ckpt_path", "teacher")
+"""Keys that are paths of files, or null."""
+
+
+def refuse_wrong_settings(bundle_root: str) -> None:
+    """End ``python -m monai.bundle run`` with one line and status 1 if its options or settings cannot be used.
+
+    This is the first line of ``initialize``. Besides what `check_run` refuses, these are a word after ``run`` that is
+    no list of steps, a None that MONAI would leave out, a device that is not available, an output folder that cannot be
+    written or is in use, and a bundle that was packaged with another version of ``common``. MONAI does not wrap the
+    SystemExit. In a config that another program runs, only that version is checked, and refused by a ValueError.
+    """
+    if not is_run():
+        require_same_common(bundle_root)
+        return
+    try:
+        with unwrapped_errors():
+            require_same_common(bundle_root)
+            files, settings = given_run()
+            config = check_run(files, settings, bundle_root)
+            check_step(given_step(), config)
+            require_null(settings, config)
+            value = config.get_parsed_content
+            check_device(value("device"), value("precision"))
+            if "train" in config:
+                claim_output(value("output_dir"))
+            elif "report" in config:
+                require_own_parts(value("output_dir"))
+            require_writable(value("output_dir"))
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {printable(str(error))}") from None
+
+
+def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: str | None = None) -> ConfigParser:
+    """Return merged config files with settings over them, after refusing values that can be recognised at once.
+
+    These are what `check_settings` and `check_ranges` refuse, configs of two bundles, paths that do not exist, unknown
+    parts of a split, wrong arguments of `BUILT`, and settings of an evaluation that would fail only at its end. Raises
+    ValueError or FileNotFoundError, which may be wrapped in MONAI's RuntimeErrors (see `unwrapped_errors`).
+    """
+    check_settings(files, settings, bundle_root)
+    for file in files:
+        if len({_bundle_of(file), _bundle_of(files[0])} - {None}) > 1:
+            raise ValueError(f"{file}: of another bundle than {files[0]}; expected configs of one bundle.")
+    config = ConfigParser(ConfigParser.load_config_files(list(files)))
+    config.update({key: value for key, value in settings.items() if value is not None})  # MONAI leaves None out
+    value = config.get_parsed_content
+
+    def given(*keys: str) -> dict[str, Any]:
+        return {key: value(key) for key in keys if key in config}
+
+    root = Path(bundle_root or Path(files[0]).absolute().parents[1])
+    configs = given("evaluation_configs").get("evaluation_configs", ())
+    for name in [configs] if isinstance(configs, str) else configs:  # which are read only after the training
+        if not (root / "configs" / name).is_file():
+            raise FileNotFoundError(f"evaluation_configs {name}: no such file in {root / 'configs'}.")
+    for key, path in given(*FILES).items():
+        if optional(path) is not None and not os.path.isfile(path):
+            raise FileNotFoundError(f"{key} {path}: no such file.")
+    folder = str(config.get("dataset_dir", "$"))
+    if folder[:1] not in ("$", "@", "%") and not os.path.isdir(folder):
+        raise FileNotFoundError(f"dataset_dir {folder}: no such folder.")
+    check_ranges(config, bundle_name(root))
+    given(*BUILT)
+    for axes in given("mirror_axes").values():
+        check_mirror_axes(axes, value("crop"))
+    for key, choices in {"decision": DECISIONS, "matmul_precision": MATMUL_PRECISIONS}.items():
+        for word in given(key).values():
+            check_choice(key, word, choices)
+    for parts in given("part", "evaluate_on", "calibrate_on").values():
+        take({part: [] for part in PARTS}, parts)
+    if "coverage" in config:
+        names = ("method", "coverage", "conventions", "decision", "published")
+        check_evaluation({name: optional(value(name)) for name in names})
+    return config
+
+
+def _bundle_of(file: str) -> str | None:
+    """Return the name of the bundle in whose ``configs`` a file lies, or None."""
+    folders = [folder.parent for folder in Path(os.path.abspath(file)).parents if folder.name == "configs"]
+    return bundle_name(folders[0]) if folders else None

@@ -1,1 +1,0 @@
-"""Training steps, one file per paper: modules that decide what goes through the network, and with which modalities."""

@@ -1,0 +1,22 @@
+"""The choice among a study's series, with or without what their images show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from clinic.choice import Candidate, Decision, Shown, decide, in_question
+from clinic.dicom import Series, option, series_candidates
+from common.modalities import GLIOMA, canonical
+
+Look = Callable[[Sequence[Candidate]], Mapping[str, Shown]]
+
+
+def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None, look: Look | None = None) -> Decision:
+    """Return the decision, for which ``look`` judges the images in question."""
+    candidates = series_candidates(series, by_hand)
+    left_out = {canonical(str(name)) for name, key in (by_hand or {}).items() if key is None}
+    modalities = [name for name in GLIOMA if name not in left_out]
+    unclear = in_question(candidates, modalities) if look else []
+    return decide(candidates, modalities, partial(option, candidates), look(unclear) if unclear else None)

@@ -1,0 +1,263 @@
+"""No part of a volume passes for a whole: parts are joined, or refused together with what they differ in."""
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_studies import T2_TSE, Scan, edit, write_study
+from pydicom.uid import EnhancedMRImageStorage, SecondaryCaptureImageStorage, generate_uid
+
+from clinic.dicom import Series, load, read_series
+
+WHOLE = Scan(3, "t2", "t2_tse", T2_TSE, "axial", (5, -3, 4), (6, 6, 8))
+UPPER, LOWER, ODD, EDGES = slice(11, None), slice(0, 12), slice(1, None, 2), slice(None, None, 19)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, phantom_subject):
+    folder = tmp_path_factory.mktemp("study")
+    return folder, write_study(folder, phantom_subject, [WHOLE])[0]
+
+
+@pytest.fixture
+def study(tmp_path, written) -> Path:
+    return shutil.copytree(written[0], tmp_path / "study")
+
+
+def files(study: Path) -> list[Path]:
+    return sorted((study / "003").iterdir())
+
+
+def mark(study: Path, which: slice | Sequence[int], **values: object) -> None:
+    """Set attributes of some slices; a function makes a value for each."""
+    paths = files(study)[which] if isinstance(which, slice) else [files(study)[k] for k in which]
+    for path in paths:
+        edit(path, lambda one: one.update({name: make() if callable(make) else make for name, make in values.items()}))
+
+
+DERIVED = {"ImageType": ["DERIVED", "SECONDARY", "M"]}
+JOINED = {
+    "defaced": DERIVED,
+    "marked as phase": {"ImageType": ["ORIGINAL", "PRIMARY", "P"]},
+    "frame of reference": {"FrameOfReferenceUID": "1.2.3"},
+    "no frame of reference": {"FrameOfReferenceUID": ""},
+    "frames of reference": {"FrameOfReferenceUID": generate_uid},
+    "no echo time": {"EchoTime": None},
+    "rounded echo time": {"EchoTime": 98.4},
+    "b-value": {"DiffusionBValue": 0.0},
+}
+REFUSED = {
+    "series": ({"SeriesInstanceUID": "1.2.3"}, "its 20 images have 2 different SeriesInstanceUIDs"),
+    "echo time": ({"EchoTime": 12}, "2 parts that differ in EchoTime, and they do not make up one volume"),
+    "diffusion": ({"DiffusionBValue": 1000.0}, "2 parts that differ in DiffusionBValue"),
+    "rows": ({"Rows": 39}, "2 parts that differ in Rows"),
+    "columns": ({"Columns": 39}, "2 parts that differ in Columns"),
+    "pixels": ({"PixelSpacing": [6.1, 6.1]}, "2 parts that differ in PixelSpacing"),
+    "turned": ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}, "2 parts that differ in ImageOrientationPatient"),
+    "derived of another time": (DERIVED | {"InversionTime": 200}, "2 parts that differ in ImageType, InversionTime"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "which"),
+    [*((name, which) for name in (*JOINED, *REFUSED) for which in (UPPER, ODD)), ("defaced", LOWER), ("series", EDGES)],
+)
+def test_an_attribute_that_differs_in_some_slices(written, study, name, which):
+    values, refusal = REFUSED.get(name, (JOINED.get(name), None))
+    mark(study, which, **values)
+    (series,) = read_series(study)
+    if refusal:
+        assert re.search(refusal, series.problem)
+        return
+    assert series.problem is None
+    assert series.header.ImageType[0] == "ORIGINAL"  # it decides whether the volume is a reformatted one
+    np.testing.assert_array_equal(load(series).get_fdata(), written[1].get_fdata())
+    np.testing.assert_allclose(series.affine, written[1].affine, atol=1e-6)
+
+
+def drop(*numbers: int) -> Callable[[Path], None]:
+    return lambda study: [files(study)[k].unlink() for k in sorted(numbers, reverse=True)]
+
+
+def again(study: Path, **values: object) -> None:
+    """Add the whole volume once more."""
+    for path in files(study):
+        copy = Path(shutil.copy(path, path.with_stem(f"z{path.stem}")))
+        edit(copy, lambda one: one.update({"SOPInstanceUID": generate_uid(), **values}))
+
+
+def halves_twice(study: Path) -> None:
+    again(study, ImageType=["ORIGINAL", "PRIMARY", "R"])
+    mark(study, slice(11, 20), **DERIVED)
+    mark(study, slice(31, 40), ImageType=["DERIVED", "SECONDARY", "R"])
+
+
+def up(study: Path, by: float) -> None:
+    for path in files(study)[UPPER]:
+        edit(path, lambda one: setattr(one, "ImagePositionPatient", [*one.ImagePositionPatient[:2],
+                                                                    one.ImagePositionPatient[2] + by]))  # fmt: skip
+    mark(study, UPPER, **DERIVED)
+
+
+def overlapping(study: Path) -> None:
+    again(study, **DERIVED)
+    drop(*range(14, 20), *range(20, 29))(study)
+
+
+IN_PARTS = {
+    "a slice is missing": (
+        lambda study: (mark(study, UPPER, **DERIVED), drop(15)(study)),
+        "1 of 20 slices are missing",
+    ),
+    "slices are missing between": (
+        lambda study: (mark(study, UPPER, **DERIVED), drop(9, 10, 11, 12)(study)),
+        "4 of 20 slices are missing",
+    ),
+    "a slice in both": (overlapping, "5 of its 25 images lie at the position of another one"),
+    "beside the grid": (lambda study: up(study, 4), "the distance between its slices varies"),
+    "two volumes in halves": (halves_twice, "each of its 20 slices is there 2 times"),
+}
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_parts_that_are_no_volume_are_refused_in_one_line(study, name):
+    change, why = IN_PARTS[name]
+    change(study)
+    (series,) = read_series(study)
+    assert re.search(rf"it consists of \d parts that differ in ImageType, .*{why}", series.problem)
+
+
+def test_whole_volumes_of_one_series_stay_apart(study):
+    """Echoes, or magnitude and phase; a second echo that lacks its last slices is judged by itself."""
+    again(study, ImageType=["ORIGINAL", "PRIMARY", "P"])
+    assert [one.problem for one in read_series(study)] == [None, None]
+    drop(38, 39)(study)
+    assert [(one.shape[2], one.problem) for one in read_series(study)] == [(20, None), (18, None)]
+
+
+def test_each_echo_is_joined_by_itself(study, written):
+    again(study, EchoTime=12)
+    mark(study, [*range(11, 20), *range(31, 40)], **DERIVED)
+    series = read_series(study)
+    assert {one.header.EchoTime for one in series} == {12, 98}
+    for one in series:
+        np.testing.assert_array_equal(load(one).get_fdata(), written[1].get_fdata())
+
+
+def test_a_part_that_was_given_a_series_of_its_own(study):
+    mark(study, UPPER, SeriesInstanceUID="1.2.3", SeriesNumber=103, **DERIVED)
+    (series,) = read_series(study)
+    assert "its 20 images have 2 different SeriesInstanceUIDs" in series.problem
+
+
+@pytest.mark.parametrize("which", [UPPER, ODD])
+def test_slices_of_another_class_are_missing(study, which):
+    mark(study, which, SOPClassUID=SecondaryCaptureImageStorage)
+    (series,) = read_series(study)
+    assert re.search(r"(9|10) of its slices are not of a class of MR images|only one in 2 is present", series.problem)
+
+
+def test_what_drifts_is_named(study):
+    for k, path in enumerate(files(study)):
+        edit(path, lambda one, k=k: setattr(one, "EchoTime", 98 + 0.02 * k))
+    (series,) = read_series(study)
+    assert (series.problem, series.differ) == (None, ("EchoTime",))
+
+
+def test_each_file_has_a_series_of_its_own(study):
+    mark(study, slice(None), SeriesInstanceUID=generate_uid)
+    (series,) = read_series(study)
+    assert "each of its 20 images has a SeriesInstanceUID of its own" in series.problem
+
+
+def test_each_file_has_a_study_of_its_own(study):
+    mark(study, slice(None), StudyInstanceUID=generate_uid)
+    with pytest.raises(ValueError, match="each of the 20 MR images has a StudyInstanceUID of its own; give"):
+        read_series(study)
+
+
+def test_two_series_of_one_number_that_are_whole(study):
+    again(study, SeriesInstanceUID="1.2.3")
+    assert [one.problem for one in read_series(study)] == [None, None]
+
+
+def split_frames(study: Path, parts: int) -> None:
+    """Write the frames of a multi-frame image into several files, alternately."""
+    (path,) = files(study)
+    whole = pydicom.dcmread(path)
+    frames, pixels = [*whole.PerFrameFunctionalGroupsSequence], whole.pixel_array
+    path.unlink()
+    for k in range(parts):
+        whole.PerFrameFunctionalGroupsSequence = frames[k::parts]
+        whole.NumberOfFrames = len(frames[k::parts])
+        whole.PixelData = np.ascontiguousarray(pixels[k::parts]).tobytes()
+        whole.SOPInstanceUID = whole.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        whole.save_as(path.with_stem(f"{k:03d}"))
+
+
+@pytest.mark.parametrize("parts", [20, 7, 2], ids=["one slice each", "few", "halves"])
+def test_multiframe_files_that_make_up_a_volume(tmp_path, phantom_subject, parts):
+    (expected,) = write_study(tmp_path, phantom_subject, [replace(WHOLE, multiframe=True, reverse=True)])
+    split_frames(tmp_path, parts)
+    (series,) = read_series(tmp_path)
+    assert series.header.SOPClassUID == EnhancedMRImageStorage
+    assert (series.problem, len(series.files)) == (None, 20)
+    np.testing.assert_array_equal(load(series).get_fdata(), expected.get_fdata())
+    np.testing.assert_allclose(series.affine, expected.affine, atol=1e-6)
+
+
+def test_single_frames_and_a_multiframe_file_that_make_up_a_volume(tmp_path, phantom_subject, written):
+    write_study(tmp_path, phantom_subject, [replace(WHOLE, multiframe=True)])
+    split_frames(tmp_path, 2)
+    files(tmp_path)[1].unlink()
+    for path in files(written[0])[1::2]:
+        shutil.copy(path, tmp_path / "003" / f"single_{path.name}")
+        edit(tmp_path / "003" / f"single_{path.name}", lambda one: one.update({"SOPInstanceUID": generate_uid()}))
+    (series,) = read_series(tmp_path)
+    assert series.problem is None
+    np.testing.assert_array_equal(load(series).get_fdata(), written[1].get_fdata())
+
+
+def rounded(study: Path, gap: float, start: float) -> Series:
+    """Return the series with slices at a distance, whose positions were written with one decimal."""
+    for k, path in enumerate(files(study)):
+        place = {"ImagePositionPatient": [0, 0, round(start + k * gap, 1)], "SpacingBetweenSlices": gap}
+        edit(path, lambda one, place=place: one.update(place | {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}))
+    return read_series(study)[0]
+
+
+@pytest.mark.parametrize("gap", [0.8333, 0.9375, 1.25, 3.3, 0.7])
+def test_positions_may_be_rounded(study, gap):
+    series = rounded(study, gap, -7.04)
+    assert series.problem is None
+    assert series.spacing[2] == pytest.approx(gap, abs=0.01)
+
+
+@pytest.mark.parametrize("gap", [0.8333, 1.25])
+def test_a_hole_between_rounded_positions_is_found(study, gap):
+    rounded(study, gap, 0)
+    drop(7)(study)
+    assert "1 of 20 slices are missing, the first after slice 7" in read_series(study)[0].problem
+
+
+def test_gaps_that_grow_are_refused(study):
+    """Each differs little from the next, but in the end slices lie beside the grid."""
+    for k, path in enumerate(files(study)):
+        edit(path, lambda one, k=k: one.update({"ImagePositionPatient": [0, 0, 4 * k + 0.01 * k * k]}))
+    assert "mm from a regular grid" in rounded_problem(study)
+
+
+def rounded_problem(study: Path) -> str:
+    for path in files(study):
+        edit(path, lambda one: one.update({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}))
+    return read_series(study)[0].problem
+
+
+def test_positions_that_were_lost(study):
+    mark(study, slice(None), ImagePositionPatient=[0, 0, 0])
+    assert "all of its 20 images have the same ImagePositionPatient" in read_series(study)[0].problem

@@ -1,0 +1,137 @@
+"""What images show, beneath heads too, and what happens to those that do not show what they are taken for."""
+
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from heads import with_bright_edge, with_heads
+from phantom_case import LPS
+
+from clinic.choice import Candidate, Decision, Verdict, contradictions, decide
+from clinic.study.evidence import look, read_volumes
+from clinic.study.grid import Grid, resample
+from clinic.study.skull import Masks
+from common.cohorts.cohort import Cohort
+from common.cohorts.iseg import ISEG
+from common.cohorts.phantom.simulation import simulate
+from common.cohorts.registry import PHANTOM
+from common.cohorts.sequence_check import CLASSES
+
+CPU = torch.device("cpu")
+ALL = PHANTOM.modalities
+
+
+class Given(Candidate):
+    """A candidate whose image is given."""
+
+    def __init__(self, number: int, name: str, voxels: np.ndarray, confidence: float = 0.95) -> None:
+        verdict = Verdict(name, confidence, "words: 'x'")
+        super().__init__(f"series {number}", f"series {number}", "frame", verdict)
+        self.image = nib.Nifti1Image(voxels.astype(np.float32), LPS)
+
+    def read(self) -> tuple[nib.Nifti1Image, list[str]]:
+        return self.image, []
+
+
+def given(images: dict[str, np.ndarray], **confidences: float) -> list[Given]:
+    """Return candidates, each taken for what its key says with a confidence."""
+    return [
+        Given(number, name, image, confidences.get(name, 0.95))
+        for number, (name, image) in enumerate(images.items(), 1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[str, np.ndarray]:
+    made, _ = simulate(77_080)
+    before, after = (made[name] / np.median(made[name][made[name] > 0]) for name in ("t1", "t1c"))
+    return {**made, "other": after - before}  # a subtraction
+
+
+def shown(candidates: list[Given], cohort: Cohort = PHANTOM, strip: str = "auto") -> dict:
+    return look(candidates, read_volumes(candidates, cohort), None, cohort, CPU, strip).shown
+
+
+def decided(candidates: list[Given], modalities: tuple[str, ...] = ALL, required: tuple[str, ...] = ()) -> Decision:
+    return decide(candidates, modalities, lambda *_: "", shown(candidates), "", required)
+
+
+def sources(decision: Decision) -> dict[str, str]:
+    return {name: candidate.source for name, candidate in decision.chosen.items()}
+
+
+def test_right_names_stay_and_nothing_is_said(images):
+    decision = decided(given({name: images[name] for name in ALL}))
+    assert sources(decision) == {name: f"series {number}" for number, name in enumerate(ALL, 1)}
+    assert (decision.warnings, [*contradictions(decision.chosen)]) == ([], [])
+
+
+def test_what_a_header_leaves_open_and_the_image_shows_is_open_no_more(images):
+    decision = decided(given({"t1c": images["t1c"], "t2": images["t2"]}, t1c=0.76, t2=0.6))
+    assert [candidate.confidence for candidate in decision.chosen.values()] == [None, None]
+    assert decision.chosen["t1c"].verdict.reason == "by what it shows; its header: words: 'x'"
+    assert decision.warnings == []
+
+
+def test_exchanged_sequences_of_sure_headers_are_warned_of_and_stay(images):
+    decision = decided(given({"t1": images["t1c"], "t1c": images["t1"], "t2": images["t2"]}))
+    assert sources(decision) == {"t1": "series 1", "t1c": "series 2", "t2": "series 3"}
+    (warning,) = contradictions(decision.chosen)
+    assert warning.startswith("T1 (series 1) and T1c (series 2): judging by their content, T1 and T1c are exchanged.")
+
+
+def test_what_headers_leave_open_is_decided_by_what_it_shows(images):
+    decision = decided(given({"t1": images["t1c"], "t2": images["t2"]}, t1=0.7))
+    assert sources(decision) == {"t1c": "series 1", "t2": "series 2"}
+    assert decision.chosen["t1c"].confidence is None
+    assert decision.warnings == [
+        "series 1: its header leaves open whether it is T1 (words: 'x'); it looks like T1c, and is taken for it.",
+    ]
+    both = decided(given({"t1": images["t1c"], "t1c": images["t1"]}, t1=0.8, t1c=0.7))
+    assert sources(both) == {"t1": "series 2", "t1c": "series 1"}
+
+
+def test_nothing_is_taken_for_a_sequence_that_is_not_wanted(images):
+    decision = decided(given({"t1": images["t1c"], "t2": images["t2"]}, t1=0.86), ("t1", "t2", "flair"))
+    assert sources(decision) == {"t1": "series 1", "t2": "series 2"}
+    (warning,) = contradictions(decision.chosen)
+    assert warning.startswith("T1 (series 1): it does not look like T1, but like T1c. Do not use")
+
+
+def test_a_subtraction_is_left_out_unless_its_header_is_sure_it_is_asked_for_or_alone(images):
+    study = {"t1": images["other"], "t1c": images["t1c"], "t2": images["t2"]}
+    decision = decided(given(study, t1=0.6))
+    assert list(decision.chosen) == ["t1c", "t2"]
+    assert "looks like none, and is left out" in decision.warnings[0]
+    assert decision.explanations[0].startswith("series 1: left out: by what it shows")
+    assert not decision.explanations[0].endswith("taken.")
+    kept = decided(given(study, t1=0.6), required=("series 1",))
+    assert list(kept.chosen) == ["t1", "t1c", "t2"]
+    (warning,) = contradictions(kept.chosen)
+    assert "it may be a subtraction, a map or no image of a brain. Do not use" in warning
+    alone = given({"t1": images["other"]}, t1=0.6)
+    certainly_other = {name: 0.0 if name == "other" else -9.0 for name in CLASSES}
+    assert list(decide(alone, ALL, lambda *_: "", {"series 1": certainly_other}).chosen) == ["t1"]
+
+
+def test_nothing_is_said_of_infants_and_of_heads(images):
+    study = given({"t1": images["t2"], "t2": images["t1"]})
+    assert shown(study, ISEG) == shown(study, replace(PHANTOM, skull_stripped=False)) == {}
+    assert shown(given(with_heads({"t1": images["t1"]})), strip="no") == {}
+
+
+def test_a_t1_that_is_bright_at_its_edge_is_known_where_the_brain_was_cut_out_of_a_head(images, monkeypatch):
+    """At the edge of a brain that was cut out, T1 and T1c are not compared; it is found without deepbet."""
+    brains = {"t1": with_bright_edge(images["t1"]), "t1c": images["t1c"]}
+
+    def find_masks(aligned, heads, *_) -> Masks:
+        (image, *_) = aligned.images.values()
+        brain = nib.Nifti1Image((images["t1"] > 0).astype(np.float32), LPS)
+        return Masks(heads, {heads[0]: resample(brain, Grid(image.shape, image.affine)) > 0}, {})
+
+    monkeypatch.setattr("clinic.study.evidence.find_masks", find_masks)
+    for volumes, is_head in ((brains, False), (with_heads(brains), True)):
+        t1 = shown(given(volumes))["series 1"]
+        assert (t1["t1"] > t1["t1c"]) == is_head

@@ -1,0 +1,318 @@
+"""Which series of a study are used."""
+
+import re
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from choosing import choose
+from pydicom.dataset import Dataset
+
+from clinic.choice import decide
+from clinic.dicom import Series, option, series_candidates
+from common.modalities import GLIOMA
+
+T1 = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900}
+T2 = {"ScanningSequence": "SE", "RepetitionTime": 5200, "EchoTime": 98}
+FLAIR = {"ScanningSequence": ["SE", "IR"], "RepetitionTime": 9000, "EchoTime": 120, "InversionTime": 2500}
+GD = {"ContrastBolusAgent": "Gadovist"}
+
+
+def series(
+    number: int,
+    description: str,
+    parameters: dict[str, Any],
+    *,
+    spacing: tuple[float, ...] = (1, 1, 1),
+    shape: tuple[int, ...] = (256, 256, 170),
+    problem: str | None = None,
+    part: int = 0,
+    axes: tuple[int, ...] = (0, 1, 2),
+    **more: Any,
+) -> Series:
+    """Return a series whose columns, rows and slices lie along these axes of the patient."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.eye(3)[:, list(axes)] * spacing
+    header = Dataset()
+    header.update({"MRAcquisitionType": "3D", "ImageType": ["ORIGINAL", "PRIMARY", "M"]})
+    header.update({"AcquisitionDate": "20240102", "AcquisitionTime": f"{100000 + number}"})
+    header.update({"SeriesDescription": description, "SeriesNumber": number, **parameters, **more})
+    return Series(number, f"1.2.{number}", (), header, "1", spacing, shape, affine, False, (), part, problem)
+
+
+FULL = [
+    series(1, "localizer", T1),
+    series(2, "t1_mprage", T1),
+    series(3, "t2_tse", T2),
+    series(4, "t2_flair", FLAIR),
+    series(5, "t1_mprage_KM", T1 | GD),
+]
+
+
+def numbers(selection) -> dict[str, int]:
+    return {name: one.series.number for name, one in selection.chosen.items()}
+
+
+def test_a_full_study():
+    selection = choose(FULL)
+    assert numbers(selection) == {"t1": 2, "t1c": 5, "t2": 3, "flair": 4}
+    assert list(selection.chosen) == ["t1", "t1c", "t2", "flair"]
+    assert selection.chosen["t1c"].verdict.confidence == 0.95
+    assert selection.warnings == []
+    assert selection.explanations[0] == "series 1: left out: localizer ('localizer')."
+    assert selection.explanations[1].startswith("series 2: T1, confidence 0.85 (words: 't1'; parameters: TR 2300 ms")
+    assert all(line.endswith("; taken.") for line in selection.explanations[1:])
+
+
+BETTER = {
+    "3D": ({}, {"MRAcquisitionType": "2D", "spacing": (0.5, 0.5, 1), "shape": (512, 512, 170)}),
+    "of thinner slices": ({"spacing": (1, 1, 1)}, {"spacing": (1, 1, 1.5), "shape": (512, 512, 170)}),
+    "of a larger matrix": ({"shape": (320, 320, 170)}, {}),
+    "original and not reformatted": ({"spacing": (1, 1, 5)}, {"ImageType": ["DERIVED", "SECONDARY", "MPR"]}),
+    "corrected for distortion or intensity": ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "DIS2D"]}, {}),
+}
+
+
+@pytest.mark.parametrize("reason", BETTER)
+@pytest.mark.parametrize("first", [True, False])
+def test_the_better_of_two(reason, first):
+    better, worse = BETTER[reason]
+    study = [
+        series(3, "t2_tse", T2, **(better if first else worse)),
+        series(4, "t2_tse", T2, **(worse if first else better)),
+    ]
+    taken, other = (0, 1) if first else (1, 0)
+    selection = choose(study)
+    assert numbers(selection) == {"t2": study[taken].number}
+    assert selection.explanations[taken].endswith("; taken.")
+    assert selection.explanations[other].endswith(f"; not taken, since series {study[taken].number} is {reason}.")
+
+
+def test_the_surer_of_two_whatever_its_resolution():
+    """An agent named for the whole study makes no T1c; a series that says so itself is preferred."""
+    said = series(3, "T1 se +C", T1 | GD, spacing=(1, 1, 5), shape=(256, 256, 40))
+    selection = choose([series(2, "t1_mprage", T1 | GD), said, series(4, "t2_tse", T2 | GD)])
+    assert numbers(selection) == {"t1c": 3, "t2": 4}
+    assert "as for every series of the study" in selection.explanations[0]
+    assert selection.explanations[0].endswith("not taken, since series 3 is recognised more surely.")
+
+
+def test_the_later_of_two_after_contrast():
+    assert numbers(choose([*FULL, series(9, "t1_mprage_KM", T1 | GD)]))["t1c"] == 9
+
+
+def test_two_that_cannot_be_told_apart():
+    study = [series(1, "localizer", T1), series(3, "t2_tse", T2), series(8, "t2_tse", T2)]
+    with pytest.raises(ValueError, match=r"series 3, series 8: all are T2 .* Choose: --series t2=NUM") as refused:
+        choose(study)
+    assert [line.split(":")[0] for line in str(refused.value).splitlines()[1:]] == ["series 1", "series 3", "series 8"]
+    selection = choose(study, {"t2": 3})
+    assert numbers(selection) == {"t2": 3}
+    assert selection.explanations[2].endswith("; not used, as requested.")
+
+
+def test_a_t1_that_says_nothing_after_contrast():
+    """Philips states no agent; a T1 after the perfusion series is after contrast, one before it is not."""
+    perfusion = series(5, "DSC perfusion", {"ScanningSequence": "EP"} | GD)
+    study = [series(2, "T1W_3D_TFE", T1), perfusion, series(7, "T1W_3D_TFE", T1)]
+    selection = choose(study)
+    assert numbers(selection) == {"t1": 2, "t1c": 7}
+    assert "acquired after a series with contrast agent" in selection.explanations[2]
+    assert selection.chosen["t1c"].verdict.confidence == 0.68
+    assert selection.warnings == []
+
+
+def test_the_surer_of_two_is_taken_and_one_that_says_before_contrast_is_believed():
+    """A 3D T1 after contrast agent as Philips names it, and a 2D one that says so plainly."""
+    study = [series(3, "T1/3D/FFE", T1), series(7, "T1/3D/FFE/C", T1)]
+    assert numbers(choose(study)) == {"t1": 3, "t1c": 7}
+    assert numbers(choose([*study, series(9, "T1/SE/GD", T1, spacing=(1, 1, 6))])) == {"t1": 3, "t1c": 9}
+    assert numbers(choose([series(5, "t1 KM", T1 | GD), series(7, "T1 pre contrast", T1)])) == {"t1": 7, "t1c": 5}
+
+
+def test_slabs_are_no_brains():
+    pituitary = series(6, "t1_se_cor_KM", T1 | GD, spacing=(0.4, 0.4, 3), shape=(448, 448, 15))
+    selection = choose([*FULL[:4], pituitary])
+    assert "t1c" not in selection.chosen
+    assert "a slab of 45 mm, not a whole brain" in selection.explanations[4]
+
+
+def test_by_hand():
+    selection = choose(FULL, {"T1ce": 2, "t1": None, "flair": "1"})
+    assert numbers(selection) == {"t1c": 2, "t2": 3, "flair": 1}
+    assert selection.chosen["flair"].verdict.confidence == 1
+    assert selection.explanations[0] == "series 1: FLAIR, confidence 1.00 (set by hand); taken."
+    assert selection.explanations[4].endswith("; not used, as requested.")
+
+
+def test_of_several_that_cannot_be_used_each_says_why():
+    parts = [
+        series(3, "t2_tse", T2, part=k, problem=why) for k, why in enumerate(("a slice is missing", "no place"), 1)
+    ]
+    with pytest.raises(ValueError, match=r"^series 3-1 is the first of 2 T2, none of which can be used: a sl") as info:
+        choose([FULL[1], *parts])
+    assert str(info.value).endswith("; cannot be used: no place.")
+
+
+def test_one_of_several_with_a_number():
+    """What a message tells the user to type works with a number filled in: 3.10 would otherwise be 3.1."""
+    parts = [series(3, "t2_tse", T2, part=part) for part in range(1, 12)]
+    with pytest.raises(ValueError, match=r"cannot be told apart") as info:
+        choose(parts)
+    name, number = re.search(r"--series (\w+)=(\S+)", str(info.value)).groups()
+    assert choose(parts, {name: number.replace("NUMBER-PART", "3-10")}).chosen["t2"].series is parts[9]
+    with pytest.raises(ValueError, match=r"t2: 3\.2: there is no such series; expected one of 3-1, 3-2"):
+        choose(parts, {"t2": 3.2})
+    with pytest.raises(ValueError, match=r"t2: 3: several volumes have this number; expected one of 3-1, 3-2"):
+        choose(parts, {"t2": 3})
+
+
+CLASSES = ("t1", "t1c", "t2", "flair", "other")
+
+
+def looking(**shown: str):
+    """Return a function that finds what images show: by ``s<SeriesNumber>`` a class, or two that are as likely."""
+
+    def look(candidates):
+        look.seen = [each.series.number for each in candidates]
+        words = {each.name: shown.get(f"s{each.series.number}", each.verdict.modality).split() for each in candidates}
+        return {name: {kind: 0.0 if kind in likely else -6.0 for kind in CLASSES} for name, likely in words.items()}
+
+    look.seen = []
+    return look
+
+
+COARSE = {"spacing": (1, 1, 6), "shape": (256, 256, 26), "MRAcquisitionType": "2D"}
+CLOSED = [
+    series(401, "t2_tse", T2, **COARSE),
+    series(501, "t2_flair", FLAIR, **COARSE),
+    series(601, "T1W_SE", T1, **COARSE),
+    series(651, "T2*", T2, **COARSE),
+    series(701, "T1W_SE", T1, **COARSE),
+    series(751, "T1W_SE SUB", T1, **COARSE),
+    series(801, "T1W_3D +C", T1 | GD, axes=(0, 2, 1)),
+]
+"""A study as from a hospital: two T1 of one name, before and after contrast agent, and a T1c in 3D of another plane."""
+
+
+@pytest.mark.parametrize(
+    ("study", "shown", "expected"),
+    [
+        (CLOSED, {"s601": "t1", "s701": "t1c", "s801": "t1c"}, {"t1": 601, "t1c": 701}),
+        (CLOSED, {"s601": "t1c", "s701": "t1", "s801": "t1c"}, {"t1": 701, "t1c": 601}),
+        (CLOSED[:-1], {"s601": "t1", "s701": "t1c"}, {"t1": 601, "t1c": 701}),
+        (CLOSED, {"s601": "t1", "s701": "t1c t1", "s801": "t1c"}, {"t1": 601, "t1c": 801}),
+        (CLOSED, {"s601": "t1", "s701": "other", "s801": "t1c"}, {"t1": 601, "t1c": 801}),
+        (
+            [series(2, "t1 +c", T1 | GD), series(7, "t1", T1), series(8, "t1", T1)],
+            dict.fromkeys(("s2", "s7", "s8"), "t1c"),
+            {"t1c": 8},
+        ),
+        ([*FULL, series(7, "t1_mprage", T1, **COARSE)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 5}),
+        ([series(2, "t1", T1 | GD), series(7, "t1", T1 | GD)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 7}),
+        ([series(2, "t1 nativ", T1), series(7, "t1", T1)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 7}),
+        ([series(3, "t2", T2), series(8, "t2", T2)], {"s3": "flair", "s8": "t2"}, {"t2": 8}),
+    ],
+)
+def test_images_decide_what_headers_leave_open(study, shown, expected):
+    found = numbers(choose(study, look=looking(**shown)))
+    assert {name: number for name, number in found.items() if name in expected or name in ("t1", "t1c")} == expected
+
+
+def test_a_closed_study_says_what_it_used_and_what_else_there_is():
+    selection = choose(CLOSED, look=looking(s601="t1", s701="t1c", s801="t1c"))
+    assert numbers(selection) == {"t1": 601, "t1c": 701, "t2": 401, "flair": 501}
+    assert [one.by_image for one in selection.chosen.values()] == [True, True, False, False]
+    assert selection.chosen["t1c"].verdict.reason.startswith("by what it shows; its header: words: 't1'")
+    assert selection.notes == [
+        "T1c too, but not used: series 801 (coronal, 1 x 1 x 1 mm), since series 701 (axial, 1 x 1 x 6 mm) is in the "
+        "plane and resolution of the others."
+    ]
+    assert selection.explanations[4].endswith("; its image shows T1c (99%); taken.")
+    assert "left out: T2*" in selection.explanations[3]
+    assert "left out: subtraction" in selection.explanations[5]
+
+
+@pytest.mark.parametrize(
+    ("study", "shown", "by_hand"),
+    [
+        (CLOSED, {"s601": "t1 t1c", "s701": "t1c t1"}, {}),
+        (CLOSED, {"s601": "t1c", "s701": "t1c t1"}, {}),
+        (CLOSED[:-1], {"s601": "t1", "s701": "t1c t1"}, {}),
+        (CLOSED[:-1], {"s601": "other", "s701": "t1"}, {}),
+        (CLOSED[:-1], {"s601": "t1", "s701": "t1"}, {}),
+        (CLOSED[:-1], {"s601": "t1c", "s701": "t1c"}, {}),
+        (CLOSED, {"s601": "t1 t1c", "s701": "t1c t1"}, {"t1c": None}),
+    ],
+)
+def test_what_images_do_not_decide_is_refused_with_the_candidates_and_no_number_to_type(study, shown, by_hand):
+    with pytest.raises(ValueError, match="neither header nor image tells") as refused:
+        choose(study, by_hand, looking(**shown))
+    first, *listed = str(refused.value).splitlines()
+    assert first.endswith("--series t1=NUMBER t1c=NUMBER")
+    assert not re.search(r"--series.*=\d", str(refused.value))
+    assert [line.split(":")[0] for line in listed] == [one.name for one in study]
+    assert "series 701: T1, confidence 0.85 (" in listed[4]
+    assert "its image shows T1" in listed[4]
+
+
+def test_what_is_set_by_hand_is_not_looked_at_and_studies_without_doubt_are_not():
+    for study, by_hand in ((FULL, {}), (CLOSED, {"t1": 601, "t1c": 701}), (CLOSED, {"t1": 601, "t1c": None})):
+        look = looking()
+        choose(study, by_hand, look)
+        assert look.seen == []
+    look = looking(s701="t1 t1c", s801="t1c")
+    selection = choose(CLOSED, {"t1": 601}, look)
+    assert numbers(selection) == {"t1": 601, "t1c": 801, "t2": 401, "flair": 501}
+    assert sorted(look.seen) == [401, 501, 601, 701, 801]
+    assert selection.notes[0].startswith(
+        "Left out: series 701 (axial, 1 x 1 x 6 mm): its image shows nothing clearly; its"
+    )
+
+
+def test_images_that_cannot_be_compared_are_refused_with_the_reason():
+    candidates = series_candidates(CLOSED)
+    with pytest.raises(ValueError, match=r"agent \(they could not be compared: no brain was found\)\. Look at"):
+        decide(candidates, GLIOMA, partial(option, candidates), {}, "no brain was found.")
+
+
+def placed(number: int, description: str, parameters: dict[str, Any], at: float, **more: Any) -> Series:
+    """Return a series whose centre is at this height in mm."""
+    made = series(number, description, parameters, **more)
+    affine = made.affine.copy()
+    affine[:3, 3] = [0, 0, at] - affine[:3, :3] @ ((np.array(made.shape) - 1) / 2)
+    return replace(made, affine=affine)
+
+
+FINE = {"spacing": (0.5, 0.5, 0.5), "shape": (512, 512, 340)}
+LAST = {
+    "where the other images lie": lambda: placed(9, "t2_flair", FLAIR, -400, **FINE),
+    "not of another part of the body by its header": lambda: placed(
+        9, "t2_flair", FLAIR, 0, BodyPartExamined="CSPINE", **FINE
+    ),
+    "original and not reformatted": lambda: placed(
+        9, "t2_flair", FLAIR, 0, ImageType=["DERIVED", "PRIMARY", "OTHER"], **FINE
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", LAST)
+def test_what_is_not_of_this_head_or_derived_is_taken_last(reason):
+    """It is taken only if there is nothing else, however fine it is, and however unsure the other one."""
+    study = [placed(2, "t1", T1, 0), placed(3, "t2", T2, 5), placed(4, "", FLAIR, 0, **COARSE), LAST[reason]()]
+    selection = choose(study)
+    assert numbers(selection)["flair"] == 4
+    assert selection.explanations[3].endswith(f"; not taken, since series 4 is {reason}.")
+    assert numbers(choose([*study[:2], study[3]]))["flair"] == 9
+
+
+def test_another_part_of_the_body_is_left_out_by_its_word():
+    for description in ("FLAIR c spine", "T2 HWS flair", "neck flair"):
+        line = choose([*FULL[:3], series(9, description, FLAIR)]).explanations[3]
+        assert "left out: image of another part of the body ('" in line
+    assert "flair" in choose([*FULL[:3], series(9, "FLAIR head and neck", FLAIR)]).chosen
+    assert choose([series(9, "t2_flair", FLAIR, BodyPartExamined="HEAD_NECK")]).warnings == []
+    spine = choose([*FULL[:3], series(9, "t2_flair", FLAIR, BodyPartExamined="NECK")])
+    assert spine.warnings == ["series 9: its header names another part of the body (neck)."]

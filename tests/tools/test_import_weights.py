@@ -1,0 +1,73 @@
+"""The authors' checkpoints become weights that load, and say what they are."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from networks.golden import GRID, m3ae_state, path_state
+from run_tools import run
+
+from common.io import load_weights, trained
+from common.networks import ACN, M3AE, RFNet
+from common.networks.published.fusion_keys import export_fusion
+
+
+def recorded(weights: Path, *keys: str) -> list[object]:
+    return [trained(weights, key, None) for key in keys]
+
+
+def test_a_network_for_all_subsets(tmp_path, capsys):
+    network = RFNet(width=4)
+    theirs = export_fusion(network)
+    torch.save({"epoch": 299, "state_dict": theirs, "optim_dict": {"state": {}}}, tmp_path / "theirs.pth")
+    words = ("import_weights", tmp_path / "theirs.pth", "RFNet", tmp_path / "model.pt")
+    assert run(*words, "--width", "4") is None
+    assert "288 tensors" in capsys.readouterr().out
+    ours = load_weights(RFNet(width=4), tmp_path / "model.pt")
+    assert all(torch.equal(value, ours.state_dict()[key]) for key, value in network.state_dict().items())
+    facts = recorded(tmp_path / "model.pt", "method", "backbone", "width", "crop", "spacing")
+    assert facts == ["RFNet, authors' weights", "RFNet", 4, [80, 80, 80], [1.0, 1.0, 1.0]]
+    assert "another width" in run(*words)
+
+
+def test_m3ae_whose_file_tells_its_sizes(tmp_path):
+    theirs = {f"module.{key}": value for key, value in m3ae_state(8).items()}
+    torch.save({"epoch": 3, "state_dict": theirs}, tmp_path / "theirs.pth")
+    assert run("import_weights", tmp_path / "theirs.pth", "M3AE", tmp_path / "model.pt") is None
+    load_weights(M3AE(4, 3, 8, GRID), tmp_path / "model.pt")
+    assert recorded(tmp_path / "model.pt", "width", "grid") == [8, list(GRID)]
+
+
+def test_a_path_for_each_file(tmp_path):
+    torch.save(path_state("acn", "full"), tmp_path / "full.pth")
+    torch.save(path_state("acn", "mono", channels=1), tmp_path / "mono.pth")
+    words = ("import_weights", tmp_path / "full.pth", "ACN", tmp_path / "model.pt", f"t1c={tmp_path / 'mono.pth'}")
+    assert run(*words) is None
+    load_weights(ACN(subsets=[(1,)]), tmp_path / "model.pt")
+    assert recorded(tmp_path / "model.pt", "backbone", "width", "dedicated") == ["ACN", 16, [["t1c"]]]
+
+
+@pytest.mark.parametrize("method", ["M3AE", "RFNet", "ACN"])
+@pytest.mark.parametrize("content", [[1], None, {}, {3: torch.zeros(1)}, {"state_dict": {"a": None}}])
+def test_what_holds_no_weights_is_refused(tmp_path, method, content):
+    torch.save(content, tmp_path / "theirs.pth")
+    message = run("import_weights", tmp_path / "theirs.pth", method, tmp_path / "model.pt")
+    assert message.startswith(f"error: {tmp_path / 'theirs.pth'}: ")
+    assert "expected a state dict" in message
+    assert not (tmp_path / "model.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "fact"),
+    [
+        ("UNet", (), "UNet: no such method; expected one of M3AE, ACN, SMU-Net, RFNet, mmFormer, M2FTrans."),
+        ("RFNet", ("--width", -8), "--width -8: expected a number from 1 to 1024."),
+        ("RFNet", ("--crop", "[80,0,80]"), "--crop 0: expected a number from 1 to 1024."),
+        ("RFNet", ("t1c=x",), "t1c=x: the weights of RFNet are in one file"),
+        ("ACN", ("--classes", 5), "--classes 5: not an option of ACN."),
+        ("M3AE", ("--width", 8), "--width 8: not an option of M3AE."),
+        ("ACN", ("t1c",), "expected SUBSET=FILE, each subset once"),
+    ],
+)
+def test_options_are_checked_before_the_file_is_read(tmp_path, method, more, fact):
+    assert fact in run("import_weights", "nowhere", method, tmp_path / "model.pt", *more)
