@@ -166,6 +166,20 @@ def test_words_that_do_not_fit(capsys, tmp_path, words, message):
     assert message in said
 
 
+@pytest.mark.parametrize("name", ["common", "tools"])
+def test_a_package_that_stands_in_the_place_of_ours_is_named_in_one_line(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    script = [sys.executable, "-c", "from mmb import main; main()"]
+    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"error: {tmp_path / name}: stands in the place of this program's own package '{name}'"
+    )
+    assert done.stderr.count("\n") == 1
+
+
 def test_help(capsys):
     assert run("datalist", "--help") == 0
     printed = " ".join(capsys.readouterr().out.split())

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from clinic.study.batch import PAGE, segment_each
+from clinic.study.batch import PAGE, TABLE, segment_each
 from clinic.study.predict import Prediction, predict
 from common.text import printable, shortened
 
@@ -12,7 +12,7 @@ FOUND = "In the study"
 WAIT = "Segmenting; without a GPU this takes up to a few minutes ..."
 
 
-def segment_study(study: str, output_dir: str, bundle: str, each: bool, **options: Any) -> None:
+def segment_study(study: str | Mapping[str, str], output_dir: str, bundle: str, each: bool, **options: Any) -> None:
     """Segment a study (options of `predict`), and print what was used as which sequence, and the result.
 
     With ``each`` every subfolder is a study (`segment_each`); raises ValueError at the end if any could not be
@@ -31,7 +31,7 @@ def segment_study(study: str, output_dir: str, bundle: str, each: bool, **option
             failed.append(outcome.study)
         result = f"not segmented: {outcome.failure}" if outcome.failure else "segmented" if made else "segmented before"
         _print({f"Study {number}": [f"{outcome.study}: {result}"], **(_sections(made) if made else {})})
-    print(printable(f"All studies: {output_dir}/{PAGE}"), flush=True)
+    print(printable(f"All studies: {output_dir}/{PAGE} and {TABLE}"), flush=True)
     if failed:
         raise ValueError(f"{len(failed)} of {number} studies were not segmented: {shortened(failed)}; see {PAGE}.")
 
