@@ -43,8 +43,8 @@ IMAGES = "images"
 BRAIN_MASK = "brain_mask"
 
 OF_PHANTOM = (
-    "The images are those of the synthetic phantom, but the weights are not: the result means nothing. Without --recipe "
-    "and --ckpt_path, the phantom's own weights are taken."
+    "The images are those of the synthetic phantom, but the weights are not: the result means nothing. Without "
+    "--recipe and --ckpt_path, the phantom's own weights are taken."
 )
 
 
