@@ -66,7 +66,7 @@ def predict(
     from clinic.study.console import segment_study
 
     segment_study(
-        files or study, output_dir, bundle, each, series=series, modalities=modalities, reference=reference,
-        recipe=recipe, ckpt_path=ckpt_path, device=device, skull_strip=skull_strip, decision=decision, label=label,
+        files or study, output_dir, bundle, each, recipe, ckpt_path, series=series, modalities=modalities,
+        reference=reference, device=device, skull_strip=skull_strip, decision=decision, label=label,
         keep_images=keep_images,
     )  # fmt: skip

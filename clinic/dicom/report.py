@@ -49,7 +49,7 @@ def write_report(
     source = sr.SourceSeriesForSegmentation(reference.uid)
     image = segmentation.SOPClassUID, segmentation.SOPInstanceUID
     algorithm = sr.AlgorithmIdentification(name or software, version, parameters=weights and [f"weights: {weights}"])
-    with explained(reference):
+    with explained(reference, "SR"):
         groups: list[sr.MeasurementsAndQualitativeEvaluations] = []
         for number, (each, millilitres) in enumerate(segments.items(), start=1):
             label, kind, _ = CLASSES[each]
@@ -72,7 +72,9 @@ def write_report(
             uid=hd.UID(), manufacturer_name="missing-modality-bundles", model_name=name or software
         )
         content = sr.MeasurementReport(
-            observation_context=sr.ObservationContext(sr.ObserverContext(codes.DCM.Device, observer)),
+            observation_context=sr.ObservationContext(
+                observer_device_context=sr.ObserverContext(codes.DCM.Device, observer)
+            ),
             procedure_reported=MR_BRAIN,
             imaging_measurements=groups,
             title=codes.DCM.ImagingMeasurementReport,
@@ -88,7 +90,6 @@ def write_report(
             manufacturer_model_name=name or software,
             software_versions=version,
             series_description=DESCRIPTION,
-            specific_character_set="ISO_IR 192",
             is_complete=True,
         )
         with replacing(path) as temporary:

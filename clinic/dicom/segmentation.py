@@ -173,7 +173,7 @@ def _segmentation(
 
 
 @contextmanager
-def explained(reference: Series) -> Iterator[None]:
+def explained(reference: Series, by: str = "SEG") -> Iterator[None]:
     """Name the series in errors, without the libraries' messages, which quote values of attributes."""
     try:
         yield
@@ -181,7 +181,7 @@ def explained(reference: Series) -> Iterator[None]:
         raise
     except Exception as error:
         raise ValueError(
-            f"{reference.name} cannot be referenced by a DICOM SEG: highdicom fails with {type(error).__name__}."
+            f"{reference.name} cannot be referenced by a DICOM {by}: highdicom fails with {type(error).__name__}."
         ) from None
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader
 from clinic.study.folder import require_studies
 from clinic.study.formats import millilitres
 from clinic.study.inference import Inference
-from clinic.study.predict import RESULTS, Prediction, check_options, recipe_for, segment
+from clinic.study.predict import RESULTS, Prediction, check_options, segment
 from common.io.disk import full_disk
 from common.io.files import file_digest, replacing, walk
 from common.io.fingerprint import fingerprint
@@ -76,7 +76,6 @@ def segment_each(
     lock_folder(out)
     try:
         with TemporaryDirectory() as scratch:
-            recipe = recipe_for(studies, recipe, ckpt_path)
             inference = Inference(bundle, recipe, ckpt_path, device, Path(scratch), decision)
             resolve_subset(modalities, inference.cohort.modalities)  # refuse unknown ones
             options = {**options, "modalities": modalities, "skull_strip": skull_strip}

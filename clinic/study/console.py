@@ -5,19 +5,32 @@ from functools import partial
 from typing import Any
 
 from clinic.study.batch import PAGE, TABLE, segment_each
-from clinic.study.predict import Prediction, predict
+from clinic.study.folder import require_studies
+from clinic.study.predict import Prediction, predict, shows_phantom
 from common.text import printable, shortened
 
 FOUND = "In the study"
 WAIT = "Segmenting; without a GPU this takes up to a few minutes ..."
 
 
-def segment_study(study: str | Mapping[str, str], output_dir: str, bundle: str, each: bool, **options: Any) -> None:
+def segment_study(
+    study: str | Mapping[str, str],
+    output_dir: str,
+    bundle: str,
+    each: bool,
+    recipe: str | None,
+    ckpt_path: str | None,
+    **options: Any,
+) -> None:
     """Segment a study (options of `predict`), and print what was used as which sequence, and the result.
 
-    With ``each`` every subfolder is a study (`segment_each`); raises ValueError at the end if any could not be
-    segmented.
+    The synthetic phantom is segmented with the phantom's weights if none are asked for. With ``each`` every subfolder
+    is a study (`segment_each`); raises ValueError at the end if any could not be segmented.
     """
+    if recipe is None and ckpt_path is None and all(map(shows_phantom, require_studies(study) if each else [study])):
+        recipe = "phantom"
+        print("Images of the synthetic phantom: the weights are those of recipe phantom.", flush=True)
+    options |= {"recipe": recipe, "ckpt_path": ckpt_path}
     if not each:
         made = predict(study, output_dir, bundle, **options, explain=partial(_explain, FOUND))
         _print(_sections(made))

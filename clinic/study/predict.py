@@ -96,7 +96,6 @@ def predict(
     can fail.
     """
     check_options(study, output_dir, skull_strip, decision)
-    recipe = recipe_for([study], recipe, ckpt_path)
     with TemporaryDirectory() as folder:
         inference = Inference(bundle, recipe, ckpt_path, device, Path(folder), decision)
         return segment(
@@ -134,7 +133,7 @@ def segment(
     summary = summarise(voxels, segmentation, read, aligned, brain, inference, notes)
     warnings = [
         *summary.warnings,
-        *([OF_PHANTOM] if inference.cohort.name != PHANTOM.name and _shows_phantom(study) else []),
+        *([OF_PHANTOM] if inference.cohort.name != PHANTOM.name and shows_phantom(study) else []),
     ]
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     summary = replace(summary, warnings=warnings, label=label, created=now)
@@ -143,15 +142,8 @@ def segment(
     return Prediction(voxels, chosen, summary, read.explanations, files)
 
 
-def recipe_for(
-    studies: Sequence[str | Path | Mapping[str, str | Path]], recipe: str | None, ckpt_path: str | None
-) -> str | None:
-    """Return the recipe of the phantom's weights if no weights are asked for and all studies are of the phantom."""
-    own = recipe is None and ckpt_path is None
-    return "phantom" if own and studies and all(map(_shows_phantom, studies)) else recipe
-
-
-def _shows_phantom(study: str | Path | Mapping[str, str | Path]) -> bool:
+def shows_phantom(study: str | Path | Mapping[str, str | Path]) -> bool:
+    """Return whether a study (see `predict`) is of the synthetic phantom, as its first image says."""
     return is_phantom([Path(file) for file in study.values()] if isinstance(study, Mapping) else walk(study))
 
 

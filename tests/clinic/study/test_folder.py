@@ -9,8 +9,9 @@ import pytest
 from pydicom.dataset import FileDataset
 
 from clinic.dicom.phantom import mr_image
+from clinic.study.console import segment_study
 from clinic.study.folder import is_phantom, require_one_study
-from clinic.study.predict import recipe_for
+from clinic.study.predict import shows_phantom
 
 ROOT = Path(__file__).parents[3]
 
@@ -74,17 +75,24 @@ def test_what_may_be_a_study_is_left_to_its_reader(names, tmp_path):
     require_one_study(tmp_path)
 
 
-def test_the_phantom_is_recognised_and_has_weights_of_its_own(folders, phantom_subject, subject):
-    files = sorted(phantom_subject.iterdir())
-    assert is_phantom(files)
+def test_the_phantom_is_recognised(folders, phantom_subject, subject):
+    assert shows_phantom(phantom_subject)
+    assert shows_phantom({"t1": next(phantom_subject.glob("*_t1.nii.gz"))})
     assert is_phantom([folders / "dicom" / "P_1" / "1.dcm"])
-    assert not is_phantom([subject / "Doe_t1.nii.gz"])  # made by a test, without the cohort's header
-    assert not is_phantom(sorted(folders.glob("files/*/*")))
-    given = {"t1": files[-1]}
-    assert recipe_for([phantom_subject, given], None, None) == "phantom"
-    for studies, recipe, weights in (
-        ([subject, given], None, None),
-        ([given], "brats2018", None),
-        ([given], None, "x"),
+    assert not shows_phantom(subject)  # made by a test, without the cohort's header
+    assert not shows_phantom(folders / "files")
+
+
+def test_its_weights_are_taken_unless_others_are_asked_for(phantom_subject, subject, monkeypatch):
+    taken = []
+    monkeypatch.setattr("clinic.study.console.predict", lambda *_, recipe, **others: taken.append(recipe))
+    monkeypatch.setattr("clinic.study.console._print", lambda sections: None)
+    monkeypatch.setattr("clinic.study.console._sections", lambda made: {})
+    for study, recipe, weights in (
+        (phantom_subject, None, None),
+        (phantom_subject, "x", None),
+        (phantom_subject, None, "x"),
+        (subject, None, None),
     ):
-        assert recipe_for(studies, recipe, weights) == recipe
+        segment_study(study, "out", "m3ae", False, recipe, weights)
+    assert taken == ["phantom", "x", None, None]
