@@ -50,7 +50,7 @@ def predict(
         each: the folder holds a subfolder for each study; studies.html and studies.csv list them. One that fails does
             not stop the others, and given again the command goes on where it ended.
     """
-    from clinic.study.folder import require_one_study, require_studies
+    from clinic.study.folder import require_image_files, require_one_study, require_studies
 
     files = {"t1": t1, "t1c": t1c, "t2": t2, "flair": flair}
     files = {name: file for name, file in files.items() if file is not None}
@@ -61,8 +61,8 @@ def predict(
         )
     if files and (each or series):
         raise ValueError(f"{'--each' if each else '--series'} is for folders of studies; leave it out, or the files.")
-    if not files:  # a folder that cannot be used is refused before PyTorch is loaded, which takes seconds
-        (require_studies if each else require_one_study)(study)
+    # What cannot be used is refused before PyTorch is loaded, which takes seconds.
+    (require_image_files if files else require_studies if each else require_one_study)(files or study)
     from clinic.study.console import segment_study
 
     segment_study(

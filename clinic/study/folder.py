@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.io.files import SUFFIXES, is_dicom, walk
@@ -77,6 +77,18 @@ def _require_one_subject(folder: Path, images: Sequence[Path]) -> None:
             f"{folder}: {len(subjects)} subjects, {shortened(subjects)}; give the folder of one, or --each if every "
             "subfolder is a study."
         )
+
+
+def require_image_files(files: Mapping[str, str | Path]) -> None:
+    """Refuse files, by the names of their modalities, that are missing, no image files, or the same."""
+    named: dict[Path, str] = {}
+    for name, file in files.items():
+        if not Path(file).exists():
+            raise FileNotFoundError(f"--{name} {file}: no such file; expected an image (NIfTI, MHA or NRRD).")
+        if Path(file).is_dir() or is_dicom(Path(file)):
+            raise ValueError(f"--{name} {file}: expected an image file; of DICOM series, give the study's folder.")
+        if (other := named.setdefault(Path(file).resolve(), name)) != name:
+            raise ValueError(f"--{name} {file}: this file is given as --{other}, too; expected different ones.")
 
 
 def require_studies(folder: str | Path) -> list[Path]:

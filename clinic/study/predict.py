@@ -131,12 +131,9 @@ def segment(
     grid_note = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {why}."
     notes = [grid_note, *([seg_note] if seg_note else []), *read.notes]
     summary = summarise(voxels, segmentation, read, aligned, brain, inference, notes)
-    warnings = [
-        *summary.warnings,
-        *([OF_PHANTOM] if inference.cohort.name != PHANTOM.name and shows_phantom(study) else []),
-    ]
-    now = datetime.now().astimezone().isoformat(timespec="seconds")
-    summary = replace(summary, warnings=warnings, label=label, created=now)
+    if inference.cohort.name != PHANTOM.name and shows_phantom(study):
+        summary = replace(summary, warnings=[OF_PHANTOM, *summary.warnings])
+    summary = replace(summary, label=label, created=datetime.now().astimezone().isoformat(timespec="seconds"))
     kept = _images(aligned, brain, segmentation, cohort) if keep_images else {}
     files = _write(Path(output_dir), voxels, summary, read, chosen if can_refer else None, inference, kept)
     return Prediction(voxels, chosen, summary, read.explanations, files)

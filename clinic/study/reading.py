@@ -6,7 +6,6 @@ are looked at; `confirmed` looks at all images that are used. One decision, `cli
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,12 +19,12 @@ import torch
 from clinic.choice import Candidate, Decision, Option, Shown, Verdict, decide, in_question
 from clinic.study.alignment import MisfitError
 from clinic.study.evidence import Evidence, Volumes, look, read_volumes
-from clinic.study.folder import study_files
+from clinic.study.folder import require_image_files, study_files
 from clinic.study.grid import finest
 from common.cohorts.check import has_known_sequences
 from common.cohorts.cohort import Cohort
 from common.cohorts.scan import find_cases, named_after
-from common.io.files import is_dicom, unread
+from common.io.files import unread
 from common.io.images import read_image
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
@@ -167,14 +166,10 @@ def read_files(
 ) -> Study:
     """Read one patient's study from an image file of any name for each modality, as `read_folder` reads a folder."""
     wanted = resolve_subset(modalities, cohort.modalities)
-    given, named = {canonical(name): str(file) for name, file in files.items()}, {}
-    for name, file in given.items():
-        if name not in cohort.modalities:
-            raise ValueError(f"--{name}: unknown to the network; expected some of {subset_name(cohort.modalities)}.")
-        if Path(file).is_dir() or is_dicom(Path(file)):
-            raise ValueError(f"--{name} {file}: expected an image file; of DICOM series, give the study's folder.")
-        if (other := named.setdefault(os.path.realpath(file), name)) != name:
-            raise ValueError(f"--{name} {file}: this file is given as --{other}, too; expected different ones.")
+    given = {canonical(name): str(file) for name, file in files.items()}
+    if foreign := [name for name in given if name not in cohort.modalities]:
+        raise ValueError(f"--{foreign[0]}: unknown to the network; expected some of {subset_name(cohort.modalities)}.")
+    require_image_files(given)
     used = [NamedFile(file, name, why="given as it") for name, file in given.items() if name in wanted]
     if not used:
         raise ValueError(f"None of the files is of the requested modalities ({subset_name(wanted)}).")
