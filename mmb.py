@@ -9,11 +9,11 @@ PACKAGES = ("common", "clinic", "experiments", "tools")
 
 def require_ours() -> None:
     """End with status 1 and one line if a package of this project is not the one that lies beside this file."""
-    ours = Path(__file__).resolve().parent
+    ours = Path(__file__).absolute().parent
     for name in PACKAGES:
         spec = find_spec(name)
         places = [Path(place).resolve() for place in spec.submodule_search_locations or [spec.origin]] if spec else []
-        if places and ours / name not in places:
+        if places and (ours / name).resolve() not in places:
             sys.exit(
                 f"error: {places[0]}: stands in the place of this program's own package {name!r}, {ours / name}; run "
                 "it in another folder, clear PYTHONPATH, or install it into an environment of its own."

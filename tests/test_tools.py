@@ -90,7 +90,8 @@ def test_help_and_refusals_do_not_wait_for_pytorch():
 
 def test_an_installation_lists_the_verbs_that_it_has(tmp_path):
     shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("maintenance"))
-    (tmp_path / "common").symlink_to(ROOT / "common")
+    for name in ("common", "mmb.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
     words = [sys.executable, "-S", "-m", "tools", "--help"]  # without `site`, which may add the repository
     environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from clinic.study.batch import PAGE, TABLE, segment_each
 from clinic.study.folder import require_studies
+from clinic.study.inference import knows_phantom
 from clinic.study.predict import Prediction, predict, shows_phantom
 from common.text import printable, shortened
 
@@ -24,12 +25,14 @@ def segment_study(
 ) -> None:
     """Segment a study (options of `predict`), and print what was used as which sequence, and the result.
 
-    The synthetic phantom is segmented with the phantom's weights if none are asked for. With ``each`` every subfolder
-    is a study (`segment_each`); raises ValueError at the end if any could not be segmented.
+    The synthetic phantom is segmented with the phantom's weights if the bundle has them and no others are asked for.
+    With ``each`` every subfolder is a study (`segment_each`); raises ValueError at the end if any could not be
+    segmented.
     """
-    if recipe is None and ckpt_path is None and all(map(shows_phantom, require_studies(study) if each else [study])):
+    studies = require_studies(study) if each else [study]
+    if recipe is None and ckpt_path is None and knows_phantom(bundle) and all(map(shows_phantom, studies)):
         recipe = "phantom"
-        print("Images of the synthetic phantom: the weights are those of recipe phantom.", flush=True)
+        print("Images of the synthetic phantom: segmented with the weights of recipe phantom.", flush=True)
     options |= {"recipe": recipe, "ckpt_path": ckpt_path}
     if not each:
         made = predict(study, output_dir, bundle, **options, explain=partial(_explain, FOUND))
