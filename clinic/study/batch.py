@@ -81,13 +81,14 @@ def segment_each(
             options = {**options, "modalities": modalities, "skull_strip": skull_strip}
             settings = (inference.software, file_digest(inference.weights), inference.decision, recipe, options)
             names = {path.name for path in studies}
-            outcomes = {before.study: before for before in _read(out / RECORD) if before.study in names}
+            earlier = [before for before in _read(out / RECORD) if before.study in names]
+            outcomes = {each.study: each for each in earlier if each.failure or _complete(out / each.study)}
             for study in studies:
                 name, made = study.name, None
                 try:
                     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in walk(study)]
                     key, before = fingerprint(files, *settings), outcomes.get(name)
-                    if before is None or before.made_from != key or not _complete(out / name):
+                    if before is None or before.made_from != key:
                         made = segment(study, out / name, inference, explain=partial(explain, name), **options)
                         outcomes[name] = _outcome(name, key, made)
                 except Exception as error:
