@@ -239,7 +239,7 @@ def _images(
     voxels = {name: np.asarray(image.dataobj, np.float32) for name, image in aligned.images.items()}
     voxels[BRAIN_MASK] = brain_mask(aligned, brain).astype(np.uint8)
     regions = zip(cohort.labels.regions, segmentation.probabilities, strict=True)
-    voxels |= {_probability(region): p.astype(np.float32) for region, p in regions}
+    voxels |= {_probability(region): p.astype(np.float32).round(3) for region, p in regions}  # else 15 MB each
     images = {name: nib.Nifti1Image(each, affine) for name, each in voxels.items()}
     for image in images.values():
         image.header.set_xyzt_units("mm")
