@@ -108,7 +108,7 @@ STANDS_FOR = {
 def clone(tmp_path_factory, phantom_dir) -> Path:
     """A copy of the repository with small phantoms."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("clinic", "common", "docs", "experiments", "tools"):
+    for name in ("clinic", "common", "docs", "experiments", "tools", "mmb.py"):
         os.symlink(ROOT / name, folder / name)
     shutil.copytree(ROOT / "bundles", folder / "bundles", ignore=shutil.ignore_patterns("eval"))
     for bundle in folder.glob("bundles/*/models"):  # otherwise a run generates a larger one

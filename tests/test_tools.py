@@ -90,7 +90,8 @@ def test_help_and_refusals_do_not_wait_for_pytorch():
 
 def test_an_installation_lists_the_verbs_that_it_has(tmp_path):
     shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("maintenance"))
-    (tmp_path / "common").symlink_to(ROOT / "common")
+    for name in ("common", "mmb.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
     words = [sys.executable, "-S", "-m", "tools", "--help"]  # without `site`, which may add the repository
     environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -164,6 +165,20 @@ def test_words_that_do_not_fit(capsys, tmp_path, words, message):
     said = capsys.readouterr().err
     assert said.startswith(f"usage: python -m tools {words[0]} ")
     assert message in said
+
+
+@pytest.mark.parametrize("name", ["common", "tools"])
+def test_a_package_that_stands_in_the_place_of_ours_is_named_in_one_line(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    script = [sys.executable, "-c", "from mmb import main; main()"]
+    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"error: {tmp_path / name}: stands in the place of this program's own package '{name}'"
+    )
+    assert done.stderr.count("\n") == 1
 
 
 def test_help(capsys):

@@ -164,6 +164,12 @@ def config_files(bundle: str, recipe: str | None = None) -> tuple[Path, list[Pat
     return root, files
 
 
+def knows_phantom(bundle: str) -> bool:
+    """Return whether a bundle has weights that were trained on the synthetic phantom, and their recipe."""
+    root, _ = config_files(bundle)
+    return (root / "models" / "phantom.pt").is_file() and (root / "configs" / "recipes" / "phantom.json").is_file()
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence logging below errors; everything relevant to the case is in the summary."""

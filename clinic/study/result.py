@@ -1,6 +1,7 @@
 """What a study yields, as plain data: volumes, expectations, pictures, warnings and notes.
 
-A `StudySummary` holds nothing that identifies the patient: no names, dates, identifiers or paths.
+A `StudySummary` holds nothing that identifies the patient, no names, dates, identifiers or paths, unless the user's
+own label does.
 """
 
 from collections import defaultdict
@@ -58,6 +59,8 @@ class StudySummary:
         notes: notes on preparation: what was registered and how well, what was resampled.
         trained_on: short description of the training data; None if unknown.
         brain_ml: volume of the extracted brain, which is outlined in the pictures; None if none was extracted.
+        label: a text of the user's own, which tells whose result it is; else empty.
+        created: date, time and offset from UTC at which it was made, ISO 8601; empty if unknown.
     """
 
     title: str
@@ -76,6 +79,12 @@ class StudySummary:
     notes: Sequence[str] = ()
     trained_on: str | None = None
     brain_ml: float | None = None
+    label: str = ""
+    created: str = ""
+
+
+PICTURES = ("pictures",)
+"""Fields of a `StudySummary` that hold pictures, which ``summary.json`` leaves out."""
 
 
 def volumes(label: Image, labels: LabelSet) -> dict[str, float]:

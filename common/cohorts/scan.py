@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.names import OPEN_T1, SUFFIXES, split_name, without_suffix
+from common.cohorts.names import OPEN_T1, split_name, without_suffix
 from common.cohorts.registry import patient
-from common.io.files import is_dicom, unread, walk
+from common.io.files import SUFFIXES, is_dicom, unread, walk
 from common.modalities import ALIASES
 from common.text import shortened
 
