@@ -40,7 +40,8 @@ def tab(tmp_path_factory) -> Iterator[Page]:
     brain, stack, (spacing, origin) = images["t1c"] > 0, np.stack([*masks.values()]), ((1, 1, 1), (-30, -35, -20))
     pieces, specks = lesions(masks, spacing, brain, 5.0)
     summary = StudySummary(
-        "A page", "m3ae", "1", f"model.pt, SHA-256 {4 * '0123456789abcdef'}", [UsedModality(m, "s", "r") for m in images],
+        "A page", "m3ae", "1", f"model.pt, SHA-256 {4 * '0123456789abcdef'}",
+        [UsedModality(name, "series 1", "header") for name in images],
         {"WT": 5.0, "TC": 2.0, "ET": 0.3}, pictures=pictures(images, stack, spacing), lesions=pieces, specks=specks,
         sheets=sheets(images, masks, spacing, origin, [piece.centre for piece in pieces]),
     )  # fmt: skip
