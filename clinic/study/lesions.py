@@ -44,6 +44,8 @@ def lesions(
         brain: mask of the brain, whose midline separates left from right.
         total: volume of the outermost region in ml, which the pieces share by their numbers of voxels.
     """
+    if not next(iter(masks.values())).any():
+        return [], 0
     extent = box(next(iter(masks.values())))
     masks = {region: mask[extent] for region, mask in masks.items()}
     numbers, sizes = connected_pieces(next(iter(masks.values())))

@@ -90,7 +90,7 @@ def _lesion_table(summary: StudySummary) -> Table:
     if len(summary.lesions) > len(shown):
         more.append(f"{len(summary.lesions) - len(shown)} smaller lesions are not listed.")
     if summary.specks:
-        more.append(f"Left out: {summary.specks} specks of less than {SMALLEST:g} ml.")
+        more.append(f"Left out as specks of less than {SMALLEST:g} ml: {summary.specks}.")
     note = (
         "Diameters as in RANO: the longest in any axial slice, and the longest perpendicular to it in that slice. "
         "Lesions whose oedema touches count as one."

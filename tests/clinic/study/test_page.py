@@ -89,7 +89,7 @@ def test_lesions_and_classes(tmp_path):
     assert ["1", "left", "5.0", "30 × 21", "–", "10 × 5"] in rows(html)
     assert "Lesions: 10<" in html
     assert "2 smaller lesions are not listed." in html
-    assert "3 specks of less than 0.1 ml" in html
+    assert "specks of less than 0.1 ml: 3." in html
     assert "Without overlap: necrosis 2.0 ml, oedema 20.4 ml, enhancing tumour 0.0 ml." in html
 
 
