@@ -130,6 +130,6 @@ def _draw_plane(
     axes.text(0.01, 0.5, sides[0], va="center", **words)
     axes.text(0.99, 0.5, sides[1], va="center", ha="right", **words)
     axes.text(0.99, 0.99, position, va="top", ha="right", fontsize=5, **words)
-    if SCALE_BAR < extent[1]:
+    if extent[1] > SCALE_BAR:
         ends = [extent[1] * 0.99, extent[1] * 0.99 - SCALE_BAR]
         axes.plot(ends, [extent[3] * 0.02] * 2, "w", lw=1.5, scalex=False, scaley=False)
