@@ -28,6 +28,8 @@ def schema() -> dict[str, Any]:
     made = FIELDS.json_schema(mode="serialization")
     for name in PICTURES:
         del made["properties"][name]
+    used = json.dumps(made["properties"])
+    made["$defs"] = {name: part for name, part in made["$defs"].items() if f"#/$defs/{name}" in used}
     for part, texts in ((made, _texts(StudySummary)), *((part, {}) for part in made["$defs"].values())):
         part["description"] = part["description"].partition("\n")[0]
         part["required"] = [*part["properties"]]

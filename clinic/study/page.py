@@ -1,14 +1,19 @@
-"""The page about one segmentation for the reader of the images: warnings, volumes, pictures, then technical details.
+"""The page about one segmentation for the reader of the images: warnings, volumes, a viewer, then technical details.
 
-It prints on two pages of A4.
+It prints on two pages of A4, with pictures in place of the viewer. It loads nothing, and runs no script but its own.
 """
 
+from base64 import b64encode
+from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from clinic.study.formats import REGIONS, in_words, millilitres
-from clinic.study.pictures import BRAIN_OUTLINE
+from clinic.study.formats import REGIONS, class_in_words, in_words, millilitres
+from clinic.study.lesions import SMALLEST
+from clinic.study.pictures import BRAIN_OUTLINE, SCALE_BAR
 from clinic.study.result import StudySummary
 from common.evaluation.report.slices import OUTLINES
 from common.evaluation.report.tables import NOTHING, Table, decimal, framed
@@ -16,24 +21,34 @@ from common.io.files import replacing
 from common.modalities import display_name
 
 CERTAIN, GUESS = 0.8, 0.5  # expected Dice from which on a region is certain, and below which it is a guess
+MOST_LESIONS = 8  # number of lesions that are listed
 MOST_WARNINGS = 6  # number of warnings shown at the top; further ones are among the technical remarks
 
 
 def write_summary(summary: StudySummary, path: str | Path) -> None:
     """Write the summary as one self-contained HTML file; the same summary gives the same bytes."""
     templates = Environment(loader=PackageLoader("clinic.study"), autoescape=True)
+    script = Path(__file__).with_name("templates").joinpath("viewer.js").read_text(encoding="utf-8")
+    outlines = [OUTLINES[i % len(OUTLINES)] for i in range(len(summary.volumes))]
+    brain = [] if summary.brain_ml is None else [(f"brain, cut out ({summary.brain_ml:.0f} ml)", BRAIN_OUTLINE)]
     shown = {
         "summary": summary,
         "warnings": summary.warnings[:MOST_WARNINGS],
         "remarks": summary.warnings[MOST_WARNINGS:],
         "used": [display_name(used.modality) for used in summary.used],
         "missing": [display_name(name) for name in summary.missing],
+        "names": {region: in_words(region) for region in summary.volumes},
         "volumes": _volume_table(summary),
+        "classes": {class_in_words(name): millilitres(ml) for name, ml in summary.classes.items()},
+        "lesions": _lesion_table(summary) if summary.lesions else None,
         "gains": _gain_table(summary) if summary.gains else None,
         "sequences": _sequence_table(summary),
         "pictures": {display_name(name): png for name, png in summary.pictures.items()},
-        "outlines": {in_words(region): OUTLINES[i % len(OUTLINES)] for i, region in enumerate(summary.volumes)}
-        | ({} if summary.brain_ml is None else {f"brain, cut out ({summary.brain_ml:.0f} ml)": BRAIN_OUTLINE}),
+        "outlines": dict([*zip(map(in_words, summary.volumes), outlines, strict=True), *brain]),
+        "sheets": _viewer_data(summary) if summary.sheets else None,
+        "script": script,
+        "script_hash": b64encode(sha256(script.encode()).digest()).decode(),
+        "bar": SCALE_BAR,
     }
     with replacing(path) as temporary:
         temporary.write_text(templates.get_template("summary.html").render(shown), encoding="utf-8")
@@ -58,6 +73,43 @@ def _volume_table(summary: StudySummary) -> Table:
             "calibrated on its own, on the few cases that the model card names; it also says how often they held."
         )
     return Table("Volumes", framed(columns), notes)
+
+
+def _lesion_table(summary: StudySummary) -> Table:
+    shown = summary.lesions[:MOST_LESIONS]
+    columns = [
+        (("", "Lesion"), [str(number) for number, _ in enumerate(shown, 1)]),
+        (("", "Side"), [lesion.side for lesion in shown]),
+        (("", "Volume (ml)"), [millilitres(lesion.volume) for lesion in shown]),
+    ]
+    columns += [
+        (("Diameters (mm)", region), [_diameters(lesion.diameters.get(region)) for lesion in shown])
+        for region in summary.volumes
+    ]
+    more = []
+    if len(summary.lesions) > len(shown):
+        more.append(f"{len(summary.lesions) - len(shown)} smaller lesions are not listed.")
+    if summary.specks:
+        more.append(f"Left out as specks of less than {SMALLEST:g} ml: {summary.specks}.")
+    note = (
+        "Diameters as in RANO: the longest in any axial slice, and the longest perpendicular to it in that slice. "
+        "Lesions whose oedema touches count as one."
+    )
+    return Table(f"Lesions: {len(summary.lesions)}", framed(columns), [note, *more])
+
+
+def _diameters(pair: tuple[float, float] | None) -> str:
+    return NOTHING if pair is None else f"{pair[0]:.0f} × {pair[1]:.0f}"
+
+
+def _viewer_data(summary: StudySummary) -> dict[str, Any]:
+    """Return what the viewer's script needs; colours are red, green, blue and alpha of each name."""
+    data = asdict(summary.sheets)
+    data["images"] = {display_name(name): jpeg for name, jpeg in data["images"].items()}
+    colours = [
+        BRAIN_OUTLINE if name == "brain" else OUTLINES[i % len(OUTLINES)] for i, name in enumerate(data["names"])
+    ]
+    return data | {"bar": SCALE_BAR, "colours": [[*bytes.fromhex(colour[1:]), 255] for colour in colours]}
 
 
 def _certainty(expected: float) -> str:

@@ -17,8 +17,10 @@ from clinic.study.alignment import AlignedStudy
 from clinic.study.doubts import result_warnings
 from clinic.study.grid import Image, volume_of
 from clinic.study.inference import Inference, Segmentation
+from clinic.study.lesions import Lesion, lesions
 from clinic.study.pictures import pictures
 from clinic.study.reading import Study
+from clinic.study.sheets import Sheets, sheets
 from clinic.study.skull import Brain, brain_mask
 from common.evaluation.analysis.reliability import VOLUMES, calibrated_decision, volume_intervals
 from common.evaluation.metrics.case import expected_dice
@@ -61,6 +63,10 @@ class StudySummary:
         brain_ml: volume of the extracted brain, which is outlined in the pictures; None if none was extracted.
         label: a text of the user's own, which tells whose result it is; else empty.
         created: date, time and offset from UTC at which it was made, ISO 8601; empty if unknown.
+        classes: class of the label map, e.g. ``ED`` -> volume in ml.
+        lesions: the connected pieces of the outermost region, the largest first; see `clinic.study.lesions`.
+        specks: number of further pieces, which are too small to be called lesions.
+        sheets: all slices, for the page's viewer; see `clinic.study.sheets`.
     """
 
     title: str
@@ -79,11 +85,15 @@ class StudySummary:
     notes: Sequence[str] = ()
     trained_on: str | None = None
     brain_ml: float | None = None
+    classes: Mapping[str, float] = field(default_factory=dict)
+    lesions: Sequence[Lesion] = ()
+    specks: int = 0
+    sheets: Sheets | None = None
     label: str = ""
     created: str = ""
 
 
-PICTURES = ("pictures",)
+PICTURES = ("pictures", "sheets")
 """Fields of a `StudySummary` that hold pictures, which ``summary.json`` leaves out."""
 
 
@@ -91,6 +101,12 @@ def volumes(label: Image, labels: LabelSet) -> dict[str, float]:
     """Return the volume in ml of each region of a label map."""
     masks, spacing = region_masks(np.asarray(label.dataobj), labels), voxel_sizes(label.affine)
     return {region: volume_of(mask, spacing) for region, mask in zip(labels.regions, masks, strict=True)}
+
+
+def class_volumes(label: Image, labels: LabelSet) -> dict[str, float]:
+    """Return the volume in ml of each class of a label map."""
+    values, spacing = np.asarray(label.dataobj), voxel_sizes(label.affine)
+    return {name: volume_of(values == value, spacing) for name, value in labels.values.items()}
 
 
 def intervals(
@@ -166,7 +182,12 @@ def summarise(
         expected_dice(p, mask, float(p.sum(dtype=np.float64)))
         for p, mask in zip(segmentation.probabilities, segmentation.masks, strict=True)
     ]
-    visible = volume_of(brain_mask(aligned, brain), spacing)
+    head = brain_mask(aligned, brain)
+    visible = volume_of(head, spacing)
+    affine = next(iter(aligned.images.values())).affine
+    origin = affine[:3, 3] @ affine[:3, :3] / spacing  # along the grid's own axes
+    masks = dict(zip(labels.regions, segmentation.masks, strict=True))
+    pieces, specks = lesions(masks, spacing, head, measured[next(iter(masks))])
     drawn = {name: np.asarray(image.dataobj) for name, image in aligned.images.items()}
     return StudySummary(
         title=f"Segmentation from {display_subset(subset)}",
@@ -183,8 +204,12 @@ def summarise(
         expected_dice=dict(zip(labels.regions, expected, strict=True)),
         intervals=intervals(inference.intervals, subset, measured, visible, inference.decision),
         gains=gains(inference.advice, subset),
-        pictures=pictures(drawn, segmentation.masks, spacing, brain and brain.mask),
+        pictures=pictures(drawn, segmentation.masks, spacing, brain and brain.mask, origin),
         brain_ml=brain and brain.millilitres,
+        classes=class_volumes(label, labels),
+        lesions=pieces,
+        specks=specks,
+        sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in pieces], brain and brain.mask),
         warnings=[
             *contradictions(study.used),
             *inference.warnings,

@@ -3,9 +3,14 @@
 import base64
 import re
 from dataclasses import replace
+from hashlib import sha256
 
+import numpy as np
+
+from clinic.study.lesions import Lesion
 from clinic.study.page import write_summary
 from clinic.study.result import StudySummary, UsedModality
+from clinic.study.sheets import sheets
 
 SUMMARY = StudySummary(
     title="Brain tumour segmentation",
@@ -64,8 +69,8 @@ def test_values_appear_and_no_other_file_is_needed(tmp_path):
 def test_what_matters_first_stands_first_six_warnings_at_most_and_nothing_empty(tmp_path):
     warnings = [f"Warning {number}." for number in range(8)]
     html = page(tmp_path, replace(SUMMARY, warnings=warnings))
-    parts = ["not for clinical use", *warnings[:6], "Volumes", "<img", "Sequences", "Further remarks", *warnings[6:]]
-    parts += ["What a missing sequence would add", "Geometry and preparation", "trained on"]
+    parts = ["not for clinical use", *warnings[:6], "Volumes", "<img", "Further remarks", *warnings[6:]]
+    parts += ["What a missing sequence would add", "<details>", "Sequences", "Geometry and preparation", "trained on"]
     order = [html.index(part) for part in parts]
     assert order == sorted(order)
     assert all(html.count(warning) == 1 for warning in warnings)
@@ -76,6 +81,25 @@ def test_what_matters_first_stands_first_six_warnings_at_most_and_nothing_empty(
     assert not re.search(r"<(ul|section|h2|caption|p)[^>]*>\s*</", least)
     assert "found no problem" in least
     assert "found no problem" not in html
+
+
+def test_lesions_and_classes(tmp_path):
+    many = [Lesion(5.0 - i / 10, "left", {"WT": (30.4, 20.6), "ET": (9.9, 5.0)}, (1, 2, 3)) for i in range(10)]
+    html = page(tmp_path, replace(SUMMARY, lesions=many, specks=3, classes={"NCR": 2.0, "ED": 20.4, "ET": 0.0}))
+    assert ["1", "left", "5.0", "30 × 21", "–", "10 × 5"] in rows(html)
+    assert "Lesions: 10<" in html
+    assert "2 smaller lesions are not listed." in html
+    assert "specks of less than 0.1 ml: 3." in html
+    assert "Without overlap: necrosis 2.0 ml, oedema 20.4 ml, enhancing tumour 0.0 ml." in html
+
+
+def test_only_the_pages_own_script_may_run(tmp_path):
+    shown = sheets({"t2": np.ones((4, 4, 4))}, {"WT": np.zeros((4, 4, 4), bool)}, (1, 1, 1), (0, 0, 0), [])
+    html = page(tmp_path, replace(SUMMARY, sheets=shown))
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert f"script-src 'sha256-{base64.b64encode(sha256(script.encode()).digest()).decode()}';" in policy
+    assert policy.startswith("default-src 'none'; img-src data:;")
 
 
 def test_text_is_escaped(tmp_path):
