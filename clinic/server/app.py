@@ -78,11 +78,11 @@ class App:
 
     def image(self, image: str, folder: str | Path) -> Path:
         """Write a study's reference volume; see `write_image`."""
-        return self._reader.run(write_image, self.datastore, image, Path(folder))
+        return Path(folder, self._reader.run(write_image, self.datastore, image, Path(folder)))
 
     def label(self, image: str, tag: str, folder: str | Path) -> Path:
         """Write a study's label map; see `write_label`."""
-        return self._reader.run(write_label, self.datastore, image, tag, Path(folder))
+        return Path(folder, self._reader.run(write_label, self.datastore, image, tag, Path(folder)))
 
     def save_label(self, image: str, file: str | Path, tag: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Store a label map that a person has approved; see `write_final_label`.
@@ -93,9 +93,9 @@ class App:
         """
         if tag != "final":
             raise ValueError(f"tag {tag!r}: expected final; the server stores the results of models itself.")
-        file = Path(file)
-        label = self._reader.run(write_final_label, self.datastore, image, file, params.get("label_info"), file.parent)
-        return {"image": image, "label": self.datastore.save_label(image, tag, label)}
+        file, info = Path(file), params.get("label_info")
+        name = self._reader.run(write_final_label, self.datastore, image, file, info, file.parent)
+        return {"image": image, "label": self.datastore.save_label(image, tag, file.with_name(name))}
 
     def close(self) -> None:
         """Stop all processes."""

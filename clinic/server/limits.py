@@ -9,5 +9,7 @@ LABEL_BYTES = 8 * LABEL_VOXELS + (1 << 20)
 a thousandth."""
 ANSWER_BYTES, ANSWER_SECONDS = 4 << 30, 600
 """Maximum size and time of one answer of the DICOMweb archive, such as the images of a series."""
+JSON_BYTES = 64 << 20  # maximum size of an answer of the archive that is read whole, to check what it holds
+REQUESTS = 32  # maximum number of connections, each with a request, at a time; further ones get status 503
 STUDY_BYTES = 16 << 30  # maximum size of a study's images that are retrieved from the archive
 RESULTS = 100_000  # maximum number of results of a search in the archive
