@@ -1,4 +1,4 @@
-"""``python -m clinic.server``: serves the bundles to 3D Slicer and OHIF, with MONAI Label's interface."""
+"""``python -m clinic.server``: serves the bundles on a page, and to 3D Slicer and OHIF by MONAI Label's interface."""
 
 import logging
 import os
@@ -14,6 +14,7 @@ from clinic.server.datastore import is_url
 from clinic.server.endpoints import create_api
 from clinic.server.guard import chosen_token
 from clinic.server.limits import REQUESTS
+from clinic.server.uploads import Uploads
 from common.cohorts import generate_phantom
 from common.io.arguments import REFUSALS, parse
 from common.io.settings import check_number
@@ -30,6 +31,7 @@ def serve(
     models: str = ",".join(BUNDLES),
     recipe: str | None = None,
     device: str | None = None,
+    send: str | None = None,
     **settings: str,
 ) -> None:
     """Serve until stopped.
@@ -52,6 +54,8 @@ def serve(
         models: names or folders of bundles, separated by commas.
         recipe: recipe of all models that have none of their own; by default the settings of inference.json.
         device: device such as cpu or cuda:1; by default a GPU if there is one.
+        send: URL of a DICOMweb archive in which the DICOM results of ``POST /segment`` are stored, with the user and
+            password of ``studies``. By default they are not stored.
         settings: ``<model>.recipe`` and ``<model>.ckpt_path``, the recipe and the weights of one model.
     """
     if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
@@ -61,17 +65,20 @@ def serve(
     if studies is None:
         studies, recipe = str(generate_phantom(Path(output_dir, "phantom"), 3)), recipe or "phantom"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
-    app = App(studies, _words(models), recipe, device, settings)
+    if send is not None and not is_url(send):
+        raise ValueError(f"--send {send}: expected the URL of a DICOMweb archive.")
+    app, uploads = App(studies, _words(models), recipe, device, settings, send), Uploads()
     try:
-        api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names), token)
+        api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names), token, uploads)
         address = f"http://{host}:{port}/{token and f'{token}/'}"
         viewer = f" OHIF: {address}ohif/" if is_url(studies) else ""
         print(f"Serving {', '.join(app.models)}. Research only, not for clinical use.", flush=True)
-        print(f"Page, and server for 3D Slicer: {address}{viewer}", flush=True)
+        print(f"Page, and server for 3D Slicer (in which it was never tried): {address}{viewer}", flush=True)
         quiet = {"log_config": None, "access_log": False, "server_header": False}
         uvicorn.run(api, host=host, port=port, timeout_graceful_shutdown=5, limit_concurrency=REQUESTS, **quiet)
     finally:
         app.close()
+        uploads.close()
 
 
 def _words(text: str) -> list[str]:

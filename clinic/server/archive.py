@@ -10,10 +10,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
 from typing import Any
 
+import pydicom
 import requests
 import urllib3
+from dicomweb_client import DICOMwebClient
 from fastapi import HTTPException, Response
 from fastapi.responses import StreamingResponse
 from pydicom.datadict import tag_for_keyword
@@ -46,6 +49,20 @@ def archive_session() -> requests.Session:
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Bounded(pool_maxsize=REQUESTS))
     return session
+
+
+def store(client: DICOMwebClient, files: Sequence[Path]) -> str | None:
+    """Send DICOM files to an archive; return the SeriesInstanceUID of the first, or None if there is none.
+
+    Raises ValueError if the archive does not accept all of them.
+    """
+    if not files:
+        return None
+    datasets = [pydicom.dcmread(file) for file in files]
+    answer = client.store_instances(datasets)
+    if answer.get("FailedSOPSequence") or not answer.get("ReferencedSOPSequence"):
+        raise ValueError("The archive did not accept the segmentation; see its own log.")
+    return str(datasets[0].SeriesInstanceUID)
 
 
 class _Bounded(HTTPAdapter):

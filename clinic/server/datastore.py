@@ -21,7 +21,7 @@ from dicomweb_client import DICOMwebClient
 from pydicom.datadict import tag_for_keyword
 
 from clinic import dicom
-from clinic.server.archive import archive_session
+from clinic.server.archive import archive_session, store
 from clinic.server.limits import RESULTS, STUDY_BYTES
 from clinic.study.reading import Study, choose_reference, read_folder
 from common.cohorts.cohort import Cohort
@@ -267,11 +267,7 @@ class DICOMWebDatastore(Datastore):
 
     def save_label(self, image: str, tag: str, file: Path) -> str:
         """Send the DICOM SEG, which states whether a person approved it; return its SeriesInstanceUID."""
-        dataset = pydicom.dcmread(file)
-        answer = self.client.store_instances([dataset])
-        if answer.get("FailedSOPSequence") or not answer.get("ReferencedSOPSequence"):
-            raise ValueError("The archive did not accept the segmentation; see its own log.")
-        return str(dataset.SeriesInstanceUID)
+        return str(store(self.client, [file]))
 
     def _find(self, image: str) -> tuple[str, str | None]:
         """Return the StudyInstanceUID, and the SeriesInstanceUID if that is what was given."""

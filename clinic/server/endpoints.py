@@ -32,20 +32,34 @@ from clinic.server.app import App
 from clinic.server.archive import archive_session, forward
 from clinic.server.errors import LONGEST, refusal
 from clinic.server.guard import HEALTH, VIEWER, Guard, path_of
-from clinic.server.limits import FILE_BYTES, REQUEST_BYTES
+from clinic.server.limits import FILE_BYTES, REQUEST_BYTES, UPLOAD_BYTES
 from clinic.server.origin import require_own
+from clinic.server.page import FILES, add_page
+from clinic.server.uploads import Uploads
 from clinic.study.predict import NO_SEG
 from common.modalities import display_name
 
 logger = logging.getLogger("label")
+LARGE = {
+    ("PUT", "datastore"): FILE_BYTES, ("POST", "proxy"): FILE_BYTES, ("PUT", "studies"): UPLOAD_BYTES,
+    ("POST", "segment"): UPLOAD_BYTES,
+}  # fmt: skip
+"""Method and first part of the path of requests that bring files, and the maximum size of their bodies."""
 MESSAGE = "x-message"  # header of an answer with remarks for the user, as a JSON string, which app-config.js shows
 
 
-def create_api(app: App, archive: str | None = None, names: Collection[str] = (), token: str = "") -> FastAPI:
+def create_api(
+    app: App,
+    archive: str | None = None,
+    names: Collection[str] = (),
+    token: str = "",
+    uploads: Uploads | None = None,
+) -> FastAPI:
     """Return the HTTP interface of an app.
 
     ``archive`` is the URL of the DICOMweb service with the studies; without it they are in a folder, which OHIF cannot
     show. The server is reached by ``names``; see `require_own`. ``token`` is the first part of all paths; see `Guard`.
+    ``uploads`` holds the studies that clients send; the caller closes it.
     """
     api = FastAPI(title="missing-modality-bundles", docs_url=None, redoc_url=None, openapi_url=None)
     api.add_middleware(_LimitedBody)
@@ -101,6 +115,7 @@ def create_api(app: App, archive: str | None = None, names: Collection[str] = ()
     ) -> Response:
         return await _in_turn(reading, request, _save_label, app, image, label, tag, _json_object(params))
 
+    add_page(api, app, uploads or Uploads(), segmenting, reading)
     if archive is None:
 
         @api.get("/ohif/{path:path}")
@@ -173,8 +188,8 @@ class _LimitedBody:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        brings_file = path_of(scope).startswith(("/datastore/label", "/proxy/"))
-        limit, size = FILE_BYTES if brings_file else REQUEST_BYTES, 0
+        place, size = (scope.get("method"), path_of(scope)[1:].partition("/")[0]), 0
+        limit = LARGE.get(place, REQUEST_BYTES)
         announced = int(Headers(scope=scope).get("content-length", 0))
 
         async def receive_within_limit() -> Message:
@@ -292,8 +307,9 @@ async def _answer(
         response = await call_next(request)
     except Exception as error:
         response = _error_response(error)
-    level = logging.DEBUG if request.method in ("GET", "HEAD") and response.status_code < 400 else logging.INFO
     route = getattr(request.scope.get("route"), "path", "-")
+    frequent = request.method in ("GET", "HEAD") or route == FILES
+    level = logging.DEBUG if frequent and response.status_code < 400 else logging.INFO
     model = request.path_params.get("model", "")
     told = model if model in models else ""
     logger.log(level, "%s %s %s %d %.2fs", request.method, route, told, response.status_code, time.monotonic() - began)

@@ -6,17 +6,20 @@ The functions that work on a study run in a `Worker`, and return what can stand 
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
+from dicomweb_client import DICOMwebClient
 from monai.data import ITKWriter
 
+from clinic.server.archive import archive_session, store
 from clinic.server.datastore import Datastore, class_label, hidden_paths
-from clinic.server.worker import Worker
+from clinic.server.uploaded import as_told
+from clinic.server.worker import Worker, tell
 from clinic.study.inference import Inference
 from clinic.study.predict import Prediction, segment
 from clinic.study.skull import MODES
@@ -82,19 +85,33 @@ class BundleInferTask:
         store = _flag(request, "store") or _flag(request, "save_label")
         asked = self._asked(request)
         made = self.worker.run(_of_store, datastore, str(request["image"]), folder, asked, extension, store)
-        params = made["params"]
-        wanted, present = asked.modalities, made["present"]
         return {
             "file": folder / made["file"],
             "dicom_seg": made["dicom_seg"] and folder / made["dicom_seg"],
-            "params": {
-                "label_names": {name: value for name, value in self.labels.items() if value in present},
-                "empty": not present,
-                "stored": made["stored"],
-                "left_out": [name for name in self.cohort.modalities if name not in wanted],
-                **params,
-                "missing": [name for name in params["missing"] if name in wanted],
-            },
+            "params": self._params(asked, made),
+        }
+
+    def segment_upload(
+        self, folder: Path, request: Mapping[str, Any], send: str | None, told: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Segment the study in ``folder/study``, write the results to ``folder/results``; return ``params`` as above.
+
+        ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``told`` is called with
+        what is being done.
+        """
+        asked = self._asked(request)
+        return self._params(asked, self.worker.run(_of_upload, folder, asked, send, told=told))
+
+    def _params(self, asked: "Asked", made: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the facts on a result for clients."""
+        params, wanted, present = made["params"], asked.modalities, made["present"]
+        return {
+            "label_names": {name: value for name, value in self.labels.items() if value in present},
+            "empty": not present,
+            "stored": made["stored"],
+            "left_out": [name for name in self.cohort.modalities if name not in wanted],
+            **params,
+            "missing": [name for name in params["missing"] if name in wanted],
         }
 
     def _asked(self, request: Mapping[str, Any]) -> "Asked":
@@ -125,12 +142,37 @@ def _loaded(bundle: str, recipe: str | None, ckpt_path: str | None, device: str 
 
 def _segment(study: Path, results: Path, asked: Asked, reference: str | None = None) -> Prediction:
     """Segment a study in a folder; messages do not name its files, and nothing of it stays but the results."""
+    tell("Reading the images, and comparing them where their headers leave something open")
     inference = _loaded(*asked.network)
     try:
         with hidden_paths(study):
-            return segment(study, results, inference, asked.series, asked.modalities, reference, asked.skull_strip)
+            return segment(
+                study, results, inference, asked.series, asked.modalities, reference, asked.skull_strip,
+                explain=lambda _: tell("Aligning the images, finding the brain and segmenting"),
+            )  # fmt: skip
     finally:
         shutil.rmtree(inference.data, ignore_errors=True)
+
+
+def _of_upload(folder: Path, asked: Asked, send: str | None) -> dict[str, Any]:
+    """Segment an uploaded study, and send its DICOM results to an archive; return the facts."""
+    study, cohort = folder / "study", _loaded(*asked.network).cohort
+    if asked.series:
+        with hidden_paths(study):
+            told = as_told(study, cohort, asked.series, asked.modalities)
+        asked = asked if told == study else asked._replace(series=None)
+        study = told
+    prediction = _segment(study, folder / "results", asked)
+    stored = None
+    if send:
+        tell("Storing the result in the archive")
+        stored = store(DICOMwebClient(send, session=archive_session()), sorted((folder / "results").glob("*.dcm")))
+    return {"present": _present(prediction), "stored": stored, "params": _facts(prediction)}
+
+
+def _present(prediction: Prediction) -> list[int]:
+    """Return the values of the classes that occur."""
+    return sorted(set(np.unique(np.asarray(prediction.label.dataobj)).tolist()) - {0})
 
 
 def _of_store(
@@ -139,8 +181,7 @@ def _of_store(
     """Fetch a study, segment it and, if asked, store the result; return names of files in ``folder``, and the facts."""
     study, reference = datastore.fetch(image, folder)
     prediction = _segment(study, folder / "results", asked, reference)
-    label, files = prediction.label, prediction.files
-    present = sorted(set(np.unique(np.asarray(label.dataobj)).tolist()) - {0})
+    label, files, present = prediction.label, prediction.files, _present(prediction)
     stored = None
     if store and present and datastore.label_file in files:  # otherwise a note says why there is no DICOM SEG
         stored = datastore.save_label(image, "original", files[datastore.label_file])

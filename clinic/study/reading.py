@@ -146,20 +146,7 @@ def read_folder(
         by_hand: modality -> SeriesNumber, for DICOM only; see `clinic.dicom.series_candidates`.
         skull_strip: ``yes`` to look for a brain even where no head is seen.
     """
-    folder = Path(folder)
-    if folder.is_file():
-        raise ValueError(f"{folder}: a file; expected the folder with all files of the study.")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM or NIfTI files of a study.")
-    wanted = resolve_subset(modalities, cohort.modalities)
-    files = walk(folder)
-    if not files:
-        raise ValueError(f"{folder}: an empty folder; expected the DICOM or NIfTI files of a study.")
-    images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
-    if images and any(is_dicom(path) for path in files):
-        raise ValueError(f"{folder}: it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
-    headers = (_of_files if images else _of_series)(folder, cohort, wanted, by_hand)
-    headers.remarks.extend(Remark((), f"{text}.") for text in unread(files))
+    headers = read_headers(folder, cohort, modalities, by_hand)
     unclear = in_question(headers.candidates, headers.modalities) if has_known_sequences(cohort) else []
     volumes, evidence, why_not = None, None, ""
     while unclear and evidence is None and not why_not:
@@ -177,6 +164,30 @@ def read_folder(
             why_not = str(error)
     shown = evidence.shown if evidence else {} if unclear else None
     return _decided(headers, volumes, evidence, shown, why_not)
+
+
+def read_headers(
+    folder: str | Path,
+    cohort: Cohort,
+    modalities: Sequence[str] | None = None,
+    by_hand: Mapping[str, Any] | None = None,
+) -> Headers:
+    """Read what the names and headers of a study's files say; arguments and errors are those of `read_folder`."""
+    folder = Path(folder)
+    if folder.is_file():
+        raise ValueError(f"{folder}: a file; expected the folder with all files of the study.")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM or NIfTI files of a study.")
+    wanted = resolve_subset(modalities, cohort.modalities)
+    files = walk(folder)
+    if not files:
+        raise ValueError(f"{folder}: an empty folder; expected the DICOM or NIfTI files of a study.")
+    images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
+    if images and any(is_dicom(path) for path in files):
+        raise ValueError(f"{folder}: it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
+    headers = (_of_files if images else _of_series)(folder, cohort, wanted, by_hand)
+    headers.remarks.extend(Remark((), f"{text}.") for text in unread(files))
+    return headers
 
 
 def confirmed(study: Study, reference: str | None, device: torch.device, skull_strip: str) -> tuple[Study, str, str]:
