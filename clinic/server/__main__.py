@@ -75,7 +75,9 @@ def serve(
         print(f"Serving {', '.join(app.models)}. Research only, not for clinical use.", flush=True)
         print(f"Page, and server for 3D Slicer (in which it was never tried): {address}{viewer}", flush=True)
         quiet = {"log_config": None, "access_log": False, "server_header": False}
-        uvicorn.run(api, host=host, port=port, timeout_graceful_shutdown=5, limit_concurrency=REQUESTS, **quiet)
+        uvicorn.run(
+            api, host=host, port=port, timeout_graceful_shutdown=5, limit_concurrency=REQUESTS, ws="none", **quiet
+        )
     finally:
         app.close()
         uploads.close()

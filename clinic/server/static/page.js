@@ -88,8 +88,8 @@ function showRecognised({ sequences, candidates, automatic, open, left_out: left
   for (const old of $('sequences').querySelectorAll('label')) old.remove();
   for (const [sequence, shown] of Object.entries(sequences)) {
     const select = element('select', '', { name: sequence });
-    const chosen = named[automatic[sequence]] ?? (open.includes(sequence) ? 'the images decide' : 'none');
-    select.append(new Option(`Automatic: ${chosen}`, ''));
+    const chosen = named[automatic[sequence]] ?? (open.includes(sequence) ? 'by the images' : 'none');
+    select.append(new Option(`${chosen} (automatic)`, ''));
     for (const { key, name, usable } of candidates) if (usable) select.append(new Option(name, `=${key}`));
     select.append(new Option('Leave out', 'none'));
     const label = element('label', `${shown} `);
@@ -120,7 +120,7 @@ function showResult(warnings, files) {
   say('Done.');
   $('warnings').replaceChildren(...warnings.map((text) => element('li', text)));
   $('open').href = `studies/${study}/summary.html`;
-  const links = ['results.zip', ...files].map((name) => element('a', name, { href: `studies/${study}/${name}`, download: name }));
+  const links = ['results.zip', ...files].map((name) => element('a', `Save ${name}`, { href: `studies/${study}/${name}`, download: name }));
   $('saves').replaceChildren(...links);
   show('result');
 }

@@ -296,7 +296,7 @@ def test_series_are_named_as_people_and_messages_do():
 
 
 def test_the_bare_command_serves_the_phantom_and_the_weights_that_know_it(tmp_path):
-    with server(tmp_path, None, recipe=None, models="m3ae") as url:
+    with server(tmp_path, None, token="none", recipe=None, models="m3ae") as url:
         assert requests.get(f"{url}/info/", timeout=10).json()["models"]["m3ae"]["labels"] == NAMES
         assert requests.get(f"{url}/datastore/image", params={"image": "Phantom_001"}, timeout=60).ok
     assert {path.name for path in (tmp_path / "output").iterdir()} == {"phantom"}
@@ -359,6 +359,8 @@ OTHER_WEIGHTS = bundle_root("gss") + "/models/phantom.pt"
     [
         ({"port": 99999}, "--port 99999"),
         ({"studies": "out#1"}, "out#1: no such folder"),
+        ({"host": "0.0.0.0", "token": "none"}, "--token none: 0.0.0.0 is reached from other machines"),
+        ({"send": "archive"}, "--send archive: expected the URL"),
         ({"gss.ckpt_path": "x"}, "--gss.ckpt_path: no such option"),
         ({"m3ae.ckpt_path": OTHER_WEIGHTS}, f"{OTHER_WEIGHTS}: a checkpoint of another architecture"),
     ],
