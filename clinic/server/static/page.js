@@ -89,7 +89,7 @@ function showRecognised({ sequences, candidates, automatic, open, left_out: left
   for (const [sequence, shown] of Object.entries(sequences)) {
     const select = element('select', '', { name: sequence });
     const chosen = named[automatic[sequence]] ?? (open.includes(sequence) ? 'by the images' : 'none');
-    select.append(new Option(`${chosen} (automatic)`, ''));
+    select.append(new Option(`auto: ${chosen}`, ''));
     for (const { key, name, usable } of candidates) if (usable) select.append(new Option(name, `=${key}`));
     select.append(new Option('Leave out', 'none'));
     const label = element('label', `${shown} `);

@@ -164,7 +164,7 @@ class TestPage:
         table = page.evaluate("document.getElementById('candidates').innerText")
         assert re.search(r"series 6.*\tT1c\t", table)
         chosen = "[...document.querySelectorAll('#sequences select')].map((s) => s.selectedOptions[0].text)"
-        assert page.evaluate(chosen)[1:3] == ["series 6 (automatic)", "series 3 (automatic)"]
+        assert page.evaluate(chosen)[1:3] == ["auto: series 6", "auto: series 3"]
 
         page.evaluate("document.querySelector('select[name=t2]').value = 'none'")
         page.evaluate("document.querySelector('#recognised button').click()")
