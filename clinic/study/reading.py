@@ -150,10 +150,7 @@ def read_folder(
         by_hand: modality -> SeriesNumber, for DICOM only; see `clinic.dicom.series_candidates`.
         skull_strip: ``yes`` to look for a brain even where no head is seen.
     """
-    wanted = resolve_subset(modalities, cohort.modalities)
-    files, images = study_files(folder)
-    headers = (_of_files if images else _of_series)(Path(folder), cohort, wanted, by_hand)
-    headers.remarks.extend(Remark((), f"{text}.") for text in unread(files))
+    headers = read_headers(folder, cohort, modalities, by_hand)
     return _looked_at(headers, device, skull_strip)
 
 
@@ -201,6 +198,20 @@ def _looked_at(headers: Headers, device: torch.device, skull_strip: str) -> Stud
             why_not = str(error)
     shown = evidence.shown if evidence else {} if unclear else None
     return _decided(headers, volumes, evidence, shown, why_not)
+
+
+def read_headers(
+    folder: str | Path,
+    cohort: Cohort,
+    modalities: Sequence[str] | None = None,
+    by_hand: Mapping[str, Any] | None = None,
+) -> Headers:
+    """Read what the names and headers of a study's files say; arguments and errors are those of `read_folder`."""
+    wanted = resolve_subset(modalities, cohort.modalities)
+    files, images = study_files(folder)
+    headers = (_of_files if images else _of_series)(Path(folder), cohort, wanted, by_hand)
+    headers.remarks.extend(Remark((), f"{text}.") for text in unread(files))
+    return headers
 
 
 def confirmed(study: Study, reference: str | None, device: torch.device, skull_strip: str) -> tuple[Study, str, str]:
