@@ -16,7 +16,7 @@ from common.text import printable
 NAMES = {
     "patients": ("predict", "export_labels"),
     "data": ("check", "datalist", "join", "phantom"),
-    "compare": ("compare", "pool"),
+    "compare": ("compare", "pool", "calibrate"),
     "many trainings and machines": ("leaderboard", "budget", "federate", "provision"),
     "share": ("package", "zoo", "import_weights"),
 }

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from clinic.study.batch import PAGE, segment_each
+from clinic.study.formats import millilitres
 from clinic.study.predict import Prediction, predict
 from common.text import printable, shortened
 
@@ -44,7 +45,8 @@ def _sections(made: Prediction) -> dict[str, Sequence[str]]:
     return {
         "Warnings": summary.warnings,
         "Volumes": [
-            f"{region}: {volume:.1f} ml{_interval(summary.intervals.get(region))}"
+            f"{region}: {millilitres(volume)} ml{_interval(summary.intervals.get(region))}"
+            f"; {summary.verdicts[region].text}"
             for region, volume in summary.volumes.items()
         ],
         "Geometry": summary.notes,
@@ -64,8 +66,5 @@ def _print(sections: Mapping[str, Sequence[str]]) -> None:
             print(printable("\n  ".join([f"{title}:", *lines])), flush=True)
 
 
-def _interval(interval: tuple[float, float, float] | None) -> str:
-    if interval is None:
-        return ""
-    low, high, coverage = interval
-    return f" ({coverage:.0%} interval: {low:.1f} to {high:.1f})"
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else f" (true volume probably {millilitres(ends[0])} to {millilitres(ends[1])} ml)"
