@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from clinic.study.formats import REGIONS, in_words
-from common.evaluation.analysis.calibration import NO_TUMOUR, USABLE, WIDEST, Calibration
+from common.evaluation.analysis.calibration import NO_TUMOUR, WIDEST, Calibration
 from common.modalities import LabelSet, display_name
 
 USABLE_WORD, DOUBTFUL, UNRELIABLE = "usable for review", "doubtful", "not reliable"
@@ -38,10 +38,12 @@ def absent(volumes: Mapping[str, float], scores: Mapping[str, float], calibratio
     limit = NO_TUMOUR if calibration is None else calibration.no_tumour
     if scores[region] >= limit:
         return ""
-    return (
-        f"{nothing}what is drawn is doubtful. The network's own score of it is {scores[region]:.2f}; in brains "
-        f"without a tumour it is mostly less than {limit:.2f}, in those with one mostly more."
-    )
+    doubtful = f"{nothing}what is drawn is doubtful. The network's own score of it is {scores[region]:.2f}"
+    if calibration is None:
+        return f"{doubtful}, less than {limit:.2f}."
+    (missed, tumours), (passed, brains) = calibration.missed, calibration.passed
+    others = f", and of {brains} in brains without one {passed} had as much" if brains else ""
+    return f"{doubtful}; of {tumours} outlines of tumours {missed} had less than {limit:.2f}{others}."
 
 
 def verdicts(
@@ -64,7 +66,7 @@ def verdicts(
         known = calibration is not None and region in calibration.regions
         t1c, score = "t1c" in used, scores[region]
         expected = calibration.expected(region, score, t1c) if known else score
-        usable = known and calibration.chance(region, score, t1c) >= USABLE
+        usable = known and calibration.usable(region, score, t1c)
         unsure = [*why, *([f"only {display_name(*used)}"] if len(used) == 1 else [])] or ["the network is unsure"]
         if untrusted:
             given[region] = Verdict(UNRELIABLE, "not with these weights, see the warnings")
@@ -97,7 +99,9 @@ def intervals(
     """
     if calibration is None or absent(volumes, scores, calibration):
         return {}
-    drawn = [region for region, volume in volumes.items() if volume and region in calibration.regions]
+    judged = {region: each.left_out for region, each in calibration.regions.items()}
+    held = [region for region, each in judged.items() if each is None or each.intervals_hold]
+    drawn = [region for region, volume in volumes.items() if volume and region in held]
     made = {region: calibration.interval(region, volumes[region], scores[region], t1c) for region in drawn}
     low, high = ({region: ends[side] for region, ends in made.items()} for side in (0, 1))
     nested = {

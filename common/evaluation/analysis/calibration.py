@@ -22,14 +22,20 @@ USABLE = 0.7
 """Chance of a good outline from which on it is called usable. For the weights of M3AE this is the lowest limit in steps
 of 0.05 at which, of the outlines of left-out patients that are called usable, 85 % are good, in each region of which
 any are."""
+LEAST_RIGHT = 0.8
+"""Share of the outlines called usable, in left-out patients, that have to be good for the word to be used at all."""
 COVERAGE = 0.8
 """Share of left-out outlines whose true volume the intervals are to hold."""
+LEAST_HELD = 0.6
+"""Share of the intervals, in left-out patients, that have to hold the true volume for any to be given."""
 WIDEST = 4.0
 """Ratio of an interval's ends above which the volume counts as unknown."""
 NO_TUMOUR = 0.5
-"""Raw expected Dice of the largest region below which it counts as not seen, if no brains without tumour were given."""
-LIMITS = np.arange(0.05, 1, 0.05).round(2)
-"""Limits that are tried in its place."""
+"""Raw score of the largest region below which it counts as not seen, if no brains without a tumour were given; less if
+that would be said of more than `MOST_MISSED` of the outlines of tumours."""
+MOST_MISSED = 0.02
+LIMITS = np.arange(0, 1, 0.05).round(2)
+"""Limits that are tried."""
 RIDGE = 1.0
 """Weight of the fit's pull towards the raw score, in outlines; with 0.3 to 3 the results are nearly the same."""
 CLIPPED = 0.02
@@ -61,6 +67,16 @@ class LeftOut:
     dice: float
     intervals: int
     held: int
+
+    @property
+    def words_hold(self) -> bool:
+        """Whether outlines called usable were good often enough (`LEAST_RIGHT`)."""
+        return 0 < LEAST_RIGHT * self.usable <= self.right
+
+    @property
+    def intervals_hold(self) -> bool:
+        """Whether intervals held the true volume often enough (`LEAST_HELD`)."""
+        return 0 < LEAST_HELD * self.intervals <= self.held
 
 
 @dataclass(frozen=True)
@@ -113,6 +129,11 @@ class Calibration:
     def chance(self, region: str, score: float, t1c: bool) -> float:
         """Return the probability that the outline's Dice is at least `GOOD`."""
         return _mapped(self.regions[region].chance, score, t1c)
+
+    def usable(self, region: str, score: float, t1c: bool) -> bool:
+        """Return whether the outline is called usable for review."""
+        judged = self.regions[region].left_out
+        return self.chance(region, score, t1c) >= USABLE and (judged is None or judged.words_hold)
 
     def interval(self, region: str, volume: float, score: float, t1c: bool) -> tuple[float, float]:
         """Return an interval (ml) for the true volume of a region, whose outline has this volume (ml) and raw score.
@@ -298,14 +319,17 @@ def _no_tumour(
 ) -> tuple[float, tuple[int, int], tuple[int, int]]:
     """Return the limit, the numbers of brains without tumour that reach it, and of tumours that do not.
 
-    The limit is that of highest balanced accuracy (Youden, Cancer 1950), the highest if several are equal.
+    The limit is that of highest balanced accuracy (Youden, Cancer 1950), the highest if several are equal; without such
+    brains, see `NO_TUMOUR`.
     """
     tumours = outlines.loc[outlines["dice"] >= 0.5, "expected_dice"].to_numpy()
     others = np.asarray([] if without is None else without, float)
-    limit = NO_TUMOUR
-    if len(others) and len(tumours):
-        errors = [(tumours < each).mean() + (others >= each).mean() for each in LIMITS]
-        limit = float(LIMITS[max(np.flatnonzero(np.isclose(errors, min(errors))))])
+    below = np.array([np.mean(tumours < each) if len(tumours) else 0.0 for each in LIMITS])
+    if len(others):
+        errors = below + [np.mean(others >= each) for each in LIMITS]
+        limit = float(LIMITS[np.isclose(errors, errors.min())].max())
+    else:
+        limit = float(LIMITS[(below <= MOST_MISSED) & (LIMITS <= NO_TUMOUR)].max())
     passed, missed = int((others >= limit).sum()), int((tumours < limit).sum())
     return limit, (passed, len(others)), (missed, len(tumours))
 

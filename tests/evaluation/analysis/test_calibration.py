@@ -11,6 +11,7 @@ from scipy.special import expit, logit
 
 from common.evaluation.analysis.calibration import (
     Calibration,
+    LeftOut,
     RegionCalibration,
     calibrate,
     calibration_file,
@@ -95,6 +96,22 @@ def test_the_limit_parts_tumours_from_brains_without_one():
     assert calibration.passed == (0, 3)
     assert calibration.missed[0] == 0
     assert calibrate([simulated()], "12ab").no_tumour == 0.5
+    lower = simulated()
+    rows = [each.assign(value=each["value"].where(each["metric"] != "expected_dice", each["value"] - 0.3))
+            for each in (lower.results, lower.calibration)]  # fmt: skip
+    assert calibrate([replace(lower, results=rows[0], calibration=rows[1])], "12ab").no_tumour == 0.25
+
+
+def test_words_that_did_not_hold_in_left_out_patients_are_not_used():
+    held = LeftOut(100, 50, 20, 16, 0, 0, 0.8, 0.7, 0.7, 10, 6)
+    assert held.words_hold
+    assert held.intervals_hold
+    for less in (replace(held, right=15), replace(held, usable=0, right=0)):
+        assert not less.words_hold
+        region = replace(BY_HAND.regions["WT"], left_out=less)
+        assert not replace(BY_HAND, regions={"WT": region}).usable("WT", 0.97, True)
+    assert BY_HAND.usable("WT", 0.97, True)
+    assert not replace(held, held=5).intervals_hold
 
 
 def test_a_file_beside_the_weights(tmp_path):
