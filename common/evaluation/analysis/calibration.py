@@ -235,7 +235,7 @@ def read_calibration(path: str | Path) -> Calibration:
 def _outlines(rows: pd.DataFrame) -> pd.DataFrame:
     """Return an outline in each row, with the columns patient, modalities, region, t1c and those of four metrics."""
     keys, metrics = ["case", "modalities", "region"], ["dice", "expected_dice", "volume", "reference_volume"]
-    chosen = rows[rows["metric"].isin(metrics)].drop_duplicates([*keys, "metric"])
+    chosen = rows[rows["metric"].isin(metrics)].drop_duplicates([*keys, "metric"]).astype({"value": float})
     wide = chosen.pivot(index=keys, columns="metric", values="value").reindex(columns=metrics).dropna().reset_index()
     wide = wide[wide["volume"] > 0]
     return wide.assign(patient=wide["case"].map(patient), t1c=["t1c" in name.split("+") for name in wide["modalities"]])

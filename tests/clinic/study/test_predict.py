@@ -152,8 +152,8 @@ def test_an_empty_result_and_weights_of_ones_own(subject, tmp_path, capsys):
     assert not np.asarray(nib.load(tmp_path / "out" / "label.nii.gz").dataobj).any()
     assert not (tmp_path / "out" / "seg.dcm").exists()
     said = capsys.readouterr().out
-    assert "Warnings:\n  Nothing was segmented" in said
-    assert "WT: 0.0 ml\n" in said  # there is no interval, because the bundle's are for its own weights
+    assert "Warnings:\n  No tumour found with confidence: nothing was drawn. That does not mean" in said
+    assert "WT: 0.0 ml; doubtful: no tumour found with confidence\n" in said
     assert f"Weights: own.pt, SHA-256 {file_digest(tmp_path / 'own.pt')}.\n  The file does not say" in said
     assert "grid of the T2 (image file), the finest one" in said
 
