@@ -38,7 +38,9 @@ MINIMUM_LARGEST_PIECE = 0.95  # fraction of a lesion's volume in its largest pie
 COARSE_LESION = 0.15
 """The same where an image is coarser than those of the training, from which lesions come out too large."""
 FAR = 20  # distance in mm between pieces of a lesion from which on they count as far apart
-MOST_FAR = 0.05  # fraction of the core's volume far from the largest piece of the lesion above which the user is warned
+MOST_FAR = 0.05
+"""Fraction of the core's volume far from the largest piece of the lesion above which the user is warned. Of the expert's
+outlines of every third open_glioma case, it is exceeded in one of 17, which has two tumours."""
 
 
 def grave_warnings(
@@ -58,9 +60,6 @@ def grave_warnings(
     if cohort.skull_stripped:
         thick = any(coarse(image.affine, trained) for image in study.images.values())
         yield from size_warnings(lesion, brain_mask(aligned, brain), thick)
-    if "TC" in cohort.labels.regions:
-        core = segmentation.masks[list(cohort.labels.regions).index("TC")]
-        yield from core_warnings(lesion, core, voxel_sizes(next(iter(aligned.images.values())).affine))
 
 
 def lesser_warnings(
@@ -71,8 +70,14 @@ def lesser_warnings(
     volumes: Mapping[str, float],
     trained: Sequence[float],
 ) -> Iterator[str]:
-    """Yield further reasons to doubt a result, last those that make it less exact; ``volumes`` are in ml."""
+    """Yield further reasons to doubt a result, last those that make it less exact.
+
+    ``volumes`` are those of the regions in ml, in the order of the masks.
+    """
     lesion = segmentation.masks.any(axis=0)
+    if "TC" in volumes:
+        core = segmentation.masks[list(volumes).index("TC")]
+        yield from core_warnings(lesion, core, voxel_sizes(next(iter(aligned.images.values())).affine))
     yield from study_warnings(study)
     if brain:
         yield from border_warnings(lesion, brain.mask)
