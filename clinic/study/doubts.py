@@ -39,8 +39,8 @@ COARSE_LESION = 0.15
 """The same where an image is coarser than those of the training, from which lesions come out too large."""
 FAR = 20  # distance in mm between pieces of a lesion from which on they count as far apart
 MOST_FAR = 0.05
-"""Fraction of the core's volume far from the largest piece of the lesion above which the user is warned. Of the expert's
-outlines of every third open_glioma case, it is exceeded in one of 17, which has two tumours."""
+"""Fraction of the core's volume far from the largest piece of the lesion above which the user is warned. Of the
+experts' outlines of every third open_glioma case, it is exceeded in one of 17, which has two tumours."""
 
 
 def grave_warnings(
