@@ -147,8 +147,9 @@ def _row(out: Path, outcome: Outcome) -> dict[str, Any]:
         row |= {name: summary[name] for name in ("label", "created", "bundle", "version", "weights")}
         row |= {"used": "+".join(used["modality"] for used in summary["used"]), "missing": "+".join(summary["missing"])}
         for region, volume in summary["volumes"].items():
-            low, high, coverage = summary["intervals"].get(region, (None, None, None))
+            low, high = summary["intervals"].get(region, (None, None))
             row |= {f"{region}_ml": volume, f"{region}_low_ml": low, f"{region}_high_ml": high}
-            row |= {f"{region}_coverage": coverage, f"{region}_expected_dice": summary["expected_dice"].get(region)}
+            row |= {f"{region}_expected_dice": summary["expected_dice"][region]}
+            row |= {f"{region}_verdict": summary["verdicts"][region]["word"]}
         row["warnings"] = " | ".join(summary["warnings"])
     return row

@@ -6,6 +6,7 @@ from typing import Any
 
 from clinic.study.batch import PAGE, TABLE, segment_each
 from clinic.study.folder import require_studies
+from clinic.study.formats import millilitres
 from clinic.study.inference import knows_phantom
 from clinic.study.predict import Prediction, predict, shows_phantom
 from common.text import printable, shortened
@@ -60,7 +61,8 @@ def _sections(made: Prediction) -> dict[str, Sequence[str]]:
     return {
         "Warnings": summary.warnings,
         "Volumes": [
-            f"{region}: {volume:.1f} ml{_interval(summary.intervals.get(region))}"
+            f"{region}: {millilitres(volume)} ml{_interval(summary.intervals.get(region))}"
+            f"; {summary.verdicts[region].text}"
             for region, volume in summary.volumes.items()
         ],
         "Geometry": summary.notes,
@@ -80,8 +82,5 @@ def _print(sections: Mapping[str, Sequence[str]]) -> None:
             print(printable("\n  ".join([f"{title}:", *lines])), flush=True)
 
 
-def _interval(interval: tuple[float, float, float] | None) -> str:
-    if interval is None:
-        return ""
-    low, high, coverage = interval
-    return f" ({coverage:.0%} interval: {low:.1f} to {high:.1f})"
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else f" (true volume probably {millilitres(ends[0])} to {millilitres(ends[1])} ml)"

@@ -90,10 +90,9 @@ def predict(
     none. Raises ValueError if the study or an option cannot be used; nothing is written then.
 
     ``study`` is a folder, or the image file of each modality. The other arguments are the options of the verb
-    ``predict``, which `tools.predict` describes. Intervals and expected gains come from an evaluation's
-    ``intervals.csv`` and ``advice.csv``, if these lie beside the weights as ``<weights>_intervals.csv`` and
-    ``<weights>_advice.csv``. ``explain`` is called with a line for everything found in the study, before later steps
-    can fail.
+    ``predict``, which `tools.predict` describes. Intervals and words for how far the outlines can be used come from
+    ``<weights>_calibration.json`` beside the weights (see `tools.calibrate`), if it is there. ``explain`` is called
+    with a line for everything found in the study, before later steps can fail.
     """
     check_options(study, output_dir, skull_strip, decision)
     with TemporaryDirectory() as folder:

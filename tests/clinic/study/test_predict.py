@@ -10,7 +10,6 @@ from pathlib import Path
 import jsonschema
 import nibabel as nib
 import numpy as np
-import pandas as pd
 import pytest
 from dicom_studies import STUDY, write_study
 from heads import with_heads
@@ -28,8 +27,6 @@ from clinic.study.predict import RESULTS
 from clinic.study.reading import choose_reference, read_folder
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.cohorts.registry import PHANTOM
-from common.evaluation.analysis.reliability import volume_intervals
-from common.evaluation.metrics.results import COLUMNS
 from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
 
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe_")
@@ -86,10 +83,11 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     assert scores["TC"] > 0.7
     assert sorted(path.name for path in tmp_path.iterdir()) == ["label.nii.gz", "summary.html", "summary.json"]
     said, page = capsys.readouterr().out, (tmp_path / "summary.html").read_text()
-    volumes = [("c", "t1c+flair", r, "volume", mask.sum() * SPACING**3 / 1000) for r, mask in regions(label).items()]
-    calibrated = pd.read_csv(DEMO.with_name("phantom_intervals.csv"))
-    for row in volume_intervals(calibrated, pd.DataFrame(volumes, columns=COLUMNS)).itertuples():
-        assert f"{row.region}: {row.volume:.1f} ml (80% interval: {row.low:.1f} to {row.high:.1f})" in said
+    for region, mask in regions(label).items():  # one number, of what is drawn, in all that is said
+        volume = f"{mask.sum() * SPACING**3 / 1000:.1f}"
+        assert re.search(rf"^  {region}: {volume} ml.*; not reliable: not with these weights", said, re.MULTILINE)
+        assert f"({region})</td>" in page
+        assert f">{volume}</td>" in page
     assert "_t1.nii.gz: T1, by its name; not requested" in said
     for shown in (said, page):
         assert "They were trained on the synthetic phantom" in shown
@@ -140,17 +138,14 @@ def test_the_schema_in_the_docs_is_that_of_the_summary():
     assert json.loads(SCHEMA.read_text()) == schema()  # python -m clinic.study.document writes it
 
 
-def test_volumes_of_expected_dice_are_sums_of_probabilities(subject, tmp_path, capsys):
-    """They are not those of the label map, and intervals of the threshold's volumes do not belong to them."""
+def test_volumes_are_those_of_the_outlines_whatever_the_decision(subject, tmp_path, capsys):
     options = ("--modalities", "t1", "--decision", "expected_dice")
     assert predict(subject, tmp_path, "m3ae", *options) is None
     said = capsys.readouterr().out
     label = np.asarray(nib.load(tmp_path / "label.nii.gz").dataobj)
-    marked = {region: mask.sum() * SPACING**3 / 1000 for region, mask in regions(label).items()}
-    shown = {region: float(re.search(rf"{region}: ([\d.]+) ml$", said, re.MULTILINE)[1]) for region in marked}
-    assert shown["WT"] == pytest.approx(marked["WT"], rel=0.3)
-    assert max(abs(shown[region] - marked[region]) for region in marked) > 0.2
-    assert "Volumes are sums of probabilities" in (tmp_path / "summary.html").read_text()
+    marked = {region: f"{mask.sum() * SPACING**3 / 1000:.1f}" for region, mask in regions(label).items()}
+    assert {region: re.search(rf"^  {region}: ([\d.]+) ml;", said, re.MULTILINE)[1] for region in marked} == marked
+    assert f"the enhancing tumour ({marked['ET']} ml) is a guess" in said
 
 
 @pytest.mark.slow
@@ -209,8 +204,8 @@ def test_an_empty_result_and_weights_of_ones_own(subject, tmp_path, capsys):
     assert not np.asarray(nib.load(tmp_path / "out" / "label.nii.gz").dataobj).any()
     assert not (tmp_path / "out" / "seg.dcm").exists()
     said = capsys.readouterr().out
-    assert "Warnings:\n  Nothing was segmented" in said
-    assert "WT: 0.0 ml\n" in said  # there is no interval, because the bundle's are for its own weights
+    assert "Warnings:\n  No tumour found with confidence: nothing was drawn. That does not mean" in said
+    assert "WT: 0.0 ml; doubtful: no tumour found with confidence\n" in said
     assert f"Weights: own.pt, SHA-256 {file_digest(tmp_path / 'own.pt')}.\n  The file does not say" in said
     assert "grid of the T2 (image file), the finest one" in said
 
@@ -281,12 +276,19 @@ def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(argum
     assert not (subject / "out").exists()
 
 
-@pytest.mark.parametrize(("name", "text"), [("intervals", "a,b\n1,2\n"), ("intervals", ""), ("advice", "\x00\udcff")])
-def test_a_foreign_table_beside_the_weights_is_refused_before_the_study_is_read(name, text, subject, tmp_path):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: "a,b\n1,2\n", "not a calibration ("),
+        (lambda text: text, "is of other weights than own.pt beside it"),
+    ],
+)
+def test_a_foreign_calibration_beside_the_weights_is_refused_before_the_study_is_read(damage, message, tmp_path):
     shutil.copy(DEMO, tmp_path / "own.pt")
-    (tmp_path / f"own_{name}.csv").write_text(text, errors="surrogateescape")
-    error = predict(subject, tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
-    assert error.startswith(f"error: {tmp_path / 'own'}_{name}.csv: not the {name}.csv of an evaluation (")
+    shipped = DEMO.with_name("model_calibration.json").read_text()
+    (tmp_path / "own_calibration.json").write_text(damage(shipped))
+    error = predict(tmp_path / "no_study", tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
+    assert error.startswith(f"error: {tmp_path / 'own_calibration.json'}: {message}")
 
 
 def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, monkeypatch):
