@@ -59,8 +59,8 @@ def test_values_appear_and_no_other_file_is_needed(tmp_path):
     for text in ("<h1>Brain tumour segmentation</h1>", "Research only; not for clinical use.", "<li>No T1c.</li>",
                  "<p>Segmented by m3ae 1.2.3 (own.pt) from T2, FLAIR; missing: T1, T1c.</p>",
                  "SHA-256 12ab. They were trained on 39 cases &lt;of adults&gt;.</p>", "<li>FLAIR was registered.</li>",
-                 '<li class="usable"><b>WT</b> usable for review</li>',
-                 '<li class="unreliable"><b>ET</b> not reliable: no T1c</li>',
+                 '<p class="usable-for-review"><strong>Whole tumour</strong>: <strong>usable for review</strong></p>',
+                 '<strong>not reliable</strong> (no T1c)',
                  "not calibrated on: WT 149 of 189 (79 %), TC",
                  "have 80 % or more: WT 139 of 146 (95 %), TC 39 of 46 (85 %), ET none.",
                  "mean of 9 test cases"):  # fmt: skip

@@ -283,11 +283,13 @@ def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(argum
         (lambda text: text, "is of other weights than own.pt beside it"),
     ],
 )
-def test_a_foreign_calibration_beside_the_weights_is_refused_before_the_study_is_read(damage, message, tmp_path):
+def test_a_foreign_calibration_beside_the_weights_is_refused_before_the_images_are_read(
+    damage, message, subject, tmp_path
+):
     shutil.copy(DEMO, tmp_path / "own.pt")
     shipped = DEMO.with_name("model_calibration.json").read_text()
     (tmp_path / "own_calibration.json").write_text(damage(shipped))
-    error = predict(tmp_path / "no_study", tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
+    error = predict(subject, tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
     assert error.startswith(f"error: {tmp_path / 'own_calibration.json'}: {message}")
 
 
