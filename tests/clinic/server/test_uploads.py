@@ -43,7 +43,7 @@ def packed(files: dict[str, bytes]) -> bytes:
     return content.getvalue()
 
 
-OUTSIDE = ["../x", "/etc/x", "a/../../x", "..", "..\\x", "a/" * 20 + "x", "x" * 300, "a\nb", "a\0b", ""]
+OUTSIDE = ["../escaped", "/etc/escaped", "a/../../escaped", "..", "..\\escaped", "a/" * 20 + "x", "x" * 300, "a\nb", "a\0b", ""]
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
@@ -59,7 +59,7 @@ def test_nor_does_one_in_a_zip(upload, name):
     with pytest.raises(ValueError, match="leads out of the study's folder"):
         recognise_upload(upload.study, PHANTOM)
     assert not [path for path in upload.folder.rglob("*") if path.is_file() and path.name != "packed"]
-    assert not (upload.folder.parent / "x").exists()
+    assert not (upload.folder.parent / "escaped").exists()
 
 
 def test_a_link_in_a_zip_is_none(upload):
