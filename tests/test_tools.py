@@ -84,7 +84,7 @@ def test_help_and_refusals_do_not_wait_for_pytorch():
     code = "import sys, tools.__main__ as door; sys.argv = ['tools', 'chek']; "
     code += "import atexit; atexit.register(lambda: print('torch' in sys.modules)); door.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stderr.startswith("error: chek: no such verb; see python -m tools --help")
+    assert done.stderr.startswith("error: chek: no such verb; see mmb --help")
     assert done.stdout == "False\n"
 
 
@@ -128,7 +128,7 @@ PREDICT = ("predict", "DATA/a", "OUT", "m3ae")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("dattalist", "brats2020"), "dattalist: no such verb; see python -m tools --help"),
+        (("dattalist", "brats2020"), "dattalist: no such verb; see mmb --help"),
         (("check", "brats", "x"), "Unknown cohort 'brats'"),
         (("check", "brats2020", "nowhere\x1b[2J"), "nowhere\\x1b[2J: no such folder"),
         ((*LEADERBOARD, "--slurm", "--at_once", 2), "--slurm, --only and --at_once: expected at most one"),
@@ -163,7 +163,7 @@ def test_what_is_refused_leaves_nothing_behind(data, tmp_path, words, message):
 def test_words_that_do_not_fit(capsys, tmp_path, words, message):
     assert run(*words) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"usage: python -m tools {words[0]} ")
+    assert said.startswith(f"usage: mmb {words[0]} ")
     assert message in said
 
 

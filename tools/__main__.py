@@ -9,7 +9,6 @@ import signal
 import sys
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 from mmb import require_ours
 
@@ -42,7 +41,7 @@ def main() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # paths may have undecodable characters
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started and cleans up
     try:
-        parse_verb(VERBS, sys.argv[1:], "mmb" if Path(sys.argv[0]).stem == "mmb" else "python -m tools")()
+        parse_verb(VERBS, sys.argv[1:], "mmb")()
     except REFUSALS as error:
         sys.exit(f"error: {printable(str(error))}")
 

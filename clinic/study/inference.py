@@ -134,7 +134,7 @@ class Inference:
         calibration = read_calibration(path)
         if calibration.weights != file_digest(self.weights):
             raise ValueError(
-                f"{path}: is of other weights than {self.weights.name} beside it; make it anew (python -m tools "
+                f"{path}: is of other weights than {self.weights.name} beside it; make it anew (mmb "
                 "calibrate), or remove it."
             )
         return calibration if calibration.decision == self.decision else None

@@ -170,7 +170,7 @@ def _plain_cases(files: Sequence[_File], root: Path, cohort: Cohort) -> list[_Ca
     if nested:
         logger.warning(
             f"{root}: {shortened(nested)} lie in folders of folders, and each counts as a patient. If several are time "
-            "points of one, list the patient of each case: `python -m tools datalist ... --patients FILE.csv`."
+            "points of one, list the patient of each case: `mmb datalist ... --patients FILE.csv`."
         )
     return cases
 

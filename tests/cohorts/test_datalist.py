@@ -317,7 +317,7 @@ def test_modality_aliases_in_a_datalist_resolve(listed):
 def test_files_that_are_no_datalist_are_refused(tmp_path, text):
     path = tmp_path / "list.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"list.json: .*python -m tools datalist"):
+    with pytest.raises(ValueError, match=r"list.json: .*mmb datalist"):
         load_datalist(path, tmp_path)
 
 

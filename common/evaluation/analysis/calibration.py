@@ -228,7 +228,7 @@ def read_calibration(path: str | Path) -> Calibration:
         return Calibration(**content | {"regions": regions} | pairs)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path}: not a calibration ({error}); expected one that `python -m tools calibrate` made, or none."
+            f"{path}: not a calibration ({error}); expected one that `mmb calibrate` made, or none."
         ) from error
 
 
