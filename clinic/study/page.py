@@ -72,7 +72,8 @@ def _volume_table(summary: StudySummary) -> Table:
         expected = [_percent(summary.expected_dice[region]) if ml else NOTHING for region, ml in volumes.items()]
         columns.append((f"Expected overlap{'' if calibrated else ', not calibrated'} (%)", expected))
     if summary.chances:
-        columns.append((f"Chance of {100 * GOOD:.0f} % (%)", [_percent(summary.chances.get(r)) for r in volumes]))
+        chances = [_percent(summary.chances.get(region)) for region in volumes]
+        columns.append((f"Chance of {100 * GOOD:.0f} % or more (%)", chances))
         notes.append(
             f"Overlap (Dice, 100 % is perfect) with an expert's outline, calibrated on {calibrated} patients. Of "
             f"outlines called usable in patients left out of that, these have {100 * GOOD:.0f} % or more: "
