@@ -302,7 +302,7 @@ def test_items_that_do_not_fit_are_refused(listed, change, facts):
     datalist, path, data = listed
     datalist["training"][0].update(change)
     write_datalist(datalist, path)
-    with refused(ValueError, "list.json: training.0", *facts, "tools datalist"):
+    with refused(ValueError, "list.json: training.0", *facts, "mmb datalist"):
         load_datalist(path, data)
 
 
