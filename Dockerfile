@@ -7,7 +7,7 @@ RUN apt-get update \
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN python3 -m venv /venv && /venv/bin/pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" "torch>=2.6,<2.14"
 WORKDIR /app
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE mmb.py ./
 COPY common common
 COPY clinic clinic
 COPY experiments experiments

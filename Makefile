@@ -57,7 +57,7 @@ lint: $(LINT_VENV)/.installed ## ruff's checks, without PyTorch
 	$(LINT_VENV)/bin/ruff format --check .
 
 # STUDIES: a folder with a subfolder for each study, or the URL of a DICOMweb archive; without it a phantom is made.
-label: $(LABEL_VENV)/.installed ## serve the bundles to 3D Slicer and OHIF
+label: $(LABEL_VENV)/.installed ## serve the bundles on a page, and to 3D Slicer and OHIF
 	OMP_WAIT_POLICY=PASSIVE $(LABEL_VENV)/bin/python -m clinic.server $(if $(STUDIES),--studies "$(STUDIES)")
 
 # Those that need Debian's orthanc, orthanc-dicomweb and chromium are skipped without them.

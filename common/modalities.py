@@ -193,7 +193,7 @@ class LabelSet:
             named = ", ".join(f"{value} ({name})" for name, value in self.meanings.items())
             raise ValueError(
                 f"{source}: label values {unknown} are not defined in this cohort, which has 0, {named}. Choose the "
-                "cohort that the file belongs to (key `cohort`): `python -m tools check COHORT FOLDER` names it."
+                "cohort that the file belongs to (key `cohort`): `mmb check COHORT FOLDER` names it."
             )
 
     @property

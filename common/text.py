@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 
+PHANTOM = "synthetic phantom, not a patient"
+"""What the headers of the phantom's images say of them."""
+
 
 def printable(text: str) -> str:
     """Return a text with control and bidirectional characters escaped, since names from files may contain them."""

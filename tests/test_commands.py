@@ -27,7 +27,7 @@ CARDS = sorted(ROOT.glob("bundles/*/docs/README.md"))
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?^```(?:bash)?\n(.*?)^```$", flags=re.M | re.S)
 FILE = re.compile(r"`([\w.]+)`:\n\n```\w+\n(.*?)^```$", flags=re.M | re.S)
 """A file that a page asks its reader to write: name and content."""
-PROGRAMS = ("python", "torchrun", "make", ".venv-label/bin/python")
+PROGRAMS = ("python", "mmb", "torchrun", "make", ".venv-label/bin/python")
 RUN_OPTIONS = set(inspect.signature(monai.bundle.run).parameters)
 
 
@@ -82,7 +82,9 @@ def test_commands_name_what_exists(page):
     written = {name for name, _ in FILE.findall(page.read_text())}
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for words in (words for _, block in blocks(page) for words in commands(block)):
-        if "-m" in words and words[0] in PROGRAMS:
+        if words[0] == "mmb":
+            CHECKS["tools"](words[1:])
+        elif "-m" in words and words[0] in PROGRAMS:
             module, *rest = words[words.index("-m") + 1 :]
             if module in CHECKS:
                 CHECKS[module](rest)
@@ -108,7 +110,7 @@ STANDS_FOR = {
 def clone(tmp_path_factory, phantom_dir) -> Path:
     """A copy of the repository with small phantoms."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("clinic", "common", "docs", "experiments", "tools"):
+    for name in ("clinic", "common", "docs", "experiments", "tools", "mmb.py"):
         os.symlink(ROOT / name, folder / name)
     shutil.copytree(ROOT / "bundles", folder / "bundles", ignore=shutil.ignore_patterns("eval"))
     for bundle in folder.glob("bundles/*/models"):  # otherwise a run generates a larger one
@@ -118,7 +120,11 @@ def clone(tmp_path_factory, phantom_dir) -> Path:
 
 def run_with(script: str) -> list[str]:
     """Return the command that runs a block of bash with the Python of the tests."""
-    return ["bash", "-euc", f'python() {{ "{sys.executable}" "$@"; }}; pip() {{ :; }}\n{script}']
+    return [
+        "bash",
+        "-euc",
+        f'python() {{ "{sys.executable}" "$@"; }}; mmb() {{ python -m tools "$@"; }}; pip() {{ :; }}\n{script}',
+    ]
 
 
 @pytest.mark.slow  # trainings and an evaluation, minutes in all

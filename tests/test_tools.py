@@ -84,13 +84,14 @@ def test_help_and_refusals_do_not_wait_for_pytorch():
     code = "import sys, tools.__main__ as door; sys.argv = ['tools', 'chek']; "
     code += "import atexit; atexit.register(lambda: print('torch' in sys.modules)); door.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stderr.startswith("error: chek: no such verb; see python -m tools --help")
+    assert done.stderr.startswith("error: chek: no such verb; see mmb --help")
     assert done.stdout == "False\n"
 
 
 def test_an_installation_lists_the_verbs_that_it_has(tmp_path):
     shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("maintenance"))
-    (tmp_path / "common").symlink_to(ROOT / "common")
+    for name in ("common", "mmb.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
     words = [sys.executable, "-S", "-m", "tools", "--help"]  # without `site`, which may add the repository
     environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -127,7 +128,7 @@ PREDICT = ("predict", "DATA/a", "OUT", "m3ae")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("dattalist", "brats2020"), "dattalist: no such verb; see python -m tools --help"),
+        (("dattalist", "brats2020"), "dattalist: no such verb; see mmb --help"),
         (("check", "brats", "x"), "Unknown cohort 'brats'"),
         (("check", "brats2020", "nowhere\x1b[2J"), "nowhere\\x1b[2J: no such folder"),
         ((*LEADERBOARD, "--slurm", "--at_once", 2), "--slurm, --only and --at_once: expected at most one"),
@@ -162,8 +163,22 @@ def test_what_is_refused_leaves_nothing_behind(data, tmp_path, words, message):
 def test_words_that_do_not_fit(capsys, tmp_path, words, message):
     assert run(*words) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"usage: python -m tools {words[0]} ")
+    assert said.startswith(f"usage: mmb {words[0]} ")
     assert message in said
+
+
+@pytest.mark.parametrize("name", ["common", "tools"])
+def test_a_package_that_stands_in_the_place_of_ours_is_named_in_one_line(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    script = [sys.executable, "-c", "from mmb import main; main()"]
+    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"error: {tmp_path / name}: stands in the place of this program's own package '{name}'"
+    )
+    assert done.stderr.count("\n") == 1
 
 
 def test_help(capsys):

@@ -1,4 +1,4 @@
-"""The verbs of ``python -m tools``: each is the function in the module of its name.
+"""The verbs of ``mmb``, alias ``python -m tools``: each is the function in the module of its name.
 
 A verb imports what it runs when it is called, since PyTorch and MONAI take seconds to load, which help texts and errors
 in arguments should not wait for.
@@ -10,13 +10,17 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
-from common.io.arguments import REFUSALS, parse_verb
-from common.text import printable
+from mmb import require_ours
+
+require_ours()  # before anything of ours is imported
+
+from common.io.arguments import REFUSALS, parse_verb  # noqa: E402
+from common.text import printable  # noqa: E402
 
 NAMES = {
     "patients": ("predict", "export_labels"),
     "data": ("check", "datalist", "join", "phantom"),
-    "compare": ("compare", "pool"),
+    "compare": ("compare", "pool", "calibrate"),
     "many trainings and machines": ("leaderboard", "budget", "federate", "provision"),
     "share": ("package", "zoo", "import_weights"),
 }
@@ -37,7 +41,7 @@ def main() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # paths may have undecodable characters
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started and cleans up
     try:
-        parse_verb(VERBS, sys.argv[1:], "python -m tools")()
+        parse_verb(VERBS, sys.argv[1:], "mmb")()
     except REFUSALS as error:
         sys.exit(f"error: {printable(str(error))}")
 

@@ -2,9 +2,14 @@ from collections.abc import Sequence
 
 
 def predict(
-    study: str,
+    study: str | None,
     output_dir: str,
-    bundle: str,
+    bundle: str = "m3ae",
+    /,
+    t1: str | None = None,
+    t1c: str | None = None,
+    t2: str | None = None,
+    flair: str | None = None,
     series: dict | None = None,
     modalities: Sequence[str] | None = None,
     reference: str | None = None,
@@ -13,31 +18,55 @@ def predict(
     device: str | None = None,
     skull_strip: str = "auto",
     decision: str | None = None,
+    label: str = "",
+    keep_images: bool = False,
     each: bool = False,
 ) -> None:
     """Segment a patient's study with any non-empty subset of the sequences, and print what was used as which sequence.
 
     Args:
-        study: the folder: DICOM series, or NIfTI files named after their sequences.
-        output_dir: the folder to write: label.nii.gz, seg.dcm (for DICOM) and summary.html.
-        bundle: name or folder of a bundle, e.g. m3ae.
+        study: the folder: DICOM series, or NIfTI files named after their sequences. It is left out if image files are
+            given one by one.
+        output_dir: the folder to write: label.nii.gz, summary.html, summary.json, and for DICOM seg.dcm and report.dcm.
+        bundle: name or folder of a bundle; by default m3ae.
+        t1: the image file of this sequence, of any name.
+        t1c: likewise.
+        t2: likewise.
+        flair: likewise.
         series: SeriesNumbers for series that are not recognised, or wrongly, e.g. t1c=7 flair=4; t1=none leaves a
             sequence out.
         modalities: the sequences to use, e.g. t1c,flair; by default all.
         reference: the sequence, or the SeriesInstanceUID of a series, that defines the grid of the result; by default
             T1c, or else the finest one.
-        recipe: recipe that the weights were trained with, e.g. brats2018; by default that of the bundle's own weights.
+        recipe: recipe that the weights were trained with, e.g. brats2018; by default that of the bundle's own weights,
+            and phantom for the synthetic phantom.
         ckpt_path: path of the weights; by default the bundle's own.
         device: cpu, cuda or cuda:1; by default a GPU if there is one.
         skull_strip: auto extracts the brain from images that show more, yes from all, no from none.
         decision: threshold marks what is more probable than not, as in the papers; expected_dice also what is less
             probable, where that is expected to overlap best with the truth; by default that of the bundle.
-        each: the folder holds a subfolder for each study; studies.html lists them. One that fails does not stop the
-            others, and given again the command goes on where it ended.
+        label: a text of your choice that page and summary.json bear, to tell whose result it is.
+        keep_images: also write the images, the brain mask and the probabilities on one grid, into the subfolder images.
+        each: the folder holds a subfolder for each study; studies.html and studies.csv list them. One that fails does
+            not stop the others, and given again the command goes on where it ended.
     """
+    from clinic.study.folder import require_image_files, require_one_study, require_studies
+
+    files = {"t1": t1, "t1c": t1c, "t2": t2, "flair": flair}
+    files = {name: file for name, file in files.items() if file is not None}
+    if (study is None) != bool(files):
+        raise ValueError(
+            "expected STUDY OUTPUT_DIR, two folders; or OUTPUT_DIR alone and the file of each sequence, such as --t1c "
+            "FILE --flair FILE, and then --bundle BUNDLE for another one than m3ae."
+        )
+    if files and (each or series):
+        raise ValueError(f"{'--each' if each else '--series'} is for folders of studies; leave it out, or the files.")
+    # What cannot be used is refused before PyTorch is loaded, which takes seconds.
+    (require_image_files if files else require_studies if each else require_one_study)(files or study)
     from clinic.study.console import segment_study
 
     segment_study(
-        study, output_dir, bundle, each, series=series, modalities=modalities, reference=reference, recipe=recipe,
-        ckpt_path=ckpt_path, device=device, skull_strip=skull_strip, decision=decision,
+        files or study, output_dir, bundle, each, recipe, ckpt_path, series=series, modalities=modalities,
+        reference=reference, device=device, skull_strip=skull_strip, decision=decision, label=label,
+        keep_images=keep_images,
     )  # fmt: skip

@@ -1,12 +1,29 @@
-"""DICOM input and output: the series of a study, recognition of their sequences, segmentations."""
+"""DICOM input and output: the series of a study, recognition of their sequences, segmentations.
 
-try:
-    from clinic.dicom.candidates import left_out, mixed_series, option, series_candidates
-    from clinic.dicom.pixels import load
-    from clinic.dicom.segmentation import CLASSES, read_seg, require_referable, write_seg
-    from clinic.dicom.sequences import recognise
-    from clinic.dicom.series import Series, read_all, read_series
-except ModuleNotFoundError as error:
-    if str(error.name).partition(".")[0] not in ("highdicom", "pydicom"):
-        raise
-    raise ImportError(f'{error}; DICOM requires: pip install "missing-modality-bundles[dicom]".') from error
+Each module is imported when one of its names is first used, since headers are read before PyTorch is loaded.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_MODULES = {
+    "candidates": ("left_out", "mixed_series", "option", "series_candidates"),
+    "pixels": ("load",),
+    "report": ("write_report",),
+    "segmentation": ("CLASSES", "read_seg", "require_referable", "write_seg"),
+    "sequences": ("recognise",),
+    "series": ("Series", "read_all", "read_series"),
+}
+_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in ("highdicom", "pydicom"):
+            raise
+        raise ImportError(f'{error}; DICOM requires: pip install "missing-modality-bundles[dicom]".') from error

@@ -2,8 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 from pydicom.datadict import dictionary_VR
@@ -70,6 +71,23 @@ def items(header: Dataset, name: str | BaseTag) -> list[Dataset]:
 def given(header: Dataset, name: str) -> bool:
     """Return whether an attribute has a value, even one that cannot be decoded."""
     return name in header and header.get_item(name).value not in (None, "", b"")
+
+
+def patient(header: Dataset) -> tuple[str, str, str]:
+    """Return identifier, name and date of birth of the patient; empty if missing."""
+    name = " ".join(text(header, "PatientName").replace("^", " ").split()).casefold()
+    return text(header, "PatientID").strip(), name, text(header, "PatientBirthDate")
+
+
+def require_one_patient(folder: str | Path, patients: Collection[tuple[str, str, str]]) -> None:
+    """Refuse two patients, which differ in identifier, name or date of birth; missing values are ignored."""
+    counts = [len({value for value in values if value}) for values in zip(*set(patients), strict=True)]
+    if max(counts) > 1:
+        what = [name for name, count in zip(("ID", "name", "date of birth"), counts, strict=True) if count > 1]
+        raise ValueError(
+            f"{folder}: images of {max(counts)} patients (by {', '.join(what)}); give the folder of one, or --each if "
+            "every subfolder is a study."
+        )
 
 
 def colour(header: Dataset) -> str | None:

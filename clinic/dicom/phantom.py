@@ -14,9 +14,10 @@ import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from common.cohorts.phantom.cohort import DESCRIPTION, draw
+from common.cohorts.phantom.cohort import draw
 from common.cohorts.phantom.simulation import SPACING
 from common.io.settings import check_counts
+from common.text import PHANTOM
 
 MPRAGE = {
     "ScanningSequence": ["GR", "IR"], "SequenceVariant": "MP", "MRAcquisitionType": "3D",
@@ -106,7 +107,7 @@ def mr_image(identity: str, number: int, index: int, description: str, header: M
     dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[identity, str(number)])
     dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=[identity, "frame"])
     dataset.PositionReferenceIndicator = dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
-    dataset.StudyID, dataset.StudyDescription, dataset.SeriesDescription = "1", DESCRIPTION, description
+    dataset.StudyID, dataset.StudyDescription, dataset.SeriesDescription = "1", PHANTOM, description
     dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = dataset.ContentDate = "20240102"
     dataset.StudyTime = "100000"
     dataset.SeriesTime = dataset.AcquisitionTime = dataset.ContentTime = f"{100000 + 100 * number}"

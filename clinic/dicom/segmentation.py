@@ -90,7 +90,7 @@ def require_referable(series: Series) -> str | None:
     _check_source(series)
     one_voxel = np.zeros(series.shape, np.uint8)
     one_voxel[0, 0, 0] = 1
-    with _explained(series):
+    with explained(series):
         _segmentation(one_voxel, series, ["ED"], "check 0").save_as(BytesIO())
         return _clean(pydicom.dcmread(series.files[0], stop_before_pixels=True))
 
@@ -127,7 +127,7 @@ def write_seg(
     segments = np.zeros(label.shape, np.uint8)
     for segment, name in enumerate(occurring, start=1):
         segments[label == classes[name]] = segment
-    with _explained(reference):
+    with explained(reference):
         segmentation = _segmentation(segments, reference, occurring, software, weights, algorithm_type)
         with replacing(path) as temporary:
             segmentation.save_as(temporary)
@@ -173,7 +173,7 @@ def _segmentation(
 
 
 @contextmanager
-def _explained(reference: Series) -> Iterator[None]:
+def explained(reference: Series, by: str = "SEG") -> Iterator[None]:
     """Name the series in errors, without the libraries' messages, which quote values of attributes."""
     try:
         yield
@@ -181,7 +181,7 @@ def _explained(reference: Series) -> Iterator[None]:
         raise
     except Exception as error:
         raise ValueError(
-            f"{reference.name} cannot be referenced by a DICOM SEG: highdicom fails with {type(error).__name__}."
+            f"{reference.name} cannot be referenced by a DICOM {by}: highdicom fails with {type(error).__name__}."
         ) from None
 
 

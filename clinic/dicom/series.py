@@ -21,7 +21,18 @@ from pydicom.uid import (
 )
 
 from clinic.dicom.grouping import Slice, Volume, group, not_one, positions
-from clinic.dicom.headers import MISSING, flat, items, number, numbers, quiet, text, unlike_grey
+from clinic.dicom.headers import (
+    MISSING,
+    flat,
+    items,
+    number,
+    numbers,
+    patient,
+    quiet,
+    require_one_patient,
+    text,
+    unlike_grey,
+)
 from clinic.dicom.stack import why_no_grid
 from common.io.files import unread, walk
 from common.io.geometry import require_plausible, require_shape
@@ -148,7 +159,7 @@ def read_all(folder: str | Path) -> tuple[list[Series], list[Other]]:
     seen: dict[str, Path] = {}
     ambiguous, nameless, foreign = set(), Counter(), defaultdict(list)
     for path, dataset in _datasets(folder):
-        patients.append(_patient(dataset))
+        patients.append(patient(dataset))
         uids = {name: text(dataset, name) for name in UIDS}
         if text(dataset, "SOPClassUID") not in (MRImageStorage, *MULTIFRAME):
             what = int(number(dataset, "SeriesNumber") or 0), _class(dataset)
@@ -170,7 +181,7 @@ def read_all(folder: str | Path) -> tuple[list[Series], list[Other]]:
             f"{folder}: {lacking}; expected valid UIDs in each. If they were removed to de-identify the images, "
             f"replace them instead; else {MISSING}."
         )
-    _require_one_patient(folder, patients)
+    require_one_patient(folder, patients)
     left_out = [others[what] for what in sorted(others)]
     if not slices:
         listed = shortened(f"{len(other.files)} {other.kind} ({other.name})" for other in left_out)
@@ -257,21 +268,6 @@ def _starts_like_dicom(path: Path) -> bool:
         start = file.read(8)
     explicit = start[4:6].isalpha() and start[4:6].isupper()
     return start[:2] in (b"\x02\0", b"\x08\0") and (explicit or start[6:8] == b"\0\0") and len(start) == 8
-
-
-def _patient(dataset: Dataset) -> tuple[str, str, str]:
-    name = " ".join(text(dataset, "PatientName").replace("^", " ").split()).casefold()
-    return text(dataset, "PatientID").strip(), name, text(dataset, "PatientBirthDate")
-
-
-def _require_one_patient(folder: str | Path, patients: Sequence[tuple[str, str, str]]) -> None:
-    """Refuse two patients, which differ in identifier, name or date of birth; missing values are ignored."""
-    counts = [len({value for value in values if value}) for values in zip(*set(patients), strict=True)]
-    if max(counts) > 1:
-        what = [name for name, count in zip(("ID", "name", "date of birth"), counts, strict=True) if count > 1]
-        raise ValueError(
-            f"{folder}: images of {max(counts)} patients (by {', '.join(what)}); give the folder of one study."
-        )
 
 
 def _slices(path: Path, dataset: Dataset) -> list[Slice]:

@@ -1,1 +1,1 @@
-"""A server of the bundles for 3D Slicer and OHIF, with MONAI Label's interface but without its code."""
+"""A server of the bundles: a page for a dropped study, and MONAI Label's interface, without its code, for viewers."""

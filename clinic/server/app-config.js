@@ -1,8 +1,10 @@
 // Served as OHIF's app-config.js. MONAI Label's panel neither says why a request failed nor what a result was made from,
 // and it draws a result on the series that it was connected with, whichever it was made for: see to that here.
 
+const base = window.PUBLIC_URL.replace(/ohif\/$/, ''); // the server's, with its token
+
 window.config = {
-  routerBasename: '/ohif/',
+  routerBasename: `${base}ohif/`,
   showStudyList: true,
   extensions: [],
   modes: [],
@@ -19,9 +21,9 @@ window.config = {
       configuration: {
         friendlyName: 'DICOMweb archive',
         name: 'archive',
-        wadoUriRoot: '/proxy/dicom/wado',
-        qidoRoot: '/proxy/dicom/qido',
-        wadoRoot: '/proxy/dicom/wado',
+        wadoUriRoot: `${base}proxy/dicom/wado`,
+        qidoRoot: `${base}proxy/dicom/qido`,
+        wadoRoot: `${base}proxy/dicom/wado`,
         qidoSupportsIncludeField: true,
         imageRendering: 'wadors',
         thumbnailRendering: 'wadors',
@@ -35,7 +37,7 @@ window.config = {
 };
 
 // The panel would look for the server at port 8000.
-document.cookie = `MONAILABEL_SERVER_URL=${escape(location.origin + '/')}`;
+document.cookie = `MONAILABEL_SERVER_URL=${escape(location.origin + base)}`;
 
 function notify(message, type) {
   const show = () => window.services.uiNotificationService.show({ title: 'Server', message, type, duration: 20000 });
@@ -56,7 +58,7 @@ XMLHttpRequest.prototype.open = function (method, url, ...others) {
 
 XMLHttpRequest.prototype.send = function (body) {
   const { method, url } = this.asked;
-  const series = url.pathname.startsWith('/infer/') && url.searchParams.get('image');
+  const series = url.pathname.startsWith(`${base}infer/`) && url.searchParams.get('image');
   if (series && drawnOnAnother(series)) {
     const message =
       'The panel draws on the series that was shown when it connected: show that one again, or reload the page and ' +

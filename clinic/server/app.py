@@ -1,13 +1,14 @@
 """The app behind the server: the bundles as models of MONAI Label, with one store of studies."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clinic.server.client_files import write_final_label, write_image, write_label
 from clinic.server.datastore import open_datastore
 from clinic.server.model import BundleInferTask
+from clinic.server.uploaded import recognise_upload
 from clinic.server.worker import Worker
 from common import __version__
 from common.cohorts.cohort import Cohort
@@ -25,6 +26,7 @@ class App:
         recipe: str | None = None,
         device: str | None = None,
         settings: Mapping[str, str] | None = None,
+        send: str | None = None,
     ) -> None:
         settings, bundles = settings or {}, {Path(bundle).name: bundle for bundle in models}
         known = [f"{name}.{key}" for name in bundles for key in ("recipe", "ckpt_path")]
@@ -43,6 +45,7 @@ class App:
                     f"{first.bundle} and {other.bundle} differ in classes or modalities; serve them separately."
                 )
         self.datastore = open_datastore(studies, first.cohort)
+        self.send, self.cohort = send, first.cohort
 
     def info(self) -> dict[str, Any]:
         """Return the description of the server for its clients."""
@@ -62,9 +65,26 @@ class App:
 
     def infer(self, model: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Segment a study with a model; see `BundleInferTask.__call__`."""
-        if model not in self.models:
-            raise FileNotFoundError(f"Unknown model {model!r}; expected one of {', '.join(self.models)}.")
-        return self.models[model](request, self.datastore)
+        return self.model(model)(request, self.datastore)
+
+    def recognise_upload(self, folder: Path) -> dict[str, Any]:
+        """Return what is in ``folder/study``; see `clinic.server.uploaded.recognise_upload`."""
+        return self._reader.run(recognise_upload, folder / "study", self.cohort)
+
+    def segment_upload(
+        self, model: str, folder: Path, request: Mapping[str, Any], send: bool, told: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Segment the study in ``folder/study``; see `BundleInferTask.segment_upload`.
+
+        With ``send``, its DICOM results are stored in the archive that the server was given for them, if any.
+        """
+        return self.model(model).segment_upload(folder, request, self.send if send else None, told)
+
+    def model(self, name: str) -> BundleInferTask:
+        """Return a model; FileNotFoundError if there is none of this name."""
+        if name not in self.models:
+            raise FileNotFoundError(f"Unknown model {name!r}; expected one of {', '.join(self.models)}.")
+        return self.models[name]
 
     def next_sample(self, strategy: str) -> dict[str, Any]:
         """Return a random study without a final label, or {} if there is none."""
@@ -78,11 +98,11 @@ class App:
 
     def image(self, image: str, folder: str | Path) -> Path:
         """Write a study's reference volume; see `write_image`."""
-        return self._reader.run(write_image, self.datastore, image, Path(folder))
+        return Path(folder, self._reader.run(write_image, self.datastore, image, Path(folder)))
 
     def label(self, image: str, tag: str, folder: str | Path) -> Path:
         """Write a study's label map; see `write_label`."""
-        return self._reader.run(write_label, self.datastore, image, tag, Path(folder))
+        return Path(folder, self._reader.run(write_label, self.datastore, image, tag, Path(folder)))
 
     def save_label(self, image: str, file: str | Path, tag: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Store a label map that a person has approved; see `write_final_label`.
@@ -93,9 +113,9 @@ class App:
         """
         if tag != "final":
             raise ValueError(f"tag {tag!r}: expected final; the server stores the results of models itself.")
-        file = Path(file)
-        label = self._reader.run(write_final_label, self.datastore, image, file, params.get("label_info"), file.parent)
-        return {"image": image, "label": self.datastore.save_label(image, tag, label)}
+        file, info = Path(file), params.get("label_info")
+        name = self._reader.run(write_final_label, self.datastore, image, file, info, file.parent)
+        return {"image": image, "label": self.datastore.save_label(image, tag, file.with_name(name))}
 
     def close(self) -> None:
         """Stop all processes."""

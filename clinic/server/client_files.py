@@ -26,24 +26,24 @@ EXPECTED = "expected NIfTI (.nii, .nii.gz) or NRRD (.nrrd) with the voxels insid
 CHUNK = 1 << 20
 
 
-def write_image(datastore: Datastore, image: str, folder: Path) -> Path:
-    """Write a study's reference volume, which clients show and on whose grid results lie, as NIfTI."""
+def write_image(datastore: Datastore, image: str, folder: Path) -> str:
+    """Write a study's reference volume, which clients show and on whose grid results lie, as NIfTI; return its name."""
     study, series = datastore.read_study(image, folder)
     path = folder / "image.nii.gz"
     nib.save(study.images[choose_reference(study, series)[0]], path)
-    return path
+    return path.name
 
 
-def write_label(datastore: Datastore, image: str, tag: str, folder: Path) -> Path:
-    """Write a study's label map as NIfTI; raise FileNotFoundError if it has none of this tag."""
+def write_label(datastore: Datastore, image: str, tag: str, folder: Path) -> str:
+    """Write a study's label map as NIfTI, return its name; raise FileNotFoundError if it has none of this tag."""
     study, _ = datastore.read_study(image, folder)
     path = folder / "label.nii.gz"
     nib.save(datastore.read_label(image, tag, study, folder)[1], path)
-    return path
+    return path.name
 
 
-def write_final_label(datastore: Datastore, image: str, file: Path, info: Any, folder: Path) -> Path:
-    """Write a label map that a person has approved into a folder, in the form in which the store keeps it.
+def write_final_label(datastore: Datastore, image: str, file: Path, info: Any, folder: Path) -> str:
+    """Write a label map that a person has approved into a folder, as the store keeps it; return the file's name.
 
     ``file`` is as a client sent it (see `read_label_map`), on the grid of one of the study's images. ``info`` says what
     its values mean (see `_in_values_of`).
@@ -60,7 +60,7 @@ def write_final_label(datastore: Datastore, image: str, file: Path, info: Any, f
     else:
         path = folder / "final.nii.gz"
         nib.save(label, path)
-    return path
+    return path.name
 
 
 def read_label_map(file: Path, folder: Path) -> nib.Nifti1Image:

@@ -10,6 +10,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from dicomweb_client import DICOMwebClient
 from pydicom.datadict import tag_for_keyword
 
 from clinic import dicom
-from clinic.server.archive import archive_session
+from clinic.server.archive import archive_session, store
 from clinic.server.limits import RESULTS, STUDY_BYTES
 from clinic.study.reading import Study, choose_reference, read_folder
 from common.cohorts.cohort import Cohort
@@ -146,7 +147,8 @@ def labelled_modality(study: Study, label: nib.Nifti1Image, shown: str | None = 
 class FolderDatastore(Datastore):
     """A folder with a subfolder for each study: DICOM files at any depth, or NIfTI files named after the modalities.
 
-    Labels are in ``labels/<tag>/<study>.nii.gz``, as in MONAI Label.
+    Labels are in ``labels/<tag>/<study>/<time>.nii.gz`` (UTC), and none is ever overwritten; the newest counts. A
+    ``labels/<tag>/<study>.nii.gz``, as in MONAI Label, counts as the first.
     """
 
     label_file = "label map"
@@ -163,7 +165,7 @@ class FolderDatastore(Datastore):
 
     def labelled_images(self, tag: str) -> set[str]:
         """Return the studies that have a label map."""
-        return {image for image in self.list_images() if self._path(image, tag).is_file()}
+        return {image for image in self.list_images() if self._labels(image, tag)}
 
     def fetch(self, image: str, folder: str | Path) -> tuple[Path, None]:
         """Return the study's own folder."""
@@ -175,24 +177,31 @@ class FolderDatastore(Datastore):
 
     def read_label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
         """Read the label map."""
-        path = self._path(image, tag)
-        if not path.is_file():
+        labels = self._labels(image, tag)
+        if not labels:
             raise FileNotFoundError(f"The study has no label {tag!r}.")
-        written = nib.load(path)
+        written = nib.load(labels[-1])
         voxels = self.cohort.labels.read(torch.as_tensor(written.get_fdata()), "The label map")
         label = nib.Nifti1Image(voxels.numpy(), written.affine)
         return labelled_modality(study, label), label
 
     def save_label(self, image: str, tag: str, file: Path) -> str:
-        """Copy the label map."""
-        with replacing(self._path(image, tag)) as temporary:
+        """Copy the label map, beside those of earlier times."""
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        with replacing(self._folder(tag) / image / f"{now}.nii.gz") as temporary:
             shutil.copyfile(file, temporary)
         return image
 
-    def _path(self, image: str, tag: str) -> Path:
+    def _labels(self, image: str, tag: str) -> list[Path]:
+        """Return the label maps of a study, the newest last."""
+        folder = self._folder(tag)
+        first = folder / f"{image}.nii.gz"
+        return [*([first] if first.is_file() else []), *sorted((folder / image).glob("[0-9]*.nii.gz"))]
+
+    def _folder(self, tag: str) -> Path:
         if tag not in TAGS:
             raise FileNotFoundError(f"Unknown tag {tag!r}; expected one of {', '.join(TAGS)}.")
-        return self.root / "labels" / tag / f"{image}.nii.gz"
+        return self.root / "labels" / tag
 
 
 class DICOMWebDatastore(Datastore):
@@ -258,11 +267,7 @@ class DICOMWebDatastore(Datastore):
 
     def save_label(self, image: str, tag: str, file: Path) -> str:
         """Send the DICOM SEG, which states whether a person approved it; return its SeriesInstanceUID."""
-        dataset = pydicom.dcmread(file)
-        answer = self.client.store_instances([dataset])
-        if answer.get("FailedSOPSequence") or not answer.get("ReferencedSOPSequence"):
-            raise ValueError("The archive did not accept the segmentation; see its own log.")
-        return str(dataset.SeriesInstanceUID)
+        return str(store(self.client, [file]))
 
     def _find(self, image: str) -> tuple[str, str | None]:
         """Return the StudyInstanceUID, and the SeriesInstanceUID if that is what was given."""

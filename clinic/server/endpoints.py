@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from functools import partial
+from mimetypes import guess_type
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -28,29 +29,49 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from urllib3 import encode_multipart_formdata
 
 from clinic.server.app import App
-from clinic.server.archive import forward
+from clinic.server.archive import archive_session, forward
 from clinic.server.errors import LONGEST, refusal
-from clinic.server.limits import FILE_BYTES, REQUEST_BYTES
+from clinic.server.guard import HEALTH, VIEWER, Guard, path_of
+from clinic.server.limits import FILE_BYTES, REQUEST_BYTES, UPLOAD_BYTES
 from clinic.server.origin import require_own
+from clinic.server.page import FILES, add_page
+from clinic.server.uploads import Uploads
 from clinic.study.predict import NO_SEG
 from common.modalities import display_name
 
 logger = logging.getLogger("label")
+LARGE = {
+    ("PUT", "datastore"): FILE_BYTES, ("POST", "proxy"): FILE_BYTES, ("PUT", "studies"): UPLOAD_BYTES,
+    ("POST", "segment"): UPLOAD_BYTES,
+}  # fmt: skip
+"""Method and first part of the path of requests that bring files, and the maximum size of their bodies."""
 MESSAGE = "x-message"  # header of an answer with remarks for the user, as a JSON string, which app-config.js shows
 
 
-def create_api(app: App, archive: str | None = None, names: Collection[str] = ()) -> FastAPI:
+def create_api(
+    app: App,
+    archive: str | None = None,
+    names: Collection[str] = (),
+    token: str = "",
+    uploads: Uploads | None = None,
+) -> FastAPI:
     """Return the HTTP interface of an app.
 
     ``archive`` is the URL of the DICOMweb service with the studies; without it they are in a folder, which OHIF cannot
-    show. The server is reached by ``names``; see `require_own`.
+    show. The server is reached by ``names``; see `require_own`. ``token`` is the first part of all paths; see `Guard`.
+    ``uploads`` holds the studies that clients send; the caller closes it.
     """
     api = FastAPI(title="missing-modality-bundles", docs_url=None, redoc_url=None, openapi_url=None)
     api.add_middleware(_LimitedBody)
-    api.middleware("http")(partial(_answer, set(app.models), names))  # outermost, since it is added last
+    api.middleware("http")(partial(_answer, set(app.models), names))
+    api.add_middleware(Guard, token=token)  # outermost, since it is added last
     for kind in (StarletteHTTPException, RequestValidationError):
         api.add_exception_handler(kind, lambda request, error: _error_response(error))
     segmenting, reading = asyncio.Lock(), asyncio.Lock()
+
+    @api.get(HEALTH)
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
 
     @api.get("/info/")
     def info() -> dict[str, Any]:
@@ -94,6 +115,7 @@ def create_api(app: App, archive: str | None = None, names: Collection[str] = ()
     ) -> Response:
         return await _in_turn(reading, request, _save_label, app, image, label, tag, _json_object(params))
 
+    add_page(api, app, uploads or Uploads(), segmenting, reading)
     if archive is None:
 
         @api.get("/ohif/{path:path}")
@@ -103,13 +125,15 @@ def create_api(app: App, archive: str | None = None, names: Collection[str] = ()
         return api
 
     # The viewer's WADO, QIDO and STOW requests go to one address in the archive.
+    session = archive_session()
+
     @api.get("/proxy/dicom/{service}/{path:path}")
     @api.post("/proxy/dicom/{service}/{path:path}")
     async def proxy(request: Request, service: Literal["wado", "qido", "stow"], path: str) -> Response:
         query, body = request.query_params.multi_items(), await request.body()
-        return await run_in_threadpool(forward, archive, request.method, path, query, request.headers, body)
+        return await run_in_threadpool(forward, session, archive, request.method, path, query, request.headers, body)
 
-    api.mount("/ohif", _Viewer(directory=_ohif()))
+    api.mount("/ohif", _Viewer(_ohif(), token))
     return api
 
 
@@ -122,17 +146,39 @@ def _ohif() -> Path:
 
 
 class _Viewer(StaticFiles):
-    """OHIF's files with our configuration; other paths are pages that its script creates."""
+    """OHIF's files with our configuration; other paths are pages that its script creates.
+
+    It was built for ``/ohif/``, which stands in a few of its files; there the token is put before it.
+    """
+
+    def __init__(self, folder: Path, token: str) -> None:
+        super().__init__(directory=folder)
+        self._here = f"/{token}/ohif/".encode() if token else b"/ohif/"
+        self._moved = {
+            path.name for path in folder.iterdir() if path.suffix in (".js", ".html") and _names_itself(path)
+        }
 
     async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await self._file(path, scope)
+        response.headers["content-security-policy"] = VIEWER
+        return response
+
+    async def _file(self, path: str, scope: Scope) -> Response:
         if path == "app-config.js":
             return FileResponse(Path(__file__).with_name(path), headers={"cache-control": "no-cache"})
+        if path in self._moved:
+            content = Path(self.directory, path).read_bytes().replace(b"/ohif/", self._here)
+            return Response(content, media_type=guess_type(path)[0])
         try:
             return await super().get_response(path, scope)
         except StarletteHTTPException as error:
             if error.status_code != 404 or Path(path).suffix:
                 raise
-            return await super().get_response("index.html", scope)
+            return await self._file("index.html", scope)
+
+
+def _names_itself(file: Path) -> bool:
+    return b"/ohif/" in file.read_bytes()
 
 
 class _LimitedBody:
@@ -142,8 +188,8 @@ class _LimitedBody:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        brings_file = scope.get("path", "").startswith(("/datastore/label", "/proxy/"))
-        limit, size = FILE_BYTES if brings_file else REQUEST_BYTES, 0
+        place, size = (scope.get("method"), path_of(scope)[1:].partition("/")[0]), 0
+        limit = LARGE.get(place, REQUEST_BYTES)
         announced = int(Headers(scope=scope).get("content-length", 0))
 
         async def receive_within_limit() -> Message:
@@ -261,8 +307,9 @@ async def _answer(
         response = await call_next(request)
     except Exception as error:
         response = _error_response(error)
-    level = logging.DEBUG if request.method in ("GET", "HEAD") and response.status_code < 400 else logging.INFO
     route = getattr(request.scope.get("route"), "path", "-")
+    frequent = request.method in ("GET", "HEAD") or route == FILES
+    level = logging.DEBUG if frequent and response.status_code < 400 else logging.INFO
     model = request.path_params.get("model", "")
     told = model if model in models else ""
     logger.log(level, "%s %s %s %d %.2fs", request.method, route, told, response.status_code, time.monotonic() - began)

@@ -9,5 +9,15 @@ LABEL_BYTES = 8 * LABEL_VOXELS + (1 << 20)
 a thousandth."""
 ANSWER_BYTES, ANSWER_SECONDS = 4 << 30, 600
 """Maximum size and time of one answer of the DICOMweb archive, such as the images of a series."""
+JSON_BYTES = 64 << 20  # maximum size of an answer of the archive that is read whole, to check what it holds
+REQUESTS = 32  # maximum number of connections, each with a request, at a time; further ones get status 503
 STUDY_BYTES = 16 << 30  # maximum size of a study's images that are retrieved from the archive
 RESULTS = 100_000  # maximum number of results of a search in the archive
+UPLOAD_BYTES = 2 << 30  # maximum size of an uploaded study, as it arrives
+UNPACKED_BYTES = 4 << 30  # maximum size of an uploaded study's files after a zip was unpacked
+UPLOAD_FILES = 20_000  # maximum number of an uploaded study's files
+FORM_FILES = 64  # maximum number of files in one form; more are sent as one zip
+DIRECTORY_BYTES = 256 * UPLOAD_FILES
+"""Maximum number of bytes of a zip that are read at once. Its list of files is, and fills the memory if it is long."""
+STUDIES = 8  # maximum number of uploaded studies at a time
+KEPT_SECONDS = 3600  # time in seconds after which an uploaded study and its results are removed

@@ -1,20 +1,27 @@
-"""A bundle as a model of MONAI Label: from a study to a label map and a DICOM SEG, by `clinic.study.predict`."""
+"""A bundle as a model of MONAI Label: from a study to a label map and a DICOM SEG, by `clinic.study.predict`.
 
-import gc
+The functions that work on a study run in a `Worker`, and return what can stand in JSON.
+"""
+
 import re
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
+from dicomweb_client import DICOMwebClient
 from monai.data import ITKWriter
 
+from clinic.server.archive import archive_session, store
 from clinic.server.datastore import Datastore, class_label, hidden_paths
-from clinic.server.worker import Worker
+from clinic.server.uploaded import as_told
+from clinic.server.worker import Worker, tell
 from clinic.study.inference import Inference
-from clinic.study.predict import predict
+from clinic.study.predict import Prediction, segment
 from clinic.study.skull import MODES
 from common.io import flag
 from common.io.settings import check_choice
@@ -24,7 +31,7 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 
 
 class BundleInferTask:
-    """A bundle with its weights, which are checked at creation and read again, strictly, for each study.
+    """A bundle with its weights, which are checked at creation, and stay loaded from the first study on.
 
     Raises ValueError if the weights belong to another network.
 
@@ -71,66 +78,135 @@ class BundleInferTask:
                 ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``decision``
                 (threshold or expected_dice), ``store`` or ``save_label``, and ``result_extension``.
         """
-        image, folder = str(request["image"]), Path(request["output_dir"])
-        wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
-        if not wanted:
-            raise ValueError("All modalities are left out; use at least one.")
+        folder = Path(request["output_dir"])
         extension = request.get("result_extension") or EXTENSIONS[0]
         if extension not in EXTENSIONS:
             raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
         store = _flag(request, "store") or _flag(request, "save_label")
-        series = series_numbers(request.get("series"))
-        strip = check_choice("skull_strip", _given(request, "skull_strip", MODES[0]), MODES)
-        decision = check_choice("decision", _given(request, "decision", self.decision), DECISIONS)
-        files, facts = self.worker.run(
-            _predict, datastore, image, folder, self.bundle, series, wanted, self.recipe, self.ckpt_path,
-            self.device, strip, decision,
-        )  # fmt: skip
-        label = nib.load(files["label map"])
-        present = set(np.unique(np.asarray(label.dataobj)).tolist()) - {0}
-        stored = None
-        if store and present and datastore.label_file in files:  # otherwise a note says why there is no DICOM SEG
-            stored = datastore.save_label(image, "original", files[datastore.label_file])
+        asked = self._asked(request)
+        made = self.worker.run(_of_store, datastore, str(request["image"]), folder, asked, extension, store)
         return {
-            "file": _write(label, folder / f"label{extension}"),
-            "dicom_seg": files.get("DICOM SEG"),
-            "params": {
-                "label_names": {name: value for name, value in self.labels.items() if value in present},
-                "empty": not present,
-                "stored": stored,
-                "left_out": [name for name in self.cohort.modalities if name not in wanted],
-                **facts,
-                "missing": [name for name in facts["missing"] if name in wanted],
-            },
+            "file": folder / made["file"],
+            "dicom_seg": made["dicom_seg"] and folder / made["dicom_seg"],
+            "params": self._params(asked, made),
         }
 
+    def segment_upload(
+        self, folder: Path, request: Mapping[str, Any], send: str | None, told: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Segment the study in ``folder/study``, write the results to ``folder/results``; return ``params`` as above.
 
-def _predict(
-    datastore: Datastore,
-    image: str,
-    folder: Path,
-    bundle: str,
-    series: Mapping[str, Any] | None,
-    wanted: Sequence[str],
-    *options: Any,
-) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Fetch a study and call `predict`; return its files, and the facts for clients."""
-    study, reference = datastore.fetch(image, folder)
+        ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``told`` is called with
+        what is being done.
+        """
+        asked = self._asked(request)
+        return self._params(asked, self.worker.run(_of_upload, folder, asked, send, told=told))
+
+    def _params(self, asked: "Asked", made: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the facts on a result for clients."""
+        params, wanted, present = made["params"], asked.modalities, made["present"]
+        return {
+            "label_names": {name: value for name, value in self.labels.items() if value in present},
+            "empty": not present,
+            "stored": made["stored"],
+            "left_out": [name for name in self.cohort.modalities if name not in wanted],
+            **params,
+            "missing": [name for name in params["missing"] if name in wanted],
+        }
+
+    def _asked(self, request: Mapping[str, Any]) -> "Asked":
+        """Return what a request asks for, checked."""
+        wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
+        if not wanted:
+            raise ValueError("All modalities are left out; use at least one.")
+        strip = check_choice("skull_strip", _given(request, "skull_strip", MODES[0]), MODES)
+        decision = check_choice("decision", _given(request, "decision", self.decision), DECISIONS)
+        network = self.bundle, self.recipe, self.ckpt_path, self.device, decision
+        return Asked(network, series_numbers(request.get("series")), wanted, strip)
+
+
+class Asked(NamedTuple):
+    """How a study is to be segmented; the fields of ``network`` are the arguments of `_loaded`."""
+
+    network: tuple[str, str | None, str | None, str | None, str]
+    series: Mapping[str, Any] | None
+    modalities: Sequence[str]
+    skull_strip: str
+
+
+@cache
+def _loaded(bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, decision: str) -> Inference:
+    """Return a network of this process, which stays loaded from one request to the next."""
+    return Inference(bundle, recipe, ckpt_path, device, Path(tempfile.mkdtemp()), decision)
+
+
+def _segment(study: Path, results: Path, asked: Asked, reference: str | None = None) -> Prediction:
+    """Segment a study in a folder; messages do not name its files, and nothing of it stays but the results."""
+    tell("Reading the images, and comparing them where their headers leave something open")
+    inference = _loaded(*asked.network)
     try:
         with hidden_paths(study):
-            prediction = predict(study, folder / "results", bundle, series, wanted, reference, *options)
+            return segment(
+                study, results, inference, asked.series, asked.modalities, reference, asked.skull_strip,
+                explain=lambda _: tell("Aligning the images, finding the brain and segmenting"),
+            )  # fmt: skip
     finally:
-        gc.collect()  # a config's parts refer to each other, and hold a hundred megabytes
+        shutil.rmtree(inference.data, ignore_errors=True)
+
+
+def _of_upload(folder: Path, asked: Asked, send: str | None) -> dict[str, Any]:
+    """Segment an uploaded study, and send its DICOM results to an archive; return the facts."""
+    study, cohort = folder / "study", _loaded(*asked.network).cohort
+    if asked.series:
+        with hidden_paths(study):
+            told = as_told(study, cohort, asked.series, asked.modalities)
+        asked = asked if told == study else asked._replace(series=None)
+        study = told
+    prediction = _segment(study, folder / "results", asked)
+    stored = None
+    if send:
+        tell("Storing the result in the archive")
+        stored = store(DICOMwebClient(send, session=archive_session()), sorted((folder / "results").glob("*.dcm")))
+    return {"present": _present(prediction), "stored": stored, "params": _facts(prediction)}
+
+
+def _present(prediction: Prediction) -> list[int]:
+    """Return the values of the classes that occur."""
+    return sorted(set(np.unique(np.asarray(prediction.label.dataobj)).tolist()) - {0})
+
+
+def _of_store(
+    datastore: Datastore, image: str, folder: Path, asked: Asked, extension: str, store: bool
+) -> dict[str, Any]:
+    """Fetch a study, segment it and, if asked, store the result; return names of files in ``folder``, and the facts."""
+    study, reference = datastore.fetch(image, folder)
+    prediction = _segment(study, folder / "results", asked, reference)
+    label, files, present = prediction.label, prediction.files, _present(prediction)
+    stored = None
+    if store and present and datastore.label_file in files:  # otherwise a note says why there is no DICOM SEG
+        stored = datastore.save_label(image, "original", files[datastore.label_file])
+    seg = files.get("DICOM SEG")
+    return {
+        "file": _write(label, folder / f"label{extension}").name,
+        "dicom_seg": seg and str(seg.relative_to(folder)),
+        "present": present,
+        "stored": stored,
+        "params": _facts(prediction),
+    }
+
+
+def _facts(prediction: Prediction) -> dict[str, Any]:
+    """Return the facts on a result for clients."""
     summary = prediction.summary
     used = {
         each.modality: {"source": each.source, "reason": each.reason, "confidence": each.confidence}
         for each in summary.used
     }
-    return prediction.files, {
+    return {
         "modalities": used,
         "missing": list(summary.missing),
         "reference": prediction.reference,
-        "volumes_ml": {region: round(volume, 3) for region, volume in summary.volumes.items()},
+        "volumes_ml": {region: round(float(volume), 3) for region, volume in summary.volumes.items()},
         "warnings": list(summary.warnings),
         "notes": list(summary.notes),
         "weights": summary.weights,

@@ -1,11 +1,13 @@
 """A worker process for tasks that take long or may crash."""
 
 import atexit
+import json
 import logging
 import multiprocessing
 import os
 import signal
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -17,6 +19,11 @@ from fastapi import HTTPException
 from clinic.server.errors import refusal
 
 SECONDS = 900  # time limit of one task in seconds
+MESSAGE_BYTES = 16 << 20  # maximum size of what a task returns; images are in files
+
+
+_to_server: list[Connection] = []
+"""The connection of this process, if it is a worker's."""
 
 
 class Worker:
@@ -26,6 +33,8 @@ class Worker:
     images ends the whole process. The worker starts when it is first needed, and again after it has died. It has its
     own folder for temporary files, which is removed with it. It ends with the server, however that ends. ``done`` says
     in messages what it does with a study, as a participle, e.g. ``read``.
+
+    It answers in JSON, since a damaged image might have taken it over: what it sends is data, never code.
     """
 
     def __init__(self, done: str, seconds: float = SECONDS) -> None:
@@ -34,24 +43,33 @@ class Worker:
         self._process: multiprocessing.process.BaseProcess | None = None
         atexit.register(self.close)
 
-    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a function in the worker; its error becomes a `refusal`, its death or too long a run status 503."""
+    def run(self, function: Callable[..., Any], *arguments: Any, told: Callable[[Any], None] | None = None) -> Any:
+        """Run a function in the worker; its error becomes a `refusal`, its death or too long a run status 503.
+
+        What it returns has to be JSON; ``told`` is called with whatever it gives to `tell` meanwhile.
+        """
         with self._one_at_a_time:
             if self._process is None:
                 self._start()
+            end = time.monotonic() + self.seconds
             try:
                 self._connection.send((function, arguments))
-                if not self._connection.poll(self.seconds):
-                    raise HTTPException(503, f"The task exceeded the limit of {self.seconds:g} s and was stopped.")
-                result, refused = self._connection.recv()
+                while True:
+                    if not self._connection.poll(max(0.0, end - time.monotonic())):
+                        raise HTTPException(503, f"The task exceeded the limit of {self.seconds:g} s and was stopped.")
+                    kind, content = json.loads(self._connection.recv_bytes(MESSAGE_BYTES))
+                    if kind != "told":
+                        break
+                    if told:
+                        told(content)
             except (EOFError, ConnectionError):
                 raise HTTPException(503, self._say_how_it_died()) from None
             except BaseException:
                 self.close()
                 raise
-        if refused:
-            raise HTTPException(*refused)
-        return result
+        if kind == "refused":
+            raise HTTPException(*content)
+        return content
 
     def close(self) -> None:
         """Kill the process."""
@@ -88,17 +106,24 @@ def _serve(connection: Connection, folder: str) -> None:
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s")
     warnings.simplefilter("ignore")  # those of pydicom quote headers
+    _to_server.append(connection)
     while True:
         try:
             function, arguments = connection.recv()
         except EOFError:
             return
         try:
-            answer = function(*arguments), None
+            answer = json.dumps(["returned", function(*arguments)])
         except Exception as error:
             refused = refusal(error)
-            answer = None, (refused.status_code, refused.detail)
-        connection.send(answer)
+            answer = json.dumps(["refused", (refused.status_code, refused.detail)])
+        connection.send_bytes(answer.encode())
+
+
+def tell(what: Any) -> None:
+    """Tell the server of a task's progress, in JSON; without a worker nobody hears it."""
+    for connection in _to_server:
+        connection.send_bytes(json.dumps(["told", what]).encode())
 
 
 def _end_with(server: multiprocessing.process.BaseProcess) -> None:

@@ -9,21 +9,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader
 
+from clinic.study.folder import require_studies
 from clinic.study.formats import millilitres
 from clinic.study.inference import Inference
 from clinic.study.predict import RESULTS, Prediction, check_options, segment
-from common.cohorts.scan import SUFFIXES
 from common.io.disk import full_disk
-from common.io.files import file_digest, is_dicom, replacing, walk
+from common.io.files import file_digest, replacing, walk
 from common.io.fingerprint import fingerprint
 from common.io.lock import lock_folder, unlock_folder
 from common.modalities import display_name, resolve_subset
 from common.text import printable
 
 logger = logging.getLogger(__name__)
-RECORD, PAGE = "studies.json", "studies.html"
+RECORD, PAGE, TABLE = "studies.json", "studies.html", "studies.csv"
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,16 @@ def segment_each(
 ) -> Iterator[tuple[Outcome, Prediction | None]]:
     """Segment each subfolder of a folder as `predict` does, into a folder of the same name in ``output_dir``.
 
-    A study that cannot be segmented does not stop the others. ``studies.html`` is rewritten after each study, and lists
-    all studies so far by the names of their folders. A study that was segmented before from the same files, with the
-    same weights and options, is not segmented again. Raises ValueError if there is no study, or images lie beside the
-    subfolders; OSError if the disk is full.
+    A study that cannot be segmented does not stop the others. ``studies.html`` and ``studies.csv`` are rewritten after
+    each study, and list all studies so far by the names of their folders. A study that was segmented before from the
+    same files, with the same weights and options, is not segmented again. Raises ValueError if there is no study, or
+    images lie beside the subfolders; OSError if the disk is full.
 
     ``explain`` is called with a study's name and a line for everything found in it; ``options`` are those of `segment`.
     Yields each study's outcome, with its prediction if that was made now.
     """
     check_options(folder, output_dir, skull_strip, decision)
-    studies, out = _studies(Path(folder)), Path(output_dir)
+    studies, out = require_studies(folder), Path(output_dir)
     lock_folder(out)
     try:
         with TemporaryDirectory() as scratch:
@@ -80,13 +81,14 @@ def segment_each(
             options = {**options, "modalities": modalities, "skull_strip": skull_strip}
             settings = (inference.software, file_digest(inference.weights), inference.decision, recipe, options)
             names = {path.name for path in studies}
-            outcomes = {before.study: before for before in _read(out / RECORD) if before.study in names}
+            earlier = [before for before in _read(out / RECORD) if before.study in names]
+            outcomes = {each.study: each for each in earlier if each.failure or _complete(out / each.study)}
             for study in studies:
                 name, made = study.name, None
                 try:
                     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in walk(study)]
                     key, before = fingerprint(files, *settings), outcomes.get(name)
-                    if before is None or before.made_from != key or not _complete(out / name):
+                    if before is None or before.made_from != key:
                         made = segment(study, out / name, inference, explain=partial(explain, name), **options)
                         outcomes[name] = _outcome(name, key, made)
                 except Exception as error:
@@ -99,24 +101,8 @@ def segment_each(
         unlock_folder(out)
 
 
-def _studies(folder: Path) -> list[Path]:
-    """Return the subfolders, each of which holds a study."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; expected one with a subfolder for each study.")
-    entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    beside = [path for path in entries if path.is_file() and (path.name.lower().endswith(SUFFIXES) or is_dicom(path))]
-    if beside:
-        raise ValueError(
-            f"{folder}: {len(beside)} images lie beside the subfolders; with --each every study has a subfolder of its "
-            "own. Move them into one, or leave out --each if this is one study."
-        )
-    if not (studies := [path for path in entries if path.is_dir()]):
-        raise ValueError(f"{folder}: no subfolder; expected one for each study.")
-    return studies
-
-
 def _complete(folder: Path) -> bool:
-    return all((folder / RESULTS[what]).is_file() for what in ("label map", "summary"))
+    return all((folder / RESULTS[what]).is_file() for what in ("label map", "summary", "JSON"))
 
 
 def _outcome(name: str, key: str, made: Prediction) -> Outcome:
@@ -149,3 +135,21 @@ def _write(out: Path, outcomes: Sequence[Outcome], count: int) -> None:
     )
     with replacing(out / PAGE) as path:
         path.write_text(page, encoding="utf-8")
+    with replacing(out / TABLE) as path:
+        pd.DataFrame([_row(out, outcome) for outcome in outcomes]).to_csv(path, index=False)
+
+
+def _row(out: Path, outcome: Outcome) -> dict[str, Any]:
+    """Return the row of a study in the table: what its ``summary.json`` says, a column for each region and number."""
+    row: dict[str, Any] = {"study": outcome.study, "failure": outcome.failure or ""}
+    if outcome.failure is None:
+        summary = json.loads(Path(out, outcome.study, RESULTS["JSON"]).read_text(encoding="utf-8"))
+        row |= {name: summary[name] for name in ("label", "created", "bundle", "version", "weights")}
+        row |= {"used": "+".join(used["modality"] for used in summary["used"]), "missing": "+".join(summary["missing"])}
+        for region, volume in summary["volumes"].items():
+            low, high = summary["intervals"].get(region, (None, None))
+            row |= {f"{region}_ml": volume, f"{region}_low_ml": low, f"{region}_high_ml": high}
+            row |= {f"{region}_expected_dice": summary["expected_dice"][region]}
+            row |= {f"{region}_verdict": summary["verdicts"][region]["word"]}
+        row["warnings"] = " | ".join(summary["warnings"])
+    return row

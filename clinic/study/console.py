@@ -4,20 +4,37 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from clinic.study.batch import PAGE, segment_each
-from clinic.study.predict import Prediction, predict
+from clinic.study.batch import PAGE, TABLE, segment_each
+from clinic.study.folder import require_studies
+from clinic.study.formats import millilitres
+from clinic.study.inference import knows_phantom
+from clinic.study.predict import Prediction, predict, shows_phantom
 from common.text import printable, shortened
 
 FOUND = "In the study"
 WAIT = "Segmenting; without a GPU this takes up to a few minutes ..."
 
 
-def segment_study(study: str, output_dir: str, bundle: str, each: bool, **options: Any) -> None:
+def segment_study(
+    study: str | Mapping[str, str],
+    output_dir: str,
+    bundle: str,
+    each: bool,
+    recipe: str | None,
+    ckpt_path: str | None,
+    **options: Any,
+) -> None:
     """Segment a study (options of `predict`), and print what was used as which sequence, and the result.
 
+    The synthetic phantom is segmented with the phantom's weights if the bundle has them and no others are asked for.
     With ``each`` every subfolder is a study (`segment_each`); raises ValueError at the end if any could not be
     segmented.
     """
+    studies = require_studies(study) if each else [study]
+    if recipe is None and ckpt_path is None and knows_phantom(bundle) and all(map(shows_phantom, studies)):
+        recipe = "phantom"
+        print("Images of the synthetic phantom: segmented with the weights of recipe phantom.", flush=True)
+    options |= {"recipe": recipe, "ckpt_path": ckpt_path}
     if not each:
         made = predict(study, output_dir, bundle, **options, explain=partial(_explain, FOUND))
         _print(_sections(made))
@@ -31,7 +48,7 @@ def segment_study(study: str, output_dir: str, bundle: str, each: bool, **option
             failed.append(outcome.study)
         result = f"not segmented: {outcome.failure}" if outcome.failure else "segmented" if made else "segmented before"
         _print({f"Study {number}": [f"{outcome.study}: {result}"], **(_sections(made) if made else {})})
-    print(printable(f"All studies: {output_dir}/{PAGE}"), flush=True)
+    print(printable(f"All studies: {output_dir}/{PAGE} and {TABLE}"), flush=True)
     if failed:
         raise ValueError(f"{len(failed)} of {number} studies were not segmented: {shortened(failed)}; see {PAGE}.")
 
@@ -44,7 +61,8 @@ def _sections(made: Prediction) -> dict[str, Sequence[str]]:
     return {
         "Warnings": summary.warnings,
         "Volumes": [
-            f"{region}: {volume:.1f} ml{_interval(summary.intervals.get(region))}"
+            f"{region}: {millilitres(volume)} ml{_interval(summary.intervals.get(region))}"
+            f"; {summary.verdicts[region].text}"
             for region, volume in summary.volumes.items()
         ],
         "Geometry": summary.notes,
@@ -64,8 +82,5 @@ def _print(sections: Mapping[str, Sequence[str]]) -> None:
             print(printable("\n  ".join([f"{title}:", *lines])), flush=True)
 
 
-def _interval(interval: tuple[float, float, float] | None) -> str:
-    if interval is None:
-        return ""
-    low, high, coverage = interval
-    return f" ({coverage:.0%} interval: {low:.1f} to {high:.1f})"
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else f" (true volume probably {millilitres(ends[0])} to {millilitres(ends[1])} ml)"

@@ -4,10 +4,24 @@ from common.evaluation.report.style import number
 
 REGIONS = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
 
+CLASSES = {
+    "NCR": "necrosis",
+    "ED": "oedema",
+    "NET": "tumour that does not enhance",
+    "CC": "cysts",
+    "ET": "enhancing tumour",
+    "RC": "resection cavity",
+}
+
 
 def in_words(region: str) -> str:
     """Return a region's name in words, e.g. ``whole tumour`` for ``WT``; unknown names stay unchanged."""
     return REGIONS.get(region, region)
+
+
+def class_in_words(name: str) -> str:
+    """Return a class's name in words, e.g. ``oedema`` for ``ED``; unknown names stay unchanged."""
+    return CLASSES.get(name, name)
 
 
 def millilitres(volume: float) -> str:

@@ -10,15 +10,15 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 import torch
 from monai.bundle import ConfigWorkflow
 from nibabel.affines import voxel_sizes
 
 from common.cohorts import cases
 from common.cohorts.cohort import Cohort
+from common.evaluation.analysis.calibration import Calibration, calibration_file, read_calibration
 from common.evaluation.metrics.overlap import region_masks
-from common.io import bundle_root, shipped_weights, trained
+from common.io import bundle_root, file_digest, shipped_weights, trained
 from common.io.bundle import require_same_common
 from common.io.command import unwrapped_errors
 from common.io.settings import usable_device
@@ -48,7 +48,7 @@ class Inference:
     """A bundle's inference.json, prepared to segment cases, one after the other.
 
     Raises FileNotFoundError if there is no such bundle, recipe or weights; ValueError if the weights belong to another
-    network, or a table beside them was not written by an evaluation.
+    network, or the calibration beside them is of other weights.
 
     Args:
         recipe: overlay with the settings of the weights' training, or None.
@@ -57,9 +57,7 @@ class Inference:
         decision: one of `DECISIONS`, or None for the config's default.
 
     Attributes:
-        intervals: calibration of the volumes' intervals (`calibrate_intervals`) beside the weights; None if there is
-            none.
-        advice: expected gains from missing modalities (`advice_table`) beside the weights; None if there are none.
+        calibration: what was calibrated for these weights (`calibration_file`) and this decision; None if nothing was.
         weights: path of the weights.
         weights_name: name and SHA-256 of the weights' file.
         method: name of the method that the weights were trained by; if they do not say so, that of the bundle.
@@ -104,8 +102,7 @@ class Inference:
         self.device: torch.device = self._content("device")
         self.spacing: Sequence[float] = self._content("spacing")
         self.decision: str = self._content("decision")
-        self.intervals = self._beside("intervals.csv", names=("modalities", "region"), numbers=("coverage", "quantile"))
-        self.advice = self._beside("advice.csv", names=("modalities", "modality", "region"), numbers=("average",))
+        self.calibration = self._calibration()
         shipped = shipped_weights(self.weights, root)
         self.weights_name, self.trained_on = weights_name(self.weights), trained_on(self.weights, root)
         self.method = trained(self.weights, "method", self.metadata["name"])
@@ -130,17 +127,17 @@ class Inference:
         regions = region_probabilities(output["pred"], self.cohort.labels, softmax)
         return Segmentation(label, region_masks(label, self.cohort.labels), regions.cpu().numpy())
 
-    def _beside(self, name: str, names: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame | None:
-        """Return the table ``model_<name>`` beside the weights ``model.pt``, or None if there is none."""
-        path = self.weights.with_name(f"{self.weights.stem}_{name}")
+    def _calibration(self) -> Calibration | None:
+        path = calibration_file(self.weights)
         if not path.is_file():
             return None
-        try:
-            return pd.read_csv(path).astype(dict.fromkeys(names, str) | dict.fromkeys(numbers, float))
-        except (ValueError, KeyError) as error:  # pandas' own errors too, which do not name the file
+        calibration = read_calibration(path)
+        if calibration.weights != file_digest(self.weights):
             raise ValueError(
-                f"{path}: not the {name} of an evaluation ({error}); expected the one made for these weights, or none."
-            ) from error
+                f"{path}: is of other weights than {self.weights.name} beside it; make it anew (mmb "
+                "calibrate), or remove it."
+            )
+        return calibration if calibration.decision == self.decision else None
 
     def _content(self, key: str) -> Any:
         return self.workflow.parser.get_parsed_content(key)
@@ -162,6 +159,12 @@ def config_files(bundle: str, recipe: str | None = None) -> tuple[Path, list[Pat
         known = ", ".join(sorted(path.stem for path in Path(configs, "recipes").glob("*.json")))
         raise FileNotFoundError(f"--recipe {recipe}: no such file or recipe; the bundle has {known or 'none'}.")
     return root, files
+
+
+def knows_phantom(bundle: str) -> bool:
+    """Return whether a bundle has weights that were trained on the synthetic phantom, and their recipe."""
+    root, _ = config_files(bundle)
+    return (root / "models" / "phantom.pt").is_file() and (root / "configs" / "recipes" / "phantom.json").is_file()
 
 
 @contextmanager

@@ -19,11 +19,12 @@ import torch
 from clinic.choice import Candidate, Decision, Option, Shown, Verdict, decide, in_question
 from clinic.study.alignment import MisfitError
 from clinic.study.evidence import Evidence, Volumes, look, read_volumes
+from clinic.study.folder import require_image_files, study_files
 from clinic.study.grid import finest
 from common.cohorts.check import has_known_sequences
 from common.cohorts.cohort import Cohort
-from common.cohorts.scan import SUFFIXES, find_cases, named_after
-from common.io.files import is_dicom, unread, walk
+from common.cohorts.scan import find_cases, named_after
+from common.io.files import unread
 from common.io.images import read_image
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
@@ -112,10 +113,13 @@ class Study:
 
 
 class NamedFile(Candidate):
-    """An image file that is named after its modality; ``channel`` is that of its modality if it holds several."""
+    """An image file whose modality is told by its name, or otherwise (``why``).
 
-    def __init__(self, path: str, modality: str, channel: int | None = None) -> None:
-        by_name = Verdict(modality, 1.0, "named by its file")
+    ``channel`` is that of its modality if it holds several.
+    """
+
+    def __init__(self, path: str, modality: str, channel: int | None = None, why: str = "named by its file") -> None:
+        by_name = Verdict(modality, 1.0, why)
         super().__init__(f"{path} {channel or ''}".strip(), "image file", "NIfTI", by_name, fixed=True)
         self.path, self.channel = path, channel
 
@@ -146,20 +150,37 @@ def read_folder(
         by_hand: modality -> SeriesNumber, for DICOM only; see `clinic.dicom.series_candidates`.
         skull_strip: ``yes`` to look for a brain even where no head is seen.
     """
-    folder = Path(folder)
-    if folder.is_file():
-        raise ValueError(f"{folder}: a file; expected the folder with all files of the study.")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM or NIfTI files of a study.")
+    headers = read_headers(folder, cohort, modalities, by_hand)
+    return _looked_at(headers, device, skull_strip)
+
+
+def read_files(
+    files: Mapping[str, str | Path],
+    cohort: Cohort,
+    modalities: Sequence[str] | None = None,
+    device: torch.device = CPU,
+    skull_strip: str = "auto",
+) -> Study:
+    """Read one patient's study from an image file of any name for each modality, as `read_folder` reads a folder."""
     wanted = resolve_subset(modalities, cohort.modalities)
-    files = walk(folder)
-    if not files:
-        raise ValueError(f"{folder}: an empty folder; expected the DICOM or NIfTI files of a study.")
-    images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
-    if images and any(is_dicom(path) for path in files):
-        raise ValueError(f"{folder}: it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
-    headers = (_of_files if images else _of_series)(folder, cohort, wanted, by_hand)
-    headers.remarks.extend(Remark((), f"{text}.") for text in unread(files))
+    given = {canonical(name): str(file) for name, file in files.items()}
+    if foreign := [name for name in given if name not in cohort.modalities]:
+        raise ValueError(f"--{foreign[0]}: unknown to the network; expected some of {subset_name(cohort.modalities)}.")
+    require_image_files(given)
+    used = [NamedFile(file, name, why="given as it") for name, file in given.items() if name in wanted]
+    if not used:
+        raise ValueError(f"None of the files is of the requested modalities ({subset_name(wanted)}).")
+    lines = [f"{Path(each.path).name}: {display_name(each.verdict.modality)}, as you say." for each in used]
+
+    def option(names: Sequence[str], value: str = "") -> str:
+        return f"give the right ones, {' '.join(f'--{name} FILE' for name in names)}"
+
+    return _looked_at(Headers(used, cohort, wanted, option, [], lambda decision: (lines, [])), device, skull_strip)
+
+
+def _looked_at(headers: Headers, device: torch.device, skull_strip: str) -> Study:
+    """Return the study, after those of its images have been looked at that headers and names leave open."""
+    cohort = headers.cohort
     unclear = in_question(headers.candidates, headers.modalities) if has_known_sequences(cohort) else []
     volumes, evidence, why_not = None, None, ""
     while unclear and evidence is None and not why_not:
@@ -177,6 +198,20 @@ def read_folder(
             why_not = str(error)
     shown = evidence.shown if evidence else {} if unclear else None
     return _decided(headers, volumes, evidence, shown, why_not)
+
+
+def read_headers(
+    folder: str | Path,
+    cohort: Cohort,
+    modalities: Sequence[str] | None = None,
+    by_hand: Mapping[str, Any] | None = None,
+) -> Headers:
+    """Read what the names and headers of a study's files say; arguments and errors are those of `read_folder`."""
+    wanted = resolve_subset(modalities, cohort.modalities)
+    files, images = study_files(folder)
+    headers = (_of_files if images else _of_series)(Path(folder), cohort, wanted, by_hand)
+    headers.remarks.extend(Remark((), f"{text}.") for text in unread(files))
+    return headers
 
 
 def confirmed(study: Study, reference: str | None, device: torch.device, skull_strip: str) -> tuple[Study, str, str]:

@@ -1,28 +1,32 @@
 """What a study yields, as plain data: volumes, expectations, pictures, warnings and notes.
 
-A `StudySummary` holds nothing that identifies the patient: no names, dates, identifiers or paths.
+A `StudySummary` holds nothing that identifies the patient, no names, dates, identifiers or paths, unless the user's
+own label does.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from nibabel.affines import voxel_sizes
 
 from clinic.choice import contradictions
 from clinic.study.alignment import AlignedStudy
-from clinic.study.doubts import result_warnings
+from clinic.study.doubts import grave_warnings, lesser_warnings
 from clinic.study.grid import Image, volume_of
 from clinic.study.inference import Inference, Segmentation
+from clinic.study.lesions import Lesion, lesions
 from clinic.study.pictures import pictures
 from clinic.study.reading import Study
+from clinic.study.sheets import Sheets, sheets
 from clinic.study.skull import Brain, brain_mask
-from common.evaluation.analysis.reliability import VOLUMES, calibrated_decision, volume_intervals
+from clinic.study.verdicts import Verdict, absent, intervals, verdicts, with_further
+from common.cohorts.cohort import Cohort
+from common.evaluation.analysis.calibration import Calibration
 from common.evaluation.metrics.case import expected_dice
 from common.evaluation.metrics.overlap import region_masks
-from common.evaluation.metrics.results import COLUMNS
 from common.io.facts import unseen
 from common.modalities import LabelSet, display_name, display_subset, subset_name
 
@@ -48,16 +52,30 @@ class StudySummary:
         weights: name of the weights' file and its SHA-256.
         used: modalities that the prediction was made from.
         missing: names of the other modalities that the network can use.
-        volumes: region -> volume in ml, larger regions first.
-        volume_note: where the volumes come from, if they are not those of the outlines; else empty.
-        expected_dice: region -> Dice that the network expects between its outline and the truth, in [0, 1].
-        intervals: region -> lower and upper limit (ml) of an interval for the true volume, and its coverage, e.g. 0.9.
-        gains: missing modality -> region -> expected gain in Dice if it were added, as a fraction; the largest first.
+        volumes: region -> volume of its outline in ml, larger regions first.
+        expected_dice: region -> expected Dice of its outline, in [0, 1], calibrated if ``calibrated_on`` is not 0.
+        intervals: region -> lower and upper limit (ml) of an interval for the true volume, where it is known.
+        with_further: missing modality -> region -> expected Dice if it were added; the one that adds most first.
         pictures: modality -> PNG in base64; see `clinic.study.pictures`.
         warnings: why the result may be wrong, the most important reason first; see `clinic.study.doubts`.
         notes: notes on preparation: what was registered and how well, what was resampled.
         trained_on: short description of the training data; None if unknown.
         brain_ml: volume of the extracted brain, which is outlined in the pictures; None if none was extracted.
+        label: a text of the user's own, which tells whose result it is; else empty.
+        created: date, time and offset from UTC at which it was made, ISO 8601; empty if unknown.
+        classes: class of the label map, e.g. ``ED`` -> volume in ml.
+        lesions: the connected pieces of the outermost region, the largest first; see `clinic.study.lesions`.
+        specks: number of further pieces, which are too small to be called lesions.
+        sheets: all slices, for the page's viewer; see `clinic.study.sheets`.
+        verdicts: region -> how far its outline can be used, and why not further.
+        no_tumour: that no tumour was found with confidence, and why; empty if one was.
+        scores: region -> raw score, in [0, 1]: the Dice that the network's probabilities predict, not calibrated.
+        chances: region -> calibrated probability that the Dice is at least 0.8.
+        usable_right: region -> number of outlines with a Dice of at least 0.8, and of outlines, among those that the
+            calibration calls usable in patients that it was not fitted on.
+        intervals_held: region -> number of intervals that held the true volume, and of intervals, of such patients.
+        measured: region -> mean Dice of ``tested`` test cases from the same modalities.
+        calibrated_on: number of patients that the calibration was fitted on; 0 if there is none.
     """
 
     title: str
@@ -67,15 +85,33 @@ class StudySummary:
     used: Sequence[UsedModality]
     volumes: Mapping[str, float]
     missing: Sequence[str] = ()
-    volume_note: str = ""
     expected_dice: Mapping[str, float] = field(default_factory=dict)
-    intervals: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
-    gains: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    with_further: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     pictures: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     trained_on: str | None = None
     brain_ml: float | None = None
+    classes: Mapping[str, float] = field(default_factory=dict)
+    lesions: Sequence[Lesion] = ()
+    specks: int = 0
+    sheets: Sheets | None = None
+    label: str = ""
+    created: str = ""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    no_tumour: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    chances: Mapping[str, float] = field(default_factory=dict)
+    usable_right: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    intervals_held: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+    tested: int = 0
+    calibrated_on: int = 0
+
+
+PICTURES = ("pictures", "sheets")
+"""Fields of a `StudySummary` that hold pictures, which ``summary.json`` leaves out."""
 
 
 def volumes(label: Image, labels: LabelSet) -> dict[str, float]:
@@ -84,32 +120,50 @@ def volumes(label: Image, labels: LabelSet) -> dict[str, float]:
     return {region: volume_of(mask, spacing) for region, mask in zip(labels.regions, masks, strict=True)}
 
 
-def intervals(
-    calibration: pd.DataFrame | None, subset: str, measured: Mapping[str, float], brain: float, decision: str
-) -> dict[str, tuple[float, float, float]]:
-    """Return the interval of each region's true volume as (low, high, coverage), where the calibration gives one.
+def class_volumes(label: Image, labels: LabelSet) -> dict[str, float]:
+    """Return the volume in ml of each class of a label map."""
+    values, spacing = np.asarray(label.dataobj), voxel_sizes(label.affine)
+    return {name: volume_of(values == value, spacing) for name, value in labels.values.items()}
 
-    ``calibration`` is an evaluation's table (`volume_intervals`) or None, ``subset`` e.g. ``t1c+flair``; volumes are in
-    ml, and that of the visible ``brain`` bounds all intervals. A calibration made with another ``decision`` gives none.
+
+def calibrated(
+    volumes: Mapping[str, float],
+    scores: Mapping[str, float],
+    used: Sequence[str],
+    brain: float,
+    cohort: Cohort,
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    """Return those fields of a `StudySummary` that depend on the calibration, by name.
+
+    ``volumes`` (ml) and raw ``scores`` are those of the regions, ``brain`` is the visible brain in ml.
     """
-    if calibration is None or calibration.empty or calibrated_decision(calibration) != decision:
-        return {}
-    rows = [("case", subset, region, VOLUMES[decision], volume) for region, volume in measured.items()]
-    bounds = volume_intervals(calibration, pd.DataFrame(rows, columns=COLUMNS))
-    coverage = float(calibration["coverage"].iloc[0])
-    return {row.region: (row.low, min(row.high, brain), coverage) for row in bounds.itertuples() if row.high < np.inf}
-
-
-def gains(advice: pd.DataFrame | None, subset: str) -> dict[str, dict[str, float]]:
-    """Return missing modality -> region -> expected gain in Dice, as a fraction, from an evaluation's advice table.
-
-    The modality with the largest average gain comes first.
-    """
-    expected: dict[str, dict[str, float]] = {}
-    if advice is not None:
-        for row in advice[advice["modalities"] == subset].itertuples():
-            expected.setdefault(row.modality, {})[row.region] = row.average
-    return dict(sorted(expected.items(), key=lambda gain: -np.mean([*gain[1].values()])))
+    t1c, subset = "t1c" in used, subset_name(used)
+    known = [region for region in volumes if calibration and region in calibration.regions and volumes[region]]
+    expected = {region: calibration.expected(region, scores[region], t1c) for region in known}
+    further = {
+        name: subset_name([each for each in cohort.modalities if each in (*used, name)])
+        for name in cohort.modalities
+        if name not in used
+    }
+    fields = {
+        "no_tumour": absent(volumes, scores, calibration),
+        "scores": scores,
+        "expected_dice": scores | expected,
+        "intervals": intervals(volumes, scores, t1c, calibration, brain, cohort.labels),
+        "with_further": with_further(expected, subset, further, calibration),
+    }
+    if calibration is None:
+        return fields
+    judged = {region: each.left_out for region, each in calibration.regions.items() if each.left_out}
+    return fields | {
+        "chances": {region: calibration.chance(region, scores[region], t1c) for region in known},
+        "usable_right": {region: (each.right, each.usable) for region, each in judged.items()},
+        "intervals_held": {region: (each.held, each.intervals) for region, each in judged.items()},
+        "measured": calibration.measured.get(subset, {}),
+        "tested": calibration.tested,
+        "calibrated_on": calibration.patients,
+    }
 
 
 def brain_note(study: Study, brain: Brain) -> str:
@@ -148,17 +202,22 @@ def summarise(
     """Return what a study yields; ``label`` lies on the reference's grid, which the first of ``notes`` names."""
     labels, subset = inference.cohort.labels, subset_name(study.images)
     spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
-    measured, volume_note = volumes(label, labels), ""
-    if VOLUMES[inference.decision] != "volume":
-        volume_note = "Volumes are sums of probabilities; where the network is unsure, outlines hold more."
-        sums = segmentation.probabilities.sum(axis=(1, 2, 3), dtype=np.float64) * spacing.prod() / 1000
-        measured = dict(zip(labels.regions, sums.tolist(), strict=True))
-    expected = [
-        expected_dice(p, mask, float(p.sum(dtype=np.float64)))
-        for p, mask in zip(segmentation.probabilities, segmentation.masks, strict=True)
-    ]
-    visible = volume_of(brain_mask(aligned, brain), spacing)
+    measured = volumes(label, labels)
+    scores = {
+        region: expected_dice(p, mask, float(p.sum(dtype=np.float64))) if measured[region] else 0.0
+        for region, p, mask in zip(labels.regions, segmentation.probabilities, segmentation.masks, strict=True)
+    }
+    head = brain_mask(aligned, brain)
+    visible = volume_of(head, spacing)
+    affine = next(iter(aligned.images.values())).affine
+    origin = affine[:3, 3] @ affine[:3, :3] / spacing  # along the grid's own axes
+    masks = dict(zip(labels.regions, segmentation.masks, strict=True))
+    pieces, specks = lesions(masks, spacing, head, measured[next(iter(masks))])
     drawn = {name: np.asarray(image.dataobj) for name, image in aligned.images.items()}
+    fields = calibrated(measured, scores, [*study.images], visible, inference.cohort, inference.calibration)
+    unknown = [*filter(None, [unseen(list(study.images), inference.seen)])]
+    grave = [*grave_warnings(study, aligned, brain, segmentation, inference.cohort, inference.spacing), *unknown]
+    lesser = lesser_warnings(study, aligned, brain, segmentation, measured, inference.spacing)
     return StudySummary(
         title=f"Segmentation from {display_subset(subset)}",
         bundle=inference.method,
@@ -170,21 +229,24 @@ def summarise(
         ],
         missing=[name for name in inference.cohort.modalities if name not in study.images],
         volumes=measured,
-        volume_note=volume_note,
-        expected_dice=dict(zip(labels.regions, expected, strict=True)),
-        intervals=intervals(inference.intervals, subset, measured, visible, inference.decision),
-        gains=gains(inference.advice, subset),
-        pictures=pictures(drawn, segmentation.masks, spacing, brain and brain.mask),
+        pictures=pictures(drawn, segmentation.masks, spacing, brain and brain.mask, origin),
         brain_ml=brain and brain.millilitres,
+        classes=class_volumes(label, labels),
+        lesions=pieces,
+        specks=specks,
+        sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in pieces], brain and brain.mask),
         warnings=[
+            *filter(None, [fields["no_tumour"]]),
             *contradictions(study.used),
             *inference.warnings,
-            *filter(None, [unseen(list(study.images), inference.seen)]),
-            *result_warnings(study, aligned, brain, segmentation, inference.cohort, inference.spacing),
+            *grave,
+            *lesser,
         ],
         notes=[
             *notes,
             *([brain_note(study, brain)] if brain else []),
             *registration_notes(study, aligned),
         ],
+        verdicts=verdicts(measured, scores, study.images, inference.calibration, bool(inference.warnings), bool(grave)),
+        **fields,
     )

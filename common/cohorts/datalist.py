@@ -105,8 +105,8 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
     The paths in it are relative to ``dataset_dir``. If it names a cohort, this has to be ``cohort``; None accepts any.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such datalist. Make it with `python -m tools datalist`.")
-    datalist = read_json(path, _Datalist, "Make the datalist with `python -m tools datalist`.")
+        raise FileNotFoundError(f"{path}: no such datalist. Make it with `mmb datalist`.")
+    datalist = read_json(path, _Datalist, "Make the datalist with `mmb datalist`.")
     if cohort and datalist.cohort not in (None, cohort):
         raise ValueError(
             f"{path}: a datalist of cohort {datalist.cohort}, but {cohort} was requested, whose label values may "

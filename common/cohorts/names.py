@@ -9,6 +9,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
+from common.io.files import SUFFIXES
 from common.modalities import ALIASES
 from common.words import (
     LABEL,
@@ -23,8 +24,6 @@ from common.words import (
     weightings,
 )
 
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".img")
-"""Suffixes of image files. Analyze images are named by their ``.img`` file, so that changed voxels are noticed."""
 OPEN_T1 = "t1 or t1c"
 """Role of a T1 whose name leaves open whether it was acquired after contrast agent."""
 _SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)

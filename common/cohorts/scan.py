@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.names import OPEN_T1, SUFFIXES, split_name, without_suffix
+from common.cohorts.names import OPEN_T1, split_name, without_suffix
 from common.cohorts.registry import patient
-from common.io.files import is_dicom, unread, walk
+from common.io.files import SUFFIXES, is_dicom, unread, walk
 from common.modalities import ALIASES
 from common.text import shortened
 
@@ -170,7 +170,7 @@ def _plain_cases(files: Sequence[_File], root: Path, cohort: Cohort) -> list[_Ca
     if nested:
         logger.warning(
             f"{root}: {shortened(nested)} lie in folders of folders, and each counts as a patient. If several are time "
-            "points of one, list the patient of each case: `python -m tools datalist ... --patients FILE.csv`."
+            "points of one, list the patient of each case: `mmb datalist ... --patients FILE.csv`."
         )
     return cases
 

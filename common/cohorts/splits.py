@@ -101,7 +101,7 @@ def divide(
         raise ValueError(
             f"{dataset_dir}: none of its {len(items)} cases has a label; {use} needs labelled cases. The files of "
             f"{cohort.name} are named as its publishers name them, or end with _seg. Rename them, or choose the cohort "
-            "that they belong to: `python -m tools check COHORT FOLDER` names the files that are ignored."
+            "that they belong to: `mmb check COHORT FOLDER` names the files that are ignored."
         )
     if split == ALL_TEST:
         return {"training": [], "validation": [], "test": labelled}
@@ -326,7 +326,7 @@ def _name_patients(items: Sequence[Item], path: str | os.PathLike, dataset_dir: 
     if unknown := sorted(names.keys() - {item["case"] for item in items}):
         raise ValueError(
             f"{path}: {len(unknown)} of its {len(names)} cases are not in {dataset_dir}, e.g. {shortened(unknown)}. "
-            "Cases are named after their folders: `python -m tools check` prints the names."
+            "Cases are named after their folders: `mmb check` prints the names."
         )
     for item in items:
         if item["case"] in names:

@@ -12,9 +12,8 @@ from torch import nn
 from common.cohorts import get_cohort
 from common.cohorts.splits import Parts
 from common.engines.efficiency import network_facts
-from common.evaluation.analysis.attribution import expected_gains
 from common.evaluation.analysis.published import published as read_published
-from common.evaluation.analysis.reliability import calibrate_intervals, check_coverage, volume_intervals
+from common.evaluation.analysis.reliability import check_coverage
 from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import (
@@ -24,7 +23,6 @@ from common.evaluation.metrics.results import (
     Evaluation,
     evaluation_files,
     write_evaluation,
-    write_results,
 )
 from common.evaluation.metrics.store import CaseStore
 from common.evaluation.report.paper_tables import published_table
@@ -35,9 +33,6 @@ from common.io.settings import check_choice, optional
 from common.modalities import subset_name, subset_names
 from common.text import shortened
 from common.transforms.decision import DECISIONS
-
-CALIBRATED = ("intervals", "interval_cases", "advice")
-"""Tables of an evaluation with calibration cases."""
 
 
 @dataclass
@@ -53,7 +48,7 @@ class Report:
         published: paper, table and data set of a published table (see `sources`) to show beside ours, or None.
         data: the whole split, to record which cases were not tested.
         cases: datalist items of the cases in the tables.
-        calibration_cases: datalist items that intervals and advice are calibrated on; may be empty.
+        calibration_cases: datalist items that volume intervals and pages of results are calibrated on; may be empty.
         subsets: subsets of modalities that are evaluated.
         window: size of the inference window in voxels; ``spacing`` is that of the voxels in mm.
         facts: what else to record: ``part`` and ``split``, for captions, ``precision``, SHA-256 of the ``weights``.
@@ -109,7 +104,6 @@ class Report:
                     facts={**shared.facts, "decision": decision},
                 )
                 subfolder = folder if decision == self.decision else folder / decision
-                _write_calibrated(evaluation, self.coverage, subfolder)
                 write_evaluation(evaluation, subfolder)
             beside = {} if self.published is None else published_table(self.published, [evaluation])
             panels = {self.method: list(_shown(evaluation, store, self.panel_cases, self.panel_subsets))}
@@ -174,23 +168,11 @@ def _names(chosen: str | Sequence[str] | None) -> list[str] | None:
     return chosen if chosen is None else [*map(str, chosen.split(",") if isinstance(chosen, str) else chosen)]
 
 
-def _write_calibrated(evaluation: Evaluation, coverage: float, folder: Path) -> None:
-    """Write intervals and advice from the calibration cases, and each case's intervals, as far as there are any."""
-    tables = {"advice": expected_gains(evaluation.calibration, evaluation.modalities)}
-    if len(evaluation.calibration):
-        tables["intervals"] = calibrate_intervals(evaluation.calibration, coverage, evaluation.facts["decision"])
-        tables["interval_cases"] = volume_intervals(tables["intervals"], evaluation.results)
-    for name in CALIBRATED:
-        if len(tables.get(name, ())):
-            write_results(tables[name], folder / f"{name}.csv")
-
-
 def _earlier(output_dir: str) -> list[Path]:
     """Return the files of an earlier evaluation and its report, also those under other decisions."""
     others = [Path(output_dir, decision) for decision in DECISIONS]
     folders = [Path(output_dir), *(folder for folder in others if (folder / NOTE).is_file())]
-    tables = [folder / f"{name}.csv" for folder in folders for name in CALIBRATED]
-    return [*parts_of_report(output_dir), *tables, *(path for folder in folders for path in evaluation_files(folder))]
+    return [*parts_of_report(output_dir), *(path for folder in folders for path in evaluation_files(folder))]
 
 
 def _cost(results: Sequence[CaseResult]) -> dict[str, float]:

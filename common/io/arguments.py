@@ -40,9 +40,10 @@ def parse_verb(
 def parse(function: Callable[..., None], words: Sequence[str], program: str) -> Callable[[], None]:
     """Return the call of a function that a command line requests, without making it; print help if that is requested.
 
-    Parameters without a default are words in their order, or options; the others are options. The annotation says how a
-    word is read: as text, a number, a flag (alone, or followed by ``true`` or ``false``), a sequence (``1,2`` or
-    ``[1,2]``) or a dict (``t1c=7 flair=4``). Further options (``**``) are text, and have a dot in their name.
+    Parameters without a default, or before a ``/``, are words in their order, or options; the others are options. A
+    word with a default, or that may be None, may be left out. The annotation says how a word is read: as text, a
+    number, a flag (alone, or followed by ``true`` or ``false``), a sequence (``1,2`` or ``[1,2]``) or a dict (``t1c=7
+    flair=4``). Further options (``**``) are text, and have a dot in their name.
 
     Raises SystemExit after help, and with status 2 if words do not fit.
     """
@@ -67,7 +68,7 @@ def parse(function: Callable[..., None], words: Sequence[str], program: str) -> 
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     values = {name: defaults.get(name) if value is None else value for name, value in values.items()}
     values |= {name: dict(values[name]) for name, hint in hints.items() if dict in get_args(hint) and values[name]}
-    first = [values.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    first = [values.pop(p.name) for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     more = [word for p in parameters if p.kind is p.VAR_POSITIONAL for word in values.pop(p.name)]
     return partial(function, *first, *more, **values)
 
@@ -78,7 +79,9 @@ def _add(parser: argparse.ArgumentParser, p: inspect.Parameter, hint: Any, text:
     how["help"] = " ".join(text.replace("%", "%%").split())
     if p.kind is p.VAR_POSITIONAL:
         parser.add_argument(p.name, nargs="*", **how)
-    elif p.default is p.empty:
+    elif p.default is p.empty or p.kind is p.POSITIONAL_ONLY:
+        if not given_by_name and (p.default is not p.empty or NoneType in get_args(hint)):
+            how["nargs"] = "?"
         parser.add_argument(f"--{p.name}" if given_by_name else p.name, **how)
     elif hint is bool:
         parser.add_argument(f"--{p.name}", nargs="?", **how | {"metavar": "true"})

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".img")
+"""Suffixes of image files. Analyze images are named by their ``.img`` file, so that changed voxels are noticed."""
 FOREIGN = {
     **dict.fromkeys((".mgz", ".mgh", ".mnc", ".mhd", ".nhdr", ".par", ".rec"), "convert it to NIfTI (.nii.gz)"),
     **dict.fromkeys((".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zip"), "unpack it, or convert it to .nii.gz"),

@@ -18,7 +18,6 @@ from common.modalities import subset_name, subsets
 
 M3AE = Bundle("m3ae")
 BUNDLE = M3AE.folder
-CALIBRATED = ("intervals", "interval_cases", "advice")
 TINY = {"spacing": [6, 6, 6], "grid": [40, 40, 26], "crop": [32, 32, 24], "patch_size": 8, "overlap": 0.25}
 TINY |= {"pretrain_epochs": 1, "epochs": 1, "val_interval": 1}
 ONE = {"evaluation#overrides#subsets": [list(MODALITIES)], "evaluation#overrides#mlflow": "none"}
@@ -52,8 +51,6 @@ class TestTraining:
         assert set(results["modalities"]) == {subset_name(s) for s in subsets(MODALITIES)}
         assert results.loc[results["metric"] == "dice", "value"].between(0, 1).all()
         assert set(pd.read_csv(trained / "evaluation" / "calibration.csv")["case"]) == {"Phantom_007"}
-        rows = {name: len(pd.read_csv(trained / "evaluation" / f"{name}.csv")) for name in CALIBRATED}
-        assert rows == {"intervals": 45, "interval_cases": 90, "advice": 28 * 3}
         facts = read_evaluation(trained / "evaluation").facts
         weights = torch.load(trained / "finetuned.pt", weights_only=True)
         assert facts["substitute_values"] == weights.pop("x_sub").numel() == 4 * 40 * 40 * 26
@@ -214,13 +211,12 @@ class TestEvaluation:
         assert evaluation.facts["precision"] == "float32"
 
     def test_one_subset_alone(self, coarse_case, coarse_dir, tmp_path, undrawn):
-        """It contains no smaller subset, so there is no advice; the calibration cases still give intervals."""
+        """Calibration cases are evaluated too."""
         write_datalist({"test": [coarse_case], "validation": [{**coarse_case, "case": "other"}]}, tmp_path / "two.json")
         settings = {"dataset_dir": coarse_dir, "datalist": tmp_path / "two.json", "output_dir": tmp_path / "out"}
         M3AE.run_here(DEMO_EVALUATION, **COARSE, **settings, subsets=[list(MODALITIES)])
         assert (tmp_path / "out" / "report.md").is_file()
-        assert (tmp_path / "out" / "interval_cases.csv").is_file()
-        assert not (tmp_path / "out" / "advice.csv").exists()
+        assert (tmp_path / "out" / "calibration.csv").is_file()
 
     @pytest.mark.slow
     def test_a_plain_folder_of_cases_is_evaluated_as_a_whole(self, case, phantom_dir, tmp_path):
@@ -235,7 +231,6 @@ class TestEvaluation:
         assert set(results.results["case"]) == {"one", "two"}
         assert results.calibration.empty
         assert (tmp_path / "out" / "report.md").is_file()
-        assert not [name for name in CALIBRATED if (tmp_path / "out" / f"{name}.csv").exists()]
 
     def test_another_network_is_evaluated_anew(self, coarse_case, coarse_dir, tmp_path, undrawn):
         """Stored results are reused only if the network is the same, not merely its weights."""

@@ -302,7 +302,7 @@ def test_items_that_do_not_fit_are_refused(listed, change, facts):
     datalist, path, data = listed
     datalist["training"][0].update(change)
     write_datalist(datalist, path)
-    with refused(ValueError, "list.json: training.0", *facts, "tools datalist"):
+    with refused(ValueError, "list.json: training.0", *facts, "mmb datalist"):
         load_datalist(path, data)
 
 
@@ -317,7 +317,7 @@ def test_modality_aliases_in_a_datalist_resolve(listed):
 def test_files_that_are_no_datalist_are_refused(tmp_path, text):
     path = tmp_path / "list.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"list.json: .*python -m tools datalist"):
+    with pytest.raises(ValueError, match=r"list.json: .*mmb datalist"):
         load_datalist(path, tmp_path)
 
 

@@ -225,10 +225,10 @@ class TestGenerate:
         folder = tmp_path / "cohort"
         write = phantom._write_cohort
 
-        def overtaken(draft, subjects, seed):
+        def overtaken(draft, subjects, seed, with_split):
             monkeypatch.setattr(phantom, "_write_cohort", write)
             generate(folder, subjects, seed=1)
-            write(draft, subjects, seed)
+            write(draft, subjects, seed, with_split)
 
         monkeypatch.setattr(phantom, "_write_cohort", overtaken)
         assert generate(folder, subjects=3, seed=2) == folder

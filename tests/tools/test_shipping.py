@@ -1,4 +1,4 @@
-"""Shipping the results of a training: its weights, their tables and the entries in metadata.json."""
+"""Shipping the results of a training: its weights, their calibration and the entries in metadata.json."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 from evaluation.examples import random_evaluation
 from run_tools import run as run_tools
 
+from common.evaluation.analysis.calibration import read_calibration
 from common.evaluation.metrics.results import Evaluation, write_evaluation
 from common.io import file_digest, read_checkpoint, shipped_weights, write_checkpoint
 from tools.maintenance.shipping import eval_metrics, ship
@@ -26,11 +27,11 @@ INFERENCE = {
 
 
 def evaluated(run: Path, cohort: str = "brats2020", window: str = "8x8x8", **kwargs: Any) -> Evaluation:
+    """Write a random evaluation of the weights, with the scores that a calibration needs."""
     modalities = ("t1", "t1c", "t2", "flair")
     facts = {"weights": file_digest(run / "trained.pt"), "window": window, "spacing": "2x2x2"}
-    evaluation = random_evaluation(cohort=cohort, modalities=modalities, facts=facts, **kwargs)
+    evaluation = random_evaluation(cohort=cohort, modalities=modalities, facts=facts, probabilities=True, **kwargs)
     write_evaluation(evaluation, run / "evaluation")
-    (run / "evaluation" / "intervals.csv").write_text("a\n1\n")
     return evaluation
 
 
@@ -53,11 +54,11 @@ def places(tmp_path):
     (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata))
     (bundle / "configs" / "inference.json").write_text(json.dumps(INFERENCE))
     (bundle / "configs" / "recipes" / "phantom.json").write_text("{}")
-    (bundle / "models" / "model_advice.csv").write_text("of other weights\n")
+    (bundle / "models" / "model_calibration.json").write_text("of other weights\n")
     return run, bundle, evaluation
 
 
-def test_weights_in_half_with_their_tables_and_what_they_are_worth(places):
+def test_weights_in_half_with_their_calibration_and_what_they_are_worth(places):
     run, bundle, evaluation = places
     target = ship(run, bundle, "model", "39 cases")
     assert target == bundle / "models" / "model.pt"
@@ -65,7 +66,8 @@ def test_weights_in_half_with_their_tables_and_what_they_are_worth(places):
     assert state["weight"].dtype == torch.float16
     assert state["weight"][0, 0, 0, 0, 0].item() == pytest.approx(1 / 3, abs=1e-4)
     assert state["bias"][0].item() == torch.tensor(1 / 3).item()
-    assert sorted(path.name for path in target.parent.iterdir()) == ["model.pt", "model_intervals.csv"]
+    assert sorted(path.name for path in target.parent.iterdir()) == ["model.pt", "model_calibration.json"]
+    assert read_calibration(target.with_name("model_calibration.json")).weights == file_digest(target)
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     assert shipped_weights(target, bundle)["data_source"] == metadata["data_source"] == "39 cases"
     results = evaluation.results[evaluation.results["metric"] == "dice"]
@@ -78,16 +80,15 @@ def test_weights_in_half_with_their_tables_and_what_they_are_worth(places):
         assert metadata["eval_metrics"][f"{name}_mean_of_{len(by_subset)}"] == pytest.approx(by_subset.mean(), abs=5e-4)
 
 
-def test_tables_and_metrics_are_of_the_bundles_decision(places):
+def test_calibration_and_metrics_are_of_the_bundles_decision(places):
     run, bundle, _ = places
     facts = {"weights": file_digest(run / "trained.pt"), "window": "8x8x8", "spacing": "2x2x2"}
     facts["decision"] = "expected_dice"
     other = random_evaluation(cohort="brats2020", modalities=("t1", "t1c", "t2", "flair"), facts=facts, seed=1)
     write_evaluation(other, run / "evaluation" / "expected_dice")
-    (run / "evaluation" / "expected_dice" / "intervals.csv").write_text("b\n2\n")
     (bundle / "configs" / "inference.json").write_text(json.dumps(INFERENCE | {"decision": "expected_dice"}))
     ship(run, bundle, "model", "39 cases")
-    assert (bundle / "models" / "model_intervals.csv").read_text() == "b\n2\n"
+    assert not (bundle / "models" / "model_calibration.json").exists()  # there are no scores
     assert json.loads((bundle / "configs" / "metadata.json").read_text())["eval_metrics"] == eval_metrics(other)
 
 
@@ -142,7 +143,7 @@ def test_what_is_not_shipped_leaves_the_bundle_as_it_was(places, damage):
     assert before == {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("step", ["write_checkpoint", "shutil.copyfile", "text"])
+@pytest.mark.parametrize("step", ["write_checkpoint", "write_calibration", "text"])
 def test_files_take_their_places_together(places, step, monkeypatch):
     run, bundle, _ = places
     ship(run, bundle, "model", "39 cases")

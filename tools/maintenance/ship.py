@@ -2,7 +2,7 @@ import os
 
 
 def ship(run: str, bundle: str, name: str, data_source: str) -> None:
-    """For maintainers: make a training's weights those of a bundle, with calibration tables and metadata.
+    """For maintainers: make a training's weights those of a bundle, with calibration and metadata.
 
     The weights are stored in half precision, except small tensors.
 

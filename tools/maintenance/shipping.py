@@ -1,7 +1,6 @@
-"""Shipping of a training's results in a bundle: weights, tables calibrated on them, and their metrics."""
+"""Shipping of a training's results in a bundle: weights, what is calibrated for them, and their metrics."""
 
 import json
-import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from monai.bundle import ConfigParser
 
 from clinic.study.inference import config_files
 from common.engines.evaluate import window_facts
+from common.evaluation.analysis.calibration import calibrate, calibration_file, write_calibration
 from common.evaluation.metrics.results import Evaluation, read_evaluation
 from common.io import file_digest, load_weights, read_weights, write_checkpoint
 from common.io.facts import read_facts
@@ -20,18 +20,18 @@ from tools.maintenance.configs import text
 
 NAMES = ("model", "phantom")
 """Names of a bundle's weights: those that inference uses by default, and those of its recipe ``phantom``."""
-TABLES = ("intervals.csv", "advice.csv")
 SMALL = 30_000
 """Maximum number of values of tensors that stay in single precision: they take little space but affect outputs most."""
 TOLERANCE = 1e-3  # maximum change of the logits in half precision, as a fraction of their range
 
 
 def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Path:
-    """Write ``models/<name>.pt`` with ``<name>_intervals.csv`` and ``<name>_advice.csv`` beside it, all or nothing.
+    """Write ``models/<name>.pt`` and its calibration beside it, all or nothing.
 
     Weights are in half precision except for `SMALL` tensors. In metadata.json, ``weights`` gets the file's SHA-256 and
     the description of the data; for ``model``, ``data_source`` and ``eval_metrics`` (the evaluation's Dice) are also
-    set. Tables and Dice are of the decision of inference.json. Returns the path of the weights. Raises ValueError if
+    set. Calibration and Dice are of the decision of inference.json; without expected Dice in the evaluation there is no
+    calibration. Returns the path of the weights. Raises ValueError if
     the weights do not fit the network of the bundle's inference.json, or half precision changes the outputs too much;
     or if the evaluation is of other weights, of another cohort, window or voxel size, or of the calibration cases, or
     lacks a subset.
@@ -53,6 +53,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     evaluation = read_evaluation(evaluated)
     if evaluation.facts.get("weights") != file_digest(trained):
         raise ValueError(f"{evaluated}: is not of the current {trained.name}; evaluate again (run evaluate).")
+    calibrated = "expected_dice" in set(evaluation.results["metric"])
     weights = _in_half_precision(trained)
     _require_fit(evaluation, config)
     _require_same_outputs(config, trained, weights)
@@ -63,16 +64,16 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     with ExitStack() as stack:  # the files are moved into place together, once all are written
         temporary = stack.enter_context(replacing(target))
         write_checkpoint(weights, temporary, read_facts(trained))
-        for table in TABLES:
-            if (evaluated / table).is_file():
-                beside = stack.enter_context(replacing(target.with_name(f"{name}_{table}")))
-                shutil.copyfile(evaluated / table, beside)
-        digest = {"sha256": file_digest(temporary), "data_source": data_source}
-        metadata["weights"] = metadata.get("weights", {}) | {target.name: digest}
+        shipped = file_digest(temporary)
+        if calibrated:
+            beside = stack.enter_context(replacing(calibration_file(target)))
+            write_calibration(calibrate([evaluation], shipped), beside)
+        metadata["weights"] = metadata.get("weights", {}) | {
+            target.name: {"sha256": shipped, "data_source": data_source}
+        }
         stack.enter_context(replacing(metadata_file)).write_text(text(metadata) + "\n")
-    for table in TABLES:
-        if not (evaluated / table).is_file():
-            target.with_name(f"{name}_{table}").unlink(missing_ok=True)  # it belongs to earlier weights
+    if not calibrated:
+        calibration_file(target).unlink(missing_ok=True)  # it belongs to earlier weights
     return target
 
 

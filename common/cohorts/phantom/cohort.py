@@ -12,11 +12,11 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from common import text
 from common.cohorts.brats import PHANTOM
 from common.cohorts.datalist import write_datalist
 from common.cohorts.phantom.simulation import SHAPE, SPACING, simulate
 
-DESCRIPTION = "synthetic phantom, not a patient"
 README = """\
 Phantom cohort: synthetic images, for demos and tests only.
 
@@ -24,25 +24,26 @@ No patient was scanned: anatomy, tumours and images are drawn from random number
 of the MR sequences. Use them to try the software out. Do not draw clinical or scientific conclusions from them.
 
 Files are named as in BraTS up to 2021; labels are 1 necrotic core, 2 oedema, 4 enhancing tumour.
-datalist.json holds the split.
 """
+SPLIT = "datalist.json holds the split.\n"
 
 
-def generate(dataset_dir: str | Path, subjects: int = 36, seed: int = 2023) -> Path:
+def generate(dataset_dir: str | Path, subjects: int = 36, seed: int = 2023, with_split: bool = True) -> Path:
     """Write the cohort: NIfTI files with BraTS names, ``datalist.json`` with the split, and a README.
 
     The folder appears only when it is complete, so an interrupted or concurrent call never leaves a partial one.
     Returns the absolute path of ``dataset_dir``. Raises ValueError if there are fewer subjects than the three parts of
     the split need; FileExistsError if the folder holds anything else; PermissionError if the folder cannot be written.
 
-    A folder that has a ``datalist.json`` is left unchanged. Of the subjects 2/3 are for training, 1/9 for validation,
-    2/9 for test; one in eight has no enhancing tumour.
+    A folder that has a ``datalist.json`` is left unchanged; without a split there is none. Of the subjects 2/3 are for
+    training, 1/9 for validation, 2/9 for test; one in eight has no enhancing tumour.
     """
     folder = Path(dataset_dir).expanduser().resolve()
     if (folder / "datalist.json").exists():
         return folder
-    if subjects < 3:
-        raise ValueError(f"subjects {subjects}: expected at least 3, for training, validation and test.")
+    if subjects < (least := 3 if with_split else 1):
+        parts = ", for training, validation and test" if with_split else ""
+        raise ValueError(f"subjects {subjects}: expected at least {least}{parts}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(
             f"{folder} exists but has no datalist.json, so it is not a data set; the phantom does not overwrite it. "
@@ -52,7 +53,7 @@ def generate(dataset_dir: str | Path, subjects: int = 36, seed: int = 2023) -> P
     with TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
         draft = Path(temporary, folder.name)
         draft.mkdir()
-        _write_cohort(draft, subjects, seed)
+        _write_cohort(draft, subjects, seed, with_split)
         try:
             os.replace(draft, folder)
         except OSError:
@@ -67,15 +68,19 @@ def draw(number: int, seed: int) -> tuple[str, dict[str, np.ndarray], np.ndarray
     return f"Phantom_{number:03d}", images, label
 
 
-def _write_cohort(folder: Path, subjects: int, seed: int) -> None:
+def _write_cohort(folder: Path, subjects: int, seed: int, with_split: bool) -> None:
     items = []
     for number in tqdm(range(1, subjects + 1), desc="Drawing the phantom cohort", unit="subject"):
         items.append(_write_subject(folder, *draw(number, seed)))
+    readme = README.format(seed=seed) + (SPLIT if with_split else "")
+    (folder / "README.txt").write_text(readme, encoding="utf-8")
+    if not with_split:
+        return
     validation, test = max(1, round(subjects / 9)), max(1, round(2 * subjects / 9))
     training = subjects - validation - test
     datalist = {
         "name": PHANTOM.name,
-        "description": DESCRIPTION,
+        "description": text.PHANTOM,
         "cohort": PHANTOM.name,
         "modalities": PHANTOM.modalities,
         "labels": PHANTOM.labels.values,
@@ -86,7 +91,6 @@ def _write_cohort(folder: Path, subjects: int, seed: int) -> None:
         "validation": items[training : training + validation],
         "test": items[training + validation :],
     }
-    (folder / "README.txt").write_text(README.format(seed=seed), encoding="utf-8")
     write_datalist(datalist, folder / "datalist.json")
 
 
@@ -98,7 +102,7 @@ def _write_subject(folder: Path, case: str, images: dict[str, np.ndarray], label
     affine[1, 3] = (SHAPE[1] - 1) * SPACING
     for name, voxels in (images | {"seg": label}).items():
         image = nib.Nifti1Image(voxels, affine)
-        image.header["descrip"] = DESCRIPTION
+        image.header["descrip"] = text.PHANTOM
         image.header.set_xyzt_units("mm")
         nib.save(image, folder / paths[name])
     return {

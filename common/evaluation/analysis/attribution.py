@@ -1,4 +1,4 @@
-"""The worth of modalities: Shapley values, and what a missing one is expected to add."""
+"""The worth of modalities: Shapley values."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -65,25 +65,3 @@ def shapley_summary(values: pd.DataFrame) -> pd.DataFrame:
         for key, case in values.groupby(["region", "modality"], sort=False)
     ]
     return pd.DataFrame(rows, columns=["region", "modality", "mean", "low", "high", "n"])
-
-
-def expected_gains(calibration: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFrame:
-    """Return the expected gain in Dice from adding a missing modality to a subset: the mean over calibration cases.
-
-    ``calibration`` has the long-form rows of cases that are not evaluated (the validation split). The columns are
-    modalities (the subset), modality (the one added), region, n (calibration cases) and average (a fraction). A step is
-    left out if no case has the Dice before and after it.
-    """
-    steps = [
-        (subset_name(subset), added, subset_name([name for name in modalities if name in (*subset, added)]))
-        for subset in subsets(modalities)
-        for added in modalities
-        if added not in subset
-    ]
-    before = calibration.loc[calibration["metric"] == "dice", ["case", "modalities", "region", "value"]]
-    after = before.rename(columns={"modalities": "more", "value": "after"})
-    rows = pd.DataFrame(steps, columns=["modalities", "modality", "more"], dtype="str")
-    rows = rows.merge(before, on="modalities").merge(after, on=["case", "region", "more"])
-    rows["gain"] = rows["after"] - rows["value"]
-    gains = rows.dropna(subset="gain").groupby(["modalities", "modality", "region"], sort=False)["gain"]
-    return gains.agg(n="count", average="mean").reset_index()

@@ -178,7 +178,7 @@ def test_a_series_without_a_frame_of_reference_gives_a_label_map_and_a_summary(p
     edit_series(tmp_path / "study", 2, drop("FrameOfReferenceUID"))
     out = tmp_path / "out"
     assert run("predict", tmp_path / "study", out, "m3ae", "--recipe", "phantom", "--device", "cpu") is None
-    assert {path.name for path in out.iterdir()} == {"label.nii.gz", "summary.html"}
+    assert {path.name for path in out.iterdir()} == {"label.nii.gz", "summary.html", "summary.json"}
     note = "No DICOM SEG was written: series 2 cannot be referenced by a DICOM SEG: it has no"
     assert note in capsys.readouterr().out
     assert note in (out / "summary.html").read_text()

@@ -7,6 +7,7 @@ from run_tools import run
 
 from clinic.dicom import read_series
 from clinic.dicom.phantom import write_studies
+from clinic.study.predict import RESULTS
 from clinic.study.reading import read_folder
 from common.cohorts.phantom.cohort import generate
 from common.cohorts.registry import PHANTOM
@@ -43,7 +44,7 @@ def test_each_series_is_used_or_left_out_for_its_reason(studies):
 def test_a_study_is_segmented_with_its_seg(studies, tmp_path):
     study = studies / "Phantom_001"
     assert run("predict", study, tmp_path / "out", "m3ae", "--recipe", "phantom", "--device", "cpu") is None
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"label.nii.gz", "seg.dcm", "summary.html"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*RESULTS.values()}
     assert np.any(nib.load(tmp_path / "out" / "label.nii.gz").dataobj)
 
 

@@ -12,10 +12,12 @@ import nibabel as nib
 import requests
 from processes import ROOT, free_port, serving
 
+TOKEN = "a-token-of-the-tests"
+
 
 @contextmanager
-def server(folder: Path, studies: str | Path | None, **conf: str | None) -> Iterator[str]:
-    """Run a server with the phantom's weights; yield its address.
+def server(folder: Path, studies: str | Path | None, token: str = TOKEN, **conf: str | None) -> Iterator[str]:
+    """Run a server with the phantom's weights; yield its address, with its token.
 
     Args:
         folder: gets ``server.log``, ``output`` for trainings, and ``tmp`` for the server's temporary files.
@@ -24,10 +26,11 @@ def server(folder: Path, studies: str | Path | None, **conf: str | None) -> Iter
     """
     port = free_port()
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
-    options = {"studies": studies, "port": port, "output_dir": folder / "output", "recipe": "phantom", **conf}
+    options = {"studies": studies, "port": port, "output_dir": folder / "output", "recipe": "phantom", "token": token}
+    options |= conf
     command = [sys.executable, "-m", "clinic.server", *_words(options)]
     settings = {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}" + (f"/{token}" if token != "none" else "")
     with serving(command, f"{url}/info/", folder / "server.log", **settings):
         yield url
 

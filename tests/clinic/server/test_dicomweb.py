@@ -22,7 +22,7 @@ from running import infer, result
 from stack import PATIENTS, SERIES, Stack, uid
 
 from clinic.dicom import read_seg, read_series
-from clinic.server.archive import forward
+from clinic.server.archive import archive_session, forward
 from clinic.server.datastore import DICOMWebDatastore
 from clinic.server.export import export_labelled_studies
 from common.cohorts.registry import PHANTOM
@@ -116,11 +116,11 @@ class TestProxy:
             def log_message(self, *args: object) -> None:
                 pass
 
-        with answering(Heedless) as address:
-            assert len(json.loads(forward(address, "GET", "studies", [], {}, b"").body)) == len(SERIES)
+        with answering(Heedless) as address, archive_session() as session:
+            assert len(json.loads(forward(session, address, "GET", "studies", [], {}, b"").body)) == len(SERIES)
             for path, query in (("studies", [("StudyInstanceUID", uid("two"))]), (f"studies/{uid('two')}/series", [])):
                 with pytest.raises(HTTPException, match="another StudyInstanceUID") as refused:
-                    forward(address, "GET", path, query, {}, b"")
+                    forward(session, address, "GET", path, query, {}, b"")
                 assert refused.value.status_code == 502
                 assert "SECRET" not in str(refused.value)
 

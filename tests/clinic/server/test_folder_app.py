@@ -214,6 +214,10 @@ class TestLabels:
         def listed(*names: str) -> dict:
             return {"label_info": [{"name": name, "idx": number} for number, name in enumerate(names, start=1)]}
 
+        def final(image: str, number: int = -1) -> np.ndarray:
+            labels = sorted((store / "labels" / "final" / image).iterdir())
+            return np.asarray(nib.load(labels[number]).dataobj)
+
         save((voxels == 2).astype(int))
         for refused, params, reason in [
             ("one", listed("Oedema", "Tumour"), "Segment 'Tumour'; expected some of Necrotic core"),
@@ -232,13 +236,13 @@ class TestLabels:
         # With oedema alone, the only value is oedema, not the first class of a list.
         save((voxels == 2).astype(int))
         assert put(url, "two", file, **listed("Oedema")).status_code == 200
-        kept = np.asarray(nib.load(store / "labels" / "final" / "two.nii.gz").dataobj)
+        kept = final("two")
         assert np.array_equal(kept, np.where(voxels == 2, 2, 0))
         save(np.select([voxels == 4, voxels == 1, voxels == 2], [1, 2, 3]))
         for image in ("two", "four"):
             assert put(url, image, file, **listed("Enhancing tumour", "Necrotic core", "Oedema")).status_code == 200
-            kept = np.asarray(nib.load(store / "labels" / "final" / f"{image}.nii.gz").dataobj)
-            assert np.array_equal(kept, voxels)
+            assert np.array_equal(final(image), voxels)
+        assert np.array_equal(final("two", 0), kept)  # approved earlier, and still there
         assert requests.get(f"{url}/info/", timeout=10).json()["datastore"]["completed"] == 2
         left = {requests.post(f"{url}/activelearning/random", timeout=10).json()["id"] for _ in range(20)}
         assert not left & {"two", "four"}
@@ -292,7 +296,7 @@ def test_series_are_named_as_people_and_messages_do():
 
 
 def test_the_bare_command_serves_the_phantom_and_the_weights_that_know_it(tmp_path):
-    with server(tmp_path, None, recipe=None, models="m3ae") as url:
+    with server(tmp_path, None, token="none", recipe=None, models="m3ae") as url:
         assert requests.get(f"{url}/info/", timeout=10).json()["models"]["m3ae"]["labels"] == NAMES
         assert requests.get(f"{url}/datastore/image", params={"image": "Phantom_001"}, timeout=60).ok
     assert {path.name for path in (tmp_path / "output").iterdir()} == {"phantom"}
@@ -326,7 +330,7 @@ def test_the_seg_of_a_drawn_label_names_this_software(store, tmp_path):
     label = np.zeros(image.shape, np.uint8)
     label[4:8, 4:8, 2:4] = 1
     nib.save(nib.Nifti1Image(label, image.affine), tmp_path / "label.nii.gz")
-    seg = dcmread(write_final_label(archive, "dicom", tmp_path / "label.nii.gz", None, tmp_path))
+    seg = dcmread(tmp_path / write_final_label(archive, "dicom", tmp_path / "label.nii.gz", None, tmp_path))
     assert (seg.ManufacturerModelName, seg.SoftwareVersions) == ("missing-modality-bundles", __version__)
     assert seg.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
 
@@ -355,6 +359,8 @@ OTHER_WEIGHTS = bundle_root("gss") + "/models/phantom.pt"
     [
         ({"port": 99999}, "--port 99999"),
         ({"studies": "out#1"}, "out#1: no such folder"),
+        ({"host": "0.0.0.0", "token": "none"}, "--token none: 0.0.0.0 is reached from other machines"),
+        ({"send": "archive"}, "--send archive: expected the URL"),
         ({"gss.ckpt_path": "x"}, "--gss.ckpt_path: no such option"),
         ({"m3ae.ckpt_path": OTHER_WEIGHTS}, f"{OTHER_WEIGHTS}: a checkpoint of another architecture"),
     ],
@@ -384,12 +390,12 @@ def test_classes_keep_their_names_and_nothing_is_stored_of_an_empty_result(store
     assert params["empty"] is not bool(present)
     assert params["trained_on"] is None
     assert set(np.unique(np.asarray(label.dataobj))) == {0, *present.values()}
-    stored = tmp_path / "studies" / "labels" / "original" / "dicom.nii.gz"
+    stored = tmp_path / "studies" / "labels" / "original" / "dicom"
     if present:
         found = hd.seg.segread(result["dicom_seg"])
         assert [found.get_segment_description(n).segment_label for n in found.segment_numbers] == ["Oedema"]
         assert params["stored"] == "dicom"
-        assert np.array_equal(nib.load(stored).dataobj, label.dataobj)
+        assert np.array_equal(nib.load(next(stored.iterdir())).dataobj, label.dataobj)
     else:
         assert (params["stored"], result["dicom_seg"]) == (None, None)
         assert not stored.exists()

@@ -12,11 +12,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import server
 
-KNOWN = ["m3ae", "random", "..", "/etc/passwd", "final", "dicom", "null", "image", "tag", "params", "label"]
+KNOWN = [
+    "m3ae",
+    "random",
+    "series",
+    "name",
+    "..",
+    "/etc/passwd",
+    "final",
+    "dicom",
+    "null",
+    "image",
+    "tag",
+    "params",
+    "label",
+]
 WORDS = st.sampled_from(KNOWN) | st.text(max_size=8)
 ATOMS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), WORDS)
 JSON = st.recursive(ATOMS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3))
 PLACES = [
+    "",
+    "healthz",
+    "static/{}",
+    "segment/{}",
+    "studies",
+    "studies/{}",
+    "studies/{}/files",
+    "studies/{}/read",
+    "studies/{}/segment/m3ae",
     "info/",
     "datastore/",
     "datastore/image",
@@ -26,7 +49,7 @@ PLACES = [
     "proxy/dicom/{}",
 ]
 PATHS = st.builds(str.format, st.sampled_from([f"/{place}" for place in PLACES]), WORDS)
-FILES = [b"NRRD0004\ndata file: /etc/passwd\n\n", b"\x1f\x8b", b"ElementDataFile = /etc/passwd\n"]
+FILES = [b"PK\3\4", b"NRRD0004\ndata file: /etc/passwd\n\n", b"\x1f\x8b", b"ElementDataFile = /etc/passwd\n"]
 BODIES = st.one_of(
     st.none(),
     st.builds(lambda value: {"json": value}, JSON),
@@ -71,6 +94,7 @@ def test_requests(served, method, path, query, body, headers):
         answer = requests.request(method, url + path, params=query, headers=headers, timeout=15, **(body or {}))
         if answer.status_code in (*range(400, 500), 503):
             raise ValueError(answer.text if method == "HEAD" else answer.json()["detail"])
+        assert answer.headers["x-content-type-options"] == "nosniff"
         return answer
 
     def is_right(answer: requests.Response) -> bool:

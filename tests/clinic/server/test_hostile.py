@@ -15,22 +15,24 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote_plus, urlsplit
 
 import nibabel as nib
 import numpy as np
 import pytest
 import requests
 from dicom_studies import edit, study, write_study
-from fastapi import HTTPException
+from fastapi import HTTPException, Response
 from processes import answering
-from running import ROOT, server
+from running import ROOT, TOKEN, server
 
 from clinic.server import archive as label_archive
 from clinic.server import client_files
-from clinic.server.archive import archive_session
+from clinic.server.archive import archive_session, forward
 from clinic.server.client_files import read_label_map
+from clinic.server.guard import chosen_token
 from clinic.server.limits import REQUEST_BYTES
-from clinic.server.worker import Worker
+from clinic.server.worker import Worker, tell
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,11 @@ def abort(folder_of: str) -> None:
     os.kill(os.getpid(), signal.SIGABRT)
 
 
+def tell_and_return(what: str) -> dict:
+    tell(what)
+    return {what: [1, None]}
+
+
 def refuse(kind: type[Exception], *arguments: object) -> None:
     raise kind(*arguments)
 
@@ -115,6 +122,13 @@ class TestWorker:
         assert "could not be read: the process that does it ended (by SIGABRT)" in found.value.detail
         assert not Path((tmp_path / "folder").read_text()).exists()
         assert worker.run(abs, -1) == 1
+
+    def test_its_answers_are_data_and_never_code(self, worker):
+        told = []
+        assert worker.run(tell_and_return, "a", told=told.append) == {"a": [1, None]}
+        assert told == ["a"]
+        with pytest.raises(HTTPException, match="unexpected error"):
+            worker.run(Path, "an object")
 
     @pytest.mark.parametrize(
         ("error", "status", "reason"),
@@ -170,6 +184,11 @@ def nrrd(voxels: bytes, *fields: str, encoding: str = "raw", sizes: tuple[int, .
     return "\n".join([*lines, *fields, "", ""]).encode() + voxels
 
 
+def newest(store: Path) -> Path:
+    """Return the newest final label of the study."""
+    return max((store / "labels" / "final" / "good").iterdir())
+
+
 class TestLabelMaps:
     """The format of a label map is recognised by its content."""
 
@@ -177,9 +196,7 @@ class TestLabelMaps:
     def test_nifti_by_any_name(self, url, store, drawn, name):
         for content in (drawn.to_bytes(), gzip.compress(drawn.to_bytes())):
             assert put(url, content, name).status_code == 200
-            kept = nib.load(store / "labels" / "final" / "good.nii.gz")
-            assert np.array_equal(kept.dataobj, drawn.dataobj)
-            (store / "labels" / "final" / "good.nii.gz").unlink()
+            assert np.array_equal(nib.load(newest(store)).dataobj, drawn.dataobj)
 
     @pytest.mark.parametrize("encoding", ["raw", "gzip"])
     def test_nrrd_with_its_voxels_inside(self, url, store, drawn, encoding):
@@ -191,7 +208,7 @@ class TestLabelMaps:
         )  # fmt: skip
         answer = put(url, content)
         assert answer.status_code == 200, answer.text
-        kept = nib.load(store / "labels" / "final" / "good.nii.gz")
+        kept = nib.load(newest(store))
         assert np.array_equal(kept.dataobj, drawn.dataobj)
         assert np.allclose(kept.affine, drawn.affine)
 
@@ -294,11 +311,11 @@ class TestBodies:
 
     def test_a_client_that_goes_away(self, url):
         """This is no error of the server; the fixture checks the log."""
-        host, port = url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=60) as connection:
+        address = urlsplit(url)
+        with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
             connection.sendall(
-                f"POST /infer/m3ae?image=good HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n"
-                "Content-Type: application/x-www-form-urlencoded\r\n\r\n{".encode()
+                f"POST {address.path}/infer/m3ae?image=good HTTP/1.1\r\nHost: {address.hostname}\r\n"
+                "Content-Length: 9\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n{".encode()
             )
         assert requests.get(f"{url}/info/", timeout=30).ok
 
@@ -310,13 +327,14 @@ class TestOtherSites:
          {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}, {"origin": "http://[::1"}],
     )  # fmt: skip
     def test_their_pages_change_nothing_and_read_nothing(self, url, headers):
-        answer = requests.post(f"{url}/activelearning/random", headers=headers, timeout=30)
-        assert answer.status_code in (400, 403)
-        answer = requests.get(f"{url}/info/", headers=headers, timeout=30)
-        assert "access-control-allow-origin" not in answer.headers
+        for method, path in (("POST", "/activelearning/random"), ("GET", "/datastore/image?image=good"), ("GET", "/")):
+            answer = requests.request(method, url + path, headers=headers, timeout=30)
+            assert answer.status_code in (400, 403)
+            assert "access-control-allow-origin" not in answer.headers
 
     def test_its_own_pages_do(self, url):
-        for headers in ({"origin": url}, {"origin": "https://label.example.org", "sec-fetch-site": "same-origin"}):
+        for origin in (url.rpartition("/")[0], "https://label.example.org"):
+            headers = {"origin": origin, "sec-fetch-site": "same-origin"}
             assert requests.post(f"{url}/activelearning/random", headers=headers, timeout=30).ok
 
     @pytest.mark.parametrize(
@@ -327,6 +345,32 @@ class TestOtherSites:
     def test_a_name_that_leads_here_from_elsewhere(self, url, host, known):
         answer = requests.get(f"{url}/info/", headers={"host": host}, timeout=30)
         assert answer.status_code == (200 if known else 400)
+
+
+class TestToken:
+    @pytest.mark.parametrize("path", ["/", "/info/", "/wrong-token-of-16/info/", "//info/", f"/{TOKEN}x/info/"])
+    def test_nothing_is_answered_without_it(self, url, path):
+        answer = requests.post(url.rpartition("/")[0] + path, data={"params": "x"}, timeout=30)
+        assert (answer.status_code, answer.content) == (401, b"")
+
+    def test_whether_the_server_runs_is_told_without_it(self, url):
+        assert requests.get(url.rpartition("/")[0] + "/healthz", timeout=30).json() == {"status": "ok"}
+
+    def test_which_hosts_need_one(self):
+        assert len(chosen_token(None, "127.0.0.1")) > 20
+        assert chosen_token(None, "::1") != chosen_token(None, "::1")
+        assert [chosen_token("none", host) for host in ("127.0.0.1", "::1", "localhost")] == [""] * 3
+        for given, host in (("none", "0.0.0.0"), ("none", "::"), ("none", "example.org"), ("short", "127.0.0.1"),
+                            ("with/a/slash/in/it", "127.0.0.1")):  # fmt: skip
+            with pytest.raises(ValueError, match="--token"):
+                chosen_token(given, host)
+
+
+def test_no_answer_may_run_as_a_page(url):
+    for path in ("/info/", "/nowhere", "/datastore/image?image=good"):
+        headers = requests.get(url + path, timeout=60).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in headers["content-security-policy"]
 
 
 class TestArchive:
@@ -369,3 +413,67 @@ class TestArchive:
         with archive_session() as session:
             assert session.get(f"{archive}/large").content == b"x" * 100_000
             assert b"".join(session.get(f"{archive}/large", stream=True).iter_content(1000)) == b"x" * 100_000
+
+
+class TestLyingArchive:
+    """An archive that answers with something else than DICOMweb has."""
+
+    @pytest.fixture(scope="class")
+    def archive(self):
+        class Lying(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, kind, body = json.loads(unquote_plus(self.path.rpartition("=")[2]))
+                self.send_response(status)
+                self.send_header("content-type", kind)
+                self.send_header("content-length", str(len(body)))
+                self.send_header("set-cookie", "who=secret")
+                self.send_header("location", "/system")
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        with answering(Lying) as address:
+            yield address
+
+    def ask(self, archive: str, status: int, kind: str, body: str = "<script>1</script>") -> Response:
+        with archive_session() as session:
+            query = [("x", json.dumps([status, kind, body]))]
+            answer = forward(session, archive, "GET", "studies/1.2/series/1.3/instances/1.4/rendered", query, {}, b"")
+            assert not session.cookies
+        return answer
+
+    @pytest.mark.parametrize(
+        "kind",
+        ["text/html", "TEXT/HTML; charset=utf-8", "image/svg+xml", "IMAGE/SVG+XML", "application/xhtml+xml", "text/xml",
+         "image/png, text/html", "multipart/related; type=x, text/html", "application/dicomx", "application/javascript",
+         "image/", "", "*/*", "multipart/x-mixed-replace; boundary=x", "application/pdf"],
+    )  # fmt: skip
+    def test_no_page_or_script_is_passed_on(self, archive, kind):
+        with pytest.raises(HTTPException) as found:
+            self.ask(archive, 200, kind)
+        assert (found.value.status_code, "not passed on" in found.value.detail) == (502, True)
+
+    @pytest.mark.parametrize(
+        "kind",
+        ["application/dicom", 'multipart/related; type="application/dicom"; boundary=x-y', "application/octet-stream",
+         "image/jpeg", "image/jp2;q=1", "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1"],
+    )  # fmt: skip
+    def test_what_dicomweb_has_is_passed_on(self, archive, kind):
+        answer = self.ask(archive, 200, kind)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+        assert not {"set-cookie", "location"} & {*answer.headers}
+
+    @pytest.mark.parametrize(("status", "expected"), [(404, 404), (401, 401), (500, 502), (302, 502)])
+    def test_what_it_says_to_a_request_that_it_refuses_is_not_passed_on(self, archive, status, expected):
+        with pytest.raises(HTTPException) as found:
+            self.ask(archive, status, "text/html")
+        assert (found.value.status_code, "script" in found.value.detail) == (expected, False)
+
+    def test_lists_are_json_and_of_bounded_size(self, archive, monkeypatch):
+        monkeypatch.setattr(label_archive, "JSON_BYTES", 1000)
+        assert self.ask(archive, 200, "application/dicom+json", "[]").body == b"[]"
+        for body, reason in (("<script>", "not the JSON"), ("[" * 999, "not the JSON"), ("7" * 1001, "cut off")):
+            with pytest.raises(HTTPException, match=reason):
+                self.ask(archive, 200, "application/dicom+json", body)

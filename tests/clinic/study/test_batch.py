@@ -4,8 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
+import pandas as pd
 import pytest
 from run_tools import run
+
+from common.cohorts.phantom.simulation import SPACING
 
 OPTIONS = ("--each", "--device", "cpu", "--recipe", "phantom")
 
@@ -34,6 +39,12 @@ def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(studies, tmp_path, 
     assert re.search(r"<td>bad</td><td class=\"reason\" colspan=\"5\">Not segmented: .*/bad: ", page)
     assert '<a href="a%20%26%20b/summary.html">a &amp; b</a></td><td>FLAIR</td>' in page
     made = {name: Path(out, name, "label.nii.gz") for name in ("good", "a & b")}
+    rows = pd.read_csv(out / "studies.csv").set_index("study")
+    assert [*rows.index] == ["a & b", "bad", "good"]
+    assert rows.failure["bad"].startswith(f"{studies / 'bad'}: ")
+    assert rows.used["good"] == "t2"
+    label = np.asarray(nib.load(made["good"]).dataobj)
+    assert rows.WT_ml["good"] == pytest.approx((label > 0).sum() * SPACING**3 / 1000, rel=1e-6)
     times = {name: path.stat().st_mtime_ns for name, path in made.items()}
     alone = tmp_path / "alone"  # a second study in one process is segmented as in a process of its own
     assert run("predict", studies / "good", alone, "m3ae", "--device", "cpu", "--recipe", "phantom") is None

@@ -5,23 +5,22 @@ from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 import pytest
-from small_lesion import LABELS, lesion, regions
+from small_lesion import LABELS, lesion
 
 from clinic.choice import Candidate, Verdict
 from clinic.study.alignment import AlignedStudy
 from clinic.study.doubts import (
     border_warnings,
+    core_warnings,
     geometry_warnings,
     image_warnings,
     segmentation_warnings,
     size_warnings,
     study_warnings,
 )
-from clinic.study.inference import Segmentation
 from clinic.study.reading import Remark, Study
-from clinic.study.result import gains, intervals, volumes
+from clinic.study.result import volumes
 from clinic.study.skull import Brain
 from common.modalities import LabelSet
 
@@ -29,16 +28,11 @@ ALL = ("t1", "t1c", "t2", "flair")
 
 
 def doubts(
-    label: np.ndarray,
-    given: np.ndarray | None = None,
-    used: Sequence[str] = ALL,
-    labels: LabelSet = LABELS,
-    spacing: Sequence[float] = (1, 1, 1),
+    label: np.ndarray, used: Sequence[str] = ALL, labels: LabelSet = LABELS, spacing: Sequence[float] = (1, 1, 1)
 ) -> list[str]:
-    """Return the warnings about a label map with certain probabilities, or those given."""
-    masks = regions(label, labels)
-    segmentation = Segmentation(label, masks, masks.astype(np.float32) if given is None else given)
-    return [*segmentation_warnings(segmentation, used, labels, spacing)]
+    """Return the warnings about a label map."""
+    measured = volumes(nib.Nifti1Image(label, np.diag([*spacing, 1])), labels)
+    return [*segmentation_warnings(label > 0, measured, used)]
 
 
 def used(images: Iterable[str]) -> dict[str, Candidate]:
@@ -52,34 +46,8 @@ def test_volumes_in_ml():
     )
 
 
-def test_gains_are_those_of_the_subset_that_is_there():
-    rows = [("t2", "flair", "WT", 0.2), ("t2", "t1c", "ET", 0.3), ("t2", "flair", "ET", 0.1)]
-    rows.append(("t1+t2", "flair", "WT", 0.5))
-    advice = pd.DataFrame(rows, columns=["modalities", "modality", "region", "average"])
-    expected = [("t1c", {"ET": 0.3}), ("flair", {"WT": 0.2, "ET": 0.1})]  # the largest first
-    assert list(gains(advice, "t2").items()) == expected
-    assert gains(advice, "t1") == gains(None, "t2") == {}
-
-
-def test_no_interval_exceeds_the_brain():
-    table = {"modalities": "t1", "region": ["WT", "TC"], "quantile": [2.0, np.inf], "coverage": 0.8, "n": [5, 0]}
-    found = intervals(pd.DataFrame(table), "t1", {"WT": 400.0, "TC": 100.0}, 1500.0, "threshold")
-    assert list(found) == ["WT"]  # nothing is known about TC
-    assert found["WT"][1:] == (1500.0, 0.8)
-    assert found["WT"][0] < 400
-    small = intervals(pd.DataFrame(table), "t1", {"WT": 4.0}, 1500.0, "threshold")["WT"]
-    assert small[1] == pytest.approx(5 * np.exp(2) - 1)
-
-
-def test_intervals_are_those_of_the_decision():
-    table = pd.DataFrame({"modalities": "t1", "region": ["WT"], "quantile": [2.0], "coverage": 0.8, "n": [5]})
-    assert intervals(table, "t1", {"WT": 4.0}, 1500.0, "expected_dice") == {}  # it is of the threshold's volumes
-    expected = table.assign(decision="expected_dice")
-    assert intervals(expected, "t1", {"WT": 4.0}, 1500.0, "expected_dice")["WT"][1] == pytest.approx(5 * np.exp(2) - 1)
-
-
 def test_nothing_to_doubt():
-    assert doubts(lesion(), probabilities(0.99)) == []
+    assert doubts(lesion()) == []
 
 
 @pytest.mark.parametrize("enhancing", [True, False])
@@ -135,7 +103,27 @@ def test_a_lesion_too_large_for_a_brain():
     assert [*size_warnings(label > 0, brain)] == []
     label[0, 0, 1] = 4
     (said,) = size_warnings(label > 0, brain)
-    assert said.startswith("The lesion takes up 20% of the brain, more than any tumour that this limit (20%) was set")
+    assert said.startswith("The lesion takes up 20% of the brain; a tumour rarely takes more than 20%.")
+
+
+def test_of_coarse_images_a_smaller_lesion_is_warned_of():
+    brain, label = np.ones((10, 10, 10), bool), np.zeros((10, 10, 10), bool)
+    label[:, :8, :2] = True  # 160 of 1000 voxels
+    assert [*size_warnings(label, brain)] == []
+    (said,) = size_warnings(label, brain, thick=True)
+    assert said.startswith("The lesion takes up 16% of the brain; a tumour rarely takes more than 15%. Part of it is")
+
+
+def test_a_core_far_from_the_rest():
+    """Of 64 + 8 voxels of the core, 8 lie in another piece: 14 voxels from the largest, so the voxels' size decides."""
+    label = lesion()
+    label[16:18, 16:18, 8:10] = 2
+    core = np.isin(label, (1, 4))
+    assert [*core_warnings(label > 0, core, (4, 4, 4))] == []  # only oedema is far
+    core[16:18, 16:18, 8:10] = True
+    assert [*core_warnings(label > 0, core, (1, 1, 1))] == []
+    (said,) = core_warnings(label > 0, core, (4, 4, 4))
+    assert said.startswith("11% of the tumour core lies more than 20 mm from the largest piece of the lesion")
 
 
 def test_a_doubtful_brain():
@@ -173,32 +161,6 @@ def test_what_was_noticed_as_a_study_was_read():
     assert [*study_warnings(replace(study, remarks=[]))] == []
 
 
-def test_nothing_segmented():
-    empty = np.zeros((8, 8, 8), np.int16)
-    with_t1c = doubts(empty)
-    assert len(with_t1c) == 1
-    assert "Nothing was segmented" in with_t1c[0]
-    without = doubts(empty, used=["t2"])
-    assert without[0] == with_t1c[0]
-    assert "cannot be ruled out" in without[1]
-
-
-@pytest.mark.parametrize(
-    ("coins", "unsure"), [(28, "enhancing tumour (0.51)."), (40, "tumour core (0.52), enhancing tumour (0.59).")]
-)
-def test_unsure(coins, unsure):
-    # Of 56 voxels of ET: 28 at 0.5 (log 2) and 28 at 0.9 (0.3251), mean 0.5091, or 40 and 16, mean 0.5880. With 8 of
-    # NCR at 0.99 (0.0560), TC has 0.4525 or 0.5215; WT, with 152 more, 0.1741 or 0.1939.
-    given = probabilities(0.99)
-    enhancing = np.argwhere(lesion() == 4)
-    for part, value in ((enhancing[:coins], 0.5), (enhancing[coins:], 0.9)):
-        given[:, *part.T] = value
-    assert (len(enhancing), given.shape) == (56, (3, 20, 18, 16))
-    given[:, 0] = 0.5  # far from the lesion
-    (said,) = doubts(lesion(), given)
-    assert f"unsure of what it segmented as {unsure}" in said
-
-
 @pytest.mark.parametrize(
     ("voxel", "side"),
     [((0, 8, 8), "left"), ((19, 8, 8), "right"), ((8, 0, 8), "posterior"), ((8, 17, 8), "anterior"),
@@ -218,8 +180,3 @@ def test_pieces_are_warned_of_by_their_volume_and_not_by_their_number():
     label[2:18:2, 15, 2] = 1  # of 232
     (said,) = doubts(label)
     assert "in 17 separate pieces, the largest with 93 % of its volume" in said
-
-
-def probabilities(sure: float) -> np.ndarray:
-    """Return probabilities of the three regions of `lesion`, with these certainties inside and outside."""
-    return np.where(regions(lesion()), sure, 1 - sure)

@@ -1,30 +1,32 @@
 """A study in, a segmentation out, as on the command line, with the demo weights of m3ae."""
 
 import errno
+import json
 import re
 import shutil
+from datetime import datetime
 from pathlib import Path
 
+import jsonschema
 import nibabel as nib
 import numpy as np
-import pandas as pd
 import pytest
 from dicom_studies import STUDY, write_study
 from heads import with_heads
 from nibabel.affines import apply_affine
+from nibabel.processing import resample_from_to
 from phantom_case import HEAD, LPS, write_case
 from run_tools import run
 from scipy.spatial.transform import Rotation
 
 from clinic import dicom
 from clinic.dicom import read_seg, read_series
+from clinic.study.document import SCHEMA, schema
 from clinic.study.inference import SYNTHETIC
 from clinic.study.predict import RESULTS
 from clinic.study.reading import choose_reference, read_folder
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.cohorts.registry import PHANTOM
-from common.evaluation.analysis.reliability import volume_intervals
-from common.evaluation.metrics.results import COLUMNS
 from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
 
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe_")
@@ -79,12 +81,13 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     scores = dice(label, np.asarray(truth.dataobj))
     assert scores["WT"] > 0.8
     assert scores["TC"] > 0.7
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["label.nii.gz", "summary.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["label.nii.gz", "summary.html", "summary.json"]
     said, page = capsys.readouterr().out, (tmp_path / "summary.html").read_text()
-    volumes = [("c", "t1c+flair", r, "volume", mask.sum() * SPACING**3 / 1000) for r, mask in regions(label).items()]
-    calibrated = pd.read_csv(DEMO.with_name("phantom_intervals.csv"))
-    for row in volume_intervals(calibrated, pd.DataFrame(volumes, columns=COLUMNS)).itertuples():
-        assert f"{row.region}: {row.volume:.1f} ml (80% interval: {row.low:.1f} to {row.high:.1f})" in said
+    for region, mask in regions(label).items():  # one number, of what is drawn, in all that is said
+        volume = f"{mask.sum() * SPACING**3 / 1000:.1f}"
+        assert re.search(rf"^  {region}: {volume} ml.*; not reliable: not with these weights", said, re.MULTILINE)
+        assert f"({region})</td>" in page
+        assert f">{volume}</td>" in page
     assert "_t1.nii.gz: T1, by its name; not requested" in said
     for shown in (said, page):
         assert "They were trained on the synthetic phantom" in shown
@@ -92,17 +95,57 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     assert not SECRETS.search(page)  # it contains no file name either, which may be a patient's name
 
 
-def test_volumes_of_expected_dice_are_sums_of_probabilities(subject, tmp_path, capsys):
-    """They are not those of the label map, and intervals of the threshold's volumes do not belong to them."""
+def test_files_of_any_names_and_the_images_that_are_kept(subject, tmp_path):
+    (flair := tmp_path / "serie 7.nii.gz").symlink_to(subject / "Doe_flair.nii.gz")
+    (out := tmp_path / "out").mkdir()
+    (out / "images").mkdir()
+    (out / "images" / "t2.nii.gz").write_text("of another run")
+    words = (out, "--flair", flair, "--keep_images", "--label", "case 7 <b>")
+    assert predict(*words) is None
+    assert "<strong>case 7 &lt;b&gt;</strong>" in (out / "summary.html").read_text()
+    summary = json.loads((out / "summary.json").read_text())
+    jsonschema.validate(summary, json.loads(SCHEMA.read_text()))
+    assert summary["label"] == "case 7 <b>"
+    assert abs(datetime.now().astimezone() - datetime.fromisoformat(summary["created"])).seconds < 600
+    assert [(used["modality"], used["source"]) for used in summary["used"]] == [("flair", "image file")]
+    kept = {path.name: nib.load(path) for path in (out / "images").iterdir()}
+    probabilities = {f"probability_{region}.nii.gz": region for region in summary["volumes"]}
+    assert kept.keys() == {"flair.nii.gz", "brain_mask.nii.gz", *probabilities}
+    brain, whole = (np.asarray(kept[f"{name}.nii.gz"].dataobj) for name in ("brain_mask", "probability_WT"))
+    assert np.array_equal(brain > 0, np.asarray(kept["flair.nii.gz"].dataobj) > 0)
+    label = nib.load(out / "label.nii.gz")
+    marked = np.asarray(resample_from_to(label, kept["flair.nii.gz"], order=0).dataobj) > 0
+    assert 2 * (marked & (whole > 0.5)).sum() / (marked.sum() + (whole > 0.5).sum()) > 0.85  # two resamplings apart
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("{study}",), "expected STUDY OUTPUT_DIR, two folders; or OUTPUT_DIR alone and the file of each"),
+        (("{study}", "{out}", "--t1", "{study}/Doe_t1.nii.gz"), "or OUTPUT_DIR alone and the file of each"),
+        (("{out}", "--t1", "{study}/Doe_t1.nii.gz", "--each"), "--each is for folders of studies"),
+        (("{out}", "--t1", "{study}"), "/case: expected an image file; of DICOM series, give the study's folder"),
+        (("{out}", "--t1", "{study}/Doe_t1.nii.gz", "--t2", "{study}/Doe_t1.nii.gz"), "is given as --t1, too"),
+        (("{out}", "--t1", "absent.nii.gz"), "absent.nii.gz: no such file"),
+    ],
+)
+def test_files_that_cannot_be_used(words, message, subject, tmp_path):
+    assert message in predict(*(word.format(study=subject, out=tmp_path / "out") for word in words))
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_the_schema_in_the_docs_is_that_of_the_summary():
+    assert json.loads(SCHEMA.read_text()) == schema()  # python -m clinic.study.document writes it
+
+
+def test_volumes_are_those_of_the_outlines_whatever_the_decision(subject, tmp_path, capsys):
     options = ("--modalities", "t1", "--decision", "expected_dice")
     assert predict(subject, tmp_path, "m3ae", *options) is None
     said = capsys.readouterr().out
     label = np.asarray(nib.load(tmp_path / "label.nii.gz").dataobj)
-    marked = {region: mask.sum() * SPACING**3 / 1000 for region, mask in regions(label).items()}
-    shown = {region: float(re.search(rf"{region}: ([\d.]+) ml$", said, re.MULTILINE)[1]) for region in marked}
-    assert shown["WT"] == pytest.approx(marked["WT"], rel=0.3)
-    assert max(abs(shown[region] - marked[region]) for region in marked) > 0.2
-    assert "Volumes are sums of probabilities" in (tmp_path / "summary.html").read_text()
+    marked = {region: f"{mask.sum() * SPACING**3 / 1000:.1f}" for region, mask in regions(label).items()}
+    assert {region: re.search(rf"^  {region}: ([\d.]+) ml;", said, re.MULTILINE)[1] for region in marked} == marked
+    assert f"the enhancing tumour ({marked['ET']} ml) is a guess" in said
 
 
 @pytest.mark.slow
@@ -127,6 +170,10 @@ def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, c
     page = (tmp_path / "dicom" / "summary.html").read_text()
     assert "series 6" in page
     assert not SECRETS.search(said + page)
+
+    summary = json.loads((tmp_path / "dicom" / "summary.json").read_text())
+    assert "pictures" not in summary
+    assert not SECRETS.search(json.dumps(summary))
 
     # The SEG says the same as the label map on the grid of the T1c, which the result lies on.
     t1c = next(one for one in read_series(dicom) if one.number == USED["t1c"])
@@ -157,8 +204,8 @@ def test_an_empty_result_and_weights_of_ones_own(subject, tmp_path, capsys):
     assert not np.asarray(nib.load(tmp_path / "out" / "label.nii.gz").dataobj).any()
     assert not (tmp_path / "out" / "seg.dcm").exists()
     said = capsys.readouterr().out
-    assert "Warnings:\n  Nothing was segmented" in said
-    assert "WT: 0.0 ml\n" in said  # there is no interval, because the bundle's are for its own weights
+    assert "Warnings:\n  No tumour found with confidence: nothing was drawn. That does not mean" in said
+    assert "WT: 0.0 ml; doubtful: no tumour found with confidence\n" in said
     assert f"Weights: own.pt, SHA-256 {file_digest(tmp_path / 'own.pt')}.\n  The file does not say" in said
     assert "grid of the T2 (image file), the finest one" in said
 
@@ -229,12 +276,21 @@ def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(argum
     assert not (subject / "out").exists()
 
 
-@pytest.mark.parametrize(("name", "text"), [("intervals", "a,b\n1,2\n"), ("intervals", ""), ("advice", "\x00\udcff")])
-def test_a_foreign_table_beside_the_weights_is_refused_before_the_study_is_read(name, text, tmp_path):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: "a,b\n1,2\n", "not a calibration ("),
+        (lambda text: text, "is of other weights than own.pt beside it"),
+    ],
+)
+def test_a_foreign_calibration_beside_the_weights_is_refused_before_the_images_are_read(
+    damage, message, subject, tmp_path
+):
     shutil.copy(DEMO, tmp_path / "own.pt")
-    (tmp_path / f"own_{name}.csv").write_text(text, errors="surrogateescape")
-    error = predict(tmp_path / "no_study", tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
-    assert error.startswith(f"error: {tmp_path / 'own'}_{name}.csv: not the {name}.csv of an evaluation (")
+    shipped = DEMO.with_name("model_calibration.json").read_text()
+    (tmp_path / "own_calibration.json").write_text(damage(shipped))
+    error = predict(subject, tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
+    assert error.startswith(f"error: {tmp_path / 'own_calibration.json'}: {message}")
 
 
 def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, monkeypatch):

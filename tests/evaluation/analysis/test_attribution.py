@@ -1,4 +1,4 @@
-"""Shapley values and expected gains, compared with numbers worked out by hand."""
+"""Shapley values, compared with numbers worked out by hand."""
 
 from itertools import chain, combinations
 
@@ -8,7 +8,6 @@ import pytest
 
 from common.evaluation.analysis.attribution import (
     dice_of_empty_prediction,
-    expected_gains,
     shapley,
     shapley_summary,
     shapley_values,
@@ -107,26 +106,3 @@ def test_summary():
         assert row.low < row.mean < row.high
     assert set(summary["n"]) == {8}
     pd.testing.assert_frame_equal(summary, shapley_summary(values))
-
-
-def dice_rows(case: str, dice: dict[str, float]) -> list[tuple]:
-    return [(case, subset, "WT", "dice", value) for subset, value in dice.items()]
-
-
-TWO = ("t1", "t2")
-CALIBRATION = dice_rows("x", {"t1": 0.1, "t2": 0.5, "t1+t2": 0.7}) + dice_rows(
-    "y", {"t1": 0.3, "t2": 0.5, "t1+t2": 0.5}
-)
-
-
-def test_gains_by_hand():
-    gains = [("t1", "t2", "WT", 2, pytest.approx(0.4)), ("t2", "t1", "WT", 2, pytest.approx(0.1))]
-    found = expected_gains(long(CALIBRATION), TWO)
-    assert list(found.columns) == ["modalities", "modality", "region", "n", "average"]
-    assert list(found.itertuples(index=False, name=None)) == gains
-
-
-def test_no_gains():
-    """There are no gains without calibration cases, nor for subsets that do not contain each other."""
-    for calibration in ([], [row for row in CALIBRATION if row[1] != "t1+t2"]):
-        assert expected_gains(long(calibration), TWO).empty

@@ -1,0 +1,193 @@
+"""Studies that clients send: what leaves its folder, is too large or damaged is refused, and nothing stays."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import shutil
+import struct
+import zipfile
+
+import pytest
+from dicom_studies import study, write_study
+from fastapi import HTTPException
+
+from clinic.server import uploaded, uploads
+from clinic.server.uploaded import as_told, recognise_upload
+from clinic.server.uploads import Upload, Uploads
+from common.cohorts.registry import PHANTOM
+
+
+async def pieces(content: bytes):
+    for start in range(0, len(content), 100):
+        yield content[start : start + 100]
+
+
+def receive(upload: Upload, content: bytes, name: str) -> None:
+    asyncio.run(upload.receive(pieces(content), name))
+
+
+@pytest.fixture
+def upload():
+    one = Upload()
+    yield one
+    one.close()
+    assert not one.folder.exists()
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, held in files.items():
+            archive.writestr(name, held)
+    return content.getvalue()
+
+
+OUTSIDE = [
+    "../escaped",
+    "/etc/escaped",
+    "a/../../escaped",
+    "..",
+    "..\\escaped",
+    "a/" * 20 + "x",
+    "x" * 300,
+    "a\nb",
+    "a\0b",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_no_name_leads_out_of_the_folder(upload, name):
+    with pytest.raises(ValueError, match="leads out of the study's folder"):
+        receive(upload, b"x", name)
+    assert list(upload.folder.rglob("*")) == [upload.study]
+
+
+@pytest.mark.parametrize("name", OUTSIDE[:6])
+def test_nor_does_one_in_a_zip(upload, name):
+    receive(upload, packed({name: b"x"}), "study.zip")
+    with pytest.raises(ValueError, match="leads out of the study's folder"):
+        recognise_upload(upload.study, PHANTOM)
+    assert not [path for path in upload.folder.rglob("*") if path.is_file() and path.name != "packed"]
+    assert not (upload.folder.parent / "escaped").exists()
+
+
+def test_a_link_in_a_zip_is_none(upload):
+    link = zipfile.ZipInfo("x_t1.nii.gz")
+    link.external_attr = 0o120777 << 16
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    receive(upload, content.getvalue(), "study.zip")
+    recognise_upload(upload.study, PHANTOM)
+    assert (upload.study / "study.zip" / "x_t1.nii.gz").read_bytes() == b"/etc/passwd"
+    assert not [path for path in upload.folder.rglob("*") if path.is_symlink()]
+
+
+def test_two_files_of_one_name(upload):
+    receive(upload, b"x", "a")
+    for name in ("a", "a/b"):
+        with pytest.raises(ValueError, match="same name"):
+            receive(upload, b"x", name)
+
+
+def test_what_is_sent_is_bounded(upload, monkeypatch):
+    monkeypatch.setattr(uploads, "UPLOAD_BYTES", 1000)
+    receive(upload, b"x" * 600, "a")
+    with pytest.raises(HTTPException, match="the limit for a study") as refused:
+        receive(upload, b"x" * 600, "b")
+    assert refused.value.status_code == 413
+    assert sum(path.stat().st_size for path in upload.study.iterdir()) <= 1000
+    monkeypatch.setattr(uploads, "UPLOAD_FILES", 2)
+    with pytest.raises(HTTPException, match="more than 2 files"):
+        receive(upload, b"x", "c")
+
+
+def understated(content: bytes) -> bytes:
+    """Return a zip that states in both places that its file is of 10 bytes."""
+    changed = bytearray(content)
+    changed[22:26] = struct.pack("<L", 10)
+    at = changed.index(b"PK\1\2")
+    changed[at + 24 : at + 28] = struct.pack("<L", 10)
+    return bytes(changed)
+
+
+def test_what_a_zip_holds_is_bounded(upload, monkeypatch):
+    monkeypatch.setattr(uploaded, "UNPACKED_BYTES", 1 << 16)
+    monkeypatch.setattr(uploaded, "CHUNK", 1 << 10)
+    bomb = packed({"x_t1.nii": bytes(1 << 24)})
+    for number, content in enumerate(
+        [bomb, packed({"a.zip": bomb}), packed({"a": bytes(1 << 15), "b": bytes(1 << 16)})]
+    ):
+        shutil.rmtree(upload.study)
+        upload.study.mkdir()
+        receive(upload, content, "study.zip")
+        with pytest.raises(ValueError, match=r"exceeds|unpack it") as refused:
+            recognise_upload(upload.study, PHANTOM)
+        assert ("exceeds" in str(refused.value)) == (number != 1)  # a zip in a zip is not unpacked
+        assert sum(path.stat().st_size for path in upload.folder.rglob("*") if path.is_file()) < 1 << 18
+    for content in (understated(bomb), bomb[:-30], bomb[:2000] + bytes(100) + bomb[2100:]):
+        shutil.rmtree(upload.study)
+        upload.study.mkdir()
+        receive(upload, content, "study.zip")
+        with pytest.raises(ValueError, match=r"damaged|exceeds"):
+            recognise_upload(upload.study, PHANTOM)
+
+
+def test_a_long_list_of_files_is_not_read(upload, monkeypatch):
+    monkeypatch.setattr(uploaded, "DIRECTORY_BYTES", 4096)
+    monkeypatch.setattr(uploaded, "CHUNK", 1024)
+    receive(upload, packed({f"{number:099d}": b"" for number in range(100)}), "study.zip")
+    with pytest.raises(ValueError, match="exceeds"):
+        recognise_upload(upload.study, PHANTOM)
+
+
+def test_studies_vanish_and_are_not_too_many(monkeypatch):
+    monkeypatch.setattr(uploads, "STUDIES", 2)
+    held = Uploads()
+    (name, first), (other, second) = held.new(), held.new()
+    with pytest.raises(HTTPException, match="its limit"):
+        held.new()
+    first.used -= uploads.KEPT_SECONDS + 1
+    second.used -= uploads.KEPT_SECONDS + 1
+    second.state = "running"
+    with pytest.raises(FileNotFoundError):
+        held[name]
+    assert (first.folder.exists(), held[other]) == (False, second)
+    held.remove(other)
+    assert second.folder.exists()  # until it is not used any more
+    held.release(second)
+    assert not second.folder.exists()
+    _, third = held.new()
+    held.close()
+    assert not third.folder.exists()
+
+
+class TestRecognition:
+    def test_series(self, upload, subject):
+        write_study(upload.study / "inner", subject, study(("t1c", "t2")))
+        told = recognise_upload(upload.study, PHANTOM)
+        taken = {each["name"]: each["modality"] for each in told["candidates"]}
+        assert (told["automatic"], taken["series 6"], taken["series 3"]) == ({"t1c": "6", "t2": "3"}, "t1c", "t2")
+        assert told["sequences"] == {"t1": "T1", "t1c": "T1c", "t2": "T2", "flair": "FLAIR"}
+        assert as_told(upload.study, PHANTOM, {"t1c": "6"}, PHANTOM.modalities) == upload.study
+
+    def test_files_are_named_as_a_person_says(self, upload, subject):
+        for name, held in (("Doe_t2", "t1ce"), ("MRI brain post contrast", "t2"), ("serie_7", "flair")):
+            shutil.copy(subject / f"Doe_{held}.nii.gz", upload.study / f"{name}.nii.gz")
+        told = recognise_upload(upload.study, PHANTOM)
+        assert told["automatic"] == {"t2": "Doe_t2.nii.gz"}
+        chosen = {"t1c": "Doe_t2.nii.gz"}
+        folder = as_told(upload.study, PHANTOM, chosen, PHANTOM.modalities)
+        assert [path.name for path in folder.iterdir()] == ["study_t1c.nii.gz"]
+        assert recognise_upload(folder, PHANTOM)["automatic"] == {"t1c": "study_t1c.nii.gz"}
+        with pytest.raises(ValueError, match="no such image file"):
+            as_told(upload.study, PHANTOM, {"t1": "../../etc/passwd"}, PHANTOM.modalities)
+
+    def test_what_is_no_study(self, upload):
+        for content in (b"", b"text", packed({"a.txt": b"text"})):
+            receive(upload, content, f"Doe {len(content)}")
+        with pytest.raises(ValueError, match="The study") as refused:
+            recognise_upload(upload.study, PHANTOM)
+        assert not [text for text in ("Doe", str(upload.folder)) if text in str(refused.value)]

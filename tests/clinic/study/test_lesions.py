@@ -1,0 +1,55 @@
+"""Lesions of shapes whose diameters are known."""
+
+import numpy as np
+import pytest
+
+from clinic.study.lesions import diameters, lesions
+
+GRID = np.mgrid[:70, :60, :20].astype(float)
+BRAIN = (
+    sum(((axis - middle) / half) ** 2 for axis, middle, half in zip(GRID, (35, 30, 10), (34, 29, 9), strict=True)) <= 1
+)
+
+
+def ellipse(centre, half, degrees=0.0) -> np.ndarray:
+    """Return a disc of three slices whose first axis is turned by some degrees from left-right to front-back."""
+    x, y, z = (axis - middle for axis, middle in zip(GRID, centre, strict=True))
+    turn = np.radians(degrees)
+    u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    return ((u / half[0]) ** 2 + (v / half[1]) ** 2 <= 1) & (np.abs(z) <= 1)
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 77])
+def test_diameters_are_the_longest_one_and_its_perpendicular_in_mm(degrees):
+    mask = ellipse((35, 30, 10), (20, 8), degrees)
+    assert diameters(mask, (1, 1, 1)) == pytest.approx((41, 17), abs=1)
+    assert diameters(mask, (2, 2, 5)) == pytest.approx((82, 34), abs=2)
+
+
+def test_diameters_join_no_two_parts_of_a_slice_and_no_two_slices():
+    mask = ellipse((12, 30, 10), (6, 3)) | ellipse((50, 30, 10), (10, 3)) | ellipse((10, 50, 3), (3, 3))
+    assert diameters(mask, (1, 1, 1)) == pytest.approx((21, 7), abs=1)
+    assert diameters(np.ones((1, 1, 1), bool), (1, 1, 1)) == pytest.approx((2**0.5, 2**0.5))
+
+
+def test_lesions_by_size_with_side_volume_and_the_diameters_of_their_regions():
+    small, large = ellipse((16, 30, 10), (7, 5)), ellipse((52, 30, 10), (10, 8))
+    whole = small | large
+    whole[35, 5, 10] = True
+    found, specks = lesions({"WT": whole, "ET": ellipse((52, 30, 10), (5, 3))}, (1, 1, 1), BRAIN, 50.0)
+    assert [lesion.side for lesion in found] == ["right", "left"]
+    assert specks == 1
+    assert found[0].volume / found[1].volume == pytest.approx(large.sum() / small.sum())
+    assert sum(lesion.volume for lesion in found) == pytest.approx(50, rel=0.01)
+    assert found[0].diameters["ET"] == pytest.approx((11, 7), abs=1)
+    assert list(found[1].diameters) == ["WT"]
+    assert [lesion.centre for lesion in found] == [(52, 30, 10), (16, 30, 10)]
+    assert lesions({"WT": np.zeros_like(whole)}, (1, 1, 1), BRAIN, 0.0) == ([], 0)
+
+
+def test_the_side_is_that_of_the_brains_own_midline():
+    x, y, _ = GRID - np.array([35, 30, 10])[:, None, None, None]
+    turned = ((x * 0.94 + y * 0.34) / 24) ** 2 + ((y * 0.94 - x * 0.34) / 29) ** 2 <= 1  # by 20 degrees
+    (left,), _ = lesions({"WT": ellipse((36, 14, 10), (4, 4))}, (1, 1, 1), turned, 1.0)
+    (both,), _ = lesions({"WT": ellipse((40, 14, 10), (4, 4))}, (1, 1, 1), turned, 1.0)
+    assert (left.side, both.side) == ("left", "both sides")

@@ -1,0 +1,74 @@
+"""What is said of a region's outline: its verdict, its interval, and that no tumour was found."""
+
+from dataclasses import replace
+
+import pytest
+from small_lesion import LABELS
+
+from clinic.study.verdicts import absent, intervals, verdicts, with_further
+from common.evaluation.analysis.calibration import Calibration, RegionCalibration
+
+SAME = (0.0, 1.0, 0.0)  # the score itself
+CALIBRATION = Calibration(
+    "12ab", "threshold", 14, 9, 0.4, (0, 3), (1, 100),
+    {region: RegionCalibration(SAME, SAME, 1.0) for region in ("WT", "TC", "ET")},
+    {"t2": {"WT": 0.6, "TC": 0.5, "ET": 0.2}, "t1c+t2": {"WT": 0.7, "TC": 0.8, "ET": 0.8}, "t2+flair": {"WT": 0.8}},
+)  # fmt: skip
+VOLUMES = {"WT": 60.0, "TC": 20.0, "ET": 10.0}
+
+
+def words(scores, used=("t1c", "t2"), volumes=VOLUMES, calibration=CALIBRATION, untrusted=False, doubted=False):
+    scores = dict(zip(volumes, scores, strict=True))
+    return [each.text for each in verdicts(volumes, scores, used, calibration, untrusted, doubted).values()]
+
+
+def test_a_verdict_is_a_word_and_a_reason():
+    assert words((0.9, 0.6, 0.3)) == [
+        "usable for review", "doubtful: the network is unsure", "not reliable: the network is unsure"
+    ]  # fmt: skip
+    assert words((0.9, 0.6, 0.3), used=["t2"]) == [
+        "usable for review", "doubtful: no T1c, only T2", "not reliable: no T1c, only T2"
+    ]  # fmt: skip
+    assert words((0.9, 0.6, 0.0), ["t1", "t2"], VOLUMES | {"ET": 0.0})[2] == "doubtful: none found, no T1c"
+
+
+def test_nothing_is_usable_if_all_is_doubted_or_nothing_is_calibrated():
+    assert words((0.9, 0.9, 0.3), doubted=True)[0] == "doubtful: see the warnings"
+    assert words((0.9, 0.9, 0.3), calibration=None) == [
+        *["doubtful: these weights are not calibrated"] * 2, "not reliable: the network is unsure"
+    ]  # fmt: skip
+    assert set(words((0.9, 0.9, 0.9), untrusted=True)) == {"not reliable: not with these weights, see the warnings"}
+
+
+def test_no_tumour():
+    nothing = dict.fromkeys(VOLUMES, 0.0)
+    assert absent(VOLUMES, VOLUMES | {"WT": 0.41}, CALIBRATION) == ""
+    doubtful = absent(VOLUMES, VOLUMES | {"WT": 0.39}, CALIBRATION)
+    assert doubtful.startswith("No tumour found with confidence: what is drawn is doubtful.")
+    assert "of 100 outlines of tumours 1 had less than 0.40, and of 3 in brains without one 0 had as much" in doubtful
+    assert absent(VOLUMES, VOLUMES | {"WT": 0.41}, None) != ""  # the limit is 0.5 then
+    assert "nothing was drawn" in absent(nothing, nothing, CALIBRATION)
+    assert set(words((0.39, 0.9, 0.9))) == {"doubtful: no tumour found with confidence"}
+    assert intervals(VOLUMES, VOLUMES | {"WT": 0.39}, True, CALIBRATION, 1500, LABELS) == {}
+
+
+def test_intervals_are_nested_within_the_brain_and_not_wide():
+    """Dice of 2/3 and 0.8 allow twice and 1.5 times the volume; 0.5 allows threefold, which spans a factor of nine."""
+    scores = {"WT": 0.8, "TC": 2 / 3, "ET": 0.5}
+    made = intervals({"WT": 59.0, "TC": 49.0, "ET": 9.0}, scores, True, CALIBRATION, 1500.0, LABELS)
+    assert made["WT"] == pytest.approx((39.0, 89.0))
+    assert made["TC"] == pytest.approx((24.0, 89.0))  # not 99, which the whole tumour does not hold
+    assert "ET" not in made
+    small = intervals({"WT": 59.0}, {"WT": 0.8}, True, CALIBRATION, 70.0, LABELS)
+    assert small["WT"] == pytest.approx((39.0, 70.0))
+    assert intervals(VOLUMES, scores, True, None, 1500.0, LABELS) == {}
+    others = {region: each for region, each in CALIBRATION.regions.items() if region != "TC"}
+    assert "TC" not in intervals(VOLUMES, scores, True, replace(CALIBRATION, regions=others), 1500.0, LABELS)
+
+
+def test_the_sequence_that_adds_most_comes_first():
+    expected = {"WT": 0.6, "TC": 0.5, "ET": 0.2}
+    made = with_further(expected, "t2", {"t1": "t1+t2", "flair": "t2+flair", "t1c": "t1c+t2"}, CALIBRATION)
+    assert list(made) == ["flair", "t1c"]  # nothing was measured with T1
+    assert made["t1c"] == pytest.approx({"WT": 0.7, "TC": 0.8, "ET": 0.8})
+    assert made["flair"] == pytest.approx({"WT": 0.8})
