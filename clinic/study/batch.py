@@ -14,10 +14,10 @@ from jinja2 import Environment, PackageLoader
 
 from clinic.study.folder import require_studies
 from clinic.study.formats import millilitres
-from clinic.study.inference import Inference
+from clinic.study.inference import load_predictor
 from clinic.study.predict import RESULTS, Prediction, check_options, segment
 from common.io.disk import full_disk
-from common.io.files import file_digest, replacing, walk
+from common.io.files import replacing, walk
 from common.io.fingerprint import fingerprint
 from common.io.lock import lock_folder, unlock_folder
 from common.modalities import display_name, resolve_subset
@@ -76,10 +76,10 @@ def segment_each(
     lock_folder(out)
     try:
         with TemporaryDirectory() as scratch:
-            inference = Inference(bundle, recipe, ckpt_path, device, Path(scratch), decision)
+            inference = load_predictor(bundle, recipe, ckpt_path, device, Path(scratch), decision)
             resolve_subset(modalities, inference.cohort.modalities)  # refuse unknown ones
             options = {**options, "modalities": modalities, "skull_strip": skull_strip}
-            settings = (inference.software, file_digest(inference.weights), inference.decision, recipe, options)
+            settings = (inference.software, inference.weights_name, inference.decision, recipe, options)
             names = {path.name for path in studies}
             earlier = [before for before in _read(out / RECORD) if before.study in names]
             outcomes = {each.study: each for each in earlier if each.failure or _complete(out / each.study)}
