@@ -1,4 +1,4 @@
-"""A bundle or a trained nnU-Net as a model of MONAI Label: from a study to a label map and a DICOM SEG, by `clinic.study.predict`.
+"""A bundle or a trained nnU-Net as a model of MONAI Label: from a study to a label map and a DICOM SEG.
 
 The functions that work on a study run in a `Worker`, and return what can stand in JSON.
 """
@@ -31,7 +31,7 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 
 
 class BundleInferTask:
-    """A bundle, or a trained nnU-Net, with its weights, which are checked at creation, and stay loaded from the first study on.
+    """A bundle or a trained nnU-Net with its weights, checked at creation, which stay loaded from the first study on.
 
     Raises ValueError if the weights belong to another network.
 

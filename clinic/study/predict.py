@@ -86,9 +86,9 @@ def predict(
     """Segment a patient's study: DICOM series or NIfTI files of any non-empty subset of the modalities.
 
     Series are recognised, resampled to one grid of 1 mm over the reference's field of view, and passed to the bundle's
-    inference.json or to nnU-Net; the result is resampled to the reference's own grid. ``output_dir`` gets the files of `RESULTS`
-    (``seg.dcm`` and ``report.dcm`` for DICOM, unless nothing was found or no SEG can reference the series), all or
-    none. Raises ValueError if the study or an option cannot be used; nothing is written then.
+    inference.json or to nnU-Net; the result is resampled to the reference's own grid. ``output_dir`` gets the files of
+    `RESULTS` (``seg.dcm`` and ``report.dcm`` for DICOM, unless nothing was found or no SEG can reference the series),
+    all or none. Raises ValueError if the study or an option cannot be used; nothing is written then.
 
     ``study`` is a folder, or the image file of each modality. The other arguments are the options of the verb
     ``predict``, which `tools.predict` describes. Intervals and words for how far the outlines can be used come from

@@ -24,6 +24,7 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from numpy._core import multiarray
 
+from common.cohorts.brats import CAVITY, SINCE_2023
 from common.cohorts.cohort import Cohort
 from common.cohorts.nnunet import Description, described
 from common.cohorts.registry import NNUNET_IGNORED
@@ -85,7 +86,11 @@ def load_nnunet(
 
 
 class NnUNet:
-    """A trained nnU-Net; for the attributes see `common.engines.predictor.Predictor`, for the rest `load_nnunet`."""
+    """A trained nnU-Net; for the attributes see `common.engines.predictor.Predictor`, for the rest `load_nnunet`.
+
+    Results have the label values of BraTS since 2023, as those of the bundles' weights, whatever the model's own are;
+    the latter if it distinguishes other classes.
+    """
 
     def __init__(self, folder: Path, device: torch.device, decision: str, axes: str | None) -> None:
         self.folder, self.device, self.decision, self.axes = folder, device, decision, axes
@@ -93,15 +98,19 @@ class NnUNet:
         self.channels = _channels(self.described)
         values = self.described.values()
         values.pop(NNUNET_IGNORED, None)
+        if "NCR" not in values and "NET" in values:  # as the Decathlon names what BraTS calls necrosis
+            values["NCR"] = values.pop("NET")
         if not {"ED", "ET"} <= values.keys() <= CLASS_NAMES.keys():
             raise ValueError(
                 f"{self.described.path}: its classes are {', '.join(values)}; expected those of a glioma, at least "
                 "oedema and enhancing tumour."
             )
-        self.cohort = Cohort("nnunet", GLIOMA, tumour_labels(**values))
+        usual = CAVITY if "RC" in values else SINCE_2023
+        labels = usual if values.keys() == usual.values.keys() else tumour_labels(**values)
+        self.numbers, self.cohort = values, Cohort("nnunet", GLIOMA, labels)
         if any(len(each) > 1 for each in self.described.labels.values()):
             heads = [{*each} for each in self.described.labels.values()]
-            regions = {name: {values[part] for part in parts} for name, parts in self.cohort.labels.regions.items()}
+            regions = {name: {values[part] for part in parts} for name, parts in labels.regions.items()}
             if lacking := [name for name, each in regions.items() if each not in heads]:
                 raise ValueError(f"{self.described.path}: trained on regions, but not on {', '.join(lacking)}.")
         self.plans = read_json(folder / PLANS, dict[str, Any], f"E{EXPECTED[1:]}.")
@@ -156,7 +165,10 @@ class NnUNet:
             return np.ascontiguousarray(volume if back is None else apply_orientation(volume, back))
 
         regions, labels = self._regions(np.stack([restored(each) for each in probabilities])), self.cohort.labels
-        chosen = restored(label).astype(np.uint8)
+        numbers = restored(label)
+        chosen = np.zeros(numbers.shape, np.uint8)
+        for name, number in self.numbers.items():
+            chosen[numbers == number] = labels.values[name]
         if self.decision != DECISIONS[0]:
             masks = torch.stack([most_expected_dice(torch.from_numpy(region)) for region in regions])
             chosen = labels.from_regions(masks)[0].numpy()
@@ -168,7 +180,7 @@ class NnUNet:
     def _regions(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the probabilities of the cohort's regions from those of the network's head."""
         labels, manager = self.cohort.labels, self._predictor.label_manager
-        wanted = [{labels.values[part] for part in classes} for classes in labels.regions.values()]
+        wanted = [{self.numbers[part] for part in classes} for classes in labels.regions.values()]
         if manager.has_regions:
             heads = [{*each} if isinstance(each, list | tuple) else {each} for each in manager.foreground_regions]
             return np.stack([probabilities[heads.index(values)] for values in wanted])
