@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from clinic.study.batch import segment_each
 from clinic.study.inference import load_predictor
 from clinic.study.predict import predict
 from common.cohorts import get_cohort
@@ -66,12 +67,15 @@ def test_predictions_equal_those_of_nnunet(trained: tuple[Path, Path, Path]) -> 
 
 @pytest.mark.slow
 def test_study_list_and_comparison(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    phantom, _, model = trained
+    phantom, predicted, model = trained
     made = predict(phantom / "Phantom_001", tmp_path / "study", str(model), device="cpu")
     assert made.summary.bundle.startswith("nnU-Net Dataset137")
     assert "SHA-256" in made.summary.weights
     evaluate(str(model), str(tmp_path / "own"), cohort="phantom", dataset_dir=str(phantom), device="cpu")
     assert read_evaluation(tmp_path / "own").subsets == ["t1+t1c+t2+flair"]
+    raw = predicted.parent / "raw" / DATASET / "imagesTs"
+    outcomes = [outcome for outcome, _ in segment_each(raw, tmp_path / "each", str(model), device="cpu")]
+    assert [outcome.failure for outcome in outcomes] == [None] * len(list(predicted.glob("*.nii.gz")))
     with pytest.raises(ValueError, match="no model for t1c; nnU-Net needs exactly"):
         predict(phantom / "Phantom_001", tmp_path / "less", str(model), modalities=["t1c"], device="cpu")
     if "ResEnc" in model.name:
