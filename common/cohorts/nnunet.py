@@ -92,9 +92,8 @@ class Description:
             )
         numbers = {name: next(iter(each)) for name, each in values.items()}
         every = {value for each in self.labels.values() for value in each} - {0}
-        regions = (
-            tumour_labels(**numbers).regions if {"ED", "ET"} <= {*numbers} <= {*CLASS_NAMES, NNUNET_IGNORED} else {}
-        )
+        classes = {name: number for name, number in numbers.items() if name in CLASS_NAMES}
+        regions = tumour_labels(**classes).regions if {"ED", "ET"} <= classes.keys() else {}
         wrong = [name for name in named.keys() & regions if named[name] != {numbers[part] for part in regions[name]}]
         if len({*numbers.values()}) < len(numbers) or every != {*numbers.values()} or wrong:
             raise ValueError(
@@ -133,7 +132,7 @@ def described(folder: str | os.PathLike) -> Description | None:
         content = json.loads(path.read_text())
     except ValueError:
         content = {"channel_names": None}  # to be refused below
-    if "channel_names" not in content:
+    if not isinstance(content, dict) or "channel_names" not in content:
         if "modality" in content and any(folder.glob("images*/*_0000.*")):
             raise ValueError(f"{path}: of nnU-Net v1; convert it by nnUNetv2_convert_old_nnUNet_dataset.")
         return None

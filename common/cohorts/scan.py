@@ -126,6 +126,8 @@ def _of_nnunet(folder: str | os.PathLike, paths: Iterable[Path], cohort: Cohort)
             files.append(_File(path, LABEL, name))
         elif of not in nnunet.UNREAD:
             files.append(_File(path, None))
+    if not any(file.role in modalities for file in files):
+        raise ValueError(f"{told.path}: no image imagesTr/CASE_0000{told.ending} or the like lies beside it.")
     return files
 
 

@@ -40,8 +40,11 @@ from common.words import CLASS_NAMES
 PLANS = "plans.json"
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 """Names of a fold's weights, of which the first that exists is taken."""
-ENCODERS = ("PlainConvUNet", "ResidualEncoderUNet")
-"""Architectures of ``dynamic_network_architectures`` that are built: plans may name any class, which would be run."""
+KNOWN_PARTS = re.compile(
+    r"dynamic_network_architectures\.architectures\.unet\.(PlainConvUNet|ResidualEncoderUNet)"
+    r"|torch\.nn\.(modules\.\w+\.)?[A-Z]\w*"
+)
+"""Classes that plans may name. nnU-Net imports and calls any, even a function such as ``os.system``."""
 DEEPEST = 3
 """Number of folders between a collection of models and each model's ``plans.json``, at most."""
 BRATS_AXES = "LPS"
@@ -74,9 +77,7 @@ def load_nnunet(
     """
     folder = Path(folder)
     options = {
-        "device": usable_device("--device", device)
-        if device
-        else torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        "device": usable_device("--device", device or ("cuda" if torch.cuda.is_available() else "cpu")),
         "decision": check_choice("decision", decision or DECISIONS[0], DECISIONS),
         "axes": axes,
     }
@@ -235,9 +236,9 @@ class NnUNets:
             getattr(first, name) for name in ("spacing", "window", "version", "software")
         )
         self.method, self.trained_on, self.seen, self.calibration = f"nnU-Net {folder.name}", None, None, None
-        self.title = f"{self.method}, a model for each of {len(self.subsets)} subsets"
-        lacking = [name for name in subset_names(GLIOMA) if name not in map(subset_name, self.subsets)]
-        self.lacking, self.warnings = lacking, []
+        there = [*map(subset_name, self.subsets)]
+        self.lacking, self.warnings = [name for name in subset_names(GLIOMA) if name not in there], []
+        self.title = f"{self.method}, without models for {', '.join(self.lacking) or 'no subset'}"
 
     @cached_property
     def weights_name(self) -> str:
@@ -368,11 +369,11 @@ def _require_known_parts(path: Path, settings: Any) -> None:
     """Refuse plans that name classes other than the two encoders and PyTorch's layers, since they would be imported."""
     name, arguments = settings.network_arch_class_name, settings.network_arch_init_kwargs
     parts = [arguments.get(key) for key in settings.network_arch_init_kwargs_req_import]
-    strange = [part for part in parts if part is not None and not re.fullmatch(r"torch\.nn(\.\w+)+", str(part))]
-    if not re.fullmatch(rf"dynamic_network_architectures(\.\w+)*\.({'|'.join(ENCODERS)})", name):
-        strange = [name, *strange]
+    strange = [part for part in (name, *parts) if part is not None and not KNOWN_PARTS.fullmatch(str(part))]
     if strange:
-        raise ValueError(f"{path}: network {strange[0]}; expected {' or '.join(ENCODERS)} with layers of torch.nn.")
+        raise ValueError(
+            f"{path}: network {strange[0]}; expected the plain or the residual encoder, with layers of torch.nn."
+        )
 
 
 def _no_model(folder: Path, subsets: Sequence[Sequence[str]], modalities: Sequence[str]) -> str:

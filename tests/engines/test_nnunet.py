@@ -17,7 +17,7 @@ from clinic.study.inference import load_predictor
 from clinic.study.predict import predict
 from common.cohorts import get_cohort
 from common.cohorts.phantom.cohort import generate
-from common.engines.nnunet import is_nnunet, load_nnunet, read_checkpoint
+from common.engines.nnunet import KNOWN_PARTS, is_nnunet, load_nnunet, read_checkpoint
 from common.evaluation.metrics.results import read_evaluation
 from common.modalities import GLIOMA
 from experiments.leaderboard import run_leaderboard
@@ -156,6 +156,20 @@ def test_incomplete_folders_are_refused(tmp_path: Path, change: object, said: st
 def test_other_configurations_are_refused(tmp_path: Path, configuration: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         load_nnunet(_model(tmp_path / "model", configuration=configuration), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("part", "known"),
+    [
+        ("dynamic_network_architectures.architectures.unet.ResidualEncoderUNet", True),
+        ("torch.nn.modules.conv.Conv3d", True),
+        ("torch.nn.LeakyReLU", True),
+        ("torch.nn.parallel.distributed.os.system", False),
+        ("dynamic_network_architectures.architectures.primus.Primus", False),
+    ],
+)
+def test_plans_may_name_only_known_parts(part: str, known: bool) -> None:
+    assert bool(KNOWN_PARTS.fullmatch(part)) == known
 
 
 def test_foreign_channels_and_classes_are_refused(tmp_path: Path) -> None:
