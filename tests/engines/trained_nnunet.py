@@ -40,6 +40,7 @@ def train(folder: Path, dataset: str, number: int, encoder: str) -> None:
     trainer.run_training()
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(trainer.output_folder_base, ("all",))
+    (folder / "predicted").mkdir()
     images = folder / "raw" / dataset / "imagesTs"
     predictor.predict_from_files_sequential(str(images), str(folder / "predicted"), True)
     print(trainer.output_folder_base)
