@@ -66,6 +66,17 @@ def test_labels_are_read_by_meaning(raw: tuple[Path, Path], capsys: pytest.Captu
     assert "ignored" not in out
 
 
+def test_label_values_of_unknown_classes_are_refused(raw: tuple[Path, Path], tmp_path: Path) -> None:
+    _, folder = raw
+    datalist("brats2021", str(folder), str(tmp_path / "list.json"), "full")
+    content = json.loads((tmp_path / "list.json").read_text())
+    assert content["training"][0]["label_values"] == {"ET": 3, "NCR": 2, "ED": 1}
+    content["training"][0]["label_values"] = {"liver": 1}
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="label_values of case .* liver"):
+        prepare("brats2021", folder, datalist=tmp_path / "list.json")
+
+
 def test_label_maps_of_nnunet_are_compared_by_meaning(raw: tuple[Path, Path]) -> None:
     phantom, folder = raw
     predicted = folder / "labelsTs"  # as nnUNetv2_predict leaves them: dataset.json says what they mean
