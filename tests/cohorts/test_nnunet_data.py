@@ -73,7 +73,7 @@ def test_label_values_of_unknown_classes_are_refused(raw: tuple[Path, Path], tmp
     assert content["training"][0]["label_values"] == {"ET": 3, "NCR": 2, "ED": 1}
     content["training"][0]["label_values"] = {"liver": 1}
     (tmp_path / "list.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="label_values of case .* liver"):
+    with pytest.raises(ValueError, match="label_values of case Phantom_"):
         prepare("brats2021", folder, datalist=tmp_path / "list.json")
 
 
