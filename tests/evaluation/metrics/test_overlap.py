@@ -15,7 +15,7 @@ from common.modalities import IGNORED, LabelSet, tumour_labels
 
 LESION = LabelSet(values={"lesion": 1}, regions={"lesion": ("lesion",)})
 GLIOMA = tumour_labels(NCR=1, ED=2, ET=4)
-MEASURED = [name for name in METRICS if name not in PROBABILISTIC]
+MEASURED = [name for name in METRICS if name not in PROBABILISTIC and not name.startswith("lesion_")]
 DISTANCES = ("hd95", "hd", "assd")
 
 
