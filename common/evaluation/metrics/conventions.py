@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 PENALTY = 373.13
-"""Distance (mm) if only one side has a region: the diagonal of 240 x 240 x 155 mm, as in the BraTS challenges until 2022."""
+"""Distance (mm) if only one side has a region: the diagonal of 240 x 240 x 155 mm, as BraTS had it until 2022."""
 LESION_PENALTY = 374
 """Distance (mm) of a lesion that is missed or predicted where there is none, in the BraTS challenge of 2023."""
 LESION_WISE = {"GLI": (3, 50), "SSA": (3, 50), "PED": (3, 50), "MEN": (1, 50), "MET": (1, 2)}
@@ -55,7 +55,8 @@ class Conventions:
 
     Attributes:
         empty: how a region is scored that is empty in the reference, in the prediction, or in both.
-            ``brats`` (the challenge until 2022): both empty is perfect, one empty is the worst (Dice 0, distances `PENALTY` mm).
+            ``brats`` (the challenge until 2022): both empty is perfect, one empty is the worst (Dice 0, distances
+            `PENALTY` mm).
             ``released`` (PASSION's published code): as brats, but distances are 1.0 mm if one is empty.
             ``nan`` (MONAI): undefined values are NaN and left out of means: all scores if the reference is empty,
             distances and precision also if the prediction is.
