@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import monai
 from monai.bundle import ConfigParser
-from monai.utils import version_geq
 
 from common.cohorts import take
 from common.cohorts.datalist import PARTS
@@ -28,7 +26,6 @@ BUILT = ("cohort_def", "inferer", "validate#inferer", "log")
 """Sections that check their own arguments, and take no time to build."""
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 """Of float32 products: on a GPU ``high`` multiplies in TF32 (10 bits of mantissa), as cuDNN's convolutions do."""
-OLDEST_MONAI = "1.6"
 FILES = ("datalist", "init_from", "ckpt_path", "teacher")
 """Keys that are paths of files, or null."""
 
@@ -38,17 +35,14 @@ def refuse_wrong_settings(bundle_root: str) -> None:
 
     This is the first line of ``initialize``. Besides what `check_run` refuses, these are a word after ``run`` that is
     no list of steps, a None that MONAI would leave out, a device that is not available, an output folder that cannot be
-    written or is in use, a bundle that was packaged with another version of ``common``, and a MONAI that is too old.
-    MONAI does not wrap the SystemExit. In a config that another program runs, only these versions are checked, and
-    refused by a ValueError.
+    written or is in use, and a bundle that was packaged with another version of ``common``. MONAI does not wrap the
+    SystemExit. In a config that another program runs, only that version is checked, and refused by a ValueError.
     """
     if not is_run():
-        require_monai()
         require_same_common(bundle_root)
         return
     try:
         with unwrapped_errors():
-            require_monai()
             require_same_common(bundle_root)
             files, settings = given_run()
             config = check_run(files, settings, bundle_root)
@@ -63,15 +57,6 @@ def refuse_wrong_settings(bundle_root: str) -> None:
             require_writable(value("output_dir"))
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {printable(str(error))}") from None
-
-
-def require_monai() -> None:
-    """Refuse a version of MONAI that the bundles were not written for."""
-    if not version_geq(monai.__version__, OLDEST_MONAI):
-        raise ValueError(
-            f"MONAI {monai.__version__} is installed; the bundles need {OLDEST_MONAI} or newer. Install it: "
-            'pip install "monai>=1.6,<1.8".'
-        )
 
 
 def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: str | None = None) -> ConfigParser:
