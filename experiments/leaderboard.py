@@ -45,10 +45,11 @@ def run_leaderboard(
     """
     _check_options(at_once, slurm, only)
     made = read_list(methods, cohort)
-    definition = get_cohort(cohort or made.cohort or "phantom")
+    named = cohort or made.cohort or "phantom"
+    definition = get_cohort(named)
     _check_data(definition, dataset_dir, dry_run)
     require_writable(output_dir)
-    entries, shared, notes = made.trainings(), {"cohort": definition.name}, list(made.notes)
+    entries, shared, notes = made.trainings(), {"cohort": named}, list(made.notes)
     if dry_run:
         entries = made_small(entries, definition, Path(output_dir, "dry_run"))
         notes.insert(0, DRY_RUN)
@@ -63,7 +64,7 @@ def run_leaderboard(
     failed: list[str] = []
     if at_once == 0:
         for entry in entries:
-            require_own_folder(folders_of(entries, output_dir)[entry.name], entry, {"cohort": definition.name})
+            require_own_folder(folders_of(entries, output_dir)[entry.name], entry, {"cohort": named})
     else:
         failed = run_entries(entries, output_dir, shared, at_once, only)
     if only is None:
