@@ -47,7 +47,7 @@ def run_leaderboard(
     made = read_list(methods, cohort)
     named = cohort or made.cohort or "phantom"
     definition = get_cohort(named)
-    _check_data(definition, dataset_dir, dry_run)
+    check_data(definition, dataset_dir, dry_run)
     require_writable(output_dir)
     entries, shared, notes = made.trainings(), {"cohort": named}, list(made.notes)
     if dry_run:
@@ -103,7 +103,8 @@ def _check_options(at_once: int | None, slurm: bool, only: str | None) -> None:
         raise ValueError("--slurm, --only and --at_once: expected at most one of them.")
 
 
-def _check_data(cohort: Cohort, dataset_dir: str | None, dry_run: bool) -> None:
+def check_data(cohort: Cohort, dataset_dir: str | None, dry_run: bool) -> None:
+    """Refuse a data folder that is missing, does not exist, or is given to a dry run."""
     if dry_run and dataset_dir is not None:
         raise ValueError(f"--dataset_dir {dataset_dir}: --dry_run makes its own data; give only one of the two.")
     if dataset_dir is None and not dry_run and cohort.name != "phantom":

@@ -20,7 +20,7 @@ def compare(
     Args:
         output_dir: the folder to write. Measurements of label maps are stored in its folder evaluations/, and can be
             given as FOLDER the next time.
-        methods: two or more NAME=FOLDER; the other methods are tested against the first one. A folder is the output
+        methods: two or more NAME=FOLDER, or with --published one; the other methods are tested against the first one. A folder is the output
             of an evaluation, or holds label maps from any program, with one folder per subset of the modalities
             (t1c+flair, ...), or without such folders if all modalities were used.
         reference: the folder of the reference label maps; required for label maps.

@@ -65,10 +65,10 @@ def method_of(checkpoint: str) -> str:
     keys = [key.removeprefix("module.") for key in read_weights(checkpoint)]
     fitting = [method for method in OPTIONS if _fits(method, keys)]
     if len(fitting) != 1:
+        whose = " and of ".join(fitting) or f"none of {', '.join(OPTIONS)}"
         raise ValueError(
-            f"{checkpoint}: its {len(keys)} keys, {', '.join(keys[:3])}, ..., are those of "
-            f"{' and of '.join(fitting) or f'none of {', '.join(OPTIONS)}'}. If you know whose they are, name the method "
-            "by --method; what does not fit is then listed."
+            f"{checkpoint}: its {len(keys)} keys, {', '.join(keys[:3])}, ..., are those of {whose}. If you "
+            "know whose they are, name the method by --method; what does not fit is then listed."
         )
     return fitting[0]
 

@@ -31,7 +31,7 @@ def compare_methods(
     The arguments are the options of the verb ``compare``, which `tools.compare` describes; error messages name them.
     ``conventions`` are for label maps; a key that is missing or None is taken from the first evaluation.
     """
-    folders = _by_name(methods)
+    folders = _by_name(methods, 1 if published else 2)
     require_own_output(output_dir, [*folders.values()])
     conventions = {key: value for key, value in conventions.items() if value is not None}
     source = None if published is None else published.split("/", 2)
@@ -65,11 +65,11 @@ def compare_methods(
     return compared
 
 
-def _by_name(methods: Sequence[str]) -> dict[str, str]:
+def _by_name(methods: Sequence[str], least: int) -> dict[str, str]:
     """Return name -> folder from ``NAME=FOLDER``."""
     named = [method.partition("=") for method in methods]
-    if len(named) < 2 or not all(name and folder for name, _, folder in named):
-        raise ValueError(f"methods {list(methods)}: expected two or more NAME=FOLDER.")
+    if len(named) < least or not all(name and folder for name, _, folder in named):
+        raise ValueError(f"methods {list(methods)}: expected two or more NAME=FOLDER, or with --published one or more.")
     folders = {name: folder for name, _, folder in named}
     if len(folders) < len(named):
         raise ValueError(f"methods {list(methods)}: two have the same name; give each its own.")
