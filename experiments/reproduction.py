@@ -67,6 +67,7 @@ def evaluate(entry: Entry, cohort: str, weights: str, output_dir: str, dataset_d
     if dataset_dir is not None:
         settings["dataset_dir"] = str(Path(dataset_dir).resolve())
     own = {"ckpt_path": str(Path(weights).resolve()), "cohort": cohort, "method": entry.name, "published": "$None"}
+    own["calibrate_on"] = "$None"  # a table needs no other cases than those of the test
     settings |= {f"evaluation#overrides#{key}": value for key, value in own.items()}
     with unwrapped_errors():
         check_run(entry.files, settings, bundle_root(entry.bundle))
@@ -86,9 +87,7 @@ def _entry(made: MethodList, facts: TrainingFacts, table: str, weights: str, met
             "say by --method which of them it is."
         )
     if entries[name].bundle != facts.bundle:
-        raise ValueError(
-            f"{weights}: weights for the bundle {facts.bundle}, but {name} is one of {entries[name].bundle}."
-        )
+        raise ValueError(f"{weights}: are for the bundle {facts.bundle}, but {name} is of {entries[name].bundle}.")
     return entries[name]
 
 

@@ -12,7 +12,7 @@ from monai.transforms import Compose
 from refusals import refused
 
 from common.cohorts import counts_of, mask_cases
-from common.cohorts.missing import draw_masks, published_masks
+from common.cohorts.missing import draw_masks, published_masks, read_masks
 from common.cohorts.splits import published_splits
 from common.modalities import presence, subset_name, subsets
 from common.transforms import CachedDataset, LoadSubjectd
