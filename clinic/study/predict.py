@@ -27,7 +27,7 @@ from common.io import require_writable
 from common.io.atomic import written_whole
 from common.io.files import walk
 from common.io.settings import check_choice
-from common.modalities import display_name
+from common.modalities import ALIASES, display_name
 from common.transforms.decision import DECISIONS
 
 NO_SEG = "No DICOM SEG was written"  # beginning of the note on a series that no DICOM SEG can reference
@@ -116,6 +116,11 @@ def segment(
 ) -> Prediction:
     """Segment a study as `predict` does, with a bundle that is loaded already."""
     cohort, device = inference.cohort, inference.device
+    if unknown := [name for name in cohort.modalities if name not in ALIASES]:
+        raise ValueError(
+            f"{inference.weights.name}: of {cohort.name}, whose sequences {', '.join(unknown)} are not recognised in a "
+            "study. Prepare the images, and use the bundle's inference.json, or clinic.bundle.Bundle."
+        )
     if isinstance(study, Mapping):
         read = read_files(study, cohort, modalities, device, skull_strip)
     else:
