@@ -1,5 +1,7 @@
 """A row of a paper's table from imported weights, dry-run with random ones, and checked as it is sent."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from run_tools import run
@@ -9,7 +11,8 @@ from common.evaluation.metrics.results import read_evaluation
 from common.networks import RFNet
 from common.networks.published.fusion_keys import export_fusion
 
-TABLE = "bundles/tables/gss_table7.json"
+LISTS = Path(__file__).parents[2] / "bundles"
+TABLE = LISTS / "tables/gss_table7.json"
 
 
 @pytest.fixture
@@ -48,8 +51,8 @@ def test_the_published_row_beside_the_measured_one(weights, tmp_path, capsys):
 
 def test_weights_of_no_row_are_refused(weights, tmp_path):
     for words, fact in [
-        (("bundles/tables/m3ae_table3.json", weights), "weights of RFNet, authors' weights; "),
-        (("bundles/leaderboard.json", weights), "expected the list of a paper's table"),
+        ((LISTS / "tables/m3ae_table3.json", weights), "weights of RFNet, authors' weights; "),
+        ((LISTS / "leaderboard.json", weights), "expected the list of a paper's table"),
         ((TABLE, tmp_path / "theirs.pth"), "convert the authors' file by import_weights"),
         ((TABLE, weights, "--method", "ShaSpec"), "has the rows"),
         ((TABLE, weights), "--dataset_dir: missing; expected the folder of cohort brats2018"),
