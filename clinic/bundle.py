@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
 from clinic.study.inference import Inference
-from common.io import read_volume
+from common.cohorts.check import read_modality, zero_background
 from common.io.settings import check_choice
 from common.modalities import canonical, resolve_subset
 from common.transforms.decision import DECISIONS
@@ -98,14 +98,13 @@ def _is_array(image: str | Path | np.ndarray) -> bool:
 
 def _volume(name: str, image: str | Path | np.ndarray, affine: np.ndarray | None) -> MetaTensor:
     """Return an image ``(X, Y, Z)``; errors name it."""
-    volume = image if _is_array(image) else read_volume(image)
-    if _is_array(image):
-        if affine is None or np.shape(affine) != (4, 4) or not np.linalg.det(affine):
-            raise ValueError(
-                f"{name}: an array has no voxel size; give the affine (4, 4) of all arrays, such as "
-                "numpy.diag([1, 1, 1, 1]) for voxels of 1 mm with axes to the right, the front and the top."
-            )
-        volume = MetaTensor(np.ascontiguousarray(image, dtype=np.float32), affine=np.asarray(affine, dtype=float))
-    if volume.ndim != 3:
-        raise ValueError(f"{name}: shape {tuple(volume.shape)}; expected (X, Y, Z).")
-    return volume
+    if not _is_array(image):
+        return read_modality(str(image), None, {})
+    if affine is None or np.shape(affine) != (4, 4) or not np.linalg.det(affine):
+        raise ValueError(
+            f"{name}: an array has no voxel size; give the affine (4, 4) of all arrays, such as "
+            "numpy.diag([1, 1, 1, 1]) for voxels of 1 mm with axes to the right, the front and the top."
+        )
+    if np.ndim(image) != 3:
+        raise ValueError(f"{name}: shape {np.shape(image)}; expected (X, Y, Z).")
+    return zero_background(MetaTensor(np.array(image, dtype=np.float32), affine=np.array(affine, dtype=float)))
