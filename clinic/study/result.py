@@ -155,7 +155,7 @@ def calibrated(
     }
     if calibration is None:
         return fields
-    judged = {region: each.left_out for region, each in calibration.regions.items() if each.left_out}
+    judged = {region: each.left_out for region, each in calibration.regions.items()}
     return fields | {
         "chances": {region: calibration.chance(region, scores[region], t1c) for region in known},
         "usable_right": {region: (each.right, each.usable) for region, each in judged.items()},

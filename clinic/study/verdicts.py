@@ -99,8 +99,7 @@ def intervals(
     """
     if calibration is None or absent(volumes, scores, calibration):
         return {}
-    judged = {region: each.left_out for region, each in calibration.regions.items()}
-    held = [region for region, each in judged.items() if each is None or each.intervals_hold]
+    held = [region for region, each in calibration.regions.items() if each.left_out.intervals_hold]
     drawn = [region for region, volume in volumes.items() if volume and region in held]
     made = {region: calibration.interval(region, volumes[region], scores[region], t1c) for region in drawn}
     low, high = ({region: ends[side] for region, ends in made.items()} for side in (0, 1))

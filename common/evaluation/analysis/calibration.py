@@ -93,7 +93,7 @@ class RegionCalibration:
     dice: tuple[float, float, float]
     chance: tuple[float, float, float]
     widening: float
-    left_out: LeftOut | None = None
+    left_out: LeftOut
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,7 @@ class Calibration:
 
     def usable(self, region: str, score: float, t1c: bool) -> bool:
         """Return whether the outline is called usable for review."""
-        judged = self.regions[region].left_out
-        return self.chance(region, score, t1c) >= USABLE and (judged is None or judged.words_hold)
+        return self.chance(region, score, t1c) >= USABLE and self.regions[region].left_out.words_hold
 
     def interval(self, region: str, volume: float, score: float, t1c: bool) -> tuple[float, float]:
         """Return an interval (ml) for the true volume of a region, whose outline has this volume (ml) and raw score.

@@ -11,7 +11,7 @@ def share(part: int, of: int) -> str:
 
 def left_out_table(calibration: Calibration) -> Table:
     """Return what was said of patients that the calibration was not fitted on, before and after it."""
-    rows = {region: each.left_out for region, each in calibration.regions.items() if each.left_out}
+    rows = {region: each.left_out for region, each in calibration.regions.items()}
     good = f"Dice >= {100 * GOOD:.0f} %"
     columns = [("", [*rows])]
     columns += [
@@ -29,12 +29,13 @@ def left_out_table(calibration: Calibration) -> Table:
         )
     ]
     (passed, brains), (missed, tumours) = calibration.passed, calibration.missed
+    others = f"{passed} of {brains} outlines in brains without a tumour reach it"
     notes = [
         f"Fitted on {calibration.patients} patients; each row's patients were left out in turn. The intervals are to "
         f"hold {100 * COVERAGE:.0f} % of all true volumes.",
         f"No tumour is found with confidence below a raw score of {calibration.no_tumour:.2f}: "
-        f"{missed} of {tumours} outlines of tumours (Dice of at least 50 %) lie below it, and {passed} of {brains} "
-        "outlines in brains without a tumour reach it.",
+        f"{missed} of {tumours} outlines of tumours (Dice of at least 50 %) lie below it"
+        f"{f'; {others}' if brains else ''}.",
     ]
     return Table("Left-out patients", framed(columns), notes)
 

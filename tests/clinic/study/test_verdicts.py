@@ -6,12 +6,13 @@ import pytest
 from small_lesion import LABELS
 
 from clinic.study.verdicts import absent, intervals, verdicts, with_further
-from common.evaluation.analysis.calibration import Calibration, RegionCalibration
+from common.evaluation.analysis.calibration import Calibration, LeftOut, RegionCalibration
 
 SAME = (0.0, 1.0, 0.0)  # the score itself
+HELD = LeftOut(100, 50, 20, 16, 0, 0, 0.8, 0.7, 0.7, 10, 6)
 CALIBRATION = Calibration(
     "12ab", "threshold", 14, 9, 0.4, (0, 3), (1, 100),
-    {region: RegionCalibration(SAME, SAME, 1.0) for region in ("WT", "TC", "ET")},
+    {region: RegionCalibration(SAME, SAME, 1.0, HELD) for region in ("WT", "TC", "ET")},
     {"t2": {"WT": 0.6, "TC": 0.5, "ET": 0.2}, "t1c+t2": {"WT": 0.7, "TC": 0.8, "ET": 0.8}, "t2+flair": {"WT": 0.8}},
 )  # fmt: skip
 VOLUMES = {"WT": 60.0, "TC": 20.0, "ET": 10.0}

@@ -22,9 +22,10 @@ from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation, write_evaluation
 from common.io import file_digest
 
+HELD = LeftOut(100, 50, 20, 16, 0, 0, 0.8, 0.7, 0.7, 10, 6)
 BY_HAND = Calibration(
     "12ab", "threshold", 3, 2, 0.5, (0, 0), (0, 0),
-    {"WT": RegionCalibration((0.0, 1.0, 0.0), (0.0, 2.0, 2.0), 1.0)},
+    {"WT": RegionCalibration((0.0, 1.0, 0.0), (0.0, 2.0, 2.0), 1.0, HELD)},
     {"t1": {"WT": 0.5}, "t1+t1c": {"WT": 0.8}},
 )  # fmt: skip
 
@@ -103,15 +104,14 @@ def test_the_limit_parts_tumours_from_brains_without_one():
 
 
 def test_words_that_did_not_hold_in_left_out_patients_are_not_used():
-    held = LeftOut(100, 50, 20, 16, 0, 0, 0.8, 0.7, 0.7, 10, 6)
-    assert held.words_hold
-    assert held.intervals_hold
-    for less in (replace(held, right=15), replace(held, usable=0, right=0)):
+    assert HELD.words_hold
+    assert HELD.intervals_hold
+    for less in (replace(HELD, right=15), replace(HELD, usable=0, right=0)):
         assert not less.words_hold
         region = replace(BY_HAND.regions["WT"], left_out=less)
         assert not replace(BY_HAND, regions={"WT": region}).usable("WT", 0.97, True)
     assert BY_HAND.usable("WT", 0.97, True)
-    assert not replace(held, held=5).intervals_hold
+    assert not replace(HELD, held=5).intervals_hold
 
 
 def test_a_file_beside_the_weights(tmp_path):
