@@ -20,6 +20,7 @@ from common.cohorts.datalist import write_datalist
 from common.cohorts.phantom.simulation import LABELS, simulate
 from common.io.training import Entry
 from common.modalities import GLIOMA
+from experiments.evaluated import Evaluated
 
 # The precision is float32: in bfloat16 on a CPU, PyTorch 2.13 computes wrong gradients for the weights of MONAI's 3x3x3
 # convolutions (those of MAG-MS) if the image has two voxels along its first axis, as at the lowest levels of so small a
@@ -113,6 +114,8 @@ def _write_case(folder: Path, cohort: Cohort, number: int) -> dict[str, Any]:
 
 
 def _small(entry: Entry) -> Entry:
+    if isinstance(entry, Evaluated):  # its size is that of its weights
+        return entry
     config = entry.config()
     other = PLANES if len(config["crop"]) == 2 else LARGER.get(config.get("backbone"), {})
     settings: dict[str, Any] = {**ONCE, **SMALL, **_demo(entry), **other}

@@ -28,7 +28,7 @@ def predict(
         study: the folder: DICOM series, or NIfTI files named after their sequences. It is left out if image files are
             given one by one.
         output_dir: the folder to write: label.nii.gz, summary.html, summary.json, and for DICOM seg.dcm and report.dcm.
-        bundle: name or folder of a bundle; by default m3ae.
+        bundle: name or folder of a bundle, or the folder of a trained nnU-Net; by default m3ae.
         t1: the image file of this sequence, of any name.
         t1c: likewise.
         t2: likewise.

@@ -11,11 +11,11 @@ from clinic.choice import RELIABLE
 from clinic.study.alignment import AlignedStudy
 from clinic.study.formats import millilitres
 from clinic.study.grid import connected_pieces
-from clinic.study.inference import Segmentation
 from clinic.study.reading import Study
 from clinic.study.skull import Brain, brain_mask
 from common.cohorts.check import coarse, lengths, tilted
 from common.cohorts.cohort import Cohort
+from common.engines.predictor import Segmentation
 from common.modalities import display_name
 
 MINIMUM_COVERAGE = 0.95  # fraction of the reference's foreground covered by a series below which the user is warned

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.registry import patient_of
+from common.cohorts.registry import cohort_of, get_cohort, patient_of
 from common.cohorts.scan import Item
 from common.cohorts.splits import ALL_TEST, PARTS, Parts, published_splits
 from common.io.documents import read_json
@@ -43,6 +43,7 @@ class _Case(BaseModel):
     channels: list[int] = []
     patient: str = ""
     source: str = ""
+    label_values: dict[str, int] = {}
 
     @model_validator(mode="after")
     def _require_one_file_per_modality(self) -> Self:
@@ -119,6 +120,12 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
     base = os.path.abspath(dataset_dir)
     parts = _with_paths(parts, lambda p: os.path.normpath(os.path.join(base, p)))
     for item in [item for items in parts.values() for item in items]:
+        if item.get("label_values") and (name := cohort or datalist.cohort):
+            definition = get_cohort(name)
+            try:
+                definition.labels.require_counterparts(cohort_of(item, definition).labels)
+            except ValueError as error:
+                raise ValueError(f"{path}: label_values of case {item['case']}: {error}") from None
         for file in [*item["image"], *([item["label"]] if "label" in item else [])]:
             if not os.path.isfile(file):
                 raise FileNotFoundError(

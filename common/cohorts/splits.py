@@ -243,9 +243,9 @@ def refuse_other_names(items: Iterable[Item], cohort: Cohort, source: str | os.P
 
     A label that is read with another cohort's values trains the wrong classes, and nothing shows it: with
     ``brats2023``, the enhancing tumour of a paediatric label would be necrosis. A cohort for data of any origin accepts
-    such cases if their labels have the same values.
+    such cases if their labels have the same values. Nothing is refused where a file tells the values' meanings.
     """
-    for item in items:
+    for item in (item for item in items if not item.get("label_values")):
         own = cohort_of(item, cohort)
         known = [other for other in owners(item["case"], item["image"][0]) if other.modalities == own.modalities]
         alike = own.case_names is None and any(other.labels.meanings == own.labels.meanings for other in known)

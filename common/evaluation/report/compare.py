@@ -47,6 +47,8 @@ def compare_methods(
     label_maps = {name: folder for name, folder in folders.items() if name not in evaluations}
     if label_maps and (reference is None or cohort is None):
         folder = next(iter(label_maps.values()))
+        if list(Path(folder).glob("fold_*")):
+            raise ValueError(f"{folder}: a trained nnU-Net; measure it first: python -m tools evaluate {folder} OUT.")
         raise ValueError(f"{folder}: has no results.csv; for label maps give --reference and --cohort.")
     if conventions and not label_maps:
         raise ValueError(f"--{next(iter(conventions))}: is for label maps; results keep their own conventions.")

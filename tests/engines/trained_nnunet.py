@@ -1,0 +1,50 @@
+"""A tiny nnU-Net, trained by ``nnunetv2`` itself: a program, since nnU-Net's folders are a process's environment."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+EPOCHS = "nnUNetTrainer_1epoch"
+ENCODERS = {
+    "plain": {"n_conv_per_stage": [1, 1, 1], "n_conv_per_stage_decoder": [1, 1]},
+    "residual": {"n_blocks_per_stage": [1, 1, 1], "n_conv_per_stage_decoder": [1, 1]},
+}
+
+
+def train(folder: Path, dataset: str, number: int, encoder: str) -> None:
+    """Plan, preprocess and train one epoch of two iterations; then predict the test cases as nnU-Net does."""
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.training.nnUNetTrainer.variants.training_length import nnUNetTrainer_Xepochs
+
+    extract_fingerprints([number], num_processes=1)
+    planner = "nnUNetPlannerResEncM" if encoder == "residual" else "ExperimentPlanner"
+    name = plan_experiments([number], experiment_planner_class_name=planner)
+    preprocessed = folder / "preprocessed" / dataset
+    path = preprocessed / f"{name}.json"
+    plans = json.loads(path.read_text())
+    full = plans["configurations"]["3d_fullres"]
+    full |= {"patch_size": [32, 32, 32], "batch_size": 2}
+    full["architecture"]["arch_kwargs"] |= {
+        "n_stages": 3, "features_per_stage": [8, 16, 32], "kernel_sizes": [[3] * 3] * 3,
+        "strides": [[1] * 3, [2] * 3, [2] * 3], **ENCODERS[encoder],
+    }  # fmt: skip
+    path.write_text(json.dumps(plans))
+    preprocess([number], name, ("3d_fullres",), (1,))
+    described = json.loads((preprocessed / "dataset.json").read_text())
+    torch.manual_seed(0)
+    trainer = getattr(nnUNetTrainer_Xepochs, EPOCHS)(plans, "3d_fullres", "all", described, torch.device("cpu"))
+    trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 2, 1
+    trainer.run_training()
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(trainer.output_folder_base, ("all",))
+    (folder / "predicted").mkdir()
+    images = folder / "raw" / dataset / "imagesTs"
+    predictor.predict_from_files_sequential(str(images), str(folder / "predicted"), True)
+    print(trainer.output_folder_base)
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4])
