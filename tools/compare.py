@@ -14,6 +14,7 @@ def compare(
     et_min_voxels: int | None = None,
     average: str | None = None,
     surface_tolerance: float | None = None,
+    lesion_wise: str | None = None,
 ) -> None:
     """Write one report on several methods: tables, paired tests and figures, as Markdown.
 
@@ -34,11 +35,13 @@ def compare(
         et_min_voxels: number of voxels below which predicted enhancing tumour counts as necrosis.
         average: average of overlap metrics: case or voxel.
         surface_tolerance: tolerance of the surface Dice in mm.
+        lesion_wise: the task of BraTS 2023 whose lesion-wise Dice and HD95 are measured too: GLI (adult glioma), SSA,
+            PED, MEN or MET.
     """
     from common.evaluation.report.compare import compare_methods
 
     conventions = {"empty": empty, "hd95": hd95, "et_min_voxels": et_min_voxels, "average": average}
-    conventions |= {"surface_tolerance": surface_tolerance}
+    conventions |= {"surface_tolerance": surface_tolerance, "lesion_wise": lesion_wise}
     compared = compare_methods(output_dir, methods, conventions, reference, cohort, published, cases)
     count = compared[0].results["case"].nunique()
     print(f"{Path(output_dir, 'report.md')}: {len(compared)} methods, {count} cases")
