@@ -85,7 +85,7 @@ def _write(folder: Path, cohort: Cohort, folds: int) -> None:
     """Write phantoms of a cohort, and a datalist for each fold, which tests on other cases than the others do."""
     training, validation, test = CASES
     folder.mkdir(parents=True, exist_ok=True)
-    first = 100 * list(COHORTS).index(cohort.name)  # no two cohorts share an image
+    first = 100 * [*COHORTS, cohort.name].index(cohort.name)  # no two cohorts share an image
     numbers = range(first, first + (training + validation + test if folds == 1 else folds * test))
     items = [_write_case(folder, cohort, number) for number in numbers]
     for fold in range(folds):

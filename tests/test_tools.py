@@ -411,7 +411,7 @@ class TestCompareRefuses:
             (["--published", "M3AE"], "--published M3AE: expected PAPER/TABLE/DATASET."),
             (["--published", "M3AE/99/x"], "No published table M3AE, 99, x"),
             (["Careful=."], "two have the same name; give each its own."),
-            (["."], "expected two or more NAME=FOLDER."),
+            (["."], "expected two or more NAME=FOLDER, or with --published one"),
             (["third=nowhere"], "nowhere: no such folder; expected an evaluation's output, or label maps."),
         ],
     )

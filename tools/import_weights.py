@@ -3,9 +3,9 @@ from collections.abc import Sequence
 
 def import_weights(
     checkpoint: str,
-    method: str,
     output: str,
     *missing: str,
+    method: str | None = None,
     width: int | None = None,
     crop: Sequence[int] | None = None,
     classes: int | None = None,
@@ -17,10 +17,10 @@ def import_weights(
 
     Args:
         checkpoint: the authors' file; it is read with weights_only=True.
-        method: M3AE, RFNet, mmFormer, M2FTrans, ACN or SMU-Net.
         output: the file to write, for ckpt_path or init_from.
         missing: of ACN and SMU-Net one or more SUBSET=FILE, the paths for incomplete subsets, e.g. t1c=mono.pth; their
             bundle has to be told these subsets by the key dedicated.
+        method: M3AE, RFNet, mmFormer, M2FTrans, ACN or SMU-Net; by default the one whose keys the file has.
         width: width of the network; by default 8, as in PASSION's releases (16 in those of RFNet, GSS and M2FTrans), of
             ACN and SMU-Net 16. Weights of M3AE tell their own.
         crop: training crop in voxels of RFNet, mmFormer and M2FTrans; by default [80,80,80], as in PASSION's releases
@@ -29,4 +29,4 @@ def import_weights(
     """
     from tools.packages.authors_weights import convert
 
-    convert(checkpoint, method, output, missing, width=width, crop=crop, classes=classes)
+    convert(checkpoint, output, missing, method, width=width, crop=crop, classes=classes)

@@ -13,7 +13,6 @@ import torch
 from monai.bundle import ConfigWorkflow
 from nibabel.affines import voxel_sizes
 
-from common.cohorts import cases
 from common.cohorts.cohort import Cohort
 from common.engines.nnunet import BRATS_AXES, is_nnunet, load_nnunet
 from common.engines.predictor import Predictor, Segmentation
@@ -134,9 +133,10 @@ class Inference:
             # Axis-aligned and at the origin, since for oblique axes MONAI's Spacingd rounds the grid's origin
             # inconsistently. The network works on voxels, and its label map comes back on the same voxels.
             straight = np.diag([*voxel_sizes(image.affine).round(6), 1])
-            nib.save(nib.Nifti1Image(image.dataobj, straight), self.data / f"case_{name}.nii")
+            nib.save(nib.Nifti1Image(image.dataobj, straight), self.data / f"{name}.nii")
+        item = {"case": "case", "image": [str(self.data / f"{name}.nii") for name in images], "modalities": [*images]}
         with _quiet(), unwrapped_errors():
-            self._content("dataset").data = cases(self.cohort.name, self.data)
+            self._content("dataset").data = [item]
             self._content("evaluator").run()  # MONAI's workflow evaluates the config's `run` only once
         (output,) = self._content("evaluator").state.output
         label = self._content("to_labels")(dict(output))["pred"][0].cpu().numpy()

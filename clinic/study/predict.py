@@ -28,7 +28,7 @@ from common.io import require_writable
 from common.io.atomic import written_whole
 from common.io.files import walk
 from common.io.settings import check_choice
-from common.modalities import display_name, resolve_subset
+from common.modalities import ALIASES, display_name, resolve_subset
 from common.transforms.decision import DECISIONS
 
 NO_SEG = "No DICOM SEG was written"  # beginning of the note on a series that no DICOM SEG can reference
@@ -120,6 +120,11 @@ def segment(
     if inference.subsets and len(inference.subsets) == 1:
         needed, wanted = inference.subsets[0], resolve_subset(modalities, cohort.modalities)
         modalities = needed if {*needed} <= {*wanted} else wanted
+    if unknown := [name for name in cohort.modalities if name not in ALIASES]:
+        raise ValueError(
+            f"{inference.weights.name}: of {cohort.name}, whose sequences {', '.join(unknown)} are not recognised in a "
+            "study. Prepare the images, and use the bundle's inference.json, or clinic.bundle.Bundle."
+        )
     if isinstance(study, Mapping):
         read = read_files(study, cohort, modalities, device, skull_strip)
     else:

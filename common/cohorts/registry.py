@@ -8,6 +8,7 @@ from typing import Any
 from common.cohorts import brats, open_data
 from common.cohorts.brats import PHANTOM
 from common.cohorts.cohort import Cohort
+from common.cohorts.described import described, is_description
 from common.cohorts.iseg import ISEG
 from common.cohorts.myops import MYOPS
 from common.cohorts.names import without_suffix
@@ -36,10 +37,18 @@ _OWN_NAMES = re.compile(
 
 
 def get_cohort(name: str) -> Cohort:
-    """Return a cohort by name."""
-    if name not in COHORTS:
-        raise ValueError(f"Unknown cohort {name!r}; expected one of {', '.join(COHORTS)} (key `cohort`).")
-    return COHORTS[name]
+    """Return a cohort by name, or that of a data set of one's own by its JSON file, or the text of this file."""
+    if name in COHORTS:
+        return COHORTS[name]
+    if not is_description(name):
+        raise ValueError(
+            f"Unknown cohort {name!r}; expected one of {', '.join(COHORTS)}, or a JSON file that describes a data set "
+            "(key `cohort`)."
+        )
+    own = described(name)
+    if own.name in COHORTS:
+        raise ValueError(f"{name}: name: {own.name} is the name of another data set; choose one of your own.")
+    return own
 
 
 def cohort_of(item: Mapping[str, Any], cohort: Cohort) -> Cohort:

@@ -20,7 +20,7 @@ from common.cohorts.cohort import Cohort
 from common.cohorts.names import OPEN_T1, split_name, without_suffix
 from common.cohorts.registry import patient
 from common.io.files import SUFFIXES, is_dicom, unread, walk
-from common.modalities import ALIASES
+from common.modalities import spellings
 from common.text import shortened
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,10 @@ def _published_file(path: Path, cohort: Cohort, patterns: Sequence[re.Pattern[st
     whole = without_suffix(path.as_posix())
     for number, pattern in enumerate(patterns):
         if match := pattern.search(whole):
-            role = LABEL if number else CHANNELS if cohort.channels else ALIASES[match["modality"].lower()]
+            if number or cohort.channels:
+                role = LABEL if number else CHANNELS
+            else:
+                role = spellings(cohort.modalities)[match["modality"].lower()]
             return _File(path, role, match["case"].replace("/", "_"), number)
     return _File(path, None)
 
@@ -176,7 +179,7 @@ def _plain_cases(files: Sequence[_File], root: Path, cohort: Cohort) -> list[_Ca
     homes = {folder: _divided(folder, _clear(own), root) for folder, own in folders.items()}
     cases = [case for own in homes.values() for case in own]
     if not cases:
-        aliases = ", ".join(sorted(alias for alias, name in ALIASES.items() if name in cohort.modalities))
+        aliases = ", ".join(sorted(spellings(cohort.modalities)))
         raise ValueError(
             f"{root}: no modality recognised: {shortened(file.path.name for file in files)}. Name each file after its "
             f"case and modality, e.g. {root.name}_{cohort.modalities[0]}.nii.gz (known names are {aliases}), with the "

@@ -41,7 +41,7 @@ class Report:
 
     Attributes:
         method: name of the method in tables and figures.
-        cohort: name of the cohort.
+        cohort: the cohort (see `get_cohort`).
         conventions: settings of `Conventions`.
         decision: the decision whose results are shown, one of `DECISIONS`.
         coverage: level of the volume intervals, e.g. 0.9.
@@ -122,7 +122,7 @@ class Report:
         cohort, tested = get_cohort(self.cohort), {item["case"] for item in self.cases}
         evaluation = Evaluation(
             name=self.method,
-            cohort=self.cohort,
+            cohort=cohort.name,
             modalities=cohort.modalities,
             regions=tuple(cohort.labels.regions),
             conventions=Conventions(**self.conventions),

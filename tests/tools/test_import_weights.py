@@ -10,6 +10,9 @@ from run_tools import run
 from common.io import load_weights, trained
 from common.networks import ACN, M3AE, RFNet
 from common.networks.published.fusion_keys import export_fusion
+from tools.packages.authors_weights import method_of
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def recorded(weights: Path, *keys: str) -> list[object]:
@@ -20,9 +23,10 @@ def test_a_network_for_all_subsets(tmp_path, capsys):
     network = RFNet(width=4)
     theirs = export_fusion(network)
     torch.save({"epoch": 299, "state_dict": theirs, "optim_dict": {"state": {}}}, tmp_path / "theirs.pth")
-    words = ("import_weights", tmp_path / "theirs.pth", "RFNet", tmp_path / "model.pt")
+    words = ("import_weights", tmp_path / "theirs.pth", tmp_path / "model.pt")
     assert run(*words, "--width", "4") is None
-    assert "288 tensors" in capsys.readouterr().out
+    assert "has the keys of RFNet" in (said := capsys.readouterr().out)
+    assert "288 tensors" in said
     ours = load_weights(RFNet(width=4), tmp_path / "model.pt")
     assert all(torch.equal(value, ours.state_dict()[key]) for key, value in network.state_dict().items())
     facts = recorded(tmp_path / "model.pt", "method", "backbone", "width", "crop", "spacing")
@@ -33,7 +37,7 @@ def test_a_network_for_all_subsets(tmp_path, capsys):
 def test_m3ae_whose_file_tells_its_sizes(tmp_path):
     theirs = {f"module.{key}": value for key, value in m3ae_state(8).items()}
     torch.save({"epoch": 3, "state_dict": theirs}, tmp_path / "theirs.pth")
-    assert run("import_weights", tmp_path / "theirs.pth", "M3AE", tmp_path / "model.pt") is None
+    assert run("import_weights", tmp_path / "theirs.pth", tmp_path / "model.pt") is None
     load_weights(M3AE(4, 3, 8, GRID), tmp_path / "model.pt")
     assert recorded(tmp_path / "model.pt", "width", "grid") == [8, list(GRID)]
 
@@ -41,17 +45,17 @@ def test_m3ae_whose_file_tells_its_sizes(tmp_path):
 def test_a_path_for_each_file(tmp_path):
     torch.save(path_state("acn", "full"), tmp_path / "full.pth")
     torch.save(path_state("acn", "mono", channels=1), tmp_path / "mono.pth")
-    words = ("import_weights", tmp_path / "full.pth", "ACN", tmp_path / "model.pt", f"t1c={tmp_path / 'mono.pth'}")
+    words = ("import_weights", tmp_path / "full.pth", tmp_path / "model.pt", f"t1c={tmp_path / 'mono.pth'}")
     assert run(*words) is None
     load_weights(ACN(subsets=[(1,)]), tmp_path / "model.pt")
     assert recorded(tmp_path / "model.pt", "backbone", "width", "dedicated") == ["ACN", 16, [["t1c"]]]
 
 
-@pytest.mark.parametrize("method", ["M3AE", "RFNet", "ACN"])
+@pytest.mark.parametrize("method", [(), ("--method", "M3AE"), ("--method", "RFNet"), ("--method", "ACN")])
 @pytest.mark.parametrize("content", [[1], None, {}, {3: torch.zeros(1)}, {"state_dict": {"a": None}}])
 def test_what_holds_no_weights_is_refused(tmp_path, method, content):
     torch.save(content, tmp_path / "theirs.pth")
-    message = run("import_weights", tmp_path / "theirs.pth", method, tmp_path / "model.pt")
+    message = run("import_weights", tmp_path / "theirs.pth", tmp_path / "model.pt", *method)
     assert message.startswith(f"error: {tmp_path / 'theirs.pth'}: ")
     assert "expected a state dict" in message
     assert not (tmp_path / "model.pt").exists()
@@ -70,4 +74,21 @@ def test_what_holds_no_weights_is_refused(tmp_path, method, content):
     ],
 )
 def test_options_are_checked_before_the_file_is_read(tmp_path, method, more, fact):
-    assert fact in run("import_weights", "nowhere", method, tmp_path / "model.pt", *more)
+    assert fact in run("import_weights", "nowhere", tmp_path / "model.pt", *more, "--method", method)
+
+
+@pytest.mark.parametrize("method", ["M3AE", "RFNet", "mmFormer", "M2FTrans", "ACN", "SMU-Net"])
+def test_published_keys_tell_the_method(tmp_path, method):
+    name = method.lower().replace("-", "")
+    lines = (GOLDEN / f"state_dict_{name}.txt").read_text().splitlines()
+    keys = [line.split()[0] for line in lines if not line.startswith(("#", "d_"))]  # not of discriminators
+    torch.save({"state_dict": {f"module.{key}": torch.zeros(1) for key in keys}}, tmp_path / "theirs.pth")
+    assert method_of(str(tmp_path / "theirs.pth")) == method
+
+
+def test_keys_of_no_method_are_refused(tmp_path):
+    torch.save({"encoder.weight": torch.zeros(1), "head.bias": torch.zeros(1)}, tmp_path / "theirs.pth")
+    message = run("import_weights", tmp_path / "theirs.pth", tmp_path / "model.pt")
+    assert "its 2 keys, encoder.weight, head.bias, ..., are those of none of M3AE" in message
+    assert "by --method" in message
+    assert "--method RFNet" in run("import_weights", tmp_path / "theirs.pth", "RFNet", tmp_path / "model.pt")

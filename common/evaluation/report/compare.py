@@ -31,7 +31,7 @@ def compare_methods(
     The arguments are the options of the verb ``compare``, which `tools.compare` describes; error messages name them.
     ``conventions`` are for label maps; a key that is missing or None is taken from the first evaluation.
     """
-    folders = _by_name(methods)
+    folders = _by_name(methods, 1 if published else 2)
     require_own_output(output_dir, [*folders.values()])
     conventions = {key: value for key, value in conventions.items() if value is not None}
     source = None if published is None else published.split("/", 2)
@@ -48,7 +48,7 @@ def compare_methods(
     if label_maps and (reference is None or cohort is None):
         folder = next(iter(label_maps.values()))
         if list(Path(folder).glob("fold_*")):
-            raise ValueError(f"{folder}: a trained nnU-Net; measure it first: python -m tools evaluate {folder} OUT.")
+            raise ValueError(f"{folder}: a trained nnU-Net; measure it first: mmb evaluate {folder} OUT.")
         raise ValueError(f"{folder}: has no results.csv; for label maps give --reference and --cohort.")
     if conventions and not label_maps:
         raise ValueError(f"--{next(iter(conventions))}: is for label maps; results keep their own conventions.")
@@ -67,11 +67,11 @@ def compare_methods(
     return compared
 
 
-def _by_name(methods: Sequence[str]) -> dict[str, str]:
+def _by_name(methods: Sequence[str], least: int) -> dict[str, str]:
     """Return name -> folder from ``NAME=FOLDER``."""
     named = [method.partition("=") for method in methods]
-    if len(named) < 2 or not all(name and folder for name, _, folder in named):
-        raise ValueError(f"methods {list(methods)}: expected two or more NAME=FOLDER.")
+    if len(named) < least or not all(name and folder for name, _, folder in named):
+        raise ValueError(f"methods {list(methods)}: expected two or more NAME=FOLDER, or with --published one or more.")
     folders = {name: folder for name, _, folder in named}
     if len(folders) < len(named):
         raise ValueError(f"methods {list(methods)}: two have the same name; give each its own.")
