@@ -214,7 +214,10 @@ def segmentation_warnings(lesion: np.ndarray, volumes: Mapping[str, float], used
     if "ET" in volumes and "t1c" not in used:
         if volumes["ET"]:
             volume = millilitres(volumes["ET"])
-            yield f"No T1c: the enhancing tumour ({volume} ml) is a guess from sequences that do not show it."
+            yield (
+                f"No T1c: the enhancing tumour ({volume} ml) is an estimate from sequences in which enhancement is not "
+                "visible."
+            )
         else:
             yield "No T1c: no enhancing tumour was found, but without contrast it cannot be ruled out."
     ends = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))

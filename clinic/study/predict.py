@@ -45,7 +45,7 @@ BRAIN_MASK = "brain_mask"
 
 OF_PHANTOM = (
     "The images are those of the synthetic phantom, but the weights are not: the result means nothing. Without "
-    "--recipe and --ckpt_path, the phantom's own weights are taken."
+    "--recipe and --ckpt_path, the weights trained on the phantom are used."
 )
 
 

@@ -38,7 +38,7 @@ def absent(volumes: Mapping[str, float], scores: Mapping[str, float], calibratio
     limit = NO_TUMOUR if calibration is None else calibration.no_tumour
     if scores[region] >= limit:
         return ""
-    doubtful = f"{nothing}what is drawn is doubtful. The network's own score of it is {scores[region]:.2f}"
+    doubtful = f"{nothing}what is drawn is doubtful. The network's score of it is {scores[region]:.2f}"
     if calibration is None:
         return f"{doubtful}, less than {limit:.2f}."
     (missed, tumours), (passed, brains) = calibration.missed, calibration.passed

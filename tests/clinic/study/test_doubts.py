@@ -57,7 +57,7 @@ def test_without_t1c_enhancing_tumour_is_a_guess(enhancing):
         label[label == 4] = 1
     (said,) = doubts(label, used=without, spacing=(2, 2, 2))
     assert said.startswith("No T1c: ")
-    assert ("(0.4 ml) is a guess" in said) == enhancing  # 56 voxels of 8 mm3
+    assert ("(0.4 ml) is an estimate" in said) == enhancing  # 56 voxels of 8 mm3
     assert ("cannot be ruled out" in said) != enhancing
     other = LabelSet({"scar": 1}, {"scar": ("scar",)})
     # T1c would show none of these regions

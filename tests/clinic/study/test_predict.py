@@ -145,7 +145,7 @@ def test_volumes_are_those_of_the_outlines_whatever_the_decision(subject, tmp_pa
     label = np.asarray(nib.load(tmp_path / "label.nii.gz").dataobj)
     marked = {region: f"{mask.sum() * SPACING**3 / 1000:.1f}" for region, mask in regions(label).items()}
     assert {region: re.search(rf"^  {region}: ([\d.]+) ml;", said, re.MULTILINE)[1] for region in marked} == marked
-    assert f"the enhancing tumour ({marked['ET']} ml) is a guess" in said
+    assert f"the enhancing tumour ({marked['ET']} ml) is an estimate" in said
 
 
 @pytest.mark.slow
