@@ -25,6 +25,8 @@ ALIASES = {alias: name for name, others in _SPELLINGS.items() for alias in (name
 """Accepted spelling (lower case) -> canonical modality name."""
 GLIOMA = ("t1", "t1c", "t2", "flair")
 """Modalities of the glioma cohorts, in order."""
+SHOWN_BY_T1C = ("TC", "ET")
+"""Regions of gliomas whose border only T1c shows."""
 IGNORED = 255
 """Value of a voxel in label maps, class indices and region masks that neither losses nor metrics count."""
 ROUNDING = 1e-5

@@ -23,6 +23,7 @@ from common.io.bundle import require_same_common
 from common.io.command import unwrapped_errors
 from common.io.settings import usable_device
 from common.io.weights import metadata_of, trained_on, weights_name
+from common.modalities import subset_name
 from common.transforms.decision import region_probabilities
 
 SYNTHETIC = "The weights were trained only on synthetic images: never trust their result on a patient."
@@ -139,7 +140,7 @@ class Inference:
             self._content("dataset").data = [item]
             self._content("evaluator").run()  # MONAI's workflow evaluates the config's `run` only once
         (output,) = self._content("evaluator").state.output
-        label = self._content("to_labels")(dict(output))["pred"][0].cpu().numpy()
+        label = self._content("to_labels")({**output, "subset": subset_name(images)})["pred"][0].cpu().numpy()
         softmax = self._content("inferer").softmax
         regions = region_probabilities(output["pred"], self.cohort.labels, softmax)
         return Segmentation(label, region_masks(label, self.cohort.labels), regions.cpu().numpy())

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 from clinic.study.formats import REGIONS, in_words
 from common.evaluation.analysis.calibration import NO_TUMOUR, WIDEST, Calibration
-from common.modalities import LabelSet, display_name
+from common.modalities import SHOWN_BY_T1C, LabelSet, display_name
 
 USABLE_WORD, DOUBTFUL, UNRELIABLE = "usable for review", "doubtful", "not reliable"
 GUESS = 0.5  # expected Dice below which an outline is not reliable
-SHOWN_BY_T1C = ("TC", "ET")
-"""Regions whose border only T1c shows."""
 
 
 @dataclass(frozen=True)

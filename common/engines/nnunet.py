@@ -34,7 +34,7 @@ from common.io.documents import read_json
 from common.io.settings import check_choice, usable_device
 from common.modalities import ALIASES, GLIOMA, subset_name, subset_names, tumour_labels
 from common.text import shortened
-from common.transforms.decision import DECISIONS, most_expected_dice
+from common.transforms.decision import DECISIONS, decide
 from common.words import CLASS_NAMES
 
 PLANS = "plans.json"
@@ -170,9 +170,8 @@ class NnUNet:
         chosen = np.zeros(numbers.shape, np.uint8)
         for name, number in self.numbers.items():
             chosen[numbers == number] = labels.values[name]
-        if self.decision != DECISIONS[0]:
-            masks = torch.stack([most_expected_dice(torch.from_numpy(region)) for region in regions])
-            chosen = labels.from_regions(masks)[0].numpy()
+        threshold, subset = torch.from_numpy(chosen)[None], subset_name(self.channels)
+        chosen = decide(self.decision, threshold, torch.from_numpy(regions), labels, subset)[0].numpy()
         return Segmentation(chosen, region_masks(chosen, labels), regions)
 
     def forget(self) -> None:

@@ -24,7 +24,7 @@ from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.store import CaseStore
 from common.io.lock import lock_folder, unlock_folder
 from common.modalities import subset_name
-from common.transforms.decision import DECISIONS, most_expected_dice
+from common.transforms.decision import DECISIONS, decide
 from common.transforms.load import LoadSubjectd
 
 logger = logging.getLogger(__name__)
@@ -98,11 +98,11 @@ def _measured(predictor: NnUNet | NnUNets, item: Mapping[str, Any], cohort: Coho
         made = predictor.using(subset).run({name: nib.Nifti1Image(volumes[name], affine) for name in subset})
         label = labels.adopt(torch.from_numpy(made.label)[None], own)
         regions = torch.from_numpy(made.probabilities[order])
-        likely = labels.from_regions(torch.stack([most_expected_dice(region) for region in regions]))
-        stack = MetaTensor(torch.cat([label, likely, regions]), affine=loaded["label"].affine)
+        decided = [decide(name, label, regions, labels, subset_name(subset)) for name in DECISIONS]
+        stack = MetaTensor(torch.cat([*decided, regions]), affine=loaded["label"].affine)
         turned = to_ras({"pred": stack})["pred"].numpy()
-        decided = {name: turned[n].astype(np.int16) for n, name in enumerate(DECISIONS)}
-        measure.add(subset_name(subset), decided, turned[len(DECISIONS) :])
+        maps = {name: turned[n].astype(np.int16) for n, name in enumerate(DECISIONS)}
+        measure.add(subset_name(subset), maps, turned[len(DECISIONS) :])
     result = measure.result({}, (perf_counter() - start) / len(subsets))
     result.memory_mb = peak_memory_mb(predictor.device)
     return result

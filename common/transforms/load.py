@@ -75,7 +75,7 @@ class LoadSubjectd(MapTransform):
             "spatial_shape": np.asarray(first.shape),
             "filename_or_obj": f"{case}.nii.gz",  # SaveImaged names its output after it
         }
-        item["case"] = case
+        item["case"], item["subset"] = case, subset_name(volumes)
         item["image"] = MetaTensor(image, affine=first.affine, meta=meta)
         if "label" in self.keys:
             if "label" not in item:
