@@ -76,7 +76,7 @@ class BundleInferTask:
             request: ``image`` (a study, or a DICOM series that defines the grid of the result), ``output_dir``, and the
                 options in `info`. These are ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
                 ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``decision``
-                (threshold or expected_dice), ``store`` or ``save_label``, and ``result_extension``.
+                (one of `DECISIONS`), ``store`` or ``save_label``, and ``result_extension``.
         """
         folder = Path(request["output_dir"])
         extension = request.get("result_extension") or EXTENSIONS[0]
