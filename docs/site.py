@@ -92,7 +92,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return text
 
     if address:
-        markdown = re.sub(r"REPOSITORY is the address of [^.]*\.\s*", "", markdown).replace("REPOSITORY", address)
+        markdown = re.sub(r"REPOSITORY is the address of [^.]*\. ?", "", markdown).replace("REPOSITORY", address)
     markdown = SOURCE.sub(lambda part: f'{part[1]}="{there((here / part[2]).resolve())}"', markdown)
     markdown = markdown.replace("<details>", '<details markdown="1">')  # its content is Markdown, as on GitHub
     return "".join(part if part.startswith("```") else LINK.sub(lead, part) for part in FENCED.split(markdown))
@@ -151,7 +151,7 @@ def _place_of(module: str) -> str:
 
 
 def _read_modules() -> list[str]:
-    """Return the modules of the networks and baselines, and those that define a name in a config or a guide's Python."""
+    """Return the modules of networks and baselines, and those that define a name in a config or a guide's Python."""
     guides = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/*.ipynb")]
     imports = re.findall(rf"^.*?\bfrom ({NAME}) import ([\w, ]+)", "\n".join(map(Path.read_text, guides)), flags=re.M)
     names = {f"{package}.{name.strip()}" for package, names in imports for name in names.split(",")}

@@ -1,14 +1,16 @@
-"""The pictures of a patient in README, gallery and model cards, drawn anew from the shipped weights.
+"""The pictures of a patient in README, gallery and model cards, from the shipped weights.
 
-`one_patient.png` of each bundle shows four subsets: above what the network was given, below what it made of it, filled,
-with the outline of the reference on the same image. M3AE's also comes with the subsets one below the other, for phones,
-and `gallery.jpg` shows all 15 subsets. Black surrounds are cut off: a picture ends a little outside the tumour.
+``python -m tools.maintenance.pictures CASE [BUNDLE ...]`` draws those of all bundles, or of those named; CASE is the
+folder of a labelled case. `one_patient.png` of a bundle shows four subsets: above what the network was given, below its
+result, filled, with the outline of the reference on the same image. M3AE also has the subsets one below the other, for
+phones, and `gallery.jpg` with all 15 subsets. Everything is cropped to the tumour.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
@@ -30,18 +32,17 @@ from common.modalities import display_name, subsets
 ROOT = Path(__file__).parents[2]
 FOUR = (("t1", "t1c", "t2", "flair"), ("t1c", "flair"), ("flair",), ("t1",))
 TITLES = ("all four sequences", "T1c and FLAIR", "FLAIR alone", "T1 alone")
-PANEL = 300
-"""Size of a panel in pixels."""
+PANEL, GAP, DPI = 300, 8, 100
+"""Size of a panel and of the gap beside it in pixels, and pixels per inch, in which matplotlib counts."""
 MARGIN = 1.3
 """Size of what is shown as a multiple of the tumour's."""
-DPI = 100
 WORDS = {"WT": "oedema", "TC": "necrotic core", "ET": "enhancing tumour"}
 """What is seen of each region where the next smaller ones are painted over it."""
 OPACITY = {"WT": 0.35, "TC": 0.55, "ET": 0.65}
 STYLE = {"text.color": "white", "font.family": "DejaVu Sans", "savefig.facecolor": "black", "figure.facecolor": "black"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Patient:
     """A labelled case and a bundle that segments it; planes are axial, seen as radiologists see them."""
 
@@ -76,8 +77,9 @@ class Patient:
         """Return the plane to show as rows and columns: the patient's right on the left, front at the top."""
         return volume[self.shown].T[::-1, ::-1]
 
+    @cache  # noqa: B019 (a few patients in a short process)
     def segment(self, subset: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-        """Return the masks of the regions found from a subset, and the Dice of each as text."""
+        """Return the masks of the regions found from a subset, and the Dice (%) of each as text."""
         turned = nib.as_closest_canonical
         result = self.bundle.segment({name: self.files[name] for name in subset})
         masks = [
@@ -90,9 +92,8 @@ class Patient:
 
 def draw(patient: Patient, stacked: bool = False) -> Figure:
     """Draw four subsets beside each other, or one below the other."""
-    head, foot = 44, 84 if stacked else 52
     rows, columns = (4, 2) if stacked else (2, 4)
-    figure, place = _grid(columns, rows, [head] * rows, foot)
+    figure, place = _grid(columns, rows, 44, 84 if stacked else 52)
     for i, (subset, title) in enumerate(zip(FOUR, TITLES, strict=True)):
         inputs, result = (place(i, 0), place(i, 1)) if stacked else (place(0, i), place(1, i))
         _tiles(inputs, patient, subset)
@@ -106,7 +107,7 @@ def draw(patient: Patient, stacked: bool = False) -> Figure:
 
 def draw_all(patient: Patient) -> Figure:
     """Draw the results of all subsets, after the image without a result, in four rows."""
-    figure, place = _grid(4, 4, [68] * 4, 52)
+    figure, place = _grid(4, 4, 68, 52)
     first = place(0, 0)
     _show(first, patient, "t1c")
     first.set_title("T1c, nothing drawn\n(Dice in %)", fontsize=13, pad=9)
@@ -119,15 +120,16 @@ def draw_all(patient: Patient) -> Figure:
     return figure
 
 
-def _grid(columns: int, rows: int, heads: Sequence[int], foot: int):  # noqa: ANN202
-    """Return a figure of square panels with room for titles, and a function that makes the panel of a row and column."""
-    gap = 8
-    width = columns * PANEL + (columns + 1) * gap
-    height = sum(heads) + rows * PANEL + foot
+def _grid(columns: int, rows: int, head: int, foot: int) -> tuple[Figure, Callable[[int, int], Axes]]:
+    """Return a figure with room for square panels, and a function that makes the panel of a row and column.
+
+    Sizes are in pixels: ``head`` of the titles above each row, ``foot`` of the legend.
+    """
+    width, height = columns * (PANEL + GAP) + GAP, rows * (head + PANEL) + foot
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
 
     def place(row: int, column: int) -> Axes:
-        left, top = gap + column * (PANEL + gap), sum(heads[: row + 1]) + row * PANEL
+        left, top = GAP + column * (PANEL + GAP), head + row * (head + PANEL)
         axes = figure.add_axes((left / width, 1 - (top + PANEL) / height, PANEL / width, PANEL / height))
         axes.set_axis_off()
         return axes
@@ -179,21 +181,21 @@ def _read(path: str) -> nib.Nifti1Image:
 
 def _write(figure: Figure, path: Path) -> None:
     """Write PNG with 256 colours, which are enough here, or JPEG."""
-    figure.savefig(path.with_suffix(".tmp.png"), dpi=DPI)
-    image = Image.open(path.with_suffix(".tmp.png")).convert("RGB")
-    path.with_suffix(".tmp.png").unlink()
+    content = BytesIO()
+    figure.savefig(content, dpi=DPI, format="png")
+    image = Image.open(content).convert("RGB")
     image.quantize(256).save(path, optimize=True) if path.suffix == ".png" else image.save(path, quality=85)
     print(path)
 
 
-def main(case: str) -> None:
-    """Draw all pictures of a labelled case's folder."""
+def main(case: str, *bundles: str) -> None:
+    """Draw the pictures of a labelled case's folder, with all bundles or those named."""
     with matplotlib.rc_context(STYLE):
-        for folder in sorted(ROOT.glob("bundles/*/models")):
-            patient = Patient(Path(case), Bundle(folder.parent.name))
-            _write(draw(patient), folder.parent / "docs/one_patient.png")
-            if folder.parent.name == "m3ae":
-                _write(draw(patient, stacked=True), folder.parent / "docs/one_patient_stacked.png")
+        for name in bundles or [path.parent.name for path in sorted(ROOT.glob("bundles/*/models"))]:
+            patient, docs = Patient(Path(case), Bundle(name)), ROOT / "bundles" / name / "docs"
+            _write(draw(patient), docs / "one_patient.png")
+            if name == "m3ae":
+                _write(draw(patient, stacked=True), docs / "one_patient_stacked.png")
                 _write(draw_all(patient), ROOT / "docs/gallery.jpg")
 
 
