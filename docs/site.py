@@ -143,7 +143,7 @@ def _boost(page: Page) -> float:
     """Return what a page counts in a search: guides come first, then what is looked up, then the code."""
     if page.file.src_uri.startswith(("reference/", "CHANGELOG")):
         return 0.1
-    return 2 if page.parent and page.parent.title in ("Start", "Guides") and page.title != "When it refuses" else 1
+    return 2 if page.parent and page.parent.title == "Guides" and page.title != "When it refuses" else 1
 
 
 def _place_of(module: str) -> str:
