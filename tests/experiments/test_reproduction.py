@@ -21,11 +21,11 @@ TABLE = LISTS / "tables/gss_table7.json"
 def weights(tmp_path):
     torch.manual_seed(0)
     torch.save({"state_dict": export_fusion(RFNet(width=4))}, tmp_path / "theirs.pth")
-    assert run("import_weights", tmp_path / "theirs.pth", tmp_path / "model.pt", "--crop", "[16,16,16]") is None
+    assert run("import_weights", tmp_path / "theirs.pth", tmp_path / "model.pt", "--crop", "[32,32,32]") is None
     return tmp_path / "model.pt"
 
 
-def test_the_published_row_beside_the_measured_one(weights, tmp_path, capsys):
+def test_the_published_row_beside_the_measured_one(weights, tmp_path, capsys, undrawn):
     out, source = tmp_path / "out", ("GSS", "7", "BraTS2018")
     assert run("reproduce", TABLE, weights, out, "--dry_run") is None
     table = capsys.readouterr().out
