@@ -72,8 +72,8 @@ def convert(
 
 def method_of(checkpoint: str) -> str:
     """Return the method whose network has the keys of an authors' file; raises ValueError if not exactly one has."""
-    keys = [*_read(checkpoint)]
-    fitting = [method for method in METHODS if _fits(method, keys)]
+    state = _read(checkpoint)
+    keys, fitting = [*state], [method for method in METHODS if _fits(method, state)]
     if len(fitting) != 1:
         whose = " and of ".join(fitting) or f"none of {', '.join(METHODS)}"
         raise ValueError(
@@ -83,12 +83,12 @@ def method_of(checkpoint: str) -> str:
     return fitting[0]
 
 
-def _fits(method: str, keys: Sequence[str]) -> bool:
+def _fits(method: str, state: Weights) -> bool:
     if method == "M3AE":
-        return fits_m3ae(keys)
+        return fits_m3ae(state)
     with torch.device("meta"):  # only its keys are needed
-        network = build_network(method, 4, 4, 16, CROP)
-    return (fits_cotraining if method in PAIRED else fits_fusion)(keys, network)
+        network = build_network(method, 4, *_sizes(state, method), CROP)  # some have parts for each class
+    return (fits_cotraining if method in PAIRED else fits_fusion)(state, network)
 
 
 def _m3ae(checkpoint: str) -> tuple[Weights, dict[str, Any]]:
