@@ -1,4 +1,4 @@
-"""A bundle's trained network from Python: images in, label map, regions and probabilities out."""
+"""A trained network from Python: images in, label map, regions and probabilities out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,8 @@ from tempfile import TemporaryDirectory
 import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor
-from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
-from clinic.study.inference import Inference
+from clinic.study.inference import load_predictor
 from common.cohorts.check import read_modality, zero_background
 from common.io.settings import check_choice
 from common.modalities import canonical, resolve_subset
@@ -38,9 +37,9 @@ class Result:
 
 
 class Bundle:
-    """A bundle with its weights, which are loaded once; the arguments are options of the verb ``predict``.
+    """A bundle with its weights, or a trained nnU-Net, loaded once; the arguments are options of the verb ``predict``.
 
-    Raises what `Inference` raises, and ValueError for an unknown decision.
+    Raises what `load_predictor` raises, and ValueError for an unknown decision.
     """
 
     def __init__(
@@ -54,11 +53,11 @@ class Bundle:
         if decision is not None:
             check_choice("decision", decision, DECISIONS)
         self._folder = TemporaryDirectory()  # which goes with this object
-        self._inference = Inference(bundle, recipe, ckpt_path, device, Path(self._folder.name), decision)
-        self.cohort = self._inference.cohort
+        self._predictor = load_predictor(bundle, recipe, ckpt_path, device, Path(self._folder.name), decision)
+        self.cohort = self._predictor.cohort
 
     def segment(self, images: Mapping[str, str | Path | np.ndarray], affine: np.ndarray | None = None) -> Result:
-        """Segment a case, from any of the cohort's modalities.
+        """Segment a case, from any of the cohort's modalities; an nnU-Net needs those that it was trained on.
 
         The images have to be prepared as those of the cohort: on one grid, and skull-stripped for gliomas. For studies
         as scanners write them, use `clinic.study.predict.predict`. Raises FileNotFoundError if a file does not exist;
@@ -76,19 +75,13 @@ class Bundle:
         sources = {name: given if _is_array(images[given]) else str(images[given]) for name, given in names.items()}
         check_volumes(volumes, sources, self.cohort)
         given = {name: nib.Nifti1Image(v.numpy(), v.affine.numpy()) for name, v in volumes.items()}
-        before = next(iter(given.values()))
-        turned = {name: nib.as_closest_canonical(image) for name, image in given.items()}
-        made = self._inference.run(turned)
-        back = ornt_transform(io_orientation(next(iter(turned.values())).affine), io_orientation(before.affine))
-        regions = self.cohort.labels.regions
+        made, regions = self._predictor.run(given), self.cohort.labels.regions
         return Result(
-            label=apply_orientation(made.label, back),
-            regions={name: apply_orientation(mask, back) for name, mask in zip(regions, made.masks, strict=True)},
-            probabilities={
-                name: apply_orientation(each, back) for name, each in zip(regions, made.probabilities, strict=True)
-            },
-            affine=before.affine,
-            warnings=self._inference.warnings,
+            label=made.label,
+            regions=dict(zip(regions, made.masks, strict=True)),
+            probabilities=dict(zip(regions, made.probabilities, strict=True)),
+            affine=next(iter(given.values())).affine,
+            warnings=self._predictor.warnings,
         )
 
 

@@ -102,7 +102,7 @@ def _write_case(folder: Path, cohort: Cohort, number: int) -> dict[str, Any]:
     values, case = cohort.labels.meanings, f"phantom_{number}"
     names = LABELS if set(LABELS) <= set(values) else list(values)[: len(LABELS)]
     label = np.zeros(SHAPE, np.int16)
-    for own, name in zip(LABELS.values(), names, strict=True):
+    for own, name in zip(LABELS.values(), names, strict=False):  # a cohort may have fewer classes
         label[drawn == own] = values[name]
     shown = cohort.modalities if set(cohort.modalities) <= set(GLIOMA) else GLIOMA
     volumes = {name: images[image] for name, image in zip(cohort.modalities, shown, strict=False)}

@@ -11,6 +11,7 @@ from typing import Any
 
 from common.cohorts import generate_phantom, get_cohort
 from common.cohorts.cohort import Cohort
+from common.cohorts.described import is_description
 from common.evaluation.analysis.combine import pool_folds
 from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.evaluation.report.compare import compare_methods
@@ -44,6 +45,8 @@ def run_leaderboard(
     Raises ValueError if options contradict each other, or a method cannot be trained or has failed.
     """
     _check_options(at_once, slurm, only)
+    if cohort and is_description(cohort):
+        cohort = os.path.abspath(cohort)  # for jobs that start elsewhere
     made = read_list(methods, cohort)
     named = cohort or made.cohort or "phantom"
     definition = get_cohort(named)

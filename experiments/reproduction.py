@@ -19,7 +19,7 @@ from common.io.facts import TrainingFacts, read_facts
 from common.io.training import Entry
 from common.io.weights import weights_name
 from common.text import printable
-from experiments.dry_run import made_small
+from experiments.dry_run import SPACING, made_small
 from experiments.leaderboard import check_data
 from experiments.lists import MethodList, read_list
 
@@ -53,6 +53,8 @@ def reproduce(
     notes = [f"Measured: {weights_name(weights)}. {_preparation(entry)}", *made.notes]
     if dry_run:
         (entry,) = made_small([entry], definition, Path(output_dir, "dry_run"))
+        coarse = {"evaluation#overrides#spacing": [SPACING] * 3}  # at that of the weights it would take hours
+        entry = replace(entry, settings={**entry.settings, **coarse})
         notes.insert(0, DRY_RUN)
     evaluate(entry, made.cohort, weights, output_dir, dataset_dir)
     evaluation = read_evaluation(Path(output_dir, "evaluation"), entry.name)

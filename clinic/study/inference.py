@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
 from nibabel.affines import voxel_sizes
+from nibabel.orientations import io_orientation
 
 from common.cohorts.cohort import Cohort
 from common.engines.nnunet import BRATS_AXES, is_nnunet, load_nnunet
@@ -131,10 +132,7 @@ class Inference:
         self.forget()
         self.data.mkdir()
         for name, image in images.items():
-            # Axis-aligned and at the origin, since for oblique axes MONAI's Spacingd rounds the grid's origin
-            # inconsistently. The network works on voxels, and its label map comes back on the same voxels.
-            straight = np.diag([*voxel_sizes(image.affine).round(6), 1])
-            nib.save(nib.Nifti1Image(image.dataobj, straight), self.data / f"{name}.nii")
+            nib.save(nib.Nifti1Image(image.dataobj, _straight(image.affine)), self.data / f"{name}.nii")
         item = {"case": "case", "image": [str(self.data / f"{name}.nii") for name in images], "modalities": [*images]}
         with _quiet(), unwrapped_errors():
             self._content("dataset").data = [item]
@@ -185,6 +183,17 @@ def knows_phantom(bundle: str) -> bool:
         return False
     root, _ = config_files(bundle)
     return (root / "models" / "phantom.pt").is_file() and (root / "configs" / "recipes" / "phantom.json").is_file()
+
+
+def _straight(affine: np.ndarray) -> np.ndarray:
+    """Return an affine with its axes along those of space, each in the nearest direction, and at the origin.
+
+    For oblique axes MONAI's Spacingd rounds the grid's origin inconsistently. The network works on voxels, and its
+    label map comes back on the same voxels.
+    """
+    axes, straight = io_orientation(affine), np.diag([0.0, 0, 0, 1])
+    straight[axes[:, 0].astype(int), range(3)] = axes[:, 1] * voxel_sizes(affine).round(6)
+    return straight
 
 
 @contextmanager

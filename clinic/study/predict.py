@@ -122,7 +122,7 @@ def segment(
         modalities = needed if {*needed} <= {*wanted} else wanted
     if unknown := [name for name in cohort.modalities if name not in ALIASES]:
         raise ValueError(
-            f"{inference.weights.name}: of {cohort.name}, whose sequences {', '.join(unknown)} are not recognised in a "
+            f"{inference.weights_name}: of {cohort.name}, whose sequences {', '.join(unknown)} are not recognised in a "
             "study. Prepare the images, and use the bundle's inference.json, or clinic.bundle.Bundle."
         )
     if isinstance(study, Mapping):

@@ -25,7 +25,7 @@ def _sequence(name: str) -> str:
     return name
 
 
-class Description(Document):
+class OwnData(Document):
     """The JSON file of a data set; `docs/own_data.md` explains its keys.
 
     ``case_names``, ``image_files``, ``label_files`` and ``channels`` are those of `Cohort`.
@@ -83,10 +83,10 @@ def is_description(cohort: str) -> bool:
     return str(cohort).startswith("{") or str(cohort).lower().endswith(".json")
 
 
-def described(cohort: str) -> Cohort:
+def own_cohort(cohort: str) -> Cohort:
     """Return the cohort that a JSON file, or the text of one, describes; raises ValueError if it cannot be used."""
     text = _text(cohort)
-    return parse_json(text, Description, "the data set's description" if text == cohort else cohort, REMEDY).cohort
+    return parse_json(text, OwnData, "the data set's description" if text == cohort else cohort, REMEDY).cohort
 
 
 def recorded(cohort: str) -> str:

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,11 +60,14 @@ class Description:
     labels: Mapping[str, tuple[int, ...]]
     ending: str
 
-    def modalities(self) -> tuple[str, ...]:
-        """Return the modality of each channel; ValueError if a name does not tell it, or two tell the same."""
-        roles = [split_name(name).role for name in self.channels]
+    def modalities(self, known: Collection[str] = ()) -> tuple[str, ...]:
+        """Return the modality of each channel; ``known`` are names beside the usual ones.
+
+        Raises ValueError if a name does not tell it, or two tell the same.
+        """
+        roles = [name.lower() if name.lower() in known else split_name(name).role for name in self.channels]
         for name, role in zip(self.channels, roles, strict=True):
-            if role not in ALIASES.values():
+            if role not in {*ALIASES.values(), *known}:
                 raise ValueError(
                     f"{self.path}: channel {name!r} is no known sequence. Give each channel in `channel_names` a name "
                     f"such as {', '.join(map(display_name, ('t1', 't1c', 't2', 'flair')))}."
@@ -132,7 +135,9 @@ def described(folder: str | os.PathLike) -> Description | None:
         content = json.loads(path.read_text())
     except ValueError:
         content = {"channel_names": None}  # to be refused below
-    if not isinstance(content, dict) or "channel_names" not in content:
+    if not isinstance(content, dict):
+        return None
+    if "channel_names" not in content:
         if "modality" in content and any(folder.glob("images*/*_0000.*")):
             raise ValueError(f"{path}: of nnU-Net v1; convert it by nnUNetv2_convert_old_nnUNet_dataset.")
         return None

@@ -8,7 +8,7 @@ from typing import Any
 from common.cohorts import brats, open_data
 from common.cohorts.brats import PHANTOM
 from common.cohorts.cohort import Cohort
-from common.cohorts.described import described, is_description
+from common.cohorts.described import is_description, own_cohort
 from common.cohorts.iseg import ISEG
 from common.cohorts.myops import MYOPS
 from common.cohorts.names import without_suffix
@@ -45,7 +45,7 @@ def get_cohort(name: str) -> Cohort:
             f"Unknown cohort {name!r}; expected one of {', '.join(COHORTS)}, or a JSON file that describes a data set "
             "(key `cohort`)."
         )
-    own = described(name)
+    own = own_cohort(name)
     if own.name in COHORTS:
         raise ValueError(f"{name}: name: {own.name} is the name of another data set; choose one of your own.")
     return own

@@ -114,7 +114,7 @@ def _of_nnunet(folder: str | os.PathLike, paths: Iterable[Path], cohort: Cohort)
     """Return the files if the folder holds raw data of nnU-Net (`common.cohorts.nnunet`), else nothing."""
     if (told := nnunet.described(folder)) is None:
         return []
-    modalities, files = told.modalities(), []
+    modalities, files = told.modalities(cohort.modalities), []
     if foreign := [name for name in modalities if name not in cohort.modalities]:
         raise ValueError(f"{told.path}: channel {foreign[0]}; {cohort.name} has {', '.join(cohort.modalities)}.")
     for path in paths:

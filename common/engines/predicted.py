@@ -83,7 +83,7 @@ def _subsets(predictor: NnUNet | NnUNets, item: Mapping[str, Any]) -> list[tuple
 
 
 def _measured(predictor: NnUNet | NnUNets, item: Mapping[str, Any], cohort: Cohort, report: Report) -> CaseResult:
-    loaded, labels, own = LoadSubjectd(cohort.name)(item), cohort.labels, predictor.cohort.labels
+    loaded, labels, own = LoadSubjectd(report.cohort)(item), cohort.labels, predictor.cohort.labels
     affine = loaded["image"].affine.numpy()
     to_ras = Orientationd(["image", "label", "pred"], axcodes="RAS", labels=None, allow_missing_keys=True)
     upright = to_ras({key: loaded[key] for key in ("image", "label")})

@@ -63,6 +63,16 @@ def test_files_are_read_by_names_that_are_said(tmp_path):
     assert [item["channels"] for item in parts["test"]] == [[0, 1], [0, 1]]
 
 
+def test_raw_data_of_nnunet_are_read_by_these_names(tmp_path):
+    touch(tmp_path / "raw", *(f"imagesTr/P1_000{n}.nii.gz" for n in range(2)), "labelsTr/P1.nii.gz")
+    content = {"channel_names": {"0": "ADC", "1": "T2"}, "labels": {"background": 0, "TZ": 1, "PZ": 2}}
+    (tmp_path / "raw" / "dataset.json").write_text(json.dumps(content))
+    (item,) = prepare(written(tmp_path, PROSTATE), tmp_path / "raw", "all_test")["test"]
+    files = {name: path[-11:] for name, path in zip(item["modalities"], item["image"], strict=True)}
+    assert files == {"t2": "0001.nii.gz", "adc": "0000.nii.gz"}
+    assert item["label_values"] == {"TZ": 1, "PZ": 2}
+
+
 def test_weights_carry_the_description(tmp_path):
     path = written(tmp_path, {**PROSTATE, "_note": "ours"})
     text = recorded(path)

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from bundles.running import Bundle
 from run_tools import run
 
 from common.evaluation.analysis.published import published
 from common.evaluation.metrics.results import read_evaluation
 from common.networks import RFNet
 from common.networks.published.fusion_keys import export_fusion
+from experiments.dry_run import SPACING
 
 LISTS = Path(__file__).parents[2] / "bundles"
 TABLE = LISTS / "tables/gss_table7.json"
@@ -19,12 +21,11 @@ TABLE = LISTS / "tables/gss_table7.json"
 def weights(tmp_path):
     torch.manual_seed(0)
     torch.save({"state_dict": export_fusion(RFNet(width=4))}, tmp_path / "theirs.pth")
-    sizes = ("--width", "4", "--crop", "[16,16,16]")
-    assert run("import_weights", tmp_path / "theirs.pth", tmp_path / "model.pt", *sizes) is None
+    assert run("import_weights", tmp_path / "theirs.pth", tmp_path / "model.pt", "--crop", "[32,32,32]") is None
     return tmp_path / "model.pt"
 
 
-def test_the_published_row_beside_the_measured_one(weights, tmp_path, capsys):
+def test_the_published_row_beside_the_measured_one(weights, tmp_path, capsys, undrawn):
     out, source = tmp_path / "out", ("GSS", "7", "BraTS2018")
     assert run("reproduce", TABLE, weights, out, "--dry_run") is None
     table = capsys.readouterr().out
@@ -44,6 +45,14 @@ def test_the_published_row_beside_the_measured_one(weights, tmp_path, capsys):
     for words in ("Dry run", "SHA-256", "fewer than 500 voxels", "docs/README.md"):
         assert words in table
     assert "mmFormer+GSS" not in table
+    data, conventions = out / "dry_run" / "brats2018", {"empty": "brats", "hd95": "pooled", "et_min_voxels": 500}
+    configs = ["inference.json", "evaluate.json"]
+    files = {"ckpt_path": weights, "dataset_dir": data, "datalist": data / "0.json", "output_dir": tmp_path / "again"}
+    settings = {"spacing": [SPACING] * 3, "overlap": 0.25, "blend": "constant", "calibrate_on": None, "mlflow": "none"}
+    settings |= {f"conventions#{key}": value for key, value in conventions.items()}
+    Bundle("gss").run_here(configs, **files, **settings, cohort="brats2018")
+    again = read_evaluation(tmp_path / "again", "RFNet").values("dice")
+    assert again.equals(evaluation.values("dice"))
     sent = ("compare", tmp_path / "check", f"RFNet={out / 'evaluation'}", "--published", "/".join(source))
     assert run(*sent) is None
     assert "RFNet" in (tmp_path / "check" / "report.md").read_text()

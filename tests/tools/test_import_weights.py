@@ -8,7 +8,7 @@ from networks.golden import GRID, m3ae_state, path_state
 from run_tools import run
 
 from common.io import load_weights, trained
-from common.networks import ACN, M3AE, RFNet
+from common.networks import ACN, M3AE, M2FTrans, MMFormer, RFNet
 from common.networks.published.fusion_keys import export_fusion
 from tools.packages.authors_weights import method_of
 
@@ -23,15 +23,26 @@ def test_a_network_for_all_subsets(tmp_path, capsys):
     network = RFNet(width=4)
     theirs = export_fusion(network)
     torch.save({"epoch": 299, "state_dict": theirs, "optim_dict": {"state": {}}}, tmp_path / "theirs.pth")
-    words = ("import_weights", tmp_path / "theirs.pth", tmp_path / "model.pt")
-    assert run(*words, "--width", "4") is None
+    assert run("import_weights", tmp_path / "theirs.pth", tmp_path / "model.pt") is None
     assert "has the keys of RFNet" in (said := capsys.readouterr().out)
     assert "288 tensors" in said
     ours = load_weights(RFNet(width=4), tmp_path / "model.pt")
     assert all(torch.equal(value, ours.state_dict()[key]) for key, value in network.state_dict().items())
     facts = recorded(tmp_path / "model.pt", "method", "backbone", "width", "crop", "spacing")
     assert facts == ["RFNet, authors' weights", "RFNet", 4, [80, 80, 80], [1.0, 1.0, 1.0]]
-    assert "another width" in run(*words)
+    theirs["module.decoder_sep.seg_layer.weight"] = torch.zeros(4, 8, 1, 1, 1)
+    torch.save({"state_dict": theirs}, tmp_path / "theirs.pth")
+    assert "another width" in run("import_weights", tmp_path / "theirs.pth", tmp_path / "model.pt")
+    torch.save({"state_dict": export_fusion(RFNet(classes=5, width=4))}, tmp_path / "theirs.pth")
+    assert run("import_weights", tmp_path / "theirs.pth", tmp_path / "model.pt") is None
+    assert recorded(tmp_path / "model.pt", "cohort") == ["brats2015"]
+
+
+@pytest.mark.parametrize(("network", "crop"), [(MMFormer(width=2, crop=(48, 48, 48)), 48), (M2FTrans(width=2), 80)])
+def test_the_crop_that_a_file_tells(tmp_path, network, crop):
+    torch.save({"state_dict": export_fusion(network)}, tmp_path / "theirs.pth")
+    assert run("import_weights", tmp_path / "theirs.pth", tmp_path / "model.pt") is None
+    assert recorded(tmp_path / "model.pt", "width", "crop") == [2, [crop] * 3]
 
 
 def test_m3ae_whose_file_tells_its_sizes(tmp_path):
@@ -65,11 +76,9 @@ def test_what_holds_no_weights_is_refused(tmp_path, method, content):
     ("method", "more", "fact"),
     [
         ("UNet", (), "UNet: no such method; expected one of M3AE, ACN, SMU-Net, RFNet, mmFormer, M2FTrans."),
-        ("RFNet", ("--width", -8), "--width -8: expected a number from 1 to 1024."),
         ("RFNet", ("--crop", "[80,0,80]"), "--crop 0: expected a number from 1 to 1024."),
         ("RFNet", ("t1c=x",), "t1c=x: the weights of RFNet are in one file"),
-        ("ACN", ("--classes", 5), "--classes 5: not an option of ACN."),
-        ("M3AE", ("--width", 8), "--width 8: not an option of M3AE."),
+        ("ACN", ("--crop", "[80,80,80]"), "not an option of ACN."),
         ("ACN", ("t1c",), "expected SUBSET=FILE, each subset once"),
     ],
 )
