@@ -83,7 +83,7 @@ class BundleInferTask:
         if extension not in EXTENSIONS:
             raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
         store = _flag(request, "store") or _flag(request, "save_label")
-        asked = self._asked(request)
+        asked = self.asked(request)
         made = self.worker.run(_of_store, datastore, str(request["image"]), folder, asked, extension, store)
         return {
             "file": folder / made["file"],
@@ -99,7 +99,7 @@ class BundleInferTask:
         ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``told`` is called with
         what is being done.
         """
-        asked = self._asked(request)
+        asked = self.asked(request)
         return self._params(asked, self.worker.run(_of_upload, folder, asked, send, told=told))
 
     def _params(self, asked: "Asked", made: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,8 +114,8 @@ class BundleInferTask:
             "missing": [name for name in params["missing"] if name in wanted],
         }
 
-    def _asked(self, request: Mapping[str, Any]) -> "Asked":
-        """Return what a request asks for, checked."""
+    def asked(self, request: Mapping[str, Any]) -> "Asked":
+        """Return what a request asks for; ValueError if an option is wrong."""
         wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
         if not wanted:
             raise ValueError("All modalities are left out; use at least one.")

@@ -40,8 +40,8 @@ def absent(volumes: Mapping[str, float], scores: Mapping[str, float], calibratio
     if calibration is None:
         return f"{doubtful}, less than {limit:.2f}."
     (missed, tumours), (passed, brains) = calibration.missed, calibration.passed
-    others = f", and of {brains} in brains without one {passed} had as much" if brains else ""
-    return f"{doubtful}; of {tumours} outlines of tumours {missed} had less than {limit:.2f}{others}."
+    others = f"; of {brains} brains without one, {passed} reached it" if brains else ""
+    return f"{doubtful}, less than {limit:.2f}. Of {tumours} outlines of tumours, {missed} had less{others}."
 
 
 def verdicts(
