@@ -132,7 +132,8 @@ def described(folder: str | os.PathLike) -> Description | None:
         content = json.loads(path.read_text())
     except ValueError:
         content = {"channel_names": None}  # to be refused below
-    if not isinstance(content, dict) or "channel_names" not in content:
+    content = content if isinstance(content, dict) else {}
+    if "channel_names" not in content:
         if "modality" in content and any(folder.glob("images*/*_0000.*")):
             raise ValueError(f"{path}: of nnU-Net v1; convert it by nnUNetv2_convert_old_nnUNet_dataset.")
         return None
