@@ -51,6 +51,8 @@ BRATS_AXES = "LPS"
 """Directions in which BraTS's files store voxels, and so those that models of its data have seen."""
 REORIENTING = "NibabelIOWithReorient"
 """nnU-Net's reader that turns images to RAS; others leave them as they are stored."""
+LARGER = "_ResEncL"
+"""End of the name of a second, larger model for a subset, as GlioMODA's weights have; the other one is taken."""
 INSTALL = 'It needs nnU-Net: pip install "missing-modality-bundles[nnunet]".'
 EXPECTED = f"expected a folder of nnU-Net v2 with {PLANS}, dataset.json and fold_*/{CHECKPOINTS[0]}"
 
@@ -83,7 +85,9 @@ def load_nnunet(
     }
     if _own(folder):
         return NnUNet(folder, **options)
-    return NnUNets(folder, [NnUNet(path, **options) for path in _models(folder)])
+    paths = _models(folder)
+    second = [path for path in paths if path.with_name(path.name.removesuffix(LARGER)) in {*paths} - {path}]
+    return NnUNets(folder, [NnUNet(path, **options) for path in paths if path not in second])
 
 
 class NnUNet:
@@ -283,8 +287,9 @@ def _complete(folder: Path) -> Description:
 
 
 def _channels(told: Description) -> tuple[str, ...]:
-    """Return the modality of each channel, which in GlioMODA the folder's name tells, too (``t1c_t2f_t1n_t2w``)."""
-    by_folder = tuple(ALIASES.get(word.lower(), "") for word in told.path.parent.name.split("_"))
+    """Return the modality of each channel, which in GlioMODA the folder's name tells, too (``t1c-t2f-t1n-t2w``)."""
+    words = told.path.parent.name.removesuffix(LARGER).split("-")
+    by_folder = tuple(ALIASES.get(word.lower(), "") for word in words)
     try:
         channels = told.modalities()
     except ValueError:

@@ -36,7 +36,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     generate(folder / "phantom", 5)
     datalist("brats2021", str(folder / "phantom"), str(folder / "raw" / DATASET), "cv1of3", nnunet=True)
     variables = {f"nnUNet_{name}": str(folder / name) for name in ("raw", "preprocessed", "results")}
-    variables |= {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
+    variables["nnUNet_def_n_proc"] = "1"
     program = [sys.executable, str(Path(__file__).with_name("trained_nnunet.py")), str(folder), DATASET]
     program += [str(NUMBER), request.param]
     done = subprocess.run(program, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
@@ -90,8 +90,8 @@ def test_study_list_and_comparison(trained: tuple[Path, Path, Path], tmp_path: P
 @pytest.mark.slow
 def test_one_model_for_each_subset(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
     phantom, _, model = trained
-    shutil.copytree(model, tmp_path / "models" / "t1c_t2f_t1n_t2w")
-    told = tmp_path / "models" / "t1c_t2f_t1n_t2w" / "dataset.json"
+    shutil.copytree(model, tmp_path / "models" / "t1c-t2f-t1n-t2w")
+    told = tmp_path / "models" / "t1c-t2f-t1n-t2w" / "dataset.json"
     content = json.loads(told.read_text())
     told.write_text(json.dumps(content | {"channel_names": {str(n): f"channel_{n}" for n in range(4)}}))
     predictor = load_predictor(str(tmp_path / "models"), None, None, "cpu", tmp_path)

@@ -1,6 +1,7 @@
 """A tiny nnU-Net, trained by ``nnunetv2`` itself: a program, since nnU-Net's folders are a process's environment."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def train(folder: Path, dataset: str, number: int, encoder: str) -> None:
     preprocess([number], name, ("3d_fullres",), (1,))
     described = json.loads((preprocessed / "dataset.json").read_text())
     torch.manual_seed(0)
+    os.environ |= {"nnUNet_n_proc_DA": "0"}  # batches are made in this process; the planner cannot do with 0
     trainer = getattr(nnUNetTrainer_Xepochs, EPOCHS)(plans, "3d_fullres", "all", described, torch.device("cpu"))
     trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 2, 1
     trainer.run_training()
