@@ -18,6 +18,7 @@ def evaluate(
     et_min_voxels: int | None = None,
     average: str | None = None,
     surface_tolerance: float | None = None,
+    lesion_wise: str | None = None,
 ) -> None:
     """Evaluate a trained nnU-Net as a bundle is evaluated, on the subsets of the sequences that it can segment.
 
@@ -40,6 +41,7 @@ def evaluate(
         et_min_voxels: number of voxels below which predicted enhancing tumour counts as necrosis.
         average: average of overlap metrics: case or voxel.
         surface_tolerance: tolerance of the surface Dice in mm.
+        lesion_wise: the task of BraTS 2023 whose lesion-wise Dice and HD95 are measured too.
     """
     from dataclasses import asdict
 
@@ -52,7 +54,7 @@ def evaluate(
             raise FileNotFoundError(f"{model}: no such folder; expected that of a trained nnU-Net.")
         raise ValueError(f"{model}: no trained nnU-Net (plans.json, fold_*); for bundles see docs/evaluate.md.")
     conventions = {"empty": empty, "hd95": hd95, "et_min_voxels": et_min_voxels, "average": average}
-    conventions |= {"surface_tolerance": surface_tolerance}
+    conventions |= {"surface_tolerance": surface_tolerance, "lesion_wise": lesion_wise}
     conventions = {key: value for key, value in conventions.items() if value is not None}
     calibration = None if calibrate_on.lower() in ("none", "null") else calibrate_on
     settings = asdict(Conventions(**conventions))
