@@ -349,10 +349,10 @@ def _initialised(model: NnUNet) -> Any:
     _require_known_parts(model.folder / PLANS, settings)
     try:
         trainer = recursive_find_trainer_class_by_name(trainer_name)
-    except RuntimeError:
+    except (RuntimeError, ImportError) as error:  # other trainers are imported on the way to it
         raise ValueError(
-            f"{model.weights[0]}: trained by {trainer_name}, which is not in nnunetv2 {model.version}. Set "
-            "nnUNet_extTrainer to the folder of that class."
+            f"{model.weights[0]}: trained by {trainer_name}, which nnunetv2 {model.version} does not find "
+            f"({str(error)[:200]}). If it is a class of your own, set nnUNet_extTrainer to its folder."
         ) from None
     heads = manager.get_label_manager(told).num_segmentation_heads
     inputs = determine_num_input_channels(manager, settings, told)

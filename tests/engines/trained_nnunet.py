@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-EPOCHS = "nnUNetTrainer_1epoch"
 ENCODERS = {
     "plain": {"n_conv_per_stage": [1, 1, 1], "n_conv_per_stage_decoder": [1, 1]},
     "residual": {"n_blocks_per_stage": [1, 1, 1], "n_conv_per_stage_decoder": [1, 1]},
@@ -18,13 +17,12 @@ def train(folder: Path, dataset: str, number: int, encoder: str) -> None:
     """Plan, preprocess and train one epoch of two iterations; then predict the test cases as nnU-Net does."""
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    from nnunetv2.training.nnUNetTrainer.variants.training_length import nnUNetTrainer_Xepochs
+    from nnunetv2.run.run_training import get_trainer_from_args
 
     extract_fingerprints([number], num_processes=1)
     planner = "nnUNetPlannerResEncM" if encoder == "residual" else "ExperimentPlanner"
     name = plan_experiments([number], experiment_planner_class_name=planner)
-    preprocessed = folder / "preprocessed" / dataset
-    path = preprocessed / f"{name}.json"
+    path = folder / "preprocessed" / dataset / f"{name}.json"
     plans = json.loads(path.read_text())
     full = plans["configurations"]["3d_fullres"]
     full |= {"patch_size": [32, 32, 32], "batch_size": 2}
@@ -34,11 +32,10 @@ def train(folder: Path, dataset: str, number: int, encoder: str) -> None:
     }  # fmt: skip
     path.write_text(json.dumps(plans))
     preprocess([number], name, ("3d_fullres",), (1,))
-    described = json.loads((preprocessed / "dataset.json").read_text())
     torch.manual_seed(0)
     os.environ |= {"nnUNet_n_proc_DA": "0"}  # batches are made in this process; the planner cannot do with 0
-    trainer = getattr(nnUNetTrainer_Xepochs, EPOCHS)(plans, "3d_fullres", "all", described, torch.device("cpu"))
-    trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 2, 1
+    trainer = get_trainer_from_args(dataset, "3d_fullres", "all", plans_identifier=name, device=torch.device("cpu"))
+    trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 1, 2, 1
     trainer.run_training()
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(trainer.output_folder_base, ("all",))
