@@ -94,7 +94,9 @@ def test_one_model_for_each_subset(trained: tuple[Path, Path, Path], tmp_path: P
     told = tmp_path / "models" / "t1c-t2f-t1n-t2w" / "dataset.json"
     content = json.loads(told.read_text())
     told.write_text(json.dumps(content | {"channel_names": {str(n): f"channel_{n}" for n in range(4)}}))
+    shutil.copytree(told.parent, f"{told.parent}_ResEncL")  # GlioMODA's larger model, not taken by default
     predictor = load_predictor(str(tmp_path / "models"), None, None, "cpu", tmp_path)
+    assert predictor.using(GLIOMA).folder == told.parent
     assert predictor.using(GLIOMA).channels == ("t1c", "flair", "t1", "t2")  # as GlioMODA names its folders
     assert len(predictor.lacking) == 14
     with pytest.raises(ValueError, match="no model for t1c"):
