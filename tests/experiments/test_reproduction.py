@@ -25,6 +25,7 @@ def weights(tmp_path):
     return tmp_path / "model.pt"
 
 
+@pytest.mark.slow  # three evaluations
 def test_the_published_row_beside_the_measured_one(weights, tmp_path, capsys, undrawn):
     out, source = tmp_path / "out", ("GSS", "7", "BraTS2018")
     assert run("reproduce", TABLE, weights, out, "--dry_run") is None
@@ -48,7 +49,8 @@ def test_the_published_row_beside_the_measured_one(weights, tmp_path, capsys, un
     data, conventions = out / "dry_run" / "brats2018", {"empty": "brats", "hd95": "pooled", "et_min_voxels": 500}
     configs = ["inference.json", "evaluate.json"]
     files = {"ckpt_path": weights, "dataset_dir": data, "datalist": data / "0.json", "output_dir": tmp_path / "again"}
-    settings = {"spacing": [SPACING] * 3, "overlap": 0.25, "blend": "constant", "calibrate_on": None, "mlflow": "none"}
+    settings = {"spacing": [SPACING] * 3, "overlap": 0.25, "blend": "constant", "precision": "float32"}
+    settings |= {"calibrate_on": None, "mlflow": "none"}
     settings |= {f"conventions#{key}": value for key, value in conventions.items()}
     Bundle("gss").run_here(configs, **files, **settings, cohort="brats2018")
     again = read_evaluation(tmp_path / "again", "RFNet").values("dice")
