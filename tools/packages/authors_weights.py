@@ -86,8 +86,11 @@ def method_of(checkpoint: str) -> str:
 def _fits(method: str, state: Weights) -> bool:
     if method == "M3AE":
         return fits_m3ae(state)
-    with torch.device("meta"):  # only its keys are needed
-        network = build_network(method, 4, *_sizes(state, method), CROP)  # some have parts for each class
+    try:
+        with torch.device("meta"):  # only its keys are needed
+            network = build_network(method, 4, *_sizes(state, method), CROP)  # some have parts for each class
+    except ValueError:  # a network of this method cannot have this width
+        return False
     return (fits_cotraining if method in PAIRED else fits_fusion)(state, network)
 
 
