@@ -114,8 +114,9 @@ STANDS_FOR = {
 def clone(tmp_path_factory, phantom_dir) -> Path:
     """A copy of the repository with small phantoms."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("clinic", "common", "docs", "experiments", "tools", "mmb.py"):
+    for name in ("clinic", "common", "docs", "tools", "mmb.py"):
         os.symlink(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "experiments", folder / "experiments")  # NVFlare takes no code that lies elsewhere
     shutil.copytree(ROOT / "bundles", folder / "bundles", ignore=shutil.ignore_patterns("eval"))
     for bundle in folder.glob("bundles/*/models"):  # otherwise a run generates a larger one
         shutil.copytree(phantom_dir, bundle.parent / "eval" / "phantom")
