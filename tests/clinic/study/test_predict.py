@@ -169,7 +169,8 @@ def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, c
     assert re.search(r"FLAIR to T1c: registered, moved by 5\.\d mm and turned by 5\.\d degrees", said)
     page = (tmp_path / "dicom" / "summary.html").read_text()
     assert "series 6" in page
-    assert not SECRETS.search(said + page)
+    words = re.sub("base64,[^\"']+", "", page)  # pictures may spell anything
+    assert not SECRETS.search(said + words)
 
     summary = json.loads((tmp_path / "dicom" / "summary.json").read_text())
     assert "pictures" not in summary
