@@ -86,7 +86,7 @@ def test_seven_sequences_some_of_which_are_missing(tmp_path):
             if (number, name) != (0, "swi"):
                 save(images[..., channel], tmp_path / "data" / f"P{number}" / f"{name}.nii.gz")
         save(label, tmp_path / "data" / f"P{number}" / "seg.nii.gz")
-    settings = {"backbone": "RFNet", "width": 4, "missing_rates": [0.3] * 7}
+    settings = {"backbone": "RFNet", "width": 4, "missing_rates": [0.3] * 7, "val_subsets": [["cbf"]]}
     out = trained_on(tmp_path, SEVEN, Bundle("passion"), ["train.json"], **settings)
     evaluation = read_evaluation(out / "evaluation")
     assert len(evaluation.subsets) == 127

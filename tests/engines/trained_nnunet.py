@@ -7,28 +7,22 @@ from pathlib import Path
 
 import torch
 
-ENCODERS = {
-    "plain": {"n_conv_per_stage": [1, 1, 1], "n_conv_per_stage_decoder": [1, 1]},
-    "residual": {"n_blocks_per_stage": [1, 1, 1], "n_conv_per_stage_decoder": [1, 1]},
-}
 
-
-def train(folder: Path, dataset: str, number: int, encoder: str) -> None:
+def train(folder: Path, dataset: str, number: int) -> None:
     """Plan, preprocess and train one epoch of two iterations; then predict the test cases as nnU-Net does."""
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.run.run_training import get_trainer_from_args
 
     extract_fingerprints([number], num_processes=1)
-    planner = "nnUNetPlannerResEncM" if encoder == "residual" else "ExperimentPlanner"
-    name = plan_experiments([number], experiment_planner_class_name=planner)
+    name = plan_experiments([number])
     path = folder / "preprocessed" / dataset / f"{name}.json"
     plans = json.loads(path.read_text())
     full = plans["configurations"]["3d_fullres"]
     full |= {"patch_size": [32, 32, 32], "batch_size": 2}
     full["architecture"]["arch_kwargs"] |= {
         "n_stages": 3, "features_per_stage": [8, 16, 32], "kernel_sizes": [[3] * 3] * 3,
-        "strides": [[1] * 3, [2] * 3, [2] * 3], **ENCODERS[encoder],
+        "strides": [[1] * 3, [2] * 3, [2] * 3], "n_conv_per_stage": [1, 1, 1], "n_conv_per_stage_decoder": [1, 1],
     }  # fmt: skip
     path.write_text(json.dumps(plans))
     preprocess([number], name, ("3d_fullres",), (1,))
@@ -46,4 +40,4 @@ def train(folder: Path, dataset: str, number: int, encoder: str) -> None:
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    train(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
