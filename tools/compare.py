@@ -9,6 +9,8 @@ def compare(
     cohort: str | None = None,
     published: str | None = None,
     cases: Sequence[str] | None = None,
+    panel_cases: Sequence[str] = (),
+    panel_subsets: Sequence[str] | None = None,
     empty: str | None = None,
     hd95: str | None = None,
     et_min_voxels: int | None = None,
@@ -29,6 +31,8 @@ def compare(
         cohort: the cohort that defines the label values; required for label maps.
         published: a published table to show beside, as PAPER/TABLE/DATASET, e.g. "M3AE/1/BraTS2018 test split (57)".
         cases: names or patterns of the cases to compare, such as "BraTS2021_*,case_01", e.g. those of one hospital.
+        panel_cases: names of cases of which a slice is drawn, with the outlines of all methods side by side.
+        panel_subsets: subsets for these, such as t1c,t1c+flair; by default each sequence alone, and all of them.
         empty: scoring of empty regions in label maps: brats, released, nan or skip. By default, this and the following
             conventions are those of the first evaluation, or else the general defaults.
         hd95: kind of HD95: max or pooled.
@@ -42,6 +46,7 @@ def compare(
 
     conventions = {"empty": empty, "hd95": hd95, "et_min_voxels": et_min_voxels, "average": average}
     conventions |= {"surface_tolerance": surface_tolerance, "lesion_wise": lesion_wise}
-    compared = compare_methods(output_dir, methods, conventions, reference, cohort, published, cases)
+    shown = {"panel_cases": panel_cases, "panel_subsets": panel_subsets}
+    compared = compare_methods(output_dir, methods, conventions, reference, cohort, published, cases, **shown)
     count = compared[0].results["case"].nunique()
     print(f"{Path(output_dir, 'report.md')}: {len(compared)} methods, {count} cases")

@@ -14,6 +14,7 @@ from common.evaluation.metrics.results import Evaluation, read_evaluation, requi
 from common.evaluation.report.paper_tables import published_table
 from common.evaluation.report.report import write_report
 from common.evaluation.report.sections import stems
+from common.evaluation.report.side_by_side import side_by_side
 from common.io import require_writable
 
 
@@ -25,6 +26,8 @@ def compare_methods(
     cohort: str | None = None,
     published: str | None = None,
     cases: Sequence[str] | None = None,
+    panel_cases: Sequence[str] = (),
+    panel_subsets: Sequence[str] | None = None,
 ) -> list[Evaluation]:
     """Write one report on several methods, and return their evaluations, reduced to the cases that are compared.
 
@@ -63,7 +66,10 @@ def compare_methods(
     compared = [evaluations[name] for name in folders]
     remarks = [] if cases is None else [f"Only the cases {', '.join(cases)}."]
     remarks += require_comparable(compared)
-    write_report(compared, output_dir, published_table(source, compared) if source else None, remarks)
+    beside = published_table(source, compared) if source else None
+    panels = {"": [*side_by_side(compared, folders, panel_cases, panel_subsets)]}
+    labels = get_cohort(cohort or compared[0].cohort).labels if panel_cases else None
+    write_report(compared, output_dir, beside, remarks, panels, labels)
     return compared
 
 

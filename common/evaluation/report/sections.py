@@ -102,7 +102,8 @@ def all_sections(
         if chosen:
             kinds = list(dict.fromkeys(row.title.partition(" case:")[0] for row in chosen))
             drawn = slice_panels(chosen, labels, evaluations[0].modalities)
-            yield Section("panels", method, figures={f"panels_{files[method]}": ("", drawn)}, facts={"kinds": kinds})
+            stem = f"panels_{files[method]}" if method else "side_by_side"
+            yield Section("panels", method, figures={stem: ("", drawn)}, facts={"kinds": kinds if method else []})
 
 
 def accuracy(
