@@ -25,18 +25,25 @@ ALIASES = {alias: name for name, others in _SPELLINGS.items() for alias in (name
 """Accepted spelling (lower case) -> canonical modality name."""
 GLIOMA = ("t1", "t1c", "t2", "flair")
 """Modalities of the glioma cohorts, in order."""
+SHOWN_BY_T1C = ("TC", "ET")
+"""Regions of gliomas whose border only T1c shows."""
 IGNORED = 255
 """Value of a voxel in label maps, class indices and region masks that neither losses nor metrics count."""
 ROUNDING = 1e-5
 """Fraction of a modality's intensity range within which a voxel still counts as background (interpolation error)."""
 
 
-def canonical(name: str) -> str:
-    """Return the canonical name of a modality, e.g. ``T1ce`` -> ``t1c``."""
-    try:
-        return ALIASES[name.lower()]
-    except KeyError:
-        raise ValueError(f"Unknown modality {name!r}; expected one of {', '.join(sorted(ALIASES))}.") from None
+def spellings(modalities: Sequence[str]) -> dict[str, str]:
+    """Return every accepted spelling (lower case) of some modalities, their own names included -> the modality."""
+    return {alias: name for alias, name in ALIASES.items() if name in modalities} | {name: name for name in modalities}
+
+
+def canonical(name: str, own: Sequence[str] = ()) -> str:
+    """Return the canonical name of a modality, e.g. ``T1ce`` -> ``t1c``; ``own`` are further names of a cohort."""
+    known = ALIASES | {each: each for each in own}
+    if name.lower() not in known:
+        raise ValueError(f"Unknown modality {name!r}; expected one of {', '.join(sorted(known))}.")
+    return known[name.lower()]
 
 
 def resolve_subset(names: Iterable[str] | None, modalities: Sequence[str]) -> tuple[str, ...]:
@@ -46,9 +53,9 @@ def resolve_subset(names: Iterable[str] | None, modalities: Sequence[str]) -> tu
     if isinstance(names, str):
         names = names.split("+")
     names = list(names)
-    if unknown := [name for name in names if name.lower() not in ALIASES]:
+    if unknown := [name for name in names if name.lower() not in {*ALIASES, *modalities}]:
         raise ValueError(f"Unknown modality {unknown[0]!r}; expected one of {', '.join(modalities)}.")
-    wanted = [canonical(name) for name in names]
+    wanted = [canonical(name, modalities) for name in names]
     foreign = [name for name in wanted if name not in modalities]
     if foreign:
         raise ValueError(f"Modality {foreign[0]!r} is not in this cohort; it has {', '.join(modalities)}.")
@@ -270,7 +277,7 @@ class LabelSet:
         painted: list[str] = []
         later: set[str] = set()
         for classes in reversed(self.regions.values()):
-            painted.insert(0, next(name for name in classes if name not in later))
+            painted.insert(0, next((name for name in classes if name not in later), classes[0]))
             later.update(classes)
         return painted
 

@@ -174,6 +174,19 @@ REGISTERED_TO = re.compile(
 )
 """Part of a name that says which image this one was registered to, e.g. ``T2_to_T1``."""
 
+CLASS_NAMES = {
+    "ED": r"ed|(peri ?tumou?r\w* )?o?edema|snfh|surrounding non ?enhanc\w* flair hyperintens\w*",
+    "NCR": r"ncr( (and )?net)?|net ncr|netc|non ?enhanc\w* tumou?r core|"
+           r"necro\w+( (tumou?r\w*|core|and|non|enhanc\w*))*",
+    "NET": r"net|non ?enhanc\w*( tumou?r)?",
+    "CC": r"cc|cyst\w*( component)?",
+    "ET": r"et|(gd )?enhanc\w*( tumou?r)?",
+    "RC": r"rc|resection cavity|cavity",
+}  # fmt: skip
+"""Class of a tumour -> its names in nnU-Net's ``dataset.json``, as `plain` texts."""
+REGION_NAMES = {"WT": r"wt|whole( tumou?r)?", "TC": r"tc|(tumou?r )?core"}
+"""Region of several classes -> its names, likewise."""
+
 
 class Contrast(NamedTuple):
     """What words say of contrast agent.

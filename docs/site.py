@@ -1,7 +1,8 @@
 """MkDocs hooks: add the pages that lie outside ``docs/``, and rewrite the links between files of the repository.
 
-All pages can also be read in the repository, so their links are relative paths between its files. The reference has a
-page for each module, and the page of all keys gets their defaults from the bundles' configs.
+All pages but the home can also be read in the repository, so their links are relative paths between its files. The
+reference has a page of all verbs, and one for each network, each baseline, and each module of which a reader writes a
+name: in a config, or in Python as guides show it. The page of all keys gets their defaults from the bundles' configs.
 """
 
 import ast
@@ -20,6 +21,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^)\s]+)\)")
 """A link or a picture. Groups: ``!`` for a picture, the text (which may contain brackets), the target."""
+SOURCE = re.compile(r'(src|srcset)="([^":]+)"')
+"""A picture's file in HTML. Groups: the attribute, the file."""
 FENCED = re.compile(r"(^```.*?^```$)", flags=re.M | re.S)
 WINGS = ("common", "clinic", "experiments", "tools")
 MODULES = {
@@ -28,18 +31,24 @@ MODULES = {
     for path in sorted(ROOT.glob(f"{wing}/**/*.py"))
     if path.stem != "__main__" and (path.parent / "__init__.py").is_file() and path.parent.name != "maintenance"
 }
-"""Modules of the reference, each after the package that it is in."""
+NAME = r"(?:common|clinic|experiments)(?:\.\w+)+"
+VERBS = sorted(path.stem for path in ROOT.glob("tools/*.py") if not path.stem.startswith("_"))
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Add the reference to the navigation, and a link to edit each page if the repository has an address."""
     (reference,) = (part["Reference"] for part in config.nav if "Reference" in part)
-    reference += [_tree(wing) for wing in WINGS]
+    reference.append({"All verbs": "reference/verbs.md"})
+    parts: dict[str, list[Any]] = {}
+    for module in _read_modules():
+        wing, part, *_ = module.split(".")
+        parts.setdefault(part if wing == "common" else wing, []).append({module: _place_of(module)})
+    reference += [{part.capitalize(): pages} for part, pages in sorted(parts.items())]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages and pictures that lie outside ``docs/``, notebooks, and a page for each module."""
+    """Add the pages and pictures that lie outside ``docs/``, notebooks, and the reference."""
     for file in (file for path in ROOT.glob("docs/*.ipynb") for file in _notebook(path, config)):
         files.append(file)
     folders = [file for file in files if file.src_uri.endswith("/README.md")]
@@ -48,8 +57,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     outside = [*ROOT.glob("*.md"), *ROOT.glob("bundles/*/docs/*")]
     for path in (*outside, *(Path(file.abs_src_path) for file in folders)):
         files.append(File.generated(config, place(path), abs_src_path=str(path)))
-    for module in MODULES:
-        files.append(File.generated(config, _place_of(module), content=_reference(module)))
+    for module in _read_modules():
+        files.append(File.generated(config, _place_of(module), content=f"# {module}\n\n::: {module}\n"))
+    verbs = "\n\n".join(f"## {verb}\n\n::: tools.{verb}.{verb}" for verb in VERBS)
+    files.append(File.generated(config, "reference/verbs.md", content=f"# All verbs: `mmb VERB`\n\n{verbs}\n"))
     return files
 
 
@@ -58,15 +69,15 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     source = page.file.abs_src_path and Path(page.file.abs_src_path)
     address = config.repo_url and config.repo_url.rstrip("/")
     page.edit_url = f"{address}/edit/main/{source.relative_to(ROOT).as_posix()}" if address and source else None
-    # Guides come before the reference in search results; the tables of a report are not searched.
-    page.meta["search"] = {"exclude": True} if "/report/" in page.file.src_uri else {}
-    if page.file.src_uri.startswith(("reference/", "CHANGELOG")):
-        page.meta["search"] = {"boost": 0.2}
+    page.meta["search"] = {"exclude": True} if "/report/" in page.file.src_uri else {"boost": _boost(page)}
     if page.file.src_uri == "keys.md":
         markdown = _with_defaults(markdown)
     if page.file.src_uri.startswith("reference/"):  # its links are those of the site
         return markdown
     here = source.parent if source else ROOT / "docs"
+
+    def there(file: Path) -> str:
+        return posixpath.relpath(place(file), posixpath.dirname(page.file.src_uri))
 
     def lead(link: re.Match[str]) -> str:
         picture, text, target = link.groups()
@@ -75,12 +86,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return link[0]
         file = (here / path).resolve()
         if files.get_file_from_path(place(file)):
-            there = posixpath.relpath(place(file), posixpath.dirname(page.file.src_uri))
-            return f"{picture}[{text}]({there}{mark}{anchor})"
+            return f"{picture}[{text}]({there(file)}{mark}{anchor})"
         if address:
             return f"[{text}]({address}/blob/main/{file.relative_to(ROOT).as_posix()})"
         return text
 
+    if address:
+        markdown = re.sub(r"REPOSITORY is the address of [^.]*\. ?", "", markdown).replace("REPOSITORY", address)
+    markdown = SOURCE.sub(lambda part: f'{part[1]}="{there((here / part[2]).resolve())}"', markdown)
     markdown = markdown.replace("<details>", '<details markdown="1">')  # its content is Markdown, as on GitHub
     return "".join(part if part.startswith("```") else LINK.sub(lead, part) for part in FENCED.split(markdown))
 
@@ -101,7 +114,7 @@ def place(path: Path) -> str:
 
     The README of a folder is not called so there, since the navigation hides the first README of a section.
     """
-    name = re.sub("/README.md$", "/about.md", path.relative_to(ROOT).as_posix().replace(".ipynb", ".md"))
+    name = re.sub("(^|/)README.md$", r"\1about.md", path.relative_to(ROOT).as_posix().replace(".ipynb", ".md"))
     return re.sub(r"^bundles/(\w+)/docs/", r"papers/\1/", re.sub(r"^docs/", "", name))
 
 
@@ -126,35 +139,42 @@ def _notebook(path: Path, config: MkDocsConfig) -> Iterator[File]:
     yield File.generated(config, place(path), content="\n\n".join(parts))
 
 
+def _boost(page: Page) -> float:
+    """Return what a page counts in a search: guides come first, then what is looked up, then the code."""
+    if page.file.src_uri.startswith(("reference/", "CHANGELOG")):
+        return 0.1
+    return 2 if page.parent and page.parent.title == "Guides" and page.title != "When it refuses" else 1
+
+
 def _place_of(module: str) -> str:
-    """Return the path of a module's page; a package's page is the index of its folder, so no other one is called so."""
-    ending = {"__init__": "/index", "index": "_"}.get(MODULES[module].stem, "")
-    return f"reference/{module.replace('.', '/')}{ending}.md"
+    return f"reference/{module}.md"
 
 
-def _children(package: str) -> list[str]:
-    return [module for module in MODULES if module.rpartition(".")[0] == package]
+def _read_modules() -> list[str]:
+    """Return the modules of networks and baselines, and those that define a name in a config or a guide's Python."""
+    guides = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/*.ipynb")]
+    imports = re.findall(rf"^.*?\bfrom ({NAME}) import ([\w, ]+)", "\n".join(map(Path.read_text, guides)), flags=re.M)
+    names = {f"{package}.{name.strip()}" for package, names in imports for name in names.split(",")}
+    configs = [*ROOT.glob("bundles/*/configs/*.json"), *ROOT.glob("bundles/*/configs/recipes/*.json")]
+    names |= {name for path in configs for name in re.findall(NAME, path.read_text())}
+    networks = ast.parse((ROOT / "common/networks/__init__.py").read_text()).body
+    names |= {node.module for node in networks if isinstance(node, ast.ImportFrom)}
+    names |= {module for module in MODULES if module.startswith("common.baselines.")}
+    return sorted({module for name in names if (module := _definer(name)) and MODULES[module].stem != "__init__"})
 
 
-def _tree(module: str) -> dict[str, Any]:
-    """Return a module's entry in the navigation, with all that is in it."""
-    children = [_tree(child) for child in _children(module)]
-    return {module.rpartition(".")[2]: [_place_of(module), *children] if children else _place_of(module)}
-
-
-def _reference(module: str) -> str:
-    """Return a module's page: what it defines itself, and for a package a table of its modules."""
-    parsed = ast.parse(MODULES[module].read_text())
-    lines = [f"# {module}\n", f"::: {module}"]
-    if MODULES[module].stem == "__init__":  # names that it imports stand on the pages of their modules
-        own = [node.name for node in parsed.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-        shown = [name for name in own if not name.startswith("_")]
-        lines += ["    options:", f"      members: {shown or 'false'}", "", "| module | |", "|---|---|"]
-        for child in _children(module):
-            said = (ast.get_docstring(ast.parse(MODULES[child].read_text())) or "").split("\n\n")[0]
-            link = posixpath.relpath(_place_of(child), posixpath.dirname(_place_of(module)))
-            lines.append(f"| [{child}]({link}) | {' '.join(said.split())} |")
-    return "\n".join(lines) + "\n"
+def _definer(name: str) -> str | None:
+    """Return the module that defines a name, which its package may only import; None if there is none."""
+    module = name
+    while module not in MODULES:
+        if "." not in module:
+            return None
+        module = module.rpartition(".")[0]
+    last = name.removeprefix(module).split(".")[1:2]
+    for node in ast.parse(MODULES[module].read_text()).body:
+        if isinstance(node, ast.ImportFrom) and last and last[0] in {part.name for part in node.names}:
+            return _definer(f"{node.module}.{last[0]}")
+    return module
 
 
 def _with_defaults(markdown: str) -> str:

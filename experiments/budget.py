@@ -26,6 +26,7 @@ from common.io.files import replacing
 from common.io.settings import check_counts
 from common.io.training import Entry
 from common.transforms import StagedDataset
+from experiments.evaluated import Evaluated
 from experiments.lists import read_list
 
 WARM_UP = 2
@@ -65,7 +66,8 @@ def measure_budget(methods: str, output: str, dataset_dir: str | None = None, st
         shared = {"dataset_dir": str(Path(data).resolve()), "output_dir": folder, "quiet": True, "device": "cpu"}
         if made.cohort:
             shared["cohort"] = made.cohort
-        parts = [part for entry in made.entries for part in _parts(made.trainings_of(entry)[0], entry.name, shared)]
+        trained = [entry for entry in made.entries if not isinstance(entry, Evaluated)]
+        parts = [part for entry in trained for part in _parts(made.trainings_of(entry)[0], entry.name, shared)]
         for number in tqdm(range(WARM_UP + steps), desc="measuring", unit="round"):
             for part in parts:
                 part.step()

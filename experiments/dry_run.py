@@ -20,6 +20,7 @@ from common.cohorts.datalist import write_datalist
 from common.cohorts.phantom.simulation import LABELS, simulate
 from common.io.training import Entry
 from common.modalities import GLIOMA
+from experiments.evaluated import Evaluated
 
 # The precision is float32: in bfloat16 on a CPU, PyTorch 2.13 computes wrong gradients for the weights of MONAI's 3x3x3
 # convolutions (those of MAG-MS) if the image has two voxels along its first axis, as at the lowest levels of so small a
@@ -84,7 +85,7 @@ def _write(folder: Path, cohort: Cohort, folds: int) -> None:
     """Write phantoms of a cohort, and a datalist for each fold, which tests on other cases than the others do."""
     training, validation, test = CASES
     folder.mkdir(parents=True, exist_ok=True)
-    first = 100 * list(COHORTS).index(cohort.name)  # no two cohorts share an image
+    first = 100 * [*COHORTS, cohort.name].index(cohort.name)  # no two cohorts share an image
     numbers = range(first, first + (training + validation + test if folds == 1 else folds * test))
     items = [_write_case(folder, cohort, number) for number in numbers]
     for fold in range(folds):
@@ -101,7 +102,7 @@ def _write_case(folder: Path, cohort: Cohort, number: int) -> dict[str, Any]:
     values, case = cohort.labels.meanings, f"phantom_{number}"
     names = LABELS if set(LABELS) <= set(values) else list(values)[: len(LABELS)]
     label = np.zeros(SHAPE, np.int16)
-    for own, name in zip(LABELS.values(), names, strict=True):
+    for own, name in zip(LABELS.values(), names, strict=False):  # a cohort may have fewer classes
         label[drawn == own] = values[name]
     shown = cohort.modalities if set(cohort.modalities) <= set(GLIOMA) else GLIOMA
     volumes = {name: images[image] for name, image in zip(cohort.modalities, shown, strict=False)}
@@ -113,6 +114,8 @@ def _write_case(folder: Path, cohort: Cohort, number: int) -> dict[str, Any]:
 
 
 def _small(entry: Entry) -> Entry:
+    if isinstance(entry, Evaluated):  # its size is that of its weights
+        return entry
     config = entry.config()
     other = PLANES if len(config["crop"]) == 2 else LARGER.get(config.get("backbone"), {})
     settings: dict[str, Any] = {**ONCE, **SMALL, **_demo(entry), **other}

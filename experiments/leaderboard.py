@@ -11,6 +11,7 @@ from typing import Any
 
 from common.cohorts import generate_phantom, get_cohort
 from common.cohorts.cohort import Cohort
+from common.cohorts.described import is_description
 from common.evaluation.analysis.combine import pool_folds
 from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.evaluation.report.compare import compare_methods
@@ -44,11 +45,14 @@ def run_leaderboard(
     Raises ValueError if options contradict each other, or a method cannot be trained or has failed.
     """
     _check_options(at_once, slurm, only)
+    if cohort and is_description(cohort):
+        cohort = os.path.abspath(cohort)  # for jobs that start elsewhere
     made = read_list(methods, cohort)
-    definition = get_cohort(cohort or made.cohort or "phantom")
-    _check_data(definition, dataset_dir, dry_run)
+    named = cohort or made.cohort or "phantom"
+    definition = get_cohort(named)
+    check_data(definition, dataset_dir, dry_run)
     require_writable(output_dir)
-    entries, shared, notes = made.trainings(), {"cohort": definition.name}, list(made.notes)
+    entries, shared, notes = made.trainings(), {"cohort": named}, list(made.notes)
     if dry_run:
         entries = made_small(entries, definition, Path(output_dir, "dry_run"))
         notes.insert(0, DRY_RUN)
@@ -63,7 +67,7 @@ def run_leaderboard(
     failed: list[str] = []
     if at_once == 0:
         for entry in entries:
-            require_own_folder(folders_of(entries, output_dir)[entry.name], entry, {"cohort": definition.name})
+            require_own_folder(folders_of(entries, output_dir)[entry.name], entry, {"cohort": named})
     else:
         failed = run_entries(entries, output_dir, shared, at_once, only)
     if only is None:
@@ -102,7 +106,8 @@ def _check_options(at_once: int | None, slurm: bool, only: str | None) -> None:
         raise ValueError("--slurm, --only and --at_once: expected at most one of them.")
 
 
-def _check_data(cohort: Cohort, dataset_dir: str | None, dry_run: bool) -> None:
+def check_data(cohort: Cohort, dataset_dir: str | None, dry_run: bool) -> None:
+    """Refuse a data folder that is missing, does not exist, or is given to a dry run."""
     if dry_run and dataset_dir is not None:
         raise ValueError(f"--dataset_dir {dataset_dir}: --dry_run makes its own data; give only one of the two.")
     if dataset_dir is None and not dry_run and cohort.name != "phantom":

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from common.cohorts import get_cohort
 from common.cohorts.splits import require_folds, require_split
@@ -19,6 +19,7 @@ from common.io.bundle import bundle_root
 from common.io.command import check_settings
 from common.io.documents import Document, read_json
 from common.io.training import Entry
+from experiments.evaluated import evaluated
 
 OWN_SETTINGS = ("cohort", "dataset_dir", "method", "output_dir", "resume")
 """Config keys that the leaderboard sets itself, so that a list cannot set them."""
@@ -43,11 +44,21 @@ Settings = Annotated[dict[str, Any], AfterValidator(_checked_settings)]
 
 
 class Method(Document):
-    """A method in a list's file: its bundle, config files over ``train.json``, and config keys to set."""
+    """A method in a list's file: its bundle, config files over ``train.json``, and config keys to set.
 
-    bundle: str
+    Or the folder of a trained nnU-Net, ``nnunet``, and settings of its evaluation.
+    """
+
+    bundle: str = ""
+    nnunet: str = ""
     configs: tuple[str, ...] = ()
     settings: Settings = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _require_one_kind(self) -> Self:
+        if bool(self.bundle) == bool(self.nnunet) or (self.nnunet and self.configs):
+            raise ValueError("expected bundle, and perhaps configs, or nnunet alone")
+        return self
 
 
 class Table(Document):
@@ -105,7 +116,8 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
     Keys of the JSON file, of which only ``methods`` is required (keys that begin with ``_`` are comments):
 
     - ``methods``: name of each method -> ``bundle``, and optionally ``configs`` (files over its ``train.json``, in
-      the bundle's configs or beside the list) and ``settings`` (config keys to set, which override those for all);
+      the bundle's configs or beside the list) and ``settings`` (config keys to set, which override those for all); or
+      ``nnunet``, the folder of a trained nnU-Net, absolute or from the list's folder, which is only evaluated;
     - ``settings``: config keys to set for all methods;
     - ``cohort``: name of the only cohort that the list is for;
     - ``folds``: see `MethodList`;
@@ -144,6 +156,8 @@ def _said_of(what: str | os.PathLike) -> Iterator[None]:
 def _entry(name: str, method: Method, shared: Mapping[str, Any], folder: Path) -> Entry:
     """Return a method of a list that lies in ``folder``."""
     with _said_of(f"method {name!r}"):
+        if method.nnunet:
+            return evaluated(name, folder / method.nnunet, shared, method.settings)
         configs = tuple(_config(config, method.bundle, folder) for config in method.configs)
         entry = Entry(name, method.bundle, configs, {**shared, **method.settings})
         check_settings(entry.files, entry.settings)

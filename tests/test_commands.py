@@ -24,7 +24,7 @@ from tools.__main__ import VERBS
 ROOT = Path(__file__).parents[1]
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 CARDS = sorted(ROOT.glob("bundles/*/docs/README.md"))
-BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?^```(?:bash)?\n(.*?)^```$", flags=re.M | re.S)
+BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?^```(\w*)\n(.*?)^```$", flags=re.M | re.S)
 FILE = re.compile(r"`([\w.]+)`:\n\n```\w+\n(.*?)^```$", flags=re.M | re.S)
 """A file that a page asks its reader to write: name and content."""
 PROGRAMS = ("python", "mmb", "torchrun", "make", ".venv-label/bin/python")
@@ -33,7 +33,11 @@ RUN_OPTIONS = set(inspect.signature(monai.bundle.run).parameters)
 
 def blocks(page: Path) -> list[tuple[bool, str]]:
     """Return a page's blocks of commands, and whether each is to be run."""
-    found = [(not mark, text.replace("\\\n", " ")) for mark, text in BLOCK.findall(page.read_text())]
+    found = [
+        (not mark, text.replace("\\\n", " "))
+        for mark, language, text in BLOCK.findall(page.read_text())
+        if language in ("", "bash")
+    ]
     return [(runs, text) for runs, text in found if any(words[0] in PROGRAMS for words in commands(text))]
 
 
@@ -110,8 +114,9 @@ STANDS_FOR = {
 def clone(tmp_path_factory, phantom_dir) -> Path:
     """A copy of the repository with small phantoms."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("clinic", "common", "docs", "experiments", "tools", "mmb.py"):
+    for name in ("clinic", "common", "docs", "tools", "mmb.py"):
         os.symlink(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "experiments", folder / "experiments")  # NVFlare takes no code that lies elsewhere
     shutil.copytree(ROOT / "bundles", folder / "bundles", ignore=shutil.ignore_patterns("eval"))
     for bundle in folder.glob("bundles/*/models"):  # otherwise a run generates a larger one
         shutil.copytree(phantom_dir, bundle.parent / "eval" / "phantom")

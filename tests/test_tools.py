@@ -369,7 +369,7 @@ def test_compare_some_cases_alone(tmp_path, reports, capsys):
     for words, count, said in ((["A_*,B_1"], 3, "A_*, B_1"), (["2024"], 1, "2024")):
         assert run(*methods, "--cases", *words) is None
         assert capsys.readouterr().out.endswith(f"2 methods, {count} cases\n")
-        assert f"Only the cases {said}." in reports[-1][-1]
+        assert f"Only the cases {said}." in reports[-1][3]
     assert "no case matches C_*" in run(*methods, "--cases", "C_*")
     assert "is one of the folders to read" in run("compare", tmp_path / "one", *methods[2:])
 
@@ -411,7 +411,7 @@ class TestCompareRefuses:
             (["--published", "M3AE"], "--published M3AE: expected PAPER/TABLE/DATASET."),
             (["--published", "M3AE/99/x"], "No published table M3AE, 99, x"),
             (["Careful=."], "two have the same name; give each its own."),
-            (["."], "expected two or more NAME=FOLDER."),
+            (["."], "expected two or more NAME=FOLDER, or with --published one"),
             (["third=nowhere"], "nowhere: no such folder; expected an evaluation's output, or label maps."),
         ],
     )

@@ -20,7 +20,7 @@ from common.text import printable  # noqa: E402
 NAMES = {
     "patients": ("predict", "export_labels"),
     "data": ("check", "datalist", "join", "phantom"),
-    "compare": ("compare", "pool", "calibrate"),
+    "compare": ("evaluate", "compare", "pool", "calibrate", "reproduce"),
     "many trainings and machines": ("leaderboard", "budget", "federate", "provision"),
     "share": ("package", "zoo", "import_weights"),
 }

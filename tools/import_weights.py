@@ -3,12 +3,10 @@ from collections.abc import Sequence
 
 def import_weights(
     checkpoint: str,
-    method: str,
     output: str,
     *missing: str,
-    width: int | None = None,
+    method: str | None = None,
     crop: Sequence[int] | None = None,
-    classes: int | None = None,
 ) -> None:
     """Convert a checkpoint by the authors of a method into weights for our network.
 
@@ -17,16 +15,13 @@ def import_weights(
 
     Args:
         checkpoint: the authors' file; it is read with weights_only=True.
-        method: M3AE, RFNet, mmFormer, M2FTrans, ACN or SMU-Net.
         output: the file to write, for ckpt_path or init_from.
         missing: of ACN and SMU-Net one or more SUBSET=FILE, the paths for incomplete subsets, e.g. t1c=mono.pth; their
             bundle has to be told these subsets by the key dedicated.
-        width: width of the network; by default 8, as in PASSION's releases (16 in those of RFNet, GSS and M2FTrans), of
-            ACN and SMU-Net 16. Weights of M3AE tell their own.
-        crop: training crop in voxels of RFNet, mmFormer and M2FTrans; by default [80,80,80], as in PASSION's releases
-            ([128,128,128] in mmFormer's own).
-        classes: number of classes of their head, including the background; by default 4 (5 for BraTS 2015).
+        method: M3AE, RFNet, mmFormer, M2FTrans, ACN or SMU-Net; by default the one whose keys the file has.
+        crop: training crop in voxels of RFNet, mmFormer and M2FTrans; by default [80,80,80] for RFNet, as in its
+            releases, and a cube of the size that the file tells for the other two.
     """
     from tools.packages.authors_weights import convert
 
-    convert(checkpoint, method, output, missing, width=width, crop=crop, classes=classes)
+    convert(checkpoint, output, missing, method, crop)

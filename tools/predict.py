@@ -28,7 +28,7 @@ def predict(
         study: the folder: DICOM series, or NIfTI files named after their sequences. It is left out if image files are
             given one by one.
         output_dir: the folder to write: label.nii.gz, summary.html, summary.json, and for DICOM seg.dcm and report.dcm.
-        bundle: name or folder of a bundle; by default m3ae.
+        bundle: name or folder of a bundle, or the folder of a trained nnU-Net; by default m3ae.
         t1: the image file of this sequence, of any name.
         t1c: likewise.
         t2: likewise.
@@ -44,7 +44,8 @@ def predict(
         device: cpu, cuda or cuda:1; by default a GPU if there is one.
         skull_strip: auto extracts the brain from images that show more, yes from all, no from none.
         decision: threshold marks what is more probable than not, as in the papers; expected_dice also what is less
-            probable, where that is expected to overlap best with the truth; by default that of the bundle.
+            probable, where that is expected to overlap best with the truth; by_sequences takes the threshold for what
+            T1c shows if it is there, and else expected_dice. By default that of the bundle.
         label: a text of your choice that page and summary.json bear, to tell whose result it is.
         keep_images: also write the images, the brain mask and the probabilities on one grid, into the subfolder images.
         each: the folder holds a subfolder for each study; studies.html and studies.csv list them. One that fails does

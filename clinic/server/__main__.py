@@ -51,7 +51,7 @@ def serve(
             default is MONAI_LABEL_TOKEN of the environment or, if that is not set, a new random one; the address with
             it is printed. ``none`` asks for none, and is refused unless the host is a loopback address.
         output_dir: folder of the demo.
-        models: names or folders of bundles, separated by commas.
+        models: names or folders of bundles, or folders of trained nnU-Nets, separated by commas.
         recipe: recipe of all models that have none of their own; by default the settings of inference.json.
         device: device such as cpu or cuda:1; by default a GPU if there is one.
         send: URL of a DICOMweb archive in which the DICOM results of ``POST /segment`` are stored, with the user and

@@ -8,7 +8,6 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,8 @@ TAGS = {keyword: f"{tag_for_keyword(keyword):08X}" for keyword in (*LEVELS.value
 def archive_session() -> requests.Session:
     """Return a session for the archive, with the user and password from the environment, if set.
 
-    Several threads may use it at once. It keeps no cookies, which would join the requests of different users.
+    Several threads may use it at once. It keeps no cookies, which would join the requests of different users, and
+    follows no redirection: studies are read from the archive that the server was given, and sent nowhere else.
     """
     session = requests.Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -66,31 +66,38 @@ def store(client: DICOMwebClient, files: Sequence[Path]) -> str | None:
 
 
 class _Bounded(HTTPAdapter):
-    """Adapter that stops reading an answer beyond the limits."""
+    """Adapter whose answers end at the limits, and lead nowhere else."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         response = super().send(request, *args, **{**options, "timeout": TIMEOUT})
-        response.iter_content = partial(_pieces, response.raw, time.monotonic() + ANSWER_SECONDS)
+        if response.is_redirect:  # not read, which requests would do
+            response.close()
+            raise requests.TooManyRedirects(response=response)
+        response.raw = _Body(response.raw)
         return response
 
 
-def _pieces(raw: urllib3.HTTPResponse, end: float, *_: Any, **__: Any) -> Iterator[bytes]:
-    """Yield an answer as it arrives, without waiting for full chunks, which a slow sender could delay for ever."""
-    left = ANSWER_BYTES
-    try:
-        while piece := raw.read1(CHUNK, decode_content=True):
+class _Body:
+    """The body of an answer, of which `requests` reads no more than the limits allow."""
+
+    def __init__(self, raw: urllib3.HTTPResponse) -> None:
+        self._raw, self._end = raw, time.monotonic() + ANSWER_SECONDS
+        self.close, self.release_conn = raw.close, raw.release_conn
+
+    def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
+        """Yield it as it arrives, without waiting for full chunks, which a slow sender could delay for ever."""
+        left = ANSWER_BYTES
+        while piece := self._raw.read1(CHUNK, decode_content=True):
             left -= len(piece)
-            if left < 0 or time.monotonic() > end:
-                raw.close()
+            if left < 0 or time.monotonic() > self._end:
+                self.close()
                 raise HTTPException(
                     502,
                     f"The DICOMweb archive's answer to one request exceeds {ANSWER_BYTES >> 20} MiB or "
                     f"{ANSWER_SECONDS} s; it was cut off.",
                 )
             yield piece
-    except urllib3.exceptions.HTTPError as error:
-        raise requests.ConnectionError(error) from None
-    raw.release_conn()
+        self.release_conn()
 
 
 def forward(

@@ -11,8 +11,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Mapping
 from mimetypes import guess_type
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,7 +62,7 @@ def create_api(
     """
     api = FastAPI(title="missing-modality-bundles", docs_url=None, redoc_url=None, openapi_url=None)
     api.add_middleware(_LimitedBody)
-    api.middleware("http")(partial(_answer, set(app.models), names))
+    api.add_middleware(_Answers, models=set(app.models), names=names)
     api.add_middleware(Guard, token=token)  # outermost, since it is added last
     for kind in (StarletteHTTPException, RequestValidationError):
         api.add_exception_handler(kind, lambda request, error: _error_response(error))
@@ -203,6 +202,37 @@ class _LimitedBody:
         await self.app(scope, receive_within_limit, send)
 
 
+class _Answers:
+    """Middleware that answers what fails with an error, and logs each request without naming images or patients."""
+
+    def __init__(self, app: ASGIApp, models: Collection[str], names: Collection[str]) -> None:
+        self.app, self.models, self.names = app, models, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 0
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            require_own(Request(scope), self.names)
+            await self.app(scope, receive, send_noted)
+        except Exception as error:
+            if status:  # the answer has begun: the connection has to end, or its part would look like the whole
+                raise
+            await _error_response(error)(scope, receive, send_noted)
+        route, model = getattr(scope.get("route"), "path", "-"), scope.get("path_params", {}).get("model", "")
+        frequent = scope["method"] in ("GET", "HEAD") or route == FILES
+        level = logging.DEBUG if frequent and status < 400 else logging.INFO
+        told = model if model in self.models else ""
+        logger.log(level, "%s %s %s %d %.2fs", scope["method"], route, told, status, time.monotonic() - began)
+
+
 async def _in_turn(turn: asyncio.Lock, request: Request, answer: Callable[..., Response], *asked: Any) -> Response:
     """Answer a request in its turn, unless its client has disconnected."""
     async with turn:  # waiting here does not occupy a thread
@@ -292,28 +322,6 @@ def _json_object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"params: a {type(value).__name__}; expected a JSON object.")
     return value
-
-
-async def _answer(
-    models: Collection[str],
-    names: Collection[str],
-    request: Request,
-    call_next: Callable[[Request], Awaitable[Response]],
-) -> Response:
-    """Answer a request, if need be with an error, and log it without naming images or patients."""
-    began = time.monotonic()
-    try:
-        require_own(request, names)
-        response = await call_next(request)
-    except Exception as error:
-        response = _error_response(error)
-    route = getattr(request.scope.get("route"), "path", "-")
-    frequent = request.method in ("GET", "HEAD") or route == FILES
-    level = logging.DEBUG if frequent and response.status_code < 400 else logging.INFO
-    model = request.path_params.get("model", "")
-    told = model if model in models else ""
-    logger.log(level, "%s %s %s %d %.2fs", request.method, route, told, response.status_code, time.monotonic() - began)
-    return response
 
 
 def _error_response(error: Exception) -> Response:

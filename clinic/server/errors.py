@@ -39,6 +39,8 @@ def refusal(error: Exception) -> HTTPException:
         status, reason = 422, " ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}." for each in error.errors())
     elif isinstance(error, requests.HTTPError) and error.response is not None:
         status, reason = 502, f"The DICOMweb archive refused the request (status {error.response.status_code})."
+    elif isinstance(error, requests.TooManyRedirects):
+        status, reason = 502, "The DICOMweb archive redirects requests; start the server with the URL it redirects to."
     elif isinstance(error, requests.RequestException):
         status, reason = 502, "The DICOMweb archive does not answer."  # its text holds the URL, with UIDs
     elif isinstance(error, OSError) and error.errno is not None:  # from the system; its text names the file

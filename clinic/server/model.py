@@ -1,10 +1,9 @@
-"""A bundle as a model of MONAI Label: from a study to a label map and a DICOM SEG, by `clinic.study.predict`.
+"""A bundle or a trained nnU-Net as a model of MONAI Label: from a study to a label map and a DICOM SEG.
 
 The functions that work on a study run in a `Worker`, and return what can stand in JSON.
 """
 
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -20,9 +19,10 @@ from clinic.server.archive import archive_session, store
 from clinic.server.datastore import Datastore, class_label, hidden_paths
 from clinic.server.uploaded import as_told
 from clinic.server.worker import Worker, tell
-from clinic.study.inference import Inference
+from clinic.study.inference import load_predictor
 from clinic.study.predict import Prediction, segment
 from clinic.study.skull import MODES
+from common.engines.predictor import Predictor
 from common.io import flag
 from common.io.settings import check_choice
 from common.transforms.decision import DECISIONS
@@ -31,7 +31,7 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 
 
 class BundleInferTask:
-    """A bundle with its weights, which are checked at creation, and stay loaded from the first study on.
+    """A bundle or a trained nnU-Net with its weights, checked at creation, which stay loaded from the first study on.
 
     Raises ValueError if the weights belong to another network.
 
@@ -52,9 +52,9 @@ class BundleInferTask:
         self.bundle, self.worker, self.recipe = bundle, worker, recipe
         self.ckpt_path, self.device = ckpt_path, device
         with tempfile.TemporaryDirectory() as folder:
-            inference = Inference(bundle, recipe, ckpt_path, device, Path(folder))
+            inference = load_predictor(bundle, recipe, ckpt_path, device, Path(folder))
         self.decision = inference.decision
-        self.name, self.cohort = inference.metadata["name"], inference.cohort
+        self.name, self.cohort = inference.title, inference.cohort
         self.labels = {class_label(name): value for name, value in self.cohort.labels.values.items()}
 
     def info(self) -> dict[str, Any]:
@@ -76,14 +76,14 @@ class BundleInferTask:
             request: ``image`` (a study, or a DICOM series that defines the grid of the result), ``output_dir``, and the
                 options in `info`. These are ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
                 ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``decision``
-                (threshold or expected_dice), ``store`` or ``save_label``, and ``result_extension``.
+                (one of `DECISIONS`), ``store`` or ``save_label``, and ``result_extension``.
         """
         folder = Path(request["output_dir"])
         extension = request.get("result_extension") or EXTENSIONS[0]
         if extension not in EXTENSIONS:
             raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
         store = _flag(request, "store") or _flag(request, "save_label")
-        asked = self._asked(request)
+        asked = self.asked(request)
         made = self.worker.run(_of_store, datastore, str(request["image"]), folder, asked, extension, store)
         return {
             "file": folder / made["file"],
@@ -99,7 +99,7 @@ class BundleInferTask:
         ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``told`` is called with
         what is being done.
         """
-        asked = self._asked(request)
+        asked = self.asked(request)
         return self._params(asked, self.worker.run(_of_upload, folder, asked, send, told=told))
 
     def _params(self, asked: "Asked", made: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,8 +114,8 @@ class BundleInferTask:
             "missing": [name for name in params["missing"] if name in wanted],
         }
 
-    def _asked(self, request: Mapping[str, Any]) -> "Asked":
-        """Return what a request asks for, checked."""
+    def asked(self, request: Mapping[str, Any]) -> "Asked":
+        """Return what a request asks for; ValueError if an option is wrong."""
         wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
         if not wanted:
             raise ValueError("All modalities are left out; use at least one.")
@@ -135,9 +135,9 @@ class Asked(NamedTuple):
 
 
 @cache
-def _loaded(bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, decision: str) -> Inference:
+def _loaded(bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, decision: str) -> Predictor:
     """Return a network of this process, which stays loaded from one request to the next."""
-    return Inference(bundle, recipe, ckpt_path, device, Path(tempfile.mkdtemp()), decision)
+    return load_predictor(bundle, recipe, ckpt_path, device, Path(tempfile.mkdtemp()), decision)
 
 
 def _segment(study: Path, results: Path, asked: Asked, reference: str | None = None) -> Prediction:
@@ -151,7 +151,7 @@ def _segment(study: Path, results: Path, asked: Asked, reference: str | None = N
                 explain=lambda _: tell("Aligning the images, finding the brain and segmenting"),
             )  # fmt: skip
     finally:
-        shutil.rmtree(inference.data, ignore_errors=True)
+        inference.forget()
 
 
 def _of_upload(folder: Path, asked: Asked, send: str | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from clinic.server.app import App
 from clinic.server.errors import refusal
 from clinic.server.guard import OWN_PAGE, RESULT_PAGE
 from clinic.server.limits import FORM_FILES, KEPT_SECONDS
+from clinic.server.uploaded import is_zip
 from clinic.server.uploads import BUSY, Upload, Uploads
 from clinic.study.predict import RESULTS
 
@@ -34,8 +35,13 @@ def add_page(api: FastAPI, app: App, uploads: Uploads, segmenting: asyncio.Lock,
         asyncio.get_running_loop().call_later(KEPT_SECONDS + 1, uploads.expire)
 
     async def recognised(upload: Upload) -> dict[str, Any]:
-        async with reading:
-            return await run_in_threadpool(app.recognise_upload, upload.folder)
+        upload.state = "reading"
+        try:
+            async with reading:
+                return await run_in_threadpool(app.recognise_upload, upload.folder)
+        finally:
+            upload.state = "received"
+            uploads.release(upload)
 
     async def segment(model: str, upload: Upload, asked: Mapping[str, Any], send: bool) -> dict[str, Any]:
         def say(step: str) -> None:
@@ -126,15 +132,16 @@ def add_page(api: FastAPI, app: App, uploads: Uploads, segmenting: asyncio.Lock,
 
 def _idle(upload: Upload) -> Upload:
     if upload.state in BUSY:
-        raise HTTPException(409, "The study is being segmented; wait until that is done.")
+        raise HTTPException(409, "The study is being read or segmented; wait until that is done.")
     return upload
 
 
 def _options(app: App, model: str, query: Mapping[str, str]) -> dict[str, str]:
-    """Return the options in an address; FileNotFoundError for an unknown model, ValueError for an unknown option."""
+    """Return the options in an address; FileNotFoundError for an unknown model, ValueError for a wrong option."""
     known = {*app.model(model).info()["config"]} - {"store"}
     if unknown := [key for key in query if key not in known]:
         raise ValueError(f"{unknown[0][:50]!r}: no such option; expected some of {', '.join(sorted(known))}.")
+    app.model(model).asked(query)
     return dict(query)
 
 
@@ -142,6 +149,8 @@ async def _receive(request: Request, upload: Upload) -> None:
     """Receive a study as the body of a request: a zip, or a form with files."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         await upload.receive(request.stream(), "study.zip")
+        if not is_zip(upload.study / "study.zip"):
+            raise ValueError("The body is no zip; send a zip of the study, or a form with its files.")
         return
     async with request.form(max_files=FORM_FILES, max_fields=FORM_FILES) as form:
         for _, file in form.multi_items():

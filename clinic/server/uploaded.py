@@ -64,6 +64,12 @@ def recognise_upload(folder: Path, cohort: Cohort) -> dict[str, Any]:
         }
 
 
+def is_zip(path: Path) -> bool:
+    """Return whether a file begins as a zip does that is not empty."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\3\4"
+
+
 def key(candidate: Candidate, folder: Path) -> str:
     """Return how a person names a candidate: a series by its number, a file by its path in the study's folder."""
     if hasattr(candidate, "series"):
@@ -109,9 +115,7 @@ def _unpack_all(folder: Path) -> None:
     """Unpack every zip in a folder, once, into a folder of its name."""
     size = 0
     for path in walk(folder):
-        with path.open("rb") as file:
-            packed = file.read(4) == b"PK\3\4"
-        if packed:
+        if is_zip(path):
             packed_as = path.rename(folder.with_name("packed"))
             size = _unpack(packed_as, path, size)
             packed_as.unlink()

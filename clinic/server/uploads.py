@@ -14,7 +14,7 @@ from clinic.server.limits import KEPT_SECONDS, STUDIES, UPLOAD_BYTES, UPLOAD_FIL
 
 LONGEST_NAME, DEEPEST = 200, 16  # maximum length in bytes of a file's name, and number of folders it lies in
 WRONG_NAME = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}  # the client's fault, not the disk's
-BUSY = ("waiting", "running")  # states in which a study is being segmented, or will be
+BUSY = ("reading", "waiting", "running")  # states in which its folder is used, or will be
 
 
 class Upload:
@@ -23,7 +23,7 @@ class Upload:
     Attributes:
         study: folder of its files.
         results: folder of the results, which exists as soon as there are any.
-        state: ``received``, then ``waiting``, ``running``, and ``done`` or ``failed``.
+        state: ``received``, ``reading``, ``received``, then ``waiting``, ``running``, and ``done`` or ``failed``.
         step: what is being done, in words.
         told: the warnings on the results, or the reason why there are none.
         used: time of the last use, on Python's monotonic clock.
@@ -94,7 +94,7 @@ class Uploads:
             upload.close()
 
     def release(self, upload: Upload) -> None:
-        """Note that a study is not being segmented any more, and close it if it was removed meanwhile."""
+        """Note that a study's folder is not used any more, and close it if it was removed meanwhile."""
         upload.touch()
         if upload not in self._held.values():
             upload.close()

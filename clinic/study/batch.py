@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,13 @@ from jinja2 import Environment, PackageLoader
 
 from clinic.study.folder import require_studies
 from clinic.study.formats import millilitres
-from clinic.study.inference import Inference
+from clinic.study.inference import load_predictor
 from clinic.study.predict import RESULTS, Prediction, check_options, segment
+from common.cohorts.cohort import Cohort
+from common.cohorts.nnunet import described
+from common.cohorts.scan import find_cases
 from common.io.disk import full_disk
-from common.io.files import file_digest, replacing, walk
+from common.io.files import replacing, walk
 from common.io.fingerprint import fingerprint
 from common.io.lock import lock_folder, unlock_folder
 from common.modalities import display_name, resolve_subset
@@ -63,6 +66,8 @@ def segment_each(
 ) -> Iterator[tuple[Outcome, Prediction | None]]:
     """Segment each subfolder of a folder as `predict` does, into a folder of the same name in ``output_dir``.
 
+    Of a folder of nnU-Net's raw data, or its ``imagesTs``, each case is a study.
+
     A study that cannot be segmented does not stop the others. ``studies.html`` and ``studies.csv`` are rewritten after
     each study, and list all studies so far by the names of their folders. A study that was segmented before from the
     same files, with the same weights and options, is not segmented again. Raises ValueError if there is no study, or
@@ -72,21 +77,22 @@ def segment_each(
     Yields each study's outcome, with its prediction if that was made now.
     """
     check_options(folder, output_dir, skull_strip, decision)
-    studies, out = require_studies(folder), Path(output_dir)
+    out = Path(output_dir)
     lock_folder(out)
     try:
         with TemporaryDirectory() as scratch:
-            inference = Inference(bundle, recipe, ckpt_path, device, Path(scratch), decision)
+            inference = load_predictor(bundle, recipe, ckpt_path, device, Path(scratch), decision)
+            studies = _studies(folder, inference.cohort)
             resolve_subset(modalities, inference.cohort.modalities)  # refuse unknown ones
             options = {**options, "modalities": modalities, "skull_strip": skull_strip}
-            settings = (inference.software, file_digest(inference.weights), inference.decision, recipe, options)
-            names = {path.name for path in studies}
-            earlier = [before for before in _read(out / RECORD) if before.study in names]
+            settings = (inference.software, inference.weights_name, inference.decision, recipe, options)
+            earlier = [before for before in _read(out / RECORD) if before.study in studies]
             outcomes = {each.study: each for each in earlier if each.failure or _complete(out / each.study)}
-            for study in studies:
-                name, made = study.name, None
+            for name, study in studies.items():
+                made = None
                 try:
-                    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in walk(study)]
+                    paths = map(Path, study.values()) if isinstance(study, Mapping) else walk(study)
+                    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
                     key, before = fingerprint(files, *settings), outcomes.get(name)
                     if before is None or before.made_from != key:
                         made = segment(study, out / name, inference, explain=partial(explain, name), **options)
@@ -95,10 +101,18 @@ def segment_each(
                     if full_disk(error):
                         raise
                     outcomes[name] = Outcome(name, failure=_reason(error))
-                _write(out, [outcomes[path.name] for path in studies if path.name in outcomes], len(studies))
+                _write(out, [outcomes[each] for each in studies if each in outcomes], len(studies))
                 yield outcomes[name], made
     finally:
         unlock_folder(out)
+
+
+def _studies(folder: str | Path, cohort: Cohort) -> dict[str, Path | dict[str, str]]:
+    """Return name -> folder of each study, or of nnU-Net's raw data name of each case -> its image files."""
+    if described(folder) is None:
+        return {path.name: path for path in require_studies(folder)}
+    items = find_cases(folder, cohort)
+    return {item["case"]: dict(zip(item["modalities"], item["image"], strict=True)) for item in items}
 
 
 def _complete(folder: Path) -> bool:

@@ -9,13 +9,13 @@ from scipy.spatial import cKDTree
 
 from clinic.choice import RELIABLE
 from clinic.study.alignment import AlignedStudy
-from clinic.study.formats import millilitres
+from clinic.study.formats import in_percent, millilitres
 from clinic.study.grid import connected_pieces
-from clinic.study.inference import Segmentation
 from clinic.study.reading import Study
 from clinic.study.skull import Brain, brain_mask
 from common.cohorts.check import coarse, lengths, tilted
 from common.cohorts.cohort import Cohort
+from common.engines.predictor import Segmentation
 from common.modalities import display_name
 
 MINIMUM_COVERAGE = 0.95  # fraction of the reference's foreground covered by a series below which the user is warned
@@ -146,8 +146,9 @@ def size_warnings(lesion: np.ndarray, brain: np.ndarray, thick: bool = False) ->
     if share > limit:
         seen = "as coarse images make it, or " if thick else ""
         yield (
-            f"The lesion takes up {share:.0%} of the brain; a tumour rarely takes more than {limit:.0%}. Part of it is "
-            f"probably healthy tissue, {seen}because it looks unlike that of the training images."
+            f"The lesion takes up {in_percent(share)} of the brain; a tumour rarely takes more than "
+            f"{in_percent(limit)}. Part of it is probably healthy tissue, {seen}because it looks unlike that of the "
+            "training images."
         )
 
 
@@ -163,8 +164,8 @@ def core_warnings(lesion: np.ndarray, core: np.ndarray, spacing: Sequence[float]
     far = np.count_nonzero(np.isinf(distances))
     if far > least:
         yield (
-            f"{far / np.count_nonzero(core):.0%} of the tumour core lies more than {FAR} mm from the largest piece of "
-            "the lesion: a second tumour, or a false one."
+            f"{in_percent(far / np.count_nonzero(core))} of the tumour core lies more than {FAR} mm from the "
+            "largest piece of the lesion: a second tumour, or a false one."
         )
 
 
@@ -174,14 +175,14 @@ def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[str]:
     share = np.count_nonzero(rim & lesion) / max(np.count_nonzero(lesion), 1)
     if share > MOST_IN_RIM:
         yield (
-            f"{share:.0%} of the lesion lies at the border of the brain that was cut out of the head: part of it may "
-            "have been cut off, or a remnant of the head was mistaken for it. See the outline in the pictures."
+            f"{in_percent(share)} of the lesion lies at the border of the brain that was cut out of the head: part of "
+            "it may have been cut off, or a remnant of the head was mistaken for it. See the outline in the pictures."
         )
 
 
 def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[float]) -> Iterator[str]:
     """Yield reasons why the result is less exact: what the images do not cover, and voxels coarser than ``trained``."""
-    partial = {name: f"{share:.0%}" for name, share in aligned.covered.items() if share < MINIMUM_COVERAGE}
+    partial = {name: in_percent(share) for name, share in aligned.covered.items() if share < MINIMUM_COVERAGE}
     if partial:
         yield f"{_named(study, partial)}: covers only this part of what the reference shows; the rest is empty."
     thick = {
@@ -214,7 +215,10 @@ def segmentation_warnings(lesion: np.ndarray, volumes: Mapping[str, float], used
     if "ET" in volumes and "t1c" not in used:
         if volumes["ET"]:
             volume = millilitres(volumes["ET"])
-            yield f"No T1c: the enhancing tumour ({volume} ml) is a guess from sequences that do not show it."
+            yield (
+                f"No T1c: the enhancing tumour ({volume} ml) is an estimate from sequences in which enhancement is not "
+                "visible."
+            )
         else:
             yield "No T1c: no enhancing tumour was found, but without contrast it cannot be ruled out."
     ends = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
@@ -229,6 +233,7 @@ def segmentation_warnings(lesion: np.ndarray, volumes: Mapping[str, float], used
     sizes = connected_pieces(lesion)[1]
     if len(sizes) and sizes.max() < MINIMUM_LARGEST_PIECE * sizes.sum():
         yield (
-            f"The lesion is in {len(sizes)} separate pieces, the largest with {100 * sizes.max() / sizes.sum():.0f} % "
-            "of its volume: a multifocal tumour, or false positives. Check the small ones."
+            f"The lesion is in {len(sizes)} separate pieces, specks included, the largest with "
+            f"{in_percent(sizes.max() / sizes.sum())} of its volume: a multifocal tumour, or false "
+            "positives. Check the small ones."
         )

@@ -92,13 +92,15 @@ def require_image_files(files: Mapping[str, str | Path]) -> None:
 
 
 def require_studies(folder: str | Path) -> list[Path]:
-    """Return the subfolders of a folder, each of which holds a study.
+    """Return the subfolders of a folder, each of which holds a study; of nnU-Net's raw data the folder, unread.
 
     Raises FileNotFoundError if there is no such folder; ValueError if it has no subfolder, or images beside them.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with a subfolder for each study.")
+    if any('"channel_names"' in path.read_text("utf-8", "replace") for path in _descriptions(folder)):
+        return [folder]
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     beside = [path for path in entries if path.is_file() and (path.name.lower().endswith(SUFFIXES) or is_dicom(path))]
     if beside:
@@ -109,6 +111,12 @@ def require_studies(folder: str | Path) -> list[Path]:
     if not (studies := [path for path in entries if path.is_dir()]):
         raise ValueError(f"{folder}: no subfolder; expected one for each study.")
     return studies
+
+
+def _descriptions(folder: Path) -> list[Path]:
+    """Return the ``dataset.json`` of a folder, or that above nnU-Net's folder of images."""
+    above = [folder.parent] if folder.name in ("imagesTr", "imagesTs") else []
+    return [path for each in (folder, *above) if (path := each / "dataset.json").is_file()]
 
 
 def is_phantom(files: Sequence[Path]) -> bool:

@@ -27,3 +27,8 @@ def class_in_words(name: str) -> str:
 def millilitres(volume: float) -> str:
     """Return a volume in ml as text, without the unit."""
     return "< 0.1" if 0 < volume < 0.05 else number(volume)
+
+
+def in_percent(share: float) -> str:
+    """Return a fraction as a text, e.g. ``54 %``."""
+    return f"{100 * share:.0f} %"

@@ -4,18 +4,19 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import nibabel as nib
 import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
 from nibabel.affines import voxel_sizes
+from nibabel.orientations import io_orientation
 
-from common.cohorts import cases
 from common.cohorts.cohort import Cohort
+from common.engines.nnunet import BRATS_AXES, is_nnunet, load_nnunet
+from common.engines.predictor import Predictor, Segmentation
 from common.evaluation.analysis.calibration import Calibration, calibration_file, read_calibration
 from common.evaluation.metrics.overlap import region_masks
 from common.io import bundle_root, file_digest, shipped_weights, trained
@@ -23,25 +24,31 @@ from common.io.bundle import require_same_common
 from common.io.command import unwrapped_errors
 from common.io.settings import usable_device
 from common.io.weights import metadata_of, trained_on, weights_name
+from common.modalities import subset_name
 from common.transforms.decision import region_probabilities
 
 SYNTHETIC = "The weights were trained only on synthetic images: never trust their result on a patient."
 """Warning for results with a bundle's ``models/phantom.pt``."""
 
 
-@dataclass(frozen=True)
-class Segmentation:
-    """A network's result for a case.
+def load_predictor(
+    bundle: str,
+    recipe: str | None,
+    ckpt_path: str | None,
+    device: str | None,
+    folder: Path,
+    decision: str | None = None,
+) -> Predictor:
+    """Return what segments cases: a bundle's `Inference`, whose arguments these are, or a trained nnU-Net.
 
-    Attributes:
-        label: label map ``(X, Y, Z)`` in the cohort's values.
-        masks: its regions, bool ``(R, X, Y, Z)``.
-        probabilities: those of the regions, of the same shape as the masks.
+    ``bundle`` is the name or folder of a bundle, or the folder of a trained nnU-Net, which has neither recipes nor
+    other weights than its own, and gets images as BraTS stores them.
     """
-
-    label: np.ndarray
-    masks: np.ndarray
-    probabilities: np.ndarray
+    if not is_nnunet(bundle):
+        return Inference(bundle, recipe, ckpt_path, device, folder, decision)
+    if option := "--recipe" if recipe else "--ckpt_path" if ckpt_path else None:
+        raise ValueError(f"{option}: is for bundles; {bundle} is a trained nnU-Net. Leave it out.")
+    return load_nnunet(bundle, device, decision, BRATS_AXES)
 
 
 class Inference:
@@ -63,6 +70,7 @@ class Inference:
         method: name of the method that the weights were trained by; if they do not say so, that of the bundle.
         trained_on: short description of the training data; None if unknown.
         seen: modalities that the network saw in training; None if unknown.
+        subsets: None, since a bundle segments any subset of the modalities.
         warnings: reasons why no result of these weights can be trusted.
     """
 
@@ -96,7 +104,8 @@ class Inference:
             )
             self.workflow.initialize()  # reads the weights
         self.metadata = metadata_of(root)
-        self.software = f"{self.metadata['bundle']} {self.metadata['version']}"
+        self.version, self.title = self.metadata["version"], self.metadata["name"]
+        self.software = f"{self.metadata['bundle']} {self.version}"
         self.weights = Path(self._content("ckpt_path"))
         self.cohort: Cohort = self._content("cohort_def")
         self.device: torch.device = self._content("device")
@@ -106,23 +115,30 @@ class Inference:
         shipped = shipped_weights(self.weights, root)
         self.weights_name, self.trained_on = weights_name(self.weights), trained_on(self.weights, root)
         self.method = trained(self.weights, "method", self.metadata["name"])
+        self.subsets = None
         self.seen: Sequence[str] | None = trained(self.weights, "modalities", None)
         self.warnings = [SYNTHETIC] if shipped and shipped == self.metadata["weights"].get("phantom.pt") else []
 
+    def using(self, modalities: Sequence[str]) -> Self:
+        """Return itself, for any modalities."""
+        return self
+
+    def forget(self) -> None:
+        """Remove the images of the last case."""
+        shutil.rmtree(self.data, ignore_errors=True)
+
     def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:
         """Segment a case: modality -> volume, all on one grid."""
-        shutil.rmtree(self.data, ignore_errors=True)  # the case before
+        self.forget()
         self.data.mkdir()
         for name, image in images.items():
-            # Axis-aligned and at the origin, since for oblique axes MONAI's Spacingd rounds the grid's origin
-            # inconsistently. The network works on voxels, and its label map comes back on the same voxels.
-            straight = np.diag([*voxel_sizes(image.affine).round(6), 1])
-            nib.save(nib.Nifti1Image(image.dataobj, straight), self.data / f"case_{name}.nii")
+            nib.save(nib.Nifti1Image(image.dataobj, _straight(image.affine)), self.data / f"{name}.nii")
+        item = {"case": "case", "image": [str(self.data / f"{name}.nii") for name in images], "modalities": [*images]}
         with _quiet(), unwrapped_errors():
-            self._content("dataset").data = cases(self.cohort.name, self.data)
+            self._content("dataset").data = [item]
             self._content("evaluator").run()  # MONAI's workflow evaluates the config's `run` only once
         (output,) = self._content("evaluator").state.output
-        label = self._content("to_labels")(dict(output))["pred"][0].cpu().numpy()
+        label = self._content("to_labels")({**output, "subset": subset_name(images)})["pred"][0].cpu().numpy()
         softmax = self._content("inferer").softmax
         regions = region_probabilities(output["pred"], self.cohort.labels, softmax)
         return Segmentation(label, region_masks(label, self.cohort.labels), regions.cpu().numpy())
@@ -163,8 +179,21 @@ def config_files(bundle: str, recipe: str | None = None) -> tuple[Path, list[Pat
 
 def knows_phantom(bundle: str) -> bool:
     """Return whether a bundle has weights that were trained on the synthetic phantom, and their recipe."""
+    if is_nnunet(bundle):
+        return False
     root, _ = config_files(bundle)
     return (root / "models" / "phantom.pt").is_file() and (root / "configs" / "recipes" / "phantom.json").is_file()
+
+
+def _straight(affine: np.ndarray) -> np.ndarray:
+    """Return an affine with its axes along those of space, each in the nearest direction, and at the origin.
+
+    For oblique axes MONAI's Spacingd rounds the grid's origin inconsistently. The network works on voxels, and its
+    label map comes back on the same voxels.
+    """
+    axes, straight = io_orientation(affine), np.diag([0.0, 0, 0, 1])
+    straight[axes[:, 0].astype(int), range(3)] = axes[:, 1] * voxel_sizes(affine).round(6)
+    return straight
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def _lesion_table(summary: StudySummary) -> Table:
     ]
     more = []
     if len(summary.lesions) > len(shown):
-        more.append(f"{len(summary.lesions) - len(shown)} smaller lesions are not listed.")
+        more.append(f"Smaller lesions not listed: {len(summary.lesions) - len(shown)}.")
     if summary.specks:
         more.append(f"Left out as specks of less than {SMALLEST:g} ml: {summary.specks}.")
     note = (

@@ -129,7 +129,7 @@ def _draw_plane(
     words = {"transform": axes.transAxes, "color": "white", "path_effects": [EDGE]}
     axes.text(0.01, 0.5, sides[0], va="center", **words)
     axes.text(0.99, 0.5, sides[1], va="center", ha="right", **words)
-    axes.text(0.99, 0.99, position, va="top", ha="right", fontsize=5, **words)
+    axes.text(0.99, 0.99, position, va="top", ha="right", fontsize=7, **words)
     if extent[1] > SCALE_BAR:
         ends = [extent[1] * 0.99, extent[1] * 0.99 - SCALE_BAR]
         axes.plot(ends, [extent[3] * 0.02] * 2, "w", lw=1.5, scalex=False, scaley=False)

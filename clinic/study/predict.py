@@ -1,4 +1,4 @@
-"""Segmentation of a patient's study with a bundle's inference.json, on the grid of one of its series."""
+"""Segmentation of a patient's study by a bundle or a trained nnU-Net, on the grid of one of its series."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,18 +16,19 @@ from clinic.study.document import write_document
 from clinic.study.folder import is_phantom
 from clinic.study.formats import in_words
 from clinic.study.grid import resample_label_to, volume_of
-from clinic.study.inference import Inference, Segmentation
+from clinic.study.inference import load_predictor
 from clinic.study.page import write_summary
 from clinic.study.reading import Study, confirmed, read_files, read_folder
 from clinic.study.result import StudySummary, summarise, volumes
 from clinic.study.skull import MODES, Brain, agreed, brain_mask
 from common.cohorts.cohort import Cohort
 from common.cohorts.registry import PHANTOM
+from common.engines.predictor import Predictor, Segmentation
 from common.io import require_writable
 from common.io.atomic import written_whole
 from common.io.files import walk
 from common.io.settings import check_choice
-from common.modalities import display_name
+from common.modalities import ALIASES, display_name, resolve_subset
 from common.transforms.decision import DECISIONS
 
 NO_SEG = "No DICOM SEG was written"  # beginning of the note on a series that no DICOM SEG can reference
@@ -44,7 +45,7 @@ BRAIN_MASK = "brain_mask"
 
 OF_PHANTOM = (
     "The images are those of the synthetic phantom, but the weights are not: the result means nothing. Without "
-    "--recipe and --ckpt_path, the phantom's own weights are taken."
+    "--recipe and --ckpt_path, the weights trained on the phantom are used."
 )
 
 
@@ -85,9 +86,9 @@ def predict(
     """Segment a patient's study: DICOM series or NIfTI files of any non-empty subset of the modalities.
 
     Series are recognised, resampled to one grid of 1 mm over the reference's field of view, and passed to the bundle's
-    inference.json; the result is resampled to the reference's own grid. ``output_dir`` gets the files of `RESULTS`
-    (``seg.dcm`` and ``report.dcm`` for DICOM, unless nothing was found or no SEG can reference the series), all or
-    none. Raises ValueError if the study or an option cannot be used; nothing is written then.
+    inference.json or to nnU-Net; the result is resampled to the reference's own grid. ``output_dir`` gets the files of
+    `RESULTS` (``seg.dcm`` and ``report.dcm`` for DICOM, unless nothing was found or no SEG can reference the series),
+    all or none. Raises ValueError if the study or an option cannot be used; nothing is written then.
 
     ``study`` is a folder, or the image file of each modality. The other arguments are the options of the verb
     ``predict``, which `tools.predict` describes. Intervals and words for how far the outlines can be used come from
@@ -96,7 +97,7 @@ def predict(
     """
     check_options(study, output_dir, skull_strip, decision)
     with TemporaryDirectory() as folder:
-        inference = Inference(bundle, recipe, ckpt_path, device, Path(folder), decision)
+        inference = load_predictor(bundle, recipe, ckpt_path, device, Path(folder), decision)
         return segment(
             study, output_dir, inference, series, modalities, reference, skull_strip, explain, label, keep_images
         )
@@ -105,7 +106,7 @@ def predict(
 def segment(
     study: str | Path | Mapping[str, str | Path],
     output_dir: str | Path,
-    inference: Inference,
+    inference: Predictor,
     series: Mapping[str, Any] | None = None,
     modalities: Sequence[str] | None = None,
     reference: str | None = None,
@@ -114,8 +115,16 @@ def segment(
     label: str = "",
     keep_images: bool = False,
 ) -> Prediction:
-    """Segment a study as `predict` does, with a bundle that is loaded already."""
+    """Segment a study as `predict` does, with a predictor that is loaded already."""
     cohort, device = inference.cohort, inference.device
+    if inference.subsets and len(inference.subsets) == 1:
+        needed, wanted = inference.subsets[0], resolve_subset(modalities, cohort.modalities)
+        modalities = needed if {*needed} <= {*wanted} else wanted
+    if unknown := [name for name in cohort.modalities if name not in ALIASES]:
+        raise ValueError(
+            f"{inference.weights_name}: of {cohort.name}, whose sequences {', '.join(unknown)} are not recognised in a "
+            "study. Prepare the images, and use the bundle's inference.json, or clinic.bundle.Bundle."
+        )
     if isinstance(study, Mapping):
         read = read_files(study, cohort, modalities, device, skull_strip)
     else:
@@ -123,6 +132,7 @@ def segment(
     if explain:
         explain(read.explanations)
     read, chosen, why = confirmed(read, reference, device, skull_strip)
+    inference = inference.using([*read.images])
     aligned, brain = _prepared(read, chosen, skull_strip, cohort)
     can_refer, seg_note = _can_refer(read, chosen)
     segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
@@ -199,7 +209,7 @@ def _write(
     summary: StudySummary,
     study: Study,
     referred: str | None,
-    inference: Inference,
+    inference: Predictor,
     kept: Mapping[str, nib.Nifti1Image],
 ) -> dict[str, Path]:
     """Write the results, with a SEG if there is a series to refer to, and remove those of an earlier run."""

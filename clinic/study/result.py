@@ -16,7 +16,6 @@ from clinic.choice import contradictions
 from clinic.study.alignment import AlignedStudy
 from clinic.study.doubts import grave_warnings, lesser_warnings
 from clinic.study.grid import Image, volume_of
-from clinic.study.inference import Inference, Segmentation
 from clinic.study.lesions import Lesion, lesions
 from clinic.study.pictures import pictures
 from clinic.study.reading import Study
@@ -24,6 +23,7 @@ from clinic.study.sheets import Sheets, sheets
 from clinic.study.skull import Brain, brain_mask
 from clinic.study.verdicts import Verdict, absent, intervals, verdicts, with_further
 from common.cohorts.cohort import Cohort
+from common.engines.predictor import Predictor, Segmentation
 from common.evaluation.analysis.calibration import Calibration
 from common.evaluation.metrics.case import expected_dice
 from common.evaluation.metrics.overlap import region_masks
@@ -196,7 +196,7 @@ def summarise(
     study: Study,
     aligned: AlignedStudy,
     brain: Brain | None,
-    inference: Inference,
+    inference: Predictor,
     notes: Sequence[str],
 ) -> StudySummary:
     """Return what a study yields; ``label`` lies on the reference's grid, which the first of ``notes`` names."""
@@ -221,7 +221,7 @@ def summarise(
     return StudySummary(
         title=f"Segmentation from {display_subset(subset)}",
         bundle=inference.method,
-        version=inference.metadata["version"],
+        version=inference.version,
         weights=inference.weights_name,
         trained_on=inference.trained_on,
         used=[

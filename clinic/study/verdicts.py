@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 from clinic.study.formats import REGIONS, in_words
 from common.evaluation.analysis.calibration import NO_TUMOUR, WIDEST, Calibration
-from common.modalities import LabelSet, display_name
+from common.modalities import SHOWN_BY_T1C, LabelSet, display_name
 
 USABLE_WORD, DOUBTFUL, UNRELIABLE = "usable for review", "doubtful", "not reliable"
 GUESS = 0.5  # expected Dice below which an outline is not reliable
-SHOWN_BY_T1C = ("TC", "ET")
-"""Regions whose border only T1c shows."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,12 @@ def absent(volumes: Mapping[str, float], scores: Mapping[str, float], calibratio
     limit = NO_TUMOUR if calibration is None else calibration.no_tumour
     if scores[region] >= limit:
         return ""
-    doubtful = f"{nothing}what is drawn is doubtful. The network's own score of it is {scores[region]:.2f}"
+    doubtful = f"{nothing}what is drawn is doubtful. The network's score of it is {scores[region]:.2f}"
     if calibration is None:
         return f"{doubtful}, less than {limit:.2f}."
     (missed, tumours), (passed, brains) = calibration.missed, calibration.passed
-    others = f", and of {brains} in brains without one {passed} had as much" if brains else ""
-    return f"{doubtful}; of {tumours} outlines of tumours {missed} had less than {limit:.2f}{others}."
+    others = f"; of {brains} brains without one, {passed} reached it" if brains else ""
+    return f"{doubtful}, less than {limit:.2f}. Of {tumours} outlines of tumours, {missed} had less{others}."
 
 
 def verdicts(

@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import nn
 
+from common.cohorts.described import recorded
 from common.io import load_weights
 from common.io.facts import read_facts
 from common.io.settings import check_number
@@ -94,7 +95,7 @@ class PrivilegedDistillation(TrainingStep):
 def require_teacher(path: str | os.PathLike | None, cohort: str) -> None:
     """Refuse a teacher's weights that say that they are of another cohort; None is accepted."""
     facts = None if path is None else read_facts(path)
-    if facts is not None and facts.settings.get("cohort") != cohort:
+    if facts is not None and facts.settings.get("cohort") != recorded(cohort):
         raise ValueError(
             f"{path}: a teacher trained on {facts.settings.get('cohort')}; expected one trained on {cohort}, as the "
             "students are. Train one or name another (key `teacher`)."

@@ -18,7 +18,7 @@ from nibabel.orientations import aff2axcodes
 from scipy import ndimage
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.registry import COHORTS, get_cohort, names_of, owners
+from common.cohorts.registry import COHORTS, cohort_of, get_cohort, names_of, owners
 from common.cohorts.scan import Item, find_cases, named_after
 from common.cohorts.splits import refuse_other_names
 from common.io.geometry import grid_difference, lengths
@@ -235,7 +235,9 @@ def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
     count = Counter(value for label in labels for value in label)
     doubts = []
     whole_values = {value for value in count if value.is_integer()}  # no cohort has others
-    if not whole_values <= cohort.labels.known:
+    described = next((item for item in items if "label_values" in item), {})
+    meanings = cohort_of(described, cohort).labels
+    if not whole_values <= meanings.known:
         named = [other for item in items for other in owners(item["case"])]
         fit = [other for other in named or COHORTS.values() if whole_values <= other.labels.known]
         doubts.append(f"All labels fit {names_of(fit)}." if fit else "No cohort has all of these label values.")
@@ -245,7 +247,7 @@ def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
         doubts.append(str(error))
     print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
     for value in sorted(whole_values):
-        print(f"{count[value]} labels have {value:g}, {cohort.labels.class_of(value) or 'which is not defined'}")
+        print(f"{count[value]} labels have {value:g}, {meanings.class_of(value) or 'which is not defined'}")
     print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"]), *doubts])))
     return bad.empty and not doubts
 
@@ -270,7 +272,9 @@ def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:
             every = torch.unique(volumes["label"].as_tensor()).tolist()
             fractions = [v for v in every if not v.is_integer()]  # thousands if the label was interpolated
             values = [v for v in every if v.is_integer()] + fractions[:1]
-            cohort.labels.check([int(v) if v.is_integer() else v for v in every], Path(item["label"]).name)
+            cohort_of(item, cohort).labels.check(
+                [int(v) if v.is_integer() else v for v in every], Path(item["label"]).name
+            )
         except (OSError, ValueError) as error:
             problems.append(str(error))
     row: dict[str, object] = {}

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from common.modalities import ALIASES, LabelSet
+from common.modalities import LabelSet, spellings
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Cohort:
     def file_patterns(self) -> list[re.Pattern[str]]:
         """Patterns for absolute paths without suffix: that of the images, then those of the labels by preference."""
         files = (self.image_files, *self.label_files) if self.case_names else ()
-        spellings = "|".join(alias for alias, name in ALIASES.items() if name in self.modalities)
+        words = "|".join(spellings(self.modalities))
         patterns = []
         for path in files:
             path = path.replace("{case}", f"(?P<case>{self.case_names})", 1).replace("{case}", "(?P=case)")
-            patterns.append(_compiled(f"/{path.replace('{modality}', f'(?P<modality>{spellings})')}$"))
+            patterns.append(_compiled(f"/{path.replace('{modality}', f'(?P<modality>{words})')}$"))
         return patterns
 
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.registry import patient_of
+from common.cohorts.registry import cohort_of, get_cohort, patient_of
 from common.cohorts.scan import Item
 from common.cohorts.splits import ALL_TEST, PARTS, Parts, published_splits
 from common.io.documents import read_json
@@ -31,6 +31,11 @@ def _case(name: str) -> str:
     return name
 
 
+def _modality(name: str, info: ValidationInfo) -> str:
+    """Return the canonical name; the context are the cohort's modalities."""
+    return canonical(name, info.context)
+
+
 class _Case(BaseModel):
     """An item of a datalist; it may have other keys, too."""
 
@@ -38,11 +43,12 @@ class _Case(BaseModel):
 
     case: Annotated[str, AfterValidator(_case)]
     image: list[str]
-    modalities: list[Annotated[str, AfterValidator(canonical)]]
+    modalities: list[Annotated[str, AfterValidator(_modality)]]
     label: str = ""
     channels: list[int] = []
     patient: str = ""
     source: str = ""
+    label_values: dict[str, int] = {}
 
     @model_validator(mode="after")
     def _require_one_file_per_modality(self) -> Self:
@@ -106,11 +112,12 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such datalist. Make it with `mmb datalist`.")
-    datalist = read_json(path, _Datalist, "Make the datalist with `mmb datalist`.")
-    if cohort and datalist.cohort not in (None, cohort):
+    remedy, definition = "Make the datalist with `mmb datalist`.", get_cohort(cohort) if cohort else None
+    datalist = read_json(path, _Datalist, remedy, definition.modalities if definition else ())
+    if definition and datalist.cohort not in (None, definition.name):
         raise ValueError(
-            f"{path}: a datalist of cohort {datalist.cohort}, but {cohort} was requested, whose label values may "
-            "have other meanings. Choose the cohort (key `cohort`) that the files belong to."
+            f"{path}: a datalist of cohort {datalist.cohort}, but {definition.name} was requested, whose label "
+            "values may have other meanings. Choose the cohort (key `cohort`) that the files belong to."
         )
     parts = {part: [item.model_dump(exclude_unset=True) for item in getattr(datalist, part)] for part in PARTS}
     count = Counter(item["case"] for items in parts.values() for item in items)
@@ -119,6 +126,12 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
     base = os.path.abspath(dataset_dir)
     parts = _with_paths(parts, lambda p: os.path.normpath(os.path.join(base, p)))
     for item in [item for items in parts.values() for item in items]:
+        if item.get("label_values") and (name := cohort or datalist.cohort):
+            definition = get_cohort(name)
+            try:
+                definition.labels.require_counterparts(cohort_of(item, definition).labels)
+            except ValueError as error:
+                raise ValueError(f"{path}: label_values of case {item['case']}: {error}") from None
         for file in [*item["image"], *([item["label"]] if "label" in item else [])]:
             if not os.path.isfile(file):
                 raise FileNotFoundError(

@@ -9,6 +9,7 @@ Apache-2.0). The digits in a setting's name (``mr2468``) are ten times the missi
 import csv
 import logging
 import os
+import re
 from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
@@ -23,6 +24,12 @@ from common.text import shortened
 
 logger = logging.getLogger(__name__)
 MASKS_FILE = Path(__file__).parent / "data" / "passion_masks.csv"
+PASSION_MASKS = (
+    *("t2", "t1c", "t1", "flair"),
+    *("t1c+t2", "t1c+t1", "flair+t1", "t1+t2", "flair+t2", "flair+t1c"),
+    *("flair+t1c+t1", "flair+t1+t2", "flair+t1c+t2", "t1c+t1+t2", "flair+t1c+t1+t2"),
+)
+"""What each ``mask_id`` in the files of PASSION's authors stands for."""
 Masks = dict[str, tuple[str, ...]]
 """Case -> the modalities that it has, in the cohort's order."""
 
@@ -46,7 +53,8 @@ def mask_cases(
         missing_rates: one missing rate for each modality; see `draw_masks`. A patient's cases lack the same ones. None
             or zeros leave the items unchanged.
         masks: instead of rates, a published setting of the cohort (``mr2468``), or a CSV file with the columns ``case``
-            and ``modalities`` (those that the case has, e.g. ``t1+flair``) and a row for every training case.
+            and ``modalities`` (those that the case has, e.g. ``t1+flair``) and a row for every training case. PASSION's
+            own files are read too (columns ``data_name`` and ``mask_id``).
         cohort: name of the cohort; required for published masks.
     """
     if missing_rates is not None:
@@ -161,8 +169,13 @@ def read_masks(
 
 def _read_csv(path: str | os.PathLike, modalities: Sequence[str]) -> Masks:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if {"data_name", "mask_id"} <= {*table}:
+        table = _of_passion(table, path)
     if not {"case", "modalities"} <= {*table}:
-        raise ValueError(f"{path}: columns {', '.join(table)}; expected case and modalities (e.g. t1+flair).")
+        raise ValueError(
+            f"{path}: columns {', '.join(table)}; expected case and modalities (e.g. t1+flair), or data_name and "
+            "mask_id as in PASSION's files."
+        )
     listed: Masks = {}
     for case, names in zip(table["case"], table["modalities"], strict=True):
         try:
@@ -170,6 +183,14 @@ def _read_csv(path: str | os.PathLike, modalities: Sequence[str]) -> Masks:
         except ValueError as error:
             raise ValueError(f"{path}: case {case}: {error} Expected names joined by +, e.g. t1+flair.") from error
     return listed
+
+
+def _of_passion(table: pd.DataFrame, path: str | os.PathLike) -> pd.DataFrame:
+    """Return PASSION's table with the columns ``case`` and ``modalities``."""
+    if unknown := sorted({*table["mask_id"]} - {*map(str, range(len(PASSION_MASKS)))}):
+        raise ValueError(f"{path}: mask_id {shortened(unknown)}; expected 0 to {len(PASSION_MASKS) - 1}.")
+    cases = table["data_name"].str.replace(r"^[HL]GG?_(?=BraTS)", "", regex=True, flags=re.IGNORECASE)
+    return pd.DataFrame({"case": cases, "modalities": table["mask_id"].map(int).map(PASSION_MASKS.__getitem__)})
 
 
 def _masked(item: Item, present: Sequence[str]) -> Item:

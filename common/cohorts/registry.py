@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from common.cohorts import brats, open_data
 from common.cohorts.brats import PHANTOM
 from common.cohorts.cohort import Cohort
+from common.cohorts.described import is_description, own_cohort
 from common.cohorts.iseg import ISEG
 from common.cohorts.myops import MYOPS
 from common.cohorts.names import without_suffix
+from common.modalities import LabelSet
 
 COHORTS: dict[str, Cohort] = {
     **{PHANTOM.name: PHANTOM, **brats.COHORTS, **open_data.COHORTS},
@@ -17,6 +20,8 @@ COHORTS: dict[str, Cohort] = {
 }
 SAME = {"BraTS-SSA-00121": "BraTS-SSA-00115"}
 """Patient -> an earlier name of the same patient, found by comparing images."""
+NNUNET_IGNORED = "ignore"
+"""Name of the voxels that are not labelled, in nnU-Net and in ``label_values``."""
 _MONTH_DAY = r"(?:0[1-9]|1[0-2])[-._]?(?:0[1-9]|[12]\d|3[01])"
 _DAY_MONTH = r"(?:(?:0[1-9]|[12]\d|3[01])[-._](?:0[1-9]|1[0-2])|(?:0[1-9]|1[0-2])[-._](?:0[1-9]|[12]\d|3[01]))"
 _TIME_POINT = (
@@ -32,15 +37,31 @@ _OWN_NAMES = re.compile(
 
 
 def get_cohort(name: str) -> Cohort:
-    """Return a cohort by name."""
-    if name not in COHORTS:
-        raise ValueError(f"Unknown cohort {name!r}; expected one of {', '.join(COHORTS)} (key `cohort`).")
-    return COHORTS[name]
+    """Return a cohort by name, or that of a data set of one's own by its JSON file, or the text of this file."""
+    if name in COHORTS:
+        return COHORTS[name]
+    if not is_description(name):
+        raise ValueError(
+            f"Unknown cohort {name!r}; expected one of {', '.join(COHORTS)}, or a JSON file that describes a data set "
+            "(key `cohort`)."
+        )
+    own = own_cohort(name)
+    if own.name in COHORTS:
+        raise ValueError(f"{name}: name: {own.name} is the name of another data set; choose one of your own.")
+    return own
 
 
 def cohort_of(item: Mapping[str, Any], cohort: Cohort) -> Cohort:
-    """Return the cohort whose values a case's label has: its key ``source`` in a datalist of several, or ``cohort``."""
-    return get_cohort(item["source"]) if item.get("source") else cohort
+    """Return the cohort whose values a case's label has: its key ``source`` in a datalist of several, or ``cohort``.
+
+    The key ``label_values`` (class -> value, as nnU-Net's ``dataset.json`` says) goes before both.
+    """
+    own = get_cohort(item["source"]) if item.get("source") else cohort
+    if not (values := item.get("label_values")):
+        return own
+    ignored = {name: value for name, value in values.items() if name == NNUNET_IGNORED}
+    labels = LabelSet({name: value for name, value in values.items() if name not in ignored}, {}, ignored=ignored)
+    return replace(own, labels=labels)
 
 
 def owners(case: str, image: str | None = None) -> list[Cohort]:

@@ -1,8 +1,8 @@
 """The cases in a folder, by the names of its files; no image is opened.
 
-A data set is read by its publishers' names (`Cohort.image_files`). If no file has them, names have to tell the sequence
-(`common.cohorts.names`), and each case has a folder, or several lie side by side in one. For a folder that is arranged
-otherwise, write a datalist.
+A data set is read by its publishers' names (`Cohort.image_files`), or as nnU-Net's ``dataset.json`` says. If no file
+has them, names have to tell the sequence (`common.cohorts.names`), and each case has a folder, or several lie side by
+side in one. For a folder that is arranged otherwise, write a datalist.
 """
 
 import logging
@@ -15,11 +15,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.cohorts import nnunet
 from common.cohorts.cohort import Cohort
 from common.cohorts.names import OPEN_T1, split_name, without_suffix
 from common.cohorts.registry import patient
 from common.io.files import SUFFIXES, is_dicom, unread, walk
-from common.modalities import ALIASES
+from common.modalities import spellings
 from common.text import shortened
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class _Case(NamedTuple):
 def named_after(folder: str | os.PathLike, cohort: Cohort) -> dict[Path, str | None]:
     """Return what each image file's name ends with: a modality, ``label``, ``channels`` (MSD's four) or None."""
     paths = _image_files(Path(os.path.abspath(folder)))
-    files = _published(paths, cohort) or _plain(paths, cohort)
+    files = _of_nnunet(folder, paths, cohort) or _published(paths, cohort) or _plain(paths, cohort)
     return {file.path: None if file.in_words else file.role for file in files}
 
 
@@ -77,7 +78,7 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
     """
     root = Path(os.path.abspath(folder))
     paths = [path for path in _image_files(root) if path not in without]
-    files = _published(paths, cohort)
+    files = _of_nnunet(root, paths, cohort) or _published(paths, cohort)
     cases = _published_cases(files) if files else _plain_cases(_plain(paths, cohort), root, cohort)
     used = {file.path for case in cases for file in case.files}
     if unused := [path for path in paths if path not in used]:
@@ -85,7 +86,11 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
             f"{len(unused)} image files are ignored, as their names give no modality of {cohort.name}, or no case: "
             f"{shortened(unused)}. To use one, name it like the others, or list it in a datalist."
         )
-    return sorted((_item(case, cohort) for case in cases), key=itemgetter("case"))
+    items = sorted((_item(case, cohort) for case in cases), key=itemgetter("case"))
+    told = nnunet.described(root)
+    if told and (values := nnunet.label_values(told, cohort)):
+        items = [{**item, "label_values": values} if LABEL in item else item for item in items]
+    return items
 
 
 def _image_files(root: Path) -> list[Path]:
@@ -105,6 +110,27 @@ def _image_files(root: Path) -> list[Path]:
     return paths
 
 
+def _of_nnunet(folder: str | os.PathLike, paths: Iterable[Path], cohort: Cohort) -> list[_File]:
+    """Return the files if the folder holds raw data of nnU-Net (`common.cohorts.nnunet`), else nothing."""
+    if (told := nnunet.described(folder)) is None:
+        return []
+    modalities, files = told.modalities(cohort.modalities), []
+    if foreign := [name for name in modalities if name not in cohort.modalities]:
+        raise ValueError(f"{told.path}: channel {foreign[0]}; {cohort.name} has {', '.join(cohort.modalities)}.")
+    for path in paths:
+        name, of = path.name.removesuffix(told.ending), path.parent.name
+        channel = re.fullmatch(r"(.+)_(\d{4})", name)
+        if of in nnunet.IMAGES and channel and int(channel[2]) < len(modalities):
+            files.append(_File(path, modalities[int(channel[2])], channel[1]))
+        elif of in nnunet.LABELS:
+            files.append(_File(path, LABEL, name))
+        elif of not in nnunet.UNREAD:
+            files.append(_File(path, None))
+    if not any(file.role in modalities for file in files):
+        raise ValueError(f"{told.path}: no image imagesTr/CASE_0000{told.ending} or the like lies beside it.")
+    return files
+
+
 def _published(paths: Iterable[Path], cohort: Cohort) -> list[_File]:
     """Return the files if some are named as the cohort's publishers name theirs, else nothing."""
     patterns = cohort.file_patterns
@@ -116,7 +142,10 @@ def _published_file(path: Path, cohort: Cohort, patterns: Sequence[re.Pattern[st
     whole = without_suffix(path.as_posix())
     for number, pattern in enumerate(patterns):
         if match := pattern.search(whole):
-            role = LABEL if number else CHANNELS if cohort.channels else ALIASES[match["modality"].lower()]
+            if number or cohort.channels:
+                role = LABEL if number else CHANNELS
+            else:
+                role = spellings(cohort.modalities)[match["modality"].lower()]
             return _File(path, role, match["case"].replace("/", "_"), number)
     return _File(path, None)
 
@@ -150,7 +179,7 @@ def _plain_cases(files: Sequence[_File], root: Path, cohort: Cohort) -> list[_Ca
     homes = {folder: _divided(folder, _clear(own), root) for folder, own in folders.items()}
     cases = [case for own in homes.values() for case in own]
     if not cases:
-        aliases = ", ".join(sorted(alias for alias, name in ALIASES.items() if name in cohort.modalities))
+        aliases = ", ".join(sorted(spellings(cohort.modalities)))
         raise ValueError(
             f"{root}: no modality recognised: {shortened(file.path.name for file in files)}. Name each file after its "
             f"case and modality, e.g. {root.name}_{cohort.modalities[0]}.nii.gz (known names are {aliases}), with the "

@@ -33,7 +33,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.registry import cohort_of, get_cohort, names_of, owners, patient_of
+from common.cohorts.registry import COHORTS, cohort_of, get_cohort, names_of, owners, patient_of
 from common.cohorts.scan import Item, find_cases
 from common.text import shortened
 
@@ -243,13 +243,14 @@ def refuse_other_names(items: Iterable[Item], cohort: Cohort, source: str | os.P
 
     A label that is read with another cohort's values trains the wrong classes, and nothing shows it: with
     ``brats2023``, the enhancing tumour of a paediatric label would be necrosis. A cohort for data of any origin accepts
-    such cases if their labels have the same values.
+    such cases if their labels have the same values. Nothing is refused where a file, or a user's description, tells the
+    values' meanings.
     """
-    for item in items:
+    for item in (item for item in items if not item.get("label_values")):
         own = cohort_of(item, cohort)
         known = [other for other in owners(item["case"], item["image"][0]) if other.modalities == own.modalities]
         alike = own.case_names is None and any(other.labels.meanings == own.labels.meanings for other in known)
-        if "label" in item and known and own not in known and not alike:
+        if "label" in item and known and own not in known and not alike and own.name in COHORTS:
             raise ValueError(
                 f"{source}: {item['case']} is named like a case of {names_of(known)}, but {own.name} was requested, "
                 "whose label values may have other meanings. Choose the cohort (key `cohort`) that the files belong to."

@@ -41,7 +41,7 @@ class Report:
 
     Attributes:
         method: name of the method in tables and figures.
-        cohort: name of the cohort.
+        cohort: the cohort (see `get_cohort`).
         conventions: settings of `Conventions`.
         decision: the decision whose results are shown, one of `DECISIONS`.
         coverage: level of the volume intervals, e.g. 0.9.
@@ -89,10 +89,10 @@ class Report:
             if unknown := [name for name in chosen or () if name not in names]:
                 raise ValueError(f"{key}: {unknown[0]!r} is not evaluated; expected some of {shortened(names, 15)}.")
 
-    def write(self, store: CaseStore, network: nn.Module) -> None:
+    def write(self, store: CaseStore, network: nn.Module | None) -> None:
         """Write the results of all cases in the store and the report on them, and print the table of Dice.
 
-        The network's size is recorded. All files are written or, after an error, none.
+        The network's size is recorded; None: there is none to measure. All files are written or, after an error, none.
         """
         shared, results, calibration = self._evaluation(store, network)
         with written_whole(self.output_dir, _earlier(self.output_dir), last=NOTE) as folder:
@@ -114,7 +114,7 @@ class Report:
         print(Path(self.output_dir, "report.md"), flush=True)
 
     def _evaluation(
-        self, store: CaseStore, network: nn.Module
+        self, store: CaseStore, network: nn.Module | None
     ) -> tuple[Evaluation, list[CaseResult], list[CaseResult]]:
         """Return what is the same for all decisions, and the results of the cases and of the calibration cases."""
         results = [store.read(item["case"], planes=False) for item in self.cases]
@@ -122,7 +122,7 @@ class Report:
         cohort, tested = get_cohort(self.cohort), {item["case"] for item in self.cases}
         evaluation = Evaluation(
             name=self.method,
-            cohort=self.cohort,
+            cohort=cohort.name,
             modalities=cohort.modalities,
             regions=tuple(cohort.labels.regions),
             conventions=Conventions(**self.conventions),
@@ -130,7 +130,7 @@ class Report:
             bins=_joined([case.bins for case in results], BIN_COLUMNS, cohort.modalities),
             latents=_latents(results),
             facts={
-                **network_facts(network, len(cohort.modalities), self.window),
+                **(network_facts(network, len(cohort.modalities), self.window) if network else {}),
                 **_cost(results),
                 **window_facts(self.window, self.spacing),
                 "coverage": self.coverage,

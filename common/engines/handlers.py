@@ -1,6 +1,8 @@
 """Ignite handlers: reproducible epochs, epoch means of loss terms, weight averages, resumable checkpoints."""
 
+import copy
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from ignite.handlers import Checkpoint, EMAHandler
 from monai.engines import Evaluator, Trainer
 from monai.utils import set_determinism
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from common.io import read_checkpoint, write_checkpoint
 from common.io.facts import TrainingFacts
@@ -102,8 +105,9 @@ class ResumableCheckpoint:
     replaced every ``interval`` epochs. ``<folder>/<name>.pt`` is a plain state dict of the network, or of its average:
     the best one in validation so far or, before the first validation, the latest one. Rank 0 writes both atomically,
     which MONAI's CheckpointSaver does not; nor can it put facts into the file of weights. Attach this handler after the
-    learning-rate and validation handlers. Raises ValueError if the checkpoint to resume from is damaged, or of another
-    configuration or number of epochs.
+    learning-rate and validation handlers. Raises ValueError if the checkpoint to resume from is damaged, of another
+    configuration, or of more epochs. A run of fewer epochs is extended: its learning rate goes on where that of the
+    longer run would be.
 
     Args:
         name: name of the stage, e.g. ``finetuned``.
@@ -185,6 +189,8 @@ class ResumableCheckpoint:
             return
         epochs = trainer.state.max_epochs
         state = read_checkpoint(self.last)  # on the CPU, where Adam's step counts have to stay; others are copied
+        schedules = [each for each in self.objects.values() if isinstance(each, LRScheduler)]
+        fresh = [copy.deepcopy(schedule.state_dict()) for schedule in schedules]
         try:
             Checkpoint.load_objects(self._everything(trainer), state)
         except (ValueError, RuntimeError, KeyError) as error:
@@ -192,9 +198,29 @@ class ResumableCheckpoint:
                 f"{self.last}: not a checkpoint of this configuration ({str(error).splitlines()[0]}). "
                 "Resume with the config that it was trained with, or choose another output_dir."
             ) from error
-        if trainer.state.max_epochs != epochs:
+        before, trainer.state.max_epochs = trainer.state.max_epochs, epochs
+        if epochs < before:
             raise ValueError(
-                f"{self.last}: a run of {trainer.state.max_epochs} epochs; expected {epochs}. Its learning-rate "
-                "schedule ends there: resume with the same number of epochs, or choose another output_dir."
+                f"{self.last}: a run of {before} epochs; expected {before} or more, not {epochs}. Its learning-rate "
+                "schedule ends there: resume with as many epochs or more, or choose another output_dir."
             )
+        if epochs > before:
+            logger.info(f"{self.last}: extended from {before} to {epochs} epochs")
+            for schedule, state in zip(schedules, fresh, strict=True):
+                self._advance(schedule, state, trainer.state.epoch)
         logger.info(f"resumed {self.last} after epoch {trainer.state.epoch} of {epochs}")
+
+    def _advance(self, schedule: LRScheduler, fresh: dict[str, Any], epoch: int) -> None:
+        """Put the schedule of a longer run where it is after some epochs."""
+        schedule.load_state_dict(fresh)
+        for group, rate in zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True):
+            group["lr"] = rate
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of steps of the schedule before any of the optimiser
+            for _ in range(epoch):
+                schedule.step()
+        if not any(group["lr"] for group in schedule.optimizer.param_groups):
+            raise ValueError(
+                f"{self.last}: the learning rate of this schedule is 0 after epoch {epoch}. A training in rounds is "
+                "extended by whole rounds (key `rounds`), once it is finished."
+            )

@@ -9,6 +9,7 @@ import ignite.distributed as idist
 from monai.bundle import run
 
 from common.cohorts import get_cohort
+from common.cohorts.described import recorded
 from common.cohorts.registry import patient_of
 from common.io.command import recipe_names
 from common.io.facts import SETTINGS, TrainingFacts, patient_digest, read_facts
@@ -54,7 +55,8 @@ def training_facts(
     """
     metadata = metadata_of(bundle_root)
     before = init_from and f"{trained_on(init_from, bundle_root) or 'unknown data'} ({weights_name(init_from)})"
-    patients = {patient_digest(evaluation["cohort"], patient_of(item)) for item in [*cases, *pretrained_on]}
+    cohort = get_cohort(evaluation["cohort"])
+    patients = {patient_digest(cohort.name, patient_of(item)) for item in [*cases, *pretrained_on]}
     patients |= {*trained_patients(init_from, bundle_root)} if init_from else set()
     seen = {name for item in cases for name in item["modalities"]}
     return TrainingFacts(
@@ -62,11 +64,12 @@ def training_facts(
         bundle=metadata["bundle"],
         version=metadata["version"],
         cases=len(cases),
-        modalities=[name for name in get_cohort(evaluation["cohort"]).modalities if name in seen],
+        modalities=[name for name in cohort.modalities if name in seen],
         recipe=recipe_names(),
         before=before or "",
         patients=sorted(patients),
-        settings={key: optional(evaluation[key]) for key in SETTINGS if key in evaluation},
+        settings={key: optional(evaluation[key]) for key in SETTINGS if key in evaluation}
+        | {"cohort": recorded(evaluation["cohort"])},
     )
 
 
@@ -82,7 +85,8 @@ def trained_cases(
     patients, facts = trained_patients(ckpt_path, bundle_root), read_facts(ckpt_path)
     if not patients:
         logger.warning(f"{ckpt_path}: does not say which patients it was trained on; make sure that these are others.")
-    cohorts = {cohort, facts.settings.get("cohort", cohort) if facts else cohort}
+    named = {cohort, facts.settings.get("cohort", cohort) if facts else cohort}
+    cohorts = {get_cohort(name).name for name in named}
     digests = {item["case"]: {patient_digest(name, patient_of(item)) for name in cohorts} for item in cases}
     seen = [case for case, names in digests.items() if names & {*patients}]
     if not seen:

@@ -94,9 +94,10 @@ class SubsetSweep:
                 latents[subset[0]] = features
             output = self.to_probabilities({**item, "pred": logits[0]})
             upright = self.to_ras({"pred": output["pred"]})
+            upright["subset"] = subset_name(subset)
             labels = {name: decide(upright)["pred"][0].cpu().numpy() for name, decide in self.decide.items()}
             regions = region_probabilities(upright["pred"], self.cohort.labels, self.inferer.softmax)
-            measure.add(subset_name(subset), labels, regions.cpu().numpy())
+            measure.add(upright["subset"], labels, regions.cpu().numpy())
         latents = {name: latents[name] for name in self.cohort.modalities if name in latents}
         result = measure.result(latents, seconds / len(subsets) if subsets else float("nan"))
         result.memory_mb = peak_memory_mb(device)

@@ -39,12 +39,14 @@ class Document(BaseModel):
         return self
 
 
-def read_json(path: str | os.PathLike, model: type[T], remedy: str = "") -> T:
+def read_json(path: str | os.PathLike, model: type[T], remedy: str = "", context: Any = None) -> T:
     """Return a JSON file's content as a model; see `parse_json`."""
-    return parse_json(Path(path).read_bytes(), model, path, remedy)
+    return parse_json(Path(path).read_bytes(), model, path, remedy, context)
 
 
-def parse_json(text: str | bytes, model: type[T], source: str | os.PathLike, remedy: str = "") -> T:
+def parse_json(
+    text: str | bytes, model: type[T], source: str | os.PathLike, remedy: str = "", context: Any = None
+) -> T:
     """Return a JSON text as a model; raises ValueError if it does not fit.
 
     Args:
@@ -52,9 +54,10 @@ def parse_json(text: str | bytes, model: type[T], source: str | os.PathLike, rem
         model: a `Document`, or any other type that pydantic validates, e.g. ``dict[str, int]``.
         source: name of the file, for messages.
         remedy: sentence that is added to messages, e.g. how to make such a file.
+        context: what the model's validators are told (pydantic's ``ValidationInfo.context``).
     """
     try:
-        return TypeAdapter(model).validate_json(text, strict=True)
+        return TypeAdapter(model).validate_json(text, strict=True, context=context)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key, words = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")

@@ -6,6 +6,7 @@ would evaluate are refused, and code that they name is not imported.
 """
 
 import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Sequence
@@ -74,6 +75,8 @@ class TrainingFacts(Document):
         if not self.cases:
             return self.before
         cohort, recipe = self.settings.get("cohort", "an unknown cohort"), " and ".join(self.recipe)
+        if cohort.startswith("{"):  # the text of the file that describes the data set
+            cohort = json.loads(cohort)["name"]
         seen = f", which had {_listed(self.modalities)}" if self.modalities else ""
         by = f", by {recipe}" if recipe else ""
         return f"{self.cases} cases of {cohort}{seen}{by}" + (f"; before that on {self.before}" if self.before else "")

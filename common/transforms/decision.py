@@ -1,13 +1,16 @@
 """Decisions: how probabilities become a label map."""
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import torch
 from monai.config import KeysCollection
 
 from common.io.settings import check_choice
-from common.modalities import LabelSet
+from common.modalities import SHOWN_BY_T1C, LabelSet
 from common.transforms.labels import ConvertLabelsd
 
-DECISIONS = ("threshold", "expected_dice")
+DECISIONS = ("threshold", "expected_dice", "by_sequences")
 """Values of the key `decision`."""
 LEAST_DICE = 0.1
 """Expected Dice below which a region counts as absent. Voxels of a region that is not there may all have a small
@@ -24,23 +27,50 @@ class DecideLabelsd(ConvertLabelsd):
       even their expected Dice is below `LEAST_DICE`. It marks more than the threshold where the network is unsure, for
       instance the enhancing tumour without T1c. Regions are then painted from the largest to the smallest, so that they
       stay nested.
+    - ``by_sequences`` takes the regions that T1c shows (`SHOWN_BY_T1C`) by the threshold if T1c is among the sequences,
+      and all others by the expected Dice: on validation cases each was the better one there.
 
-    The probabilities are those of regions ``(R, X, Y, Z)``, or with ``softmax`` of classes ``(K, X, Y, Z)``.
+    The probabilities are those of regions ``(R, X, Y, Z)``, or with ``softmax`` of classes ``(K, X, Y, Z)``. For
+    ``by_sequences`` the item has to name its sequences (key ``subset``), as `LoadSubjectd` does.
     """
 
     def __init__(self, keys: KeysCollection, cohort: str, decision: str = "threshold", softmax: bool = False) -> None:
         super().__init__(keys, cohort)
         self.decision, self.softmax = check_choice("decision", decision, DECISIONS), softmax
 
-    def _convert(self, volume: torch.Tensor) -> torch.Tensor:
+    def _convert(self, volume: torch.Tensor, item: Mapping[Hashable, Any]) -> torch.Tensor:
         probabilities = volume.as_subclass(torch.Tensor)
+        if self.softmax:
+            best = probabilities.max(dim=0, keepdim=True).indices  # argmax is five times slower on a CPU
+            threshold = self.labels.from_classes(best)
+        else:
+            threshold = self.labels.from_regions(probabilities >= 0.5)
         if self.decision == "threshold":
-            if self.softmax:
-                best = probabilities.max(dim=0, keepdim=True).indices  # argmax is five times slower on a CPU
-                return self.labels.from_classes(best)
-            return self.labels.from_regions(probabilities >= 0.5)
+            return threshold
         regions = region_probabilities(probabilities, self.labels, self.softmax)
-        return self.labels.from_regions(torch.stack([most_expected_dice(region) for region in regions]))
+        subset = item["subset"] if self.decision == "by_sequences" else ""
+        return decide(self.decision, threshold, regions, self.labels, subset)
+
+
+def decide(
+    decision: str, threshold: torch.Tensor, regions: torch.Tensor, labels: LabelSet, subset: str
+) -> torch.Tensor:
+    """Return the label map ``(1, X, Y, Z)`` of a decision, one of `DECISIONS`.
+
+    Args:
+        threshold: the threshold's label map ``(1, X, Y, Z)``, in the values of ``labels``.
+        regions: probabilities of the regions ``(R, X, Y, Z)``.
+        subset: the sequences from which the case was segmented, e.g. ``t1c+flair``.
+    """
+    if decision == "threshold":
+        return threshold
+    shown = SHOWN_BY_T1C if decision == "by_sequences" and "t1c" in subset.split("+") else ()
+    by_threshold = labels.to_regions(threshold).bool()
+    masks = [
+        by_threshold[number] if name in shown else most_expected_dice(regions[number])
+        for number, name in enumerate(labels.regions)
+    ]
+    return labels.from_regions(torch.stack(masks))
 
 
 def region_probabilities(probabilities: torch.Tensor, labels: LabelSet, softmax: bool) -> torch.Tensor:

@@ -22,18 +22,18 @@ class ConvertLabelsd(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             source = item[key]
-            result = MetaTensor(self._convert(source))
+            result = MetaTensor(self._convert(source, item))
             item[key] = result.copy_meta_from(source) if isinstance(source, MetaTensor) else result
         return item
 
-    def _convert(self, volume: torch.Tensor) -> torch.Tensor:
+    def _convert(self, volume: torch.Tensor, item: Mapping[Hashable, Any]) -> torch.Tensor:
         raise NotImplementedError
 
 
 class LabelsToRegionsd(ConvertLabelsd):
     """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into region masks ``(R, X, Y, Z)``, uint8."""
 
-    def _convert(self, volume: torch.Tensor) -> torch.Tensor:
+    def _convert(self, volume: torch.Tensor, _: Mapping[Hashable, Any]) -> torch.Tensor:
         return self.labels.to_regions(volume)
 
 
@@ -43,5 +43,5 @@ class LabelsToClassesd(ConvertLabelsd):
     Index 0 is the background; the others are the targets of the `LabelSet` in their order.
     """
 
-    def _convert(self, volume: torch.Tensor) -> torch.Tensor:
+    def _convert(self, volume: torch.Tensor, _: Mapping[Hashable, Any]) -> torch.Tensor:
         return self.labels.to_classes(volume)

@@ -35,7 +35,7 @@ class LoadSubjectd(MapTransform):
     unknown.
 
     Args:
-        cohort: name of the cohort, which defines channel order and label values.
+        cohort: the cohort (see `get_cohort`), which defines channel order and label values.
         modalities: the requested subset; None takes every modality that the subject has.
         keys: ``image``, or ``image`` and ``label``.
         trained: voxel size in mm that the network was trained at, to warn about coarser or tilted images; None skips
@@ -75,7 +75,7 @@ class LoadSubjectd(MapTransform):
             "spatial_shape": np.asarray(first.shape),
             "filename_or_obj": f"{case}.nii.gz",  # SaveImaged names its output after it
         }
-        item["case"] = case
+        item["case"], item["subset"] = case, subset_name(volumes)
         item["image"] = MetaTensor(image, affine=first.affine, meta=meta)
         if "label" in self.keys:
             if "label" not in item:
@@ -98,7 +98,7 @@ class LoadSubjectd(MapTransform):
             present = [not bool(torch.isnan(stack[..., c]).all()) for c in channels]
             opened = {str(item["image"]): stack}
         else:
-            paths, names = item["image"], [canonical(name) for name in item["modalities"]]
+            paths, names = item["image"], [canonical(name, self.cohort.modalities) for name in item["modalities"]]
             channels = item.get("channels", [None] * len(paths))
             present = [True] * len(paths)
             opened = {}

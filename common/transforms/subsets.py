@@ -15,19 +15,20 @@ class SubsetDataset(CachedDataset):
 
     A case is loaded once for all its subsets, which follow each other. Subsets with a modality that the case lacks are
     left out. The transforms are deterministic and produce ``image`` ``(M, X, Y, Z)``, without cropping that depends on
-    the modalities. Subsets are given by names or aliases.
+    the modalities. Subsets are given by names or aliases; None stands for each modality alone, and all of them.
     """
 
     def __init__(
         self,
         data: Sequence[Mapping[str, Any]],
         transform: Compose,
-        subsets: Sequence[Sequence[str]],
+        subsets: Sequence[Sequence[str]] | None,
         modalities: Sequence[str],
         cache_dir: str | None = None,
     ) -> None:
         super().__init__(data, transform, cache_dir)
         self.modalities = tuple(modalities)
+        subsets = [*([name] for name in modalities), modalities] if subsets is None else subsets
         wanted = [resolve_subset(subset, self.modalities) for subset in subsets]
         self.pairs = [
             (number, subset)

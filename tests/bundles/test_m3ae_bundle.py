@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 from bundles.running import DEMO, DEMO_EVALUATION, MODALITIES, Bundle, copy_subset
+from evaluation.examples import ALWAYS
 from monai.bundle import ConfigWorkflow, load
 
 from common.cohorts.datalist import load_datalist, write_datalist
-from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import read_evaluation
 from common.modalities import subset_name, subsets
 
@@ -45,7 +45,7 @@ class TestTraining:
             assert (trained / name).stat().st_size > 5000
         results = pd.read_csv(trained / "evaluation" / "results.csv")
         assert list(results.columns) == ["case", "modalities", "region", "metric", "value"]
-        assert len(results) == 2 * 15 * 3 * len(METRICS)
+        assert len(results) == 2 * 15 * 3 * len(ALWAYS)
         other = read_evaluation(trained / "evaluation" / "expected_dice")
         assert len(other.results) == len(results)
         assert set(results["modalities"]) == {subset_name(s) for s in subsets(MODALITIES)}

@@ -12,7 +12,7 @@ from monai.transforms import Compose
 from refusals import refused
 
 from common.cohorts import counts_of, mask_cases
-from common.cohorts.missing import draw_masks, published_masks
+from common.cohorts.missing import draw_masks, published_masks, read_masks
 from common.cohorts.splits import published_splits
 from common.modalities import presence, subset_name, subsets
 from common.transforms import CachedDataset, LoadSubjectd
@@ -195,3 +195,15 @@ def test_masked_files_are_never_opened(write_subject, opened, tmp_path):
                 )
     assert len(opened) == 3 * (len(kept) + 6)  # two epochs, one filling of the cache
     assert not {Path(path).name for path in masked} & set(opened)
+
+
+def test_the_file_of_passions_authors_is_read_as_it_is(tmp_path):
+    rows = ["HG_BraTS20_Training_002,10,x,y", "HG_BraTS20_Training_003,2,x,y"]
+    path = tmp_path / "theirs.csv"
+    path.write_text("\n".join(["data_name,mask_id,mask,pos_mask_ids", *rows]))
+    cases = ["BraTS20_Training_002", "BraTS20_Training_003"]
+    settings = published_masks("brats2020")["mr2468"]
+    assert read_masks(path, cases, MODALITIES) == {case: settings[case] for case in cases}
+    path.write_text("data_name,mask_id\nHG_BraTS20_Training_002,15")
+    with refused(ValueError, "theirs.csv: mask_id 15; expected 0 to 14"):
+        read_masks(path, cases[:1], MODALITIES)

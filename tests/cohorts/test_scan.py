@@ -1,4 +1,4 @@
-"""Folders as publishers ship them and as users arrange them. Files are empty, because scanning must not open them."""
+"""Folders as publishers ship them and as users arrange them. Images are empty, because scanning must not open them."""
 
 from pathlib import Path
 
@@ -80,7 +80,8 @@ def test_brats2015_has_a_folder_for_each_sequence(tmp_path):
 
 def test_msd_files_hold_four_channels(tmp_path):
     touch(tmp_path, "imagesTr/BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz", "imagesTs/BRATS_485.nii.gz")
-    touch(tmp_path, "imagesTr/._BRATS_001.nii.gz", "dataset.json")
+    touch(tmp_path, "imagesTr/._BRATS_001.nii.gz")
+    (tmp_path / "dataset.json").write_text('{"modality": {"0": "FLAIR"}, "labels": {"1": "edema"}}')
 
     labelled, unlabelled = scan(tmp_path, "msd_task01")
 

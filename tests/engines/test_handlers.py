@@ -7,6 +7,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import LrScheduleHandler
 from monai.transforms import Compose, RandScaleIntensityd
 
 from common.engines import EpochLosses, Reseed, ResumableCheckpoint, counted_voxels
@@ -72,10 +73,12 @@ def trainer():
                 validator.state.best_metric = scores[engine.state.epoch]
                 validator.state.best_metric_epoch = engine.state.epoch
 
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
+        LrScheduleHandler(schedule, print_lr=False).attach(trainer)
         average = EMAHandler(network, momentum) if momentum else None
         torch.nn.init.constant_(network.weight, 0.5)  # as when weights are loaded after the average was made
         checkpoints = ResumableCheckpoint(
-            folder, "net", network, {"optimizer": optimizer}, validator, 1, resume, average
+            folder, "net", network, {"optimizer": optimizer, "schedule": schedule}, validator, 1, resume, average
         )
         checkpoints.attach(trainer)
         return trainer, network, validator
@@ -140,13 +143,32 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(trainer, tmp_path
 
 def test_checkpoint_of_another_configuration_is_refused(trainer, tmp_path):
     trainer(tmp_path, 1, {1: 0.1})[0].run()
-    with pytest.raises(ValueError, match=r"a run of 1 epochs; expected 2\. Its learning-rate schedule ends there"):
-        trainer(tmp_path, 2, {2: 0.1}, resume=True)[0].run()
     state = torch.load(tmp_path / "net_last.pt", weights_only=True)
     state["network"]["weight"] = torch.zeros(3, 3)
     torch.save(state, tmp_path / "net_last.pt")
     with pytest.raises(ValueError, match=r"net_last\.pt: not a checkpoint of this configuration"):
         trainer(tmp_path, 1, {1: 0.1}, resume=True)[0].run()
+
+
+def test_finished_training_is_extended_where_a_longer_one_would_be(trainer, tmp_path):
+    def rates(engine):
+        seen = {}
+
+        @engine.on(Events.EPOCH_STARTED)
+        def note():
+            seen[engine.state.epoch] = engine.optimizer.param_groups[0]["lr"]
+
+        engine.run()
+        return seen
+
+    scores = {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
+    whole = rates(trainer(tmp_path / "whole", 4, scores)[0])
+    trainer(tmp_path / "short", 2, scores)[0].run()
+    longer, _, validator = trainer(tmp_path / "short", 4, scores, resume=True)
+    assert rates(longer) == pytest.approx({3: whole[3], 4: whole[4]})
+    assert validator.state.best_metric_epoch == 4
+    with pytest.raises(ValueError, match=r"a run of 4 epochs; expected 4 or more, not 3\."):
+        trainer(tmp_path / "short", 3, scores, resume=True)[0].run()
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from engines.two_stage import TwoStage
+from evaluation.examples import ALWAYS
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Activationsd, Compose, Orientationd
@@ -14,7 +15,6 @@ from torch import nn
 
 from common.engines import ForegroundInferer, SubsetSweep, SubstituteInferer
 from common.evaluation import CaseStore
-from common.evaluation.metrics.conventions import METRICS
 from common.modalities import drop, subset_name, subsets
 from common.networks import M3AE
 from common.transforms import CachedDataset, LoadSubjectd, ScaleBrainIntensityd, ToFileGridd
@@ -144,7 +144,7 @@ class TestCases:
         a, b = store.read("a"), store.read("b")
         assert set(a.results["modalities"]) == {subset_name(s) for s in subsets(MODALITIES)}
         assert set(b.results["modalities"]) == {"t1", "t2", "t1+t2"}
-        assert len(a.results) == 15 * 3 * len(METRICS) * len(DECISIONS)
+        assert len(a.results) == 15 * 3 * len(ALWAYS) * len(DECISIONS)
         assert sorted(opened) == sorted(set(opened))  # each file is read once for all subsets
         assert len([name for name in opened if name.startswith("a")]) == 5
         for result, everything in ((a, subset_name(MODALITIES)), (b, "t1+t2")):

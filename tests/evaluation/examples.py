@@ -11,6 +11,8 @@ from common.modalities import subset_name, subsets
 
 PROBABILISTIC = ("expected_volume", "expected_dice", "entropy", "divergence")
 """Metrics that need probabilities."""
+ALWAYS = [metric for metric in METRICS if not metric.startswith("lesion_")]
+"""Metrics that are measured without being asked for."""
 CASES = ("c1", "c2", "c3", "c4")
 
 
@@ -63,7 +65,8 @@ def random_evaluation(
     """
     rng = np.random.default_rng(seed)
     names = [n for n in map(subset_name, subsets(modalities)) if only is None or n in only]
-    metrics = [metric for metric in METRICS if probabilities or metric not in PROBABILISTIC]
+    asked = METRICS if conventions.get("lesion_wise") else ALWAYS
+    metrics = [metric for metric in asked if probabilities or metric not in PROBABILISTIC]
 
     def rows(of: Sequence[str]) -> pd.DataFrame:
         found = [

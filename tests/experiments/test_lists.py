@@ -127,7 +127,7 @@ def x(**more):
         (rows(HeMIS="M3AE"), ("(57)", "'HeMIS'", "expected one of HVED, ACN")),
         (rows(ACN="ACN"), ("(57)", "'ACN'", "method of the list", "M3AE")),
         ({"methods": {"a=b": M3AE}}, ("methods", "'a=b'", "a name on one line, without =")),
-        (x(variant=["recipes/table3.json", "RFNet"]), ("methods.x", "'variant'", "bundle, configs, settings")),
+        (x(variant=["recipes/table3.json", "RFNet"]), ("methods.x", "'variant'", "bundle, nnunet, configs, settings")),
         (x(configs=["logging.conf"]), ("'x'", "logging.conf: not a JSON config")),
         (x(settings={"cohort": "brats2020"}), ("methods.x.settings", "'cohort'", "the leaderboard itself")),
         (x(settings={"conventions#size": 1}), ("'x'", "'conventions#size' is not a key of")),

@@ -40,10 +40,10 @@ def test_a_region_that_is_probably_absent_is_left_out():
     assert most_expected_dice(lesion).tolist() == [False] * 1000 + [True] * 100
 
 
-def decided(probabilities: list[list[float]], **options: object) -> list[int]:
+def decided(probabilities: list[list[float]], subset: str = "t1c", **options: object) -> list[int]:
     """Return the label map of voxels in a row, given the probabilities of each channel."""
     volume = MetaTensor(torch.tensor(probabilities)[:, :, None, None], meta={"filename_or_obj": "case.nii"})
-    label = DecideLabelsd("pred", "brats2021", **options)({"pred": volume})["pred"]
+    label = DecideLabelsd("pred", "brats2021", **options)({"pred": volume, "subset": subset})["pred"]
     assert label.meta["filename_or_obj"] == "case.nii"
     return label[0, :, 0, 0].tolist()
 
@@ -65,6 +65,12 @@ def test_classes_of_a_softmax_are_summed_to_regions(decision, labels):
     assert decided([background, ncr, ed, et], decision=decision, softmax=True) == labels
 
 
-def test_unknown_decision_is_refused_with_the_two_names():
+def test_unknown_decision_is_refused_with_the_names():
     with pytest.raises(ValueError, match=r"decision.*best.*threshold.*expected_dice"):
         DecideLabelsd("pred", "brats2021", decision="best")
+
+
+@pytest.mark.parametrize(("subset", "labels"), [("t1c+t2", [2, 2, 4]), ("t1+t2", [2, 4, 4]), ("t1", [2, 4, 4])])
+def test_by_sequences_takes_what_t1c_shows_by_the_threshold(subset, labels):
+    wt, tc, et = [0.45, 0.9, 0.9], [0.0, 0.45, 0.9], [0.0, 0.45, 0.8]
+    assert decided([wt, tc, et], subset, decision="by_sequences") == labels

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from nibabel.affines import voxel_sizes
 from tqdm import tqdm
 
 from common.cohorts.cohort import Cohort
+from common.cohorts.nnunet import described, label_values
+from common.cohorts.registry import cohort_of
 from common.cohorts.scan import find_cases
 from common.evaluation.analysis.class_order import ClassOrder
 from common.evaluation.metrics.conventions import Conventions
@@ -35,10 +37,11 @@ def evaluate_label_maps(
     Predictions are files ``<subset>/<case>.nii.gz`` (or ``.nii``, ``.mha``, ``.nrrd``) in folders named after the
     modalities used, as in results (``t1c+flair``), or ``<case>.nii.gz`` without such folders if all were used.
     References are the cohort's folder as downloaded, or files ``<case>.nii.gz``; those without a prediction do not
-    count. The cohort defines modalities, regions and the values of all label maps; if other meanings of a method's
-    values fit the references better, a warning is logged (`ClassOrder`). Raises FileNotFoundError if a folder does not
-    exist or has no label map; ValueError if a file is no label map in the cohort's values or on another grid than its
-    reference, or has no reference.
+    count. The cohort defines modalities, regions and the values of all label maps, unless nnU-Net's ``dataset.json``
+    lies in their folder, which names the classes. If other meanings of a method's values fit the references better, a
+    warning is logged (`ClassOrder`). Raises FileNotFoundError if a folder does not exist or has no label map;
+    ValueError if a file is no label map in the cohort's values or on another grid than its reference, or has no
+    reference.
     """
     references = _references(Path(reference_dir), cohort)
     predictions = _by_subset(Path(folder), cohort.modalities)
@@ -49,12 +52,14 @@ def evaluate_label_maps(
             f"such as {shortened(references, 3)}."
         )
     rows, order = [], ClassOrder(cohort.labels)
+    sources = {subset: _source(files, cohort) for subset, files in predictions.items()}
     for case in tqdm([case for case in references if case in predicted], desc=name, unit="case"):
-        truth, label = _read(references[case], cohort)
+        path, source = references[case]
+        truth, label = _read(path, source, cohort)
         reference = Reference(label, cohort.labels, voxel_sizes(truth.affine.numpy()), conventions)
         for subset, files in predictions.items():
             if case in files:
-                prediction = _on_grid_of(truth, files[case], references[case], cohort)
+                prediction = _on_grid_of(truth, files[case], path, sources[subset], cohort)
                 order.add(prediction, label)
                 values = reference.measure(prediction)
                 rows += [(case, subset, *key, value) for key, value in values.items()]
@@ -70,13 +75,23 @@ def evaluate_label_maps(
     )
 
 
-def _references(folder: Path, cohort: Cohort) -> dict[str, Path]:
-    """Return case -> file of its reference."""
+def _references(folder: Path, cohort: Cohort) -> dict[str, tuple[Path, Cohort]]:
+    """Return case -> file of its reference, and the cohort whose values it has."""
     try:
         items = find_cases(folder, cohort)
     except (FileNotFoundError, ValueError):  # there are no images
         items = []
-    return {item["case"]: Path(item["label"]) for item in items if "label" in item} or _by_case(folder)
+    labelled = {i["case"]: (Path(i["label"]), cohort_of(i, cohort)) for i in items if "label" in i}
+    if labelled:
+        return labelled
+    files = _by_case(folder)
+    return {case: (path, _source(files, cohort)) for case, path in files.items()}
+
+
+def _source(files: Mapping[str, Path], cohort: Cohort) -> Cohort:
+    """Return the cohort whose values label maps of one folder have, as nnU-Net's description of them says."""
+    told = described(next(iter(files.values())).parent)
+    return cohort_of({"label_values": label_values(told, cohort)}, cohort) if told else cohort
 
 
 def _by_subset(folder: Path, modalities: Sequence[str]) -> dict[str, dict[str, Path]]:
@@ -106,8 +121,8 @@ def _by_case(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _read(path: Path, cohort: Cohort) -> tuple[MetaTensor, np.ndarray]:
-    """Return a label map with its grid, and its values (X, Y, Z) after `LabelSet.read`."""
+def _read(path: Path, source: Cohort, cohort: Cohort) -> tuple[MetaTensor, np.ndarray]:
+    """Return a label map in the source's values with its grid, and its values (X, Y, Z) in those of the cohort."""
     volume = read_volume(path)
     if volume.ndim != 3:
         raise ValueError(f"{path}: shape {tuple(volume.shape)}; expected a label map (X, Y, Z).")
@@ -120,11 +135,12 @@ def _read(path: Path, cohort: Cohort) -> tuple[MetaTensor, np.ndarray]:
             f"{path}: holds {wrong[0]:g}; expected a label map with the cohort's whole numbers. If it was "
             "resampled, do so by nearest neighbour; if it holds probabilities, write the labels."
         )
-    return volume, cohort.labels.read(torch.from_numpy(label), str(path)).numpy()
+    read = source.labels.read(torch.from_numpy(label), str(path))
+    return volume, (read if source is cohort else cohort.labels.adopt(read, source.labels)).numpy()
 
 
-def _on_grid_of(truth: MetaTensor, path: Path, reference_path: Path, cohort: Cohort) -> np.ndarray:
-    volume, label = _read(path, cohort)
+def _on_grid_of(truth: MetaTensor, path: Path, reference_path: Path, source: Cohort, cohort: Cohort) -> np.ndarray:
+    volume, label = _read(path, source, cohort)
     if difference := grid_difference(volume, truth):
         raise ValueError(
             f"{path}: on another grid than its reference {reference_path} ({difference}). Label maps are not "

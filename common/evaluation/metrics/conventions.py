@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 
 PENALTY = 373.13
-"""Distance (mm) if only one side has a region: the diagonal of 240 x 240 x 155 mm, as in the BraTS challenges."""
+"""Distance (mm) if only one side has a region: the diagonal of 240 x 240 x 155 mm, as BraTS had it until 2022."""
+LESION_PENALTY = 374
+"""Distance (mm) of a lesion that is missed or predicted where there is none, in the BraTS challenge of 2023."""
+LESION_WISE = {"GLI": (3, 50), "SSA": (3, 50), "PED": (3, 50), "MEN": (1, 50), "MET": (1, 2)}
+"""Task of BraTS 2023 -> by how many voxels lesions are dilated, and the volume (mm^3) up to which they do not count."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "dice": Metric("Dice", "%", 100, 1, 0),
     "hd95": Metric("HD95", "mm", 1, 0, PENALTY),
+    "lesion_dice": Metric("lesion-wise Dice", "%", 100, 1, 0),
+    "lesion_hd95": Metric("lesion-wise HD95", "mm", 1, 0, LESION_PENALTY),
     "hd": Metric("Hausdorff distance", "mm", 1, 0, PENALTY),
     "assd": Metric("average surface distance", "mm", 1, 0, PENALTY),
     "surface_dice": Metric("surface Dice", "%", 100, 1, 0),
@@ -49,7 +55,8 @@ class Conventions:
 
     Attributes:
         empty: how a region is scored that is empty in the reference, in the prediction, or in both.
-            ``brats`` (the challenge): both empty is perfect, one empty is the worst (Dice 0, distances `PENALTY` mm).
+            ``brats`` (the challenge until 2022): both empty is perfect, one empty is the worst (Dice 0, distances
+            `PENALTY` mm).
             ``released`` (PASSION's published code): as brats, but distances are 1.0 mm if one is empty.
             ``nan`` (MONAI): undefined values are NaN and left out of means: all scores if the reference is empty,
             distances and precision also if the prediction is.
@@ -62,6 +69,8 @@ class Conventions:
             (``voxel``), also of cases without the region. With ``nan`` and ``skip`` these have no Dice, so that
             ``voxel`` needs ``empty`` ``brats`` or ``released``.
         surface_tolerance: tolerance of the surface Dice in mm.
+        lesion_wise: the task of BraTS 2023 (`LESION_WISE`: GLI is adult glioma) whose lesion-wise Dice and HD95 are
+            measured too (see `common.evaluation.metrics.lesions`), with its own rule for empty regions; None for none.
     """
 
     empty: str = "brats"
@@ -69,11 +78,17 @@ class Conventions:
     et_min_voxels: int = 0
     average: str = "case"
     surface_tolerance: float = 1.0
+    lesion_wise: str | None = None
 
     def __post_init__(self) -> None:
         for key, allowed in (("empty", EMPTY), ("hd95", HD95), ("average", AVERAGE)):
             if getattr(self, key) not in allowed:
                 raise ValueError(f"conventions: {key} is {getattr(self, key)!r}; expected {' or '.join(allowed)}.")
+        if self.lesion_wise not in (None, *LESION_WISE):
+            raise ValueError(
+                f"conventions: lesion_wise is {self.lesion_wise!r}; expected a task of BraTS 2023, "
+                f"{', '.join(LESION_WISE)} (GLI is adult glioma), or null."
+            )
         for key in ("et_min_voxels", "surface_tolerance"):
             value = getattr(self, key)
             if not (isinstance(value, int | float) and value >= 0):

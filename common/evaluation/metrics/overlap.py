@@ -12,6 +12,7 @@ import torch
 from scipy.spatial import KDTree
 
 from common.evaluation.metrics.conventions import METRICS, Conventions
+from common.evaluation.metrics.lesions import Lesions
 from common.modalities import IGNORED, LabelSet
 
 DISTANCES = ("hd95", "hd", "assd")
@@ -48,6 +49,8 @@ class Reference:
         _require_known(label, labels, "The reference")
         self.masks = dict(zip(labels.regions, region_masks(label, labels), strict=True))
         self._sizes = {region: int(np.count_nonzero(mask)) for region, mask in self.masks.items()}
+        task = conventions.lesion_wise
+        self._lesions = {region: Lesions(mask, spacing, task) for region, mask in self.masks.items() if task}
         box = _bounding_box(label)
         self._surfaces = {region: _surface(mask[box], box, self._spacing) for region, mask in self.masks.items()}
 
@@ -93,9 +96,11 @@ class Reference:
     def _compare(self, region: str, mask: np.ndarray, box: tuple[slice, ...]) -> dict[str, float]:
         predicted, expected = int(np.count_nonzero(mask)), self._sizes[region]
         millilitres = self._spacing.prod() / 1000
-        volumes = {"volume": predicted * millilitres, "reference_volume": expected * millilitres}
+        measured = {"volume": predicted * millilitres, "reference_volume": expected * millilitres}
+        if self._lesions:
+            measured |= self._lesions[region].scores(mask, box)
         if not (predicted and expected):
-            return volumes | _empty_scores(predicted, expected, self._conventions.empty)
+            return measured | _empty_scores(predicted, expected, self._conventions.empty)
         shared = np.count_nonzero(mask & self.masks[region][box])
         overlap = {
             "dice": 2 * shared / (predicted + expected),
@@ -103,7 +108,7 @@ class Reference:
             "precision": shared / predicted,
         }
         surface = _surface(mask, box, self._spacing)
-        return volumes | overlap | _surface_scores(surface, self._surfaces[region], self._conventions)
+        return measured | overlap | _surface_scores(surface, self._surfaces[region], self._conventions)
 
 
 def region_masks(label: np.ndarray, labels: LabelSet) -> np.ndarray:

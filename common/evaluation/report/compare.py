@@ -14,6 +14,7 @@ from common.evaluation.metrics.results import Evaluation, read_evaluation, requi
 from common.evaluation.report.paper_tables import published_table
 from common.evaluation.report.report import write_report
 from common.evaluation.report.sections import stems
+from common.evaluation.report.side_by_side import side_by_side
 from common.io import require_writable
 
 
@@ -25,13 +26,15 @@ def compare_methods(
     cohort: str | None = None,
     published: str | None = None,
     cases: Sequence[str] | None = None,
+    panel_cases: Sequence[str] = (),
+    panel_subsets: Sequence[str] | None = None,
 ) -> list[Evaluation]:
     """Write one report on several methods, and return their evaluations, reduced to the cases that are compared.
 
     The arguments are the options of the verb ``compare``, which `tools.compare` describes; error messages name them.
     ``conventions`` are for label maps; a key that is missing or None is taken from the first evaluation.
     """
-    folders = _by_name(methods)
+    folders = _by_name(methods, 1 if published else 2)
     require_own_output(output_dir, [*folders.values()])
     conventions = {key: value for key, value in conventions.items() if value is not None}
     source = None if published is None else published.split("/", 2)
@@ -47,6 +50,8 @@ def compare_methods(
     label_maps = {name: folder for name, folder in folders.items() if name not in evaluations}
     if label_maps and (reference is None or cohort is None):
         folder = next(iter(label_maps.values()))
+        if list(Path(folder).glob("fold_*")):
+            raise ValueError(f"{folder}: a trained nnU-Net; measure it first: mmb evaluate {folder} OUT.")
         raise ValueError(f"{folder}: has no results.csv; for label maps give --reference and --cohort.")
     if conventions and not label_maps:
         raise ValueError(f"--{next(iter(conventions))}: is for label maps; results keep their own conventions.")
@@ -61,15 +66,18 @@ def compare_methods(
     compared = [evaluations[name] for name in folders]
     remarks = [] if cases is None else [f"Only the cases {', '.join(cases)}."]
     remarks += require_comparable(compared)
-    write_report(compared, output_dir, published_table(source, compared) if source else None, remarks)
+    beside = published_table(source, compared) if source else None
+    panels = {"": [*side_by_side(compared, folders, panel_cases, panel_subsets)]}
+    labels = get_cohort(cohort or compared[0].cohort).labels if panel_cases else None
+    write_report(compared, output_dir, beside, remarks, panels, labels)
     return compared
 
 
-def _by_name(methods: Sequence[str]) -> dict[str, str]:
+def _by_name(methods: Sequence[str], least: int) -> dict[str, str]:
     """Return name -> folder from ``NAME=FOLDER``."""
     named = [method.partition("=") for method in methods]
-    if len(named) < 2 or not all(name and folder for name, _, folder in named):
-        raise ValueError(f"methods {list(methods)}: expected two or more NAME=FOLDER.")
+    if len(named) < least or not all(name and folder for name, _, folder in named):
+        raise ValueError(f"methods {list(methods)}: expected two or more NAME=FOLDER, or with --published one or more.")
     folders = {name: folder for name, _, folder in named}
     if len(folders) < len(named):
         raise ValueError(f"methods {list(methods)}: two have the same name; give each its own.")

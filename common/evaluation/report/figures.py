@@ -1,7 +1,8 @@
 """Figures of an evaluation, drawn from given data without opening a window.
 
 Each function returns a `matplotlib.figure.Figure` in the style of `report.style`; ordered quantities use viridis.
-Means are those of `analysis.statistics.subset_statistics`; Dice is in per cent.
+Means are those of `analysis.statistics.subset_statistics`; Dice is in per cent. ``metric`` is ``dice`` or
+``lesion_dice``.
 """
 
 from collections.abc import Sequence
@@ -21,15 +22,16 @@ from common.evaluation.analysis.statistics import (
     subset_statistics,
     with_shared_cells,
 )
+from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import LATENT_COLUMNS, Evaluation, subsets_of_any
 from common.evaluation.report.style import COLOURS, COLUMN, PAGE, dodge, mark, number, styled
 from common.modalities import display_name, subset_size
 
 
 @styled
-def heatmap(evaluation: Evaluation) -> Figure:
+def heatmap(evaluation: Evaluation, metric: str = "dice") -> Figure:
     """Draw the mean Dice for every subset (rows) and region (columns)."""
-    means = _means(evaluation)
+    means = _means(evaluation, metric)
     names, regions, modalities = [*means.index], [*means.columns], evaluation.modalities
     figure = Figure(figsize=(COLUMN, 0.6 + 0.19 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[len(modalities) * 0.32, len(regions) * 0.55])
@@ -41,7 +43,7 @@ def heatmap(evaluation: Evaluation) -> Figure:
     right.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(means.to_numpy()):
         right.text(column, row, number(value), ha="center", va="center", color="white" if value < 50 else "black")
-    figure.colorbar(image, ax=right, label="mean Dice (%)", fraction=0.1, aspect=30)
+    figure.colorbar(image, ax=right, label=f"mean {METRICS[metric].label} (%)", fraction=0.1, aspect=30)
     return figure
 
 
@@ -80,12 +82,12 @@ def boxplots(evaluation: Evaluation) -> Figure:
 
 
 @styled
-def comparison(evaluations: Sequence[Evaluation]) -> Figure:
+def comparison(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figure:
     """Draw the mean Dice of several methods for every subset, with its 95 % interval, one panel per region."""
     first, names = evaluations[0], subsets_of_any(evaluations)
     frames, figure = _subset_panels(names, first.modalities, first.regions)
-    means = [_means(evaluation).reindex(names) for evaluation in evaluations]
-    limits = [100 * subset_intervals(evaluation, "dice").reindex(names) for evaluation in evaluations]
+    means = [_means(evaluation, metric).reindex(names) for evaluation in evaluations]
+    limits = [100 * subset_intervals(evaluation, metric).reindex(names) for evaluation in evaluations]
     positions = np.arange(len(names))
     for axes, region in zip(frames, first.regions, strict=True):
         for position in positions[::2]:
@@ -94,7 +96,7 @@ def comparison(evaluations: Sequence[Evaluation]) -> Figure:
             axes.plot(positions + shift, table[region], linestyle="none", **mark(i))
             low, high = limit["low", region], limit["high", region]
             axes.vlines(positions + shift, low, high, color=mark(i)["color"], linewidth=0.6, alpha=0.6, zorder=1)
-        axes.set_ylabel("mean Dice (%)")
+        axes.set_ylabel(f"mean {METRICS[metric].label} (%)")
     _legend(figure, [evaluation.name for evaluation in evaluations])
     return figure
 
@@ -162,9 +164,9 @@ def embedding(latents: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _means(evaluation: Evaluation) -> pd.DataFrame:
+def _means(evaluation: Evaluation, metric: str) -> pd.DataFrame:
     """Return the mean Dice, a row per subset, a column per region."""
-    return 100 * subset_statistics(evaluation, "dice")["mean"]
+    return 100 * subset_statistics(evaluation, metric)["mean"]
 
 
 def _subset_panels(

@@ -33,7 +33,7 @@ def write_report(
         evaluations: one method, or several that `require_comparable` accepts; these are tested against the first one.
         published: result of `paper_tables.published_table`, to show in a section of its own.
         remarks: remarks to print first.
-        panels: method -> slices to draw.
+        panels: method -> slices to draw; those of several methods side by side have an empty name.
         labels: label set of the cohort, for the slices.
     """
     require_own_parts(folder)

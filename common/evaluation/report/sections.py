@@ -102,27 +102,33 @@ def all_sections(
         if chosen:
             kinds = list(dict.fromkeys(row.title.partition(" case:")[0] for row in chosen))
             drawn = slice_panels(chosen, labels, evaluations[0].modalities)
-            yield Section("panels", method, figures={f"panels_{files[method]}": ("", drawn)}, facts={"kinds": kinds})
+            stem = f"panels_{files[method]}" if method else "side_by_side"
+            yield Section("panels", method, figures={stem: ("", drawn)}, facts={"kinds": kinds if method else []})
 
 
 def accuracy(
     evaluations: Sequence[Evaluation], tests: pd.DataFrame | None, files: Mapping[str, str]
 ) -> Iterator[Section]:
-    """Yield the sections on Dice, HD95 and the other metrics."""
+    """Yield the sections on Dice, HD95, both of them by lesion if measured, and the other metrics."""
     several = len(evaluations) > 1
-    drawn = {"comparison": figures.comparison(evaluations)} if several else {"heatmap": figures.heatmap(*evaluations)}
-    shown = {stem: ("", figure) for stem, figure in drawn.items()}
+    overview = "comparison" if several else "heatmap"
+
+    def drawn(metric: str) -> Figure:
+        return figures.comparison(evaluations, metric) if several else figures.heatmap(*evaluations, metric)
+
+    shown = {overview: ("", drawn("dice"))}
     for evaluation in evaluations:
         stem = f"boxplots_{files[evaluation.name]}" if several else "boxplots"
         shown[stem] = evaluation.name, figures.boxplots(evaluation)
     if figure := figures.robustness(evaluations):
         shown["robustness"] = "", figure
     known = {metric for evaluation in evaluations for metric in evaluation.results["metric"]}
-    for metric in ("dice", "hd95"):
+    for metric in ("dice", "hd95", "lesion_dice", "lesion_hd95"):
         if metric in known:
             tables = {metric: subset_table(evaluations, metric, tests)}
             tables[f"{metric}_overall"] = comparison_table(evaluations, metric, tests)
-            yield Section(metric, tables=tables, figures=shown if metric == "dice" else {})
+            by_lesion = {f"{overview}_{metric}": ("", drawn(metric))} if metric == "lesion_dice" else {}
+            yield Section(metric, tables=tables, figures=shown if metric == "dice" else by_lesion)
     if tables := {metric: subset_table(evaluations, metric) for metric in FURTHER_METRICS if metric in known}:
         yield Section("further", tables=tables, folded=True)
 

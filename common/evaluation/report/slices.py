@@ -32,6 +32,7 @@ class Slice:
         prediction: label map ``(X, Y)`` in the cohort's values.
         dice: Dice of each region over the whole case, as fractions; NaN if undefined.
         spacing: size of a pixel along x and y in mm.
+        method: name of the method, where several are shown side by side.
     """
 
     title: str
@@ -41,11 +42,12 @@ class Slice:
     prediction: np.ndarray
     dice: Sequence[float]
     spacing: tuple[float, float] = (1.0, 1.0)
+    method: str = ""
 
 
 @styled
 def slice_panels(rows: Sequence[Slice], labels: LabelSet, modalities: Sequence[str]) -> Figure:
-    """Draw each case in a row: a frame for its reference, then one for the prediction from each subset, as outlines.
+    """Draw each case in a row: a frame for its reference, then one for each prediction, as outlines.
 
     Slices with the same title are of one case. A prediction is drawn on the last modality of its subset, the reference
     on that of the case's last subset. The view is radiological (the patient's left is on the right) and cropped to the
@@ -127,10 +129,11 @@ def _crop(case: Sequence[Slice], modalities: Sequence[str]) -> tuple[slice, slic
 
 
 def _title(row: Slice, labels: LabelSet, width: int) -> str:
-    """Return a subset and its Dice (%), in lines of some characters at most."""
+    """Return the method, or else the subset, and its Dice (%), in lines of some characters at most."""
     dice = ["n/a" if np.isnan(value) else f"{100 * value:.0f}" for value in row.dice]
     scores = ", ".join(f"{name} {value}" for name, value in zip(labels.regions, dice, strict=True))
-    return "\n".join([*wrap(display_subset(row.subset).replace(" ", ""), width), *wrap(scores, width)])
+    name = row.method or display_subset(row.subset).replace(" ", "")
+    return "\n".join([*wrap(name, width), *wrap(scores, width)])
 
 
 def _ratio(case: Sequence[Slice], crop: tuple[slice, slice]) -> float:

@@ -282,6 +282,7 @@ def _notes(
 
 
 def made_with(evaluations: Sequence[Evaluation]) -> str:
-    """Return the conventions, which are the same for all evaluations, in words."""
-    settings = ", ".join(f"{key} = {value}" for key, value in asdict(evaluations[0].conventions).items())
+    """Return the conventions, which are the same for all evaluations, in words; those that are off are left out."""
+    conventions = asdict(evaluations[0].conventions).items()
+    settings = ", ".join(f"{key} = {value}" for key, value in conventions if value is not None)
     return f"Conventions: {settings}."

@@ -4,14 +4,14 @@ Their checkpoints hold one path each. Their axes are ours (x, y, z). The modalit
 in the order of the full path. Their classes ED, NCR, ET, background are reordered to background, NCR, ED, ET.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from common.networks.published.fusion_keys import NAMES
 from common.networks.published.m3ae_keys import M3AE_STAGES
-from common.networks.published.matching import require_match
+from common.networks.published.matching import fits, require_match
 
 AUTHORS = {"ACN": ("t1", "t2", "flair", "t1ce"), "SMUNet": ("flair", "t1", "t1ce", "t2")}
 """Class of our network -> modalities in the authors' order."""
@@ -55,6 +55,12 @@ def import_cotraining(
     theirs = [modality for modality in AUTHORS[name] if modality in names]
     order = [theirs.index(modality) for modality in names]  # position of each of our modalities in the authors' input
     return {ours: _reordered(ours, state[theirs], order) for theirs, ours in wanted.items()}
+
+
+def fits_cotraining(state: Iterable[str], network: nn.Module) -> bool:
+    """Return whether these are keys of the full path of the authors' network, without ``module.``."""
+    own = (key for key in network.state_dict() if key.startswith("full."))
+    return fits(state, (_theirs(key.removeprefix("full.")) for key in own), UNUSED)
 
 
 def _theirs(key: str) -> str:

@@ -6,13 +6,13 @@ background, 1 NCR, 2 ED, 3 ET) are the same as ours.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from common.networks.published.matching import require_match
+from common.networks.published.matching import fits, require_match
 
 AUTHORS = ("flair", "t1ce", "t1", "t2")  # modalities in the authors' order
 NAMES = ("t1", "t1ce", "t2", "flair")  # the same modalities in our order
@@ -61,6 +61,11 @@ def import_fusion(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict
         key: _reordered(state[keys.theirs(key)].reshape(value.shape), keys.axis(key), order)
         for key, value in own.items()
     }
+
+
+def fits_fusion(state: Iterable[str], network: nn.Module) -> bool:
+    """Return whether these are keys of the authors' network of this architecture, without ``module.``."""
+    return fits(state, export_fusion(network, prefix=""), _key_map(network).unused)
 
 
 def export_fusion(network: nn.Module, prefix: str = "module.") -> dict[str, torch.Tensor]:

@@ -1,6 +1,6 @@
 """Import of M3AE checkpoints by its authors: a pure map from their keys to ours."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -56,6 +56,12 @@ def import_m3ae(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         ours[name] = value
     _require_whole(ours)
     return ours
+
+
+def fits_m3ae(state: Iterable[str]) -> bool:
+    """Return whether these are keys of the authors' M3AE, without ``module.``."""
+    stages = tuple(f"unet.{stage}." for stage in M3AE_STAGES)
+    return "limage" in state and all(key == "limage" or key.startswith(stages) for key in state)
 
 
 def _require_whole(state: Mapping[str, torch.Tensor]) -> None:

@@ -1,9 +1,15 @@
 """Comparison of an authors' checkpoint with a network, by their keys."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
+
+
+def fits(state: Iterable[str], keys: Iterable[str], unused: str = "(?!)") -> bool:
+    """Return whether a checkpoint has all keys of a network, and no others but unused ones (see `require_match`)."""
+    own, keys = {*state}, {*keys}
+    return keys <= own and all(re.match(unused, key) for key in own - keys)
 
 
 def require_match(

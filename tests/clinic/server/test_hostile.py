@@ -15,21 +15,25 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 from urllib.parse import unquote_plus, urlsplit
 
 import nibabel as nib
 import numpy as np
 import pytest
 import requests
+import uvicorn
 from dicom_studies import edit, study, write_study
 from fastapi import HTTPException, Response
-from processes import answering
+from processes import answering, free_port
 from running import ROOT, TOKEN, server
 
 from clinic.server import archive as label_archive
 from clinic.server import client_files
 from clinic.server.archive import archive_session, forward
 from clinic.server.client_files import read_label_map
+from clinic.server.errors import refusal
 from clinic.server.guard import chosen_token
 from clinic.server.limits import REQUEST_BYTES
 from clinic.server.worker import Worker, tell
@@ -409,6 +413,25 @@ class TestArchive:
         assert found.value.status_code == 502
         assert time.monotonic() - began < 5
 
+    def test_a_part_of_an_answer_does_not_look_like_the_whole(self, archive, monkeypatch):
+        monkeypatch.setattr(label_archive, "ANSWER_BYTES", 1 << 16)
+        from clinic.server.endpoints import create_api  # not above, since workers import this module
+
+        app = SimpleNamespace(models={})
+        api = uvicorn.Config(create_api(app, archive), port=free_port(), log_config=None)
+        serving = uvicorn.Server(api)
+        thread = Thread(target=serving.run)
+        thread.start()
+        try:
+            while not serving.started:
+                time.sleep(0.05)
+            url = f"http://127.0.0.1:{api.port}/proxy/dicom/wado/studies/1.2/large"
+            with pytest.raises(requests.exceptions.ChunkedEncodingError):
+                requests.get(url, timeout=60)
+        finally:
+            serving.should_exit = True
+            thread.join()
+
     def test_what_is_within_them_is_whole(self, archive):
         with archive_session() as session:
             assert session.get(f"{archive}/large").content == b"x" * 100_000
@@ -465,11 +488,18 @@ class TestLyingArchive:
         assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
         assert not {"set-cookie", "location"} & {*answer.headers}
 
-    @pytest.mark.parametrize(("status", "expected"), [(404, 404), (401, 401), (500, 502), (302, 502)])
+    @pytest.mark.parametrize(("status", "expected"), [(404, 404), (401, 401), (500, 502), (300, 502)])
     def test_what_it_says_to_a_request_that_it_refuses_is_not_passed_on(self, archive, status, expected):
         with pytest.raises(HTTPException) as found:
             self.ask(archive, status, "text/html")
         assert (found.value.status_code, "script" in found.value.detail) == (expected, False)
+
+    def test_it_sends_nobody_elsewhere(self, archive):
+        with pytest.raises(requests.TooManyRedirects) as found:
+            self.ask(archive, 302, "application/dicom")
+        assert "start the server with the URL" in refusal(found.value).detail
+        with archive_session() as session, pytest.raises(requests.TooManyRedirects):
+            session.get(f"{archive}/", params={"x": '[307,"application/dicom+json",""]'})
 
     def test_lists_are_json_and_of_bounded_size(self, archive, monkeypatch):
         monkeypatch.setattr(label_archive, "JSON_BYTES", 1000)

@@ -7,14 +7,16 @@ import io
 import shutil
 import struct
 import zipfile
+from pathlib import Path
 
 import pytest
 from dicom_studies import study, write_study
-from fastapi import HTTPException
+from fastapi import FastAPI, HTTPException
 
 from clinic.server import uploaded, uploads
+from clinic.server.page import add_page
 from clinic.server.uploaded import as_told, recognise_upload
-from clinic.server.uploads import Upload, Uploads
+from clinic.server.uploads import Upload, Uploads, created
 from common.cohorts.registry import PHANTOM
 
 
@@ -162,6 +164,22 @@ def test_studies_vanish_and_are_not_too_many(monkeypatch):
     _, third = held.new()
     held.close()
     assert not third.folder.exists()
+
+
+def test_a_study_that_is_removed_while_it_is_read_leaves_nothing():
+    held, api = Uploads(), FastAPI()
+    name, upload = held.new()
+
+    class Reader:
+        def recognise_upload(self, folder: Path) -> dict:
+            held.remove(name)
+            with created(upload.study / "unpacked" / "x_t1.nii.gz"):
+                return {}
+
+    add_page(api, Reader(), held, asyncio.Lock(), asyncio.Lock())
+    (read,) = (route.endpoint for route in api.routes if route.path == "/studies/{study}/read")
+    asyncio.run(read(name))
+    assert not upload.folder.exists()
 
 
 class TestRecognition:

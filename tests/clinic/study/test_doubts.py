@@ -57,7 +57,7 @@ def test_without_t1c_enhancing_tumour_is_a_guess(enhancing):
         label[label == 4] = 1
     (said,) = doubts(label, used=without, spacing=(2, 2, 2))
     assert said.startswith("No T1c: ")
-    assert ("(0.4 ml) is a guess" in said) == enhancing  # 56 voxels of 8 mm3
+    assert ("(0.4 ml) is an estimate" in said) == enhancing  # 56 voxels of 8 mm3
     assert ("cannot be ruled out" in said) != enhancing
     other = LabelSet({"scar": 1}, {"scar": ("scar",)})
     # T1c would show none of these regions
@@ -73,7 +73,7 @@ def test_like_warnings_of_several_images_are_one():
     aligned = AlignedStudy(images, {}, covered)
     partial, thick = geometry_warnings(study, aligned, (1, 1, 1))
     assert partial.startswith(
-        "T1 (series 0: 70%), FLAIR (series 3: 85%): covers only this part of what the reference shows"
+        "T1 (series 0: 70 %), FLAIR (series 3: 85 %): covers only this part of what the reference shows"
     )
     assert thick.startswith(
         "T1 (series 0: 0.5 x 0.5 x 6 mm), T2 (series 2: 0.4 x 0.4 x 6 mm), FLAIR (series 3: 1 x 1 x 5 mm): voxels"
@@ -91,7 +91,7 @@ def test_a_lesion_at_the_border_of_the_brain_that_was_cut_out():
     assert [*border_warnings(label > 0, brain)] == []
     label[5:15, 6:8, 12] = 4  # 30 of 1040
     (said,) = border_warnings(label > 0, brain)
-    assert said.startswith("3% of the lesion lies at the border of the brain")
+    assert said.startswith("3 % of the lesion lies at the border of the brain")
     assert [*border_warnings(np.zeros_like(brain), brain)] == []
 
 
@@ -103,7 +103,7 @@ def test_a_lesion_too_large_for_a_brain():
     assert [*size_warnings(label > 0, brain)] == []
     label[0, 0, 1] = 4
     (said,) = size_warnings(label > 0, brain)
-    assert said.startswith("The lesion takes up 20% of the brain; a tumour rarely takes more than 20%.")
+    assert said.startswith("The lesion takes up 20 % of the brain; a tumour rarely takes more than 20 %.")
 
 
 def test_of_coarse_images_a_smaller_lesion_is_warned_of():
@@ -111,7 +111,7 @@ def test_of_coarse_images_a_smaller_lesion_is_warned_of():
     label[:, :8, :2] = True  # 160 of 1000 voxels
     assert [*size_warnings(label, brain)] == []
     (said,) = size_warnings(label, brain, thick=True)
-    assert said.startswith("The lesion takes up 16% of the brain; a tumour rarely takes more than 15%. Part of it is")
+    assert said.startswith("The lesion takes up 16 % of the brain; a tumour rarely takes more than 15 %. Part of it is")
 
 
 def test_a_core_far_from_the_rest():
@@ -123,7 +123,7 @@ def test_a_core_far_from_the_rest():
     core[16:18, 16:18, 8:10] = True
     assert [*core_warnings(label > 0, core, (1, 1, 1))] == []
     (said,) = core_warnings(label > 0, core, (4, 4, 4))
-    assert said.startswith("11% of the tumour core lies more than 20 mm from the largest piece of the lesion")
+    assert said.startswith("11 % of the tumour core lies more than 20 mm from the largest piece of the lesion")
 
 
 def test_a_doubtful_brain():
@@ -179,4 +179,4 @@ def test_pieces_are_warned_of_by_their_volume_and_not_by_their_number():
     assert doubts(label) == []
     label[2:18:2, 15, 2] = 1  # of 232
     (said,) = doubts(label)
-    assert "in 17 separate pieces, the largest with 93 % of its volume" in said
+    assert "in 17 separate pieces, specks included, the largest with 93 % of its volume" in said

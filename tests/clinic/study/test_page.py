@@ -114,7 +114,7 @@ def test_lesions_and_classes(tmp_path):
     html = page(tmp_path, replace(SUMMARY, lesions=many, specks=3, classes={"NCR": 2.0, "ED": 20.4, "ET": 0.0}))
     assert ["1", "left", "5.0", "30 × 21", "–", "10 × 5"] in rows(html)
     assert "Lesions: 10<" in html
-    assert "2 smaller lesions are not listed." in html
+    assert "Smaller lesions not listed: 2." in html
     assert "specks of less than 0.1 ml: 3." in html
     assert "Without overlap: necrosis 2.0 ml, oedema 20.4 ml, enhancing tumour 0.0 ml." in html
 

@@ -145,7 +145,7 @@ def test_volumes_are_those_of_the_outlines_whatever_the_decision(subject, tmp_pa
     label = np.asarray(nib.load(tmp_path / "label.nii.gz").dataobj)
     marked = {region: f"{mask.sum() * SPACING**3 / 1000:.1f}" for region, mask in regions(label).items()}
     assert {region: re.search(rf"^  {region}: ([\d.]+) ml;", said, re.MULTILINE)[1] for region in marked} == marked
-    assert f"the enhancing tumour ({marked['ET']} ml) is a guess" in said
+    assert f"the enhancing tumour ({marked['ET']} ml) is an estimate" in said
 
 
 @pytest.mark.slow
@@ -169,7 +169,8 @@ def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, c
     assert re.search(r"FLAIR to T1c: registered, moved by 5\.\d mm and turned by 5\.\d degrees", said)
     page = (tmp_path / "dicom" / "summary.html").read_text()
     assert "series 6" in page
-    assert not SECRETS.search(said + page)
+    words = re.sub("base64,[^\"']+", "", page)  # pictures may spell anything
+    assert not SECRETS.search(said + words)
 
     summary = json.loads((tmp_path / "dicom" / "summary.json").read_text())
     assert "pictures" not in summary

@@ -46,7 +46,7 @@ def test_no_tumour():
     assert absent(VOLUMES, VOLUMES | {"WT": 0.41}, CALIBRATION) == ""
     doubtful = absent(VOLUMES, VOLUMES | {"WT": 0.39}, CALIBRATION)
     assert doubtful.startswith("No tumour found with confidence: what is drawn is doubtful.")
-    assert "of 100 outlines of tumours 1 had less than 0.40, and of 3 in brains without one 0 had as much" in doubtful
+    assert "less than 0.40. Of 100 outlines of tumours, 1 had less; of 3 brains without one, 0 reached it" in doubtful
     assert absent(VOLUMES, VOLUMES | {"WT": 0.41}, None) != ""  # the limit is 0.5 then
     assert "nothing was drawn" in absent(nothing, nothing, CALIBRATION)
     assert set(words((0.39, 0.9, 0.9))) == {"doubtful: no tumour found with confidence"}

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.examples import PROBABILISTIC
+from evaluation.examples import ALWAYS, PROBABILISTIC
 
 from common.evaluation.metrics.case import CASE_COLUMNS, CaseMeasure, expected_dice, uncertainty
-from common.evaluation.metrics.conventions import METRICS, Conventions
+from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.overlap import Reference
 from common.modalities import IGNORED, tumour_labels
 
@@ -119,7 +119,7 @@ class TestRows:
         assert set(rows["case"]) == {"case"}
         assert list(rows["modalities"].unique()) == ["t1", "t1+t2"]
         values = rows.set_index(["modalities", "region", "metric"])["value"].to_dict()
-        assert len(values) == len(rows) == 2 * 3 * len(METRICS)
+        assert len(values) == len(rows) == 2 * 3 * len(ALWAYS)
         expected = Reference(reference(), LABELS, SPACING, Conventions())
         for subset, prediction in predictions.items():
             measured = expected.measure(prediction)

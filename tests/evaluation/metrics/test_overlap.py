@@ -4,18 +4,18 @@ import medpy.metric.binary as medpy
 import numpy as np
 import pytest
 import torch
-from evaluation.examples import PROBABILISTIC
+from evaluation.examples import ALWAYS, PROBABILISTIC
 from monai import metrics as monai
 from scipy.ndimage import gaussian_filter
 
 from common.cohorts import get_cohort
-from common.evaluation.metrics.conventions import METRICS, PENALTY, Conventions
+from common.evaluation.metrics.conventions import PENALTY, Conventions
 from common.evaluation.metrics.overlap import Reference
 from common.modalities import IGNORED, LabelSet, tumour_labels
 
 LESION = LabelSet(values={"lesion": 1}, regions={"lesion": ("lesion",)})
 GLIOMA = tumour_labels(NCR=1, ED=2, ET=4)
-MEASURED = [name for name in METRICS if name not in PROBABILISTIC]
+MEASURED = [name for name in ALWAYS if name not in PROBABILISTIC]
 DISTANCES = ("hd95", "hd", "assd")
 
 

@@ -39,7 +39,9 @@ def names(folder: Path) -> set[str]:
 def whole(name: str, seed: int = 0, coverage: float = 0.5, **more) -> Evaluation:
     """Return an evaluation with everything that a report can show."""
     facts = COSTS | {"coverage": coverage}
-    return random_evaluation(name, calibration=("v1", "v2", "v3"), probabilities=True, facts=facts, seed=seed, **more)
+    return random_evaluation(
+        name, calibration=("v1", "v2", "v3"), probabilities=True, facts=facts, seed=seed, lesion_wise="GLI", **more
+    )
 
 
 def slices(kinds: Sequence[str]) -> list[Slice]:
@@ -77,7 +79,15 @@ class TestWholeReport:
     def test_has_all_sections(self, both):
         text = (both / "report.md").read_text(encoding="utf-8")
         assert headings(both) == [
-            *("Dice", "HD95", "Further metrics", "Published numbers", "Paired tests"),
+            *(
+                "Dice",
+                "HD95",
+                "Lesion-wise Dice",
+                "Lesion-wise HD95",
+                "Further metrics",
+                "Published numbers",
+                "Paired tests",
+            ),
             *(f"What each modality is worth: {markdown(name)}" for name in (NASTY, OTHER)),
             "Entropy of the predictions",
             *(f"{title}: {markdown(name)}" for name in (NASTY, OTHER) for title in TRUST),
@@ -189,7 +199,7 @@ def test_a_region_that_no_reference_has(tmp_path, empty):
 
 
 def test_entropy_is_of_methods_with_probabilities():
-    without = random_evaluation("maps", seed=1)
+    without = random_evaluation("maps", seed=1, lesion_wise="GLI")
     drawn = {s.kind: s for s in sections.all_sections([whole("one"), without], None, {}, {}, None)}
     assert "maps" not in drawn["entropy"].tables["entropy"].to_markdown()
     assert "entropy" not in [s.kind for s in sections.all_sections([without], None, {}, {}, None)]
