@@ -27,7 +27,7 @@ def compare(
             measured by `evaluate` first.
         reference: the folder of the reference label maps; required for label maps.
         cohort: the cohort that defines the label values; required for label maps.
-        published: a published table to show beside, as PAPER/TABLE/DATASET, e.g. "M3AE/1/BraTS2018 test split (57)".
+        published: a published table to add, as PAPER/TABLE/DATASET, e.g. "M3AE/1/BraTS2018 test split (57)".
         cases: names or patterns of the cases to compare, such as "BraTS2021_*,case_01", e.g. those of one hospital.
         empty: scoring of empty regions in label maps: brats, released, nan or skip. By default, this and the following
             conventions are those of the first evaluation, or else the general defaults.
