@@ -76,7 +76,7 @@ def _volume_table(summary: StudySummary) -> Table:
         columns.append((f"Chance of {100 * GOOD:.0f} % or more (%)", chances))
         notes.append(
             f"Overlap (Dice, 100 % is perfect) with an expert's outline, calibrated on {calibrated} patients. Of "
-            f"outlines called usable in patients left out of that, these have {100 * GOOD:.0f} % or more: "
+            f"outlines called usable in patients left out of the calibration, these have {100 * GOOD:.0f} % or more: "
             f"{_shares(summary.usable_right)}."
         )
     if summary.measured:
