@@ -91,6 +91,8 @@ def test_weights_carry_the_description(tmp_path):
         ({"sequences": ["t1ce", "adc"]}, "own.json: sequences.0: 't1ce' is called t1c here"),
         ({"sequences": ["t2", "ADC"]}, "own.json: sequences.1: 'ADC'; expected small letters and digits"),
         ({"sequences": ["t2", "t2"]}, "own.json: sequences ['t2', 't2']; expected each once"),
+        ({"sequences": ["t2", "seg"]}, "own.json: sequences.1: 'seg' is what label files are called"),
+        ({"regions": {"A/B": ["PZ"]}}, "own.json: regions.A/B.[key]: String should match pattern"),
         ({"labels": {"PZ": 1, "TZ": 1}}, "own.json: labels [1, 1]; expected each once"),
         ({"labels": {"PZ": 0, "TZ": 1}}, "own.json: labels.PZ: Input should be greater than or equal to 1"),
         ({"labels": {"PZ": 1, "TZ": 255}}, "own.json: labels: 255 stands for voxels that do not count"),
@@ -104,6 +106,13 @@ def test_weights_carry_the_description(tmp_path):
 def test_descriptions_that_cannot_be_used_are_refused(tmp_path, change, fact):
     with refused(ValueError, fact):
         get_cohort(written(tmp_path, PROSTATE | change))
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path):
+    path = tmp_path / "own.json"
+    path.write_bytes('{"name": "själ"}'.encode("latin-1"))
+    with refused(ValueError, "own.json: Invalid JSON"):
+        get_cohort(str(path))
 
 
 def test_a_file_that_is_not_there_is_refused():
