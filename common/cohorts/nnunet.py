@@ -191,8 +191,8 @@ def write_raw(parts: Parts, cohort: Cohort, folder: str | os.PathLike) -> None:
                     _write_label(item, cohort, numbers, draft / f"labels{end}")
         (draft / DESCRIPTION).write_text(json.dumps(_content(parts, cohort, numbers), indent=4) + "\n")
         split = {"train": parts["training"], "val": parts["validation"]}
-        names = {part: [item["case"] for item in items] for part, items in split.items()}
-        (draft / SPLITS).write_text(json.dumps([names], indent=4) + "\n")
+        fold = {part: [item["case"] for item in items] for part, items in split.items()}
+        (draft / SPLITS).write_text(json.dumps([fold], indent=4) + "\n")
 
 
 def _write_images(item: Item, cohort: Cohort, folder: Path) -> None:

@@ -152,22 +152,19 @@ class NnUNet:
         self.using([name for name in images if name in self.channels])
         affine = images[self.channels[0]].affine
         axes = "RAS" if self.plans.get("image_reader_writer") == REORIENTING else self.axes
-        there = ornt_transform(io_orientation(affine), axcodes2ornt(axes)) if axes else None
+        stored = io_orientation(affine)
+        wanted = stored if axes is None else axcodes2ornt(axes)
+        turn, back = ornt_transform(stored, wanted), ornt_transform(wanted, stored)
         volumes = [np.asarray(images[name].dataobj, np.float32) for name in self.channels]
-        turned = [volume if there is None else apply_orientation(volume, there) for volume in volumes]
-        sizes = voxel_sizes(affine)
-        if there is not None:
-            sizes = sizes[np.argsort(there[:, 0])]
-        stack = np.stack([volume.transpose(2, 1, 0) for volume in turned])  # (C, z, y, x), as SimpleITK reads
+        stack = np.stack([apply_orientation(volume, turn).transpose(2, 1, 0) for volume in volumes])  # (C, z, y, x)
+        sizes = voxel_sizes(affine)[np.argsort(turn[:, 0])]
         with redirect_stdout(StringIO()):
             label, probabilities = self._predictor.predict_single_npy_array(
                 np.ascontiguousarray(stack), {"spacing": [float(size) for size in sizes[::-1]]}, None, None, True
             )
-        back = None if there is None else ornt_transform(axcodes2ornt(axes), io_orientation(affine))
 
         def restored(volume: np.ndarray) -> np.ndarray:
-            volume = volume.transpose(2, 1, 0)
-            return np.ascontiguousarray(volume if back is None else apply_orientation(volume, back))
+            return np.ascontiguousarray(apply_orientation(volume.transpose(2, 1, 0), back))
 
         regions, labels = self._regions(np.stack([restored(each) for each in probabilities])), self.cohort.labels
         numbers = restored(label)
@@ -239,8 +236,8 @@ class NnUNets:
             getattr(first, name) for name in ("spacing", "window", "version", "software")
         )
         self.method, self.trained_on, self.seen, self.calibration = f"nnU-Net {folder.name}", None, None, None
-        there = [*map(subset_name, self.subsets)]
-        self.lacking, self.warnings = [name for name in subset_names(GLIOMA) if name not in there], []
+        known = [*map(subset_name, self.subsets)]
+        self.lacking, self.warnings = [name for name in subset_names(GLIOMA) if name not in known], []
         self.title = f"{self.method}, without models for {', '.join(self.lacking) or 'no subset'}"
 
     @cached_property
