@@ -12,12 +12,12 @@ import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import nibabel as nib
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.names import split_name
@@ -39,7 +39,7 @@ SPLITS = "splits_final.json"
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="allow")
-    channel_names: dict[str, str]
+    channel_names: Annotated[dict[str, str], Field(min_length=1)]
     labels: dict[str, int | list[int]]
     file_ending: str = ".nii.gz"
 
