@@ -177,7 +177,10 @@ def test_plans_of_another_form_are_refused(tmp_path: Path, plans: dict | None, s
         load_nnunet(_model(tmp_path / "model", {"configurations": plans}), "cpu")
 
 
-def test_folds_without_weights_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_folds_without_weights_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.engines.nnunet.version", lambda _: "2")  # also where it is not installed
     model = _model(tmp_path / "model")
     (model / "fold_1").mkdir()
     assert len(load_nnunet(model, "cpu").weights) == 1

@@ -28,6 +28,12 @@ def test_a_network_for_all_subsets(tmp_path, capsys):
     assert "288 tensors" in said
     ours = load_weights(RFNet(width=4), tmp_path / "model.pt")
     assert all(torch.equal(value, ours.state_dict()[key]) for key, value in network.state_dict().items())
+    for file, todo in (
+        ("theirs.pth", "convert a file of a method's authors by import_weights"),
+        ("model.pt", "of RFNet, .*bundle gss"),
+    ):
+        with pytest.raises(ValueError, match=f"{file}: a checkpoint of another architecture than M3AE.*{todo}"):
+            load_weights(M3AE(4, 3, 8, GRID), tmp_path / file)
     facts = recorded(tmp_path / "model.pt", "method", "backbone", "width", "crop", "spacing")
     assert facts == ["RFNet, authors' weights", "RFNet", 4, [80, 80, 80], [1.0, 1.0, 1.0]]
     theirs["module.decoder_sep.seg_layer.weight"] = torch.zeros(4, 8, 1, 1, 1)
