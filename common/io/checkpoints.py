@@ -72,8 +72,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
             todo = f"It is of {facts.method}, bundle {facts.bundle}: use that, with its config ({settings})"
         else:
             todo = (
-                "Use the config of its training (cohort, backbone, width, crop); convert a file of a method's authors by "
-                "import_weights"
+                "Use the config of its training (cohort, backbone, width, crop); convert a file of a method's authors "
+                "by import_weights"
             )
         raise ValueError(
             f"{path}: a checkpoint of another architecture than {type(network).__name__}. {todo}. "
