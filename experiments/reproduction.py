@@ -50,7 +50,8 @@ def reproduce(
     definition = get_cohort(made.cohort)
     check_data(definition, dataset_dir, dry_run)
     require_writable(output_dir)
-    notes = [f"Measured: {weights_name(weights)}. {_preparation(entry)}", *made.notes]
+    notes = [f"Measured: {weights_name(weights)}. {_preparation(entry)}"]
+    notes += [f"What {table} says of its own trainings, where it concerns the evaluation too:", *made.notes]
     if dry_run:
         (entry,) = made_small([entry], definition, Path(output_dir, "dry_run"))
         coarse = {"evaluation#overrides#spacing": [SPACING] * 3}  # at that of the weights it would take hours

@@ -288,7 +288,8 @@ class NnUNets:
 
 
 def _own(folder: Path) -> bool:
-    return (folder / PLANS).exists() or (folder / "plans.pkl").exists() or any(folder.glob("fold_*"))
+    """Return whether a folder is that of a model, or of one of its folds, which is refused."""
+    return any((folder / name).exists() for name in (PLANS, "plans.pkl", *CHECKPOINTS)) or any(folder.glob("fold_*"))
 
 
 def _models(folder: Path) -> list[Path]:

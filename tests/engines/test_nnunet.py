@@ -201,6 +201,12 @@ def test_plans_may_name_only_known_parts(part: str, known: bool) -> None:
     assert bool(KNOWN_PARTS.fullmatch(part)) == known
 
 
+def test_a_single_fold_is_refused(tmp_path: Path) -> None:
+    fold = _model(tmp_path / "model") / "fold_0"
+    with pytest.raises(FileNotFoundError, match=r"fold_0: no plans\.json; expected a folder of nnU-Net v2"):
+        load_predictor(str(fold), None, None, "cpu", tmp_path)
+
+
 def test_foreign_channels_and_classes_are_refused(tmp_path: Path) -> None:
     model = _model(tmp_path / "model")
     told = json.loads((model / "dataset.json").read_text())

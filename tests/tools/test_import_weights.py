@@ -101,6 +101,15 @@ def test_published_keys_tell_the_method(tmp_path, method):
     assert method_of(str(tmp_path / "theirs.pth")) == method
 
 
+def test_the_file_to_write_is_neither_the_authors_nor_a_folder(tmp_path):
+    theirs = tmp_path / "theirs.pth"
+    torch.save(export_fusion(RFNet(width=4)), theirs)
+    before = theirs.read_bytes()
+    assert "is the authors' file" in run("import_weights", theirs, theirs)
+    assert "is a folder; expected the name of a file" in run("import_weights", theirs, tmp_path)
+    assert theirs.read_bytes() == before
+
+
 def test_keys_of_no_method_are_refused(tmp_path):
     torch.save({"encoder.weight": torch.zeros(1), "head.bias": torch.zeros(1)}, tmp_path / "theirs.pth")
     message = run("import_weights", tmp_path / "theirs.pth", tmp_path / "model.pt")
