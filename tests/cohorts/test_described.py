@@ -9,6 +9,7 @@ from refusals import refused
 
 from common.cohorts import get_cohort, prepare
 from common.cohorts.described import recorded
+from common.cohorts.nnunet import described
 from common.io.facts import TrainingFacts
 
 PROSTATE = {
@@ -71,6 +72,27 @@ def test_raw_data_of_nnunet_are_read_by_these_names(tmp_path):
     files = {name: path[-11:] for name, path in zip(item["modalities"], item["image"], strict=True)}
     assert files == {"t2": "0001.nii.gz", "adc": "0000.nii.gz"}
     assert item["label_values"] == {"TZ": 1, "PZ": 2}
+
+
+@pytest.mark.parametrize(
+    ("labels", "fact"),
+    [
+        ({"all": [1, 2], "TZ": [1]}, {"TZ": 1, "PZ": 2}),  # as `datalist --nnunet` writes it
+        ({"all": [1, 2], "TZ": 1, "PZ": 2}, {"TZ": 1, "PZ": 2}),
+        ({"all": [1, 2]}, "leave open which value is"),
+        ({"all": [1, 2, 3], "TZ": 1, "PZ": 2}, "do not give each value one class"),
+        ({"all": [1], "TZ": 1, "PZ": 2}, "each region all values"),
+    ],
+)
+def test_raw_data_of_nnunet_may_name_these_regions(tmp_path, labels, fact):
+    cohort = get_cohort(written(tmp_path, PROSTATE | {"regions": {"all": ["PZ", "TZ"], "TZ": ["TZ"]}}))
+    content = {"channel_names": {"0": "T2", "1": "ADC"}, "labels": {"background": 0, **labels}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    if isinstance(fact, dict):
+        assert described(tmp_path).values(cohort.labels) == fact
+    else:
+        with refused(ValueError, "dataset.json", fact):
+            described(tmp_path).values(cohort.labels)
 
 
 def test_weights_carry_the_description(tmp_path):
