@@ -22,6 +22,7 @@ from common.engines.nnunet import NnUNet, NnUNets
 from common.evaluation.metrics.case import CaseMeasure, CaseResult
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.store import CaseStore
+from common.io.files import require_writable
 from common.io.lock import lock_folder, unlock_folder
 from common.modalities import subset_name
 from common.text import shortened
@@ -54,6 +55,7 @@ def evaluate_predictor(
     definition = get_cohort(cohort)
     if lacking := [name for name in definition.labels.regions if name not in predictor.cohort.labels.regions]:
         raise ValueError(f"{predictor.method}: does not segment {', '.join(lacking)}, which {cohort} has.")
+    require_writable(output_dir)
     data = prepare(cohort, dataset_dir, split, datalist)
     cases, calibration = take(data, part), take(data, calibrate_on)
     if unknown := [item["case"] for item in [*cases, *calibration] if not _subsets(predictor, item)]:
