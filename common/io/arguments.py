@@ -55,7 +55,7 @@ def parse(function: Callable[..., None], words: Sequence[str], program: str) -> 
     flags = [f"--{name}" for name, hint in hints.items() if hint is bool]
     words = [  # else argparse would take any word after a flag for its value
         f"{word}=true" if word in flags and following.lower() not in ("true", "false") else word
-        for word, following in zip(words, [*words[1:], ""], strict=True)
+        for word, following in zip(words, [*words, ""][1:], strict=True)
     ]
     given = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
     others = {name for name in given if "." in name and any(p.kind is p.VAR_KEYWORD for p in parameters)}
