@@ -11,10 +11,14 @@ from monai.data import MetaTensor
 
 from clinic.study.inference import load_predictor
 from common.cohorts.check import read_modality, zero_background
+from common.io.geometry import require_plausible
 from common.io.settings import check_choice
 from common.modalities import canonical, resolve_subset
 from common.transforms.decision import DECISIONS
 from common.transforms.load import check_volumes
+
+REAL = "fiu"
+"""Kinds of NumPy's types that hold real numbers."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,8 @@ class Bundle:
 
         The images have to be prepared as those of the cohort: on one grid, and skull-stripped for gliomas. For studies
         as scanners write them, use `clinic.study.predict.predict`. Raises FileNotFoundError if a file does not exist;
-        ValueError for an unknown modality, an array without ``affine``, and for whatever a training refuses: images of
-        other shapes, on other grids, constant ones, the same one twice, NaN or Inf.
+        ValueError for an unknown modality, an array without a plausible ``affine``, and for whatever a training
+        refuses: images of other shapes, on other grids, constant ones, the same one twice, NaN or Inf.
 
         Args:
             images: modality, or an alias such as ``t1ce`` -> its file, or its voxels ``(X, Y, Z)``.
@@ -93,11 +97,16 @@ def _volume(name: str, image: str | Path | np.ndarray, affine: np.ndarray | None
     """Return an image ``(X, Y, Z)``; errors name it."""
     if not _is_array(image):
         return read_modality(str(image), None, {})
-    if affine is None or np.shape(affine) != (4, 4) or not np.linalg.det(affine):
+    voxels, to_mm = np.asarray(image), np.asarray(affine)
+    if to_mm.dtype.kind not in REAL or to_mm.shape != (4, 4) or to_mm[3].tolist() != [0, 0, 0, 1]:
         raise ValueError(
             f"{name}: an array has no voxel size; give the affine (4, 4) of all arrays, such as "
             "numpy.diag([1, 1, 1, 1]) for voxels of 1 mm with axes to the right, the front and the top."
         )
-    if np.ndim(image) != 3:
-        raise ValueError(f"{name}: shape {np.shape(image)}; expected (X, Y, Z).")
-    return zero_background(MetaTensor(np.array(image, dtype=np.float32), affine=np.array(affine, dtype=float)))
+    if voxels.dtype.kind not in REAL or voxels.ndim != 3 or not voxels.size:
+        raise ValueError(f"{name}: {voxels.dtype}, shape {voxels.shape}; expected real numbers (X, Y, Z).")
+    try:
+        require_plausible(to_mm, voxels.shape)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}.") from None
+    return zero_background(MetaTensor(voxels.astype(np.float32), affine=to_mm.astype(float)))

@@ -50,7 +50,8 @@ def reproduce(
     definition = get_cohort(made.cohort)
     check_data(definition, dataset_dir, dry_run)
     require_writable(output_dir)
-    notes = [f"Measured: {weights_name(weights)}. {_preparation(entry)}", *made.notes]
+    notes = [f"Measured: {weights_name(weights)}. {_preparation(entry)}"]
+    notes += [f"What {table} says of its own trainings, where it concerns the evaluation too:", *made.notes]
     if dry_run:
         (entry,) = made_small([entry], definition, Path(output_dir, "dry_run"))
         coarse = {"evaluation#overrides#spacing": [SPACING] * 3}  # at that of the weights it would take hours
@@ -68,8 +69,8 @@ def evaluate(entry: Entry, cohort: str, weights: str, output_dir: str, dataset_d
     settings: dict[str, Any] = {**entry.settings, "output_dir": str(Path(output_dir).resolve())}
     if dataset_dir is not None:
         settings["dataset_dir"] = str(Path(dataset_dir).resolve())
-    own = {"ckpt_path": str(Path(weights).resolve()), "cohort": cohort, "method": entry.name, "published": "$None"}
-    own["calibrate_on"] = "$None"  # a table needs no other cases than those of the test
+    own = {"ckpt_path": str(Path(weights).resolve()), "cohort": cohort, "method": entry.name}
+    own |= {"published": "$None", "calibrate_on": "$None"}  # a table needs no other cases than those of the test
     settings |= {f"evaluation#overrides#{key}": value for key, value in own.items()}
     with unwrapped_errors():
         check_run(entry.files, settings, bundle_root(entry.bundle))

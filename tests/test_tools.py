@@ -225,6 +225,7 @@ def test_further_options_have_a_dot():
     def serve(port: int = 8000, **settings: str) -> None:
         raise AssertionError("called")
 
+    assert parse(serve, [], "serve").args == (8000,)
     call = parse(serve, ["--m3ae.ckpt-path", "x", "--port=1"], "serve")
     assert call.args == (1,)
     assert call.keywords == {"m3ae.ckpt_path": "x"}

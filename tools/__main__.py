@@ -21,7 +21,7 @@ NAMES = {
     "patients": ("predict", "export_labels"),
     "data": ("check", "datalist", "join", "phantom"),
     "compare": ("evaluate", "compare", "pool", "calibrate", "reproduce"),
-    "many trainings and machines": ("leaderboard", "budget", "federate", "provision"),
+    "many methods and machines": ("leaderboard", "budget", "federate", "provision"),
     "share": ("package", "zoo", "import_weights"),
 }
 VERBS = {

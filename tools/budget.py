@@ -1,5 +1,5 @@
 def budget(methods: str, output: str, dataset_dir: str | None = None, steps: int = 10) -> None:
-    """Measure the steps of all methods of a list in turns, and say how many each gets in the time of the first one.
+    """Measure steps of all methods of a list alternately, and say how many each gets in the time of the first one.
 
     For a comparison at equal computing time: write the epochs of the table into the list. Processors differ, so the
     table is made once.

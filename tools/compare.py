@@ -29,7 +29,7 @@ def compare(
             measured by `evaluate` first.
         reference: the folder of the reference label maps; required for label maps.
         cohort: the cohort that defines the label values; required for label maps.
-        published: a published table to show beside, as PAPER/TABLE/DATASET, e.g. "M3AE/1/BraTS2018 test split (57)".
+        published: a published table to add, as PAPER/TABLE/DATASET, e.g. "M3AE/1/BraTS2018 test split (57)".
         cases: names or patterns of the cases to compare, such as "BraTS2021_*,case_01", e.g. those of one hospital.
         panel_cases: names of cases of which a slice is drawn, with the outlines of all methods side by side.
         panel_subsets: subsets for these, such as t1c,t1c+flair; by default each sequence alone, and all of them.

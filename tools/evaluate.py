@@ -1,6 +1,3 @@
-from pathlib import Path
-
-
 def evaluate(
     model: str,
     output_dir: str,
@@ -50,9 +47,7 @@ def evaluate(
     from common.evaluation.metrics.conventions import Conventions
 
     if not is_nnunet(model):
-        if not Path(model).is_dir():
-            raise FileNotFoundError(f"{model}: no such folder; expected that of a trained nnU-Net.")
-        raise ValueError(f"{model}: no trained nnU-Net (plans.json, fold_*); for bundles see docs/evaluate.md.")
+        raise FileNotFoundError(f"{model}: no trained nnU-Net (plans.json, fold_*); for bundles see docs/evaluate.md.")
     conventions = {"empty": empty, "hd95": hd95, "et_min_voxels": et_min_voxels, "average": average}
     conventions |= {"surface_tolerance": surface_tolerance, "lesion_wise": lesion_wise}
     conventions = {key: value for key, value in conventions.items() if value is not None}

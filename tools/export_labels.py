@@ -4,7 +4,7 @@ def export_labels(studies: str, output_dir: str, cohort: str) -> None:
     Args:
         studies: the folder of the server's studies, or the URL of its archive.
         output_dir: the folder to write: images and label maps as NIfTI, each study on one grid, named by numbers.
-        cohort: the cohort of the served weights, which defines the label values; open_glioma for the bundles' own.
+        cohort: the cohort of the served weights, which defines the label values; open_glioma for the shipped weights.
     """
     from clinic.server.export import export_labelled_studies
 

@@ -6,7 +6,7 @@ def federate(plan: str, output_dir: str, simulate: bool = False) -> None:
 
     Args:
         plan: a JSON file with a bundle, rounds and sites; see docs/many_machines.md.
-        output_dir: parent folder of the job folder, which has the plan's name; an older job is replaced.
+        output_dir: parent folder of the job folder, which has the plan's name and must not exist yet.
         simulate: run the federation on this machine instead, in the folder simulation of output_dir.
     """
     from experiments.federation.job import simulate as run

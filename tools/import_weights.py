@@ -10,8 +10,8 @@ def import_weights(
 ) -> None:
     """Convert a checkpoint by the authors of a method into weights for our network.
 
-    PASSION and GSS published weights of RFNet, mmFormer and M2FTrans; those of ACN and SMU-Net come in a file for each
-    path, and CHECKPOINT is that for all modalities.
+    The code of PASSION and GSS trains RFNet, mmFormer and M2FTrans; the weights of ACN and SMU-Net come in a file for
+    each path, and CHECKPOINT is that for all modalities.
 
     Args:
         checkpoint: the authors' file; it is read with weights_only=True.

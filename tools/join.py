@@ -14,7 +14,7 @@ def join(
         output: the JSON file to write; its paths are relative to the folder that holds all sources, which is printed.
         sources: two or more COHORT=FOLDER, e.g. ucsf_pdgm=data/UCSF-PDGM; docs/datasets.md lists the cohorts.
         cohort: cohort to train with: glioma_cavity_background; glioma_cavity_ignored, which leaves resection cavities
-            out of losses and metrics; or glioma, where they are a class of their own.
+            out of losses and metrics; or glioma, where they are a separate class.
         split: seeded, the default; cv1of5 etc. for cross-validation; full (train on all cases); or all_test.
         seed: seed of the split.
         known_as: CSV file, such as a publisher's, whose rows name the same patient in two data sets, e.g. in

@@ -17,7 +17,7 @@ def leaderboard(
             method's bundle, overlays on its train.json (configs), and settings. The lists in bundles/tables also
             produce the tables of a paper, with the published numbers beside the measured ones.
         output_dir: the folder to write: a folder for each method, leaderboard.csv with the times, report/, tables/.
-        cohort: cohort to train on; by default the list's own, or the phantom.
+        cohort: cohort to train on; by default that of the list, or the phantom.
         dataset_dir: the cohort's folder; the phantom is generated if none is given.
         at_once: number of methods that run in parallel; by default one per GPU, or one on the CPU. 0 trains none, and
             reports on the finished ones.

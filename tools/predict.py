@@ -33,23 +33,23 @@ def predict(
         t1c: likewise.
         t2: likewise.
         flair: likewise.
-        series: SeriesNumbers for series that are not recognised, or wrongly, e.g. t1c=7 flair=4; t1=none leaves a
-            sequence out.
+        series: SeriesNumbers for series that are recognised wrongly or not at all, e.g. t1c=7 flair=4; t1=none leaves
+            a sequence out.
         modalities: the sequences to use, e.g. t1c,flair; by default all.
         reference: the sequence, or the SeriesInstanceUID of a series, that defines the grid of the result; by default
             T1c, or else the finest one.
-        recipe: recipe that the weights were trained with, e.g. brats2018; by default that of the bundle's own weights,
+        recipe: recipe that the weights were trained with, e.g. brats2018; by default that of the shipped weights,
             and phantom for the synthetic phantom.
-        ckpt_path: path of the weights; by default the bundle's own.
+        ckpt_path: path of the weights; by default the shipped ones.
         device: cpu, cuda or cuda:1; by default a GPU if there is one.
         skull_strip: auto extracts the brain from images that show more, yes from all, no from none.
         decision: threshold marks what is more probable than not, as in the papers; expected_dice also what is less
-            probable, where that is expected to overlap best with the truth; by_sequences takes the threshold for what
+            probable, where that is expected to overlap best with the truth; by_sequences uses the threshold for what
             T1c shows if it is there, and else expected_dice. By default that of the bundle.
-        label: a text of your choice that page and summary.json bear, to tell whose result it is.
+        label: a text of your choice, shown by page and summary.json to identify the result.
         keep_images: also write the images, the brain mask and the probabilities on one grid, into the subfolder images.
         each: the folder holds a subfolder for each study; studies.html and studies.csv list them. One that fails does
-            not stop the others, and given again the command goes on where it ended.
+            not stop the others; the same command, given again, continues where it ended.
     """
     from clinic.study.folder import require_image_files, require_one_study, require_studies
 

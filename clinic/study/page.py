@@ -65,8 +65,8 @@ def _volume_table(summary: StudySummary) -> Table:
         columns.append(("True volume probably (ml)", intervals))
         notes.append(
             "Such intervals held the true volume in patients that they were not calibrated on: "
-            f"{_shares(summary.intervals_held)}. It is unknown where they would span more than a factor of "
-            f"{WIDEST:g}, or where no tumour was found with confidence."
+            f"{_shares(summary.intervals_held)}. None is given if it would span more than a factor of {WIDEST:g}, or "
+            "if no tumour was found with confidence."
         )
     if summary.expected_dice:
         expected = [_percent(summary.expected_dice[region]) if ml else NOTHING for region, ml in volumes.items()]
@@ -76,7 +76,7 @@ def _volume_table(summary: StudySummary) -> Table:
         columns.append((f"Chance of {100 * GOOD:.0f} % or more (%)", chances))
         notes.append(
             f"Overlap (Dice, 100 % is perfect) with an expert's outline, calibrated on {calibrated} patients. Of "
-            f"outlines called usable in patients left out of that, these have {100 * GOOD:.0f} % or more: "
+            f"the outlines called usable in patients left out of the calibration, {100 * GOOD:.0f} % or more had: "
             f"{_shares(summary.usable_right)}."
         )
     if summary.measured:

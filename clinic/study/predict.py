@@ -21,6 +21,7 @@ from clinic.study.page import write_summary
 from clinic.study.reading import Study, confirmed, read_files, read_folder
 from clinic.study.result import StudySummary, summarise, volumes
 from clinic.study.skull import MODES, Brain, agreed, brain_mask
+from clinic.study.verdicts import UNTRUSTED
 from common.cohorts.cohort import Cohort
 from common.cohorts.registry import PHANTOM
 from common.engines.predictor import Predictor, Segmentation
@@ -44,8 +45,8 @@ IMAGES = "images"
 BRAIN_MASK = "brain_mask"
 
 OF_PHANTOM = (
-    "The images are those of the synthetic phantom, but the weights are not: the result means nothing. Without "
-    "--recipe and --ckpt_path, the weights trained on the phantom are used."
+    "The images are those of the synthetic phantom, but the weights are not: the result means nothing. `predict` takes "
+    "the weights trained on the phantom if it gets this study alone, without --recipe and --ckpt_path."
 )
 
 
@@ -141,7 +142,8 @@ def segment(
     notes = [grid_note, *([seg_note] if seg_note else []), *read.notes]
     summary = summarise(voxels, segmentation, read, aligned, brain, inference, notes)
     if inference.cohort.name != PHANTOM.name and shows_phantom(study):
-        summary = replace(summary, warnings=[OF_PHANTOM, *summary.warnings])
+        untrusted = dict.fromkeys(summary.verdicts, UNTRUSTED)
+        summary = replace(summary, warnings=[OF_PHANTOM, *summary.warnings], verdicts=untrusted, intervals={})
     summary = replace(summary, label=label, created=datetime.now().astimezone().isoformat(timespec="seconds"))
     kept = _images(aligned, brain, segmentation, cohort) if keep_images else {}
     files = _write(Path(output_dir), voxels, summary, read, chosen if can_refer else None, inference, kept)

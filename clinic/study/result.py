@@ -64,7 +64,8 @@ class StudySummary:
         label: a text of the user's own, which tells whose result it is; else empty.
         created: date, time and offset from UTC at which it was made, ISO 8601; empty if unknown.
         classes: class of the label map, e.g. ``ED`` -> volume in ml.
-        lesions: the connected pieces of the outermost region, the largest first; see `clinic.study.lesions`.
+        lesions: the connected pieces of the outermost region, the largest first; see `clinic.study.lesions`. None if no
+            tumour was found with confidence.
         specks: number of further pieces, which are too small to be called lesions.
         sheets: all slices, for the page's viewer; see `clinic.study.sheets`.
         verdicts: region -> how far its outline can be used, and why not further.
@@ -138,7 +139,7 @@ def calibrated(
 
     ``volumes`` (ml) and raw ``scores`` are those of the regions, ``brain`` is the visible brain in ml.
     """
-    t1c, subset = "t1c" in used, subset_name(used)
+    t1c, subset, none = "t1c" in used, subset_name(used), absent(volumes, scores, calibration)
     known = [region for region in volumes if calibration and region in calibration.regions and volumes[region]]
     expected = {region: calibration.expected(region, scores[region], t1c) for region in known}
     further = {
@@ -147,11 +148,11 @@ def calibrated(
         if name not in used
     }
     fields = {
-        "no_tumour": absent(volumes, scores, calibration),
+        "no_tumour": none,
         "scores": scores,
         "expected_dice": scores | expected,
         "intervals": intervals(volumes, scores, t1c, calibration, brain, cohort.labels),
-        "with_further": with_further(expected, subset, further, calibration),
+        "with_further": {} if none else with_further(expected, subset, further, calibration),
     }
     if calibration is None:
         return fields
@@ -232,7 +233,7 @@ def summarise(
         pictures=pictures(drawn, segmentation.masks, spacing, brain and brain.mask, origin),
         brain_ml=brain and brain.millilitres,
         classes=class_volumes(label, labels),
-        lesions=pieces,
+        lesions=[] if fields["no_tumour"] else pieces,
         specks=specks,
         sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in pieces], brain and brain.mask),
         warnings=[

@@ -24,6 +24,9 @@ class Verdict:
         return f"{self.word}: {self.why}" if self.why else self.word
 
 
+UNTRUSTED = Verdict(UNRELIABLE, "not with these weights, see the warnings")
+
+
 def absent(volumes: Mapping[str, float], scores: Mapping[str, float], calibration: Calibration | None) -> str:
     """Return that no tumour was found with confidence, and why, if that is so; otherwise an empty text.
 
@@ -40,8 +43,11 @@ def absent(volumes: Mapping[str, float], scores: Mapping[str, float], calibratio
     if calibration is None:
         return f"{doubtful}, less than {limit:.2f}."
     (missed, tumours), (passed, brains) = calibration.missed, calibration.passed
-    others = f"; of {brains} brains without one, {passed} reached it" if brains else ""
-    return f"{doubtful}, less than {limit:.2f}. Of {tumours} outlines of tumours, {missed} had less{others}."
+    others = f", and {passed} of {brains} brains without one" if brains else ""
+    return (
+        f"{doubtful}, less than {limit:.2f}. In tests, {tumours - missed} of {tumours} outlines of tumours scored "
+        f"{limit:.2f} or more{others}."
+    )
 
 
 def verdicts(
@@ -67,9 +73,10 @@ def verdicts(
         usable = known and calibration.usable(region, score, t1c)
         unsure = [*why, *([f"only {display_name(*used)}"] if len(used) == 1 else [])] or ["the network is unsure"]
         if untrusted:
-            given[region] = Verdict(UNRELIABLE, "not with these weights, see the warnings")
+            given[region] = UNTRUSTED
         elif missing:
-            given[region] = Verdict(DOUBTFUL, "no tumour found with confidence")
+            word = UNRELIABLE if volume and expected < GUESS else DOUBTFUL
+            given[region] = Verdict(word, "no tumour found with confidence")
         elif not volume:
             given[region] = Verdict(DOUBTFUL, ", ".join(["none found", *why]))
         elif expected < GUESS:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from common.cohorts.cohort import Cohort
 from common.io.documents import Document, parse_json
 from common.modalities import ALIASES, IGNORED, LabelSet
+from common.words import LABEL
 
 LARGEST = 32767
 """Largest label value: files may hold 16 bits."""
@@ -22,7 +23,13 @@ def _sequence(name: str) -> str:
         raise ValueError(f"{name!r} is called {ALIASES[name]} here; files may have either name")
     if not re.fullmatch("[a-z][a-z0-9]*", name):
         raise ValueError(f"{name!r}; expected small letters and digits, such as adc or dwi800")
+    if LABEL.fullmatch(name) or name == "channels":
+        raise ValueError(f"{name!r} is what label files are called, or files of all sequences; choose another name")
     return name
+
+
+Name = Annotated[str, Field(pattern=r"^\w[\w .-]*$")]
+"""Name of a class or region: tables, figures and MLflow's metrics bear it."""
 
 
 class OwnData(Document):
@@ -33,8 +40,8 @@ class OwnData(Document):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")]
     sequences: Annotated[list[Annotated[str, AfterValidator(_sequence)]], Field(min_length=1)]
-    labels: Annotated[dict[str, Annotated[int, Field(ge=1, le=LARGEST)]], Field(min_length=1)]
-    regions: dict[str, list[str]] = Field(default={})
+    labels: Annotated[dict[Name, Annotated[int, Field(ge=1, le=LARGEST)]], Field(min_length=1)]
+    regions: dict[Name, list[str]] = Field(default={})
     skull_stripped: bool = False
     case_names: str = "[^/]+?"
     image_files: str = "{case}[_-]{modality}"
@@ -94,9 +101,9 @@ def recorded(cohort: str) -> str:
     return json.dumps(json.loads(_text(cohort))) if is_description(cohort) else cohort
 
 
-def _text(cohort: str) -> str:
+def _text(cohort: str) -> str | bytes:
     if cohort.startswith("{"):
         return cohort
     if not os.path.isfile(cohort):
         raise FileNotFoundError(f"{cohort}: no such file; expected one that describes a data set. {REMEDY}")
-    return Path(cohort).read_text(encoding="utf-8")
+    return Path(cohort).read_bytes()

@@ -19,6 +19,7 @@ import pandas as pd
 
 from common.cohorts.registry import patient_of
 from common.cohorts.scan import Item
+from common.io.tables import by_case, read_table
 from common.modalities import resolve_subset, subset_name, subsets
 from common.text import shortened
 
@@ -81,10 +82,10 @@ def mask_cases(
 
 def counts_of(items: Iterable[Item], modalities: Sequence[str]) -> list[int]:
     """Return how many items have each modality, in the order of ``modalities``; warn if none has a modality."""
-    there = [item["modalities"] for item in items]
-    counts = [sum(modality in names for names in there) for modality in modalities]
+    given = [item["modalities"] for item in items]
+    counts = [sum(modality in names for names in given) for modality in modalities]
     for modality in (name for name, count in zip(modalities, counts, strict=True) if not count):
-        logger.warning(f"None of {len(there)} training cases has {modality}; the network will not learn to use it.")
+        logger.warning(f"None of {len(given)} training cases has {modality}; the network will not learn to use it.")
     return counts
 
 
@@ -168,7 +169,7 @@ def read_masks(
 
 
 def _read_csv(path: str | os.PathLike, modalities: Sequence[str]) -> Masks:
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = read_table(path)
     if {"data_name", "mask_id"} <= {*table}:
         table = _of_passion(table, path)
     if not {"case", "modalities"} <= {*table}:
@@ -177,7 +178,7 @@ def _read_csv(path: str | os.PathLike, modalities: Sequence[str]) -> Masks:
             "mask_id as in PASSION's files."
         )
     listed: Masks = {}
-    for case, names in zip(table["case"], table["modalities"], strict=True):
+    for case, names in by_case(table, "modalities", path).items():
         try:
             listed[case] = resolve_subset(names, modalities)
         except ValueError as error:

@@ -9,15 +9,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import nibabel as nib
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.names import split_name
@@ -25,7 +25,7 @@ from common.cohorts.registry import NNUNET_IGNORED, cohort_of
 from common.io.atomic import written_whole
 from common.io.documents import read_json
 from common.io.images import read_image, read_volume
-from common.modalities import ALIASES, IGNORED, display_name, tumour_labels
+from common.modalities import ALIASES, IGNORED, LabelSet, display_name, tumour_labels
 from common.words import CLASS_NAMES, REGION_NAMES, plain
 
 DESCRIPTION = "dataset.json"
@@ -39,7 +39,7 @@ SPLITS = "splits_final.json"
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="allow")
-    channel_names: dict[str, str]
+    channel_names: Annotated[dict[str, str], Field(min_length=1)]
     labels: dict[str, int | list[int]]
     file_ending: str = ".nii.gz"
 
@@ -76,18 +76,27 @@ class Description:
             raise ValueError(f"{self.path}: channels {', '.join(self.channels)} name a sequence twice; name each once.")
         return tuple(roles)
 
-    def values(self, known: Iterable[str] = ()) -> dict[str, int]:
-        """Return class -> its value in label files; ``known`` are names of classes beside those of tumours.
+    def values(self, labels: LabelSet | None = None) -> dict[str, int]:
+        """Return class -> its value in label files; ``labels`` name classes and regions beside those of tumours.
 
         Where only nested regions are named, classes are what they do not share: oedema is the whole tumour without its
         core. Raises ValueError if a name is unknown, or values do not tell the classes.
         """
-        named = {self._meaning(name, known): {*values} for name, values in self.labels.items() if {*values} - {0}}
-        values = {name: each for name, each in named.items() if name not in REGION_NAMES}
+        known = labels.meanings if labels else {}
+        own = {name: each for name, each in labels.regions.items() if name not in known} if labels else {}
+        own = {name: each for name, each in own.items() if name not in REGION_NAMES}
+        names = (*known, *own)
+        named = {self._meaning(name, names): {*values} for name, values in self.labels.items() if {*values} - {0}}
+        values = {name: each for name, each in named.items() if name not in {*REGION_NAMES, *own}}
         if "TC" in named and {"NCR", "NET", "CC"}.isdisjoint(values):
             values["NCR"] = named["TC"] - values.get("ET", set())
         if "WT" in named and "ED" not in values:
             values["ED"] = named["WT"].difference(named.get("TC", ()), *values.values())
+        for name in [name for name in known if name not in values]:
+            around = [named[region] for region, classes in own.items() if region in named and name in classes]
+            beside = [named[region] for region, classes in own.items() if region in named and name not in classes]
+            if around:
+                values[name] = set.intersection(*around).difference(*beside, *values.values())
         if unclear := [name for name, each in values.items() if len(each) != 1]:
             raise ValueError(
                 f"{self.path}: `labels` leave open which value is {unclear[0]}. Name every class with its value, e.g. "
@@ -96,8 +105,8 @@ class Description:
         numbers = {name: next(iter(each)) for name, each in values.items()}
         every = {value for each in self.labels.values() for value in each} - {0}
         classes = {name: number for name, number in numbers.items() if name in CLASS_NAMES}
-        regions = tumour_labels(**classes).regions if {"ED", "ET"} <= classes.keys() else {}
-        wrong = [name for name in named.keys() & regions if named[name] != {numbers[part] for part in regions[name]}]
+        regions = own | (tumour_labels(**classes).regions if {"ED", "ET"} <= classes.keys() else {})
+        wrong = [r for r in named.keys() & regions if named[r] != {numbers.get(part) for part in regions[r]}]
         if len({*numbers.values()}) < len(numbers) or every != {*numbers.values()} or wrong:
             raise ValueError(
                 f"{self.path}: `labels` {json.dumps(self.labels)} do not give each value one class, and each region "
@@ -105,7 +114,7 @@ class Description:
             )
         return numbers
 
-    def _meaning(self, name: str, known: Iterable[str]) -> str:
+    def _meaning(self, name: str, known: Collection[str]) -> str:
         """Return the class or region that a name means; `NNUNET_IGNORED` for itself."""
         if name == NNUNET_IGNORED:
             return NNUNET_IGNORED
@@ -154,7 +163,7 @@ def label_values(told: Description, cohort: Cohort) -> dict[str, int] | None:
 
     Raises ValueError if a class has no counterpart in the cohort.
     """
-    values = told.values(cohort.labels.meanings)
+    values = told.values(cohort.labels)
     labels = cohort_of({"label_values": values}, cohort).labels
     try:
         cohort.labels.require_counterparts(labels)
@@ -191,8 +200,8 @@ def write_raw(parts: Parts, cohort: Cohort, folder: str | os.PathLike) -> None:
                     _write_label(item, cohort, numbers, draft / f"labels{end}")
         (draft / DESCRIPTION).write_text(json.dumps(_content(parts, cohort, numbers), indent=4) + "\n")
         split = {"train": parts["training"], "val": parts["validation"]}
-        names = {part: [item["case"] for item in items] for part, items in split.items()}
-        (draft / SPLITS).write_text(json.dumps([names], indent=4) + "\n")
+        fold = {part: [item["case"] for item in items] for part, items in split.items()}
+        (draft / SPLITS).write_text(json.dumps([fold], indent=4) + "\n")
 
 
 def _write_images(item: Item, cohort: Cohort, folder: Path) -> None:

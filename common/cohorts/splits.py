@@ -30,11 +30,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 
-import pandas as pd
-
 from common.cohorts.cohort import Cohort
 from common.cohorts.registry import COHORTS, cohort_of, get_cohort, names_of, owners, patient_of
 from common.cohorts.scan import Item, find_cases
+from common.io.tables import by_case, read_table
 from common.text import shortened
 
 logger = logging.getLogger(__name__)
@@ -320,10 +319,10 @@ def _name_patients(items: Sequence[Item], path: str | os.PathLike, dataset_dir: 
     """Give each item that a CSV file with the columns ``case`` and ``patient`` lists the key ``patient``."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file. Expected a CSV file with the columns case and patient.")
-    table = pd.read_csv(path, dtype=str, encoding="utf-8-sig")
-    if not {"case", "patient"} <= {*table} or table[["case", "patient"]].isna().any(axis=None):
+    table = read_table(path)
+    if not {"case", "patient"} <= {*table} or (table[["case", "patient"]] == "").any(axis=None):
         raise ValueError(f"{path}: columns {', '.join(table)}; expected case and patient, with a name in every row.")
-    names = dict(zip(table["case"], table["patient"], strict=True))
+    names = by_case(table, "patient", path)
     if unknown := sorted(names.keys() - {item["case"] for item in items}):
         raise ValueError(
             f"{path}: {len(unknown)} of its {len(names)} cases are not in {dataset_dir}, e.g. {shortened(unknown)}. "

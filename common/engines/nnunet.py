@@ -6,6 +6,7 @@ out. A model needs exactly its own sequences, so a folder may hold one for each 
 """
 
 import hashlib
+import logging
 import os
 import pickle
 import re
@@ -23,6 +24,7 @@ import torch
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from numpy._core import multiarray
+from pydantic import BaseModel, ConfigDict
 
 from common.cohorts.brats import CAVITY, SINCE_2023
 from common.cohorts.cohort import Cohort
@@ -37,6 +39,7 @@ from common.text import shortened
 from common.transforms.decision import DECISIONS, decide
 from common.words import CLASS_NAMES
 
+logger = logging.getLogger(__name__)
 PLANS = "plans.json"
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 """Names of a fold's weights, of which the first that exists is taken."""
@@ -53,8 +56,22 @@ REORIENTING = "NibabelIOWithReorient"
 """nnU-Net's reader that turns images to RAS; others leave them as they are stored."""
 LARGER = "_ResEncL"
 """End of the name of a second, larger model for a subset, as GlioMODA's weights have; the other one is taken."""
+COPY = f"Copy {PLANS} from the folder of the training."
 INSTALL = 'It needs nnU-Net: pip install "missing-modality-bundles[nnunet]".'
 EXPECTED = f"expected a folder of nnU-Net v2 with {PLANS}, dataset.json and fold_*/{CHECKPOINTS[0]}"
+
+
+class _Configuration(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    patch_size: list[int] = []
+    spacing: list[float] = []
+    previous_stage: str | None = None
+    inherits_from: str | None = None
+
+
+class _Plans(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    configurations: dict[str, _Configuration]
 
 
 def is_nnunet(folder: str | os.PathLike) -> bool:
@@ -85,7 +102,8 @@ def load_nnunet(
     }
     if _own(folder):
         return NnUNet(folder, **options)
-    paths = _models(folder)
+    if not (paths := _models(folder)):
+        raise FileNotFoundError(f"{folder}: {EXPECTED}.")
     second = [path for path in paths if path.with_name(path.name.removesuffix(LARGER)) in {*paths} - {path}]
     return NnUNets(folder, [NnUNet(path, **options) for path in paths if path not in second])
 
@@ -100,6 +118,7 @@ class NnUNet:
     def __init__(self, folder: Path, device: torch.device, decision: str, axes: str | None) -> None:
         self.folder, self.device, self.decision, self.axes = folder, device, decision, axes
         self.described = _complete(folder)
+        self.told = read_json(self.described.path, dict[str, Any])
         self.channels = _channels(self.described)
         values = self.described.values()
         values.pop(NNUNET_IGNORED, None)
@@ -118,10 +137,12 @@ class NnUNet:
             regions = {name: {values[part] for part in parts} for name, parts in labels.regions.items()}
             if lacking := [name for name, each in regions.items() if each not in heads]:
                 raise ValueError(f"{self.described.path}: trained on regions, but not on {', '.join(lacking)}.")
-        self.plans = read_json(folder / PLANS, dict[str, Any], f"E{EXPECTED[1:]}.")
+            if "regions_class_order" not in self.told:
+                raise ValueError(f"{self.described.path}: trained on regions, but without regions_class_order.")
+        self.plans = read_json(folder / PLANS, _Plans, f"E{EXPECTED[1:]}.").model_dump(exclude_unset=True)
         self.weights = _weights(folder)
         self.checkpoints = [read_checkpoint(path) for path in self.weights]
-        self.configuration = self.checkpoints[0]["init_args"].get("configuration")
+        self.configuration = str(self.checkpoints[0]["init_args"].get("configuration"))
         self._refuse_unusable()
         self.spacing = tuple(map(float, self._setting("spacing")[::-1]))
         self.window = tuple(map(int, self._setting("patch_size")[::-1]))
@@ -152,22 +173,19 @@ class NnUNet:
         self.using([name for name in images if name in self.channels])
         affine = images[self.channels[0]].affine
         axes = "RAS" if self.plans.get("image_reader_writer") == REORIENTING else self.axes
-        there = ornt_transform(io_orientation(affine), axcodes2ornt(axes)) if axes else None
+        stored = io_orientation(affine)
+        wanted = stored if axes is None else axcodes2ornt(axes)
+        turn, back = ornt_transform(stored, wanted), ornt_transform(wanted, stored)
         volumes = [np.asarray(images[name].dataobj, np.float32) for name in self.channels]
-        turned = [volume if there is None else apply_orientation(volume, there) for volume in volumes]
-        sizes = voxel_sizes(affine)
-        if there is not None:
-            sizes = sizes[np.argsort(there[:, 0])]
-        stack = np.stack([volume.transpose(2, 1, 0) for volume in turned])  # (C, z, y, x), as SimpleITK reads
+        stack = np.stack([apply_orientation(volume, turn).transpose(2, 1, 0) for volume in volumes])  # (C, z, y, x)
+        sizes = voxel_sizes(affine)[np.argsort(turn[:, 0])]
         with redirect_stdout(StringIO()):
             label, probabilities = self._predictor.predict_single_npy_array(
                 np.ascontiguousarray(stack), {"spacing": [float(size) for size in sizes[::-1]]}, None, None, True
             )
-        back = None if there is None else ornt_transform(axcodes2ornt(axes), io_orientation(affine))
 
         def restored(volume: np.ndarray) -> np.ndarray:
-            volume = volume.transpose(2, 1, 0)
-            return np.ascontiguousarray(volume if back is None else apply_orientation(volume, back))
+            return np.ascontiguousarray(apply_orientation(volume.transpose(2, 1, 0), back))
 
         regions, labels = self._regions(np.stack([restored(each) for each in probabilities])), self.cohort.labels
         numbers = restored(label)
@@ -198,12 +216,15 @@ class NnUNet:
 
     def _refuse_unusable(self) -> None:
         where = f"{self.folder}: configuration {self.configuration}"
-        if self.configuration not in self.plans.get("configurations", {}):
+        if self.configuration not in self.plans["configurations"]:
             raise ValueError(f"{where} of the checkpoint is not in {PLANS}; they belong to different trainings.")
         if self._setting("previous_stage"):
             raise ValueError(f"{where} is the second stage of a cascade; give a model of 3d_fullres or 3d_lowres.")
-        if len(self._setting("patch_size") or ()) != 3:
+        sizes = [len(self._setting(key) or ()) for key in ("patch_size", "spacing")]
+        if sizes[0] == 2:
             raise ValueError(f"{where} segments single slices; only 3d configurations are read.")
+        if sizes != [3, 3]:
+            raise ValueError(f"{where} has no patch_size and spacing along three axes. {COPY}")
 
     def _setting(self, key: str) -> Any:
         """Return a setting of the configuration, or of that which it inherits from; None if there is none."""
@@ -239,8 +260,8 @@ class NnUNets:
             getattr(first, name) for name in ("spacing", "window", "version", "software")
         )
         self.method, self.trained_on, self.seen, self.calibration = f"nnU-Net {folder.name}", None, None, None
-        there = [*map(subset_name, self.subsets)]
-        self.lacking, self.warnings = [name for name in subset_names(GLIOMA) if name not in there], []
+        known = [*map(subset_name, self.subsets)]
+        self.lacking, self.warnings = [name for name in subset_names(GLIOMA) if name not in known], []
         self.title = f"{self.method}, without models for {', '.join(self.lacking) or 'no subset'}"
 
     @cached_property
@@ -267,7 +288,8 @@ class NnUNets:
 
 
 def _own(folder: Path) -> bool:
-    return (folder / PLANS).exists() or (folder / "plans.pkl").exists() or any(folder.glob("fold_*"))
+    """Return whether a folder is that of a model, or of one of its folds, which is refused."""
+    return any((folder / name).exists() for name in (PLANS, "plans.pkl", *CHECKPOINTS)) or any(folder.glob("fold_*"))
 
 
 def _models(folder: Path) -> list[Path]:
@@ -280,7 +302,7 @@ def _complete(folder: Path) -> Description:
     if (folder / "plans.pkl").exists() or [*folder.glob("fold_*/*.model.pkl")]:
         raise ValueError(f"{folder}: a model of nnU-Net v1, which v2 cannot read; train it again with nnU-Net v2.")
     if not (folder / PLANS).is_file():
-        raise FileNotFoundError(f"{folder}: no {PLANS}; {EXPECTED}. Copy it from the folder of the training.")
+        raise FileNotFoundError(f"{folder}: no {PLANS}; {EXPECTED}. {COPY}")
     if (told := described(folder)) is None:
         raise FileNotFoundError(f"{folder}: no dataset.json of nnU-Net v2; {EXPECTED}.")
     return told
@@ -307,6 +329,8 @@ def _weights(folder: Path) -> list[Path]:
     numbered = [path for path in folds if path.name != "fold_all"] or folds
     for name in CHECKPOINTS:
         if paths := [path / name for path in numbered if (path / name).is_file()]:
+            if without := [path.name for path in numbered if path / name not in paths]:
+                logger.warning(f"{folder}: {', '.join(without)} without {name}; the result is that of the other folds.")
             return paths
     raise FileNotFoundError(f"{folder}: no weights, fold_*/{' or '.join(CHECKPOINTS)}; {EXPECTED}.")
 
@@ -325,9 +349,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         why = f"it holds code ({refused[1]}), which is not run" if refused else "it is damaged or no checkpoint"
         raise ValueError(f"{path}: {why}; expected a checkpoint as nnU-Net v2 writes it.") from None
-    needed = {"network_weights", "trainer_name", "init_args"}
-    if not isinstance(content, dict) or not needed <= content.keys():
-        raise ValueError(f"{path}: no checkpoint of nnU-Net v2, which has {', '.join(sorted(needed))}.")
+    needed = {"init_args": dict, "network_weights": dict, "trainer_name": str}
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in needed.items()):
+        raise ValueError(f"{path}: no checkpoint of nnU-Net v2, which has {', '.join(needed)}.")
     return content
 
 
@@ -343,7 +367,7 @@ def _initialised(model: NnUNet) -> Any:
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
     except ImportError as error:
         raise ValueError(f"{model.folder}: a trained nnU-Net. {INSTALL} ({error})") from None
-    told, trainer_name = read_json(model.described.path, dict[str, Any]), model.checkpoints[0]["trainer_name"]
+    told, trainer_name = model.told, model.checkpoints[0]["trainer_name"]
     manager = PlansManager(model.plans)
     settings = manager.get_configuration(model.configuration)
     _require_known_parts(model.folder / PLANS, settings)
@@ -358,11 +382,12 @@ def _initialised(model: NnUNet) -> Any:
     inputs = determine_num_input_channels(manager, settings, told)
     network = trainer.build_network_architecture(manager, settings, inputs, heads, enable_deep_supervision=False)
     weights = [checkpoint["network_weights"] for checkpoint in model.checkpoints]
-    try:
-        for each in weights:
+    for path, each in zip(model.weights, weights, strict=True):
+        try:
             network.load_state_dict(each)
-    except RuntimeError as error:
-        raise ValueError(f"{model.weights[0]}: does not fit the network of {PLANS}: {str(error)[:200]}") from None
+        except RuntimeError as error:
+            why = " ".join(str(error).split())[:200]
+            raise ValueError(f"{path}: does not fit the network of {PLANS}: {why}") from None
     predictor = nnUNetPredictor(device=model.device, allow_tqdm=False)
     mirror = model.checkpoints[0].get("inference_allowed_mirroring_axes")
     predictor.manual_initialization(network, manager, settings, weights, told, trainer_name, mirror)

@@ -22,8 +22,10 @@ from common.engines.nnunet import NnUNet, NnUNets
 from common.evaluation.metrics.case import CaseMeasure, CaseResult
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.store import CaseStore
+from common.io.files import require_writable
 from common.io.lock import lock_folder, unlock_folder
 from common.modalities import subset_name
+from common.text import shortened
 from common.transforms.decision import DECISIONS, decide
 from common.transforms.load import LoadSubjectd
 
@@ -53,11 +55,15 @@ def evaluate_predictor(
     definition = get_cohort(cohort)
     if lacking := [name for name in definition.labels.regions if name not in predictor.cohort.labels.regions]:
         raise ValueError(f"{predictor.method}: does not segment {', '.join(lacking)}, which {cohort} has.")
+    require_writable(output_dir)
     data = prepare(cohort, dataset_dir, split, datalist)
     cases, calibration = take(data, part), take(data, calibrate_on)
-    for case in [item for item in [*cases, *calibration] if not _subsets(predictor, item)]:
+    if unknown := [item["case"] for item in [*cases, *calibration] if not _subsets(predictor, item)]:
         names = ", ".join(map(subset_name, predictor.subsets))
-        raise ValueError(f"{case['case']}: has none of the subsets that {predictor.method} can segment: {names}.")
+        raise ValueError(
+            f"{shortened(unknown)}: with none of the subsets that {predictor.method} can segment: {names}. Leave such "
+            "cases out by a datalist."
+        )
     logger.warning(f"{predictor.method}: does not say which patients it was trained on; make sure these are others.")
     report = Report(
         method=method or predictor.method, cohort=cohort, conventions=conventions, decision=DECISIONS[0],

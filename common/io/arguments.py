@@ -8,7 +8,7 @@ from functools import partial
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-REFUSALS = (ValueError, FileNotFoundError, FileExistsError, PermissionError, BlockingIOError)
+REFUSALS = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError, BlockingIOError)
 """Errors about a user's options and files, of which a program's main says one line instead of a traceback."""
 EXPECTED = {int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -55,7 +55,7 @@ def parse(function: Callable[..., None], words: Sequence[str], program: str) -> 
     flags = [f"--{name}" for name, hint in hints.items() if hint is bool]
     words = [  # else argparse would take any word after a flag for its value
         f"{word}=true" if word in flags and following.lower() not in ("true", "false") else word
-        for word, following in zip(words, [*words[1:], ""], strict=True)
+        for word, following in zip(words, [*words, ""][1:], strict=True)
     ]
     given = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
     others = {name for name in given if "." in name and any(p.kind is p.VAR_KEYWORD for p in parameters)}

@@ -67,11 +67,16 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        facts = read_facts(path)
-        settings = ", ".join(f"{key} {value}" for key, value in facts.settings.items()) if facts else ""
+        if facts := read_facts(path):
+            settings = ", ".join(f"{key} {value}" for key, value in facts.settings.items())
+            todo = f"It is of {facts.method}, bundle {facts.bundle}: use that, with its config ({settings})"
+        else:
+            todo = (
+                "Use the config of its training (cohort, backbone, width, crop); convert a file of a method's authors "
+                "by import_weights"
+            )
         raise ValueError(
-            f"{path}: a checkpoint of another architecture than {type(network).__name__}. Use the config that it was "
-            f"trained with ({settings or 'cohort, backbone, width, crop'}), or another checkpoint. "
+            f"{path}: a checkpoint of another architecture than {type(network).__name__}. {todo}. "
             f"{' '.join(str(error).split())[:500]}"
         ) from None
     return network

@@ -40,7 +40,9 @@ class Document(BaseModel):
 
 
 def read_json(path: str | os.PathLike, model: type[T], remedy: str = "", context: Any = None) -> T:
-    """Return a JSON file's content as a model; see `parse_json`."""
+    """Return a JSON file's content as a model; see `parse_json`. Raises FileNotFoundError if it does not exist."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such file. {remedy}".rstrip())
     return parse_json(Path(path).read_bytes(), model, path, remedy, context)
 
 

@@ -289,7 +289,7 @@ class PassionLoss(nn.Module):
 
     @torch.no_grad()
     def end_epoch(self, epoch: int) -> dict[str, float]:
-        """Update beta from the epoch's sums (the epoch counts from 0), and reset the sums.
+        """Update beta from the epoch's sums (the epoch counts from 0), and reset the sums. Source: eq. (12), (13).
 
         For each modality the result has ``rp_<name>``, its relative preference in this epoch (0 if it did not occur),
         and ``beta_<name>``, its coefficient from the next epoch on.

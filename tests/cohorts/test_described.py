@@ -9,6 +9,7 @@ from refusals import refused
 
 from common.cohorts import get_cohort, prepare
 from common.cohorts.described import recorded
+from common.cohorts.nnunet import described
 from common.io.facts import TrainingFacts
 
 PROSTATE = {
@@ -73,6 +74,27 @@ def test_raw_data_of_nnunet_are_read_by_these_names(tmp_path):
     assert item["label_values"] == {"TZ": 1, "PZ": 2}
 
 
+@pytest.mark.parametrize(
+    ("labels", "fact"),
+    [
+        ({"all": [1, 2], "TZ": [1]}, {"TZ": 1, "PZ": 2}),  # as `datalist --nnunet` writes it
+        ({"all": [1, 2], "TZ": 1, "PZ": 2}, {"TZ": 1, "PZ": 2}),
+        ({"all": [1, 2]}, "leave open which value is"),
+        ({"all": [1, 2, 3], "TZ": 1, "PZ": 2}, "do not give each value one class"),
+        ({"all": [1], "TZ": 1, "PZ": 2}, "each region all values"),
+    ],
+)
+def test_raw_data_of_nnunet_may_name_these_regions(tmp_path, labels, fact):
+    cohort = get_cohort(written(tmp_path, PROSTATE | {"regions": {"all": ["PZ", "TZ"], "TZ": ["TZ"]}}))
+    content = {"channel_names": {"0": "T2", "1": "ADC"}, "labels": {"background": 0, **labels}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    if isinstance(fact, dict):
+        assert described(tmp_path).values(cohort.labels) == fact
+    else:
+        with refused(ValueError, "dataset.json", fact):
+            described(tmp_path).values(cohort.labels)
+
+
 def test_weights_carry_the_description(tmp_path):
     path = written(tmp_path, {**PROSTATE, "_note": "ours"})
     text = recorded(path)
@@ -91,6 +113,8 @@ def test_weights_carry_the_description(tmp_path):
         ({"sequences": ["t1ce", "adc"]}, "own.json: sequences.0: 't1ce' is called t1c here"),
         ({"sequences": ["t2", "ADC"]}, "own.json: sequences.1: 'ADC'; expected small letters and digits"),
         ({"sequences": ["t2", "t2"]}, "own.json: sequences ['t2', 't2']; expected each once"),
+        ({"sequences": ["t2", "seg"]}, "own.json: sequences.1: 'seg' is what label files are called"),
+        ({"regions": {"A/B": ["PZ"]}}, "own.json: regions.A/B.[key]: String should match pattern"),
         ({"labels": {"PZ": 1, "TZ": 1}}, "own.json: labels [1, 1]; expected each once"),
         ({"labels": {"PZ": 0, "TZ": 1}}, "own.json: labels.PZ: Input should be greater than or equal to 1"),
         ({"labels": {"PZ": 1, "TZ": 255}}, "own.json: labels: 255 stands for voxels that do not count"),
@@ -104,6 +128,13 @@ def test_weights_carry_the_description(tmp_path):
 def test_descriptions_that_cannot_be_used_are_refused(tmp_path, change, fact):
     with refused(ValueError, fact):
         get_cohort(written(tmp_path, PROSTATE | change))
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path):
+    path = tmp_path / "own.json"
+    path.write_bytes('{"name": "själ"}'.encode("latin-1"))
+    with refused(ValueError, "own.json: Invalid JSON"):
+        get_cohort(str(path))
 
 
 def test_a_file_that_is_not_there_is_refused():

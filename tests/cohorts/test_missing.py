@@ -143,6 +143,8 @@ class TestFile:
             (["case,modalities", "a,t1", "b,"], "case b: Unknown modality ''; expected one of"),
             (["case,modalities", "a,t1", "b,lge"], "case b: Modality 'lge' is not in this cohort"),
             (["subject,mask", "a,3"], "columns subject, mask; expected case and modalities"),
+            (["case,modalities", "a,t1", "b,t1", "A,t2"], "two rows for A; expected one for each case"),
+            (["case,modalities", "a,t1", "b,t1,t2,flair"], "cannot be read (Error tokenizing data"),
         ],
     )
     def test_refused(self, write, rows, fact):

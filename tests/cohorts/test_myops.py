@@ -6,12 +6,19 @@ import torch
 from engines.two_stage import TwoStage
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
-from monai.transforms import Activationsd, CenterSpatialCropd, Compose, Invertd, NormalizeIntensityd
+from monai.transforms import Activationsd, CenterSpatialCropd, Compose, NormalizeIntensityd
 
 from common.cohorts import cases, get_cohort, prepare, take
 from common.cohorts.check import check_folder
 from common.engines import ForegroundInferer, SubsetSweep
-from common.transforms import CachedDataset, DecideLabelsd, LabelsToClassesd, LabelsToRegionsd, LoadSubjectd
+from common.transforms import (
+    CachedDataset,
+    DecideLabelsd,
+    LabelsToClassesd,
+    LabelsToRegionsd,
+    LoadSubjectd,
+    ToFileGridd,
+)
 
 COHORT = get_cohort("myops2020")
 SHAPE = (12, 10, 3)
@@ -95,12 +102,7 @@ def test_swept_plane_by_plane_with_a_network_of_two_dimensions(tmp_path):
             [("bssfp",), ("lge", "t2")],
             network,
             ForegroundInferer((8, 8), overlap=0.5, softmax=True),
-            Compose(
-                [
-                    Activationsd("pred", softmax=True),
-                    Invertd("pred", orig_keys="image", transform=preprocessing, nearest_interp=False),
-                ]
-            ),
+            Compose([Activationsd("pred", softmax=True), ToFileGridd("pred")]),
             {"empty": "released"},
         ),
     )

@@ -102,6 +102,7 @@ def test_a_list_of_patients_says_whose_cases_these_are(tmp_path):
         ("patient,case\nP9,P9_a\n", "1 of its 1 cases are not in"),
         ("patient,case\nP1,\n", "with a name in every row"),
         ("who,case\nP1,P1_a\n", "columns who, case; expected case and patient"),
+        ("patient,case\nP1,P1_a\nP2,P1_a\n", "two rows for P1_a; expected one for each case"),
     ):
         table.write_text(text)
         with refused(ValueError, "patients.csv", fact):

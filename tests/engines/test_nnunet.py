@@ -125,6 +125,9 @@ class Code:
 def test_checkpoint_with_numbers_of_numpy_is_read_and_one_with_code_refused(tmp_path: Path) -> None:
     model = _model(tmp_path / "a")
     assert read_checkpoint(model / "fold_0" / "checkpoint_final.pth")["logging"] == [1.5, 2]
+    other = _model(tmp_path / "c", init_args=[])
+    with pytest.raises(ValueError, match="no checkpoint of nnU-Net v2, which has init_args"):
+        read_checkpoint(other / "fold_0" / "checkpoint_final.pth")
     bad = _model(tmp_path / "b", extra=Code())
     with pytest.raises(ValueError, match=r"holds code \(posix.system\), which is not run"):
         read_checkpoint(bad / "fold_0" / "checkpoint_final.pth")
@@ -159,6 +162,32 @@ def test_other_configurations_are_refused(tmp_path: Path, configuration: str, sa
 
 
 @pytest.mark.parametrize(
+    ("plans", "said"),
+    [
+        ({"3d_fullres": {"patch_size": [32, 32, 32]}}, "has no patch_size and spacing along three axes"),
+        (
+            {"3d_fullres": {"patch_size": 32}},
+            "plans.json: configurations.3d_fullres.patch_size: Input should be",
+        ),
+        (None, "plans.json: configurations: Input should be an object"),
+    ],
+)
+def test_plans_of_another_form_are_refused(tmp_path: Path, plans: dict | None, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        load_nnunet(_model(tmp_path / "model", {"configurations": plans}), "cpu")
+
+
+def test_folds_without_weights_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.engines.nnunet.version", lambda _: "2")  # also where it is not installed
+    model = _model(tmp_path / "model")
+    (model / "fold_1").mkdir()
+    assert len(load_nnunet(model, "cpu").weights) == 1
+    assert "fold_1 without checkpoint_final.pth" in caplog.text
+
+
+@pytest.mark.parametrize(
     ("part", "known"),
     [
         ("dynamic_network_architectures.architectures.unet.ResidualEncoderUNet", True),
@@ -172,6 +201,12 @@ def test_plans_may_name_only_known_parts(part: str, known: bool) -> None:
     assert bool(KNOWN_PARTS.fullmatch(part)) == known
 
 
+def test_a_single_fold_is_refused(tmp_path: Path) -> None:
+    fold = _model(tmp_path / "model") / "fold_0"
+    with pytest.raises(FileNotFoundError, match=r"fold_0: no plans\.json; expected a folder of nnU-Net v2"):
+        load_predictor(str(fold), None, None, "cpu", tmp_path)
+
+
 def test_foreign_channels_and_classes_are_refused(tmp_path: Path) -> None:
     model = _model(tmp_path / "model")
     told = json.loads((model / "dataset.json").read_text())
@@ -181,6 +216,12 @@ def test_foreign_channels_and_classes_are_refused(tmp_path: Path) -> None:
     regions = {"background": 0, "ED": 1, "NCR": 2, "ET": 3, "TC": [2, 3]}
     (model / "dataset.json").write_text(json.dumps(told | {"labels": regions}))
     with pytest.raises(ValueError, match="trained on regions, but not on WT"):
+        load_nnunet(model, "cpu")
+    (model / "dataset.json").write_text(json.dumps(told | {"labels": regions | {"WT": [1, 2, 3]}}))
+    with pytest.raises(ValueError, match="trained on regions, but without regions_class_order"):
+        load_nnunet(model, "cpu")
+    (model / "dataset.json").write_text(json.dumps(told | {"channel_names": {}}))
+    with pytest.raises(ValueError, match="channel_names: Dictionary should have at least 1 item"):
         load_nnunet(model, "cpu")
 
 

@@ -64,6 +64,7 @@ def test_weights_of_no_row_are_refused(weights, tmp_path):
     for words, fact in [
         ((LISTS / "tables/m3ae_table3.json", weights), "weights of RFNet, authors' weights; "),
         ((LISTS / "leaderboard.json", weights), "expected the list of a paper's table"),
+        ((tmp_path / "none.json", weights), "none.json: no such file."),
         ((TABLE, tmp_path / "theirs.pth"), "convert the authors' file by import_weights"),
         ((TABLE, weights, "--method", "ShaSpec"), "has the rows"),
         ((TABLE, weights), "--dataset_dir: missing; expected the folder of cohort brats2018"),

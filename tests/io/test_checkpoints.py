@@ -66,7 +66,7 @@ def test_damaged_or_not_of_plain_tensors(tmp_path, damage):
 def test_weights_of_another_network(tmp_path):
     renamed = Small().state_dict()
     renamed["extra"] = renamed.pop("conv.bias")
-    remedy = "Use the config that it was trained with (cohort, backbone, width, crop), or another checkpoint"
+    remedy = "Use the config of its training (cohort, backbone, width, crop); convert a file"
     for state, facts in (
         (Small(4).state_dict(), ("conv.weight", "[4, 1, 1, 1, 1]")),
         (renamed, ("conv.bias", "extra")),

@@ -28,6 +28,12 @@ def test_a_network_for_all_subsets(tmp_path, capsys):
     assert "288 tensors" in said
     ours = load_weights(RFNet(width=4), tmp_path / "model.pt")
     assert all(torch.equal(value, ours.state_dict()[key]) for key, value in network.state_dict().items())
+    for file, todo in (
+        ("theirs.pth", "convert a file of a method's authors by import_weights"),
+        ("model.pt", "of RFNet, .*bundle gss"),
+    ):
+        with pytest.raises(ValueError, match=f"{file}: a checkpoint of another architecture than M3AE.*{todo}"):
+            load_weights(M3AE(4, 3, 8, GRID), tmp_path / file)
     facts = recorded(tmp_path / "model.pt", "method", "backbone", "width", "crop", "spacing")
     assert facts == ["RFNet, authors' weights", "RFNet", 4, [80, 80, 80], [1.0, 1.0, 1.0]]
     theirs["module.decoder_sep.seg_layer.weight"] = torch.zeros(4, 8, 1, 1, 1)
@@ -93,6 +99,15 @@ def test_published_keys_tell_the_method(tmp_path, method):
     keys = [line.split()[0] for line in lines if not line.startswith(("#", "d_"))]  # not of discriminators
     torch.save({"state_dict": {f"module.{key}": torch.zeros(1) for key in keys}}, tmp_path / "theirs.pth")
     assert method_of(str(tmp_path / "theirs.pth")) == method
+
+
+def test_the_file_to_write_is_neither_the_authors_nor_a_folder(tmp_path):
+    theirs = tmp_path / "theirs.pth"
+    torch.save(export_fusion(RFNet(width=4)), theirs)
+    before = theirs.read_bytes()
+    assert "is the authors' file" in run("import_weights", theirs, theirs)
+    assert "is a folder; expected the name of a file" in run("import_weights", theirs, tmp_path)
+    assert theirs.read_bytes() == before
 
 
 def test_keys_of_no_method_are_refused(tmp_path):

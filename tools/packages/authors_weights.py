@@ -46,6 +46,9 @@ def convert(
     """
     if output in METHODS:
         raise ValueError(f"{output}: expected the file to write; a method is named by --method {output}.")
+    files = (checkpoint, *(word.partition("=")[2] for word in missing))
+    if Path(output).resolve() in [Path(file).resolve() for file in files]:
+        raise ValueError(f"{output}: is the authors' file; expected another one to write.")
     if method is None:
         method = method_of(checkpoint)
         print(f"{checkpoint}: has the keys of {method}")

@@ -69,8 +69,8 @@ class Lesions:
         """Return the surface elements between voxels of a mask in a box, as DeepMind's surface-distance has them."""
         padded = torch.from_numpy(np.pad(mask, 1))
         edges, _, areas, _ = get_mask_edges(padded, padded, crop=False, spacing=self._spacing.tolist())
-        places = torch.argwhere(edges).numpy() + [side.start for side in box]
-        return KDTree(places * self._spacing), areas[edges].double().numpy()
+        corners = torch.argwhere(edges).numpy() + [side.start for side in box]
+        return KDTree(corners * self._spacing), areas[edges].double().numpy()
 
 
 _MISSED, _PERFECT = (
@@ -78,10 +78,10 @@ _MISSED, _PERFECT = (
 )
 
 
-def _hd95(one: Surface, other: Surface) -> float:
+def _hd95(first: Surface, second: Surface) -> float:
     """Return the larger of the two distances within which 95 % of a surface's area lie from the other surface."""
     sides = []
-    for (tree, areas), (target, _) in ((one, other), (other, one)):
+    for (tree, areas), (target, _) in ((first, second), (second, first)):
         distances = target.query(tree.data)[0]
         order = np.argsort(distances)
         share = np.cumsum(areas[order]) / areas.sum()

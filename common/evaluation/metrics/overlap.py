@@ -27,7 +27,8 @@ class Reference:
 
     The label map ``(X, Y, Z)`` or ``(X, Y)`` has integers in the cohort's values, 0 for the background. The spacing is
     in mm along each axis. The attribute ``masks`` has the mask of each region by name. Voxels that are `IGNORED` belong
-    to no region of the reference or of a prediction; the attribute ``counted`` is the mask of all others.
+    to no region of the reference or of a prediction; the attribute ``counted`` is the mask of all others. Raises
+    ValueError if the spacing, a value or the conventions do not fit.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class Reference:
             )
         self._shape, self._labels, self._conventions = label.shape, labels, conventions
         self._spacing = np.asarray(spacing, dtype=float)
+        if self._spacing.shape != (label.ndim,) or not (self._spacing > 0).all():
+            raise ValueError(f"spacing {spacing}: expected the {label.ndim} sides of a voxel in mm.")
         self.counted = label != IGNORED
         label = np.where(self.counted, label, 0)
         _require_known(label, labels, "The reference")

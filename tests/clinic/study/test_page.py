@@ -62,7 +62,7 @@ def test_values_appear_and_no_other_file_is_needed(tmp_path):
                  '<p class="usable-for-review"><strong>Whole tumour</strong>: <strong>usable for review</strong></p>',
                  '<strong>not reliable</strong> (no T1c)',
                  "not calibrated on: WT 149 of 189 (79 %), TC",
-                 "have 80 % or more: WT 139 of 146 (95 %), TC 39 of 46 (85 %), ET none.",
+                 "80 % or more had: WT 139 of 146 (95 %), TC 39 of 46 (85 %), ET none.",
                  "mean of 9 test cases"):  # fmt: skip
         assert text in html
     for row in (

@@ -256,6 +256,9 @@ def test_bad_input():
         Reference(line(3, value=3), GLIOMA, (1, 1, 1))
     with pytest.raises(ValueError, match="et_min_voxels is 500, but the classes are lesion; it needs ET and NCR"):
         Reference(line(3), LESION, (1, 1, 1), Conventions(et_min_voxels=500))
+    for spacing in ((1, 1), (1, 0, 1), (1, float("nan"), 1)):
+        with pytest.raises(ValueError, match="expected the 3 sides of a voxel in mm"):
+            Reference(line(3), LESION, spacing)
 
 
 def test_ignored_voxels_belong_to_no_region():
