@@ -39,6 +39,7 @@ class Outcome:
         made_from: fingerprint of its files, the weights and the options; empty if there is no result.
         used: names of the sequences that were used.
         volumes: region -> volume in ml.
+        verdicts: region -> word for how far its outline can be used.
         warnings: the warnings of its page.
         failure: why there is no result; None if there is one.
     """
@@ -47,6 +48,7 @@ class Outcome:
     made_from: str = ""
     used: list[str] = field(default_factory=list)
     volumes: dict[str, float] = field(default_factory=dict)
+    verdicts: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     failure: str | None = None
 
@@ -121,7 +123,8 @@ def _complete(folder: Path) -> bool:
 
 def _outcome(name: str, key: str, made: Prediction) -> Outcome:
     used = [display_name(each.modality) for each in made.summary.used]
-    return Outcome(name, key, used, dict(made.summary.volumes), list(made.summary.warnings))
+    verdicts = {region: verdict.word for region, verdict in made.summary.verdicts.items()}
+    return Outcome(name, key, used, dict(made.summary.volumes), verdicts, list(made.summary.warnings))
 
 
 def _reason(error: Exception) -> str:

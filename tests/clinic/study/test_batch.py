@@ -38,6 +38,7 @@ def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(studies, tmp_path, 
     assert "2 segmented, 1 failed, 0 to do" in page
     assert re.search(r"<td>bad</td><td class=\"reason\" colspan=\"5\">Not segmented: .*/bad: ", page)
     assert '<a href="a%20%26%20b/summary.html">a &amp; b</a></td><td>FLAIR</td>' in page
+    assert "<br>not reliable</td>" in page
     made = {name: Path(out, name, "label.nii.gz") for name in ("good", "a & b")}
     rows = pd.read_csv(out / "studies.csv").set_index("study")
     assert [*rows.index] == ["a & b", "bad", "good"]
