@@ -411,6 +411,7 @@ class TestCompareRefuses:
             (["--cohort", "brats"], "Unknown cohort 'brats'"),
             (["--published", "M3AE"], "--published M3AE: expected PAPER/TABLE/DATASET."),
             (["--published", "M3AE/99/x"], "No published table M3AE, 99, x"),
+            (["--panel_cases", "P_01"], "slices that evaluations store, and Careful is label maps"),
             (["Careful=."], "two have the same name; give each its own."),
             (["."], "expected two or more NAME=FOLDER, or with --published one"),
             (["third=nowhere"], "nowhere: no such folder; expected an evaluation's output, or label maps."),

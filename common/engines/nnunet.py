@@ -147,7 +147,7 @@ class NnUNet:
         self.spacing = tuple(map(float, self._setting("spacing")[::-1]))
         self.window = tuple(map(int, self._setting("patch_size")[::-1]))
         self.subsets = [tuple(name for name in GLIOMA if name in self.channels)]
-        self.method, self.version = f"nnU-Net {self.plans.get('dataset_name', folder.name)}", _installed()
+        self.method, self.version = f"nnU-Net {self.plans.get('dataset_name', folder.name)}", _installed(folder)
         self.software, self.title = f"nnU-Net {self.version}", self.method
         self.trained_on, self.seen, self.calibration, self.warnings = None, self.subsets[0], None, []
 
@@ -413,8 +413,8 @@ def _no_model(folder: Path, subsets: Sequence[Sequence[str]], modalities: Sequen
     return f"{folder}: no model for {subset_name([*modalities])}; nnU-Net needs exactly {names}. {todo}."
 
 
-def _installed() -> str:
+def _installed(folder: Path) -> str:
     try:
         return version("nnunetv2")
     except ImportError:
-        raise ValueError(f"a trained nnU-Net was given. {INSTALL}") from None
+        raise ValueError(f"{folder}: a trained nnU-Net. {INSTALL}") from None

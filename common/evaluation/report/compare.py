@@ -53,6 +53,11 @@ def compare_methods(
         if list(Path(folder).glob("fold_*")):
             raise ValueError(f"{folder}: a trained nnU-Net; measure it first: mmb evaluate {folder} OUT.")
         raise ValueError(f"{folder}: has no results.csv; for label maps give --reference and --cohort.")
+    if panel_cases and label_maps:
+        raise ValueError(
+            f"--panel_cases: are drawn from the slices that evaluations store, and {next(iter(label_maps))} is label "
+            "maps. Leave the option out, or the label maps."
+        )
     if conventions and not label_maps:
         raise ValueError(f"--{next(iter(conventions))}: is for label maps; results keep their own conventions.")
     others = next((asdict(evaluation.conventions) for evaluation in evaluations.values()), {})
