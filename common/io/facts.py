@@ -77,7 +77,7 @@ class TrainingFacts(Document):
         cohort, recipe = self.settings.get("cohort", "an unknown cohort"), " and ".join(self.recipe)
         if cohort.startswith("{"):  # the text of the file that describes the data set
             cohort = json.loads(cohort)["name"]
-        seen = f", which had {_listed(self.modalities)}" if self.modalities else ""
+        seen = f" with images of {_listed(self.modalities)}" if self.modalities else ""
         by = f", by {recipe}" if recipe else ""
         return f"{self.cases} cases of {cohort}{seen}{by}" + (f"; before that on {self.before}" if self.before else "")
 

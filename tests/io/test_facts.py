@@ -36,7 +36,7 @@ def test_facts_travel_in_the_file_and_leave_it_a_plain_state_dict(tmp_path):
         assert all(torch.equal(loaded[key], value) for key, value in state.items())
     assert read_weights(copied).keys() == read_checkpoint(copied).keys() == state.keys()
     assert FACTS.trained_on == (
-        "25 cases of brats2023, which had T1c + FLAIR, by own.json; before that on 36 open cases"
+        "25 cases of brats2023 with images of T1c + FLAIR, by own.json; before that on 36 open cases"
     )
 
 
