@@ -170,7 +170,7 @@ class TestInference:
         settings |= {"dataset_dir": phantom_dir, "output_dir": tmp_path / "evaluation", "decision": "threshold"}
         Bundle(name).run_here(DEMO_EVALUATION, **settings)
         copy_subset(case, ("t1c", "t2"), tmp_path / "in" / "x")
-        decision = "threshold" if name in ("m3ae", "gss") else "expected_dice"
+        decision = {"m3ae": "by_sequences", "gss": "threshold"}.get(name, "expected_dice")
         Bundle(name).run_here(DEMO, dataset_dir=tmp_path / "in", output_dir=tmp_path / "out", decision=decision)
         written, reference = nib.load(tmp_path / "out" / "x" / "x_seg.nii.gz"), nib.load(case["label"])
         assert np.array_equal(written.affine, reference.affine)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from common.evaluation.metrics.results import Evaluation
 
-VOLUMES = {"threshold": "volume", "expected_dice": "expected_volume"}
+VOLUMES = {"threshold": "volume", "expected_dice": "expected_volume", "by_sequences": "expected_volume"}
 """Decision -> the metric that estimates a region's volume: that of the segmentation, or the sum of probabilities. The
 mask of highest expected Dice is larger than what is expected where the network is unsure."""
 OFFSET = 1.0

@@ -17,6 +17,7 @@ from common.evaluation.analysis.reliability import (
 from common.evaluation.metrics.calibration import bin_probabilities
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS, Evaluation
+from common.transforms.decision import DECISIONS
 
 
 def evaluation(results: pd.DataFrame, calibration: pd.DataFrame, coverage: float, regions=("WT",)) -> Evaluation:
@@ -91,12 +92,13 @@ def test_interval_by_hand():
     assert interval(calibrate_intervals(calibration, 0.9), 11.0) == (0.0, inf)
 
 
-def test_intervals_of_expected_volumes():
+@pytest.mark.parametrize("decision", DECISIONS[1:])
+def test_intervals_of_expected_volumes(decision):
     """The decision says which metric is calibrated; that of the other one is not used."""
     rows = volumes([0.0, 29.0, 2.0, 5.0], [1.0, 9.0, 1.0, 5.0])
     rows["metric"] = rows["metric"].replace("volume", "expected_volume")
     others = volumes([100.0] * 4, [1.0, 9.0, 1.0, 5.0])
-    calibrated = calibrate_intervals(pd.concat([rows, others[others["metric"] == "volume"]]), 0.8, "expected_dice")
+    calibrated = calibrate_intervals(pd.concat([rows, others[others["metric"] == "volume"]]), 0.8, decision)
     assert calibrated["quantile"].item() == pytest.approx(log(3))
     found = volume_intervals(calibrated, pd.DataFrame([("c", "t1", "WT", "expected_volume", 11.0)], columns=COLUMNS))
     assert found.loc[0, ["low", "high"]].tolist() == pytest.approx([3.0, 35.0])
