@@ -16,6 +16,9 @@ LEAST_DICE = 0.1
 """Expected Dice below which a region counts as absent. Voxels of a region that is not there may all have a small
 probability, and marking some of them would cost a Dice of 1. On the validation cases of `open_glioma` no region that is
 there was lost by this; with 0.2 some were."""
+LEAST_FOUND = 0.35
+"""Expected Dice of the whole tumour below which ``by_sequences`` marks nothing: brains without a tumour are seldom above.
+It is the highest limit, in steps of 0.05, at which M3AE's shipped weights lose no tumour of the validation cases."""
 
 
 class DecideLabelsd(ConvertLabelsd):
@@ -28,7 +31,8 @@ class DecideLabelsd(ConvertLabelsd):
       instance the enhancing tumour without T1c. Regions are then painted from the largest to the smallest, so that they
       stay nested.
     - ``by_sequences`` takes the regions that T1c shows (`SHOWN_BY_T1C`) by the threshold if T1c is among the sequences,
-      and all others by the expected Dice: on validation cases each was the better one there.
+      and all others by the expected Dice: on validation cases each was the better one there. If the expected Dice of
+      the first region, the whole tumour, is below `LEAST_FOUND`, nothing is marked.
 
     The probabilities are those of regions ``(R, X, Y, Z)``, or with ``softmax`` of classes ``(K, X, Y, Z)``. For
     ``by_sequences`` the item has to name its sequences (key ``subset``), as `LoadSubjectd` does.
@@ -66,10 +70,13 @@ def decide(
         return threshold
     shown = SHOWN_BY_T1C if decision == "by_sequences" and "t1c" in subset.split("+") else ()
     by_threshold = labels.to_regions(threshold).bool()
+    least = [LEAST_FOUND if decision == "by_sequences" else LEAST_DICE] + [LEAST_DICE] * (len(labels.regions) - 1)
     masks = [
-        by_threshold[number] if name in shown else most_expected_dice(regions[number])
+        by_threshold[number] if name in shown else most_expected_dice(regions[number], least[number])
         for number, name in enumerate(labels.regions)
     ]
+    if decision == "by_sequences" and not masks[0].any():
+        return torch.zeros_like(threshold)
     return labels.from_regions(torch.stack(masks))
 
 
@@ -78,14 +85,14 @@ def region_probabilities(probabilities: torch.Tensor, labels: LabelSet, softmax:
     return labels.region_probabilities(probabilities) if softmax else probabilities
 
 
-def most_expected_dice(probability: torch.Tensor) -> torch.Tensor:
+def most_expected_dice(probability: torch.Tensor, least: float = LEAST_DICE) -> torch.Tensor:
     """Return the mask of highest expected Dice, if the probabilities are right.
 
     The expected Dice of a mask A is approximated by ``2 sum(p in A) / (|A| + sum(p))``. A mask that maximises it holds
     the voxels above a threshold, half its own expected Dice (Lipton et al., Optimal thresholding of classifiers to
     maximize F1 measure, ECML PKDD 2014; Dai and Li, RankSEG, JMLR 2023). Starting from 0.5, each threshold is half the
     expected Dice of the mask before, which rises until it is the maximum (Dinkelbach, Management Science 13, 1967).
-    The probabilities are in [0, 1]; the mask has their shape, and is empty if its expected Dice is below `LEAST_DICE`.
+    The probabilities are in [0, 1]; the mask has their shape, and is empty if its expected Dice is below ``least``.
     """
     total = float(probability.sum(-1).sum(dtype=torch.float64))  # a sixth of the time of summing all in float64
 
@@ -97,4 +104,4 @@ def most_expected_dice(probability: torch.Tensor) -> torch.Tensor:
     chosen = probability[probability > threshold]  # no later threshold is lower
     while (better := half(chosen)) > threshold:
         threshold, chosen = better, chosen[chosen > better]
-    return probability > (threshold if 2 * threshold >= LEAST_DICE else 1)
+    return probability > (threshold if 2 * threshold >= least else 1)

@@ -74,3 +74,17 @@ def test_unknown_decision_is_refused_with_the_names():
 def test_by_sequences_takes_what_t1c_shows_by_the_threshold(subset, labels):
     wt, tc, et = [0.45, 0.9, 0.9], [0.0, 0.45, 0.9], [0.0, 0.45, 0.8]
     assert decided([wt, tc, et], subset, decision="by_sequences") == labels
+
+
+@pytest.mark.parametrize(("p", "labels"), [(0.21, [0, 0, 0]), (0.22, [2, 2, 2])])
+def test_by_sequences_marks_nothing_where_the_whole_tumour_is_not_found(p, labels):
+    """Three voxels of p have an expected Dice of 2 p / (1 + p): 0.347 and 0.361, below and above the limit."""
+    regions = [[p] * 3, [0.0] * 3, [0.0] * 3]
+    assert decided(regions, "t1c", decision="by_sequences") == labels
+    assert decided(regions, decision="expected_dice") == [2, 2, 2]
+
+
+def test_where_the_whole_tumour_is_not_found_its_core_is_not_marked_either():
+    wt, tc = [0.6, *[0.1] * 40], [0.6, *[0.0] * 40]
+    assert decided([wt, tc, tc], "t1c", decision="by_sequences") == [0] * 41
+    assert decided([wt, tc, tc], "t1c", decision="expected_dice")[0] == 4
