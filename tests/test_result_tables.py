@@ -13,7 +13,7 @@ from common.evaluation.metrics.results import Evaluation, read_evaluation
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "open_glioma" / "results"
 CARDS = {
-    bundle: RESULTS / ("m3ae_weights/expected_dice" if bundle == "m3ae" else bundle)
+    bundle: RESULTS / ("m3ae_weights/by_sequences" if bundle == "m3ae" else bundle)
     for bundle in ("m3ae", "passion", "gss", "mag_ms", "medmap")
 }
 """Bundle -> folder with the results of its own weights, under the decision of its inference.json."""
@@ -53,7 +53,7 @@ def test_methods(page):
         name, *cells = line.strip("| ").split(" | ")
         folder = "m3ae_weights" if "shipped weights" in name else slug(name)
         if "as used by default" in name:
-            folder += "/expected_dice"
+            folder += "/by_sequences"
         measured = all_four_and_mean(read_evaluation(RESULTS / folder))
         assert cells[:6] == [cell if "(" in cells[0] else cell.split(" ")[0] for cell in measured], name
 
