@@ -17,9 +17,9 @@ LEAST_DICE = 0.1
 probability, and marking some of them would cost a Dice of 1. On the validation cases of `open_glioma` no region that is
 there was lost by this; with 0.2 some were."""
 LEAST_FOUND = 0.4
-"""Expected Dice of the whole tumour below which ``by_sequences`` marks nothing; brains without a tumour are seldom above.
-It is the highest limit, in steps of 0.05, that costs M3AE's shipped weights less than half a point of Dice in each region
-on the validation cases."""
+"""Expected Dice of the whole tumour below which ``by_sequences`` marks nothing: most brains without a tumour are below.
+It is the highest limit, in steps of 0.05, that costs M3AE's shipped weights less than half a point of Dice in every
+region on the validation cases."""
 
 
 class DecideLabelsd(ConvertLabelsd):
