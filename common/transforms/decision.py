@@ -71,11 +71,10 @@ def decide(
         return threshold
     shown = SHOWN_BY_T1C if decision == "by_sequences" and "t1c" in subset.split("+") else ()
     by_threshold = labels.to_regions(threshold).bool()
-    least = [LEAST_FOUND if decision == "by_sequences" else LEAST_DICE] + [LEAST_DICE] * (len(labels.regions) - 1)
-    masks = [
-        by_threshold[number] if name in shown else most_expected_dice(regions[number], least[number])
-        for number, name in enumerate(labels.regions)
-    ]
+    masks = []
+    for number, name in enumerate(labels.regions):
+        least = LEAST_FOUND if decision == "by_sequences" and number == 0 else LEAST_DICE
+        masks.append(by_threshold[number] if name in shown else most_expected_dice(regions[number], least))
     if decision == "by_sequences" and not masks[0].any():
         return torch.zeros_like(threshold)
     return labels.from_regions(torch.stack(masks))
