@@ -11,8 +11,6 @@ from itertools import combinations
 
 import torch
 
-from common.text import shortened
-
 _SPELLINGS = {
     "t1": ("t1n", "t1w", "t1pre"),
     "t1c": ("t1ce", "t1gd", "t1post", "t1wce", "ct1"),
@@ -187,7 +185,7 @@ class LabelSet:
         found = set(found)
         if parts := sorted(value for value in found if not float(value).is_integer()):
             raise ValueError(
-                f"{source}: label values {shortened((f'{value:g}' for value in parts), 5)} are no whole numbers, as "
+                f"{source}: label values {', '.join(f'{value:g}' for value in parts[:5])} are no whole numbers, as "
                 "after an interpolation, or in a map of probabilities. Resample label maps by nearest neighbour."
             )
         for other, own in self.synonyms.items():
