@@ -29,10 +29,10 @@ class SetEpoch:
 class Rounds:
     """Train in rounds: each starts from the final weights of the round before, with a new optimiser and schedule.
 
-    The trainer runs ``rounds * epochs`` epochs, and the schedule is stepped once per epoch. Attach this handler before
-    training or resuming, since it saves the schedule's initial state when it is attached.
+    The trainer runs ``rounds * epochs`` epochs, and the schedule is stepped once per epoch. Construct this handler
+    before training or resuming, since it saves the schedule's initial state then.
 
-    Source: Qiu et al., "Scratch Each Other's Back", ICCV 2023, section 4.1 (GSS reloads its weights four times).
+    Source: Qiu et al., "Scratch Each Other's Back", ICCV 2023, section 4.2 (GSS reloads its weights four times).
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
@@ -21,5 +22,5 @@ class SubstituteFigure:
 
     def __call__(self, engine: Engine) -> None:
         epoch = engine.state.epoch
-        if epoch % INTERVAL == 0 or epoch == engine.state.max_epochs:
+        if idist.get_rank() == 0 and (epoch % INTERVAL == 0 or epoch == engine.state.max_epochs):
             substitute_figure(self.network.x_sub.detach().cpu(), self.modalities, self.path)

@@ -15,8 +15,8 @@ from common.networks.subsets import scatter_modalities, select_rows
 class FeatureEncoder(nn.Module):
     """MedMAP's encoder, which maps each modality by a 3x3x3 convolution into a space where all can be aligned.
 
-    Its kind is ``shared`` (T*), one set of weights for all M modalities, 1 -> M channels, so as many weights as a
-    convolution C -> C for each; ``separate`` (T), one for each, 1 -> 1; or None, which leaves the image unchanged.
+    Its kind is ``shared`` (T*), one set of weights for all M modalities, 1 -> M channels, so as many weights
+    as ``separate`` has in all; ``separate`` (T), one for each, 1 -> 1; or None, which leaves the image unchanged.
     Attribute ``channels`` is the number of output channels C of each modality.
     """
 

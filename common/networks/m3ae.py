@@ -1,4 +1,4 @@
-"""M3AE: one U-Net, and one learned image that substitutes whatever is missing.
+"""M3AE: one U-Net, and one learned image that stands in for whatever is missing.
 
 Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities",
 AAAI 2023, eq. (1) and (3). The released code looks up the substitute image relative to the foreground box at

@@ -114,8 +114,9 @@ def pretraining_parameters(network: M3AE, learning_rate: float, learning_rate_x_
 def prepare_fill(network: M3AE, fill: str, images: Dataset, x_sub_std: float = 1.0) -> None:
     """Set the substitute for missing content before pretraining (the paper's ablation, Table 3 c and d).
 
-    Fill ``x_sub`` is learned, from Gaussian noise of standard deviation ``x_sub_std``. The release starts from 1, three
-    times the range of the images: where x_sub is seldom shown, this noise stays, unless the regulariser removes all.
+    Fill ``x_sub`` is learned, from Gaussian noise of standard deviation ``x_sub_std``. The release starts from 1, as
+    much as the whole range of the images: where x_sub is seldom shown, this noise stays, unless the regulariser removes
+    all.
     ``zero`` and ``mean`` set a constant, the latter the mean image of the training set at each location of the grid.
     The images are items with ``image`` ``(M, X, Y, Z)``, normalised, uncropped or cropped to the brain.
     """

@@ -135,7 +135,8 @@ class Alignment(nn.Module):
         weights = self.weights * present
         part = weights.sum(dim=1, keepdim=True)
         usable = part.abs() > LEAST_SHARE * self.weights.abs().sum()
-        weights = torch.where(usable, weights * self.weights.sum() / torch.where(usable, part, 1), share)
+        scale = torch.where(usable, self.weights.sum() / torch.where(usable, part, 1), 1)
+        weights = torch.where(usable | present.all(dim=1, keepdim=True), weights * scale, share)
         return weighted_sum(weights[:, None], features), torch.ones_like(usable)
 
 

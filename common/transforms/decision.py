@@ -25,8 +25,8 @@ region on the validation cases."""
 class DecideLabelsd(ConvertLabelsd):
     """Turn probabilities into a label map ``(1, X, Y, Z)`` in the cohort's values.
 
-    - ``threshold`` takes the class of highest probability, or with independent regions those above 0.5, as the papers
-      do.
+    - ``threshold`` takes the class of highest probability, or with independent regions those of at least 0.5, as the
+      papers do.
     - ``expected_dice`` takes, for each region, the voxels that `most_expected_dice` chooses for this case, or none if
       even their expected Dice is below `LEAST_DICE`. It marks more than the threshold where the network is unsure, for
       instance the enhancing tumour without T1c. Regions are then painted from the largest to the smallest, so that they

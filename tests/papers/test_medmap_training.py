@@ -180,6 +180,16 @@ def test_absent_modalities_have_no_say():
         assert alignment(features, present) == alignment(other, present)
 
 
+def test_weights_that_nearly_cancel_are_as_printed_unless_a_sequence_is_absent():
+    alignment, features = mixture(0.5, -0.5, 0.02, 0.0), constant(1.0, 2.0, 4.0, 7.0, batch=1)
+    anchor = 0.5 * 1 - 0.5 * 2 + 0.02 * 4  # eq. (13)
+    assert alignment(features, ALL[:1]).item() == pytest.approx(
+        sum((value - anchor) ** 2 for value in (1, 2, 4, 7)) / 4, rel=1e-5
+    )
+    without = alignment(features, torch.tensor([[True, True, True, False]]))
+    assert without.item() == pytest.approx(sum((value - 7 / 3) ** 2 for value in (1, 2, 4)) / 3, rel=1e-5)
+
+
 def test_standardised_features_are_normal_already():
     features = torch.randn(2, 4, 3, 8, 8, 8)
     features = (features - features.mean((3, 4, 5), True)) / features.std((3, 4, 5), unbiased=False, keepdim=True)

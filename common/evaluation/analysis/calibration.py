@@ -20,8 +20,8 @@ GOOD = 0.8
 """Dice from which on an outline is good."""
 USABLE = 0.7
 """Chance of a good outline from which on it is called usable. For the weights of M3AE this is the lowest limit in steps
-of 0.05 at which, of the outlines of left-out patients that are called usable, 85 % are good, in each region of which
-any are."""
+of 0.05 at which, of the outlines of left-out patients that are called usable, 80 % (`LEAST_RIGHT`) are good, in each
+region of which any are."""
 LEAST_RIGHT = 0.8
 """Share of the outlines called usable, in left-out patients, that have to be good for the word to be used at all."""
 COVERAGE = 0.8
@@ -139,7 +139,8 @@ class Calibration:
 
         A volume v and the true one r that overlap with a Dice of d have a ratio of at most ``(2 - d) / d``. The
         interval is all r with ``|log((r + 1 ml) / (v + 1 ml))| <= w log((2 - d) / d)``, where d is the calibrated
-        expected Dice and w was calibrated (split conformal; see `reliability`).
+        expected Dice and w the `COVERAGE` quantile of this quotient over outlines of left-out patients. Unlike in
+        `reliability` nothing is guaranteed, since the outlines of one patient are not independent.
         """
         return _interval(volume, self.expected(region, score, t1c), self.regions[region].widening)
 
@@ -176,7 +177,7 @@ def calibrate(
         )
     tested = pd.concat([each.results for each in evaluations])
     dice = tested[tested["metric"] == "dice"].drop_duplicates(["case", "modalities", "region"])
-    means = dice.groupby(["modalities", "region"])["value"].mean().dropna().unstack(level=0)
+    means = dice.groupby(["modalities", "region"])["value"].mean().dropna()
     limit, passed, missed = _no_tumour(outlines[outlines["region"] == first.regions[0]], without_tumour)
     return Calibration(
         weights=weights,
@@ -193,7 +194,9 @@ def calibrate(
         },
         measured={
             subset: {
-                region: round(float(means.loc[region, subset]), 3) for region in first.regions if region in means.index
+                region: round(float(means[subset, region]), 3)
+                for region in first.regions
+                if (subset, region) in means.index
             }
             for subset in first.subsets
         },

@@ -78,6 +78,18 @@ def test_too_certain_scores_are_mended_for_patients_that_were_left_out():
     assert judged.held / judged.intervals == pytest.approx(0.8, abs=0.08)
 
 
+def test_a_mean_that_is_not_defined_is_left_out():
+    both = simulated(6, ("WT", "ET"))
+    rows = both.results
+    unknown = rows["metric"].eq("dice") & (
+        rows["modalities"].eq("t1") & rows["region"].eq("ET") | rows["modalities"].eq("t1+t1c")
+    )
+    measured = calibrate([replace(both, results=rows.assign(value=rows["value"].mask(unknown)))], "12ab").measured
+    assert {subset: list(values) for subset, values in measured.items()} == {
+        "t1": ["WT"], "t1c": ["WT", "ET"], "t1+t1c": [],
+    }  # fmt: skip
+
+
 def test_each_patient_is_judged_by_the_others():
     """With the truth of one patient turned round, what is said of this patient stays the same."""
     whole = simulated(6)
