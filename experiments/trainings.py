@@ -120,8 +120,6 @@ def _environments(at_once: int | None) -> list[dict[str, str]]:
     """Return environment variables for each parallel process: its GPU, or its number of CPU threads."""
     gpus = torch.cuda.device_count()
     at_once = max(gpus, 1) if at_once is None else at_once
-    if not isinstance(at_once, int) or at_once < 1:
-        raise ValueError(f"at_once {at_once}: expected the number of processes, 1 or more.")
     if gpus:
         visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(",")
         return [{"CUDA_VISIBLE_DEVICES": visible[process % gpus]} for process in range(at_once)]

@@ -25,7 +25,7 @@ def write_checkpoint(state: Mapping[str, Any], path: str | os.PathLike, facts: T
             write_facts(facts, temporary)
 
 
-def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """Read a checkpoint with ``weights_only=True``; a damaged one, or one with other values, raises ValueError."""
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such checkpoint. Train first, or name one that exists.")
@@ -34,7 +34,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
             with zipfile.ZipFile(path) as archive:
                 if damaged := archive.testzip():  # PyTorch 2.13 writes checksums but does not verify them
                     raise zipfile.BadZipFile(f"{damaged} fails its checksum")
-        return torch.load(path, map_location=map_location, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make the unpickler raise anything
         raise ValueError(
             f"{path}: not an intact checkpoint of plain tensors ({type(error).__name__}). It is damaged, of another "

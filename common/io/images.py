@@ -26,7 +26,7 @@ warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 ITK_SUFFIXES = (".mha", ".nrrd")
 
 
-def read_volume(path: str | os.PathLike, dtype: Any = np.float32) -> MetaTensor:
+def read_volume(path: str | os.PathLike) -> MetaTensor:
     """Read an image file as ``(X, Y, Z)`` or ``(X, Y, Z, C)`` with its affine in mm, RAS.
 
     NIfTI, Analyze, MetaImage (``.mha``) and NRRD files are read completely; none may refer to another file. A fourth
@@ -58,7 +58,7 @@ def read_volume(path: str | os.PathLike, dtype: Any = np.float32) -> MetaTensor:
     for doubt in doubts:
         _warn_once(f"{path}: {doubt}.")
     meta = {"warnings": doubts}
-    volume = MetaTensor(torch.as_tensor(voxels.astype(dtype)), affine=torch.as_tensor(affine), meta=meta)
+    volume = MetaTensor(torch.as_tensor(voxels.astype(np.float32)), affine=torch.as_tensor(affine), meta=meta)
     return volume[..., 0] if volume.ndim == 4 and volume.shape[3] == 1 else volume
 
 

@@ -106,10 +106,6 @@ class LoadSubjectd(MapTransform):
         for path, name, channel, has_it in zip(paths, names, channels, present, strict=True):
             if name not in self.requested or not has_it:
                 continue
-            if name in volumes:
-                raise ValueError(
-                    f"{case}: {name} is listed twice, as {sources[name]} and {path}; list each modality once."
-                )
             volumes[name], sources[name] = read_modality(path, channel, opened), str(path)
         if not volumes:
             raise ValueError(

@@ -108,8 +108,6 @@ class SiteAverage(ModelAggregator):
         require_same(report["identity"], self.expected)
         weights = self.fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS]
         require_same_shapes(change, {name: weights[name] for name in change if name in weights})
-        if report["cases"] < 1:
-            raise RefusedError("no training cases")
         if bad := [name for name, value in change.items() if not np.isfinite(value).all()]:
             raise RefusedError(f"its weights are no longer finite, e.g. {bad[0]}")
         return Update(change, report["cases"], report["cases_with"], metrics)

@@ -27,9 +27,7 @@ def client(name, dataset_dir, output_dir):
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["m3ae", "passion", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gss", "medmap", "mag_ms"))]
-)
+@pytest.mark.parametrize("name", ["m3ae", "passion"])
 def test_a_round_starts_from_the_weights_it_is_given_and_returns_how_they_changed(name, coarse_dir, tmp_path):
     algo = client(name, coarse_dir, tmp_path)
     algo.initialize({ExtraItems.CLIENT_NAME: "hospital"})

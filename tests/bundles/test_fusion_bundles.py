@@ -28,7 +28,7 @@ def tiny(bundle, coarse_dir, output_dir):
 
 
 class TestTraining:
-    @pytest.mark.parametrize("training", [pytest.param("baseline", marks=pytest.mark.slow), "moddrop", "pmr"])
+    @pytest.mark.parametrize("training", ["moddrop", "pmr"])
     def test_what_passion_is_compared_to(self, coarse_dir, tmp_path, training):
         settings = {**tiny(PASSION, coarse_dir, tmp_path), **SMALLEST, "training": training}
         PASSION.run_here(["train.json"], "fit", **settings)
@@ -89,7 +89,7 @@ class TestRecipes:
         assert myops["epochs"] * myops["gamma"] == brats["epochs"] * brats["gamma"] == 3
         assert [epoch / myops["epochs"] for epoch in myops["growth"]] == [e / brats["epochs"] for e in brats["growth"]]
 
-    @pytest.mark.parametrize("baseline", ["backbone", "uhved", pytest.param("robustseg", marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("baseline", ["backbone", "uhved"])
     def test_what_gss_is_compared_to(self, coarse_dir, tmp_path, baseline):
         settings = {**tiny(GSS, coarse_dir, tmp_path), "crop": [16, 16, 16]}
         settings |= {"width": 4 if baseline == "backbone" else 2, "rounds": 2, "val_interval": 2}

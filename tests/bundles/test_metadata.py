@@ -57,10 +57,9 @@ def test_channels_are_those_of_the_cohort(meta_file):
 
 
 @each_bundle
-@pytest.mark.parametrize("n", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
-def test_network_takes_and_returns_what_the_metadata_says(meta_file, n):
+def test_network_takes_and_returns_what_the_metadata_says(meta_file):
     config = meta_file.with_name("inference.json")
-    verify_net_in_out("network_def", meta_file=str(meta_file), config_file=str(config), device="cpu", n=n)
+    verify_net_in_out("network_def", meta_file=str(meta_file), config_file=str(config), device="cpu", n=1)
 
 
 @each_bundle
@@ -90,32 +89,9 @@ def test_metrics_are_those_of_the_published_results_of_these_weights(meta_file):
     assert meta["eval_metrics"] == eval_metrics(own)
 
 
-def own_inference(meta_file: Path, tmp_path: Path) -> ConfigWorkflow:
-    """Return the inference.json of a copied bundle with its shipped weights, not yet initialised."""
-    copied = tmp_path / meta_file.parts[-3]
-    shutil.copytree(meta_file.parents[1], copied, ignore=shutil.ignore_patterns("docs", "eval"))
-    places = {"bundle_root": str(copied), "output_dir": str(tmp_path / "out")}
-    return ConfigWorkflow(str(copied / "configs/inference.json"), workflow_type="infer", logging_file=False, **places)
-
-
 @each_bundle
 def test_inference_says_what_its_weights_were_trained_on(meta_file, tmp_path, caplog):
-    own_inference(meta_file, tmp_path).initialize()
+    config = str(meta_file.with_name("inference.json"))
+    ConfigWorkflow(config, workflow_type="infer", logging_file=False, output_dir=str(tmp_path)).initialize()
     said = json.loads(meta_file.read_text())["weights"]["model.pt"]["data_source"]
     assert f"models/model.pt: trained on: {said}. " in caplog.text
-
-
-@each_bundle
-def test_inference_refuses_altered_weights(meta_file, tmp_path):
-    workflow = own_inference(meta_file, tmp_path)
-    weights = tmp_path / meta_file.parts[-3] / "models" / "model.pt"
-    content = bytearray(weights.read_bytes())
-    content[len(content) // 2] ^= 1
-    weights.write_bytes(content)
-    with pytest.raises(RuntimeError) as info:
-        workflow.initialize()
-    error = info.value
-    while error.__cause__ is not None:
-        error = error.__cause__
-    assert isinstance(error, ValueError)
-    assert f"is not the file that {meta_file.parts[-3]} " in str(error)

@@ -40,7 +40,7 @@ def test_all_methods_of_the_list_train_by_the_recipe():
     assert all(Path(entry.files[-1]).name == "open_glioma.json" for entry in entries)
 
 
-@pytest.mark.parametrize("name", [*BUNDLES[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in BUNDLES[2:])])
+@pytest.mark.parametrize("name", BUNDLES[:2])
 def test_a_short_training_leaves_the_average_of_the_weights(name, coarse_dir, tmp_path):
     """The phantom has the file names of BraTS 2021 and its label value of ET."""
     settings = {**TINY, "dataset_dir": coarse_dir, "output_dir": tmp_path, "device": "cpu"}

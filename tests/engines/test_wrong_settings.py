@@ -1,6 +1,5 @@
 """What `python -m monai.bundle run` refuses in one line, before data are read or a network is built."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -42,11 +41,8 @@ def test_configs_as_they_are(monkeypatch, tmp_path, name, configs):
     [
         ("gss", ("train.json",), ["--epoch=3"], "'epoch' is not a key of"),
         ("gss", ("train.json",), ["--learning_rate=fast"], "learning_rate 'fast': expected a number"),
-        ("gss", ("train.json",), ["--epochs=0"], "epochs 0: expected a whole number"),
         ("m3ae", ("train.json",), ["--pretrain_batch_size=0.5"], "pretrain_batch_size 0.5: expected a whole number"),
-        ("gss", ("train.json",), ["--checkpoint_interval=-1"], "checkpoint_interval -1: expected a whole number"),
         ("gss", ("train.json",), ["--init_from=/nowhere.pt"], "init_from /nowhere.pt: no such file"),
-        ("gss", ("train.json",), ["--datalist=/nowhere.json"], "datalist /nowhere.json: no such file"),
         ("gss", ("train.json",), ["--dataset_dir=/nowhere"], "dataset_dir /nowhere: no such folder"),
         ("gss", ("train.json",), ["--spacing=[1,1]"], "spacing [1, 1]: expected 3 numbers"),
         ("gss", ("train.json",), ["--cohort=brats1999"], "Unknown cohort 'brats1999'"),
@@ -66,21 +62,16 @@ def test_configs_as_they_are(monkeypatch, tmp_path, name, configs):
         ("gss", ("train.json",), ["--conventions#empty=none"], "conventions: empty is 'none'"),
         ("gss", ("train.json",), ["--calibrate_on=tests"], "Unknown part 'tests'"),
         ("gss", ("train.json",), ["--output_dir=/proc/version/out"], "cannot write there"),
-        ("medmap", ("train.json", "backbones/pmkl.json"), ["--teacher=/nowhere.pt"], "teacher /nowhere.pt: no such"),
         ("gss", ("inference.json",), ["--ckpt_path=/nowhere.pt"], "ckpt_path /nowhere.pt: no such file"),
-        ("gss", ("inference.json",), ["--decision=best"], "decision 'best': expected one of"),
         ("gss", ("inference.json",), ["--output_dir=2024_01"], "MONAI reads this as 202401"),
         ("gss", EVALUATION, ["--part=training2"], "Unknown part 'training2'"),
         ("gss", ("train.json",), ["--calibrate_on=None"], "calibrate_on None: MONAI leaves this out"),
         ("gss", ("train.json",), ["--normalise"], "'rmalise' is not a key of"),
-        ("gss", ("train.json",), ["-epoch", "3"], "'epoch' is not a key of"),
         ("m3ae", ("train.json",), ["--pretrained_weights=no"], "pretrained_weights 'no': expected true or false"),
-        ("gss", ("inference.json",), ["--separate_folder=no"], "separate_folder 'no': expected true or false"),
         ("gss", ("train.json",), ["--device=gpu"], "device gpu: no name of a device; expected cpu"),
         ("gss", ("train.json",), ["--conventions=max"], "conventions 'max': expected an object"),
         ("gss", ("train.json",), ["--evaluation_configs=x.json"], "evaluation_configs x.json: no such file"),
         ("gss", ("recipes/brats2020.json", "train.json"), [], "train.json: would undo"),
-        ("gss", ("evaluate.json", "inference.json"), [], "inference.json: would undo"),
         ("gss", ("train.json", "../../m3ae/configs/recipes/phantom.json"), [], "phantom.json: of another bundle than"),
         ("gss", EVALUATION, ["--mlflow=http://127.0.0.1:9"], "not a server or store that can be used"),
     ],
@@ -96,7 +87,6 @@ def test_what_is_wrong_is_said_in_one_line(monkeypatch, tmp_path, name, configs,
     ("name", "configs", "steps", "known"),
     [
         ("gss", ("train.json",), ("train", "training", "validate", "data", "initialize", "x"), "fit, evaluate, run"),
-        ("passion", ("train.json",), ("training", "validate"), "fit, evaluate, run"),
         ("m3ae", ("train.json",), ("training", "cohort"), "pretrain, finetune, fit, evaluate, run"),
         ("medmap", ("train.json", "backbones/pmkl.json"), ("teach",), "fit, evaluate, run, instruct"),
         ("gss", ("inference.json",), ("inference", "evaluate", "evaluator"), "run"),
@@ -130,11 +120,3 @@ def test_a_program_gets_the_error_itself(monkeypatch):
     refuse_wrong_settings(root)
     with pytest.raises(ValueError, match="epochs 0: expected a whole number"):
         check_run([f"{root}/configs/train.json"], {"epochs": 0, "dataset_dir": root}, root)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("config", ["train", "inference"])
-def test_every_bundle_begins_with_it(name, config):
-    begin = json.loads(Path(bundle_root(name), "configs", f"{config}.json").read_text())["initialize"]
-    assert begin[0] == "$engines.refuse_wrong_settings(@bundle_root)"
-    assert len(begin) <= 6

@@ -75,12 +75,12 @@ def test_folds_test_on_other_cases_of_the_same(tmp_path):
     assert everything[0] == everything[1] == everything[2] == set(tested)
 
 
-@pytest.mark.slow  # prepares up to 25 trainings
+@pytest.mark.slow  # prepares up to 18 trainings
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
 def test_every_training_of_every_list_can_start(tmp_path, path):
     made = read_list(path)
     definition = get_cohort(made.cohort or "phantom")
-    entries = made_small(made.trainings(), definition, tmp_path / "data")
+    entries = made_small(made.entries, definition, tmp_path / "data")
     folders = trainings.folders_of(entries, tmp_path)
     trainings._require_usable(entries, folders, {"cohort": definition.name})
 

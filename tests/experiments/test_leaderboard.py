@@ -161,8 +161,6 @@ def test_processes_at_once_share_the_threads(tmp_path, python, shared, monkeypat
         output_dir = tmp_path / str(at_once)
         assert run_entries(PAIR, output_dir, shared, at_once) == []
         assert {(place / "threads.txt").read_text() for place in folders_of(PAIR, output_dir).values()} == {threads}
-    with pytest.raises(ValueError, match="at_once 0: expected the number of processes, 1"):
-        run_entries(PAIR, tmp_path, shared, 0)
 
 
 def test_gpus_are_those_that_the_user_allows(monkeypatch):

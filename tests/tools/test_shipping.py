@@ -84,11 +84,12 @@ def test_calibration_and_metrics_are_of_the_bundles_decision(places):
     run, bundle, _ = places
     facts = {"weights": file_digest(run / "trained.pt"), "window": "8x8x8", "spacing": "2x2x2"}
     facts["decision"] = "expected_dice"
-    other = random_evaluation(cohort="brats2020", modalities=("t1", "t1c", "t2", "flair"), facts=facts, seed=1)
+    cases = {"cohort": "brats2020", "modalities": ("t1", "t1c", "t2", "flair"), "probabilities": True}
+    other = random_evaluation(**cases, facts=facts, seed=1)
     write_evaluation(other, run / "evaluation" / "expected_dice")
     (bundle / "configs" / "inference.json").write_text(json.dumps(INFERENCE | {"decision": "expected_dice"}))
     ship(run, bundle, "model", "39 cases")
-    assert not (bundle / "models" / "model_calibration.json").exists()  # there are no scores
+    assert (bundle / "models" / "model_calibration.json").is_file()
     assert json.loads((bundle / "configs" / "metadata.json").read_text())["eval_metrics"] == eval_metrics(other)
 
 

@@ -18,13 +18,9 @@ def folder(tmp_path_factory) -> Path:
     ("job", "name"),
     [
         ("predict", "SIGKILL at 85%"),
-        ("predict", "SIGTERM at 85%"),
         ("predict", "two at once"),
         ("predict", "output of 1 MiB"),
-        ("predict", "SIGINT at 60%"),
         ("training", "SIGKILL at 60%"),
-        ("training", "SIGINT at 85%"),
-        ("evaluation", "output of 1 MiB"),
         ("evaluation", "SIGTERM at 85%"),
         ("package", "SIGKILL at 85%"),
     ],

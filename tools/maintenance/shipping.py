@@ -30,11 +30,10 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
 
     Weights are in half precision except for `SMALL` tensors. In metadata.json, ``weights`` gets the file's SHA-256 and
     the description of the data; for ``model``, ``data_source`` and ``eval_metrics`` (the evaluation's Dice) are also
-    set. Calibration and Dice are of the decision of inference.json; without expected Dice in the evaluation there is no
-    calibration. Returns the path of the weights. Raises ValueError if
-    the weights do not fit the network of the bundle's inference.json, or half precision changes the outputs too much;
-    or if the evaluation is of other weights, of another cohort, window or voxel size, or of the calibration cases, or
-    lacks a subset.
+    set. Calibration and Dice are of the decision of inference.json. Returns the path of the weights. Raises ValueError
+    if the weights do not fit the network of the bundle's inference.json, or half precision changes the outputs too
+    much; or if the evaluation is of other weights, of another cohort, window or voxel size, or of the calibration
+    cases, or lacks a subset.
 
     The arguments are those of the verb ``ship``, which `tools.maintenance.ship` describes.
     """
@@ -53,7 +52,6 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     evaluation = read_evaluation(evaluated)
     if evaluation.facts.get("weights") != file_digest(trained):
         raise ValueError(f"{evaluated}: is not of the current {trained.name}; evaluate again (run evaluate).")
-    calibrated = "expected_dice" in set(evaluation.results["metric"])
     weights = _in_half_precision(trained)
     _require_fit(evaluation, config)
     _require_same_outputs(config, trained, weights)
@@ -65,15 +63,11 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
         temporary = stack.enter_context(replacing(target))
         write_checkpoint(weights, temporary, read_facts(trained))
         shipped = file_digest(temporary)
-        if calibrated:
-            beside = stack.enter_context(replacing(calibration_file(target)))
-            write_calibration(calibrate([evaluation], shipped), beside)
+        write_calibration(calibrate([evaluation], shipped), stack.enter_context(replacing(calibration_file(target))))
         metadata["weights"] = metadata.get("weights", {}) | {
             target.name: {"sha256": shipped, "data_source": data_source}
         }
         stack.enter_context(replacing(metadata_file)).write_text(text(metadata) + "\n")
-    if not calibrated:
-        calibration_file(target).unlink(missing_ok=True)  # it belongs to earlier weights
     return target
 
 

@@ -69,11 +69,6 @@ def calibrate_intervals(calibration: pd.DataFrame, coverage: float, decision: st
     return pd.DataFrame(rows, columns=["modalities", "region", "coverage", "n", "quantile", "decision"])
 
 
-def calibrated_decision(calibrated: pd.DataFrame) -> str:
-    """Return the decision of a table of `calibrate_intervals`; older tables, without this column, use the threshold."""
-    return str(calibrated["decision"].iloc[0]) if "decision" in calibrated and len(calibrated) else "threshold"
-
-
 def volume_intervals(calibrated: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
     """Return the intervals of `calibrate_intervals` for the true volumes of cases; no reference is needed.
 
@@ -81,7 +76,7 @@ def volume_intervals(calibrated: pd.DataFrame, results: pd.DataFrame) -> pd.Data
     if there were too few calibration cases, or none for the subset and region.
     """
     keys = ["modalities", "region"]
-    metric = VOLUMES[calibrated_decision(calibrated)]
+    metric = VOLUMES[calibrated["decision"].iloc[0]]
     rows = results.loc[results["metric"] == metric, ["case", *keys, "value"]].rename(columns={"value": "volume"})
     quantile = rows.merge(calibrated[[*keys, "quantile"]], on=keys, how="left")["quantile"].fillna(inf).to_numpy()
     shifted = rows["volume"] + OFFSET

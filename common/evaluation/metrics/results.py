@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.evaluation.metrics.conventions import Conventions
+from common.io.atomic import written_whole
 from common.io.files import replacing
 from common.modalities import subset_names
 
@@ -107,14 +107,11 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     settings = {key: getattr(evaluation, key) for key in ("name", "cohort", "modalities", "regions")}
     settings |= {"conventions": asdict(evaluation.conventions), "facts": dict(evaluation.facts)}
     settings |= {"other_cases": evaluation.other_cases} if evaluation.other_cases else {}
-    with ExitStack() as stack:
-        note = stack.enter_context(replacing(folder / NOTE))  # moved last, to mark the files as complete
-        note.write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
+    with written_whole(folder, evaluation_files(folder), last=NOTE) as made:
         for name, rows in {"results.csv": evaluation.results, **tables}.items():
             if name == "results.csv" or len(rows):
-                rows.to_csv(stack.enter_context(replacing(folder / name)), index=False)
-        for name in (NOTE, *(name for name, rows in tables.items() if not len(rows))):
-            (folder / name).unlink(missing_ok=True)
+                rows.to_csv(made / name, index=False)
+        (made / NOTE).write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
 
 
 def evaluation_files(folder: str | Path) -> list[Path]:

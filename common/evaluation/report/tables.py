@@ -83,16 +83,10 @@ class Table:
         return self.frame.style.hide(axis="index").format(escaped).format_index(escaped, axis="columns")
 
 
-def frame_table(
-    title: str,
-    frame: pd.DataFrame,
-    formats: Mapping[str, Callable[[float], str]],
-    notes: Sequence[str] = (),
-    headings: int = 1,
-) -> Table:
+def frame_table(title: str, frame: pd.DataFrame, formats: Mapping[str, Callable[[float], str]]) -> Table:
     """Return numbers as a table: columns without a format are printed by `str`, NaN as an empty cell."""
     texts = {name: ["" if pd.isna(v) else formats.get(name, str)(v) for v in frame[name]] for name in frame}
-    return Table(title, pd.DataFrame(texts, dtype=object), notes, headings)
+    return Table(title, pd.DataFrame(texts, dtype=object))
 
 
 def subset_table(evaluations: Sequence[Evaluation], metric: str = "dice", tests: pd.DataFrame | None = None) -> Table:

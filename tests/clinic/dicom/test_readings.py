@@ -66,8 +66,3 @@ def test_check_and_predict_read_a_name_alike():
             assert (by_predict in ("t1", "t1c"), file.is_open) == (True, True), name
         else:
             assert by_predict == by_check, (name, file.by_header.reason)
-
-
-def test_there_are_enough_of_each():
-    assert len({text for _, text in each(DESCRIPTIONS)}) >= 120
-    assert len({text for _, text in each(FILES)}) >= 60

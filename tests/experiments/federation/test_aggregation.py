@@ -101,7 +101,6 @@ REASONS = {
         answer("b", identity=SAME | {"version of the bundle": "0.2.0"}),
         "version of the bundle: 0.2.0; this fed",
     ),
-    "no cases": (answer("b", cases=0), "no training cases"),
     "shape": (OTHER_SHAPE, r"head has the shape \(3, 1\), expected \(2,\)"),
     "unknown": (UNKNOWN, r"neck has the shape \(2,\), expected nothing"),
     "not finite": (answer("b", (1, float("nan"), 1)), "no longer finite, e.g. encoders.10.weight"),
