@@ -64,3 +64,17 @@ def test_a_short_training_leaves_the_average_of_the_weights(name, coarse_dir, tm
     Bundle(name).run_here(["train.json", "recipes/open_glioma.json"], stage, **settings)
     again = torch.load(tmp_path / f"{weights}_last.pt", weights_only=True)
     assert again["lr_scheduler"]["last_epoch"] == last["lr_scheduler"]["last_epoch"] == 2
+
+
+@pytest.mark.parametrize("name", [name for name in BUNDLES if name != "mag_ms"])  # whose windows have one size
+def test_coarse_images_come_first_and_fine_ones_later(name, coarse_dir, tmp_path):
+    files = ["train.json", "recipes/open_glioma.json", "recipes/coarse_to_fine.json"]
+    sizes = {"epochs": 50, "coarse_spacing": [16, 16, 16], "coarse_crop": [8, 16, 8], "affine_prob": 0.0}
+    get = Bundle(name).get(*files, **{**TINY, **sizes}, dataset_dir=coarse_dir, output_dir=tmp_path)
+    dataset = get("train#dataset")
+    for epoch, size, spacing in ((0, [8, 16, 8], 16), (31, [8, 16, 8], 16), (32, [16, 16, 16], 8)):
+        dataset.epoch = epoch
+        (item,) = dataset[0]
+        assert list(item["image"].shape[1:]) == list(item["label"].shape[1:]) == size
+        assert item["image"].pixdim.tolist() == pytest.approx([spacing] * 3)
+    assert any(type(handler).__name__ == "SetEpoch" and handler.target is dataset for handler in get("train#handlers"))
