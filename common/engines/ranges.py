@@ -76,7 +76,7 @@ SIZE = Range(1, whole=True, lengths=(2, 3))
 SPACING = Range(above=True, lengths=(3,), also=-1)  # -1 keeps an image's own
 
 TABLE: tuple[tuple[Range, str], ...] = (
-    (COUNT, "epochs pretrain_epochs teacher_epochs coarse_epochs max_epochs ramp_epochs rounds steps steps_per_rate"),
+    (COUNT, "epochs pretrain_epochs teacher_epochs max_epochs ramp_epochs rounds steps steps_per_rate"),
     (COUNT, "val_interval checkpoint_interval batch_size pretrain_batch_size accumulation_steps metric_stride"),
     (COUNT, "sw_batch_size subsets_at_once width hidden embed_dim mlp_dim heads patch_size"),
     (NUMBER, "num_workers fusion_start_epoch"),
@@ -85,6 +85,7 @@ TABLE: tuple[tuple[Range, str], ...] = (
     (Range(high=1, above=True, also="null"), "ema_momentum"),
     (SHARE, "learning_rate_x_sub weight_decay flip_prob affine_prob prob keep T_L T_M rho"),
     (PART, "overlap mask_ratio warmup scale zoom momentum gss.alpha"),
+    (Range(high=1, above=True), "coarse_share"),
     (Range(high=1, above=True, below=True), "coverage"),
     (WEIGHT, "task_weight kd_weight dice_weight ce_weight kl_weight reconstruction_weight l1_weight l2_weight"),
     (WEIGHT, "full_weight missing_weight consistency_weight information_weight entropy_weight contrastive_weight"),
