@@ -1,7 +1,6 @@
 """Networks by name, as configs choose them."""
 
 import inspect
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from common.networks.cotraining import ACN, SMUNet
 from common.networks.filled import FilledNetwork
 from common.networks.fusion import FusionNetwork
 from common.networks.hved import UHVED, UHeMIS
+from common.networks.kernels import with_sound_convolutions
 from common.networks.m2ftrans import M2FTrans
 from common.networks.mag_ms import MAGMS
 from common.networks.mmformer import MMFormer
@@ -19,8 +19,6 @@ from common.networks.pmkl import PMKL
 from common.networks.rfnet import RFNet
 from common.networks.robustseg import RobustSeg
 from common.networks.unetr import DedicatedUNETR, FilledUNETR
-
-logger = logging.getLogger(__name__)
 
 BACKBONES: dict[str, type[FusionNetwork]] = {"RFNet": RFNet, "mmFormer": MMFormer, "M2FTrans": M2FTrans}
 """Networks for PASSION and GSS with an encoder for each modality. A `FusionNetwork` with a shared one is in `NETWORKS`
@@ -49,7 +47,8 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
 
     The name is one of `NETWORKS`, or the dotted path of another class, which is called with ``modalities``,
     ``classes``, ``width`` and ``crop``, or if it has ``in_channels`` instead, as MONAI's networks do, becomes a
-    `FilledNetwork`. Of other arguments, such as ``heads``, each network gets those that it accepts.
+    `FilledNetwork`. Of other arguments, such as ``heads``, each network gets those that it accepts. Its 3D
+    convolutions are those of `with_sound_convolutions`.
     """
     network, importable = NETWORKS.get(name), True
     if network is None:
@@ -69,14 +68,7 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
         built: nn.Module = FilledNetwork(network, **sizes)
     else:
         built = network(**{key: size for key, size in sizes.items() if key in taken})
-    two_voxels = crop[:1] and crop[0].bit_count() == 1  # where strides of 2 have halved the crop to 2
-    if two_voxels and name not in NETWORKS and any(type(layer) is nn.Conv3d for layer in built.modules()):
-        logger.warning(
-            f"backbone {name!r}, crop {list(crop)}: on a CPU without AMX, the gradient in bfloat16 of PyTorch's own "
-            "Conv3d is arbitrary where an image has 2 voxels along its first axis. There, use precision float32, "
-            "another crop, or the Conv3d of common.networks.kernels."
-        )
-    return built
+    return with_sound_convolutions(built)
 
 
 def require_fusion(network: nn.Module, method: str) -> FusionNetwork:
