@@ -30,7 +30,7 @@ class Conv3d(nn.Conv3d):
 def with_sound_convolutions(network: nn.Module) -> nn.Module:
     """Return the network itself, in which each of PyTorch's own `nn.Conv3d` has become a `Conv3d` with its weights.
 
-    MONAI's blocks have PyTorch's own: on a CPU with AVX512-BF16 but no AMX, the losses of MAG-MS and SegResNet become NaN.
+    MONAI's blocks have PyTorch's own, with which the losses of MAG-MS and SegResNet become NaN on such a CPU.
     """
     for layer in network.modules():
         if type(layer) is nn.Conv3d:
