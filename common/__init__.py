@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 OLDEST_MONAI = (1, 6)
 
 
