@@ -28,6 +28,7 @@ from common.io.settings import check_choice, check_number
 from common.losses.parts import class_indices
 from common.networks.cotraining import ACNOutput
 from common.networks.dedicated import FullAndMissing
+from common.networks.kernels import Conv3d
 from common.networks.step import TrainingStep
 from common.networks.subsets import available_modalities
 
@@ -77,7 +78,7 @@ class Discriminator(nn.Sequential):
     def __init__(self, channels: tuple[int, ...], kernel: int, strides: tuple[int, ...], least: int = 1) -> None:
         layers: list[nn.Module] = []
         for before, after, stride in zip(channels[:-1], channels[1:], strides, strict=True):
-            layers += [nn.Conv3d(before, after, kernel, stride, padding=1), nn.LeakyReLU(0.2)]
+            layers += [Conv3d(before, after, kernel, stride, padding=1), nn.LeakyReLU(0.2)]
         super().__init__(*layers[:-1])
         self.least = least
 

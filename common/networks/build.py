@@ -11,7 +11,7 @@ from common.networks.cotraining import ACN, SMUNet
 from common.networks.filled import FilledNetwork
 from common.networks.fusion import FusionNetwork
 from common.networks.hved import UHVED, UHeMIS
-from common.networks.kernels import with_sound_convolutions
+from common.networks.kernels import replace_convolutions
 from common.networks.m2ftrans import M2FTrans
 from common.networks.mag_ms import MAGMS
 from common.networks.mmformer import MMFormer
@@ -47,8 +47,8 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
 
     The name is one of `NETWORKS`, or the dotted path of another class, which is called with ``modalities``,
     ``classes``, ``width`` and ``crop``, or if it has ``in_channels`` instead, as MONAI's networks do, becomes a
-    `FilledNetwork`. Of other arguments, such as ``heads``, each network gets those that it accepts. Its 3D
-    convolutions are those of `with_sound_convolutions`.
+    `FilledNetwork`. Of other arguments, such as ``heads``, each network gets those that it accepts. Every
+    `nn.Conv3d` in it becomes a `Conv3d` of `common.networks.kernels`, whose gradient in bfloat16 is right on every CPU.
     """
     network, importable = NETWORKS.get(name), True
     if network is None:
@@ -68,7 +68,7 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
         built: nn.Module = FilledNetwork(network, **sizes)
     else:
         built = network(**{key: size for key, size in sizes.items() if key in taken})
-    return with_sound_convolutions(built)
+    return replace_convolutions(built)
 
 
 def require_fusion(network: nn.Module, method: str) -> FusionNetwork:

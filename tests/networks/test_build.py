@@ -19,7 +19,8 @@ def test_a_network_of_monai_is_built_as_it_is():
 
 
 @pytest.mark.parametrize("name", ["MAG-MS", "monai.networks.nets.SegResNet"])
-def test_convolutions_have_the_right_gradients_in_bfloat16(name):
+def test_every_convolution_is_that_of_kernels(name):
+    """Its gradients in bfloat16 are tested in test_kernels.py."""
     network = build_network(name, 4, 4, 8, (16, 16, 16), hidden=16, mlp_dim=16, heads=2)
     convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv3d)]
     assert {type(layer) for layer in convolutions} == {Conv3d}
