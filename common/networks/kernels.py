@@ -28,14 +28,18 @@ class Conv3d(nn.Conv3d):
 
 
 def replace_convolutions(network: nn.Module) -> nn.Module:
-    """Turn every `nn.Conv3d` of a network into a `Conv3d`, in place, and return the network.
+    """Put a `Conv3d` with the same parameters in the place of every `nn.Conv3d` of a network, and return the network.
 
-    Weights and their names stay; subclasses of `nn.Conv3d` are left alone. With PyTorch's own layers, the losses of
-    MAG-MS and of MONAI's SegResNet become NaN in bfloat16 on a CPU with AVX512-BF16 but no AMX.
+    Subclasses, and layers whose weight is computed from others, are left alone. With PyTorch's own layers, the losses
+    of MAG-MS and of MONAI's SegResNet become NaN in bfloat16 on a CPU with AVX512-BF16 but no AMX.
     """
-    for layer in network.modules():
-        if type(layer) is nn.Conv3d:
-            layer.__class__ = Conv3d
+    for name, layer in list(network.named_modules(remove_duplicate=False)):
+        if type(layer) is nn.Conv3d and isinstance(layer.weight, nn.Parameter):
+            sizes = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding)
+            others = (layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode)
+            replaced = Conv3d(*sizes, *others, device="meta")  # which draws no random weights
+            replaced.weight, replaced.bias = layer.weight, layer.bias
+            network.set_submodule(name, replaced)
     return network
 
 
