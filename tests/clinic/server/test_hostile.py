@@ -411,7 +411,7 @@ class TestArchive:
         with archive_session() as session, pytest.raises(HTTPException, match="it was cut off") as found:
             b"".join(session.get(f"{archive}/{path}", stream=stream).iter_content(1 << 20))
         assert found.value.status_code == 502
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60  # the slow answer would take more than an hour
 
     def test_a_part_of_an_answer_does_not_look_like_the_whole(self, archive, monkeypatch):
         monkeypatch.setattr(label_archive, "ANSWER_BYTES", 1 << 16)
