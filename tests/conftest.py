@@ -27,6 +27,11 @@ LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
 """The affine of BraTS's images."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the file that takes longest, so that no process has to wait for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_commands.py")
+
+
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Path:
     """A folder that all test processes of a session share."""

@@ -66,7 +66,7 @@ def test_predictions_equal_those_of_nnunet(trained: tuple[Path, Path, Path]) -> 
 
 
 @pytest.mark.slow
-def test_study_list_and_comparison(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_study_list_and_comparison(trained: tuple[Path, Path, Path], tmp_path: Path, undrawn: None) -> None:
     phantom, predicted, model = trained
     made = predict(phantom / "Phantom_001", tmp_path / "study", str(model), device="cpu")
     assert made.summary.bundle.startswith("nnU-Net Dataset137")

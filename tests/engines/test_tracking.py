@@ -47,6 +47,7 @@ def logged(client: MlflowClient) -> object:
     return run
 
 
+@pytest.mark.slow  # a store of MLflow
 def test_a_run_of_its_own_in_another_store(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where MLflow puts the files of such a store
     uri = path_to_sqlite_uri(tmp_path / "store.db")
@@ -54,6 +55,7 @@ def test_a_run_of_its_own_in_another_store(folder, tmp_path, monkeypatch):
     assert logged(MlflowClient(uri)).info.run_name == "M"
 
 
+@pytest.mark.slow  # a store of MLflow
 def test_the_training_s_run_where_it_is_known(folder, tmp_path):
     client = MlflowClient(path_to_sqlite_uri(tmp_path / "mlruns.db"))
     experiment = client.create_experiment("monai_experiment", (tmp_path / "mlruns").as_uri())
@@ -65,6 +67,7 @@ def test_the_training_s_run_where_it_is_known(folder, tmp_path):
     assert (metrics["train_loss"], metrics["training_validation/dice/t1_t2/WT"]) == (0.5, 0.5)
 
 
+@pytest.mark.slow  # a store of MLflow
 def test_a_local_store_by_default(folder, tmp_path):
     EvaluationLog(str(folder), str(tmp_path / "model.pt"), "local", "test").write()
     logged(MlflowClient(path_to_sqlite_uri(folder / "mlruns.db")))

@@ -21,7 +21,7 @@ def train(folder: Path, dataset: str, number: int) -> None:
     full = plans["configurations"]["3d_fullres"]
     full |= {"patch_size": [32, 32, 32], "batch_size": 2}
     full["architecture"]["arch_kwargs"] |= {
-        "n_stages": 3, "features_per_stage": [8, 16, 32], "kernel_sizes": [[3] * 3] * 3,
+        "n_stages": 3, "features_per_stage": [4, 8, 16], "kernel_sizes": [[3] * 3] * 3,
         "strides": [[1] * 3, [2] * 3, [2] * 3], "n_conv_per_stage": [1, 1, 1], "n_conv_per_stage_decoder": [1, 1],
     }  # fmt: skip
     path.write_text(json.dumps(plans))
@@ -31,6 +31,8 @@ def train(folder: Path, dataset: str, number: int) -> None:
     trainer = get_trainer_from_args(dataset, "3d_fullres", "all", plans_identifier=name, device=torch.device("cpu"))
     trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 1, 2, 1
     trainer.run_training()
+    trainer.inference_allowed_mirroring_axes = (1,)  # instead of three, which take eight predictions instead of two
+    trainer.save_checkpoint(str(Path(trainer.output_folder, "checkpoint_final.pth")))
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(trainer.output_folder_base, ("all",))
     (folder / "predicted").mkdir()

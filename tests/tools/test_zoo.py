@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 NAME = "glioma_mri_segmentation_tiny"
 
 
+@pytest.mark.slow  # makes a package
 def test_everything_is_in_the_folder_and_in_the_format_of_the_zoo(tmp_path):
     assert run("zoo", write_bundle(tmp_path / "tiny"), tmp_path / "out") is None
     folder = tmp_path / "out" / "models" / NAME

@@ -18,10 +18,8 @@ def folder(tmp_path_factory) -> Path:
     ("job", "name"),
     [
         ("predict", "SIGKILL at 85%"),
-        ("predict", "two at once"),
         ("predict", "output of 1 MiB"),
         ("training", "SIGKILL at 60%"),
-        ("evaluation", "SIGTERM at 85%"),
         ("package", "SIGKILL at 85%"),
     ],
 )

@@ -208,6 +208,7 @@ def make_entry(item, folder):
     CachedDataset([json.loads(item)], pipeline(), folder)[0]
 
 
+@pytest.mark.slow  # a process of its own
 def test_entry_is_found_by_another_process_with_an_equal_item(subject, folder):
     """Hashes of strings, addresses of objects, and the identity of equal strings differ between processes."""
     code, said = run(make_entry, json.dumps(subject), folder)

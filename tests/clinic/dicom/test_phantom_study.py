@@ -41,6 +41,7 @@ def test_each_series_is_used_or_left_out_for_its_reason(studies):
     )
 
 
+@pytest.mark.slow  # a segmentation
 def test_a_study_is_segmented_with_its_seg(studies, tmp_path):
     study = studies / "Phantom_001"
     assert run("predict", study, tmp_path / "out", "m3ae", "--recipe", "phantom", "--device", "cpu") is None

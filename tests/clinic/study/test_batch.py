@@ -27,6 +27,7 @@ def studies(tmp_path, subject) -> Path:
     return tmp_path / "studies"
 
 
+@pytest.mark.slow  # several segmentations
 def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(studies, tmp_path, capsys):
     out = tmp_path / "out"
     error = run("predict", studies, out, "m3ae", *OPTIONS)

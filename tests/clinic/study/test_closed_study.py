@@ -40,6 +40,7 @@ def subject(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow  # the sequence check on seven series
 @pytest.mark.parametrize("scans", [SCANS, SCANS[::-1][1:]], ids=["as sent", "without the coronal one"])
 def test_it_is_read_with_its_own_files_and_no_option(subject, tmp_path, scans):
     write_study(tmp_path, subject, scans)
@@ -57,6 +58,7 @@ def test_it_is_read_with_its_own_files_and_no_option(subject, tmp_path, scans):
     assert left_out == {"series 501", "series 751"}
 
 
+@pytest.mark.slow  # the sequence check on seven series
 def test_two_t1_after_contrast_agent_make_no_t1(subject, tmp_path):
     scans = [scan if scan.number != 601 else Scan(601, "t1c", "T1W_SE", T1_SE, **PLANE) for scan in SCANS]
     write_study(tmp_path, subject, scans)

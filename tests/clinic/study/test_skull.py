@@ -42,6 +42,7 @@ def uneven(mask: np.ndarray) -> np.ndarray:
     return np.where(mask, np.random.default_rng(0).uniform(50, 150, mask.shape), 0).astype(np.float32)
 
 
+@pytest.mark.slow  # deepbet
 def test_the_brain_in_a_head(brains):
     truth = brains["t1c"] > 0
     study = aligned(with_heads({"t1c": brains["t1c"]}))
@@ -56,6 +57,7 @@ def test_the_brain_in_a_head(brains):
     assert np.array_equal(image[found.mask], np.asarray(study.images["t1c"].dataobj)[found.mask])
 
 
+@pytest.mark.slow  # deepbet
 def test_an_image_that_was_stripped_before_is_a_mask_too(brains):
     study = aligned(with_heads({"t2": brains["t2"]}) | {"t1": brains["t1"]})
     found = find_brain(study, ["t2"], ADULT, CPU)
