@@ -31,7 +31,7 @@ def train(folder: Path, dataset: str, number: int) -> None:
     trainer = get_trainer_from_args(dataset, "3d_fullres", "all", plans_identifier=name, device=torch.device("cpu"))
     trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 1, 2, 1
     trainer.run_training()
-    trainer.inference_allowed_mirroring_axes = (1,)  # instead of three, which take eight predictions instead of two
+    trainer.inference_allowed_mirroring_axes = (1,)  # two predictions for each window; all three axes take eight
     trainer.save_checkpoint(str(Path(trainer.output_folder, "checkpoint_final.pth")))
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(trainer.output_folder_base, ("all",))

@@ -77,7 +77,7 @@ class TestOneRequest:
         assert {"label.nii.gz", "seg.dcm", "summary.html"} <= {*made[0]}
         first, second = (label(files, tmp_path / "label.nii.gz") for files in made)
         assert first.any()
-        assert np.array_equal(first, second)  # the network stays loaded, and keeps nothing of the study before
+        assert np.array_equal(first, second)  # nothing is kept of the study before
 
     def test_files_in_a_form_and_options_in_the_address(self, url, subject, tmp_path):
         files = [
