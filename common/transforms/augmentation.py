@@ -1,9 +1,11 @@
-"""Augmentation that treats each modality separately."""
+"""Augmentation of single modalities."""
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import Randomizable, RandomizableTransform
 
@@ -32,3 +34,33 @@ class RandEachModalityd(Randomizable, EachModalityd):
 
     def _change(self, channel: torch.Tensor, name: str) -> torch.Tensor:
         return torch.as_tensor(self.transform(channel[None]))[0]
+
+
+class RandThickSlices(RandomizableTransform):
+    """Make an image ``(C, X, Y, Z)`` look as if it had been acquired in thick slices across one of its axes.
+
+    Routine sequences often have slices of 4 to 6 mm, resampled to small voxels later. With probability ``prob``, slices
+    along a random axis are averaged over a ``thickness`` drawn between two limits (in voxels, not less than 1), and
+    interpolated linearly to the size of the image.
+    """
+
+    def __init__(self, prob: float = 0.1, thickness: Sequence[float] = (1.5, 3.0)) -> None:
+        super().__init__(prob)
+        self.thickness = tuple(thickness)
+        if len(self.thickness) != 2 or not 1 <= self.thickness[0] <= self.thickness[1]:
+            raise ValueError(
+                f"thickness {thickness}: expected two numbers of voxels, 1 or more, the smaller one first."
+            )
+
+    def __call__(self, img: torch.Tensor, randomize: bool = True) -> torch.Tensor:
+        """Return the image, or one of thick slices."""
+        if randomize:
+            self.randomize(None)
+            self.axis, self.drawn = int(self.R.randint(img.ndim - 1)), self.R.uniform(*self.thickness)
+        if not self._do_transform:
+            return img
+        voxels, axis = torch.as_tensor(img).as_subclass(torch.Tensor).movedim(1 + self.axis, -1), 1 + self.axis
+        lines = voxels.reshape(1, -1, voxels.shape[-1])
+        slices = F.interpolate(lines, size=max(1, round(lines.shape[-1] / self.drawn)), mode="area")
+        smooth = F.interpolate(slices, size=lines.shape[-1], mode="linear").reshape(voxels.shape).movedim(-1, axis)
+        return smooth.contiguous()

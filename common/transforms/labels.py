@@ -9,6 +9,10 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from common.cohorts import get_cohort
+from common.modalities import IGNORED
+
+ROUNDING = 1e-3
+"""By how much the shares of a voxel's classes may miss 1 after interpolation."""
 
 
 class ConvertLabelsd(MapTransform):
@@ -45,3 +49,27 @@ class LabelsToClassesd(ConvertLabelsd):
 
     def _convert(self, volume: torch.Tensor, _: Mapping[Hashable, Any]) -> torch.Tensor:
         return self.labels.to_classes(volume)
+
+
+class LabelsToFractionsd(ConvertLabelsd):
+    """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into class masks ``(K, X, Y, Z)``, float32.
+
+    Channel 0 is the background; the others are the targets of the `LabelSet` in their order. Resampled by
+    `MeanSpacingd`, they become the share of each voxel that each class takes. A voxel that is `IGNORED` is in no class.
+    """
+
+    def _convert(self, volume: torch.Tensor, _: Mapping[Hashable, Any]) -> torch.Tensor:
+        index = self.labels.to_classes(volume)[0]
+        return torch.stack([index == number for number in range(1 + len(self.labels.targets))]).float()
+
+
+class FractionsToRegionsd(ConvertLabelsd):
+    """Turn shares of classes ``(K, X, Y, Z)``, see `LabelsToFractionsd`, into shares of regions ``(R, X, Y, Z)``.
+
+    A voxel of which a part is `IGNORED` is so in every region.
+    """
+
+    def _convert(self, volume: torch.Tensor, _: Mapping[Hashable, Any]) -> torch.Tensor:
+        fractions = volume.as_subclass(torch.Tensor)
+        regions = self.labels.region_probabilities(fractions).clamp(0, 1)
+        return regions.masked_fill_(fractions.sum(dim=0) < 1 - ROUNDING, IGNORED)

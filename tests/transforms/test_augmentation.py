@@ -5,7 +5,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, RandAdjustContrast, RandGaussianNoise, RandSimulateLowResolution
 
-from common.transforms import RandEachModalityd
+from common.transforms import RandEachModalityd, RandThickSlices
 
 IMAGE = torch.rand(4, 8, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -39,3 +39,23 @@ def test_a_missing_modality_stays_missing_and_a_seed_fixes_the_draws(transform):
     assert not torch.equal(first[0], image[0])
     assert torch.equal(first.nan_to_num(), again.nan_to_num())
     assert torch.equal(torch.nan_to_num(image), torch.nan_to_num(before))  # the item itself is not changed
+
+
+def test_thick_slices_are_means_along_one_axis():
+    image = torch.rand(1, 12, 12, 12, generator=torch.Generator().manual_seed(1))
+    thick = RandThickSlices(prob=1.0, thickness=(3.0, 3.0)).set_random_state(0)
+    axes = set()
+    for _ in range(20):
+        result = thick(image)
+        assert result.shape == image.shape
+        (axis,) = [
+            a
+            for a in range(3)
+            if torch.allclose(result.movedim(1 + a, -1)[..., 1], image.movedim(1 + a, -1)[..., :3].mean(-1))
+        ]
+        axes.add(axis)
+    assert axes == {0, 1, 2}
+    assert torch.equal(RandThickSlices(prob=0.0)(image), image)
+    assert float(thick(image * 0 + 2).std()) == 0
+    with pytest.raises(ValueError, match="1 or more"):
+        RandThickSlices(thickness=(0.5, 2))
