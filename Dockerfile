@@ -18,7 +18,7 @@ RUN /venv/bin/pip install --no-cache-dir -e ".[label]" \
 ENV PATH=/venv/bin:$PATH HOME=/tmp MPLCONFIGDIR=/tmp PYTHONDONTWRITEBYTECODE=1 USER=user
 USER 1000:1000
 # Of the server alone; the commands of `tools` end by themselves.
-HEALTHCHECK --start-period=2m CMD ! grep -q clinic.server /proc/1/cmdline \
+HEALTHCHECK --start-period=2m CMD ! grep -q mmb.clinic.server /proc/1/cmdline \
  || python -c "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/healthz', timeout=10)"
 ENTRYPOINT ["python", "-m"]
 CMD ["tools", "--help"]

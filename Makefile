@@ -46,7 +46,7 @@ gpu-report: $(VENV)/.installed-test ## what the papers' trainings cost on a GPU
 	$(VENV)/bin/python tests/bench/gpu_report.py build/gpu_report
 
 configs: $(VENV)/.installed ## the bundles' configs, from bundles/base and their paper.json
-	$(VENV)/bin/python -m tools.maintenance.configs
+	$(VENV)/bin/python -m tools.configs
 
 format: $(LINT_VENV)/.installed ## ruff's corrections and format
 	$(LINT_VENV)/bin/ruff check --fix .
@@ -58,7 +58,7 @@ lint: $(LINT_VENV)/.installed ## ruff's checks, without PyTorch
 
 # STUDIES: a folder with a subfolder for each study, or the URL of a DICOMweb archive; without it a phantom is made.
 label: $(LABEL_VENV)/.installed ## serve the bundles on a page, and to 3D Slicer and OHIF
-	OMP_WAIT_POLICY=PASSIVE $(LABEL_VENV)/bin/python -m clinic.server $(if $(STUDIES),--studies "$(STUDIES)")
+	OMP_WAIT_POLICY=PASSIVE $(LABEL_VENV)/bin/python -m mmb.clinic.server $(if $(STUDIES),--studies "$(STUDIES)")
 
 # Those that need Debian's orthanc, orthanc-dicomweb and chromium are skipped without them.
 test-label: $(LABEL_VENV)/.installed-test ## the tests of that server

@@ -24,15 +24,15 @@ LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^)\s]+)\)")
 SOURCE = re.compile(r'(src|srcset)="([^":]+)"')
 """A picture's file in HTML. Groups: the attribute, the file."""
 FENCED = re.compile(r"(^```.*?^```$)", flags=re.M | re.S)
-WINGS = ("common", "clinic", "experiments", "tools")
+WINGS = ("common", "mmb")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for wing in WINGS
     for path in sorted(ROOT.glob(f"{wing}/**/*.py"))
-    if path.stem != "__main__" and (path.parent / "__init__.py").is_file() and path.parent.name != "maintenance"
+    if path.stem != "__main__" and (path.parent / "__init__.py").is_file() and path.parent.name != "verbs"
 }
-NAME = r"(?:common|clinic|experiments)(?:\.\w+)+"
-VERBS = sorted(path.stem for path in ROOT.glob("tools/*.py") if not path.stem.startswith("_"))
+NAME = r"(?:common|mmb)(?:\.\w+)+"
+VERBS = sorted(path.stem for path in ROOT.glob("mmb/verbs/*.py") if not path.stem.startswith("_"))
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -41,8 +41,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     reference.append({"All verbs": "reference/verbs.md"})
     parts: dict[str, list[Any]] = {}
     for module in _read_modules():
-        wing, part, *_ = module.split(".")
-        parts.setdefault(part if wing == "common" else wing, []).append({module: _place_of(module)})
+        part = module.split(".")[1]
+        parts.setdefault(part, []).append({module: _place_of(module)})
     reference += [{part.capitalize(): pages} for part, pages in sorted(parts.items())]
     return config
 
@@ -59,7 +59,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, place(path), abs_src_path=str(path)))
     for module in _read_modules():
         files.append(File.generated(config, _place_of(module), content=f"# {module}\n\n::: {module}\n"))
-    verbs = "\n\n".join(f"## {verb}\n\n::: tools.{verb}.{verb}" for verb in VERBS)
+    verbs = "\n\n".join(f"## {verb}\n\n::: mmb.verbs.{verb}.{verb}" for verb in VERBS)
     files.append(File.generated(config, "reference/verbs.md", content=f"# All verbs: `mmb VERB`\n\n{verbs}\n"))
     return files
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from clinic.choice import Candidate, Decision, Shown, decide, in_question
-from clinic.dicom import Series, option, series_candidates
 from common.modalities import GLIOMA, canonical
+from mmb.clinic.choice import Candidate, Decision, Shown, decide, in_question
+from mmb.clinic.dicom import Series, option, series_candidates
 
 Look = Callable[[Sequence[Candidate]], Mapping[str, Shown]]
 

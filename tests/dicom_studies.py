@@ -21,9 +21,9 @@ from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, generate
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
-from clinic.dicom.phantom import FLAIR as SPACE_FLAIR
-from clinic.dicom.phantom import MPRAGE, mr_image
-from clinic.dicom.phantom import TSE as T2_TSE
+from mmb.clinic.dicom.phantom import FLAIR as SPACE_FLAIR
+from mmb.clinic.dicom.phantom import MPRAGE, mr_image
+from mmb.clinic.dicom.phantom import TSE as T2_TSE
 
 SLOPE, INTERCEPT = 0.5, -16.0
 """Rescale slope and intercept of the stored values, so that a reader who ignores them fails."""

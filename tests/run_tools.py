@@ -1,11 +1,11 @@
 import sys
 
-from tools.__main__ import main
+from mmb.__main__ import main
 
 
 def run(*arguments: object) -> int | str | None:
-    """Run ``python -m tools`` in this process; return its exit code or message, or None if it simply ends."""
-    before, sys.argv = sys.argv, ["tools", *map(str, arguments)]
+    """Run ``mmb`` in this process; return its exit code or message, or None if it simply ends."""
+    before, sys.argv = sys.argv, ["mmb", *map(str, arguments)]
     try:
         main()
     except SystemExit as stop:

@@ -18,8 +18,8 @@ from pathlib import Path
 import monai.bundle
 import pytest
 
-from common.io.arguments import parse_verb
-from tools.__main__ import VERBS
+from mmb.__main__ import VERBS, verb
+from mmb.arguments import parse_verb
 
 ROOT = Path(__file__).parents[1]
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -67,7 +67,7 @@ def check_bundle(words: list[str]) -> None:
 def check_server(words: list[str]) -> None:
     (serve,) = [
         made
-        for made in ast.parse((ROOT / "clinic/server/__main__.py").read_text()).body
+        for made in ast.parse((ROOT / "mmb/clinic/server/__main__.py").read_text()).body
         if getattr(made, "name", None) == "serve"
     ]
     known = {argument.arg for argument in serve.args.args} | {"recipe", "ckpt_path"}
@@ -75,9 +75,11 @@ def check_server(words: list[str]) -> None:
 
 
 CHECKS = {
-    "tools": lambda words: parse_verb(VERBS, words, "tools"),
+    "mmb": lambda words: parse_verb(
+        {"all": {name: verb(name) for names in VERBS.values() for name in names}}, words, "mmb"
+    ),
     "monai.bundle": check_bundle,
-    "clinic.server": check_server,
+    "mmb.clinic.server": check_server,
 }
 
 
@@ -87,16 +89,14 @@ def test_commands_name_what_exists(page):
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for words in (words for _, block in blocks(page) for words in commands(block)):
         if words[0] == "mmb":
-            CHECKS["tools"](words[1:])
+            CHECKS["mmb"](words[1:])
         elif "-m" in words and words[0] in PROGRAMS:
             module, *rest = words[words.index("-m") + 1 :]
             if module in CHECKS:
                 CHECKS[module](rest)
         elif words[:2] == ["pip", "install"]:
             assert set(re.findall(r"\w+", "".join(re.findall(r"\.\[(.*)\]", words[-1])))) <= extras.keys()
-        for path in re.findall(
-            r"(?<![\w/.:])(?:bundles|docs|clinic|common|experiments|tests)/[\w./-]+", " ".join(words)
-        ):
+        for path in re.findall(r"(?<![\w/.:])(?:bundles|docs|mmb|common|tools|tests)/[\w./-]+", " ".join(words)):
             assert (ROOT / path).exists() or path in written, path
 
 
@@ -114,9 +114,9 @@ STANDS_FOR = {
 def clone(tmp_path_factory, phantom_dir) -> Path:
     """A copy of the repository with small phantoms."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("clinic", "common", "docs", "tools", "mmb.py"):
+    for name in ("common", "docs", "tools"):
         os.symlink(ROOT / name, folder / name)
-    shutil.copytree(ROOT / "experiments", folder / "experiments")  # NVFlare takes no code that lies elsewhere
+    shutil.copytree(ROOT / "mmb", folder / "mmb")  # NVFlare takes no code that lies elsewhere
     shutil.copytree(ROOT / "bundles", folder / "bundles", ignore=shutil.ignore_patterns("eval"))
     for bundle in folder.glob("bundles/*/models"):  # otherwise a run generates a larger one
         shutil.copytree(phantom_dir, bundle.parent / "eval" / "phantom")
@@ -128,7 +128,7 @@ def run_with(script: str) -> list[str]:
     return [
         "bash",
         "-euc",
-        f'python() {{ "{sys.executable}" "$@"; }}; mmb() {{ python -m tools "$@"; }}; pip() {{ :; }}\n{script}',
+        f'python() {{ "{sys.executable}" "$@"; }}; mmb() {{ python -m mmb "$@"; }}; pip() {{ :; }}\n{script}',
     ]
 
 

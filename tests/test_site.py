@@ -1,9 +1,7 @@
-"""What the documentation lists is complete and exists: keys of the configs, messages, times."""
+"""What the documentation lists is complete and exists: keys of the configs, times."""
 
-import ast
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from common.cohorts.splits import ALL_TEST
@@ -51,38 +49,3 @@ def test_the_words_that_a_key_takes_are_listed():
     for key, words in (("fill", {*m3ae.FILLS, *unetr.FILLS}), ("masking", m3ae.MASKINGS), ("split", [ALL_TEST])):
         lines = " ".join(re.findall(rf"^\| `{key}` \|.*$", page, flags=re.M))
         assert not [word for word in words if f"`{word}`" not in lines]
-
-
-MESSAGES = re.findall(r"^\| `(.+?)` \| ", (ROOT / "docs/refusals.md").read_text(), flags=re.M)
-
-
-def said(node: ast.AST) -> str:
-    """Return the text of an expression, with … for what differs."""
-    match node:
-        case ast.Constant(value=str(text)):
-            return text
-        case ast.JoinedStr():
-            return "".join(map(said, node.values))
-        case ast.BinOp():
-            return said(node.left) + said(node.right)
-    return "…"
-
-
-def texts(*wings: str) -> Iterator[str]:
-    """Yield all texts in the sources, other than docstrings."""
-    for path in (path for wing in wings for path in [*ROOT.glob(f"{wing}.py"), *ROOT.glob(f"{wing}/**/*.py")]):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp) and (text := said(node)) != "…":
-                yield text
-
-
-def test_listed_messages_exist():
-    there = "\n".join(texts("common", "clinic", "experiments", "tools", "mmb"))
-    assert [message for message in MESSAGES if message not in there] == []
-    assert len(set(MESSAGES)) == len(MESSAGES) > 80
-
-
-def test_every_verb_has_its_place_among_the_refusals():
-    headings = re.findall(r"^## (.*)$", (ROOT / "docs/refusals.md").read_text(), flags=re.M)
-    named = {verb for heading in headings for verb in re.findall(r"`(\w+)`", heading)}
-    assert {path.stem for path in ROOT.glob("tools/*.py")} - {"__init__", "__main__"} == named

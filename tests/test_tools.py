@@ -7,7 +7,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from run_tools import run
 from scipy import ndimage
 
 from common.evaluation.metrics.results import write_evaluation
-from common.io.arguments import parse
+from mmb.arguments import parse
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,31 +71,25 @@ def test_check(capsys, data, change, code, end):
 
 
 def test_module_runs(monkeypatch, capsys, data):
-    monkeypatch.setattr(sys, "argv", ["tools", "check", "--cohort", "brats2023", "--dataset_dir", str(data)])
-    monkeypatch.delitem(sys.modules, "tools.__main__")
+    monkeypatch.setattr(sys, "argv", ["mmb", "check", "--cohort", "brats2023", "--dataset_dir", str(data)])
+    monkeypatch.delitem(sys.modules, "mmb.__main__")
     with pytest.raises(SystemExit) as stop:
-        runpy.run_module("tools", run_name="__main__")
+        runpy.run_module("mmb", run_name="__main__")
     assert stop.value.code == 1
     assert "label values [4] are not defined in this cohort" in capsys.readouterr().out
 
 
 def test_help_and_refusals_do_not_wait_for_pytorch():
-    code = "import sys, tools.__main__ as door; sys.argv = ['tools', 'chek']; "
+    code = "import sys, mmb.__main__ as door; sys.argv = ['mmb', 'chek']; "
     code += "import atexit; atexit.register(lambda: print('torch' in sys.modules)); door.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr.startswith("error: chek: no such verb; see mmb --help")
     assert done.stdout == "False\n"
 
 
-def test_an_installation_lists_the_verbs_that_it_has(tmp_path):
-    shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("maintenance"))
-    for name in ("common", "mmb.py"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    words = [sys.executable, "-S", "-m", "tools", "--help"]  # without `site`, which may add the repository
-    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert "\n  predict " in done.stdout
-    assert "\n  ship " not in done.stdout
+def test_what_has_moved_is_named():
+    done = subprocess.run([sys.executable, "-m", "tools", "predict"], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (1, "error: `python -m tools predict` is `mmb predict` now.\n")
 
 
 @pytest.mark.parametrize("error", [ValueError("no\x1b"), FileNotFoundError("no\x1b"), PermissionError("no\x1b")])
@@ -104,9 +97,9 @@ def test_what_is_wrong_with_files_ends_in_a_line_and_all_else_in_a_traceback(mon
     def raises(error):
         raise error
 
-    monkeypatch.setattr("tools.__main__.parse_verb", lambda *_: lambda: raises(error))
+    monkeypatch.setattr("mmb.__main__.parse_verb", lambda *_: lambda: raises(error))
     assert run("check") == "error: no\\x1b"
-    monkeypatch.setattr("tools.__main__.parse_verb", lambda *_: lambda: raises(KeyError("a mistake")))
+    monkeypatch.setattr("mmb.__main__.parse_verb", lambda *_: lambda: raises(KeyError("a mistake")))
     with pytest.raises(KeyError):
         run("check")
 
@@ -167,18 +160,14 @@ def test_words_that_do_not_fit(capsys, tmp_path, words, message):
     assert message in said
 
 
-@pytest.mark.parametrize("name", ["common", "tools"])
-def test_a_package_that_stands_in_the_place_of_ours_is_named_in_one_line(name, tmp_path):
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "__init__.py").touch()
-    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    script = [sys.executable, "-c", "from mmb import main; main()"]
-    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith(
-        f"error: {tmp_path / name}: stands in the place of this program's own package '{name}'"
-    )
-    assert done.stderr.count("\n") == 1
+def test_empty_folders_with_names_of_ours_in_the_working_directory_do_no_harm(tmp_path):
+    for name in ("common", "mmb", "tools", "clinic"):
+        (tmp_path / name).mkdir()
+    for words in (["-m", "mmb", "--help"], ["-c", "import common; print(common.__version__)"]):
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_help(capsys):
@@ -347,7 +336,7 @@ def test_compare_takes_what_it_measured(capsys, others, undrawn):
 def reports(monkeypatch) -> list[tuple]:
     """Write no reports, which takes seconds; return the arguments that each would be written with."""
     given = []
-    monkeypatch.setattr("common.evaluation.report.compare.write_report", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr("mmb.experiments.comparison.compare.write_report", lambda *arguments: given.append(arguments))
     return given
 
 

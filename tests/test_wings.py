@@ -1,24 +1,16 @@
-"""The three wings and the door: what may import what, read from the sources (see CONTRIBUTING.md)."""
+"""The house: what may import what, and that `common` holds nothing that no bundle reaches (see CONTRIBUTING.md)."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 CHAIN = (
-    "text",
-    "modalities",
-    "words",
-    "io",
-    "cohorts",
-    "transforms",
-    "networks",
-    "losses",
-    "baselines",
-    "papers",
-    "evaluation",
+    *("text", "modalities", "io", "cohorts", "transforms", "networks", "losses", "baselines", "papers", "evaluation"),
     "engines",
 )
 """Modules and folders of `common`; each imports only from itself and from those before it."""
@@ -27,11 +19,19 @@ MAY_IMPORT = {
     for number, part in enumerate(CHAIN)
 }
 MAY_IMPORT |= {
-    "clinic": ["common", "clinic"],
-    "experiments": ["common", "experiments"],
-    "experiments/federation": ["common", "experiments.federation"],
-    "tools": ["common", "clinic", "experiments", "tools"],
+    "mmb/clinic": ["common", "mmb.arguments", "mmb.clinic"],
+    "mmb/experiments": ["common", "mmb.experiments"],
+    "mmb/experiments/federation": ["common", "mmb.experiments.federation"],
+    "mmb/authors": ["common", "mmb.authors"],
+    "mmb": ["common", "mmb"],
+    "tools": ["common", "mmb", "tools"],
 }
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for part in ("common", "mmb", "tools")
+    for path in ROOT.glob(f"{part}/**/*.py")
+}
+"""Module -> its file."""
 
 
 def imports(path: Path) -> set[str]:
@@ -43,7 +43,17 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: a relative import"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.split(".")[0] in ("common", "clinic", "experiments", "tools")}
+    return {name for name in found if name.split(".")[0] in ("common", "mmb", "tools")}
+
+
+def module(name: str) -> str:
+    """Return the module of a dotted name; `common.io` and `mmb.clinic.dicom` import those of their names when used."""
+    while name not in FILES:
+        name, _, last = name.rpartition(".")
+        places = getattr(import_module(name), "_PLACES", {}) if name in ("common.io", "mmb.clinic.dicom") else {}
+        if last in places:
+            return f"{name}.{places[last]}"
+    return name
 
 
 @pytest.mark.parametrize("place", MAY_IMPORT)
@@ -59,21 +69,23 @@ def test_a_folder_imports_only_what_it_may(place):
 
 def test_no_file_leads_back_to_itself():
     """Imports within functions count, since a reader follows them, too."""
-    files = {
-        str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__"): path
-        for wing in ("common", "clinic", "experiments", "tools")
-        for path in ROOT.glob(f"{wing}/**/*.py")
+    graph = {name: {*map(module, imports(path))} - {name} for name, path in FILES.items()}
+    TopologicalSorter(graph).prepare()
+
+
+def test_every_module_of_common_is_reached_by_a_config():
+    """A packaged bundle carries `common`, so it holds what its configs name, what that imports, and nothing else."""
+    todo = {
+        module(name)
+        for path in ROOT.glob("bundles/**/*.json")
+        for name in re.findall(r"\bcommon(?:\.\w+)+", path.read_text())
     }
-
-    def module(name: str) -> str:
-        return name if name in files else name.rpartition(".")[0]
-
-    TopologicalSorter({file: {*map(module, imports(path))} - {file} for file, path in files.items()}).prepare()
-
-
-def test_what_is_installed_needs_no_maintenance():
-    verbs = [path for path in ROOT.glob("tools/**/*.py") if "maintenance" not in path.parts]
-    assert not [name for path in verbs for name in imports(path) if name.startswith("tools.maintenance")]
+    reached: set[str] = set()
+    while todo:
+        name = todo.pop()
+        reached.add(name)
+        todo |= {*map(module, imports(FILES[name])), name.rpartition(".")[0] or name} - reached
+    assert {name for name in FILES if name.split(".")[0] == "common"} - reached == set()
 
 
 def test_the_chain_is_complete():

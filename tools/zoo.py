@@ -1,3 +1,84 @@
+"""A bundle as a folder for MONAI's model zoo: with a name that says its task, and in the zoo's format of code."""
+
+import ast
+import inspect
+import json
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from common.io import file_digest, require_writable
+from tools.package import assemble, require_complete
+
+LARGEST = 25_000_000  # maximum size in bytes of a file in the zoo's repository
+LINKED = 1_024_000  # its commit hook refuses larger ones, so that nearly all bundles there link their weights
+
+
+def make_zoo_folder(bundle: str | os.PathLike, output_dir: str | os.PathLike, url: str | None = None) -> Path:
+    """Write and return ``models/glioma_mri_segmentation_<bundle>``, completely or not at all.
+
+    The arguments are the options of the verb ``zoo``, which `tools.zoo` describes. Raises FileNotFoundError or
+    ValueError if the bundle is not complete, or a file is too large for the zoo and has no URL; FileExistsError if the
+    folder exists.
+    """
+    target = Path(output_dir, "models", f"glioma_mri_segmentation_{require_complete(bundle)[0]}")
+    if target.exists():
+        raise FileExistsError(f"{target} exists already; move it away, or choose another folder.")
+    with TemporaryDirectory(prefix=".", dir=output_dir) as temporary:
+        folder = Path(temporary, "bundle")
+        assemble(bundle, folder)
+        _link_large_files(folder, url)
+        _format(folder)
+        target.parent.mkdir(exist_ok=True)
+        os.rename(folder, target)
+    return target
+
+
+def _link_large_files(folder: Path, url: str | None) -> None:
+    """Replace large files by entries of ``large_files.yml``; without a URL, only check that the zoo takes them."""
+    large = sorted(path for path in folder.rglob("*") if path.stat().st_size > (LARGEST if url is None else LINKED))
+    if not large:
+        return
+    if url is None:
+        raise ValueError(
+            f"{large[0].relative_to(folder)} has {large[0].stat().st_size} bytes, but the zoo takes files of at most "
+            f"{LARGEST}. Publish the bundle's large files, and give --url with the address of the folder that has them."
+        )
+    lines = ["large_files:"]
+    for path in large:
+        name = path.relative_to(folder).as_posix()
+        lines += [f'  - path: "{name}"', f'    url: "{url.rstrip("/")}/{name}"']
+        lines += [f'    hash_val: "{file_digest(path)}"', '    hash_type: "sha256"']
+        path.unlink()
+    Path(folder, "large_files.yml").write_text("\n".join(lines) + "\n")
+
+
+def _format(folder: Path) -> None:
+    """Format JSON and Python as the zoo's checks demand."""
+    try:
+        import black
+        import isort
+    except ImportError as error:
+        raise ImportError(f'{error}. The zoo checks the format of code: pip install -e ".[zoo]".') from error
+    mode = black.Mode(line_length=120, magic_trailing_comma=False)
+    config = isort.Config(profile="black", line_length=120, src_paths=(folder.parent,))  # `common` is third party there
+    for path in folder.rglob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()), indent=4) + "\n")
+    for path in folder.rglob("*.py"):
+        sorted_imports = isort.code(_with_comments(path.read_text()), config=config)
+        path.write_text(black.format_str(sorted_imports, mode=mode))
+
+
+def _with_comments(code: str) -> str:
+    """Turn the docstrings of a module's constants into comments: the zoo allows a module one docstring."""
+    lines = code.splitlines()
+    for node in reversed(ast.parse(code).body[1:]):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            text = inspect.cleandoc(node.value.value)
+            lines[node.lineno - 1 : node.end_lineno] = [f"# {line}".rstrip() for line in text.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
 def zoo(bundle: str, output_dir: str, url: str | None = None) -> None:
     """Make the folder of a bundle for a pull request to MONAI's model zoo.
 
@@ -6,7 +87,4 @@ def zoo(bundle: str, output_dir: str, url: str | None = None) -> None:
         output_dir: the folder to write, e.g. a clone of the zoo: models/glioma_mri_segmentation_NAME.
         url: where the bundle's folder is published; files above 1 MB are then listed in large_files.yml, not copied.
     """
-    from common.io import require_writable
-    from tools.packages.zoo import make_zoo_folder
-
     print(make_zoo_folder(bundle, require_writable(output_dir), url))

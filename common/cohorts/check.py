@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -24,7 +24,6 @@ from common.cohorts.splits import refuse_other_names
 from common.io.geometry import grid_difference, lengths
 from common.io.images import read_volume
 from common.io.kept import for_each
-from common.modalities import GLIOMA, display_name
 from common.text import printable
 
 BACKGROUND_FRACTION = 0.3  # minimum fraction of background voxels in a skull-stripped image (in BraTS it is about 0.8)
@@ -51,6 +50,10 @@ class Finding(NamedTuple):
     remedy: str
     fatal: bool = True
     skull: bool = False
+
+
+Judge = Callable[[Mapping[str, MetaTensor]], Iterable[Finding]]
+"""What else is found in a subject's images of brains: modality -> volume ``(X, Y, Z)``."""
 
 
 def read_modality(path: str, channel: int | None, opened: dict[str, MetaTensor]) -> MetaTensor:
@@ -119,28 +122,6 @@ def zero_background(image: MetaTensor) -> MetaTensor:
     return torch.where(around, 0.0, image)
 
 
-def has_known_sequences(cohort: Cohort) -> bool:
-    """Return whether `common.cohorts.sequence_check` can tell which sequences a cohort's images show."""
-    return cohort.skull_stripped and set(GLIOMA) <= set(cohort.modalities)
-
-
-def doubted_sequences(judged: Mapping[str, torch.Tensor]) -> Iterator[Finding]:
-    """Yield non-fatal findings on images that seem to show another sequence, given their `log_probabilities`."""
-    from common.cohorts.sequence_check import contradictions
-
-    for doubt in contradictions(judged):
-        (name, seems), *others = doubt.seems.items()
-        if others:
-            what = f"judging by their content, {display_name(name)} and {display_name(seems)} are exchanged"
-        elif seems == "other":
-            what = f"it does not look like {display_name(name)}; it may be a subtraction, a map or no image of a brain"
-        else:
-            what = f"it does not look like {display_name(name)}, but like {display_name(seems)}"
-            if seems in judged:
-                what = f"{what}, so {display_name(name)} and {display_name(seems)} may have been exchanged"
-        yield Finding(tuple(doubt.seems), what, "Look at it, and rename it or leave it out.", fatal=False)
-
-
 def _unlike_a_brain(name: str, image: MetaTensor, least: float, most: float) -> Iterator[Finding]:
     """Yield a finding if a skull is visible, or a whole brain is too small: the voxels that are not 0 count, in ml."""
     head, affine = image.as_tensor() != 0, image.affine.numpy()
@@ -197,17 +178,17 @@ def tilted(affine: np.ndarray) -> str | None:
     return f"its axes are tilted by {tilt:.0f} degrees against the patient's; training images are aligned to an atlas"
 
 
-def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame:
+def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike, judge: Judge | None = None) -> pd.DataFrame:
     """Check every case in a folder and return one row for each; only new or changed images are read.
 
     Columns: ``case``; ``modalities`` present and ``missing`` (joined by +); ``shape``, ``spacing_mm`` and
     ``orientation`` (e.g. LPS) of the first modality; ``label_values`` that occur, of fractions the least one (empty
     without a label); ``problems``, empty if the case can be used. Problems are unreadable files, differing grids,
-    `findings`, images that do not look like the sequence they are named after, an image that another case has, and
-    label values that the cohort does not define. A missing modality or label is not a problem.
+    `findings`, those of ``judge`` on images that are brains, an image that another case has, and label values that the
+    cohort does not define. A missing modality or label is not a problem.
     """
     rows = for_each(
-        partial(_check_case, cohort=cohort),
+        partial(_check_case, cohort=cohort, judge=judge),
         find_cases(dataset_dir, cohort),
         lambda item: [*item["image"], *([item["label"]] if "label" in item else [])],
         f"cases of {cohort.name}",
@@ -220,10 +201,10 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
+def print_check(name: str, dataset_dir: str | os.PathLike, judge: Judge | None = None) -> bool:
     """Print the table of `check_folder`, what label values mean, and all problems; return True if there are none."""
     cohort = get_cohort(name)
-    table, items = check_folder(cohort, dataset_dir), find_cases(dataset_dir, cohort)
+    table, items = check_folder(cohort, dataset_dir, judge), find_cases(dataset_dir, cohort)
     bad = table[table["problems"] != ""]
     counts = f"{len(table)} cases, {len(bad)} with problems"
     if unlabelled := (table["label_values"] == "").sum():
@@ -252,7 +233,7 @@ def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
     return bad.empty and not doubts
 
 
-def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:
+def _check_case(item: Item, cohort: Cohort, judge: Judge | None) -> dict[str, object]:
     """Return the row of a case, with the ``digests`` of its images."""
     problems: list[str] = []
     volumes: dict[str, MetaTensor] = {}
@@ -264,7 +245,11 @@ def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:
         except (OSError, ValueError) as error:
             problems.append(str(error))
     digests = [hashlib.sha256(np.ascontiguousarray(image.numpy())).hexdigest() for image in volumes.values()]
-    problems += [f"{' and '.join(flaw.modalities)}: {flaw.what}" for flaw in _all_findings(volumes, cohort)]
+    flaws = list(findings(volumes, cohort))
+    if judge is not None:
+        unusable = {flaw.modalities for flaw in flaws if flaw.fatal or flaw.skull}
+        flaws += judge({name: image for name, image in volumes.items() if (name,) not in unusable})
+    problems += [f"{' and '.join(flaw.modalities)}: {flaw.what}" for flaw in flaws]
     values: list[float] = []
     if "label" in item:
         try:
@@ -295,15 +280,3 @@ def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:
         "problems": "; ".join(problems),
         "digests": digests,
     }
-
-
-def _all_findings(images: Mapping[str, MetaTensor], cohort: Cohort) -> list[Finding]:
-    """Return `findings`, and doubts about the sequences that the images show, if these are whole brains."""
-    flaws = list(findings(images, cohort))
-    if has_known_sequences(cohort):
-        from common.cohorts.sequence_check import log_probabilities  # a network, which only the check needs
-
-        unusable = {flaw.modalities for flaw in flaws if flaw.fatal or flaw.skull}
-        brains = {name: image for name, image in images.items() if (name,) not in unusable}
-        flaws += doubted_sequences(log_probabilities(brains))
-    return flaws

@@ -9,9 +9,9 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from common.cohorts.cohort import Cohort
+from common.cohorts.names import LABEL
 from common.io.documents import Document, parse_json
 from common.modalities import ALIASES, IGNORED, LabelSet
-from common.words import LABEL
 
 LARGEST = 32767
 """Largest label value: files may hold 16 bits."""

@@ -1,8 +1,7 @@
-"""What the name of an image file says: the sequence that it shows, or that it is a label.
+"""What the ending of an image file's name says: the sequence that it shows, or that it is a label.
 
 A name ends with its sequence (``BraTS20_Training_001_t1ce.nii.gz``, ``BraTS-GLI-00001-000-t1c.nii.gz``, or just
-``T1POST.nii.gz``; in BIDS, ``sub-01_ce-GAD_T1w.nii.gz`` is T1c), or tells it in words, as scanners and preprocessing
-do (``Ax_T1_FSPGR_+C.nii.gz``, ``P1_fla_bet_normalized.nii.gz``). The words are those of headers, `common.words`.
+``T1POST.nii.gz``; in BIDS, ``sub-01_ce-gd_T1w.nii.gz`` is T1c). A name in words needs a datalist.
 """
 
 import re
@@ -11,28 +10,38 @@ from typing import NamedTuple
 
 from common.io.files import SUFFIXES
 from common.modalities import ALIASES
-from common.words import (
-    LABEL,
-    MASK,
-    NO_AGENT,
-    NOT_TUMOUR,
-    REGISTERED_TO,
-    contrast_said,
-    is_about_image,
-    left_out,
-    plain,
-    weightings,
-)
 
-OPEN_T1 = "t1 or t1c"
-"""Role of a T1 whose name leaves open whether it was acquired after contrast agent."""
+LABEL_NAMES = (
+    *("seg", "ot", "segm", "dseg", "segmentation", "tumor_segmentation", "tumour_segmentation"),
+    *("tumormask", "tumor_mask", "tumor-mask", "tumor", "tumour", "tumour_mask"),
+    *("lesion", "lesion_mask", "lesion-mask", "seg_mask", "segmentation_mask"),
+    *("label-tumor", "label-lesion", "label-lesion_mask", "label-tumor_mask"),
+    *("msk", "truth", "gtv", "gt", "label"),
+)
+"""Endings of the names of labels: those of BraTS, of BIDS, and usual ones."""
+LABEL = re.compile(rf"(?:(.*?)[_.\- ])?(?:{'|'.join(LABEL_NAMES)})", re.IGNORECASE | re.DOTALL)
+"""Names of labels: what comes before the longest ending that fits."""
+NOT_TUMOUR = re.compile(
+    r".*(?:brain|parenchyma|tissue|skull|head|bet|cellular|cellular_tumor)|.*prob\w*"
+    r"|(?:.*[_.\- ])?(?:[wg]m|csf|fast|pve\w*|aparc\S*|pred\w*)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What comes before ``_seg`` and the like in names of masks that are no labels of a tumour, or predicted ones."""
+MASK = re.compile(r"(?:.*[_.\- ])?(?:seg|segm|segmentation|mask|dseg|roi|labels?)(?:[_.\- ].*)?", re.IGNORECASE)
+"""Names with a word for a mask, such as ``seg_refT1``, which are never images."""
+REGISTERED_TO = re.compile(
+    r"[_.\- ](?:to|in|on)[_.\- ]?(?:t[12]|flair)[a-z]*(?:[_.\- ]space)?(?![^_.\- ])", re.IGNORECASE
+)
+"""Part of a name that says which image this one was registered to, e.g. ``T2_to_T1``."""
 _SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
 _BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
 """Part of a BIDS (Brain Imaging Data Structure) file name before the suffix: the subject, and how it was acquired."""
-_SUBJECT = re.compile(
-    r"^(?:sub-[a-z0-9]+|sub(?:j(?:ect)?)?[-_ .]?\d+)(?:_ses-[a-z0-9]+)?|_space-[a-z0-9]+", re.IGNORECASE
+_WITHOUT_AGENT = ("no", "non", "none", "0", "without")
+_AGENT = re.compile(
+    r"(?:^|[\W_])(?:no|non|wo|un)?(?:ce|gd|gado?\w*|[ck]ontrast\w*|enh\w*|km|mdc|inj\w*)(?:$|[\W_])", re.IGNORECASE
 )
-"""Parts of a name that are no words; "sub" does not mean subtraction there."""
+"""Words before ``T1`` that may mean that it was acquired after contrast agent, or expressly without."""
+_BIDS_AGENT = re.compile(rf"-(?:post|pre)|{_AGENT.pattern}", re.IGNORECASE)
 
 
 class Name(NamedTuple):
@@ -40,18 +49,16 @@ class Name(NamedTuple):
 
     Attributes:
         case: the part that tells the case; without a role, the whole name without its suffix.
-        role: a modality, ``label``, `OPEN_T1` or None.
-        in_words: whether words tell the modality, and the name does not end with it.
+        role: a modality, ``label`` or None.
     """
 
     case: str
     role: str | None
-    in_words: bool = False
 
 
 @cache
 def split_name(name: str) -> Name:
-    """Read the name of a file."""
+    """Read the ending of a file's name; a T1 that may be one after contrast agent by other words has no role."""
     whole = without_suffix(name)
     stem = REGISTERED_TO.sub("", whole)
     label = LABEL.fullmatch(stem)
@@ -63,65 +70,20 @@ def split_name(name: str) -> Name:
     if pair and (pair[2] + pair[3]).lower() in ALIASES:  # T1_post, T2_FLAIR
         head, token = pair[1] or "", pair[2] + pair[3]
     role, bids = ALIASES.get(token.lower()), _BIDS.fullmatch(head)
-    before = in_words(head if role else stem).lower()
-    named = {role, *(ALIASES.get(word) for word in re.split(r"[\W_]", before))} & {*ALIASES.values()}
-    if "flair" in named:
-        named -= {"t2"}
-    if len(named) > 1 or MASK.fullmatch(head):  # T1_FLAIR, T1c-T1, seg_T1
+    entities = dict(entity.split("-") for entity in bids[2].lower().split("_")[1:]) if bids else {}
+    before = "_".join(value for key, value in entities.items() if key != "space") if bids else head
+    others = {ALIASES.get(word) for word in re.split(r"[\W_]", before.lower())} - {None, role}
+    if role == "flair":
+        others -= {"t2"}
+    if role is None or others or MASK.fullmatch(head):  # T1_FLAIR, T1c-T1, seg_T1
         return Name(whole, None)
-    if role is None:
-        return _in_words(whole, stem)
-    said = contrast_said(plain(in_words(head))) if role == "t1" else None
-    if said and (bids or said.agent):  # CE_T1; pre_T1 and post_T1 may be before and after an operation
-        role = _of_t1(said.after)
-        head = head if bids else _case(head)
+    if role == "t1" and "ce" in entities:
+        role = "t1" if entities["ce"] in _WITHOUT_AGENT else "t1c"
+    elif role == "t1" and (_BIDS_AGENT if bids else _AGENT).search(head):
+        return Name(whole, None)
     return Name(bids[1] if bids else head, role)  # files of one subject may differ in entities such as run-2
-
-
-def in_words(name: str) -> str:
-    """Return the words of a name, to be read like a header's description; what is no word of it is left out.
-
-    BIDS's entity ``ce`` says whether contrast agent was given, whatever the agent's name.
-    """
-    text = REGISTERED_TO.sub("", without_suffix(name))
-    bids = _BIDS.match(text)
-    text = _SUBJECT.sub("", text)
-    return re.sub(r"_ce-([a-z0-9]+)", _agent, text, flags=re.IGNORECASE) if bids else text
 
 
 def without_suffix(name: str) -> str:
     """Return the name or path of an image file without its suffix."""
     return _SUFFIX.sub("", name)
-
-
-def _in_words(whole: str, stem: str) -> Name:
-    text = plain(in_words(stem))
-    named = {*weightings(text)}
-    if left_out(text) or not named or not (len(named) == 1 or named == {"t2", "flair"}) or named == {"pd"}:
-        return Name(whole, None)
-    role = "flair" if "flair" in named else named.pop()
-    said = contrast_said(text) if role == "t1" else None
-    return Name(_case(stem), _of_t1(said.after) if said else role, True)
-
-
-def _of_t1(after: bool | None) -> str:
-    return OPEN_T1 if after is None else "t1c" if after else "t1"
-
-
-def _case(stem: str) -> str:
-    """Return what stands in a name before the words that are about the image."""
-    bids = _BIDS.match(stem)
-    if bids:
-        return bids[1]
-    words = [*re.finditer(r"[^_.\-+\s()]+", stem)]
-    telling = [number for number, word in enumerate(words) if weightings(plain(word[0]))]
-    first = telling[0] if telling else len(words)
-    while first and is_about_image(words[first - 1][0]):
-        first -= 1
-    return stem[: words[first].start()].rstrip("_.-+ (") if first < len(words) else stem
-
-
-def _agent(entity: re.Match[str]) -> str:
-    said = contrast_said(plain(entity[1]))
-    none = re.fullmatch(NO_AGENT, plain(entity[1])) or (said is not None and said.after is False)
-    return "_without contrast_" if none else "_+C_"

@@ -1,40 +1,40 @@
 """nnU-Net's ``dataset.json``, of version 2: what its channels and label values mean.
 
 It describes a folder of raw data (``imagesTr/case_0000.nii.gz``, ``labelsTr/case.nii.gz``), of predictions, or of a
-trained model. Sequences and classes are told by the words of `common.words`, never by their numbers: nnU-Net's own
+trained model. Sequences and classes are told by their names, never by their numbers: nnU-Net's own
 conversion of BraTS has 1 for oedema and 2 for necrosis, BraTS itself the opposite.
 """
 
 import json
 import os
 import re
-import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import nibabel as nib
-import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.names import split_name
 from common.cohorts.registry import NNUNET_IGNORED, cohort_of
-from common.io.atomic import written_whole
 from common.io.documents import read_json
-from common.io.images import read_image, read_volume
-from common.modalities import ALIASES, IGNORED, LabelSet, display_name, tumour_labels
-from common.words import CLASS_NAMES, REGION_NAMES, plain
+from common.modalities import ALIASES, LabelSet, display_name, tumour_labels
 
 DESCRIPTION = "dataset.json"
 IMAGES, LABELS, UNREAD = ("imagesTr", "imagesTs"), ("labelsTr",), ("labelsTs",)
 """Folders of raw data. Labels of test cases are not read, so that a split never trains on these cases."""
-Item = dict[str, Any]
-Parts = Mapping[str, Sequence[Item]]
-SPLITS = "splits_final.json"
-"""File that nnU-Net reads its folds from, if it lies in its folder of preprocessed data."""
+CLASS_NAMES = {
+    "ED": r"ed|(peri ?tumou?r\w* )?o?edema|snfh|surrounding non ?enhanc\w* flair hyperintens\w*",
+    "NCR": r"ncr( (and )?net)?|net ncr|netc|non ?enhanc\w* tumou?r core|"
+           r"necro\w+( (tumou?r\w*|core|and|non|enhanc\w*))*",
+    "NET": r"net|non ?enhanc\w*( tumou?r)?",
+    "CC": r"cc|cyst\w*( component)?",
+    "ET": r"et|(gd )?enhanc\w*( tumou?r)?",
+    "RC": r"rc|resection cavity|cavity",
+}  # fmt: skip
+"""Class of a tumour -> its names in nnU-Net's ``dataset.json``, as words in lower case."""
+REGION_NAMES = {"WT": r"wt|whole( tumou?r)?", "TC": r"tc|(tumou?r )?core"}
+"""Region of several classes -> its names, likewise."""
 
 
 class _File(BaseModel):
@@ -65,7 +65,10 @@ class Description:
 
         Raises ValueError if a name does not tell it, or two tell the same.
         """
-        roles = [name.lower() if name.lower() in known else split_name(name).role for name in self.channels]
+        roles = [
+            name.lower() if name.lower() in known else ALIASES.get(re.sub("[^a-z0-9]", "", name.lower()))
+            for name in self.channels
+        ]
         for name, role in zip(self.channels, roles, strict=True):
             if role not in {*ALIASES.values(), *known}:
                 raise ValueError(
@@ -118,7 +121,7 @@ class Description:
         """Return the class or region that a name means; `NNUNET_IGNORED` for itself."""
         if name == NNUNET_IGNORED:
             return NNUNET_IGNORED
-        text, own = plain(name), {each.lower(): each for each in known}
+        text, own = re.sub(r"[\W_]+", " ", name.lower()).strip(), {each.lower(): each for each in known}
         words = {**REGION_NAMES, **CLASS_NAMES}
         meaning = own.get(name.lower()) or next((n for n, p in words.items() if re.fullmatch(p, text)), None)
         if meaning is None:
@@ -170,76 +173,3 @@ def label_values(told: Description, cohort: Cohort) -> dict[str, int] | None:
     except ValueError as error:
         raise ValueError(f"{told.path}: {error} Choose another cohort (key `cohort`).") from None
     return None if values.items() <= cohort.labels.meanings.items() else values
-
-
-def write_raw(parts: Parts, cohort: Cohort, folder: str | os.PathLike) -> None:
-    """Write the parts of a datalist as raw data of nnU-Net v2, with the regions and their order.
-
-    Cases to train and validate on become ``imagesTr``, those to test on ``imagesTs`` and, where they have labels,
-    ``labelsTs``; ``splits_final.json`` holds the division as nnU-Net's fold 0. Label values are consecutive, in the
-    order in which regions are painted: 1 oedema, 2 necrosis, 3 enhancing tumour. Raises ValueError if a case lacks a
-    modality, which nnU-Net cannot do without; FileExistsError if the folder is not empty.
-    """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder}: not empty; give a folder that does not exist yet, e.g. Dataset137_BraTS.")
-    for item in (item for part in parts.values() for item in part):
-        if lacking := [name for name in cohort.modalities if name not in item["modalities"]]:
-            raise ValueError(
-                f"{item['case']}: lacks {', '.join(map(display_name, lacking))}; nnU-Net needs every channel of every "
-                "case. Leave such cases out of the folder."
-            )
-    names = dict.fromkeys([*cohort.labels.painted(), *cohort.labels.values])
-    numbers = {name: number for number, name in enumerate(names, start=1)}
-    with written_whole(folder, last=DESCRIPTION) as draft:
-        for part, items in parts.items():
-            end = "Ts" if part == "test" else "Tr"
-            for item in items:
-                _write_images(item, cohort, draft / f"images{end}")
-                if "label" in item:
-                    _write_label(item, cohort, numbers, draft / f"labels{end}")
-        (draft / DESCRIPTION).write_text(json.dumps(_content(parts, cohort, numbers), indent=4) + "\n")
-        split = {"train": parts["training"], "val": parts["validation"]}
-        fold = {part: [item["case"] for item in items] for part, items in split.items()}
-        (draft / SPLITS).write_text(json.dumps([fold], indent=4) + "\n")
-
-
-def _write_images(item: Item, cohort: Cohort, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    channels = item.get("channels", [None] * len(item["image"]))
-    for name, path, channel in zip(item["modalities"], item["image"], channels, strict=True):
-        target = folder / f"{item['case']}_{cohort.modalities.index(name):04d}.nii.gz"
-        if channel is None and path.endswith(".nii.gz"):
-            shutil.copyfile(path, target)
-        else:
-            nib.save(read_image(path, channel)[0], target)
-
-
-def _write_label(item: Item, cohort: Cohort, numbers: Mapping[str, int], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    volume, source = read_volume(item["label"]), cohort_of(item, cohort)
-    label = source.labels.read(volume.as_tensor(), item["label"])
-    label = label if source is cohort else cohort.labels.adopt(label, source.labels)
-    written = torch.zeros_like(label)
-    for name, number in numbers.items():
-        written[label == cohort.labels.values[name]] = number
-    written[label == IGNORED] = len(numbers) + 1
-    image = nib.Nifti1Image(written.numpy().astype(np.uint8), volume.affine.numpy())
-    nib.save(image, folder / f"{item['case']}.nii.gz")
-
-
-def _content(parts: Parts, cohort: Cohort, numbers: Mapping[str, int]) -> dict[str, Any]:
-    """Return the content of ``dataset.json``: classes if no region has several of them, else regions."""
-    labels, nested = cohort.labels, any(len(classes) > 1 for classes in cohort.labels.regions.values())
-    regions = {name: [numbers[part] for part in classes] for name, classes in labels.regions.items()}
-    return {
-        "channel_names": {str(number): display_name(name) for number, name in enumerate(cohort.modalities)},
-        "labels": {
-            "background": 0,
-            **(regions if nested else numbers),
-            **({NNUNET_IGNORED: len(numbers) + 1} if labels.ignored else {}),
-        },
-        **({"regions_class_order": [numbers[name] for name in labels.painted()]} if nested else {}),
-        "numTraining": len(parts["training"]) + len(parts["validation"]),
-        "file_ending": ".nii.gz",
-    }

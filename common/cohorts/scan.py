@@ -1,8 +1,8 @@
 """The cases in a folder, by the names of its files; no image is opened.
 
 A data set is read by its publishers' names (`Cohort.image_files`), or as nnU-Net's ``dataset.json`` says. If no file
-has them, names have to tell the sequence (`common.cohorts.names`), and each case has a folder, or several lie side by
-side in one. For a folder that is arranged otherwise, write a datalist.
+has them, names have to end with the sequence (`common.cohorts.names`), and each case has a folder, or several lie side
+by side in one. For a folder that is arranged otherwise, write a datalist.
 """
 
 import logging
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from common.cohorts import nnunet
 from common.cohorts.cohort import Cohort
-from common.cohorts.names import OPEN_T1, split_name, without_suffix
+from common.cohorts.names import split_name, without_suffix
 from common.cohorts.registry import patient
 from common.io.files import SUFFIXES, is_dicom, unread, walk
 from common.modalities import spellings
@@ -35,18 +35,15 @@ class _File:
 
     Attributes:
         path: its absolute path.
-        role: a modality, `LABEL`, `CHANNELS` (all modalities in one file), `OPEN_T1`, or None if its name is not
-            recognised.
+        role: a modality, `LABEL`, `CHANNELS` (all modalities in one file), or None if its name is not recognised.
         stem: the part of its name that tells the case.
         preference: of several labels of a case, the one with the smallest number is taken.
-        in_words: whether the name tells the sequence in words; one that ends with it goes before.
     """
 
     path: Path
     role: str | None
     stem: str = ""
     preference: int = 0
-    in_words: bool = False
 
 
 class _Case(NamedTuple):
@@ -60,7 +57,7 @@ def named_after(folder: str | os.PathLike, cohort: Cohort) -> dict[Path, str | N
     """Return what each image file's name ends with: a modality, ``label``, ``channels`` (MSD's four) or None."""
     paths = _image_files(Path(os.path.abspath(folder)))
     files = _of_nnunet(folder, paths, cohort) or _published(paths, cohort) or _plain(paths, cohort)
-    return {file.path: None if file.in_words else file.role for file in files}
+    return {file.path: file.role for file in files}
 
 
 def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Path] = ()) -> list[Item]:
@@ -73,8 +70,8 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
     it, or after the folders that lead to it, or after its files if they lie side by side. Files whose names are not
     recognised, and labels of no case, are logged as a warning. Hidden files and the paths in ``without`` (as
     `named_after` gives them) are skipped. Raises FileNotFoundError if the folder does not exist or has no image;
-    ValueError if no name gives a modality, a name leaves open whether a T1 was acquired after contrast agent, a case
-    has two files for one modality or two labels, or two cases have the same name.
+    ValueError if no name gives a modality, a case has two files for one modality or two labels, or two cases have the
+    same name.
     """
     root = Path(os.path.abspath(folder))
     paths = [path for path in _image_files(root) if path not in without]
@@ -162,11 +159,8 @@ def _plain(paths: Iterable[Path], cohort: Cohort) -> list[_File]:
     """Return the files with what their names say."""
     files = []
     for path in paths:
-        stem, role, in_words = split_name(path.name)
-        if role == OPEN_T1 and not {"t1", "t1c"} <= {*cohort.modalities}:
-            role = "t1"
-        known = (*cohort.modalities, LABEL, OPEN_T1)
-        files.append(_File(path, role if role in known else None, stem, in_words=in_words))
+        stem, role = split_name(path.name)
+        files.append(_File(path, role if role in (*cohort.modalities, LABEL) else None, stem))
     return files
 
 
@@ -176,7 +170,7 @@ def _plain_cases(files: Sequence[_File], root: Path, cohort: Cohort) -> list[_Ca
     for file in files:
         if file.role not in (None, LABEL):
             folders[file.path.parent].append(file)
-    homes = {folder: _divided(folder, _clear(own), root) for folder, own in folders.items()}
+    homes = {folder: _divided(folder, own, root) for folder, own in folders.items()}
     cases = [case for own in homes.values() for case in own]
     if not cases:
         aliases = ", ".join(sorted(spellings(cohort.modalities)))
@@ -202,18 +196,6 @@ def _plain_cases(files: Sequence[_File], root: Path, cohort: Cohort) -> list[_Ca
             "points of one, list the patient of each case: `mmb datalist ... --patients FILE.csv`."
         )
     return cases
-
-
-def _clear(images: Sequence[_File]) -> list[_File]:
-    """Return a folder's images without those in words of which another one's name ends with the sequence."""
-    ending = {file.role for file in images if not file.in_words}
-    used = [file for file in images if not file.in_words or not {*file.role.split(" or ")} <= ending]
-    if unclear := [file.path for file in used if file.role == OPEN_T1]:
-        raise ValueError(
-            f"{unclear[0]}: its name leaves open whether this T1 was acquired before or after contrast agent. End it "
-            "with _t1 or _t1c, or list the file in a datalist."
-        )
-    return used
 
 
 def _divided(folder: Path, images: list[_File], root: Path) -> list[_Case]:

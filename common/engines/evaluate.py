@@ -12,7 +12,6 @@ from torch import nn
 from common.cohorts import get_cohort
 from common.cohorts.splits import Parts
 from common.engines.efficiency import network_facts
-from common.evaluation.analysis.published import published as read_published
 from common.evaluation.analysis.reliability import check_coverage
 from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
@@ -25,7 +24,6 @@ from common.evaluation.metrics.results import (
     write_evaluation,
 )
 from common.evaluation.metrics.store import CaseStore
-from common.evaluation.report.paper_tables import published_table
 from common.evaluation.report.report import parts_of_report, require_own_parts, write_report
 from common.evaluation.report.slices import Slice
 from common.io.atomic import written_whole
@@ -45,7 +43,6 @@ class Report:
         conventions: settings of `Conventions`.
         decision: the decision whose results are shown, one of `DECISIONS`.
         coverage: level of the volume intervals, e.g. 0.9.
-        published: paper, table and data set of a published table (see `sources`) to show beside ours, or None.
         data: the whole split, to record which cases were not tested.
         cases: datalist items of the cases in the tables.
         calibration_cases: datalist items that volume intervals and pages of results are calibrated on; may be empty.
@@ -62,7 +59,6 @@ class Report:
     conventions: Mapping[str, Any]
     decision: str
     coverage: float
-    published: Sequence[str] | None
     data: Parts
     cases: Sequence[Mapping[str, Any]]
     calibration_cases: Sequence[Mapping[str, Any]]
@@ -105,12 +101,10 @@ class Report:
                 )
                 subfolder = folder if decision == self.decision else folder / decision
                 write_evaluation(evaluation, subfolder)
-            beside = {} if self.published is None else published_table(self.published, [evaluation])
-            panels = {self.method: list(_shown(evaluation, store, self.panel_cases, self.panel_subsets))}
+                panels = {self.method: list(_shown(evaluation, store, self.panel_cases, self.panel_subsets))}
             labels = get_cohort(self.cohort).labels
-            write_report([evaluation], folder, beside, panels=panels, labels=labels)
-        for stem in ("dice", *beside):
-            print(f"\n{Path(self.output_dir, 'tables', f'{stem}.md').read_text()}", flush=True)
+            write_report([evaluation], folder, panels=panels, labels=labels)
+        print(f"\n{Path(self.output_dir, 'tables', 'dice.md').read_text()}", flush=True)
         print(Path(self.output_dir, "report.md"), flush=True)
 
     def _evaluation(
@@ -143,15 +137,11 @@ class Report:
 
 def check_evaluation(settings: Mapping[str, Any]) -> None:
     """Refuse attributes of a `Report`, given by their names, that would fail only at the end of a long run."""
-    method, conventions, published = settings.get("method", ""), settings["conventions"], settings["published"]
+    method, conventions = settings.get("method", ""), settings["conventions"]
     if not isinstance(method, str):
         raise ValueError(f"method {method!r}: expected text; on a command line put it into two pairs of quotes.")
     check_coverage(settings["coverage"])
     check_choice("decision", settings["decision"], DECISIONS)
-    if published is not None:
-        if not isinstance(published, list | tuple) or len(published) != 3:
-            raise ValueError(f"published {published!r}: expected paper, table and dataset, or null.")
-        read_published(*published)
     if not isinstance(conventions, Mapping):
         raise ValueError(f"conventions {conventions!r}: expected an object; set a key within it by --conventions#hd95.")
     Conventions(**conventions)

@@ -98,7 +98,7 @@ def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: st
     for parts in given("part", "evaluate_on", "calibrate_on").values():
         take({part: [] for part in PARTS}, parts)
     if "coverage" in config:
-        names = ("method", "coverage", "conventions", "decision", "published")
+        names = ("method", "coverage", "conventions", "decision")
         check_evaluation({name: optional(value(name)) for name in names})
     return config
 

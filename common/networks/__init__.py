@@ -21,6 +21,5 @@ from common.networks.fusion import Decoded, FusionOutput
 from common.networks.m2ftrans import M2FTrans
 from common.networks.m3ae import M3AE
 from common.networks.mmformer import MMFormer
-from common.networks.parts import modality_parts
 from common.networks.residual_unet import ResidualUNet, SegmentationOutput
 from common.networks.rfnet import RFNet

@@ -24,8 +24,8 @@ from common.cohorts import get_cohort
 from common.engines.efficiency import peak_memory_mb, reset_peak_memory, synchronise
 from common.evaluation.report.tables import Table, framed
 from common.io import read_checkpoint, write_checkpoint
-from common.io.training import Entry
-from experiments.dry_run import made_small, on_phantoms
+from mmb.experiments.dry_run import made_small, on_phantoms
+from mmb.experiments.training import Entry
 
 TRAININGS = (
     Entry("M3AE", "m3ae", ("recipes/brats2018.json",)),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tools.maintenance.configs import BUNDLES, configs, merged
+from tools.configs import BUNDLES, configs, merged
 
 PAPERS = sorted(BUNDLES.glob("*/paper.json"))
 MOST_LINES, MOST_KEYS = 300, 60

@@ -12,12 +12,12 @@ from bundles.running import DEMO, DEMO_EVALUATION, MODALITIES, Bundle, assert_ev
 from mlflow import MlflowClient
 
 from common.cohorts.datalist import write_datalist
-from common.evaluation.analysis.published import published
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import read_evaluation
 from common.evaluation.report import sections
 from common.io.facts import SETTINGS, read_facts
 from common.modalities import subset_name, subsets
+from mmb.experiments.paper_tables.published import published
 
 NAMES = ("gss", "m3ae", "mag_ms", "medmap", "passion")
 TINY = {"spacing": [6, 6, 6], "crop": [16, 16, 16], "overlap": 0.25, "epochs": 1, "val_interval": 1}

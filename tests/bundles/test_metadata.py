@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from common.cohorts import get_cohort
 from common.evaluation.metrics.results import read_evaluation
-from tools.maintenance.shipping import eval_metrics
+from tools.ship import eval_metrics
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = Path(__file__).with_name("meta_schema.json")

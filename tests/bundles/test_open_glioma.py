@@ -7,7 +7,7 @@ import pytest
 import torch
 from bundles.running import ROOT, Bundle
 
-from experiments.lists import read_list
+from mmb.experiments.lists import read_list
 
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 SHARED = ("cohort", "split", "spacing", "crop", "overlap", "warmup", "ema_momentum", "val_subsets")

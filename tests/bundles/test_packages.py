@@ -17,7 +17,7 @@ from processes import answering
 from run_tools import run
 
 import common
-from tools.packages.package import make_package
+from tools.package import make_package
 
 BUNDLES = sorted(path.parents[1] for path in Path(common.__file__).parents[1].glob("bundles/*/configs/metadata.json"))
 NAMES = [path.name for path in BUNDLES]
@@ -73,7 +73,7 @@ def test_from_the_package_to_a_segmentation(tmp_path, capsys, case, tool, below)
 
 @pytest.mark.slow  # a fresh process that imports everything
 def test_predict_takes_the_folder_of_a_package(alone, case, tmp_path):
-    words = [sys.executable, "-m", "tools", "predict", str(case), str(tmp_path), str(alone / "m3ae")]
+    words = [sys.executable, "-m", "mmb", "predict", str(case), str(tmp_path), str(alone / "m3ae")]
     words += ["--modalities", "t2,flair", "--device", "cpu"]
     done = subprocess.run(words, cwd=Path(common.__file__).parents[1], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -10,9 +10,9 @@ import pytest
 from choosing import choose
 from pydicom.dataset import Dataset
 
-from clinic.choice import decide
-from clinic.dicom import Series, option, series_candidates
 from common.modalities import GLIOMA
+from mmb.clinic.choice import decide
+from mmb.clinic.dicom import Series, option, series_candidates
 
 T1 = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900}
 T2 = {"ScanningSequence": "SE", "RepetitionTime": 5200, "EchoTime": 98}

@@ -6,10 +6,10 @@ import pytest
 from bundles.running import DEMO
 from bundles.running import Bundle as Command
 
-from clinic.bundle import Bundle
 from common.cohorts import get_cohort
 from common.cohorts.datalist import load_datalist
 from common.evaluation import Reference
+from mmb.clinic.bundle import Bundle
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from refusals import refused
 from common.cohorts import COHORTS, cases, get_cohort, prepare, take
 from common.cohorts.datalist import as_datalist, load_datalist, write_datalist
 from common.cohorts.registry import patient
-from common.cohorts.splits import PARTS, published_splits, require_folds, require_split, split_cases
+from common.cohorts.splits import PARTS, published_splits, require_split, split_cases
+from mmb.experiments.lists import require_folds
 
 
 def make_datalist(cohort, folder, split=None, seed=0, **options):

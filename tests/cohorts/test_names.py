@@ -1,16 +1,16 @@
-"""Names as scanners, hospitals and preprocessing write them: what they tell, and what they leave open."""
+"""Endings of names: what they tell; a T1 that other words may make one after contrast agent is not told."""
 
 import pytest
 
-from common.cohorts.names import OPEN_T1, split_name
+from common.cohorts.names import split_name
 
 PLAIN = {
-    "x_CE_T1.nii.gz": OPEN_T1,
-    "sub-01_acq-post_T1w.nii.gz": "t1c",
+    "x_CE_T1.nii.gz": None,
+    "sub-01_acq-post_T1w.nii.gz": None,
     "sub-01_ce-none_T1w.nii.gz": "t1",
     "sub-01_ce-gd_T1w.nii.gz": "t1c",
     "c_t1.nii.gz": "t1",
-    "noCE_T1.nii.gz": "t1",
+    "noCE_T1.nii.gz": None,
     "vs_gk_1_seg_T1.nii.gz": None,
     "T1w_mask.nii.gz": None,
     "x_T1_FLAIR.nii.gz": None,

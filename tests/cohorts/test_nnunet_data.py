@@ -11,10 +11,10 @@ from common.cohorts import get_cohort, prepare
 from common.cohorts.check import print_check
 from common.cohorts.nnunet import described
 from common.cohorts.phantom.cohort import generate
-from common.evaluation.analysis.label_maps import evaluate_label_maps
 from common.evaluation.metrics.conventions import Conventions
 from common.transforms import LoadSubjectd
-from tools.datalist import datalist
+from mmb.experiments.comparison.label_maps import evaluate_label_maps
+from mmb.verbs.datalist import datalist
 
 REGIONS = {"whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]}  # nnU-Net's conversion of BraTS
 

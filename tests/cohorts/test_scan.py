@@ -106,9 +106,8 @@ def test_msd_files_hold_four_channels(tmp_path):
         (["sub-01_T1w.nii.gz", "sub-01_ce-GAD_T1w.nii.gz", "sub-01_acq-tse_run-2_T2w.nii.gz"], ["t1", "t1c", "t2"]),
         (["sub-01_ses-2_ce-gad_desc-brain_T1w.nii.gz", "sub-01_ses-2_ce-gad_FLAIR.nii.gz"], ["t1c", "flair"]),
         (["003_t1.nii.gz", "007_flair.NII.GZ"], ["t1", "flair"]),
-        (["P1_fla_bet_normalized.nii.gz", "P1_t1_bet_normalized.nii.gz"], ["t1", "flair"]),
-        (["FL_to_SRI_brain.nii.gz", "T1CE_to_SRI_brain.nii.gz"], ["t1c", "flair"]),
-        (["x_t1.nii.gz", "x_T1_brain.nii.gz", "x_T1_xyz_KM.nii.gz", "x_t1c.nii.gz"], ["t1", "t1c"]),  # ends go before
+        (["x_t1.nii.gz", "x_T1_brain.nii.gz", "x_T1_xyz_KM.nii.gz", "x_t1c.nii.gz"], ["t1", "t1c"]),  # no endings
+        (["x_CE_T1.nii.gz", "x_flair.nii.gz"], ["flair"]),  # by its ending alone it would be a T1 without agent
     ],
 )
 def test_any_subset_of_one_subject_is_one_case(tmp_path, files, modalities):
@@ -125,11 +124,6 @@ def test_subjects_side_by_side_are_told_apart_by_name(tmp_path):
     first, second = scan(tmp_path)
     assert (first["case"], first["modalities"], names(first, "label")) == ("a", ["t1", "t2"], "a_seg.nii.gz")
     assert (second["case"], second["modalities"], "label" in second) == ("b", ["t1", "flair"], False)
-
-
-def test_subjects_side_by_side_whose_names_are_in_words(tmp_path):
-    touch(tmp_path, *(f"{p}_{t}_bet_normalized.nii.gz" for p in ("P1", "P2") for t in ("t1", "t1c", "t2", "fla")))
-    assert [(item["case"], item["modalities"]) for item in scan(tmp_path)] == [("P1", ALL), ("P2", ALL)]
 
 
 def test_folders_of_bids(tmp_path, caplog):
@@ -169,10 +163,6 @@ TWICE = "BraTS20_Training_001/BraTS20_Training_001_t1.nii"
                 ("P1_pre_T1.nii.gz", "P1_post_T1.nii.gz", "P1_T2.nii.gz"),
             )
         ],
-        (
-            ("P1_T1_xyz_KM.nii.gz", "P1_T2.nii.gz"),
-            ["P1_T1_xyz_KM.nii.gz: its name leaves open", "End it with _t1 or _t1c"],
-        ),
         ((f"a/{TWICE}", f"b/{TWICE}"), ["two files for the t1 of case BraTS20_Training_001"]),
         (("a/b/x_t1.nii", "a_b/x_t1.nii"), ["subject/a/b and", "subject/a_b: two cases named a_b"]),
         (("imagesTr/x_0000.nii.gz", "labelsTr/x.nii.gz"), ["no modality recognised: x_0000.nii.gz", "known names"]),

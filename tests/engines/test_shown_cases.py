@@ -11,7 +11,7 @@ from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation
 from common.evaluation.metrics.store import CaseStore
-from common.evaluation.report.side_by_side import side_by_side
+from mmb.experiments.comparison.side_by_side import side_by_side
 
 DICE = {"a": 0.2, "b": 0.9, "c": 0.5, "d": 0.7, "e": 0.6}
 SHOWN = {"t1": 0.1, "t2": 0.2, "t1+t2": 0.0}

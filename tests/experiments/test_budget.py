@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from run_tools import run
 
-from experiments.budget import Part, steps_table
+from mmb.experiments.budget import Part, steps_table
 
 
 def part(method, name, epochs, seconds, steps, cases=1):

@@ -9,13 +9,13 @@ from bundles.running import ROOT
 from common.cohorts import counts_of, get_cohort, mask_cases, prepare
 from common.cohorts.splits import PARTS
 from common.evaluation.metrics.results import read_evaluation
-from common.io.training import Entry
 from common.modalities import GLIOMA
 from common.transforms import LoadSubjectd
-from experiments import trainings
-from experiments.dry_run import made_small, on_phantoms
-from experiments.leaderboard import run_leaderboard
-from experiments.lists import read_list
+from mmb.experiments import trainings
+from mmb.experiments.dry_run import made_small, on_phantoms
+from mmb.experiments.leaderboard import run_leaderboard
+from mmb.experiments.lists import read_list
+from mmb.experiments.training import Entry
 
 LISTS = sorted((ROOT / "bundles").glob("*.json")) + sorted((ROOT / "bundles" / "tables").glob("*.json"))
 

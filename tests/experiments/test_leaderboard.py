@@ -16,11 +16,11 @@ from fire.parser import DefaultParseValue
 from run_tools import run
 
 from common.evaluation.metrics.results import write_evaluation
-from common.io.training import Entry
-from experiments import trainings
-from experiments.folders import finished
-from experiments.lists import read_list
-from experiments.trainings import folders_of, run_entries
+from mmb.experiments import trainings
+from mmb.experiments.folders import finished
+from mmb.experiments.lists import read_list
+from mmb.experiments.training import Entry
+from mmb.experiments.trainings import folders_of, run_entries
 
 
 def write(path, methods, **more):

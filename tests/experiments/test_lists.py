@@ -10,10 +10,10 @@ from refusals import refused
 
 from common.cohorts.missing import published_masks
 from common.cohorts.splits import published_splits
-from common.evaluation.analysis.published import published, sources
 from common.evaluation.metrics.conventions import METRICS
-from common.io.training import Entry
-from experiments.lists import read_list
+from mmb.experiments.lists import read_list
+from mmb.experiments.paper_tables.published import published, sources
+from mmb.experiments.training import Entry
 
 TABLES = sorted((ROOT / "bundles" / "tables").glob("*.json"))
 LISTS = {path.stem: read_list(path) for path in TABLES}

@@ -7,11 +7,11 @@ import torch
 from bundles.running import Bundle
 from run_tools import run
 
-from common.evaluation.analysis.published import published
 from common.evaluation.metrics.results import read_evaluation
 from common.networks import RFNet
-from common.networks.published.fusion_keys import export_fusion
-from experiments.dry_run import SPACING
+from mmb.authors.fusion_keys import export_fusion
+from mmb.experiments.dry_run import SPACING
+from mmb.experiments.paper_tables.published import published
 
 LISTS = Path(__file__).parents[2] / "bundles"
 TABLE = LISTS / "tables/gss_table7.json"

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from processes import ROOT, free_port
 
-from experiments.slurm import write_array
+from mmb.experiments.slurm import write_array
 
 METHODS = {
     "zero-filled U-Net": {"bundle": "m3ae", "configs": ["baselines/zero_filled.json"]},

@@ -18,9 +18,9 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from clinic.dicom import Series, load
-from clinic.study.reading import Study, read_folder
 from common.cohorts.registry import PHANTOM
+from mmb.clinic.dicom import Series, load
+from mmb.clinic.study.reading import Study, read_folder
 
 ENCODINGS = {
     "plain": {},

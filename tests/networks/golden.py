@@ -21,10 +21,10 @@ from common.baselines.cotraining import CoTraining, CoTrainingOutput
 from common.modalities import drop
 from common.networks import M3AE
 from common.networks.cotraining import ACN, SMUNet
-from common.networks.published import cotraining_keys
-from common.networks.published.cotraining_keys import import_cotraining
-from common.networks.published.fusion_keys import AUTHORS, NAMES, export_fusion, import_fusion
-from common.networks.published.m3ae_keys import import_m3ae
+from mmb.authors import cotraining_keys
+from mmb.authors.cotraining_keys import import_cotraining
+from mmb.authors.fusion_keys import AUTHORS, NAMES, export_fusion, import_fusion
+from mmb.authors.m3ae_keys import import_m3ae
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = 1e-4

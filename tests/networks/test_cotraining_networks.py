@@ -18,7 +18,7 @@ from networks.golden import (
 
 from common.modalities import drop
 from common.networks.cotraining import ACN, ACNPath, SMUNet
-from common.networks.published.cotraining_keys import import_cotraining
+from mmb.authors.cotraining_keys import import_cotraining
 
 T1C_FLAIR = (1, 3)
 both = pytest.mark.parametrize("name", COTRAINING)

@@ -23,7 +23,7 @@ from torch import nn
 
 from common.modalities import drop
 from common.networks import M2FTrans, MMFormer, RFNet
-from common.networks.published.fusion_keys import export_fusion, import_fusion
+from mmb.authors.fusion_keys import export_fusion, import_fusion
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from networks.golden import fusion_state
 
 from common.networks import M2FTrans
 from common.networks.m2ftrans import ChannelAttention, MaskedTransformer, WeightedFusion
-from common.networks.published.fusion_keys import import_fusion
+from mmb.authors.fusion_keys import import_fusion
 
 
 def small(**kwargs):

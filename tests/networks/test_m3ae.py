@@ -21,9 +21,9 @@ from networks.golden import (
 from common.engines import SubstituteInferer
 from common.modalities import subsets
 from common.networks import M3AE
-from common.networks.published.m3ae_keys import import_m3ae
 from common.papers.m3ae import PretrainingLoss, Reconstruction
 from common.transforms import ScaleBrainIntensityd, crop_at
+from mmb.authors.m3ae_keys import import_m3ae
 
 GOLDEN = arrays("m3ae")
 MISSING = {"full": [], "miss_t1c_t2": [1, 2], "only_flair": [0, 1, 2]}

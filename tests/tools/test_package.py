@@ -10,7 +10,7 @@ import pytest
 from small_bundle import write_bundle
 
 import common
-from tools.packages.package import make_package
+from tools.package import make_package
 
 REPOSITORY = Path(common.__file__).parents[1]
 NAMES = ["LICENSE", "__init__.py", "configs/inference.json", "configs/metadata.json", "configs/recipes/one.json"]

@@ -9,10 +9,10 @@ import torch
 from evaluation.examples import random_evaluation
 from run_tools import run as run_tools
 
-from common.evaluation.analysis.calibration import read_calibration
 from common.evaluation.metrics.results import Evaluation, write_evaluation
 from common.io import file_digest, read_checkpoint, shipped_weights, write_checkpoint
-from tools.maintenance.shipping import eval_metrics, ship
+from mmb.clinic.calibration.calibration import read_calibration
+from tools.ship import eval_metrics, ship
 
 NETWORK = {"_target_": "torch.nn.Conv3d", "in_channels": 4, "out_channels": 30, "kernel_size": 7}
 INFERENCE = {
@@ -154,7 +154,7 @@ def test_files_take_their_places_together(places, step, monkeypatch):
     def full(*_: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(f"tools.maintenance.shipping.{step}", full)
+    monkeypatch.setattr(f"tools.ship.{step}", full)
     with pytest.raises(OSError, match="no space left"):
         ship(run, bundle, "model", "40 cases")
     assert before == {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}

@@ -15,8 +15,8 @@ import pytest
 from run_tools import run
 from small_bundle import write_bundle
 
-from tools.packages import zoo
-from tools.packages.zoo import make_zoo_folder
+from tools import zoo
+from tools.zoo import make_zoo_folder
 
 ROOT = Path(__file__).parents[2]
 NAME = "glioma_mri_segmentation_tiny"

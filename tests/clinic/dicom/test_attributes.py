@@ -19,7 +19,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 from run_tools import run
 
-from clinic.dicom import read_seg, read_series, require_referable, write_seg
+from mmb.clinic.dicom import read_seg, read_series, require_referable, write_seg
 
 CLASSES = {"NCR": 1, "ED": 2, "ET": 4}
 CODE = {"CodeValue": "1", "CodingSchemeDesignator": "99X", "CodeMeaning": "A code"}

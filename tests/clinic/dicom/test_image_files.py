@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from phantom_case import LPS
 
-from clinic.dicom.image_files import recognise_files
-from clinic.study.doubts import study_warnings
-from clinic.study.reading import read_folder
 from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
+from mmb.clinic.dicom.image_files import recognise_files
+from mmb.clinic.study.doubts import study_warnings
+from mmb.clinic.study.reading import read_folder
 
 MPRAGE = {"ScanningSequence": "GR_IR", "EchoTime": 0.00298, "RepetitionTime": 2.3, "InversionTime": 0.9}
 MPRAGE |= {"MRAcquisitionType": "3D"}
@@ -133,10 +133,10 @@ def test_two_patients_are_refused(tmp_path, voxels):
 
 def test_names_that_say_it_all_need_no_pydicom(tmp_path, voxels, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    for name in [name for name in sys.modules if name.startswith(("clinic.dicom", "clinic.dicom.image_files"))]:
+    for name in [name for name in sys.modules if name.startswith(("mmb.clinic.dicom", "mmb.clinic.dicom.image_files"))]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("clinic.dicom.image_files", raising=False)
-    monkeypatch.delattr("clinic.dicom", raising=False)
+    monkeypatch.delattr("mmb.clinic.dicom.image_files", raising=False)
+    monkeypatch.delattr("mmb.clinic.dicom", raising=False)
     write(tmp_path / "x_t2.nii.gz", voxels["t2"], {**FLAIR, "SeriesDescription": "flair"})
     write(tmp_path / "5_FLAIR_new.nii.gz", voxels["flair"])
     found = read_folder(tmp_path, PHANTOM)

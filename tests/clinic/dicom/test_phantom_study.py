@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from run_tools import run
 
-from clinic.dicom import read_series
-from clinic.dicom.phantom import write_studies
-from clinic.study.predict import RESULTS
-from clinic.study.reading import read_folder
 from common.cohorts.phantom.cohort import generate
 from common.cohorts.registry import PHANTOM
+from mmb.clinic.dicom import read_series
+from mmb.clinic.dicom.phantom import write_studies
+from mmb.clinic.study.predict import RESULTS
+from mmb.clinic.study.reading import read_folder
 
 SEED = 5
 

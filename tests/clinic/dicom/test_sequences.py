@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from clinic.choice import RELIABLE
-from clinic.dicom import recognise
+from mmb.clinic.choice import RELIABLE
+from mmb.clinic.dicom import recognise
 
 
 def header(description: str = "", sequence: str = "", times: tuple = (), *, types: str = "", **more: Any) -> Dataset:

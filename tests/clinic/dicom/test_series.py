@@ -36,9 +36,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from clinic.dicom import load, read_series
-from clinic.study.reading import read_folder
 from common.cohorts.registry import PHANTOM
+from mmb.clinic.dicom import load, read_series
+from mmb.clinic.study.reading import read_folder
 
 SMALL = Scan(2, "t1", "t1_mprage", MPRAGE, "sagittal", (4, -3, 5), (6, 5, 7))
 OTHER = Scan(3, "t2", "t2_tse", T2_TSE, "axial", (0, 0, 0), (6, 6, 8))

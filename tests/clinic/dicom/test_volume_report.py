@@ -5,8 +5,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from clinic.dicom import read_series, write_report, write_seg
-from clinic.dicom.phantom import write_studies
+from mmb.clinic.dicom import read_series, write_report, write_seg
+from mmb.clinic.dicom.phantom import write_studies
 
 CLASSES = {"NCR": 1, "ED": 2, "ET": 4}
 

@@ -6,10 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from clinic.choice import Candidate
-from clinic.server.datastore import DICOMWebDatastore, hidden_paths, labelled_modality
-from clinic.study.reading import Study
 from common.cohorts import get_cohort
+from mmb.clinic.choice import Candidate
+from mmb.clinic.server.datastore import DICOMWebDatastore, hidden_paths, labelled_modality
+from mmb.clinic.study.reading import Study
 
 GRID = np.diag([1.0, 1, 2, 1])
 

@@ -21,11 +21,11 @@ from processes import answering
 from running import infer, result
 from stack import PATIENTS, SERIES, Stack, uid
 
-from clinic.dicom import read_seg, read_series
-from clinic.server.archive import archive_session, forward
-from clinic.server.datastore import DICOMWebDatastore
-from clinic.server.export import export_labelled_studies
 from common.cohorts.registry import PHANTOM
+from mmb.clinic.dicom import read_seg, read_series
+from mmb.clinic.server.archive import archive_session, forward
+from mmb.clinic.server.datastore import DICOMWebDatastore
+from mmb.clinic.server.export import export_labelled_studies
 
 pytestmark = needs_orthanc
 

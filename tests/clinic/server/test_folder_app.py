@@ -25,18 +25,18 @@ from pydicom import dcmread
 from pydicom.uid import generate_uid
 from running import infer, result, server
 
-from clinic.server.__main__ import main
-from clinic.server.app import App
-from clinic.server.client_files import write_final_label
-from clinic.server.datastore import FolderDatastore
-from clinic.server.export import export_labelled_studies
-from clinic.server.model import BundleInferTask, series_numbers
-from clinic.study.predict import predict
 from common import __version__
 from common.cohorts.phantom.simulation import SPACING
 from common.cohorts.registry import PHANTOM
 from common.cohorts.scan import find_cases
 from common.io import bundle_root, read_checkpoint, write_checkpoint
+from mmb.clinic.server.__main__ import main
+from mmb.clinic.server.app import App
+from mmb.clinic.server.client_files import write_final_label
+from mmb.clinic.server.datastore import FolderDatastore
+from mmb.clinic.server.export import export_labelled_studies
+from mmb.clinic.server.model import BundleInferTask, series_numbers
+from mmb.clinic.study.predict import predict
 
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe")
 NAMES = {"Necrotic core": 1, "Oedema": 2, "Enhancing tumour": 4}
@@ -364,7 +364,7 @@ OTHER_WEIGHTS = bundle_root("gss") + "/models/phantom.pt"
 )
 def test_options_that_cannot_be_used(store, monkeypatch, option, reason):
     options = {"studies": store, "models": "m3ae", "recipe": "phantom"} | option
-    monkeypatch.setattr(sys, "argv", ["clinic.server", *(f"--{key}={value}" for key, value in options.items())])
+    monkeypatch.setattr(sys, "argv", ["mmb.clinic.server", *(f"--{key}={value}" for key, value in options.items())])
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit, match=f"^error: {re.escape(reason)}"):

@@ -29,14 +29,14 @@ from fastapi import HTTPException, Response
 from processes import answering, free_port
 from running import ROOT, TOKEN, server
 
-from clinic.server import archive as label_archive
-from clinic.server import client_files
-from clinic.server.archive import archive_session, forward
-from clinic.server.client_files import read_label_map
-from clinic.server.errors import refusal
-from clinic.server.guard import chosen_token
-from clinic.server.limits import REQUEST_BYTES
-from clinic.server.worker import Worker, tell
+from mmb.clinic.server import archive as label_archive
+from mmb.clinic.server import client_files
+from mmb.clinic.server.archive import archive_session, forward
+from mmb.clinic.server.client_files import read_label_map
+from mmb.clinic.server.errors import refusal
+from mmb.clinic.server.guard import chosen_token
+from mmb.clinic.server.limits import REQUEST_BYTES
+from mmb.clinic.server.worker import Worker, tell
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ class TestWorker:
 
 WORKING_SERVER = """
 import os, time
-from clinic.server.worker import Worker
+from mmb.clinic.server.worker import Worker
 if __name__ == "__main__":
     print(Worker("read").run(os.getpid), flush=True)
     time.sleep(600)
@@ -415,7 +415,7 @@ class TestArchive:
 
     def test_a_part_of_an_answer_does_not_look_like_the_whole(self, archive, monkeypatch):
         monkeypatch.setattr(label_archive, "ANSWER_BYTES", 1 << 16)
-        from clinic.server.endpoints import create_api  # not above, since workers import this module
+        from mmb.clinic.server.endpoints import create_api  # not above, since workers import this module
 
         app = SimpleNamespace(models={})
         api = uvicorn.Config(create_api(app, archive), port=free_port(), log_config=None)

@@ -13,11 +13,11 @@ import pytest
 from dicom_studies import study, write_study
 from fastapi import FastAPI, HTTPException
 
-from clinic.server import uploaded, uploads
-from clinic.server.page import add_page
-from clinic.server.uploaded import as_told, recognise_upload
-from clinic.server.uploads import Upload, Uploads, created
 from common.cohorts.registry import PHANTOM
+from mmb.clinic.server import uploaded, uploads
+from mmb.clinic.server.page import add_page
+from mmb.clinic.server.uploaded import as_told, recognise_upload
+from mmb.clinic.server.uploads import Upload, Uploads, created
 
 
 async def pieces(content: bytes):

@@ -5,9 +5,9 @@ from nibabel.affines import apply_affine, from_matvec
 from phantom_case import LPS
 from scipy.spatial.transform import Rotation
 
-from clinic.study.alignment import _compared, align
-from clinic.study.grid import isotropic_grid, resample
-from clinic.study.registration import normalised_mutual_information, register
+from mmb.clinic.study.alignment import _compared, align
+from mmb.clinic.study.grid import isotropic_grid, resample
+from mmb.clinic.study.registration import normalised_mutual_information, register
 
 
 def test_volumes_of_one_frame_are_resampled_onto_the_reference_and_coverage_is_said(phantom_volumes):

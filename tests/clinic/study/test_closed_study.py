@@ -14,9 +14,9 @@ from heads import with_heads
 from phantom_case import HEAD, LPS, write_case
 from run_tools import run
 
-from clinic.study.doubts import study_warnings
-from clinic.study.reading import read_folder
 from common.cohorts.registry import PHANTOM
+from mmb.clinic.study.doubts import study_warnings
+from mmb.clinic.study.reading import read_folder
 
 PLANE = {"plane": "axial", "tilt": (8, -4, 6), "spacing": (2, 2, 5)}
 FLAIR = T2_TSE | {"ScanningSequence": ["SE", "IR"], "RepetitionTime": 11000, "EchoTime": 125, "InversionTime": 2800}

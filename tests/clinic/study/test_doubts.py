@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from small_lesion import LABELS, lesion
 
-from clinic.choice import Candidate, Verdict
-from clinic.study.alignment import AlignedStudy
-from clinic.study.doubts import (
+from common.modalities import LabelSet
+from mmb.clinic.choice import Candidate, Verdict
+from mmb.clinic.study.alignment import AlignedStudy
+from mmb.clinic.study.doubts import (
     border_warnings,
     core_warnings,
     geometry_warnings,
@@ -19,10 +20,9 @@ from clinic.study.doubts import (
     size_warnings,
     study_warnings,
 )
-from clinic.study.reading import Remark, Study
-from clinic.study.result import volumes
-from clinic.study.skull import Brain
-from common.modalities import LabelSet
+from mmb.clinic.study.reading import Remark, Study
+from mmb.clinic.study.result import volumes
+from mmb.clinic.study.skull import Brain
 
 ALL = ("t1", "t1c", "t2", "flair")
 

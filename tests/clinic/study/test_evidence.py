@@ -9,15 +9,15 @@ import torch
 from heads import with_bright_edge, with_heads
 from phantom_case import LPS
 
-from clinic.choice import Candidate, Decision, Verdict, contradictions, decide
-from clinic.study.evidence import look, read_volumes
-from clinic.study.grid import Grid, resample
-from clinic.study.skull import Masks
 from common.cohorts.cohort import Cohort
 from common.cohorts.iseg import ISEG
 from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
-from common.cohorts.sequence_check import CLASSES
+from mmb.clinic.choice import Candidate, Decision, Verdict, contradictions, decide
+from mmb.clinic.sequence_check import CLASSES
+from mmb.clinic.study.evidence import look, read_volumes
+from mmb.clinic.study.grid import Grid, resample
+from mmb.clinic.study.skull import Masks
 
 CPU = torch.device("cpu")
 ALL = PHANTOM.modalities
@@ -131,7 +131,7 @@ def test_a_t1_that_is_bright_at_its_edge_is_known_where_the_brain_was_cut_out_of
         brain = nib.Nifti1Image((images["t1"] > 0).astype(np.float32), LPS)
         return Masks(heads, {heads[0]: resample(brain, Grid(image.shape, image.affine)) > 0}, {})
 
-    monkeypatch.setattr("clinic.study.evidence.find_masks", find_masks)
+    monkeypatch.setattr("mmb.clinic.study.evidence.find_masks", find_masks)
     for volumes, is_head in ((brains, False), (with_heads(brains), True)):
         t1 = shown(given(volumes))["series 1"]
         assert (t1["t1"] > t1["t1c"]) == is_head

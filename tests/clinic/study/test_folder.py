@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import FileDataset
 
-from clinic.dicom.phantom import mr_image
-from clinic.study.console import segment_study
-from clinic.study.folder import is_phantom, require_one_study
-from clinic.study.predict import shows_phantom
+from mmb.clinic.dicom.phantom import mr_image
+from mmb.clinic.study.console import segment_study
+from mmb.clinic.study.folder import is_phantom, require_one_study
+from mmb.clinic.study.predict import shows_phantom
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,7 +40,7 @@ def test_a_folder_is_refused_before_pytorch_is_loaded(folders):
     words = [["predict", str(folders / name), str(folders / "out")] for name in ("none", "empty", "files", "dicom")]
     program = f"""
 import sys, json
-from tools.__main__ import main
+from mmb.__main__ import main
 for words in {words!r}:
     sys.argv = ["tools", *words]
     try:
@@ -85,9 +85,9 @@ def test_the_phantom_is_recognised(folders, phantom_subject, subject):
 
 def test_its_weights_are_taken_unless_others_are_asked_for(phantom_subject, subject, monkeypatch):
     taken = []
-    monkeypatch.setattr("clinic.study.console.predict", lambda *_, recipe, **others: taken.append(recipe))
-    monkeypatch.setattr("clinic.study.console._print", lambda sections: None)
-    monkeypatch.setattr("clinic.study.console._sections", lambda made: {})
+    monkeypatch.setattr("mmb.clinic.study.console.predict", lambda *_, recipe, **others: taken.append(recipe))
+    monkeypatch.setattr("mmb.clinic.study.console._print", lambda sections: None)
+    monkeypatch.setattr("mmb.clinic.study.console._sections", lambda made: {})
     for study, recipe, weights in (
         (phantom_subject, None, None),
         (phantom_subject, "x", None),

@@ -9,9 +9,9 @@ import torch
 from dicom_studies import STUDY, write_study
 from phantom_case import LPS, write_case
 
-from clinic.study.doubts import study_warnings
-from clinic.study.reading import confirmed, read_folder
 from common.cohorts.registry import PHANTOM
+from mmb.clinic.study.doubts import study_warnings
+from mmb.clinic.study.reading import confirmed, read_folder
 
 BY_NUMBER = {scan.number: scan for scan in STUDY}
 
@@ -52,7 +52,7 @@ def test_what_is_misplaced_and_cannot_be_registered_is_not_judged_by_what_it_sho
     def refuse(fixed, moving, name):
         raise ValueError(f"{name}: not registered.")
 
-    monkeypatch.setattr("clinic.study.alignment.register", refuse)
+    monkeypatch.setattr("mmb.clinic.study.alignment.register", refuse)
     for name, moved in (("t1ce", 0), ("t2", 8), ("flair", 0)):
         image = nib.load(subject / f"case_{name}.nii.gz")
         nib.save(nib.Nifti1Image(np.roll(image.dataobj, moved, 1), LPS), tmp_path / f"x_{name}.nii.gz")

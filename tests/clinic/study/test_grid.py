@@ -4,7 +4,7 @@ import pytest
 from nibabel.affines import apply_affine, from_matvec, voxel_sizes
 from scipy.spatial.transform import Rotation
 
-from clinic.study.grid import Grid, finest, isotropic_grid, resample, resample_label_to
+from mmb.clinic.study.grid import Grid, finest, isotropic_grid, resample, resample_label_to
 
 
 def oblique(spacing: tuple[float, float, float], shape: tuple[int, int, int]) -> Grid:

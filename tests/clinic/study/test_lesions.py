@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clinic.study.lesions import diameters, lesions
+from mmb.clinic.study.lesions import diameters, lesions
 
 GRID = np.mgrid[:70, :60, :20].astype(float)
 BRAIN = (

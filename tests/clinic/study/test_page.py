@@ -7,11 +7,11 @@ from hashlib import sha256
 
 import numpy as np
 
-from clinic.study.lesions import Lesion
-from clinic.study.page import write_summary
-from clinic.study.result import StudySummary, UsedModality
-from clinic.study.sheets import sheets
-from clinic.study.verdicts import Verdict
+from mmb.clinic.study.lesions import Lesion
+from mmb.clinic.study.page import write_summary
+from mmb.clinic.study.result import StudySummary, UsedModality
+from mmb.clinic.study.sheets import sheets
+from mmb.clinic.study.verdicts import Verdict
 
 SUMMARY = StudySummary(
     title="Brain tumour segmentation",

@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from small_lesion import regions
 
-from clinic.study.pictures import pictures
 from common.evaluation.report.slices import OUTLINES
+from mmb.clinic.study.pictures import pictures
 
 
 def test_pictures_are_in_radiological_view():

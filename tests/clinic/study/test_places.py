@@ -9,9 +9,9 @@ from nibabel.affines import apply_affine, from_matvec
 from phantom_case import LPS
 from scipy.spatial.transform import Rotation
 
-from clinic.study.alignment import align
-from clinic.study.grid import isotropic_grid, not_air, resample
-from clinic.study.places import Fit, compare_places
+from mmb.clinic.study.alignment import align
+from mmb.clinic.study.grid import isotropic_grid, not_air, resample
+from mmb.clinic.study.places import Fit, compare_places
 
 FRAMES = {"t1c": "NIfTI", "flair": "NIfTI"}
 

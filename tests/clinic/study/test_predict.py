@@ -19,15 +19,15 @@ from phantom_case import HEAD, LPS, write_case
 from run_tools import run
 from scipy.spatial.transform import Rotation
 
-from clinic import dicom
-from clinic.dicom import read_seg, read_series
-from clinic.study.document import SCHEMA, schema
-from clinic.study.inference import SYNTHETIC
-from clinic.study.predict import RESULTS
-from clinic.study.reading import choose_reference, read_folder
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.cohorts.registry import PHANTOM
 from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
+from mmb.clinic import dicom
+from mmb.clinic.dicom import read_seg, read_series
+from mmb.clinic.study.document import SCHEMA, schema
+from mmb.clinic.study.inference import SYNTHETIC
+from mmb.clinic.study.predict import RESULTS
+from mmb.clinic.study.reading import choose_reference, read_folder
 
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe_")
 DEMO = Path(bundle_root("m3ae"), "models", "phantom.pt")
@@ -54,7 +54,7 @@ def studies(tmp_path_factory) -> tuple[Path, Path]:
 
 
 def predict(*arguments: object) -> int | str | None:
-    """Run ``python -m tools predict``, by default on the CPU and with the demo weights."""
+    """Run ``mmb predict``, by default on the CPU and with the demo weights."""
     defaults = {"--device": "cpu", "--recipe": "phantom"}
     added = [word for key, value in defaults.items() if key not in arguments for word in (key, value)]
     return run("predict", *arguments, *added)
@@ -135,7 +135,7 @@ def test_files_that_cannot_be_used(words, message, subject, tmp_path):
 
 
 def test_the_schema_in_the_docs_is_that_of_the_summary():
-    assert json.loads(SCHEMA.read_text()) == schema()  # python -m clinic.study.document writes it
+    assert json.loads(SCHEMA.read_text()) == schema()  # python -m mmb.clinic.study.document writes it
 
 
 def test_volumes_are_those_of_the_outlines_whatever_the_decision(subject, tmp_path, capsys):

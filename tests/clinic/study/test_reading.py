@@ -10,11 +10,11 @@ from dicom_studies import T2_TSE, Scan, edit, study, write_study
 from monai.data import MetaTensor
 from phantom_case import LPS, write_case
 
-from clinic.study.reading import read_folder
 from common.cohorts.check import findings
 from common.cohorts.myops import MYOPS
 from common.cohorts.phantom.simulation import SPACING
 from common.cohorts.registry import PHANTOM
+from mmb.clinic.study.reading import read_folder
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from small_lesion import lesion, regions
 
-from clinic.study import sheets as module
-from clinic.study.sheets import Sheets, sheets
+from mmb.clinic.study import sheets as module
+from mmb.clinic.study.sheets import Sheets, sheets
 
 
 def volume(made: Sheets, content: str) -> np.ndarray:

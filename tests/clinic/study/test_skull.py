@@ -7,11 +7,11 @@ import pytest
 import torch
 from heads import with_heads
 
-from clinic.study.alignment import AlignedStudy
-from clinic.study.grid import Image
-from clinic.study.skull import find_brain, why_no_brain
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.cohorts.registry import PHANTOM
+from mmb.clinic.study.alignment import AlignedStudy
+from mmb.clinic.study.grid import Image
+from mmb.clinic.study.skull import find_brain, why_no_brain
 
 CPU = torch.device("cpu")
 ADULT = PHANTOM.brain_ml

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from small_lesion import LABELS
 
-from clinic.study.verdicts import absent, intervals, verdicts, with_further
-from common.evaluation.analysis.calibration import Calibration, LeftOut, RegionCalibration
+from mmb.clinic.calibration.calibration import Calibration, LeftOut, RegionCalibration
+from mmb.clinic.study.verdicts import absent, intervals, verdicts, with_further
 
 SAME = (0.0, 1.0, 0.0)  # the score itself
 HELD = LeftOut(100, 50, 20, 16, 0, 0, 0.8, 0.7, 0.7, 10, 6)

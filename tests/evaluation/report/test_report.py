@@ -13,11 +13,11 @@ from evaluation.examples import random_evaluation
 from common.evaluation.metrics.overlap import SCORES
 from common.evaluation.metrics.results import Evaluation
 from common.evaluation.report import report, sections
-from common.evaluation.report.paper_tables import published_table
 from common.evaluation.report.report import write_report
 from common.evaluation.report.slices import Slice
 from common.evaluation.report.tables import markdown
 from common.modalities import tumour_labels
+from mmb.experiments.paper_tables.tables import published_table
 
 NASTY, OTHER = "A&B <x> *_1_* 50 % $y$", "a+b (x)_1_50%%[y]"
 TRUST = ("Reliability of the probabilities", "Intervals of the volume", "Latents of single modalities")

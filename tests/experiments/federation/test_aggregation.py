@@ -9,7 +9,7 @@ from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.abstract.model import make_model_learnable
 from nvflare.app_common.app_constant import AppConstants
 
-from experiments.federation.aggregation import REFUSED, REPORT, SiteAverage, Update, aggregate, mean_metrics
+from mmb.experiments.federation.aggregation import REFUSED, REPORT, SiteAverage, Update, aggregate, mean_metrics
 
 PARTS = {"t1": ["encoders.1"], "flair": ["encoders.10"]}
 SAME = {"bundle": "passion", "version of the bundle": "0.1.0", "cohort": "phantom"}

@@ -94,7 +94,7 @@ def test_a_training_that_is_killed_is_back_in_the_next_round_and_a_site_that_is_
 
 
 def test_the_script_needs_startup_kits():
-    words = [ROOT / "experiments/federation/app/kits.sh", "start", "/nowhere"]
+    words = [ROOT / "mmb/experiments/federation/app/kits.sh", "start", "/nowhere"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode
     assert "/nowhere: no startup kits" in done.stderr

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from experiments.federation.job import simulate, write_job
-from experiments.federation.plan import Plan
+from mmb.experiments.federation.job import simulate, write_job
+from mmb.experiments.federation.plan import Plan
 
 SITES = {"a": {"dataset_dir": "/data/a"}, "b": {"dataset_dir": "/data/b"}}
 TWO = {"name": "two", "bundle": "m3ae", "rounds": 6, "sites": SITES, "settings": {"width": 8, "grid": [8, 8, 8]}}

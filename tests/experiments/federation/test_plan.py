@@ -7,8 +7,8 @@ import torch
 
 from common import __version__
 from common.networks import M3AE
-from experiments.federation.joining import RefusedError, count_cases, require_same, require_same_shapes
-from experiments.federation.plan import Plan, PlannedNetwork, read_plan
+from mmb.experiments.federation.joining import RefusedError, count_cases, require_same, require_same_shapes
+from mmb.experiments.federation.plan import Plan, PlannedNetwork, read_plan
 
 SITES = {"a": {"dataset_dir": "/data/a"}, "b": {"dataset_dir": "/data/b", "split": "full"}}
 PLAN = {"name": "two", "bundle": "m3ae", "rounds": 6, "sites": SITES, "settings": {"width": 8, "grid": [8, 8, 8]}}

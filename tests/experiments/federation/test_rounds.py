@@ -1,4 +1,4 @@
-"""The parts of NVFlare that are no part of its API, each as `experiments.federation.rounds` uses it."""
+"""The parts of NVFlare that are no part of its API, each as `mmb.experiments.federation.rounds` uses it."""
 
 from argparse import Namespace
 from inspect import signature

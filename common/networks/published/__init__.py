@@ -1,1 +1,0 @@
-"""Key maps from the authors' published checkpoints to our networks."""

@@ -1,0 +1,1 @@
+"""The application on the bundles' package `common`: patients' studies, experiments, authors' checkpoints."""

@@ -1,0 +1,46 @@
+"""``mmb VERB``, or ``python -m mmb VERB``."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+from common.text import printable
+from mmb.arguments import REFUSALS, parse_verb
+
+VERBS = {
+    "patients": ("predict", "export_labels"),
+    "data": ("check", "datalist", "join", "phantom"),
+    "compare": ("evaluate", "compare", "pool", "calibrate", "reproduce"),
+    "many methods and machines": ("leaderboard", "budget", "federate", "provision"),
+    "share": ("import_weights",),
+}
+"""Title of a group of verbs -> their names."""
+
+
+def verb(name: str) -> Callable[..., None]:
+    """Return the function of a verb."""
+    return getattr(import_module(f"mmb.verbs.{name}"), name)
+
+
+def main() -> None:
+    """Run a verb; what is wrong with options and files ends in one line and status 1, all else in a traceback."""
+    # Waiting threads sleep instead of spinning, which on a busy machine costs several times as much as the work itself.
+    # OpenMP reads this when PyTorch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # else the first use on a machine tells of its fonts
+    sys.stdout.reconfigure(errors="backslashreplace")  # paths may have undecodable characters
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started and cleans up
+    try:
+        parse_verb(
+            {title: {name: verb(name) for name in names} for title, names in VERBS.items()}, sys.argv[1:], "mmb"
+        )()
+    except REFUSALS as error:
+        sys.exit(f"error: {printable(str(error))}")
+
+
+if __name__ == "__main__":
+    main()

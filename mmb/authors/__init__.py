@@ -1,0 +1,1 @@
+"""Checkpoints by the authors of published methods, for our networks."""

@@ -1,0 +1,112 @@
+"""A trained network from Python: images in, label map, regions and probabilities out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nibabel as nib
+import numpy as np
+from monai.data import MetaTensor
+
+from common.cohorts.check import read_modality, zero_background
+from common.io.geometry import require_plausible
+from common.io.settings import check_choice
+from common.modalities import canonical, resolve_subset
+from common.transforms.decision import DECISIONS
+from common.transforms.load import check_volumes
+from mmb.clinic.study.inference import load_predictor
+
+REAL = "fiu"
+"""Kinds of NumPy's types that hold real numbers."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a network says of a case, on the voxels of its images.
+
+    Attributes:
+        label: label map ``(X, Y, Z)`` in the cohort's values.
+        regions: region -> bool ``(X, Y, Z)``.
+        probabilities: region -> float32 ``(X, Y, Z)``, from 0 to 1.
+        affine: of the images: voxels to mm, in RAS.
+        warnings: reasons why no result of these weights can be trusted.
+    """
+
+    label: np.ndarray
+    regions: dict[str, np.ndarray]
+    probabilities: dict[str, np.ndarray]
+    affine: np.ndarray
+    warnings: Sequence[str]
+
+
+class Bundle:
+    """A bundle with its weights, or a trained nnU-Net, loaded once; the arguments are options of the verb ``predict``.
+
+    Raises what `load_predictor` raises, and ValueError for an unknown decision.
+    """
+
+    def __init__(
+        self,
+        bundle: str = "m3ae",
+        recipe: str | None = None,
+        ckpt_path: str | None = None,
+        device: str | None = None,
+        decision: str | None = None,
+    ) -> None:
+        if decision is not None:
+            check_choice("decision", decision, DECISIONS)
+        self._folder = TemporaryDirectory()  # which goes with this object
+        self._predictor = load_predictor(bundle, recipe, ckpt_path, device, Path(self._folder.name), decision)
+        self.cohort = self._predictor.cohort
+
+    def segment(self, images: Mapping[str, str | Path | np.ndarray], affine: np.ndarray | None = None) -> Result:
+        """Segment a case, from any of the cohort's modalities; an nnU-Net needs those that it was trained on.
+
+        The images have to be prepared as those of the cohort: on one grid, and skull-stripped for gliomas. For studies
+        as scanners write them, use `mmb.clinic.study.predict.predict`. Raises FileNotFoundError if a file does not
+        exist; ValueError for an unknown modality, an array without a plausible ``affine``, and for whatever a training
+        refuses: images of other shapes, on other grids, constant ones, the same one twice, NaN or Inf.
+
+        Args:
+            images: modality, or an alias such as ``t1ce`` -> its file, or its voxels ``(X, Y, Z)``.
+            affine: of arrays ``(4, 4)``: voxels to mm, in RAS.
+        """
+        modalities = self.cohort.modalities
+        resolve_subset(images, modalities)  # refuses unknown names, a modality twice, and none
+        names = {canonical(name, modalities): name for name in images}
+        volumes = {name: _volume(given, images[given], affine) for name, given in names.items()}
+        sources = {name: given if _is_array(images[given]) else str(images[given]) for name, given in names.items()}
+        check_volumes(volumes, sources, self.cohort)
+        given = {name: nib.Nifti1Image(v.numpy(), v.affine.numpy()) for name, v in volumes.items()}
+        made, regions = self._predictor.run(given), self.cohort.labels.regions
+        return Result(
+            label=made.label,
+            regions=dict(zip(regions, made.masks, strict=True)),
+            probabilities=dict(zip(regions, made.probabilities, strict=True)),
+            affine=next(iter(given.values())).affine,
+            warnings=self._predictor.warnings,
+        )
+
+
+def _is_array(image: str | Path | np.ndarray) -> bool:
+    return not isinstance(image, str | Path)
+
+
+def _volume(name: str, image: str | Path | np.ndarray, affine: np.ndarray | None) -> MetaTensor:
+    """Return an image ``(X, Y, Z)``; errors name it."""
+    if not _is_array(image):
+        return read_modality(str(image), None, {})
+    voxels, to_mm = np.asarray(image), np.asarray(affine)
+    if to_mm.dtype.kind not in REAL or to_mm.shape != (4, 4) or to_mm[3].tolist() != [0, 0, 0, 1]:
+        raise ValueError(
+            f"{name}: an array has no voxel size; give the affine (4, 4) of all arrays, such as "
+            "numpy.diag([1, 1, 1, 1]) for voxels of 1 mm with axes to the right, the front and the top."
+        )
+    if voxels.dtype.kind not in REAL or voxels.ndim != 3 or not voxels.size:
+        raise ValueError(f"{name}: {voxels.dtype}, shape {voxels.shape}; expected real numbers (X, Y, Z).")
+    try:
+        require_plausible(to_mm, voxels.shape)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}.") from None
+    return zero_background(MetaTensor(voxels.astype(np.float32), affine=to_mm.astype(float)))

@@ -1,0 +1,1 @@
+"""What validation cases tell about results: expected Dice, volume intervals, when an outline is usable."""

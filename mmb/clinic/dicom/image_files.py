@@ -1,0 +1,130 @@
+"""Recognition of image files whose names do not end in a modality, by the JSON beside them or the words in their names.
+
+dcm2niix writes the contents of headers beside each image, as JSON with BIDS names; 3D Slicer and users write a
+description into the name. Both are evaluated like a DICOM header, by `mmb.clinic.dicom.recognise`.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nibabel import Nifti1Image
+from pydicom.dataset import Dataset
+
+from common.cohorts.names import without_suffix
+from common.io.images import read_image
+from common.modalities import display_name
+from mmb.clinic.choice import Verdict
+from mmb.clinic.dicom.candidates import HeaderCandidate, recognise_all
+from mmb.clinic.dicom.headers import quiet
+from mmb.clinic.file_names import name_words, names_one_sequence
+from mmb.clinic.words import LEFT_OUT, plain, quoted
+
+TEXTS = (
+    "SeriesDescription", "ProtocolName", "ScanningSequence", "SequenceName", "ImageType", "MRAcquisitionType",
+    "ContrastBolusAgent",
+)  # fmt: skip
+SECONDS = ("EchoTime", "RepetitionTime", "InversionTime")
+BY_NAME = "the words of its name"
+MASKS = "mask or segmentation"  # of `LEFT_OUT`; such a file often lies beside the JSON of the image that it was made of
+IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")
+"""Keys by which dcm2niix, unless told to leave them out, identifies the patient."""
+
+
+@dataclass(eq=False)
+class FileCandidate(HeaderCandidate):
+    """An image file as a candidate.
+
+    Attributes:
+        path: path of the file.
+        by: source of the evidence: its JSON, the words of its name, or both.
+        identity: values of `IDENTITY` in its JSON.
+    """
+
+    path: Path = field(kw_only=True)
+    by: str = field(kw_only=True)
+    identity: tuple[str, ...] = field(kw_only=True)
+
+    def read(self) -> tuple[Nifti1Image, list[str]]:
+        """Read the volume; ValueError if it is not a single one."""
+        return read_image(self.path)
+
+
+def recognise_files(paths: Sequence[Path]) -> list[FileCandidate]:
+    """Recognise files of one patient by their JSON; the words of a name replace a missing description."""
+    files = [_described(path) for path in paths]
+    recognise_all(files)
+    for file in files:
+        verdict = file.by_header
+        if mask := quoted(LEFT_OUT[MASKS], plain(name_words(file.path.name))):
+            verdict = Verdict(None, 0.0, f"{MASKS} ('{mask}' in its name)")
+        elif verdict.modality and file.by == BY_NAME and not names_one_sequence(file.path.name):
+            verdict = Verdict(None, 0.0, "its words name several sequences")
+        file.by_header = Verdict(verdict.modality, verdict.confidence, f"by {file.by}: {verdict.reason}")
+    return files
+
+
+def _described(path: Path) -> FileCandidate:
+    fields = _read_json(path.with_name(f"{without_suffix(path.name)}.json"))
+    described = any(isinstance(fields.get(name), str) and fields[name].strip() for name in TEXTS[:2])
+    header = _header(fields if described else {**fields, "SeriesDescription": name_words(path.name)})
+    by = "its JSON" if described else "its JSON and its name" if fields else BY_NAME
+    identity = tuple(str(fields.get(name, "")) for name in IDENTITY)
+    return FileCandidate(str(path), "image file", "NIfTI", header=header, path=path, by=by, identity=identity)
+
+
+def contradiction(path: Path, modality: str) -> str | None:
+    """Return a warning if the JSON of a file contradicts the modality that the file is named after, else None."""
+    (file,) = recognise_files([path])
+    if not file.by.startswith("its JSON") or file.by_header.modality in (None, modality):
+        return None
+    return (
+        f"its name says {display_name(modality)}, its JSON {display_name(file.by_header.modality)} "
+        f"({file.by_header.reason.partition(': ')[2]}). Look at the pictures, and correct the name."
+    )
+
+
+def refuse_several_patients(files: Sequence[FileCandidate]) -> None:
+    """Refuse files whose JSON names several patients or studies, and files from folders of several subjects."""
+    for number, what in enumerate(IDENTITY):
+        if len({file.identity[number] for file in files} - {""}) > 1:
+            raise ValueError(f"The files' JSON differ in {what}; give a folder with one study of one patient.")
+    folders = Counter(file.path.parent for file in files)
+    if len(folders) > 1 and max(folders.values()) > 1:
+        raise ValueError(
+            f"The sequences lie in {len(folders)} folders, one of which has several, as if they were of several "
+            "subjects; give the folder of one subject, with its files in it or a folder for each."
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the contents of a JSON file; empty if it does not exist or is not a JSON object."""
+    try:
+        fields = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+@quiet()
+def _header(fields: Mapping[str, Any]) -> Dataset:
+    """Return a DICOM header, with times in ms, from values with BIDS names and in BIDS units (seconds)."""
+    header = Dataset()
+    if re.fullmatch(r"[0-9:.]{8,}", when := str(fields.get("AcquisitionTime", ""))):
+        header.AcquisitionDateTime = when.replace(":", "")  # orders the files of one study
+    fields = {"ContrastBolusAgent": fields.get("ContrastBolusIngredient"), **fields}
+    for name in TEXTS:
+        values = fields.get(name)
+        values = values if isinstance(values, list) else [values]
+        if usable := [value for value in values if isinstance(value, str) and value.isprintable()]:
+            setattr(header, name, usable if name in ("ImageType", "ScanningSequence") else usable[0])
+    times = {name: fields.get(name) for name in SECONDS}
+    times = {name: value for name, value in times.items() if type(value) in (int, float) and 0 < value < 1e6}
+    unit = 1 if times.get("EchoTime", 0) > 1 else 1000  # some programs write ms nevertheless
+    for name, value in times.items():
+        setattr(header, name, f"{value * unit:.6g}")
+    return header

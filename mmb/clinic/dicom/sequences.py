@@ -1,0 +1,201 @@
+"""Recognition of a series' sequence (T1, T1c, T2, FLAIR, or none of them) from its header.
+
+There are two kinds of evidence. The description was written by a person, in the terms of vendors and hospitals
+(``t1_mprage_sag_KM``, ``Sag CUBE T2 FLAIR``, ``sT1W_3D_TFE_GD``). The parameters TR, TE and TI, as the scanner used
+them, distinguish T1, T2 and FLAIR. If the two contradict each other, the series is left out, to be set by hand.
+
+T1c is a T1 after contrast agent; a T2 or FLAIR after it keeps its name. The attribute that names the agent is often set
+for everything acquired later, or for the whole study, and is missing as often. So the description counts more.
+
+Descriptions are never quoted as a whole, since they may contain anything, including names of patients; only the words
+known here are quoted.
+"""
+
+import re
+from math import exp
+
+from pydicom.dataset import Dataset
+
+from mmb.clinic.choice import Verdict
+from mmb.clinic.dicom.headers import GREY, colour, items, number, quiet, text, texts
+from mmb.clinic.words import IMAGE_TYPES, NO_AGENT, Contrast, contrast_said, left_out, plain, weightings
+
+AGENT_NAMED = (
+    "ContrastBolusAgent", "ContrastBolusIngredient", "ContrastBolusRoute", "ContrastBolusVolume",
+    "ContrastBolusTotalDose", "ContrastBolusIngredientConcentration", "ContrastFlowRate", "ContrastBolusStartTime",
+)  # fmt: skip
+"""Attributes each of which indicates that contrast agent was given."""
+LONG_TI = 1500.0  # inversion time in ms from which on an image with a long TE is a FLAIR, whatever its TR
+T1_FLUID = 4300.0  # T1 of cerebrospinal fluid in ms
+FLUID_LEFT = 0.15  # maximum share of the magnetisation of fluid that is left in a FLAIR
+KINDS = {"se", "ir", "gr", "ep", "rm"}  # values of ScanningSequence, in lower case
+
+
+@quiet()
+def recognise(header: Dataset) -> Verdict:
+    """Recognise an image by its header (of a single-frame image, or `Series.header`); any attribute may be missing."""
+    unwanted = _unwanted(header)
+    if unwanted:
+        return Verdict(None, 0.0, unwanted)
+    words = weightings(_description(header))
+    mentioned = {*words}
+    measured, parameters = _measured(header)
+    weighting, confidence = _weigh(mentioned, measured)
+    quoted = ", ".join(f"'{word}'" for word in words.values())
+    heard = [f"words: {quoted}"] * bool(quoted) + [f"parameters: {parameters}"] * bool(parameters)
+    evidence = "; ".join(heard) or "its header says nothing"
+    if weighting is None:
+        return Verdict(None, 0.0, f"{_why_not(mentioned, measured)} ({evidence})")
+    if reformatted(header):
+        confidence, evidence = 0.9 * confidence, f"{evidence}; reformatted"
+    if weighting == "t1":
+        after, certainty, reason = contrast(header)
+        weighting, confidence, evidence = "t1c" if after else "t1", certainty * confidence, f"{evidence}; {reason}"
+    return Verdict(weighting, round(confidence, 2), evidence)
+
+
+def contrast(header: Dataset) -> tuple[bool, float, str]:
+    """Return whether a T1 was acquired after contrast agent, the confidence in that (0 to 1), and the reason."""
+    agent, words = agent_named(header), contrast_words(header)
+    named = "a contrast agent is named" if agent else "no attribute names one"
+    if words is None:
+        return agent, 0.9, named if agent else "no contrast agent is named"
+    if words.after is None:
+        why = "beside an unknown word or sign " if words.unknown else ""
+        return agent, 0.7, f"'{words.word}' {why}leaves open whether contrast agent was given, {named}"
+    certainty = 1.0 if words.after == agent else 0.8 if words.brief else 0.95 if words.after else 0.9
+    return words.after, certainty, f"{'after' if words.after else 'before'} contrast agent by '{words.word}', {named}"
+
+
+def contrast_words(header: Dataset) -> Contrast | None:
+    """Return what the description says of contrast agent; None if it says nothing.
+
+    On Philips scanners the protocol's name is that of the series, and may contain what an edited description lacks.
+    """
+    names = ["SeriesDescription" if _text(header, "SeriesDescription") else "ProtocolName"]
+    if "philips" in _text(header, "Manufacturer"):
+        names.append("ProtocolName")
+    return next(filter(None, (contrast_said(plain(text(header, name))) for name in names)), None)
+
+
+def agent_named(header: Dataset) -> bool:
+    """Return whether an attribute names a contrast agent, its dose or route; "none" or 0 do not count."""
+    stated = any(number(header, name) != 0 and not re.fullmatch(NO_AGENT, _text(header, name)) for name in AGENT_NAMED)
+    agents = items(header, "ContrastBolusAgentSequence")
+    return stated or any(
+        len(agent) and not re.fullmatch(f"(?!$)({NO_AGENT})", _text(agent, "CodeMeaning")) for agent in agents
+    )
+
+
+def reformatted(header: Dataset) -> bool:
+    """Return whether images were computed from others, as multi-planar reformats are."""
+    types = image_type(header)
+    return types[:2] == ["DERIVED", "SECONDARY"] or "MPR" in types
+
+
+def image_type(header: Dataset) -> list[str]:
+    """Return the values of ImageType."""
+    return [value.strip().upper() for value in texts(header, "ImageType")]
+
+
+def _unwanted(header: Dataset) -> str | None:
+    """Return the kind of an image that is not a candidate; None if it may be a T1, T2 or FLAIR."""
+    if model := colour(header):
+        return f"in colour (PhotometricInterpretation {model}; expected {' or '.join(GREY)})"
+    types = image_type(header)
+    for kind, values in IMAGE_TYPES.items():
+        if values & set(types):
+            return f"{kind} (ImageType)"
+    if (number(header, "DiffusionBValue") or 0) > 0:
+        return "diffusion (b-value)"
+    if text(header, "AngioFlag") == "Y":
+        return "angiography (AngioFlag)"
+    searched = {
+        "": _description(header),
+        "ImageType ": plain(" ; ".join(types[2:])),
+        "AcquisitionContrast ": _text(header, "AcquisitionContrast"),
+        "SequenceName ": _text(header, "SequenceName"),
+    }
+    for where, words in searched.items():
+        if found := left_out(words):
+            return f"{found[0]} ({where}'{found[1]}')"
+    return None
+
+
+def _measured(header: Dataset) -> tuple[str | None, str]:
+    """Return the weighting that follows from the parameters (None if unclear), and the parameters as text.
+
+    Spin echoes: T1 has a short TR and TE, PD a long TR and a short TE, T2 both long. After an inversion, a short TI
+    nulls fat (STIR); a long TI with a long TE nulls fluid (FLAIR); an intermediate one with a short TE gives T1 (T1
+    FLAIR). Gradient echoes with a short TE are T1, with a long TE T2*.
+    """
+    tr, te, ti = (number(header, name) or None for name in ("RepetitionTime", "EchoTime", "InversionTime"))
+    kinds = KINDS & set(_text(header, "ScanningSequence").split())
+    named = [f"{name} {value:g} ms" for name, value in (("TR", tr), ("TE", te), ("TI", ti)) if value]
+    parameters = ", ".join([*named, *sorted(kind.upper() for kind in kinds)])
+    if "ep" in kinds:
+        return "echo-planar image", parameters
+    if te is None or tr is None:
+        return None, parameters
+    if ("gr" in kinds and "se" not in kinds) or (tr < 60 and te < 60):  # GE writes "RM" for several sequences
+        return ("t1" if te < 10 else "T2*"), parameters
+    if "ir" in kinds or ti:
+        return _inverted(tr, te, ti), parameters
+    if te < 50:
+        return ("t1" if tr < 1500 else "pd"), parameters
+    return ("t2" if te >= 60 and tr >= 1500 else None), parameters
+
+
+def _inverted(tr: float, te: float, ti: float | None) -> str | None:
+    """Return the weighting of a spin echo after an inversion, whose TI may be unknown."""
+    if ti and ti < 400:
+        return "STIR"
+    if te >= 50 and (ti >= LONG_TI or _nulls_fluid(tr, ti) if ti else tr >= 4000):
+        return "flair"
+    return "t1" if te < 50 and (ti < LONG_TI if ti else tr < 4000) else None
+
+
+def _nulls_fluid(tr: float, ti: float) -> bool:
+    """Return whether hardly any magnetisation of fluid is left at the inversion time; with a short TR it is short too.
+
+    Source: the signal equation of inversion recovery, 1 - 2 exp(-TI / T1) + exp(-TR / T1).
+    """
+    return abs(1 - 2 * exp(-ti / T1_FLUID) + exp(-tr / T1_FLUID)) <= FLUID_LEFT
+
+
+def _weigh(mentioned: set[str], measured: str | None) -> tuple[str | None, float]:
+    """Return the weighting on which words and parameters agree, and the confidence; None if they do not agree."""
+    if (
+        "flair" in mentioned and "t1" in mentioned and "t2" not in mentioned
+    ):  # T1 FLAIR: an inversion that increases T1 contrast
+        agreed = {"t1": ("t1", 0.95), None: ("t1", 0.75), "pd": ("t1", 0.75)}
+    elif "flair" in mentioned:
+        agreed = {"flair": ("flair", 0.95), None: ("flair", 0.75), "t2": ("flair", 0.7), "t1": ("t1", 0.6)}
+    elif "pd" in mentioned:
+        agreed = {"t2": ("t2", 0.85)} if "t2" in mentioned else {}  # the second of two echoes
+    elif mentioned == {"t1"}:
+        agreed = {"t1": ("t1", 0.95), None: ("t1", 0.8), "pd": ("t1", 0.6)}
+    elif mentioned == {"t2"}:
+        agreed = {"t2": ("t2", 0.95), None: ("t2", 0.8), "flair": ("flair", 0.75)}
+    else:
+        agreed = {"t1": ("t1", 0.65), "t2": ("t2", 0.6), "flair": ("flair", 0.7)}
+    return agreed.get(measured, (None, 0.0))
+
+
+def _why_not(mentioned: set[str], measured: str | None) -> str:
+    if measured in ("T2*", "STIR", "echo-planar image"):
+        return measured
+    if "pd" in mentioned or (measured == "pd" and "t1" not in mentioned):
+        return "proton density"
+    if mentioned and measured:
+        return "description and parameters contradict each other"
+    return "not recognised"
+
+
+def _description(header: Dataset) -> str:
+    """Return the words of the description or, without one, of the protocol, which may cover the whole examination."""
+    return _text(header, "SeriesDescription") or _text(header, "ProtocolName")
+
+
+def _text(header: Dataset, name: str) -> str:
+    return plain(" ".join(texts(header, name)))

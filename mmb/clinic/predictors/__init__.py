@@ -1,0 +1,1 @@
+"""Predictors: a bundle, or the folder of a trained nnU-Net."""

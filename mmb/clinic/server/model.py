@@ -1,0 +1,245 @@
+"""A bundle or a trained nnU-Net as a model of MONAI Label: from a study to a label map and a DICOM SEG.
+
+The functions that work on a study run in a `Worker`, and return what can stand in JSON.
+"""
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+from dicomweb_client import DICOMwebClient
+from monai.data import ITKWriter
+
+from common.io import flag
+from common.io.settings import check_choice
+from common.transforms.decision import DECISIONS
+from mmb.clinic.predictors.protocol import Predictor
+from mmb.clinic.server.archive import archive_session, store
+from mmb.clinic.server.datastore import Datastore, class_label, hidden_paths
+from mmb.clinic.server.uploaded import as_told
+from mmb.clinic.server.worker import Worker, tell
+from mmb.clinic.study.inference import load_predictor
+from mmb.clinic.study.predict import Prediction, segment
+from mmb.clinic.study.skull import MODES
+
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+
+
+class BundleInferTask:
+    """A bundle or a trained nnU-Net with its weights, checked at creation, which stay loaded from the first study on.
+
+    Raises ValueError if the weights belong to another network.
+
+    Args:
+        recipe: recipe that the weights were trained with; None: the settings of inference.json, which are those of the
+            bundle's own weights.
+        ckpt_path: weights other than the bundle's own.
+    """
+
+    def __init__(
+        self,
+        bundle: str,
+        worker: Worker,
+        recipe: str | None = None,
+        ckpt_path: str | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.bundle, self.worker, self.recipe = bundle, worker, recipe
+        self.ckpt_path, self.device = ckpt_path, device
+        with tempfile.TemporaryDirectory() as folder:
+            inference = load_predictor(bundle, recipe, ckpt_path, device, Path(folder))
+        self.decision = inference.decision
+        self.name, self.cohort = inference.title, inference.cohort
+        self.labels = {class_label(name): value for name, value in self.cohort.labels.values.items()}
+
+    def info(self) -> dict[str, Any]:
+        """Return the description of the model for clients."""
+        use = {f"use_{name}": True for name in self.cohort.modalities}
+        rest = {"series": "", "skull_strip": MODES[0], "decision": self.decision, "store": False}
+        facts = {"type": "segmentation", "labels": self.labels, "dimension": 3}
+        return {**facts, "description": self.name, "config": use | rest}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Segment a study.
+
+        Returns ``file``, the label map; ``dicom_seg``, None for NIfTI studies or if nothing was found; and ``params``.
+        These are the modalities used, left out and missing; warnings; notes on the result's grid, skull stripping and
+        registration; the weights' training data (None: unknown); the values of the classes that occur; and the name
+        under which the result was stored.
+
+        Args:
+            request: ``image`` (a study, or a DICOM series that defines the grid of the result), ``output_dir``, and the
+                options in `info`. These are ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
+                ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``decision``
+                (one of `DECISIONS`), ``store`` or ``save_label``, and ``result_extension``.
+        """
+        folder = Path(request["output_dir"])
+        extension = request.get("result_extension") or EXTENSIONS[0]
+        if extension not in EXTENSIONS:
+            raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
+        store = _flag(request, "store") or _flag(request, "save_label")
+        asked = self.asked(request)
+        made = self.worker.run(_of_store, datastore, str(request["image"]), folder, asked, extension, store)
+        return {
+            "file": folder / made["file"],
+            "dicom_seg": made["dicom_seg"] and folder / made["dicom_seg"],
+            "params": self._params(asked, made),
+        }
+
+    def segment_upload(
+        self, folder: Path, request: Mapping[str, Any], send: str | None, told: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Segment the study in ``folder/study``, write the results to ``folder/results``; return ``params`` as above.
+
+        ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``told`` is called with
+        what is being done.
+        """
+        asked = self.asked(request)
+        return self._params(asked, self.worker.run(_of_upload, folder, asked, send, told=told))
+
+    def _params(self, asked: "Asked", made: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the facts on a result for clients."""
+        params, wanted, present = made["params"], asked.modalities, made["present"]
+        return {
+            "label_names": {name: value for name, value in self.labels.items() if value in present},
+            "empty": not present,
+            "stored": made["stored"],
+            "left_out": [name for name in self.cohort.modalities if name not in wanted],
+            **params,
+            "missing": [name for name in params["missing"] if name in wanted],
+        }
+
+    def asked(self, request: Mapping[str, Any]) -> "Asked":
+        """Return what a request asks for; ValueError if an option is wrong."""
+        wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
+        if not wanted:
+            raise ValueError("All modalities are left out; use at least one.")
+        strip = check_choice("skull_strip", _given(request, "skull_strip", MODES[0]), MODES)
+        decision = check_choice("decision", _given(request, "decision", self.decision), DECISIONS)
+        network = self.bundle, self.recipe, self.ckpt_path, self.device, decision
+        return Asked(network, series_numbers(request.get("series")), wanted, strip)
+
+
+class Asked(NamedTuple):
+    """How a study is to be segmented; the fields of ``network`` are the arguments of `_loaded`."""
+
+    network: tuple[str, str | None, str | None, str | None, str]
+    series: Mapping[str, Any] | None
+    modalities: Sequence[str]
+    skull_strip: str
+
+
+@cache
+def _loaded(bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, decision: str) -> Predictor:
+    """Return a network of this process, which stays loaded from one request to the next."""
+    return load_predictor(bundle, recipe, ckpt_path, device, Path(tempfile.mkdtemp()), decision)
+
+
+def _segment(study: Path, results: Path, asked: Asked, reference: str | None = None) -> Prediction:
+    """Segment a study in a folder; messages do not name its files, and nothing of it stays but the results."""
+    tell("Reading the images, and comparing them where their headers leave something open")
+    inference = _loaded(*asked.network)
+    try:
+        with hidden_paths(study):
+            return segment(
+                study, results, inference, asked.series, asked.modalities, reference, asked.skull_strip,
+                explain=lambda _: tell("Aligning the images, finding the brain and segmenting"),
+            )  # fmt: skip
+    finally:
+        inference.forget()
+
+
+def _of_upload(folder: Path, asked: Asked, send: str | None) -> dict[str, Any]:
+    """Segment an uploaded study, and send its DICOM results to an archive; return the facts."""
+    study, cohort = folder / "study", _loaded(*asked.network).cohort
+    if asked.series:
+        with hidden_paths(study):
+            told = as_told(study, cohort, asked.series, asked.modalities)
+        asked = asked if told == study else asked._replace(series=None)
+        study = told
+    prediction = _segment(study, folder / "results", asked)
+    stored = None
+    if send:
+        tell("Storing the result in the archive")
+        stored = store(DICOMwebClient(send, session=archive_session()), sorted((folder / "results").glob("*.dcm")))
+    return {"present": _present(prediction), "stored": stored, "params": _facts(prediction)}
+
+
+def _present(prediction: Prediction) -> list[int]:
+    """Return the values of the classes that occur."""
+    return sorted(set(np.unique(np.asarray(prediction.label.dataobj)).tolist()) - {0})
+
+
+def _of_store(
+    datastore: Datastore, image: str, folder: Path, asked: Asked, extension: str, store: bool
+) -> dict[str, Any]:
+    """Fetch a study, segment it and, if asked, store the result; return names of files in ``folder``, and the facts."""
+    study, reference = datastore.fetch(image, folder)
+    prediction = _segment(study, folder / "results", asked, reference)
+    label, files, present = prediction.label, prediction.files, _present(prediction)
+    stored = None
+    if store and present and datastore.label_file in files:  # otherwise a note says why there is no DICOM SEG
+        stored = datastore.save_label(image, "original", files[datastore.label_file])
+    seg = files.get("DICOM SEG")
+    return {
+        "file": _write(label, folder / f"label{extension}").name,
+        "dicom_seg": seg and str(seg.relative_to(folder)),
+        "present": present,
+        "stored": stored,
+        "params": _facts(prediction),
+    }
+
+
+def _facts(prediction: Prediction) -> dict[str, Any]:
+    """Return the facts on a result for clients."""
+    summary = prediction.summary
+    used = {
+        each.modality: {"source": each.source, "reason": each.reason, "confidence": each.confidence}
+        for each in summary.used
+    }
+    return {
+        "modalities": used,
+        "missing": list(summary.missing),
+        "reference": prediction.reference,
+        "volumes_ml": {region: round(float(volume), 3) for region, volume in summary.volumes.items()},
+        "warnings": list(summary.warnings),
+        "notes": list(summary.notes),
+        "weights": summary.weights,
+        "trained_on": summary.trained_on,
+        "explanations": prediction.explanations,
+    }
+
+
+def _flag(request: Mapping[str, Any], key: str, default: bool = False) -> bool:
+    return flag(key, _given(request, key, default))
+
+
+def _given(request: Mapping[str, Any], key: str, default: Any) -> Any:
+    value = request.get(key)
+    return default if value is None or value == "" else value
+
+
+def series_numbers(text: Any) -> Mapping[str, Any] | None:
+    """Return modality -> SeriesNumber from ``t1c=7, flair=4``."""
+    if not text or isinstance(text, Mapping):
+        return text or None
+    pairs = [re.fullmatch(r"\s*(\w+)\s*=\s*([\w-]+)\s*", pair) for pair in str(text).split(",")]
+    if None in pairs:
+        raise ValueError(f"series {text!r}; expected modalities and SeriesNumbers, such as t1c=7, flair=4.")
+    return dict(pair.groups() for pair in pairs)
+
+
+def _write(label: nib.Nifti1Image, path: Path) -> Path:
+    if path.suffix == ".nrrd":
+        writer = ITKWriter(output_dtype=np.uint8)
+        writer.set_data_array(np.asarray(label.dataobj), channel_dim=None)
+        writer.set_metadata({"affine": label.affine})
+        writer.write(path)
+    else:
+        nib.save(label, path)
+    return path

@@ -1,0 +1,131 @@
+"""A worker process for tasks that take long or may crash."""
+
+import atexit
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from threading import Lock, Thread
+from typing import Any
+
+from fastapi import HTTPException
+
+from mmb.clinic.server.errors import refusal
+
+SECONDS = 900  # time limit of one task in seconds
+MESSAGE_BYTES = 16 << 20  # maximum size of what a task returns; images are in files
+
+
+_to_server: list[Connection] = []
+"""The connection of this process, if it is a worker's."""
+
+
+class Worker:
+    """A process that runs functions, one at a time, while the server answers other requests.
+
+    A thread would not do: registration holds Python's global lock all the time, and an abort in a library that decodes
+    images ends the whole process. The worker starts when it is first needed, and again after it has died. It has its
+    own folder for temporary files, which is removed with it. It ends with the server, however that ends. ``done`` says
+    in messages what it does with a study, as a participle, e.g. ``read``.
+
+    It answers in JSON, since a damaged image might have taken it over: what it sends is data, never code.
+    """
+
+    def __init__(self, done: str, seconds: float = SECONDS) -> None:
+        self.done, self.seconds = done, seconds
+        self._one_at_a_time = Lock()
+        self._process: multiprocessing.process.BaseProcess | None = None
+        atexit.register(self.close)
+
+    def run(self, function: Callable[..., Any], *arguments: Any, told: Callable[[Any], None] | None = None) -> Any:
+        """Run a function in the worker; its error becomes a `refusal`, its death or too long a run status 503.
+
+        What it returns has to be JSON; ``told`` is called with whatever it gives to `tell` meanwhile.
+        """
+        with self._one_at_a_time:
+            if self._process is None:
+                self._start()
+            end = time.monotonic() + self.seconds
+            try:
+                self._connection.send((function, arguments))
+                while True:
+                    if not self._connection.poll(max(0.0, end - time.monotonic())):
+                        raise HTTPException(503, f"The task exceeded the limit of {self.seconds:g} s and was stopped.")
+                    kind, content = json.loads(self._connection.recv_bytes(MESSAGE_BYTES))
+                    if kind != "told":
+                        break
+                    if told:
+                        told(content)
+            except (EOFError, ConnectionError):
+                raise HTTPException(503, self._say_how_it_died()) from None
+            except BaseException:
+                self.close()
+                raise
+        if kind == "refused":
+            raise HTTPException(*content)
+        return content
+
+    def close(self) -> None:
+        """Kill the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.join()
+            self._folder.cleanup()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._folder = tempfile.TemporaryDirectory(prefix="worker-", ignore_cleanup_errors=True)
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._folder.name))
+        self._process.start()
+        theirs.close()  # so that this process notices its end
+
+    def _say_how_it_died(self) -> str:
+        process = self._process
+        if process is None:
+            return "The server is being stopped."
+        process.join()
+        self.close()
+        code = process.exitcode
+        ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        cause = "memory may not suffice" if code == -signal.SIGKILL else "one of its images may be damaged"
+        return f"The study could not be {self.done}: the process that does it ended ({ended}); {cause}."
+
+
+def _serve(connection: Connection, folder: str) -> None:
+    """Run the functions that arrive through a connection until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the server ends this one
+    Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s")
+    warnings.simplefilter("ignore")  # those of pydicom quote headers
+    _to_server.append(connection)
+    while True:
+        try:
+            function, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = json.dumps(["returned", function(*arguments)])
+        except Exception as error:
+            refused = refusal(error)
+            answer = json.dumps(["refused", (refused.status_code, refused.detail)])
+        connection.send_bytes(answer.encode())
+
+
+def tell(what: Any) -> None:
+    """Tell the server of a task's progress, in JSON; without a worker nobody hears it."""
+    for connection in _to_server:
+        connection.send_bytes(json.dumps(["told", what]).encode())
+
+
+def _end_with(server: multiprocessing.process.BaseProcess) -> None:
+    server.join()
+    os._exit(1)

@@ -1,0 +1,207 @@
+"""Inference with a bundle's inference.json for one case on one grid: label map and probabilities."""
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.bundle import ConfigWorkflow
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import io_orientation
+
+from common.cohorts.cohort import Cohort
+from common.evaluation.metrics.overlap import region_masks
+from common.io import bundle_root, file_digest, shipped_weights, trained
+from common.io.bundle import require_same_common
+from common.io.command import unwrapped_errors
+from common.io.settings import usable_device
+from common.io.weights import metadata_of, trained_on, weights_name
+from common.modalities import subset_name
+from common.transforms.decision import region_probabilities
+from mmb.clinic.calibration.calibration import Calibration, calibration_file, read_calibration
+from mmb.clinic.predictors.nnunet import BRATS_AXES, is_nnunet, load_nnunet
+from mmb.clinic.predictors.protocol import Predictor, Segmentation
+
+SYNTHETIC = "The weights were trained only on synthetic images: never trust their result on a patient."
+"""Warning for results with a bundle's ``models/phantom.pt``."""
+
+
+def load_predictor(
+    bundle: str,
+    recipe: str | None,
+    ckpt_path: str | None,
+    device: str | None,
+    folder: Path,
+    decision: str | None = None,
+) -> Predictor:
+    """Return what segments cases: a bundle's `Inference`, whose arguments these are, or a trained nnU-Net.
+
+    ``bundle`` is the name or folder of a bundle, or the folder of a trained nnU-Net, which has neither recipes nor
+    other weights than its own, and gets images as BraTS stores them.
+    """
+    if not is_nnunet(bundle):
+        return Inference(bundle, recipe, ckpt_path, device, folder, decision)
+    if option := "--recipe" if recipe else "--ckpt_path" if ckpt_path else None:
+        raise ValueError(f"{option}: is for bundles; {bundle} is a trained nnU-Net. Leave it out.")
+    return load_nnunet(bundle, device, decision, BRATS_AXES)
+
+
+class Inference:
+    """A bundle's inference.json, prepared to segment cases, one after the other.
+
+    Raises FileNotFoundError if there is no such bundle, recipe or weights; ValueError if the weights belong to another
+    network, or the calibration beside them is of other weights.
+
+    Args:
+        recipe: overlay with the settings of the weights' training, or None.
+        ckpt_path: weights other than the bundle's own, or None.
+        folder: an empty folder for intermediate files.
+        decision: one of `DECISIONS`, or None for the config's default.
+
+    Attributes:
+        calibration: what was calibrated for these weights (`calibration_file`) and this decision; None if nothing was.
+        weights: path of the weights.
+        weights_name: name and SHA-256 of the weights' file.
+        method: name of the method that the weights were trained by; if they do not say so, that of the bundle.
+        trained_on: short description of the training data; None if unknown.
+        seen: modalities that the network saw in training; None if unknown.
+        subsets: None, since a bundle segments any subset of the modalities.
+        warnings: reasons why no result of these weights can be trusted.
+    """
+
+    def __init__(
+        self,
+        bundle: str,
+        recipe: str | None,
+        ckpt_path: str | None,
+        device: str | None,
+        folder: Path,
+        decision: str | None = None,
+    ) -> None:
+        root, files = config_files(bundle, recipe)
+        self.data = folder / "case"
+        overrides = {
+            "bundle_root": str(root),
+            "dataset_dir": str(self.data),
+            "output_dir": str(folder),
+            "postprocessing": "@to_probabilities",
+            "handlers": [],  # no progress bar
+        }
+        if ckpt_path is not None:
+            overrides["ckpt_path"] = str(ckpt_path)
+        if device is not None:
+            overrides["device"] = f"$torch.device({str(usable_device('--device', device))!r})"
+        if decision is not None:
+            overrides["decision"] = decision
+        with _quiet(), unwrapped_errors():
+            self.workflow = ConfigWorkflow(
+                [str(path) for path in files], workflow_type="infer", logging_file=False, **overrides
+            )
+            self.workflow.initialize()  # reads the weights
+        self.metadata = metadata_of(root)
+        self.version, self.title = self.metadata["version"], self.metadata["name"]
+        self.software = f"{self.metadata['bundle']} {self.version}"
+        self.weights = Path(self._content("ckpt_path"))
+        self.cohort: Cohort = self._content("cohort_def")
+        self.device: torch.device = self._content("device")
+        self.spacing: Sequence[float] = self._content("spacing")
+        self.decision: str = self._content("decision")
+        self.calibration = self._calibration()
+        shipped = shipped_weights(self.weights, root)
+        self.weights_name, self.trained_on = weights_name(self.weights), trained_on(self.weights, root)
+        self.method = trained(self.weights, "method", self.metadata["name"])
+        self.subsets = None
+        self.seen: Sequence[str] | None = trained(self.weights, "modalities", None)
+        self.warnings = [SYNTHETIC] if shipped and shipped == self.metadata["weights"].get("phantom.pt") else []
+
+    def using(self, modalities: Sequence[str]) -> Self:
+        """Return itself, for any modalities."""
+        return self
+
+    def forget(self) -> None:
+        """Remove the images of the last case."""
+        shutil.rmtree(self.data, ignore_errors=True)
+
+    def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:
+        """Segment a case: modality -> volume, all on one grid."""
+        self.forget()
+        self.data.mkdir()
+        for name, image in images.items():
+            nib.save(nib.Nifti1Image(image.dataobj, _straight(image.affine)), self.data / f"{name}.nii")
+        item = {"case": "case", "image": [str(self.data / f"{name}.nii") for name in images], "modalities": [*images]}
+        with _quiet(), unwrapped_errors():
+            self._content("dataset").data = [item]
+            self._content("evaluator").run()  # MONAI's workflow evaluates the config's `run` only once
+        (output,) = self._content("evaluator").state.output
+        label = self._content("to_labels")({**output, "subset": subset_name(images)})["pred"][0].cpu().numpy()
+        softmax = self._content("inferer").softmax
+        regions = region_probabilities(output["pred"], self.cohort.labels, softmax)
+        return Segmentation(label, region_masks(label, self.cohort.labels), regions.cpu().numpy())
+
+    def _calibration(self) -> Calibration | None:
+        path = calibration_file(self.weights)
+        if not path.is_file():
+            return None
+        calibration = read_calibration(path)
+        if calibration.weights != file_digest(self.weights):
+            raise ValueError(
+                f"{path}: is of other weights than {self.weights.name} beside it; make it anew (mmb "
+                "calibrate), or remove it."
+            )
+        return calibration if calibration.decision == self.decision else None
+
+    def _content(self, key: str) -> Any:
+        return self.workflow.parser.get_parsed_content(key)
+
+
+def config_files(bundle: str, recipe: str | None = None) -> tuple[Path, list[Path]]:
+    """Return a bundle's folder, and its inference.json with a recipe (name or file) as overlay.
+
+    A bundle that was packaged with another version of ``common`` is refused.
+    """
+    here = Path(bundle, "configs", "inference.json").is_file()
+    root = Path(bundle).resolve() if here else Path(bundle_root(bundle))
+    require_same_common(root)
+    configs = root / "configs"
+    files = [configs / "inference.json"]
+    if recipe is not None:
+        files.append(Path(recipe) if Path(recipe).is_file() else configs / "recipes" / f"{recipe}.json")
+    if not files[-1].is_file():
+        known = ", ".join(sorted(path.stem for path in Path(configs, "recipes").glob("*.json")))
+        raise FileNotFoundError(f"--recipe {recipe}: no such file or recipe; the bundle has {known or 'none'}.")
+    return root, files
+
+
+def knows_phantom(bundle: str) -> bool:
+    """Return whether a bundle has weights that were trained on the synthetic phantom, and their recipe."""
+    if is_nnunet(bundle):
+        return False
+    root, _ = config_files(bundle)
+    return (root / "models" / "phantom.pt").is_file() and (root / "configs" / "recipes" / "phantom.json").is_file()
+
+
+def _straight(affine: np.ndarray) -> np.ndarray:
+    """Return an affine with its axes along those of space, each in the nearest direction, and at the origin.
+
+    For oblique axes MONAI's Spacingd rounds the grid's origin inconsistently. The network works on voxels, and its
+    label map comes back on the same voxels.
+    """
+    axes, straight = io_orientation(affine), np.diag([0.0, 0, 0, 1])
+    straight[axes[:, 0].astype(int), range(3)] = axes[:, 1] * voxel_sizes(affine).round(6)
+    return straight
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence logging below errors; everything relevant to the case is in the summary."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

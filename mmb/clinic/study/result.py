@@ -1,0 +1,253 @@
+"""What a study yields, as plain data: volumes, expectations, pictures, warnings and notes.
+
+A `StudySummary` holds nothing that identifies the patient, no names, dates, identifiers or paths, unless the user's
+own label does.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+
+from common.cohorts.cohort import Cohort
+from common.evaluation.metrics.case import expected_dice
+from common.evaluation.metrics.overlap import region_masks
+from common.io.facts import unseen
+from common.modalities import LabelSet, display_name, display_subset, subset_name
+from mmb.clinic.calibration.calibration import Calibration
+from mmb.clinic.choice import contradictions
+from mmb.clinic.predictors.protocol import Predictor, Segmentation
+from mmb.clinic.study.alignment import AlignedStudy
+from mmb.clinic.study.doubts import grave_warnings, lesser_warnings
+from mmb.clinic.study.grid import Image, volume_of
+from mmb.clinic.study.lesions import Lesion, lesions
+from mmb.clinic.study.pictures import pictures
+from mmb.clinic.study.reading import Study
+from mmb.clinic.study.sheets import Sheets, sheets
+from mmb.clinic.study.skull import Brain, brain_mask
+from mmb.clinic.study.verdicts import Verdict, absent, intervals, verdicts, with_further
+
+
+@dataclass(frozen=True)
+class UsedModality:
+    """A modality that a prediction was made from; the fields are those of `mmb.clinic.choice.Candidate`."""
+
+    modality: str
+    source: str
+    reason: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """What a study yields, in the form that `mmb.clinic.study.page` draws; empty parts are left out.
+
+    Attributes:
+        title: title of the page.
+        bundle: name of the bundle, or of the method of other weights.
+        version: version of the bundle.
+        weights: name of the weights' file and its SHA-256.
+        used: modalities that the prediction was made from.
+        missing: names of the other modalities that the network can use.
+        volumes: region -> volume of its outline in ml, larger regions first.
+        expected_dice: region -> expected Dice of its outline, in [0, 1], calibrated if ``calibrated_on`` is not 0.
+        intervals: region -> lower and upper limit (ml) of an interval for the true volume, where it is known.
+        with_further: missing modality -> region -> expected Dice if it were added; the one that adds most first.
+        pictures: modality -> PNG in base64; see `mmb.clinic.study.pictures`.
+        warnings: why the result may be wrong, the most important reason first; see `mmb.clinic.study.doubts`.
+        notes: notes on preparation: what was registered and how well, what was resampled.
+        trained_on: short description of the training data; None if unknown.
+        brain_ml: volume of the extracted brain, which is outlined in the pictures; None if none was extracted.
+        label: a text of the user's own, which tells whose result it is; else empty.
+        created: date, time and offset from UTC at which it was made, ISO 8601; empty if unknown.
+        classes: class of the label map, e.g. ``ED`` -> volume in ml.
+        lesions: the connected pieces of the outermost region, the largest first; see `mmb.clinic.study.lesions`. None
+            if no tumour was found with confidence.
+        specks: number of further pieces, which are too small to be called lesions.
+        sheets: all slices, for the page's viewer; see `mmb.clinic.study.sheets`.
+        verdicts: region -> how far its outline can be used, and why not further.
+        no_tumour: that no tumour was found with confidence, and why; empty if one was.
+        scores: region -> raw score, in [0, 1]: the Dice that the network's probabilities predict, not calibrated.
+        chances: region -> calibrated probability that the Dice is at least 0.8.
+        usable_right: region -> number of outlines with a Dice of at least 0.8, and of outlines, among those that the
+            calibration calls usable in patients that it was not fitted on.
+        intervals_held: region -> number of intervals that held the true volume, and of intervals, of such patients.
+        measured: region -> mean Dice of ``tested`` test cases from the same modalities.
+        calibrated_on: number of patients that the calibration was fitted on; 0 if there is none.
+    """
+
+    title: str
+    bundle: str
+    version: str
+    weights: str
+    used: Sequence[UsedModality]
+    volumes: Mapping[str, float]
+    missing: Sequence[str] = ()
+    expected_dice: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    with_further: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    trained_on: str | None = None
+    brain_ml: float | None = None
+    classes: Mapping[str, float] = field(default_factory=dict)
+    lesions: Sequence[Lesion] = ()
+    specks: int = 0
+    sheets: Sheets | None = None
+    label: str = ""
+    created: str = ""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    no_tumour: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    chances: Mapping[str, float] = field(default_factory=dict)
+    usable_right: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    intervals_held: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+    tested: int = 0
+    calibrated_on: int = 0
+
+
+PICTURES = ("pictures", "sheets")
+"""Fields of a `StudySummary` that hold pictures, which ``summary.json`` leaves out."""
+
+
+def volumes(label: Image, labels: LabelSet) -> dict[str, float]:
+    """Return the volume in ml of each region of a label map."""
+    masks, spacing = region_masks(np.asarray(label.dataobj), labels), voxel_sizes(label.affine)
+    return {region: volume_of(mask, spacing) for region, mask in zip(labels.regions, masks, strict=True)}
+
+
+def class_volumes(label: Image, labels: LabelSet) -> dict[str, float]:
+    """Return the volume in ml of each class of a label map."""
+    values, spacing = np.asarray(label.dataobj), voxel_sizes(label.affine)
+    return {name: volume_of(values == value, spacing) for name, value in labels.values.items()}
+
+
+def calibrated(
+    volumes: Mapping[str, float],
+    scores: Mapping[str, float],
+    used: Sequence[str],
+    brain: float,
+    cohort: Cohort,
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    """Return those fields of a `StudySummary` that depend on the calibration, by name.
+
+    ``volumes`` (ml) and raw ``scores`` are those of the regions, ``brain`` is the visible brain in ml.
+    """
+    t1c, subset, none = "t1c" in used, subset_name(used), absent(volumes, scores, calibration)
+    known = [region for region in volumes if calibration and region in calibration.regions and volumes[region]]
+    expected = {region: calibration.expected(region, scores[region], t1c) for region in known}
+    further = {
+        name: subset_name([each for each in cohort.modalities if each in (*used, name)])
+        for name in cohort.modalities
+        if name not in used
+    }
+    fields = {
+        "no_tumour": none,
+        "scores": scores,
+        "expected_dice": scores | expected,
+        "intervals": intervals(volumes, scores, t1c, calibration, brain, cohort.labels),
+        "with_further": {} if none else with_further(expected, subset, further, calibration),
+    }
+    if calibration is None:
+        return fields
+    judged = {region: each.left_out for region, each in calibration.regions.items()}
+    return fields | {
+        "chances": {region: calibration.chance(region, scores[region], t1c) for region in known},
+        "usable_right": {region: (each.right, each.usable) for region, each in judged.items()},
+        "intervals_held": {region: (each.held, each.intervals) for region, each in judged.items()},
+        "measured": calibration.measured.get(subset, {}),
+        "tested": calibration.tested,
+        "calibrated_on": calibration.patients,
+    }
+
+
+def brain_note(study: Study, brain: Brain) -> str:
+    """Return a note on the origin of an extracted brain, and on the agreement of the images on it."""
+    others = [f"{display_name(name)} {value:.2f}" for name, value in brain.agreement.items() if name != brain.modality]
+    agreed = f"; overlap (Dice) with the brain found in the others: {', '.join(others)}" if others else ""
+    origin = "it is in the skull-stripped" if brain.stripped else "deepbet found it in the"
+    return (
+        f"The brain ({brain.millilitres:.0f} ml) was cut out of all images as {origin} "
+        f"{display_name(brain.modality)} ({study.sources[brain.modality]}){agreed}."
+    )
+
+
+def registration_notes(study: Study, aligned: AlignedStudy) -> list[str]:
+    """Return a note on each registration, with the names of the modalities that it moved."""
+    (base,) = (each for each in study.headers.candidates if each.name == study.evidence.reference)
+    target = next((display_name(name) for name, each in study.used.items() if each is base), base.source)
+    matches: dict[int, list[str]] = defaultdict(list)  # the volumes of one frame of reference share one
+    for name, match in aligned.registered.items():
+        matches[id(match)].append(name)
+    return [
+        f"{' and '.join(map(display_name, names))} to {target}: {aligned.registered[names[0]].text}."
+        for names in matches.values()
+    ]
+
+
+def summarise(
+    label: Image,
+    segmentation: Segmentation,
+    study: Study,
+    aligned: AlignedStudy,
+    brain: Brain | None,
+    inference: Predictor,
+    notes: Sequence[str],
+) -> StudySummary:
+    """Return what a study yields; ``label`` lies on the reference's grid, which the first of ``notes`` names."""
+    labels, subset = inference.cohort.labels, subset_name(study.images)
+    spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
+    measured = volumes(label, labels)
+    scores = {
+        region: expected_dice(p, mask, float(p.sum(dtype=np.float64))) if measured[region] else 0.0
+        for region, p, mask in zip(labels.regions, segmentation.probabilities, segmentation.masks, strict=True)
+    }
+    head = brain_mask(aligned, brain)
+    visible = volume_of(head, spacing)
+    affine = next(iter(aligned.images.values())).affine
+    origin = affine[:3, 3] @ affine[:3, :3] / spacing  # along the grid's own axes
+    masks = dict(zip(labels.regions, segmentation.masks, strict=True))
+    pieces, specks = lesions(masks, spacing, head, measured[next(iter(masks))])
+    drawn = {name: np.asarray(image.dataobj) for name, image in aligned.images.items()}
+    fields = calibrated(measured, scores, [*study.images], visible, inference.cohort, inference.calibration)
+    unknown = [*filter(None, [unseen(list(study.images), inference.seen)])]
+    grave = [*grave_warnings(study, aligned, brain, segmentation, inference.cohort, inference.spacing), *unknown]
+    lesser = lesser_warnings(study, aligned, brain, segmentation, measured, inference.spacing)
+    return StudySummary(
+        title=f"Segmentation from {display_subset(subset)}",
+        bundle=inference.method,
+        version=inference.version,
+        weights=inference.weights_name,
+        trained_on=inference.trained_on,
+        used=[
+            UsedModality(name, each.source, each.verdict.reason, each.confidence) for name, each in study.used.items()
+        ],
+        missing=[name for name in inference.cohort.modalities if name not in study.images],
+        volumes=measured,
+        pictures=pictures(drawn, segmentation.masks, spacing, brain and brain.mask, origin),
+        brain_ml=brain and brain.millilitres,
+        classes=class_volumes(label, labels),
+        lesions=[] if fields["no_tumour"] else pieces,
+        specks=specks,
+        sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in pieces], brain and brain.mask),
+        warnings=[
+            *filter(None, [fields["no_tumour"]]),
+            *contradictions(study.used),
+            *inference.warnings,
+            *grave,
+            *lesser,
+        ],
+        notes=[
+            *notes,
+            *([brain_note(study, brain)] if brain else []),
+            *registration_notes(study, aligned),
+        ],
+        verdicts=verdicts(measured, scores, study.images, inference.calibration, bool(inference.warnings), bool(grave)),
+        **fields,
+    )

@@ -1,0 +1,137 @@
+"""The words for how far each region's outline can be used, from the network's raw scores and their calibration."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from common.modalities import SHOWN_BY_T1C, LabelSet, display_name
+from mmb.clinic.calibration.calibration import NO_TUMOUR, WIDEST, Calibration
+from mmb.clinic.study.formats import REGIONS, in_words
+
+USABLE_WORD, DOUBTFUL, UNRELIABLE = "usable for review", "doubtful", "not reliable"
+GUESS = 0.5  # expected Dice below which an outline is not reliable
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How far a region's outline can be used: a word (usable for review, doubtful, not reliable), and why if not."""
+
+    word: str
+    why: str = ""
+
+    @property
+    def text(self) -> str:
+        """The verdict in one line, e.g. ``not reliable: no T1c``."""
+        return f"{self.word}: {self.why}" if self.why else self.word
+
+
+UNTRUSTED = Verdict(UNRELIABLE, "not with these weights, see the warnings")
+
+
+def absent(volumes: Mapping[str, float], scores: Mapping[str, float], calibration: Calibration | None) -> str:
+    """Return that no tumour was found with confidence, and why, if that is so; otherwise an empty text.
+
+    It is so if nothing was drawn as the largest region, or if its raw score is below the calibrated limit.
+    """
+    region = next(iter(volumes))
+    nothing = f"No {'tumour' if region in REGIONS else in_words(region)} found with confidence: "
+    if not volumes[region]:
+        return f"{nothing}nothing was drawn. That does not mean that there is none."
+    limit = NO_TUMOUR if calibration is None else calibration.no_tumour
+    if scores[region] >= limit:
+        return ""
+    doubtful = f"{nothing}what is drawn is doubtful. The network's score of it is {scores[region]:.2f}"
+    if calibration is None:
+        return f"{doubtful}, less than {limit:.2f}."
+    (missed, tumours), (passed, brains) = calibration.missed, calibration.passed
+    others = f", and {passed} of {brains} brains without one" if brains else ""
+    return (
+        f"{doubtful}, less than {limit:.2f}. In tests, {tumours - missed} of {tumours} outlines of tumours scored "
+        f"{limit:.2f} or more{others}."
+    )
+
+
+def verdicts(
+    volumes: Mapping[str, float],
+    scores: Mapping[str, float],
+    used: Collection[str],
+    calibration: Calibration | None,
+    untrusted: bool,
+    doubted: bool,
+) -> dict[str, Verdict]:
+    """Return the verdict on each region, given its volume (ml), its raw score and the modalities used.
+
+    Outlines of ``untrusted`` weights are not reliable. Where the images or the whole result are ``doubted``, or the
+    weights are not calibrated, none is usable.
+    """
+    missing = absent(volumes, scores, calibration)
+    given = {}
+    for region, volume in volumes.items():
+        why = ["no T1c"] if region in SHOWN_BY_T1C and "t1c" not in used else []
+        known = calibration is not None and region in calibration.regions
+        t1c, score = "t1c" in used, scores[region]
+        expected = calibration.expected(region, score, t1c) if known else score
+        usable = known and calibration.usable(region, score, t1c)
+        unsure = [*why, *([f"only {display_name(*used)}"] if len(used) == 1 else [])] or ["the network is unsure"]
+        if untrusted:
+            given[region] = UNTRUSTED
+        elif missing:
+            word = UNRELIABLE if volume and expected < GUESS else DOUBTFUL
+            given[region] = Verdict(word, "no tumour found with confidence")
+        elif not volume:
+            given[region] = Verdict(DOUBTFUL, ", ".join(["none found", *why]))
+        elif expected < GUESS:
+            given[region] = Verdict(UNRELIABLE, ", ".join(unsure))
+        elif usable and not doubted:
+            given[region] = Verdict(USABLE_WORD)
+        else:
+            reasons = ["see the warnings"] * doubted + ["these weights are not calibrated"] * (not known)
+            given[region] = Verdict(DOUBTFUL, ", ".join(reasons or unsure))
+    return given
+
+
+def intervals(
+    volumes: Mapping[str, float],
+    scores: Mapping[str, float],
+    t1c: bool,
+    calibration: Calibration | None,
+    brain: float,
+    labels: LabelSet,
+) -> dict[str, tuple[float, float]]:
+    """Return the interval (ml) of each region's true volume, as far as it is known: not wider than `WIDEST`.
+
+    No interval exceeds the brain (ml), or that of a region around it, or is below that of a region within it. There is
+    none where no tumour was found with confidence.
+    """
+    if calibration is None or absent(volumes, scores, calibration):
+        return {}
+    held = [region for region, each in calibration.regions.items() if each.left_out.intervals_hold]
+    drawn = [region for region, volume in volumes.items() if volume and region in held]
+    made = {region: calibration.interval(region, volumes[region], scores[region], t1c) for region in drawn}
+    low, high = ({region: ends[side] for region, ends in made.items()} for side in (0, 1))
+    nested = {
+        region: (
+            max([low[other] for other in made if classes >= {*labels.regions[other]}]),
+            min([brain, *(high[other] for other in made if classes <= {*labels.regions[other]})]),
+        )
+        for region, classes in ((region, {*labels.regions[region]}) for region in made)
+    }
+    return {region: ends for region, ends in nested.items() if ends[1] <= WIDEST * ends[0]}
+
+
+def with_further(
+    expected: Mapping[str, float], subset: str, further: Mapping[str, str], calibration: Calibration | None
+) -> dict[str, dict[str, float]]:
+    """Return missing modality -> region -> expected Dice with it, the one that adds most first.
+
+    ``expected`` is that of ``subset``, and ``further`` maps each missing modality to the subset with it.
+    """
+    made = {
+        modality: {
+            region: value
+            for region, before in expected.items()
+            if calibration and (value := calibration.with_modality(before, region, subset, more)) is not None
+        }
+        for modality, more in further.items()
+    }
+    means = {name: sum(values.values()) / len(values) for name, values in made.items() if values}
+    return {name: made[name] for name in sorted(means, key=means.get, reverse=True)}

@@ -1,0 +1,1 @@
+"""Comparison of evaluations: side by side, pooled, and with label maps of other programs."""

@@ -1,0 +1,1 @@
+"""The papers' printed tables, and ours beside them."""

@@ -1,0 +1,44 @@
+import json
+from pathlib import Path
+
+
+def calibrate(weights: str, *evaluations: str, without_tumour: str | None = None) -> None:
+    """Calibrate what weights say of their own outlines, for the pages of predict; no outline changes.
+
+    Writes WEIGHTS_calibration.json beside the weights, and prints how good it is on patients that it was not fitted on.
+
+    Args:
+        weights: the weights' file.
+        evaluations: output folders of evaluations of these weights, all with the decision that predict is to use, e.g.
+            OUT/evaluation/expected_dice. All their cases count: those of the test part, and those of calibrate_on.
+        without_tumour: folder of outputs of predict (summary.json in any of its folders) for brains without a tumour,
+            segmented with these weights; they set the limit below which no tumour was found with confidence.
+    """
+    from common.evaluation.metrics.results import read_evaluation
+    from common.io import file_digest
+    from mmb.clinic.calibration.calibration import calibrate as fitted
+    from mmb.clinic.calibration.calibration import calibration_file, write_calibration
+    from mmb.clinic.calibration.rows import left_out_table
+
+    if not evaluations:
+        raise ValueError("No evaluation; expected the output folder of at least one, after the weights.")
+    digest, read = file_digest(weights), [read_evaluation(folder) for folder in evaluations]
+    for folder, evaluation in zip(evaluations, read, strict=True):
+        if evaluation.facts.get("weights") != digest:
+            raise ValueError(f"{folder}: is not an evaluation of {weights}; evaluate these weights (run evaluate).")
+    scores = None if without_tumour is None else _scores(Path(without_tumour), read[0].regions[0])
+    calibration = fitted(read, digest, scores)
+    path = calibration_file(weights)
+    write_calibration(calibration, path)
+    print(f"{left_out_table(calibration).to_markdown()}\n{path}")
+
+
+def _scores(folder: Path, region: str) -> list[float]:
+    """Return the raw scores of a region in all outputs of predict in a folder."""
+    files = sorted(folder.rglob("summary.json"))
+    if not files:
+        raise FileNotFoundError(f"--without_tumour {folder}: no summary.json in it; expected outputs of predict.")
+    try:
+        return [float(json.loads((file := path).read_text(encoding="utf-8"))["scores"][region]) for path in files]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: no score of {region} ({error}); segment this study again.") from error

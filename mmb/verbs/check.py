@@ -1,0 +1,18 @@
+import sys
+
+
+def check(cohort: str, dataset_dir: str) -> None:
+    """Print a table of the cases in a data folder, then their problems; exit with 1 if there are any.
+
+    It also counts the cases without a label and the image files that are ignored; neither is a problem.
+
+    Args:
+        cohort: the data set, e.g. brats2021, ucsf_pdgm or open_glioma; docs/datasets.md lists all.
+        dataset_dir: the folder as downloaded, or the folder of one subject.
+    """
+    from common.cohorts import get_cohort
+    from common.cohorts.check import print_check
+    from mmb.clinic.sequence_check import doubts, has_known_sequences
+
+    if not print_check(cohort, dataset_dir, doubts if has_known_sequences(get_cohort(cohort)) else None):
+        sys.exit(1)

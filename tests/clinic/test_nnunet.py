@@ -1,0 +1,231 @@
+"""Trained nnU-Nets as predictors, shown with models that ``nnunetv2`` trains here, and refusals of other folders."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from common.cohorts import get_cohort
+from common.cohorts.phantom.cohort import generate
+from common.evaluation.metrics.results import read_evaluation
+from common.modalities import GLIOMA
+from mmb.clinic.predictors.nnunet import KNOWN_PARTS, is_nnunet, load_nnunet, read_checkpoint
+from mmb.clinic.study.batch import segment_each
+from mmb.clinic.study.inference import load_predictor
+from mmb.clinic.study.predict import predict
+from mmb.experiments.leaderboard import run_leaderboard
+from mmb.verbs.datalist import datalist
+from mmb.verbs.evaluate import evaluate
+
+DATASET, NUMBER = "Dataset137_Phantom", 137
+NAMES = ("ED", "NCR", "ET")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """The phantom, nnU-Net's predictions of it, and the folder of the trained model."""
+    pytest.importorskip("nnunetv2")
+    folder = tmp_path_factory.mktemp("nnunet")
+    generate(folder / "phantom", 5)
+    datalist("brats2021", str(folder / "phantom"), str(folder / "raw" / DATASET), "cv1of3", nnunet=True)
+    variables = {f"nnUNet_{name}": str(folder / name) for name in ("raw", "preprocessed", "results")}
+    variables["nnUNet_def_n_proc"] = "1"
+    program = [sys.executable, str(Path(__file__).with_name("trained_nnunet.py")), str(folder), DATASET]
+    program.append(str(NUMBER))
+    done = subprocess.run(program, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "phantom", folder / "predicted", Path(done.stdout.splitlines()[-1])
+
+
+def _images(phantom: Path, case: str) -> dict[str, nib.Nifti1Image]:
+    spelling = {"t1c": "t1ce"}
+    return {name: nib.load(phantom / case / f"{case}_{spelling.get(name, name)}.nii.gz") for name in GLIOMA}
+
+
+@pytest.mark.slow
+def test_predictions_equal_those_of_nnunet(trained: tuple[Path, Path, Path]) -> None:
+    phantom, predicted, model = trained
+    predictor = load_nnunet(model, "cpu")
+    files = sorted(predicted.glob("*.nii.gz"))
+    assert files
+    for file in files:
+        case = file.name.removesuffix(".nii.gz")
+        own, theirs = predictor.run(_images(phantom, case)), np.asarray(nib.load(file).dataobj)
+        meant = np.array([0, 2, 1, 3])[theirs]  # nnU-Net's order of the classes, as BraTS's
+        assert (own.label == meant).mean() >= 0.999
+        assert len(np.unique(meant)) > 1
+        heads = np.load(file.with_name(f"{case}.npz"))["probabilities"].transpose(0, 3, 2, 1)
+        assert np.abs(own.probabilities - heads).max() < 1e-3  # WT, TC and ET, in this order
+
+
+@pytest.mark.slow
+def test_study_list_and_comparison(trained: tuple[Path, Path, Path], tmp_path: Path, undrawn: None) -> None:
+    phantom, predicted, model = trained
+    made = predict(phantom / "Phantom_001", tmp_path / "study", str(model), device="cpu")
+    assert made.summary.bundle.startswith("nnU-Net Dataset137")
+    assert "SHA-256" in made.summary.weights
+    evaluate(str(model), str(tmp_path / "own"), cohort="phantom", dataset_dir=str(phantom), device="cpu")
+    assert read_evaluation(tmp_path / "own").subsets == ["t1+t1c+t2+flair"]
+    raw = predicted.parent / "raw" / DATASET / "imagesTs"
+    outcomes = [outcome for outcome, _ in segment_each(raw, tmp_path / "each", str(model), device="cpu")]
+    assert [outcome.failure for outcome in outcomes] == [None] * len(list(predicted.glob("*.nii.gz")))
+    with pytest.raises(ValueError, match="no model for t1c; nnU-Net needs exactly"):
+        predict(phantom / "Phantom_001", tmp_path / "less", str(model), modalities=["t1c"], device="cpu")
+    small = {"bundle": "m3ae", "settings": {"epochs": 1, "pretrain_epochs": 1, "spacing": [12.0, 12.0, 12.0]}}
+    content = {"methods": {"M3AE": small, "nnU-Net": {"nnunet": str(model)}}}
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    run_leaderboard(str(tmp_path / "list.json"), str(tmp_path / "board"), dataset_dir=str(phantom))
+    assert "nnU-Net" in (tmp_path / "board" / "report" / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_one_model_for_each_subset(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    phantom, _, model = trained
+    shutil.copytree(model, tmp_path / "models" / "t1c-t2f-t1n-t2w")
+    told = tmp_path / "models" / "t1c-t2f-t1n-t2w" / "dataset.json"
+    content = json.loads(told.read_text())
+    told.write_text(json.dumps(content | {"channel_names": {str(n): f"channel_{n}" for n in range(4)}}))
+    shutil.copytree(told.parent, f"{told.parent}_ResEncL")  # GlioMODA's larger model, not taken by default
+    predictor = load_predictor(str(tmp_path / "models"), None, None, "cpu", tmp_path)
+    assert predictor.using(GLIOMA).folder == told.parent
+    assert predictor.using(GLIOMA).channels == ("t1c", "flair", "t1", "t2")  # as GlioMODA names its folders
+    assert len(predictor.lacking) == 14
+    with pytest.raises(ValueError, match="no model for t1c"):
+        predict(phantom / "Phantom_001", tmp_path / "out", str(tmp_path / "models"), modalities=["t1c"])
+
+
+def _model(folder: Path, plans: dict | None = None, configuration: str = "3d_fullres", **checkpoint: object) -> Path:
+    """A model's folder as nnU-Net writes it, without weights that could be used."""
+    fold = folder / "fold_0"
+    fold.mkdir(parents=True)
+    names = {str(number): name for number, name in enumerate(("T1", "T1c", "T2", "FLAIR"))}
+    labels = {"background": 0} | {name: number for number, name in enumerate(NAMES, start=1)}
+    (folder / "dataset.json").write_text(json.dumps({"channel_names": names, "labels": labels}))
+    full = {"patch_size": [32, 32, 32], "spacing": [1.0, 1.0, 1.0]}
+    known = {"2d": {"patch_size": [32, 32], "spacing": [1.0, 1.0]}, "3d_fullres": full}
+    known["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+    (folder / "plans.json").write_text(json.dumps(plans or {"configurations": known}))
+    content = {"network_weights": {}, "trainer_name": "nnUNetTrainer", "init_args": {"configuration": configuration}}
+    torch.save({**content, "logging": [np.float64(1.5), np.float32(2)], **checkpoint}, fold / "checkpoint_final.pth")
+    return folder
+
+
+class Code:
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch ran",)
+
+
+def test_checkpoint_with_numbers_of_numpy_is_read_and_one_with_code_refused(tmp_path: Path) -> None:
+    model = _model(tmp_path / "a")
+    assert read_checkpoint(model / "fold_0" / "checkpoint_final.pth")["logging"] == [1.5, 2]
+    other = _model(tmp_path / "c", init_args=[])
+    with pytest.raises(ValueError, match="no checkpoint of nnU-Net v2, which has init_args"):
+        read_checkpoint(other / "fold_0" / "checkpoint_final.pth")
+    bad = _model(tmp_path / "b", extra=Code())
+    with pytest.raises(ValueError, match=r"holds code \(posix.system\), which is not run"):
+        read_checkpoint(bad / "fold_0" / "checkpoint_final.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda model: (model / "plans.json").unlink(), "no plans.json"),
+        (lambda model: (model / "plans.json").rename(model / "plans.pkl"), "nnU-Net v1"),
+        (lambda model: (model / "dataset.json").unlink(), "no dataset.json"),
+        (lambda model: (model / "fold_0" / "checkpoint_final.pth").unlink(), "no weights"),
+        (lambda model: (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"x"), "damaged"),
+    ],
+)
+def test_incomplete_folders_are_refused(tmp_path: Path, change: object, said: str) -> None:
+    model = _model(tmp_path / "model")
+    change(model)
+    assert is_nnunet(model)
+    with pytest.raises((ValueError, FileNotFoundError), match=said) as error:
+        load_predictor(str(model), None, None, "cpu", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "said"),
+    [("2d", "single slices"), ("3d_cascade_fullres", "cascade"), ("3d_lowres", "not in plans.json")],
+)
+def test_other_configurations_are_refused(tmp_path: Path, configuration: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        load_nnunet(_model(tmp_path / "model", configuration=configuration), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("plans", "said"),
+    [
+        ({"3d_fullres": {"patch_size": [32, 32, 32]}}, "has no patch_size and spacing along three axes"),
+        (
+            {"3d_fullres": {"patch_size": 32}},
+            "plans.json: configurations.3d_fullres.patch_size: Input should be",
+        ),
+        (None, "plans.json: configurations: Input should be an object"),
+    ],
+)
+def test_plans_of_another_form_are_refused(tmp_path: Path, plans: dict | None, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        load_nnunet(_model(tmp_path / "model", {"configurations": plans}), "cpu")
+
+
+def test_folds_without_weights_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmb.clinic.predictors.nnunet.version", lambda _: "2")  # also where it is not installed
+    model = _model(tmp_path / "model")
+    (model / "fold_1").mkdir()
+    assert len(load_nnunet(model, "cpu").weights) == 1
+    assert "fold_1 without checkpoint_final.pth" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("part", "known"),
+    [
+        ("dynamic_network_architectures.architectures.unet.ResidualEncoderUNet", True),
+        ("torch.nn.modules.conv.Conv3d", True),
+        ("torch.nn.LeakyReLU", True),
+        ("torch.nn.parallel.distributed.os.system", False),
+        ("dynamic_network_architectures.architectures.primus.Primus", False),
+    ],
+)
+def test_plans_may_name_only_known_parts(part: str, known: bool) -> None:
+    assert bool(KNOWN_PARTS.fullmatch(part)) == known
+
+
+def test_a_single_fold_is_refused(tmp_path: Path) -> None:
+    fold = _model(tmp_path / "model") / "fold_0"
+    with pytest.raises(FileNotFoundError, match=r"fold_0: no plans\.json; expected a folder of nnU-Net v2"):
+        load_predictor(str(fold), None, None, "cpu", tmp_path)
+
+
+def test_foreign_channels_and_classes_are_refused(tmp_path: Path) -> None:
+    model = _model(tmp_path / "model")
+    told = json.loads((model / "dataset.json").read_text())
+    (model / "dataset.json").write_text(json.dumps(told | {"channel_names": {"0": "CT"}}))
+    with pytest.raises(ValueError, match="channel 'CT' is no known sequence"):
+        load_nnunet(model, "cpu")
+    regions = {"background": 0, "ED": 1, "NCR": 2, "ET": 3, "TC": [2, 3]}
+    (model / "dataset.json").write_text(json.dumps(told | {"labels": regions}))
+    with pytest.raises(ValueError, match="trained on regions, but not on WT"):
+        load_nnunet(model, "cpu")
+    (model / "dataset.json").write_text(json.dumps(told | {"labels": regions | {"WT": [1, 2, 3]}}))
+    with pytest.raises(ValueError, match="trained on regions, but without regions_class_order"):
+        load_nnunet(model, "cpu")
+    (model / "dataset.json").write_text(json.dumps(told | {"channel_names": {}}))
+    with pytest.raises(ValueError, match="channel_names: Dictionary should have at least 1 item"):
+        load_nnunet(model, "cpu")
+
+
+def test_bundles_are_no_nnunet() -> None:
+    assert not is_nnunet("bundles/m3ae")
+    assert not is_nnunet("m3ae")
+    assert get_cohort("open_glioma").labels.values == {"NCR": 1, "ED": 2, "ET": 3}

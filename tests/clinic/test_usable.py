@@ -1,0 +1,162 @@
+"""The calibration of what a network says of its own outlines: by hand, on simulated patients, and as a file."""
+
+from dataclasses import replace
+from math import log
+
+import numpy as np
+import pandas as pd
+import pytest
+from run_tools import run
+from scipy.special import expit, logit
+
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.results import COLUMNS, Evaluation, write_evaluation
+from common.io import file_digest
+from mmb.clinic.calibration.calibration import (
+    Calibration,
+    LeftOut,
+    RegionCalibration,
+    calibrate,
+    calibration_file,
+    read_calibration,
+    write_calibration,
+)
+
+HELD = LeftOut(100, 50, 20, 16, 0, 0, 0.8, 0.7, 0.7, 10, 6)
+BY_HAND = Calibration(
+    "12ab", "threshold", 3, 2, 0.5, (0, 0), (0, 0),
+    {"WT": RegionCalibration((0.0, 1.0, 0.0), (0.0, 2.0, 2.0), 1.0, HELD)},
+    {"t1": {"WT": 0.5}, "t1+t1c": {"WT": 0.8}},
+)  # fmt: skip
+
+
+def simulated(patients: int = 40, regions=("WT",), seed: int = 0, **facts) -> Evaluation:
+    """Return an evaluation in which the true logit of the Dice is that of the score, less 1 without T1c."""
+    rng, rows = np.random.default_rng(seed), []
+    for number in range(patients):
+        for subset in ("t1", "t1c", "t1+t1c"):
+            for region in regions:
+                score = rng.uniform(0.55, 0.97)
+                dice = expit(logit(score) - 1.0 * ("t1c" not in subset) + rng.normal(0, 0.3))
+                true = rng.uniform(5, 100)
+                volume = true * ((2 - dice) / dice) ** rng.uniform(-1, 1)
+                values = {"expected_dice": score, "dice": dice, "volume": volume, "reference_volume": true}
+                rows += [(f"case{number}", subset, region, metric, value) for metric, value in values.items()]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    test = table["case"].isin([f"case{number}" for number in range(patients // 2)])
+    return Evaluation(
+        "a", "toy", ("t1", "t1c"), tuple(regions), Conventions(), table[test], table[~test], facts=dict(facts)
+    )
+
+
+def test_words_and_intervals_by_hand():
+    assert BY_HAND.expected("WT", 0.8, True) == pytest.approx(0.8)
+    assert BY_HAND.chance("WT", 0.5, True) == pytest.approx(expit(1))  # half of c
+    assert BY_HAND.chance("WT", 0.8, False) == pytest.approx(expit(2 * log(4) - 1))
+    # A Dice of 0.8 allows volumes that differ by (2 - 0.8) / 0.8 = 1.5, after 1 ml is added
+    assert BY_HAND.interval("WT", 29.0, 0.8, True) == pytest.approx((19.0, 44.0))
+    assert BY_HAND.interval("WT", 0.2, 0.8, True) == pytest.approx((0.0, 0.8))
+
+
+def test_a_further_sequence_never_gives_more_than_all():
+    # From odds of 1 to odds of 4: those of 0.9 become 36
+    assert BY_HAND.with_modality(0.9, "WT", "t1", "t1+t1c") == pytest.approx(36 / 37)
+    assert BY_HAND.with_modality(0.9, "WT", "t1", "t1+t2") is None
+
+
+def test_too_certain_scores_are_mended_for_patients_that_were_left_out():
+    calibration = calibrate([simulated()], "12ab")
+    assert calibration.patients == 40
+    assert calibration.tested == 20
+    intercept, slope, t1c = calibration.regions["WT"].dice
+    assert (intercept, slope, t1c) == pytest.approx((-0.5, 1.0, 1.0), abs=0.25)
+    judged = calibration.regions["WT"].left_out
+    assert judged.outlines == 120
+    assert abs(judged.expected - judged.dice) < 0.01 < judged.raw - judged.dice
+    assert judged.right / judged.usable > 0.85 > judged.raw_right / judged.raw_usable
+    assert judged.right > judged.good / 2
+    assert judged.held / judged.intervals == pytest.approx(0.8, abs=0.08)
+
+
+def test_a_mean_that_is_not_defined_is_left_out():
+    both = simulated(6, ("WT", "ET"))
+    rows = both.results
+    unknown = rows["metric"].eq("dice") & (
+        rows["modalities"].eq("t1") & rows["region"].eq("ET") | rows["modalities"].eq("t1+t1c")
+    )
+    measured = calibrate([replace(both, results=rows.assign(value=rows["value"].mask(unknown)))], "12ab").measured
+    assert {subset: list(values) for subset, values in measured.items()} == {
+        "t1": ["WT"], "t1c": ["WT", "ET"], "t1+t1c": [],
+    }  # fmt: skip
+
+
+def test_each_patient_is_judged_by_the_others():
+    """With the truth of one patient turned round, what is said of this patient stays the same."""
+    whole = simulated(6)
+    turned = whole.results["case"].eq("case0") & whole.results["metric"].eq("dice")
+    other = whole.results.assign(value=whole.results["value"].where(~turned, 1 - whole.results["value"]))
+    one, two = (calibrate([replace(whole, results=rows)], "12ab") for rows in (whole.results, other))
+    assert one.regions["WT"].dice != two.regions["WT"].dice
+    alone = [calibrate([replace(whole, results=rows[rows["case"] != "case0"])], "12ab")
+             for rows in (whole.results, other)]  # fmt: skip
+    assert alone[0].regions == alone[1].regions
+
+
+def test_the_limit_parts_tumours_from_brains_without_one():
+    """Outlines of tumours have a raw score of at least 0.55; of two limits that are as good, the higher is taken."""
+    calibration = calibrate([simulated()], "12ab", [0.0, 0.2, 0.42])
+    assert calibration.no_tumour == 0.55
+    assert calibration.passed == (0, 3)
+    assert calibration.missed[0] == 0
+    assert calibrate([simulated()], "12ab").no_tumour == 0.5
+    lower = simulated()
+    rows = [each.assign(value=each["value"].where(each["metric"] != "expected_dice", each["value"] - 0.3))
+            for each in (lower.results, lower.calibration)]  # fmt: skip
+    assert calibrate([replace(lower, results=rows[0], calibration=rows[1])], "12ab").no_tumour == 0.25
+
+
+def test_words_that_did_not_hold_in_left_out_patients_are_not_used():
+    assert HELD.words_hold
+    assert HELD.intervals_hold
+    for less in (replace(HELD, right=15), replace(HELD, usable=0, right=0)):
+        assert not less.words_hold
+        region = replace(BY_HAND.regions["WT"], left_out=less)
+        assert not replace(BY_HAND, regions={"WT": region}).usable("WT", 0.97, True)
+    assert BY_HAND.usable("WT", 0.97, True)
+    assert not replace(HELD, held=5).intervals_hold
+
+
+def test_a_file_beside_the_weights(tmp_path):
+    path = calibration_file(tmp_path / "own.pt")
+    assert path.name == "own_calibration.json"
+    calibration = calibrate([simulated(6)], "12ab")
+    write_calibration(calibration, path)
+    read = read_calibration(path)
+    assert read.regions == calibration.regions
+    assert read.measured == calibration.measured
+    for text in ("", "[]", "{}", path.read_text().replace('"widening"', '"other"'), "\x00\udcff",
+                 path.read_text().replace('"dice": [', '"dice": ["x",')):  # fmt: skip
+        path.write_bytes(text.encode(errors="surrogateescape"))
+        with pytest.raises(ValueError, match=r"own_calibration\.json: not a calibration"):
+            read_calibration(path)
+
+
+def test_what_does_not_belong_together_is_refused():
+    with pytest.raises(ValueError, match="different decision"):
+        calibrate([simulated(), simulated(decision="expected_dice")], "12ab")
+    with pytest.raises(ValueError, match="of 2 patients; expected at least 3"):
+        calibrate([simulated(2)], "12ab")
+
+
+def test_the_verb(tmp_path, capsys):
+    weights = tmp_path / "own.pt"
+    weights.write_bytes(b"weights")
+    write_evaluation(simulated(6, weights=file_digest(weights)), tmp_path / "evaluation")
+    (tmp_path / "heads" / "one").mkdir(parents=True)
+    (tmp_path / "heads" / "one" / "summary.json").write_text('{"scores": {"WT": 0.3}}')
+    assert run("calibrate", weights, tmp_path / "evaluation", "--without_tumour", tmp_path / "heads") is None
+    assert "Fitted on 6 patients" in capsys.readouterr().out
+    assert read_calibration(tmp_path / "own_calibration.json").passed == (0, 1)
+    weights.write_bytes(b"others")
+    assert "is not an evaluation of" in run("calibrate", weights, tmp_path / "evaluation")
+    assert "No evaluation" in run("calibrate", weights)

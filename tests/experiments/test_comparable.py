@@ -1,0 +1,89 @@
+"""Which evaluations can be compared, and the choice of cases."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from evaluation.examples import random_evaluation
+
+from common.evaluation.metrics.results import Evaluation
+from common.transforms.decision import DECISIONS
+from mmb.experiments.comparison.comparable import require_comparable, select_cases
+
+ONE = random_evaluation()
+
+
+def two(**more) -> Evaluation:
+    return random_evaluation("two", seed=1, **more)
+
+
+def without(evaluation: Evaluation, case: str, subset: str | None = None) -> Evaluation:
+    """Return an evaluation that lacks a case, or a case's subset."""
+    rows = evaluation.results
+    gone = (rows["case"] == case) & ((rows["modalities"] == subset) if subset else True)
+    return replace(evaluation, results=rows[~gone])
+
+
+def with_reference(value: float) -> Evaluation:
+    """Return the second method with another reference volume of ET in case c2, 7 ml in the first."""
+    rows = two().results
+    chosen = (rows["case"] == "c2") & (rows["region"] == "ET") & (rows["metric"] == "reference_volume")
+    return replace(two(), results=rows.assign(value=rows["value"].where(~chosen, value)))
+
+
+def only_volumes(evaluation: Evaluation) -> Evaluation:
+    """Return an evaluation without scores of case c2, as of an empty reference under ``skip``."""
+    rows = evaluation.results
+    return replace(evaluation, results=rows[(rows["case"] != "c2") | rows["metric"].isin(["reference_volume"])])
+
+
+@pytest.mark.parametrize(
+    "evaluations",
+    [
+        [ONE],
+        [ONE, two()],
+        [ONE, with_reference(7.0001)],
+        [ONE, two(only=["t1+t2+flair"])],  # subsets that a method lacks altogether are no missing cases
+        [only_volumes(random_evaluation(empty="skip", probabilities=True)), only_volumes(two(empty="skip"))],
+    ],
+    ids=["alone", "alike", "rounding", "fewer subsets", "no scores"],
+)
+def test_what_is_comparable(evaluations):
+    assert require_comparable(evaluations) == []
+
+
+@pytest.mark.parametrize(("fact", "values"), [("decision", DECISIONS[:2]), ("precision", ("float32", "bfloat16"))])
+def test_different_decisions_and_precisions_are_remarked(fact, values):
+    one, other = (replace(e, facts={fact: value}) for e, value in zip((ONE, two()), values, strict=True))
+    (remark,) = require_comparable([one, other])
+    assert f"The {fact}s differ (one: {values[0]}, two: {values[1]})" in remark
+    assert require_comparable([one, replace(other, facts=one.facts)]) == []
+    assert require_comparable([one, two()]) == []
+
+
+@pytest.mark.parametrize(
+    ("others", "fact"),
+    [
+        ([two(cohort="brats2020")], "cohort of one is 'toy', of two 'brats2020'"),
+        ([two(empty="skip", hd95="pooled")], "empty of one is 'brats', of two 'skip'; hd95 of one is 'max', of two"),
+        ([two(et_min_voxels=500)], "et_min_voxels of one is 0, of two 500"),
+        ([two(), random_evaluation("three", empty="nan")], "of one is 'brats', of three 'nan'"),
+        ([with_reference(7.5)], "the reference of case c2 is another one (ET 7 ml for one, 7.5 ml for two)"),
+        ([two(modalities=("t1", "t2"))], "modalities of one is ('t1', 't2', 'flair'), of two ('t1', 't2')"),
+        ([two(regions=("WT", "TC"))], "regions of one is ('WT', 'ET'), of two ('WT', 'TC')"),
+        ([without(two(), "c1")], "two lacks c1. Complete them, or name the cases to compare with --cases."),
+        ([two(cases=("c1", "c2", "c3", "c4", "c5"))], "one lacks c5"),
+        ([without(without(two(), "c2", "t1+t2"), "c3")], "two lacks c2 (t1+t2), c3"),
+    ],
+)
+def test_what_is_not(others, fact):
+    with pytest.raises(ValueError, match=re.escape(fact)):
+        require_comparable([ONE, *others])
+
+
+def test_selected_cases_are_left_in_everything_that_is_drawn():
+    found = select_cases(random_evaluation(probabilities=True), ["c[12]", "c4"])
+    for frame in (found.results, found.bins, found.latents):
+        assert set(frame["case"]) == {"c1", "c2", "c4"}
+    with pytest.raises(ValueError, match=r"^one: no case matches C1, d\*; there are c1, c2"):
+        select_cases(ONE, ["C1", "c[12]", "d*"])

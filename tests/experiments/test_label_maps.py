@@ -1,0 +1,207 @@
+"""Label maps of other programs: how files are found, what is measured, and what is refused."""
+
+import re
+from pathlib import Path
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from common.cohorts import get_cohort
+from common.cohorts.cohort import Cohort
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.results import Evaluation
+from common.modalities import LabelSet
+from mmb.experiments.comparison.label_maps import evaluate_label_maps
+
+LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1.5, 0], [0, 0, 0, 1]])
+SHAPE = (12, 10, 8)
+BRATS = get_cohort("brats2020")
+
+
+def label_map(seed: int) -> np.ndarray:
+    """Return a tumour of nested parts with BraTS's label values."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=SHAPE), 1.5)
+    ranks = noise.ravel().argsort().argsort().reshape(SHAPE) / noise.size
+    return np.select([ranks > 0.97, ranks > 0.94, ranks > 0.85], [4, 1, 2]).astype(np.uint8)
+
+
+def write(path: Path, label: np.ndarray, affine: np.ndarray = LPS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(label, affine), path)
+    return path
+
+
+@pytest.fixture
+def reference(tmp_path) -> Path:
+    """A folder with the label maps of two cases."""
+    for seed, case in enumerate(("a", "b")):
+        write(tmp_path / "reference" / f"{case}.nii.gz", label_map(seed))
+    return tmp_path / "reference"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder of predictions from all modalities: right for case a, shifted by a voxel for case b."""
+    write(tmp_path / "predictions" / "a.nii.gz", label_map(0))
+    write(tmp_path / "predictions" / "b.nii.gz", np.roll(label_map(1), 1, axis=0))
+    return tmp_path / "predictions"
+
+
+def evaluate(folder: Path, reference: Path, cohort: Cohort = BRATS, **conventions) -> Evaluation:
+    return evaluate_label_maps("method", folder, reference, cohort, Conventions(**conventions))
+
+
+def dice(evaluation) -> dict[tuple[str, str, str], float]:
+    rows = evaluation.results.query("metric == 'dice'")
+    return rows.set_index(["modalities", "case", "region"])["value"].to_dict()
+
+
+class TestValues:
+    def test_against_numpy(self, folder, reference):
+        found = evaluate(folder, reference)
+        values = dice(found)
+        regions = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
+        for region, classes in regions.items():
+            truth = np.isin(label_map(1), classes)
+            moved = np.roll(truth, 1, axis=0)
+            assert values["t1+t1c+t2+flair", "a", region] == 1
+            expected = 2 * (truth & moved).sum() / (truth.sum() + moved.sum())
+            assert values["t1+t1c+t2+flair", "b", region] == pytest.approx(expected, abs=1e-12)
+        assert len(values) == 2 * 3
+        assert (found.name, found.cohort, found.modalities) == ("method", "brats2020", ("t1", "t1c", "t2", "flair"))
+        assert found.regions == ("WT", "TC", "ET")
+
+    def test_distances_and_volumes_are_in_the_units_of_the_file(self, folder, reference):
+        truth, prediction = np.zeros((2, *SHAPE), np.uint8)
+        truth[3, 3, 3] = prediction[3, 3, 5] = prediction[3, 4, 5] = 4  # planes are 1.5 mm apart
+        write(reference / "a.nii.gz", truth)
+        write(folder / "a.nii.gz", prediction)
+        rows = evaluate(folder, reference).results.query("case == 'a' and region == 'ET'")
+        values = rows.set_index("metric")["value"]
+        assert values["reference_volume"] == pytest.approx(1.5e-3)
+        assert values["volume"] == pytest.approx(3e-3)
+        assert values["hd"] == pytest.approx(10**0.5)
+
+    def test_other_modalities_and_regions(self, tmp_path):
+        cohort = Cohort(
+            "iseg", ("t1", "t2"), LabelSet({"CSF": 10, "GM": 150, "WM": 250}, {"GM": ("GM",), "WM": ("WM",)})
+        )
+        label = np.random.default_rng(0).choice([0, 10, 150, 250], SHAPE).astype(np.int16)
+        write(tmp_path / "reference" / "a.nii.gz", label)
+        for subset in ("t1", "t2", "t1+t2"):
+            write(tmp_path / "maps" / subset / "a.nii.gz", label)
+        found = evaluate(tmp_path / "maps", tmp_path / "reference", cohort=cohort)
+        assert found.subsets == ["t1", "t2", "t1+t2"]
+        assert set(dice(found).values()) == {1.0}
+        write(tmp_path / "maps" / "flair" / "a.nii.gz", label)
+        with pytest.raises(ValueError, match=r"maps/flair: not named after a subset of t1, t2"):
+            evaluate(tmp_path / "maps", tmp_path / "reference", cohort=cohort)
+
+
+class TestFiles:
+    def test_a_folder_for_each_subset(self, tmp_path, reference):
+        for name in ("t1c+flair", "t1+t1c+t2+flair", "flair"):
+            for seed, case in enumerate(("a", "b")):
+                write(tmp_path / "maps" / name / f"{case}.nii.gz", label_map(seed))
+        found = evaluate(tmp_path / "maps", reference)
+        assert found.subsets == ["flair", "t1c+flair", "t1+t1c+t2+flair"]
+        assert list(found.results["modalities"].unique()) == found.subsets  # smaller subsets first, as everywhere
+        assert list(found.results["case"].unique()) == ["a", "b"]
+
+    def test_hidden_and_other_files_do_not_count(self, folder, reference):
+        write(folder / "._a.nii.gz", label_map(5))  # macOS
+        (folder / "progress.json").write_text("{}")
+        assert len(dice(evaluate(folder, reference))) == 6
+
+    @pytest.mark.parametrize("suffix", ["mha", "nrrd"])
+    def test_other_formats(self, tmp_path, reference, suffix):
+        """ITK writes (x, y, z) in LPS, which describes the same grid as the NIfTI files here."""
+        (tmp_path / "maps").mkdir()
+        for seed, case in enumerate(("a", "b")):
+            image = itk.image_from_array(np.ascontiguousarray(label_map(seed).T))
+            image.SetSpacing([1.0, 1.0, 1.5])
+            image.SetOrigin([0.0, -239.0, 0.0])
+            itk.imwrite(image, str(tmp_path / "maps" / f"{case}.{suffix}"))
+        assert set(dice(evaluate(tmp_path / "maps", reference)).values()) == {1.0}
+
+    def test_references_may_be_the_folder_of_the_cohort(self, tmp_path, folder):
+        """There are images next to the labels, and BraTS 2020's case 355, whose label has an irregular name."""
+        root = tmp_path / "BraTS2020"
+        for seed, (case, label) in enumerate({"a": "a_seg", "b": "W39_1998.09.19_Segm"}.items()):
+            for modality in ("t1", "t1ce", "t2", "flair"):
+                write(root / case / f"{case}_{modality}.nii.gz", np.full(SHAPE, 0.5 + seed, np.float32))
+            write(root / case / f"{label}.nii.gz", label_map(seed))
+        values = dice(evaluate(folder, root))
+        assert {case for _, case, _ in values} == {"a", "b"}
+        assert values["t1+t1c+t2+flair", "a", "WT"] == 1
+
+
+def changed(seed: int, before: int, after: float) -> np.ndarray:
+    """Return a label map with another value in the place of one of its own."""
+    label = label_map(seed).astype(np.float32)
+    return np.where(label == before, after, label).astype(
+        np.uint8 if 0 <= after < 256 and after == int(after) else np.float32
+    )
+
+
+def one_voxel(value: float) -> np.ndarray:
+    label = label_map(0).astype(np.float32)
+    label[0, 0, 0] = value
+    return label
+
+
+A, B = "predictions/a.nii.gz", "predictions/b.nii.gz"
+CHANNELS = np.stack([label_map(0) > 0] * 3, axis=-1).astype(np.uint8)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("file", "label", "affine", "said"),
+        [
+            (B, label_map(1)[:-1], LPS, "on another grid than its reference {root}/reference/b.nii.gz (shape 11x10"),
+            (B, label_map(1), LPS @ np.diag([1, 1, 1.2, 1]), "up to 2.10 mm away). Label maps are not resampled"),
+            (B, label_map(1), np.eye(4), "(voxels up to 240"),  # as if the header had been lost
+            (A, changed(0, 4, 3), LPS, "label values [3] are not defined in this cohort, which has 0, 1 (NCR), 2 (ED)"),
+            ("reference/a.nii.gz", label_map(0).astype(np.int16) - 1, LPS, "label values [-1, 3] are not defined"),
+            *((A, one_voxel(v), LPS, f"holds {v:g}; expected a label map") for v in (0.5, np.nan, np.inf, 1e6, -1e-3)),
+            (A, CHANNELS, LPS, "shape (12, 10, 8, 3); expected a label map (X, Y, Z)"),
+        ],
+    )
+    def test_files(self, tmp_path, folder, reference, file, label, affine, said):
+        path = write(tmp_path / file, label, affine)
+        with pytest.raises(ValueError, match=f"^{path}: .*{re.escape(said.format(root=tmp_path))}"):
+            evaluate(folder, reference)
+
+    @pytest.mark.parametrize(
+        ("files", "said"),
+        [
+            (["x.nii.gz", "x.nii"], "Case x occurs twice, as {maps}/x.nii and {maps}/x.nii.gz"),
+            (["t1/a.nii.gz", "t1_gadolinium/a.nii.gz"], "{maps}/t1_gadolinium: not named after a subset of t1, t1c"),
+            (["t1/a.nii.gz", "b.nii.gz"], "{maps}/b.nii.gz: not named after a subset of t1, t1c"),
+        ],
+    )
+    def test_names(self, tmp_path, reference, files, said):
+        for name in files:
+            write(tmp_path / "maps" / name, label_map(0))
+        with pytest.raises(ValueError, match=re.escape(said.format(maps=tmp_path / "maps"))):
+            evaluate(tmp_path / "maps", reference)
+
+    def test_empty_folders(self, tmp_path, folder, reference):
+        empty = tmp_path / "empty"
+        (empty / "t1").mkdir(parents=True)
+        for arguments, path in (((empty, reference), empty / "t1"), ((folder, empty), empty)):
+            with pytest.raises(FileNotFoundError, match=f"^{path}: no label map in it"):
+                evaluate(*arguments)
+
+
+def test_cases_are_those_with_a_prediction_and_need_a_reference(tmp_path, reference):
+    for name in ("t2/a", "t2/b", "t1/a"):
+        write(tmp_path / "maps" / f"{name}.nii.gz", label_map(0))
+    write(reference / "c.nii.gz", label_map(2))  # for example from the training split
+    assert {key[:2] for key in dice(evaluate(tmp_path / "maps", reference))} == {("t1", "a"), ("t2", "a"), ("t2", "b")}
+    write(tmp_path / "maps" / "t2" / "BRATS_001.nii.gz", label_map(0))
+    with pytest.raises(ValueError, match=r"^method: cases without a reference: BRATS_001; .* such as a, b"):
+        evaluate(tmp_path / "maps", reference)

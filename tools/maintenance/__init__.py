@@ -1,1 +1,0 @@
-"""Commands for maintainers of the repository; they are not part of an installation."""

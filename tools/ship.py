@@ -1,0 +1,122 @@
+"""Shipping of a training's results in a bundle: weights, what is calibrated for them, and their metrics."""
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from monai.bundle import ConfigParser
+
+from common.engines.evaluate import window_facts
+from common.evaluation.metrics.results import Evaluation, read_evaluation
+from common.io import file_digest, load_weights, read_weights, write_checkpoint
+from common.io.facts import read_facts
+from common.io.files import replacing
+from common.io.settings import check_choice
+from common.modalities import subset_name, subset_names
+from mmb.clinic.calibration.calibration import calibrate, calibration_file, write_calibration
+from mmb.clinic.study.inference import config_files
+from tools.configs import text
+
+NAMES = ("model", "phantom")
+"""Names of a bundle's weights: those that inference uses by default, and those of its recipe ``phantom``."""
+SMALL = 30_000
+"""Maximum number of values of tensors that stay in single precision: they take little space but affect outputs most."""
+TOLERANCE = 1e-3  # maximum change of the logits in half precision, as a fraction of their range
+
+
+def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Path:
+    """Write ``models/<name>.pt`` and its calibration beside it, all or nothing.
+
+    Weights are in half precision except for `SMALL` tensors. In metadata.json, ``weights`` gets the file's SHA-256 and
+    the description of the data; for ``model``, ``data_source`` and ``eval_metrics`` (the evaluation's Dice) are also
+    set. Calibration and Dice are of the decision of inference.json. Returns the path of the weights. Raises ValueError
+    if the weights do not fit the network of the bundle's inference.json, or half precision changes the outputs too
+    much; or if the evaluation is of other weights, of another cohort, window or voxel size, or of the calibration
+    cases, or lacks a subset.
+
+    The arguments are those of the verb ``ship``, which `tools.ship` describes.
+    """
+    run, bundle = Path(run), Path(bundle)
+    check_choice("name", name, NAMES)
+    trained = next((path for path in (run / "finetuned.pt", run / "trained.pt") if path.is_file()), None)
+    if trained is None:
+        raise FileNotFoundError(f"{run}: neither finetuned.pt nor trained.pt; expected the output_dir of a training.")
+    root, files = config_files(str(bundle), "phantom" if name == "phantom" else None)
+    config = ConfigParser()
+    config.read_config([str(path) for path in files])
+    config["bundle_root"], config["ckpt_path"] = str(root), str(trained)
+    evaluated = run / "evaluation"
+    if read_evaluation(evaluated).facts.get("decision", "threshold") != config["decision"]:
+        evaluated /= config["decision"]  # the results of the same run under the bundle's decision
+    evaluation = read_evaluation(evaluated)
+    if evaluation.facts.get("weights") != file_digest(trained):
+        raise ValueError(f"{evaluated}: is not of the current {trained.name}; evaluate again (run evaluate).")
+    weights = _in_half_precision(trained)
+    _require_fit(evaluation, config)
+    _require_same_outputs(config, trained, weights)
+    metadata_file, target = root / "configs" / "metadata.json", root / "models" / f"{name}.pt"
+    metadata = json.loads(metadata_file.read_text())
+    if name == "model":
+        metadata |= {"data_source": data_source, "eval_metrics": eval_metrics(evaluation)}
+    with ExitStack() as stack:  # the files are moved into place together, once all are written
+        temporary = stack.enter_context(replacing(target))
+        write_checkpoint(weights, temporary, read_facts(trained))
+        shipped = file_digest(temporary)
+        write_calibration(calibrate([evaluation], shipped), stack.enter_context(replacing(calibration_file(target))))
+        metadata["weights"] = metadata.get("weights", {}) | {
+            target.name: {"sha256": shipped, "data_source": data_source}
+        }
+        stack.enter_context(replacing(metadata_file)).write_text(text(metadata) + "\n")
+    return target
+
+
+def eval_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Return the mean Dice of each region over the cases, with all modalities and as the mean over all subsets."""
+    dice = evaluation.values("dice").groupby("modalities").mean()
+    full = subset_name(evaluation.modalities)
+    metrics = {f"test_dice_{region.lower()}_full": dice.loc[full, region] for region in evaluation.regions}
+    metrics |= {f"test_dice_{region.lower()}_mean_of_{len(dice)}": dice[region].mean() for region in evaluation.regions}
+    return {key: round(float(value), 3) for key, value in metrics.items()}
+
+
+def _require_fit(evaluation: Evaluation, config: ConfigParser) -> None:
+    cohort, crop, spacing = (config.get_parsed_content(key) for key in ("cohort", "crop", "spacing"))
+    expected = {"cohort": cohort, **window_facts(crop, spacing)}
+    for key, value in expected.items():
+        found = evaluation.cohort if key == "cohort" else evaluation.facts.get(key, "unknown")
+        if found != value:
+            raise ValueError(
+                f"The {key} of the evaluation is {found}, that of inference.json {value}. Evaluate again, with the "
+                "settings that the weights are to be used with."
+            )
+    lost = [name for name in subset_names(evaluation.modalities) if name not in evaluation.subsets]
+    if lost:
+        raise ValueError(f"The evaluation has no results of {', '.join(lost)}; evaluate all subsets.")
+    both = sorted(set(evaluation.results["case"]) & set(evaluation.calibration["case"]))
+    if both:
+        raise ValueError(
+            f"The evaluation includes cases that it is calibrated on, e.g. {both[0]}; evaluate on test cases only."
+        )
+
+
+def _require_same_outputs(config: ConfigParser, trained: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Refuse weights of another network, and weights whose logits for a window change by more than `TOLERANCE`."""
+    network = load_weights(config.get_parsed_content("network_def"), trained).eval()
+    modalities = len(config.get_parsed_content("cohort_def").modalities)
+    window = torch.rand(1, modalities, *config.get_parsed_content("crop"), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = network(window)
+        network.load_state_dict(weights)
+        change = ((network(window) - exact).abs().max() / (exact.max() - exact.min())).item()
+    if not change <= TOLERANCE:
+        raise ValueError(
+            f"{trained}: in half precision, logits change by {change:.2g} of their range; expected at most "
+            f"{TOLERANCE}. The weights were not shipped."
+        )
+
+
+def _in_half_precision(path: Path) -> dict[str, torch.Tensor]:
+    state = read_weights(path)
+    large = {key for key, value in state.items() if value.is_floating_point() and value.numel() > SMALL}
+    return {key: (value.half() if key in large else value).contiguous() for key, value in state.items()}
