@@ -7,13 +7,13 @@ that have lesions of their own; ours have none (`tools.mirrored`), so that what 
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import nibabel as nib
 import numpy as np
 from scipy.ndimage import binary_dilation, center_of_mass, find_objects, gaussian_filter
-from scipy.ndimage import shift as moved
 from tqdm import tqdm
 
 from tools.mirrored import without_tumour
@@ -53,6 +53,7 @@ class Brain:
         images[box] = half
         return type(self)(self.name, self.files, images, np.zeros_like(self.label))
 
+    @cached_property
     def scale(self) -> tuple[np.ndarray, np.ndarray]:
         """Return median and interquartile range of each modality over the brain without its lesion."""
         ill = binary_dilation(self.label > 0, iterations=2)
@@ -66,7 +67,7 @@ class Brain:
         item = {"case": folder.name, "image": [], "modalities": self.files, "label": f"{folder.name}/seg.nii.gz"}
         for name, image in zip(self.files, self.images, strict=True):
             item["image"].append(f"{folder.name}/{name}.nii.gz")
-            nib.save(nib.Nifti1Image(image.round().astype(np.int16), np.eye(4)), folder / f"{name}.nii.gz")
+            nib.save(nib.Nifti1Image(image, np.eye(4)), folder / f"{name}.nii.gz")
         nib.save(nib.Nifti1Image(self.label.astype(np.uint8), np.eye(4)), folder / "seg.nii.gz")
         return item
 
@@ -79,15 +80,15 @@ def paste(lesion: Brain, into: Brain, random: np.random.RandomState) -> Brain | 
     side = slice(None, None, -1) if random.rand() < 0.5 else slice(None)
     images, label = lesion.images[:, side], lesion.label[side]
     offset = np.subtract(center_of_mass(into.images.max(axis=0) > 0), center_of_mass(images.max(axis=0) > 0))
-    offset = offset.round() + random.randint(-SHIFT, SHIFT + 1, 3)
-    label = moved(label, offset, order=0)
+    offset = (offset.round() + random.randint(-SHIFT, SHIFT + 1, 3)).astype(int)
+    label = np.roll(label, offset, (0, 1, 2))  # only background is moved across the edges
     brain = into.images.min(axis=0) > 0
     if not (label > 0).any() or (~brain[label > 0]).mean() > OUTSIDE:
         return None
-    images = np.stack([moved(image, offset, order=0) for image in images])
+    images = np.roll(images, offset, (1, 2, 3))
     share = gaussian_filter(binary_dilation(label > 0, iterations=RIM // 2).astype(np.float32), RIM / 4)
     share *= brain & (images.min(axis=0) > 0)
-    (middle, spread), (own_middle, own_spread) = lesion.scale(), into.scale()
+    (middle, spread), (own_middle, own_spread) = lesion.scale, into.scale
     factor = np.reshape(own_spread / spread, (-1, 1, 1, 1))
     fitted = (images - middle.reshape(-1, 1, 1, 1)) * factor + own_middle.reshape(-1, 1, 1, 1)
     mixed = share * fitted.clip(min=1) + (1 - share) * into.images
