@@ -21,7 +21,7 @@ MAY_IMPORT = {
 MAY_IMPORT |= {
     "mmb/clinic": ["common", "mmb.arguments", "mmb.clinic"],
     "mmb/experiments": ["common", "mmb.experiments"],
-    "mmb/experiments/federation": ["common", "mmb.experiments.federation"],
+    "mmb/experiments/federation": ["common", "mmb.experiments.federation", "mmb.experiments.training"],
     "mmb/authors": ["common", "mmb.authors"],
     "mmb": ["common", "mmb"],
     "tools": ["common", "mmb", "tools"],

@@ -2,12 +2,15 @@
 
 from itertools import combinations
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from heads import with_bright_edge
 from monai.data import MetaTensor
 
+from common.cohorts import get_cohort
+from common.cohorts.check import check_folder
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.modalities import GLIOMA
 from mmb.clinic import sequence_check
@@ -166,3 +169,14 @@ def test_of_t1_compared_directly_the_brighter_one_is_the_enhanced_one(vessels, l
         assert torch.allclose(judged.exp().sum(dim=1), torch.ones(len(images)))
     alike = judge(Leaning(), (plain, noisy), known=(0, 1))
     assert (alike[:, 1] - alike[:, 0]).sign().tolist() == [np.sign(lean)] * 2
+
+
+def test_exchanged_sequences_are_a_problem(tmp_path):
+    images, _ = simulate(77_080)
+    lps = np.diag([-3.0, -3.0, 3.0, 1.0])
+    for name, shown in {"t1": "t1", "t1ce": "t2", "t2": "t1c", "flair": "flair"}.items():
+        path = tmp_path / "case" / f"x_{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(images[shown], lps), path)
+    (row,) = check_folder(get_cohort("brats2020"), tmp_path, sequence_check.doubts).to_dict("records")
+    assert row["problems"] == "t1c and t2: judging by their content, T1c and T2 are exchanged"

@@ -12,7 +12,6 @@ from scipy.spatial.transform import Rotation
 
 from common.cohorts import get_cohort
 from common.cohorts.check import Finding, check_folder, coarse, findings, print_check, tilted
-from common.cohorts.phantom.simulation import simulate
 from common.io.images import read_volume
 
 SHAPE = (6, 7, 8)
@@ -148,14 +147,6 @@ def test_a_head_in_air_of_0_is_more_than_a_brain():
     assert finding.what == f"not skull-stripped ({(head != 0).sum() * 0.216:.0f} ml are not 0; a brain has up to 2000)"
     assert (finding.skull, finding.fatal) == (True, False)
     assert "Or is its voxel size wrong, 6 x 6 x 6 mm?" in finding.remedy
-
-
-def test_exchanged_sequences_are_a_problem(tmp_path):
-    images, _ = simulate(77_080)
-    lps = np.diag([-3.0, -3.0, 3.0, 1.0])
-    for name, shown in {"t1": "t1", "t1ce": "t2", "t2": "t1c", "flair": "flair"}.items():
-        save(tmp_path / "case" / f"x_{name}.nii.gz", images[shown], lps)
-    assert check(tmp_path)["problems"] == "t1c and t2: judging by their content, T1c and T2 are exchanged"
 
 
 def test_a_brain_of_half_the_voxel_size_is_too_small():

@@ -17,7 +17,7 @@ PLAIN = {
     "flair_to_t1.nii.gz": "flair",
     "x_T1Gd_to_T1.nii.gz": "t1c",
     "x_T2_in_T1_space.nii.gz": "t2",
-    "FLAIR2T1.nii.gz": "flair",
+    "FLAIR2T1.nii.gz": None,
     "T1c-T1.nii.gz": None,
     "x_T2_FLAIR.nii.gz": "flair",
     "sub-01_space-T1w_FLAIR.nii.gz": "flair",

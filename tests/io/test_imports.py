@@ -7,7 +7,7 @@ import common.io
 
 
 def test_neither_pytorch_nor_monai_is_loaded_before_it_is_needed():
-    light = ("bundle", "disk", "documents", "files", "lock", "settings", "weights")
+    light = ("bundle", "documents", "files", "lock", "settings", "weights")
     code = f"import sys; from common.io import {', '.join(light)}; assert not {{'torch', 'monai'}} & {{*sys.modules}}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
