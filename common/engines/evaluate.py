@@ -12,7 +12,6 @@ from torch import nn
 from common.cohorts import get_cohort
 from common.cohorts.splits import Parts
 from common.engines.efficiency import network_facts
-from common.evaluation.analysis.reliability import check_coverage
 from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import (
@@ -42,10 +41,9 @@ class Report:
         cohort: the cohort (see `get_cohort`).
         conventions: settings of `Conventions`.
         decision: the decision whose results are shown, one of `DECISIONS`.
-        coverage: level of the volume intervals, e.g. 0.9.
         data: the whole split, to record which cases were not tested.
         cases: datalist items of the cases in the tables.
-        calibration_cases: datalist items that volume intervals and pages of results are calibrated on; may be empty.
+        calibration_cases: datalist items that pages of results are calibrated on; may be empty.
         subsets: subsets of modalities that are evaluated.
         window: size of the inference window in voxels; ``spacing`` is that of the voxels in mm.
         facts: what else to record: ``part`` and ``split``, for captions, ``precision``, SHA-256 of the ``weights``.
@@ -58,7 +56,6 @@ class Report:
     cohort: str
     conventions: Mapping[str, Any]
     decision: str
-    coverage: float
     data: Parts
     cases: Sequence[Mapping[str, Any]]
     calibration_cases: Sequence[Mapping[str, Any]]
@@ -127,7 +124,6 @@ class Report:
                 **(network_facts(network, len(cohort.modalities), self.window) if network else {}),
                 **_cost(results),
                 **window_facts(self.window, self.spacing),
-                "coverage": self.coverage,
                 **{key: value for key, value in self.facts.items() if value is not None},
             },
             other_cases=tuple(sorted({item["case"] for part in self.data.values() for item in part} - tested)),
@@ -140,7 +136,6 @@ def check_evaluation(settings: Mapping[str, Any]) -> None:
     method, conventions = settings.get("method", ""), settings["conventions"]
     if not isinstance(method, str):
         raise ValueError(f"method {method!r}: expected text; on a command line put it into two pairs of quotes.")
-    check_coverage(settings["coverage"])
     check_choice("decision", settings["decision"], DECISIONS)
     if not isinstance(conventions, Mapping):
         raise ValueError(f"conventions {conventions!r}: expected an object; set a key within it by --conventions#hd95.")

@@ -1,5 +1,6 @@
 """What ``python -m monai.bundle run`` refuses in one line, before data are read or a network is built."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +13,12 @@ from common.cohorts.datalist import PARTS
 from common.engines.evaluate import check_evaluation
 from common.engines.multi_gpu import claim_output
 from common.engines.precision import check_device
-from common.engines.ranges import check_ranges
 from common.engines.windows import check_mirror_axes
 from common.evaluation.report.report import require_own_parts
 from common.io import optional, require_writable
 from common.io.bundle import bundle_name, require_same_common
 from common.io.command import check_settings, check_step, given_run, given_step, is_run, require_null, unwrapped_errors
-from common.io.settings import check_choice
+from common.io.settings import check_choice, check_number
 from common.text import printable
 from common.transforms.decision import DECISIONS
 
@@ -26,6 +26,8 @@ BUILT = ("cohort_def", "inferer", "validate#inferer", "log")
 """Sections that check their own arguments, and take no time to build."""
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 """Of float32 products: on a GPU ``high`` multiplies in TF32 (10 bits of mantissa), as cuDNN's convolutions do."""
+LIMITS = {"learning_rate": 1, "ema_momentum": 1, "warmup": 1, "flip_prob": 1, "affine_prob": 1, "rotation": math.pi}
+"""Key -> highest number, of those that neither MONAI nor PyTorch refuses; rotation is in radians."""
 FILES = ("datalist", "init_from", "ckpt_path", "teacher")
 """Keys that are paths of files, or null."""
 
@@ -62,9 +64,9 @@ def refuse_wrong_settings(bundle_root: str) -> None:
 def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: str | None = None) -> ConfigParser:
     """Return merged config files with settings over them, after refusing values that can be recognised at once.
 
-    These are what `check_settings` and `check_ranges` refuse, configs of two bundles, paths that do not exist, unknown
-    parts of a split, wrong arguments of `BUILT`, and settings of an evaluation that would fail only at its end. Raises
-    ValueError or FileNotFoundError, which may be wrapped in MONAI's RuntimeErrors (see `unwrapped_errors`).
+    These are what `check_settings` refuses, numbers above `LIMITS`, configs of two bundles, paths that do not exist,
+    unknown parts of a split, wrong arguments of `BUILT`, and settings of an evaluation that would fail only at its end.
+    Raises ValueError or FileNotFoundError, which may be wrapped in MONAI's RuntimeErrors (see `unwrapped_errors`).
     """
     check_settings(files, settings, bundle_root)
     for file in files:
@@ -88,7 +90,10 @@ def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: st
     folder = str(config.get("dataset_dir", "$"))
     if folder[:1] not in ("$", "@", "%") and not os.path.isdir(folder):
         raise FileNotFoundError(f"dataset_dir {folder}: no such folder.")
-    check_ranges(config, bundle_name(root))
+    for key, highest in LIMITS.items():
+        for number in given(key).values():
+            if optional(number) is not None:
+                check_number(key, number, 0, highest)
     given(*BUILT)
     for axes in given("mirror_axes").values():
         check_mirror_axes(axes, value("crop"))
@@ -97,8 +102,8 @@ def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: st
             check_choice(key, word, choices)
     for parts in given("part", "evaluate_on", "calibrate_on").values():
         take({part: [] for part in PARTS}, parts)
-    if "coverage" in config:
-        names = ("method", "coverage", "conventions", "decision")
+    if "conventions" in config:
+        names = ("method", "conventions", "decision")
         check_evaluation({name: optional(value(name)) for name in names})
     return config
 

@@ -243,7 +243,7 @@ class TestConfigs:
         """A seeded split, for example, is drawn twice, for training and for evaluation, with the same seed."""
         train, evaluate, inference = (read(name, f"{file}.json") for file in ("train", "evaluate", "inference"))
         overrides, recorded = train["evaluation"]["overrides"], train["recorded"]
-        for key in ("conventions", "calibrate_on", "coverage", "published", "split_seed"):
+        for key in ("conventions", "calibrate_on", "split_seed"):
             assert evaluate[key] == train[key]
             assert overrides[key] == f"@{key}"
         assert recorded == {key: f"@{key}" for key in recorded}

@@ -1,7 +1,7 @@
 """The calibration of what a network says of its own outlines: by hand, on simulated patients, and as a file."""
 
 from dataclasses import replace
-from math import log
+from math import inf, log
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from mmb.clinic.calibration.calibration import (
     RegionCalibration,
     calibrate,
     calibration_file,
+    conformal_quantile,
     read_calibration,
     write_calibration,
 )
@@ -160,3 +161,11 @@ def test_the_verb(tmp_path, capsys):
     weights.write_bytes(b"others")
     assert "is not an evaluation of" in run("calibrate", weights, tmp_path / "evaluation")
     assert "No evaluation" in run("calibrate", weights)
+
+
+@pytest.mark.parametrize(
+    ("n", "coverage", "expected"),
+    [(4, 0.8, 4), (3, 0.8, inf), (4, 0.9, inf), (9, 0.8, 8), (9, 0.9, 9), (8, 0.9, inf), (99, 0.9, 90), (99, 0.55, 55)],
+)
+def test_quantile_by_hand(n, coverage, expected):
+    assert conformal_quantile(np.random.default_rng(0).permutation(n) + 1.0, coverage) == expected

@@ -74,8 +74,8 @@ def test_methods_are_shown_side_by_side_by_the_slices_of_their_evaluations(tmp_p
 
 
 RIGHT = {
-    **{"method": "M", "cohort": "phantom", "conventions": {}, "decision": "threshold", "coverage": 0.9},
-    **{"published": None, "data": {}, "cases": [{"case": "a"}, {"case": "b"}], "calibration_cases": []},
+    **{"method": "M", "cohort": "phantom", "conventions": {}, "decision": "threshold"},
+    **{"data": {}, "cases": [{"case": "a"}, {"case": "b"}], "calibration_cases": []},
     **{"subsets": [("t1",), ("t1", "t2")], "window": (8, 8, 8), "spacing": (1, 1, 1), "facts": {}},
 }
 

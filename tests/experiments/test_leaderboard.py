@@ -210,13 +210,11 @@ def test_nothing_runs_if_one_method_cannot(tmp_path, python, shared):
         Entry("GSS", "gss"),
         Entry("of nothing", "gss", settings={"backbone": "Nonsense"}),
         Entry("to nowhere", "medmap", settings={"anchor": "pd"}),
-        Entry("beside nothing", "gss", settings={"published": ["M3AE", "9", "BraTS2018"]}),
         Entry("with nothing", "passion", settings={"masks": str(masks), "missing_rates": None}),
     ]
     with pytest.raises(ValueError, match="no method was started") as refusal:
         run_entries(entries, tmp_path, shared)
     assert "of nothing: backbone 'Nonsense': expected one of RFNet" in str(refusal.value)
     assert "to nowhere: anchor 'pd': expected one of 'adaptive'" in str(refusal.value)
-    assert "beside nothing: No published table M3AE, 9, BraTS2018" in str(refusal.value)
     assert f"with nothing: {masks}: case a: Unknown modality 't9'" in str(refusal.value)
     assert not list(tmp_path.glob("*/calls.txt"))

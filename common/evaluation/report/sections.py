@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from common.evaluation.analysis.attribution import shapley_summary, shapley_values
-from common.evaluation.analysis.reliability import calibration_error, coverage_table
+from common.evaluation.analysis.reliability import calibration_error
 from common.evaluation.metrics.results import Evaluation
 from common.evaluation.report import figures
 from common.evaluation.report.slices import Slice, slice_panels
@@ -18,7 +18,6 @@ from common.evaluation.report.style import rendered
 from common.evaluation.report.tables import (
     Table,
     comparison_table,
-    decimal,
     frame_table,
     statistics_table,
     subset_table,
@@ -146,19 +145,13 @@ def attribution(evaluation: Evaluation, stem: str) -> Iterator[Section]:
 
 
 def reliability(evaluation: Evaluation, stem: str) -> Iterator[Section]:
-    """Yield the sections on calibration errors, volume intervals and latents, as far as there are data."""
+    """Yield the sections on calibration errors and latents, as far as there are data."""
     if len(evaluation.bins):
         error = calibration_error(evaluation.bins).pivot(index="modalities", columns="region", values="ece")
         error = error.reindex(index=evaluation.subsets, columns=evaluation.regions).rename(index=display_subset)
         formats = dict.fromkeys(evaluation.regions, lambda value: f"{100 * value:.2f}")
         table = frame_table("Expected calibration error (%)", error.reset_index(names="subset"), formats)
         yield Section("ece", evaluation.name, {f"ece_{stem}": table})
-    if len(evaluation.calibration) and "coverage" in evaluation.facts:
-        facts = {"coverage": 100 * evaluation.facts["coverage"], "cases": evaluation.calibration["case"].nunique()}
-        formats = {"covered": lambda share: decimal(100 * share), "width": decimal}
-        covered = coverage_table(evaluation)
-        table = frame_table("Coverage (%) and median width (ml) of the intervals", covered, formats)
-        yield Section("volumes", evaluation.name, {f"volumes_{stem}": table}, facts=facts)
     if figure := figures.embedding(evaluation.latents):
         yield Section("latents", evaluation.name, figures={f"latents_{stem}": ("", figure)})
 

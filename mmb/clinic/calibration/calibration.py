@@ -3,7 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import exp, log
+from fractions import Fraction
+from math import ceil, exp, inf, log
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from common.cohorts.registry import patient
-from common.evaluation.analysis.reliability import OFFSET, conformal_quantile
 from common.evaluation.metrics.results import Evaluation
 from common.io.files import replacing
 
@@ -42,6 +42,8 @@ CLIPPED = 0.02
 """Scores are taken to be this far from 0 and 1, so that their logits are finite."""
 FEWEST = 3
 """Fewest patients that anything is calibrated on, since each is left out in turn."""
+OFFSET = 1.0
+"""Volume in ml that is added before ratios are taken, so that errors of small volumes count as absolute ones."""
 
 
 @dataclass(frozen=True)
@@ -345,3 +347,9 @@ def _common(what: str, values: Sequence) -> object:
 
 def _rounded(values: np.ndarray) -> tuple[float, float, float]:
     return tuple(round(float(value), 4) for value in values)
+
+
+def conformal_quantile(scores: np.ndarray, coverage: float) -> float:
+    """Return the ``ceil((n + 1) coverage)``-th smallest of n scores, or infinity if that is more than n."""
+    rank = ceil((len(scores) + 1) * Fraction(str(coverage)))  # exact: in floats, 100 * 0.55 is more than 55
+    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else inf

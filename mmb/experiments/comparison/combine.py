@@ -10,7 +10,7 @@ from common.evaluation.metrics.results import Evaluation, require_own_output
 from common.text import shortened
 
 SHARED_FACTS = (
-    "parameters", "substitute_values", "gflops", "window", "spacing", "coverage", "decision", "precision", "part",
+    "parameters", "substitute_values", "gflops", "window", "spacing", "decision", "precision", "part",
 )  # fmt: skip
 """Facts of a method that are kept if they are the same for all its trainings."""
 

@@ -36,11 +36,10 @@ def names(folder: Path) -> set[str]:
     return {path.stem for path in folder.iterdir()}
 
 
-def whole(name: str, seed: int = 0, coverage: float = 0.5, **more) -> Evaluation:
+def whole(name: str, seed: int = 0, **more) -> Evaluation:
     """Return an evaluation with everything that a report can show."""
-    facts = COSTS | {"coverage": coverage}
     return random_evaluation(
-        name, calibration=("v1", "v2", "v3"), probabilities=True, facts=facts, seed=seed, lesion_wise="GLI", **more
+        name, calibration=("v1", "v2", "v3"), probabilities=True, facts=COSTS, seed=seed, lesion_wise="GLI", **more
     )
 
 
@@ -111,7 +110,7 @@ class TestWholeReport:
         figures, tables = names(both / "figures"), names(both / "tables")
         for kind in ("boxplots", "latents"):
             assert {f"{kind}_a_b_x_1_50_y", f"{kind}_a_b_x_1_50_y_2"} <= figures
-        for kind in ("shapley", "ece", "volumes"):
+        for kind in ("shapley", "ece"):
             assert {f"{kind}_a_b_x_1_50_y", f"{kind}_a_b_x_1_50_y_2"} <= tables
 
     def test_numbers_are_those_of_the_results(self, both):
@@ -217,7 +216,6 @@ UNSCORED = replace(UNSCORED, results=UNSCORED.results[UNSCORED.results["metric"]
         ([UNSCORED], r"one: no case has a Dice \(convention empty: skip\)"),
         ([random_evaluation(only=["t1"]), random_evaluation("two", only=["t2"])], "'two' and 'one' share no"),
         # the level is checked last, when all figures on accuracy have been drawn
-        ([whole("one", coverage=90, only=["t1"], **SMALL)], "coverage 90"),
     ],
 )
 def test_errors_leave_nothing_behind(tmp_path, evaluations, fact):
