@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 from scipy import ndimage
+from tqdm.contrib.concurrent import thread_map
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.registry import COHORTS, cohort_of, get_cohort, names_of, owners
@@ -23,7 +24,6 @@ from common.cohorts.scan import Item, find_cases, named_after
 from common.cohorts.splits import refuse_other_names
 from common.io.geometry import grid_difference, lengths
 from common.io.images import read_volume
-from common.io.kept import for_each
 from common.text import printable
 
 BACKGROUND_FRACTION = 0.3  # minimum fraction of background voxels in a skull-stripped image (in BraTS it is about 0.8)
@@ -179,7 +179,7 @@ def tilted(affine: np.ndarray) -> str | None:
 
 
 def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike, judge: Judge | None = None) -> pd.DataFrame:
-    """Check every case in a folder and return one row for each; only new or changed images are read.
+    """Check every case in a folder and return one row for each.
 
     Columns: ``case``; ``modalities`` present and ``missing`` (joined by +); ``shape``, ``spacing_mm`` and
     ``orientation`` (e.g. LPS) of the first modality; ``label_values`` that occur, of fractions the least one (empty
@@ -187,12 +187,8 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike, judge: Judge | 
     `findings`, those of ``judge`` on images that are brains, an image that another case has, and label values that the
     cohort does not define. A missing modality or label is not a problem.
     """
-    rows = for_each(
-        partial(_check_case, cohort=cohort, judge=judge),
-        find_cases(dataset_dir, cohort),
-        lambda item: [*item["image"], *([item["label"]] if "label" in item else [])],
-        f"cases of {cohort.name}",
-    )
+    check = partial(_check_case, cohort=cohort, judge=judge)
+    rows = thread_map(check, find_cases(dataset_dir, cohort), desc=f"cases of {cohort.name}", unit="case")
     first: dict[str, str] = {}
     for row in rows:
         others = {first.setdefault(digest, row["case"]) for digest in row["digests"]} - {row["case"]}
