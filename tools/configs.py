@@ -19,6 +19,8 @@ from monai.bundle.utils import merge_kv
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
 FILES = ("inference", "evaluate", "multi_gpu_train")
+SHIPPED = ("data_source", "weights", "eval_metrics")
+"""Keys of metadata.json that `tools.ship` writes into it, so that they stay as they are."""
 WIDTH = 120
 
 
@@ -50,6 +52,9 @@ def configs(bundle: Path) -> Iterator[tuple[Path, str]]:
     made |= {f"recipes/{name}": section("recipes", name) for name in paper["recipes"]}
     full_size = paper["full_size"].keys() - {"all"}
     made |= {f"recipes/{name}": merged(section("full_size", "all"), section("full_size", name)) for name in full_size}
+    path = bundle / "configs" / "metadata.json"
+    shipped = {key: value for key, value in load(path).items() if key in SHIPPED} if path.is_file() else {}
+    yield path, text(section("metadata") | shipped) + "\n"
     note = {"_made_by_": f"make configs, from bundles/base and bundles/{bundle.name}/paper.json: change these instead"}
     for name, config in made.items():
         top = {key: config[key] for key in ("_desc_", "imports") if key in config}
