@@ -4,6 +4,7 @@
 section is merged into its file as MONAI merges configs: a key replaces, ``a#b`` replaces b within a, and ``+a`` adds to
 a. In an overlay, such as a recipe, which has no a, ``a#b`` and ``+a`` stay, for the config that it is given after.
 
+``metadata.json`` is likewise made of the base's and the bundle's own file of that name, and of what `tools.ship` wrote.
 ``train.json`` is ``settings``, then ``pretrainer`` if the paper has it, then ``train``. A recipe of ``full_size`` is
 that folder's ``all``, with the settings of the paper's authors, then its own. Of two parts, the keys that are new in
 the second stand first.
@@ -54,7 +55,8 @@ def configs(bundle: Path) -> Iterator[tuple[Path, str]]:
     made |= {f"recipes/{name}": merged(section("full_size", "all"), section("full_size", name)) for name in full_size}
     path = bundle / "configs" / "metadata.json"
     shipped = {key: value for key, value in load(path).items() if key in SHIPPED} if path.is_file() else {}
-    yield path, text(section("metadata") | shipped) + "\n"
+    own = merged(load(bundle.parent / "base" / "metadata.json"), load(bundle / "metadata.json"))
+    yield path, text(own | shipped) + "\n"
     note = {"_made_by_": f"make configs, from bundles/base and bundles/{bundle.name}/paper.json: change these instead"}
     for name, config in made.items():
         top = {key: config[key] for key in ("_desc_", "imports") if key in config}

@@ -25,7 +25,7 @@ from torch import nn
 from torch.func import functional_call
 
 from common.io.settings import check_choice, check_number
-from common.losses.parts import class_indices
+from common.losses.dice_ce import class_indices
 from common.networks.cotraining import ACNOutput
 from common.networks.dedicated import FullAndMissing
 from common.networks.kernels import Conv3d

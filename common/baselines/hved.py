@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from common.io.settings import check_number
-from common.losses.parts import DiceCE, class_indices
+from common.losses.dice_ce import DiceCE, class_indices
 from common.networks.dedicated import channel_subsets
 from common.networks.hved import UHVED, VARIANCE_FLOOR, HVEDOutput, product_of_gaussians
 from common.networks.step import TrainingStep

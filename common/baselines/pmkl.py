@@ -17,8 +17,8 @@ from common.cohorts.described import recorded
 from common.io import load_weights
 from common.io.facts import read_facts
 from common.io.settings import check_number
+from common.losses.dice_ce import FLOOR, class_indices, probabilities
 from common.losses.gated import SegmentationLoss
-from common.losses.parts import FLOOR, class_indices, probabilities
 from common.networks.dedicated import Dedicated
 from common.networks.gated import l2_penalty
 from common.networks.pmkl import PMKL, MetricHead

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, mode
 from common.cohorts.cohort import Cohort
 from common.cohorts.registry import cohort_of, get_cohort, patient_of
 from common.cohorts.scan import Item
-from common.cohorts.splits import ALL_TEST, PARTS, Parts, published_splits
+from common.cohorts.splits import ALL_TEST, PARTS, Parts, official_splits
 from common.io.documents import read_json
 from common.io.files import replacing
 from common.modalities import canonical
@@ -88,7 +88,7 @@ def as_datalist(
         "modalities": list(cohort.modalities),
         "labels": dict(cohort.labels.values),
         "split": split,
-        **({} if split in ("full", ALL_TEST) or split in published_splits(cohort.name) else {"seed": seed}),
+        **({} if split in ("full", ALL_TEST) or split in official_splits(cohort.name) else {"seed": seed}),
         "numTraining": len(parts["training"]),
         **_with_paths(parts, lambda path: Path(path).relative_to(base).as_posix()),
     }

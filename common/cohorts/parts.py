@@ -38,12 +38,13 @@ def prepare(
             )
         datalist = Path(dataset_dir) / "datalist.json"
     if datalist is None:
-        parts, source = split_cases(definition, dataset_dir, split, seed), dataset_dir
+        parts = split_cases(definition, dataset_dir, split, seed)
     else:
-        parts, source = load_datalist(datalist, dataset_dir, cohort), datalist
+        parts = load_datalist(datalist, dataset_dir, cohort)
+        if definition is not PHANTOM:
+            refuse_other_names([item for part in PARTS for item in parts[part]], definition, datalist)
     if definition is not PHANTOM:
-        refuse_other_names([item for part in PARTS for item in parts[part]], definition, source)
-        refuse_shared_patients(parts, source)
+        refuse_shared_patients(parts, datalist or dataset_dir)
     return parts
 
 

@@ -132,7 +132,7 @@ def in_words(parts: Parts) -> str:
     return f"{cases}; {people} patients, {len(items) - people} follow-ups{named}"
 
 
-def published_splits(cohort: str) -> dict[str, dict[str, list[str]]]:
+def official_splits(cohort: str) -> dict[str, dict[str, list[str]]]:
     """Return the published splits of a cohort: name -> part -> cases; empty if it has none."""
     splits: dict[str, dict[str, list[str]]] = {}
     with SPLITS_FILE.open(newline="") as file:
@@ -145,7 +145,7 @@ def published_splits(cohort: str) -> dict[str, dict[str, list[str]]]:
 
 def require_split(cohort: str, split: str | None) -> None:
     """Refuse a split that a cohort does not have; the cohort's data need not be present."""
-    known = (*published_splits(cohort), *COUNTS.get(cohort, {}), "full", "seeded", "cv1of5", ALL_TEST)
+    known = (*official_splits(cohort), *COUNTS.get(cohort, {}), "full", "seeded", "cv1of5", ALL_TEST)
     drawn = CROSS_VALIDATION.fullmatch(str(split))
     if drawn and not (1 <= int(drawn[1]) <= int(drawn[2]) and int(drawn[2]) > 1):
         raise ValueError(f"Unknown split {split!r}; expected cv1of3, cv2of3, ... with two or more folds.")
@@ -194,7 +194,7 @@ def refuse_shared_patients(parts: Mapping[str, Sequence[Item]], source: str | os
 
 
 def _published(items: list[Item], cohort: str, split: str, dataset_dir: str | os.PathLike) -> Parts:
-    splits = published_splits(cohort)
+    splits = official_splits(cohort)
     on_disk = {item["case"].lower(): item for item in items}  # releases differ in case: Brats18_, BraTS18_
     listed = [case for part in splits[split].values() for case in part]
     missing = [case for case in listed if case.lower() not in on_disk]

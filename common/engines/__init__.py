@@ -4,7 +4,7 @@ from common.engines.epoch import Rounds, SetEpoch
 from common.engines.evaluate import Report
 from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, counted_voxels, seed_all
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
-from common.engines.multi_gpu import claim_output, distributed, local_device
+from common.engines.multi_gpu import distributed, local_device
 from common.engines.precision import (
     PrecisionInferer,
     fast_memory_format,

@@ -18,7 +18,7 @@ from common.evaluation.report.report import require_own_parts
 from common.io import optional, require_writable
 from common.io.bundle import bundle_name, require_same_common
 from common.io.command import check_settings, check_step, given_run, given_step, is_run, require_null, unwrapped_errors
-from common.io.settings import check_choice, check_number
+from common.io.settings import check_choice, check_number, per_axis
 from common.text import printable
 from common.transforms.decision import DECISIONS
 
@@ -32,16 +32,19 @@ FILES = ("datalist", "init_from", "ckpt_path", "teacher")
 """Keys that are paths of files, or null."""
 
 
-def refuse_wrong_settings(bundle_root: str) -> None:
+def refuse_wrong_settings(bundle_root: str, claimed: str | None = None) -> None:
     """End ``python -m monai.bundle run`` with one line and status 1 if its options or settings cannot be used.
 
     This is the first line of ``initialize``. Besides what `check_run` refuses, these are a word after ``run`` that is
     no list of steps, a None that MONAI would leave out, a device that is not available, an output folder that cannot be
     written or is in use, and a bundle that was packaged with another version of ``common``. MONAI does not wrap the
-    SystemExit. In a config that another program runs, only that version is checked, and refused by a ValueError.
+    SystemExit. In a config that another program runs, only that version and the folder are checked, and refused by a
+    ValueError or OSError. ``claimed`` is the output folder of a training, which no other one may use meanwhile.
     """
     if not is_run():
         require_same_common(bundle_root)
+        if claimed is not None:
+            claim_output(claimed)
         return
     try:
         with unwrapped_errors():
@@ -52,8 +55,8 @@ def refuse_wrong_settings(bundle_root: str) -> None:
             require_null(settings, config)
             value = config.get_parsed_content
             check_device(value("device"), value("precision"))
-            if "train" in config:
-                claim_output(value("output_dir"))
+            if claimed is not None:
+                claim_output(claimed)
             elif "report" in config:
                 require_own_parts(value("output_dir"))
             require_writable(value("output_dir"))
@@ -94,6 +97,8 @@ def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: st
         for number in given(key).values():
             if optional(number) is not None:
                 check_number(key, number, 0, highest)
+    for sizes in given("spacing").values():
+        per_axis("spacing", sizes)
     given(*BUILT)
     for axes in given("mirror_axes").values():
         check_mirror_axes(axes, value("crop"))

@@ -9,7 +9,7 @@ from typing import Any
 _MODULES = {
     "bundle": ("bundle_root",),
     "checkpoints": ("load_weights", "read_checkpoint", "read_weights", "start_from", "write_checkpoint"),
-    "facts": ("trained",),
+    "facts": ("setting_of_weights",),
     "files": ("file_digest", "require_writable"),
     "images": ("AtomicNibabelWriter", "read_volume"),
     "lock": ("lock_folder", "unlock_folder"),

@@ -107,7 +107,7 @@ def read_facts(path: str | os.PathLike) -> TrainingFacts | None:
     return parse_json(text, TrainingFacts, f"{path}, {PLACE}", "The file was changed; use another checkpoint.")
 
 
-def trained(path: str | os.PathLike, key: str, default: Any) -> Any:
+def setting_of_weights(path: str | os.PathLike, key: str, default: Any) -> Any:
     """Return a setting that weights were trained with (`SETTINGS`, ``method`` or ``modalities``), else the default.
 
     Raises:

@@ -1,14 +1,14 @@
 """The loss of RFNet, mmFormer and M2FTrans: weighted cross-entropy plus Dice on the softmax of every head.
 
 Source: Ding et al., ICCV 2021 (RFNet), section 3.4; the constants are the released code's, which the three networks
-share (see `common.losses.parts`).
+share (see `common.losses.dice_ce`).
 """
 
 import torch
 from torch import nn
 
 from common.io.settings import check_number
-from common.losses.parts import (
+from common.losses.dice_ce import (
     class_indices,
     dice_from_sums,
     dice_loss,

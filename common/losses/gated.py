@@ -7,7 +7,7 @@ import torch
 from monai.losses import DiceLoss
 from torch import nn
 
-from common.losses.parts import class_indices, probabilities, weighted_cross_entropy
+from common.losses.dice_ce import class_indices, probabilities, weighted_cross_entropy
 from common.networks.gated import GatedOutput
 
 

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from common.io.settings import check_choice, check_number
+from common.losses.dice_ce import FLOOR
 from common.losses.fusion import FusionLoss
-from common.losses.parts import FLOOR
 from common.modalities import ALIASES, IGNORED
 from common.networks.build import require_fusion
 from common.networks.fusion import FusionNetwork, FusionOutput

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.io.settings import check_number
-from common.losses.parts import DiceCE, class_indices
+from common.losses.dice_ce import DiceCE, class_indices
 from common.modalities import IGNORED
 from common.networks.mag_ms import MAGMS, MagMSDecoded
 from common.networks.step import TrainingStep

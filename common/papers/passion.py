@@ -24,7 +24,7 @@ from torch import nn
 
 from common.io.files import replacing
 from common.io.settings import check_choice, check_number
-from common.losses.parts import FLOOR, class_indices, dice_ce, label_rows, probabilities
+from common.losses.dice_ce import FLOOR, class_indices, dice_ce, label_rows, probabilities
 from common.modalities import IGNORED, display_name, to_host
 from common.networks.build import require_fusion
 from common.networks.fusion import Decoded, FusionNetwork

@@ -22,9 +22,6 @@ from common.modalities import GLIOMA
 from mmb.experiments.evaluated import Evaluated
 from mmb.experiments.training import Entry
 
-# The precision is float32: in bfloat16 on a CPU, PyTorch 2.13 computes wrong gradients for the weights of MONAI's 3x3x3
-# convolutions (those of MAG-MS) if the image has two voxels along its first axis, as at the lowest levels of so small a
-# crop.
 ONCE = dict.fromkeys(
     ("epochs", "rounds", "pretrain_epochs", "teacher_epochs", "val_interval", "checkpoint_interval"), 1
 )
@@ -34,7 +31,6 @@ SMALL = {
     "grid": [20, 20, 16],
     "overlap": 0.25,
     "num_workers": 0,
-    "precision": "float32",
 }
 LARGER: dict[str, dict[str, Any]] = {
     "mmFormer": {"crop": [32, 32, 32]},

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from common.cohorts import get_cohort
-from common.cohorts.splits import CROSS_VALIDATION, PARTS, published_splits, require_split
+from common.cohorts.splits import CROSS_VALIDATION, PARTS, official_splits, require_split
 from common.evaluation.metrics.conventions import Conventions
 from common.io.bundle import bundle_root
 from common.io.command import check_settings
@@ -212,7 +212,7 @@ def require_folds(cohort: str, folds: Sequence[str]) -> None:
     """Refuse splits that are not the complete set of folds of one cross-validation; the data need not be present."""
     for fold in folds:
         require_split(cohort, fold)
-    drawn, splits = [CROSS_VALIDATION.fullmatch(fold) for fold in folds], published_splits(cohort)
+    drawn, splits = [CROSS_VALIDATION.fullmatch(fold) for fold in folds], official_splits(cohort)
     if all(drawn):
         whole = sorted(int(fold[1]) for fold in drawn) == list(range(1, int(drawn[0][2]) + 1))
         whole = whole and len({fold[2] for fold in drawn}) == 1

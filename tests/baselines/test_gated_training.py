@@ -18,7 +18,7 @@ from common.baselines.pmkl import (
 from common.baselines.robustseg import Disentanglement, RobustSegLoss, divergence, independent_subsets
 from common.io import write_checkpoint
 from common.io.facts import TrainingFacts
-from common.losses import parts
+from common.losses import dice_ce
 from common.losses.gated import SegmentationLoss
 from common.modalities import drop
 from common.networks.gated import GatedNetwork, GatedOutput
@@ -254,8 +254,8 @@ class TestDistillation:
         assert other == pytest.approx(terms["ce"] + terms["dice"] + 2 * terms["kd"] + 7, rel=1e-5)
 
     def test_the_label_is_read_from_the_device_once(self, monkeypatch):
-        reads, to_host = [], parts.to_host
-        monkeypatch.setattr(parts, "to_host", lambda x: reads.append(x) or to_host(x))
+        reads, to_host = [], dice_ce.to_host
+        monkeypatch.setattr(dice_ce, "to_host", lambda x: reads.append(x) or to_host(x))
         PMKLLoss()(*student_step())
         assert len(reads) == 1
 

@@ -248,7 +248,7 @@ class TestConfigs:
             assert overrides[key] == f"@{key}"
         assert recorded == {key: f"@{key}" for key in recorded}
         for key in recorded:  # read from the weights
-            assert {**evaluate, **inference}[key].startswith(f"$io.trained(@ckpt_path, '{key}', ")
+            assert {**evaluate, **inference}[key].startswith(f"$io.setting_of_weights(@ckpt_path, '{key}', ")
         assert "@split_seed" in train["data"]
         assert "@split_seed" in evaluate["data"]
         shared = {key for key in train.keys() & inference.keys() if not isinstance(inference[key], dict)}

@@ -10,7 +10,7 @@ from bundles.running import ROOT, Bundle
 from mmb.experiments.lists import read_list
 
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
-SHARED = ("cohort", "split", "spacing", "crop", "overlap", "warmup", "ema_momentum", "val_subsets")
+SHARED = ("cohort", "split", "spacing", "crop", "overlap", "warmup", "val_subsets")
 SHARED += ("crop_ratios", "affine_prob", "rotation", "zoom", "scale", "shift", "flip_prob", "lr_scheduler")
 TINY = {"spacing": [8, 8, 8], "crop": [16, 16, 16], "overlap": 0, "epochs": 2, "val_interval": 1}
 TINY |= {"width": 8, "batch_size": 2, "split": "seeded", "val_subsets": [["t1c"]]}

@@ -8,7 +8,7 @@ import pytest
 from bundles.running import Bundle
 
 from common.evaluation.metrics.results import read_evaluation
-from common.io import trained
+from common.io import setting_of_weights
 
 SHAPE = (24, 24, 16)
 TINY = {"spacing": [1, 1, 1], "crop": [16, 16, 16], "epochs": 2, "val_interval": 1, "batch_size": 1, "num_workers": 0}
@@ -70,7 +70,7 @@ def test_a_prostate_of_two_sequences_in_one_file(tmp_path):
     evaluation = read_evaluation(out / "evaluation")
     assert (evaluation.cohort, evaluation.regions) == ("msd_task05", ("prostate", "PZ", "TZ"))
     assert evaluation.subsets == ["t2", "adc", "t2+adc"]
-    assert json.loads(trained(out / "finetuned.pt", "cohort", ""))["name"] == "msd_task05"
+    assert json.loads(setting_of_weights(out / "finetuned.pt", "cohort", ""))["name"] == "msd_task05"
     where = {"ckpt_path": out / "finetuned.pt", "dataset_dir": tmp_path / "data", "output_dir": tmp_path / "seg"}
     bundle.run_here(["inference.json"], **where, modalities=["adc"])
     written = nib.load(tmp_path / "seg" / "prostate_00" / "prostate_00_seg.nii.gz")

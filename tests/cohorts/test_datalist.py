@@ -14,7 +14,7 @@ from refusals import refused
 from common.cohorts import COHORTS, cases, get_cohort, prepare, take
 from common.cohorts.datalist import as_datalist, load_datalist, write_datalist
 from common.cohorts.registry import patient
-from common.cohorts.splits import PARTS, published_splits, require_split, split_cases
+from common.cohorts.splits import PARTS, official_splits, require_split, split_cases
 from mmb.experiments.lists import require_folds
 
 
@@ -36,7 +36,7 @@ def names(items: list[dict]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def brats2018(tmp_path_factory) -> Path:
-    listed = [case for part in published_splits("brats2018")["fold1"].values() for case in part]
+    listed = [case for part in official_splits("brats2018")["fold1"].values() for case in part]
     root = tmp_path_factory.mktemp("brats2018")
     folder(root / "HGG", listed[:210])
     folder(root / "LGG", [case.replace("Brats18", "BraTS18") for case in listed[210:]])  # releases differ
@@ -73,16 +73,16 @@ def test_published_splits_have_the_papers_counts_and_are_disjoint():
     }
     found = {}
     for cohort in COHORTS:
-        for split, parts in published_splits(cohort).items():
+        for split, parts in official_splits(cohort).items():
             found[cohort, split] = tuple(len(parts[part]) for part in PARTS)
             assert len({case for part in parts.values() for case in part}) == sum(found[cohort, split])
     assert found == expected
-    imfuse = [{patient(case) for case in part} for part in published_splits("brats2023")["imfuse"].values()]
+    imfuse = [{patient(case) for case in part} for part in official_splits("brats2023")["imfuse"].values()]
     assert len(set.union(*imfuse)) == sum(map(len, imfuse)) == 1133
 
 
 def test_folds_of_open_glioma_test_each_case_once_and_share_no_patient(tmp_path):
-    splits = published_splits("open_glioma")
+    splits = official_splits("open_glioma")
     listed = [case for part in splits["fixed"].values() for case in part]
     everyone = [case for part in splits["fixed50"].values() for case in part]
     assert set(listed) < set(everyone)
@@ -109,7 +109,7 @@ def test_folds_of_open_glioma_test_each_case_once_and_share_no_patient(tmp_path)
 
 
 def test_brats2015_from_a_folder_where_a_name_is_in_both_grades(tmp_path):
-    listed = [case for part in published_splits("brats2015")["robustseg"].values() for case in part]
+    listed = [case for part in official_splits("brats2015")["robustseg"].values() for case in part]
     assert {case[:4] for case in listed} == {"HGG_", "LGG_"}
     for case in listed:
         (tmp_path / case[:3] / case[4:]).mkdir(parents=True)
@@ -126,13 +126,13 @@ def test_brats2018_fold3_from_a_folder(brats2018):
     parts = split_cases(get_cohort("brats2018"), brats2018, "fold3")
     assert {part: len(items) for part, items in parts.items()} == {"training": 199, "validation": 29, "test": 57}
     assert [{name.lower() for name in names(items)} for items in parts.values()] == [
-        {name.lower() for name in cases} for cases in published_splits("brats2018")["fold3"].values()
+        {name.lower() for name in cases} for cases in official_splits("brats2018")["fold3"].values()
     ]
     assert prepare("brats2018", str(brats2018), "fold3") == parts
 
 
 def test_brats2020_from_a_folder_with_its_misnamed_label_and_validation_cases(tmp_path, caplog):
-    listed = [case for part in published_splits("brats2020")["fixed"].values() for case in part]
+    listed = [case for part in official_splits("brats2020")["fixed"].values() for case in part]
     folder(tmp_path, listed)
     case = tmp_path / "BraTS20_Training_355"
     (case / "BraTS20_Training_355_seg.nii.gz").rename(case / "W39_1998.09.19_Segm.nii")

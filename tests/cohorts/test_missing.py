@@ -13,7 +13,7 @@ from refusals import refused
 
 from common.cohorts import counts_of, mask_cases
 from common.cohorts.missing import draw_masks, published_masks, read_masks
-from common.cohorts.splits import published_splits
+from common.cohorts.splits import official_splits
 from common.modalities import presence, subset_name, subsets
 from common.transforms import CachedDataset, LoadSubjectd
 
@@ -99,7 +99,7 @@ class TestPublished:
 
     @pytest.mark.parametrize(("cohort", "split"), [("brats2018", "fold1"), ("brats2020", "fixed")])
     def test_are_of_the_published_split(self, cohort, split, caplog):
-        training = published_splits(cohort)[split]["training"]
+        training = official_splits(cohort)[split]["training"]
         caplog.set_level(logging.INFO)
         found = mask_cases(items(*(c.replace("Brats", "BraTS") for c in training)), MODALITIES, None, "mr2468", cohort)
         assert len(found) == len(training)
@@ -111,7 +111,7 @@ class TestPublished:
         assert published_masks("brats2020")["mr2285"]["BraTS20_Training_002"] == ("t1", "t1c", "t2")  # index 13, 0111
 
     def test_of_another_split_or_unknown(self):
-        training = items(*published_splits("brats2018")["fold3"]["training"])
+        training = items(*official_splits("brats2018")["fold3"]["training"])
         with refused(ValueError, "masks mr2468 of brats2018: 60 cases are not among the training cases", "`split`"):
             mask_cases(training, MODALITIES, None, "mr2468", "brats2018")
         for cohort, known in (("brats2018", "brats2018's settings (mr2468, mr1379)"), ("phantom", "has none")):

@@ -9,7 +9,7 @@ from refusals import refused
 from common.cohorts import COHORTS, get_cohort, prepare
 from common.cohorts.registry import owners, patient_of
 from common.cohorts.scan import find_cases
-from common.cohorts.splits import PARTS, divide, published_splits, split_cases
+from common.cohorts.splits import PARTS, divide, official_splits, split_cases
 
 GLIOMA = [
     name for name in COHORTS if "_cavity_" not in name and name not in ("phantom", "myops2020", "iseg2017", "glioma")
@@ -41,7 +41,7 @@ def test_a_cohort_for_any_data_accepts_names_if_their_labels_have_the_same_value
 
 def test_published_names_are_those_of_their_cohort():
     for name, cohort in COHORTS.items():
-        for split in published_splits(name).values():
+        for split in official_splits(name).values():
             assert all(cohort in owners(case) for part in split.values() for case in part)
 
 

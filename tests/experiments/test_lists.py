@@ -9,7 +9,7 @@ from bundles.running import ROOT
 from refusals import refused
 
 from common.cohorts.missing import published_masks
-from common.cohorts.splits import published_splits
+from common.cohorts.splits import official_splits
 from common.evaluation.metrics.conventions import METRICS
 from mmb.experiments.lists import read_list
 from mmb.experiments.paper_tables.published import published, sources
@@ -45,7 +45,7 @@ def test_lists_of_tables_name_every_row_that_the_paper_prints(name):
         config = entry.config()
         assert config["cohort"] == made.cohort
         if isinstance(config.get("masks"), str):
-            training = published_splits(made.cohort)[config["split"]]["training"]
+            training = official_splits(made.cohort)[config["split"]]["training"]
             assert set(published_masks(made.cohort)[config["masks"]]) == set(training)
 
 

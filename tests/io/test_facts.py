@@ -6,7 +6,7 @@ import zipfile
 import pytest
 import torch
 
-from common.io import read_checkpoint, read_weights, trained, write_checkpoint
+from common.io import read_checkpoint, read_weights, setting_of_weights, write_checkpoint
 from common.io.facts import PLACE, TrainingFacts, read_facts, unseen
 
 FACTS = TrainingFacts(
@@ -51,8 +51,8 @@ def test_a_setting_is_the_trainings_or_else_the_default(tmp_path):
         ("method", "GSS", "M3AE"),
         ("modalities", None, ["t1c", "flair"]),
     ):
-        assert trained(tmp_path / "a.pt", key, default) == expected
-    assert trained(tmp_path / "none.pt", "width", 16) == 16
+        assert setting_of_weights(tmp_path / "a.pt", key, default) == expected
+    assert setting_of_weights(tmp_path / "none.pt", "width", 16) == 16
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_facts_are_data(key, text, message, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pt", "a") as archive:
         archive.writestr(PLACE, f'{{"method": "M3AE", "bundle": "m3ae", "settings": {{"{key}": {text}}}}}')
     with pytest.raises(ValueError, match=rf"a\.pt.*{message}"):
-        trained(tmp_path / "a.pt", key, "RFNet" if key == "backbone" else 16)
+        setting_of_weights(tmp_path / "a.pt", key, "RFNet" if key == "backbone" else 16)
 
 
 @pytest.mark.parametrize(

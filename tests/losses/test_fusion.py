@@ -5,8 +5,8 @@ import pytest
 import torch
 from networks.golden import arrays
 
+from common.losses.dice_ce import dice_loss, probabilities, weighted_cross_entropy
 from common.losses.fusion import FusionLoss
-from common.losses.parts import dice_loss, probabilities, weighted_cross_entropy
 from common.networks.fusion import Decoded, FusionOutput
 from common.networks.subsets import scatter_rows
 

@@ -12,8 +12,8 @@ from monai.networks import eval_mode
 from networks.golden import arrays, fusion_golden, fusion_image, fusion_labels, ours, with_fusion_weights, without
 
 from common.engines import EpochLosses
+from common.losses.dice_ce import dice_ce, probabilities
 from common.losses.fusion import FusionLoss
-from common.losses.parts import dice_ce, probabilities
 from common.modalities import drop
 from common.networks import M2FTrans, MMFormer
 from common.networks.fusion import Decoded, FusionOutput

@@ -16,7 +16,7 @@ from nibabel.orientations import io_orientation
 
 from common.cohorts.cohort import Cohort
 from common.evaluation.metrics.overlap import region_masks
-from common.io import bundle_root, file_digest, shipped_weights, trained
+from common.io import bundle_root, file_digest, setting_of_weights, shipped_weights
 from common.io.bundle import require_same_common
 from common.io.command import unwrapped_errors
 from common.io.settings import usable_device
@@ -114,9 +114,9 @@ class Inference:
         self.calibration = self._calibration()
         shipped = shipped_weights(self.weights, root)
         self.weights_name, self.trained_on = weights_name(self.weights), trained_on(self.weights, root)
-        self.method = trained(self.weights, "method", self.metadata["name"])
+        self.method = setting_of_weights(self.weights, "method", self.metadata["name"])
         self.subsets = None
-        self.seen: Sequence[str] | None = trained(self.weights, "modalities", None)
+        self.seen: Sequence[str] | None = setting_of_weights(self.weights, "modalities", None)
         self.warnings = [SYNTHETIC] if shipped and shipped == self.metadata["weights"].get("phantom.pt") else []
 
     def using(self, modalities: Sequence[str]) -> Self:

@@ -36,7 +36,7 @@ class Update(NamedTuple):
 def aggregate(updates: Sequence[Update], parts: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
     """Return the mean change of each weight.
 
-    ``parts`` are the parts of the network for each sequence; see `common.networks.modality_parts`. Their weights are
+    ``parts`` are the parts of the network for each sequence; see `common.networks.modality_modules`. Their weights are
     averaged over the sites that have the sequence, weighted by their cases with it. All other weights are averaged over
     all sites, weighted by their cases. A weight that a site does not send is averaged over the others. A weight that no
     site sends, or has cases for, is left out, so that it does not change. Without ``parts`` this is FedAvg (McMahan et

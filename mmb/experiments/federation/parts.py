@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 
-def modality_parts(network: nn.Module, modalities: Sequence[str]) -> dict[str, list[str]]:
+def modality_modules(network: nn.Module, modalities: Sequence[str]) -> dict[str, list[str]]:
     """Return modality -> prefixes of the state dict's keys of those parts of a network that process it alone.
 
     An example is ``{"t1": ["encoders.0", "intra.0"], ...}``. These are the items of the module lists named in the

@@ -13,7 +13,7 @@ from common.io.command import check_settings
 from common.io.documents import Document, read_json
 from common.networks.step import TrainingStep
 from mmb.experiments.federation.joining import identity, require_same
-from mmb.experiments.federation.parts import modality_parts
+from mmb.experiments.federation.parts import modality_modules
 from mmb.experiments.training import Entry
 
 OWN_SETTINGS = ("bundle_root", "epochs", "val_interval", "evaluate_on", "output_dir", "resume", "init_from")
@@ -87,7 +87,7 @@ class Plan(Document):
             return {}
         parser = self.parser()
         modalities = parser.get_parsed_content("cohort_def").modalities
-        return modality_parts(parser.get_parsed_content("network_def"), modalities)
+        return modality_modules(parser.get_parsed_content("network_def"), modalities)
 
     def network(self) -> nn.Module:
         """Return the bundle's network with the initial weights of a training with its seed."""

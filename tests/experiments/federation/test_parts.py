@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.networks import BACKBONES, M3AE, build_network
-from mmb.experiments.federation.parts import modality_parts
+from mmb.experiments.federation.parts import modality_modules
 
 NAMES = ("t1", "t1c", "t2", "flair")
 SIZES = {"width": 4, "embed_dim": 16, "mlp_dim": 16, "heads": 2}
@@ -17,7 +17,7 @@ NETWORKS += [("MAG-MS", {"width": 8, "crop": (32, 32), "hidden": 16, "mlp_dim": 
 def test_a_subject_trains_the_parts_of_its_modalities_alone(name, sizes):
     torch.manual_seed(0)
     network = build_network(name, 4, 4, **sizes).train()
-    parts = modality_parts(network, NAMES)
+    parts = modality_modules(network, NAMES)
     assert tuple(parts) == NAMES
     image = torch.full((2, 4, *sizes["crop"]), float("nan"))
     image[:, 2] = torch.rand(2, *sizes["crop"])
@@ -36,4 +36,4 @@ def test_a_subject_trains_the_parts_of_its_modalities_alone(name, sizes):
 
 
 def test_a_network_that_fuses_its_input_has_none():
-    assert modality_parts(M3AE(4, 3, 8, (8, 8, 8)), ("t1", "t2")) == {"t1": [], "t2": []}
+    assert modality_modules(M3AE(4, 3, 8, (8, 8, 8)), ("t1", "t2")) == {"t1": [], "t2": []}
