@@ -14,7 +14,7 @@ VERBS = {
     "patients": ("predict", "export_labels"),
     "data": ("check", "datalist", "join", "phantom"),
     "compare": ("evaluate", "compare", "pool", "calibrate", "reproduce"),
-    "many methods and machines": ("leaderboard", "federate", "provision"),
+    "many methods and machines": ("leaderboard", "federate"),
     "share": ("import_weights",),
 }
 """Title of a group of verbs -> their names."""

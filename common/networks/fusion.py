@@ -61,9 +61,6 @@ class FusionNetwork(nn.Module):
     `available_modalities` returns is on the CPU, and so is ``present`` in training; in evaluation and exports it can be
     on the image's device, so ``decode`` moves it to where it needs it. `scatter_modalities`, `gather_rows` and
     `scatter_rows` convert between ``(B, M, ...)`` and rows of the modalities that are present.
-
-    If a subclass has a `ModuleList` with one part per modality, name it ``encoders``, or list such attributes in
-    ``per_modality``: federated averaging treats these parts separately. Do not use the name for a shared encoder.
     """
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:

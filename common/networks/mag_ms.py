@@ -44,8 +44,6 @@ class MAGMS(nn.Module):
     The crop has 2 or 3 multiples of 16.
     """
 
-    per_modality = ("encoders", "projections")
-
     def __init__(
         self,
         modalities: int = 4,

@@ -41,8 +41,6 @@ class MMFormer(FusionNetwork):
     The crop has 2 or 3 multiples of 16.
     """
 
-    per_modality = ("encoders", "embeddings", "intra")  # not positions, which are used for absent modalities, too
-
     def __init__(
         self,
         modalities: int = 4,

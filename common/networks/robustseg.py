@@ -102,8 +102,6 @@ class ImageDecoder(nn.Module):
 class RobustSeg(GatedNetwork):
     """A `GatedNetwork` with an appearance encoder and an image decoder per modality, which are used in training."""
 
-    per_modality = ("encoders", "appearances", "image_decoders")
-
     def __init__(self, modalities: int = 4, classes: int = 4, width: int = 16) -> None:
         super().__init__(modalities, classes, width)
         self.appearances = nn.ModuleList([AppearanceEncoder(width) for _ in range(modalities)])

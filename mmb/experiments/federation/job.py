@@ -5,9 +5,11 @@ import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from nvflare.app_common.app_constant import DefaultCheckpointFileName
 from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor, ExecutionMode
+from nvflare.app_common.workflows.fedavg import FedAvg
 from nvflare.app_opt.pt.job_config.model import PTModel
 from nvflare.client.config import ExchangeFormat
 from nvflare.job_config.base_fed_job import BaseFedJob
@@ -15,16 +17,26 @@ from nvflare.recipe.sim_env import SimEnv
 from nvflare.recipe.spec import Recipe
 
 from common.io.command import unwrapped_errors
-from mmb.experiments.federation.aggregation import SiteAverage
 from mmb.experiments.federation.plan import Plan
-from mmb.experiments.federation.rounds import LimitedFedAvg
 
 SCRIPT = Path(__file__).parent / "app" / "script.py"
 ANSWER_SECONDS = 60  # time in which a site whose training was ended at the limit of a round can say so
 
 
+class LimitedFedAvg(FedAvg):
+    """NVFlare's FedAvg whose rounds end after ``round_seconds``, even if some sites have not answered."""
+
+    def __init__(self, *args: Any, round_seconds: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.round_seconds = round_seconds
+
+    def send_model(self, **task: Any) -> None:
+        """Send a round's task to its sites, with the limit."""
+        super().send_model(timeout=self.round_seconds, **task)
+
+
 class PlanRecipe(Recipe):
-    """NVFlare's FedAvg with a plan's sites, network and aggregation.
+    """NVFlare's FedAvg with a plan's sites and network.
 
     A round asks all connected sites. One answer is enough; sites that fail or do not answer in time are left out. With
     ``process_per_round`` a site trains in a new process for each round. If that is killed or hangs, the site continues
@@ -46,7 +58,6 @@ class PlanRecipe(Recipe):
             num_rounds=plan.rounds - plan.start_round,
             start_round=plan.start_round,
             persistor_id=job.comp_ids["persistor_id"],
-            aggregator=SiteAverage(expected, plan.parts(), list(plan.sites)),
             ignore_result_error=True,
             round_seconds=int(seconds) + ANSWER_SECONDS,
         )
@@ -79,7 +90,7 @@ def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
     job.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=job.parent) as made:
         recipe.export(made)
-        for copied in [*Path(made).glob("*/app_*/custom/common"), *Path(made).glob("*/app_*/custom/experiments")]:
+        for copied in [*Path(made).glob("*/app_*/custom/common"), *Path(made).glob("*/app_*/custom/mmb")]:
             shutil.rmtree(copied)  # NVFlare adds copies of our sources, but all sites run what they have installed
         os.replace(Path(made, plan.name), job)
     return job

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from monai.bundle import ConfigParser
 from pydantic import Field, model_validator
@@ -12,8 +12,7 @@ from common.engines import seed_all
 from common.io.command import check_settings
 from common.io.documents import Document, read_json
 from common.networks.step import TrainingStep
-from mmb.experiments.federation.joining import identity, require_same
-from mmb.experiments.federation.parts import modality_modules
+from mmb.experiments.federation.identity import identity, require_same
 from mmb.experiments.training import Entry
 
 OWN_SETTINGS = ("bundle_root", "epochs", "val_interval", "evaluate_on", "output_dir", "resume", "init_from")
@@ -37,7 +36,6 @@ class Plan(Document):
         settings: config keys for all sites.
         local_epochs: number of epochs in a round.
         round_hours: hours after which a site that has not answered is left out of the round, and its training is ended.
-        aggregation: ``per_modality``, or ``fedavg`` for the whole network (`mmb.experiments.federation.aggregation`).
         init_from: file on the server with the weights that the first round starts from; None for random weights.
         start_round: number of the first round, to continue an interrupted federation.
     """
@@ -50,7 +48,6 @@ class Plan(Document):
     settings: dict[str, Any] = Field(default_factory=dict)
     local_epochs: int = Field(1, ge=1)
     round_hours: float = Field(24, ge=0.01, le=8760)
-    aggregation: Literal["per_modality", "fedavg"] = "per_modality"
     init_from: str | None = None
     start_round: int = 0
 
@@ -78,16 +75,8 @@ class Plan(Document):
         return ("train.json", *self.configs)
 
     def identity(self) -> dict[str, str]:
-        """Return the identity of this installation; see `mmb.experiments.federation.joining.identity`."""
+        """Return the identity of this installation; see `mmb.experiments.federation.identity`."""
         return {**identity(self.bundle, self.files), "cohort": self.cohort}
-
-    def parts(self) -> dict[str, list[str]]:
-        """Return sequence -> parts of the network that are averaged over the sites that have the sequence."""
-        if self.aggregation == "fedavg":
-            return {}
-        parser = self.parser()
-        modalities = parser.get_parsed_content("cohort_def").modalities
-        return modality_modules(parser.get_parsed_content("network_def"), modalities)
 
     def network(self) -> nn.Module:
         """Return the bundle's network with the initial weights of a training with its seed."""
@@ -142,7 +131,7 @@ class PlannedNetwork(TrainingStep):
     """The network of a plan, in the form that NVFlare's server creates: a class with plain arguments.
 
     The plan is JSON text, since an object would arrive changed: NVFlare takes ``a.b`` as ``b`` within ``a``. Raises
-    RefusedError if this installation does not share the identity ``expected`` with the sites; see `joining.identity`.
+    RefusedError if this installation does not share the identity ``expected`` with the sites; see `identity`.
     """
 
     def __init__(self, plan: str, expected: dict[str, str]) -> None:

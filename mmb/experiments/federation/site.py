@@ -13,7 +13,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from common.engines import ResumableCheckpoint
 from common.io import bundle_root
 from common.io.command import unwrapped_errors
-from mmb.experiments.federation.joining import RefusedError, count_cases, require_same, require_same_shapes
+from mmb.experiments.federation.identity import RefusedError, require_same, require_same_shapes
 from mmb.experiments.federation.plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -26,13 +26,13 @@ class Site:
     moments, the loss's state (PASSION's beta, MedMAP's mixture), and a moving average of the weights. Raises
     RefusedError if this site cannot take part.
 
-    All sites must share the identity ``expected``; see `mmb.experiments.federation.joining.identity`. ``output_dir`` is
-    for checkpoints and the cache of prepared images; none of it is sent.
+    All sites must share the identity ``expected``; see `mmb.experiments.federation.identity`. ``output_dir`` is for
+    checkpoints and the cache of prepared images; none of it is sent.
     """
 
     def __init__(self, plan: Plan, expected: Mapping[str, str], name: str, output_dir: Path) -> None:
-        self.plan, self.identity = plan, plan.identity()
-        require_same(self.identity, expected)
+        self.plan = plan
+        require_same(plan.identity(), expected)
         settings = plan.settings_of(name, output_dir)
         self._require_data(settings)
         root, configs = bundle_root(plan.bundle), [f"configs/{config}" for config in plan.files]
@@ -46,17 +46,11 @@ class Site:
         )
         self.algo.initialize({ExtraItems.CLIENT_NAME: name})
         workflow = self.algo.train_workflow
-        modalities = workflow.parser.get_parsed_content("cohort_def").modalities
-        self.cases, self.cases_with = count_cases(workflow.train_dataset_data, modalities)
+        self.cases = len(workflow.train_dataset_data)
         self.validates = len(workflow.val_dataset) > 0
         self._schedule = workflow.parser.get_parsed_content("lr_scheduler")
         handlers = workflow.parser.get_parsed_content("train#handlers")
         next(each for each in handlers if isinstance(each, ResumableCheckpoint)).restore_beside_weights()
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """What the server is told besides weights and metrics: the identity, and the numbers of cases."""
-        return {"identity": self.identity, "cases": self.cases, "cases_with": self.cases_with}
 
     def train(
         self, weights: Mapping[str, torch.Tensor], number: int
@@ -64,14 +58,18 @@ class Site:
         """Train for round ``number``, counted from 0.
 
         A site that missed rounds continues at this round's point of the schedule. Returns the change of the weights,
-        and the metrics of the received weights on this site's validation cases.
+        and the metrics of the received weights on this site's validation cases. Raises RefusedError if weights are no
+        longer finite, which would spoil those of all sites.
         """
         require_same_shapes(weights, self.algo.trainer.network.state_dict())
         given = ExchangeObject(weights=dict(weights))
         metrics = dict(self.algo.evaluate(given).metrics) if self.validates else {}
         self._go_to(number * self.plan.local_epochs)
         self.algo.train(given)
-        return self.algo.get_weights().weights, metrics
+        change = self.algo.get_weights().weights
+        if bad := [name for name, value in change.items() if not torch.as_tensor(value).isfinite().all()]:
+            raise RefusedError(f"its weights are no longer finite, e.g. {bad[0]}")
+        return change, metrics
 
     def finalize(self) -> None:
         """Release the output folder."""

@@ -7,7 +7,7 @@ import torch
 
 from common import __version__
 from common.networks import M3AE
-from mmb.experiments.federation.joining import RefusedError, count_cases, require_same, require_same_shapes
+from mmb.experiments.federation.identity import RefusedError, require_same, require_same_shapes
 from mmb.experiments.federation.plan import Plan, PlannedNetwork, read_plan
 
 SITES = {"a": {"dataset_dir": "/data/a"}, "b": {"dataset_dir": "/data/b", "split": "full"}}
@@ -27,14 +27,6 @@ def test_a_site_is_not_told_where_the_others_data_are():
     told = Plan(**PLAN, _desc_="of /data/a").told("b")
     assert "/data/a" not in json.dumps(told)
     assert Plan(**json.loads(json.dumps(told))).sites == {"b": SITES["b"]}
-
-
-def test_encoders_are_the_parts_of_their_sequences_unless_all_is_averaged():
-    plan = {**PLAN, "bundle": "passion", "settings": {"backbone": "RFNet"}}
-    parts = {"t1": ["encoders.0"], "t1c": ["encoders.1"], "t2": ["encoders.2"], "flair": ["encoders.3"]}
-    assert Plan(**plan).parts() == parts
-    assert Plan(**plan, aggregation="fedavg").parts() == {}
-    assert not any(Plan(**PLAN).parts().values())  # M3AE fuses its input
 
 
 def test_the_servers_network_is_the_plans_and_the_same_each_time():
@@ -66,11 +58,6 @@ def test_a_recipe_is_the_same_everywhere():
         Plan(**{**PLAN, "configs": ("recipes/theirs.json",)}).identity()
     with pytest.raises(RefusedError, match="the bundle theirs is not installed"):
         Plan(**{**PLAN, "bundle": "theirs"}).identity()
-
-
-def test_cases_are_counted_by_sequence():
-    items = [{"modalities": ["t1", "flair"]}, {"modalities": ["flair"]}]
-    assert count_cases(items, ("t1", "t2", "flair")) == (2, {"t1": 1, "t2": 0, "flair": 2})
 
 
 def test_weights_of_as_many_values_but_another_shape_are_refused():

@@ -1,7 +1,7 @@
-"""Conditions for taking part in a federation: bundle, version, recipe, cohort and network have to be the same."""
+"""What has to be the same at all sites of a federation and its server: bundle, version, recipe, cohort and network."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from common.io import bundle_root, file_digest
 
 
 class RefusedError(ValueError):
-    """A site cannot take part. The message goes to the server, so it contains no names of files, folders or cases."""
+    """A site cannot take part. The message may reach the server, so it has no names of files, folders or cases."""
 
 
 def identity(bundle: str, configs: Sequence[str]) -> dict[str, str]:
@@ -45,7 +45,7 @@ def require_same(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
 
 
 def require_same_shapes(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Refuse weights (tensors or arrays by name) whose names or shapes are not those of the federation's network."""
+    """Refuse weights (tensors by name) whose names or shapes are not those of the federation's network."""
     for name in [*expected, *found]:
         shapes = [tuple(state[name].shape) if name in state else "nothing" for state in (found, expected)]
         if shapes[0] != shapes[1]:
@@ -53,9 +53,3 @@ def require_same_shapes(found: Mapping[str, Any], expected: Mapping[str, Any]) -
                 f"weights of another network: {name} has the shape {shapes[0]}, expected {shapes[1]}; all sites need "
                 "the same width, crop and other sizes"
             )
-
-
-def count_cases(items: Iterable[Mapping[str, Any]], modalities: Sequence[str]) -> tuple[int, dict[str, int]]:
-    """Return the number of training cases among datalist items, and how many of them have each sequence."""
-    shown = [item["modalities"] for item in items]
-    return len(shown), {name: sum(name in names for names in shown) for name in modalities}
