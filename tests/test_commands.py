@@ -20,6 +20,7 @@ import pytest
 
 from mmb.__main__ import VERBS, verb
 from mmb.arguments import parse_verb
+from tools.__main__ import SCRIPTS, script
 
 ROOT = Path(__file__).parents[1]
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -79,6 +80,7 @@ CHECKS = {
         {"all": {name: verb(name) for names in VERBS.values() for name in names}}, words, "mmb"
     ),
     "monai.bundle": check_bundle,
+    "tools": lambda words: parse_verb({"all": {name: script(name) for name in SCRIPTS}}, words, "tools"),
     "mmb.clinic.server": check_server,
 }
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.kernels import Conv3d
+from common.networks.kernels import Conv3d, instance_norm, upsampled, weighted_sum
 from common.networks.subsets import gather_rows, scatter_modalities, select_rows
 
 SLOPE = 0.2  # negative slope of every LeakyReLU
@@ -35,19 +35,7 @@ def pointwise(weight: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None =
 
 def normalised(x: torch.Tensor) -> torch.Tensor:
     """Apply an instance norm without parameters, then LeakyReLU, to ``(B, C, ...)``."""
-    return F.leaky_relu(F.instance_norm(x), SLOPE, inplace=True)
-
-
-def upsampled(x: torch.Tensor) -> torch.Tensor:
-    """Return ``(B, C, ...)`` at twice the resolution, interpolated linearly with aligned corners."""
-    mode = "bilinear" if x.ndim == 4 else "trilinear"
-    return F.interpolate(x, scale_factor=2, mode=mode, align_corners=True)
-
-
-def weighted_sum(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Return S weighted sums over modalities: weights ``(B, S, M)``, x ``(B, M, C, ...)`` -> ``(B, S, C, ...)``."""
-    y = torch.bmm(weights.to(x), x.flatten(2))
-    return y.reshape(x.shape[0], weights.shape[1], *x.shape[2:])
+    return F.leaky_relu(instance_norm(x), SLOPE, inplace=True)
 
 
 class ConvBlock(nn.Module):

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from common.networks.blocks import Encoders, conv, upsampled, weighted_sum
+from common.networks.blocks import Encoders, conv
 from common.networks.checks import check_crop
+from common.networks.kernels import upsampled, weighted_sum
 from common.networks.subsets import available_modalities, scatter_modalities
 
 LEVELS = 4

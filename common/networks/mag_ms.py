@@ -15,8 +15,9 @@ from monai.networks.nets import ViT
 from torch import nn
 
 from common.modalities import require_modality
-from common.networks.blocks import pointwise, weighted_sum
+from common.networks.blocks import pointwise
 from common.networks.checks import check_crop, require_window
+from common.networks.kernels import weighted_sum
 from common.networks.subsets import available_modalities, forward_for_export, scatter_modalities, select_rows
 
 PATCH = 16  # size of a token in voxels along each axis

@@ -20,11 +20,11 @@ from common.networks.blocks import (
     UpLevel,
     conv,
     pointwise,
-    weighted_sum,
 )
 from common.networks.checks import check_crop
 from common.networks.feature_encoder import FeatureEncoder
 from common.networks.fusion import Decoded, FusionNetwork
+from common.networks.kernels import weighted_sum
 from common.networks.subsets import available_modalities, scatter_modalities
 
 LEVELS = 4

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from common.io.settings import check_choice, check_number
-from common.networks.blocks import weighted_sum
 from common.networks.feature_encoder import FeatureEncoder
+from common.networks.kernels import weighted_sum
 from common.networks.step import TrainingStep
 from common.networks.subsets import available_modalities
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 import pytest
 from monai.data import MetaTensor
 from nibabel.affines import from_matvec
@@ -12,7 +11,6 @@ from scipy.spatial.transform import Rotation
 
 from common.cohorts import get_cohort
 from common.cohorts.check import Finding, check_folder, coarse, findings, print_check, tilted
-from common.io.images import read_volume
 
 SHAPE = (6, 7, 8)
 LPS = np.diag([-1.0, -1.0, 2.0, 1.0])
@@ -219,18 +217,6 @@ def test_tilted_axes(degrees, said):
     for order in ([0, 1, 2], [2, 0, 1]):  # a sagittal scan is not tilted
         found = tilted(from_matvec(turned[:, order]))
         assert found is None if said is None else said in found
-
-
-def test_a_case_is_checked_again_only_if_a_file_has_changed(tmp_path, monkeypatch):
-    second = [subject(tmp_path / name, first=first) for first, name in ((0, "one"), (9, "two"))][1]
-    table, read = check_folder(get_cohort("brats2020"), tmp_path), []
-    real = read_volume
-    monkeypatch.setattr("common.cohorts.check.read_volume", lambda path: read.append(Path(path)) or real(path))
-    pd.testing.assert_frame_equal(check_folder(get_cohort("brats2020"), tmp_path), table)
-    assert read == []
-    save(second / "x_t2.nii.gz", np.zeros_like(image(0)))
-    assert check_folder(get_cohort("brats2020"), tmp_path)["problems"].tolist() == ["", "t2: every voxel is 0"]
-    assert {path.parent for path in read} == {second}
 
 
 def test_cases_that_share_an_image(tmp_path, capsys):

@@ -30,7 +30,6 @@ def test_sizes_are_small_and_the_method_is_as_listed(tmp_path):
         assert config["crop"] == [16, 16, 16]
         assert config["width"] <= 8 < before["width"] or entry.name == "U-HVED"
         assert config["split"] == "fold3"
-        assert config["precision"] == "float32"
         for key in ("learning_rate", "weight_decay", "batch_size", "conventions", "task_loss"):
             assert config.get(key) == before.get(key)
 

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.networks import kernels
-from common.networks.blocks import weighted_sum
-from common.networks.kernels import Conv3d, GroupNorm
+from common.networks.kernels import Conv3d, GroupNorm, weighted_sum
 
 
 @pytest.mark.parametrize("options", [{"padding": 1}, {"padding": 1, "padding_mode": "reflect"}, {"padding": "same"}])
@@ -81,3 +80,21 @@ def test_weighted_sums_over_modalities(rows):
     torch.manual_seed(0)
     weights, x = torch.rand(2, rows, 4), torch.randn(2, 4, 3, 5, 6, 7)
     torch.testing.assert_close(weighted_sum(weights, x), torch.einsum("bsm,bmcxyz->bscxyz", weights, x))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 6, 5, 7), (1, 2, 9, 4)])
+@pytest.mark.parametrize("operation", ["norm", "upsampling"])
+def test_norm_and_upsampling_are_those_of_pytorch(shape, operation):
+    torch.manual_seed(0)
+    x, mode = torch.randn(shape).requires_grad_(), "bilinear" if len(shape) == 4 else "trilinear"
+    ours, theirs = {
+        "norm": (kernels.instance_norm, F.instance_norm),
+        "upsampling": (
+            kernels.upsampled,
+            lambda x: F.interpolate(x, scale_factor=2, mode=mode, align_corners=True),
+        ),
+    }[operation]
+    found, expected = ours(x), theirs(x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    gradients = [torch.autograd.grad(y.cos().sum(), x)[0] for y in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)

@@ -20,7 +20,7 @@ from common.modalities import tumour_labels
 from mmb.experiments.paper_tables.tables import published_table
 
 NASTY, OTHER = "A&B <x> *_1_* 50 % $y$", "a+b (x)_1_50%%[y]"
-TRUST = ("Reliability of the probabilities", "Intervals of the volume", "Latents of single modalities")
+TRUST = ("Reliability of the probabilities", "Latents of single modalities")
 VOLUMES = ("volume", "reference_volume")
 SMALL = {"modalities": ("t1", "t2"), "regions": ("WT",)}
 LABELS = tumour_labels(NCR=1, ED=2, ET=4)
