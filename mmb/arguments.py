@@ -113,6 +113,23 @@ def _read(hint: Any, text: str) -> Any:
         raise argparse.ArgumentTypeError(f"{text}: expected {EXPECTED[kind]}") from None
 
 
+def fields_of(kind: type, name: str, given: Mapping[str, str] | None) -> dict[str, Any]:
+    """Return the fields of a dataclass that the option ``name`` gives as NAME=VALUE, each read as its annotation says.
+
+    Raises ValueError if there is no such field, or a value is not of its kind.
+    """
+    hints = get_type_hints(kind)
+    values = {}
+    for key, text in (given or {}).items():
+        if key not in hints:
+            raise ValueError(f"--{name} {key}: expected some of {', '.join(hints)}.")
+        try:
+            values[key] = _read(hints[key], text or "None")
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(f"--{name} {key}: {error}.") from None
+    return values
+
+
 def _summary(function: Callable[..., None]) -> str:
     """Return the first sentence of a docstring."""
     return (inspect.getdoc(function) or "").partition("\n")[0]

@@ -319,7 +319,7 @@ def cell(values: list[float]) -> str:
 
 def test_compare_takes_what_it_measured(capsys, others, undrawn):
     """Evaluations can replace label maps; other label maps then get the conventions of the evaluation."""
-    assert run(*compare(others, "--hd95", "pooled", "--et_min_voxels", 500)) is None
+    assert run(*compare(others, "--conventions", "hd95=pooled", "et_min_voxels=500")) is None
     first = (others / "out" / "tables" / "hd95.md").read_text()
     assert "hd95 = pooled, et\\_min\\_voxels = 500" in first
     assert run(*compare(others, careful="out/evaluations/careful")) is None
@@ -327,8 +327,8 @@ def test_compare_takes_what_it_measured(capsys, others, undrawn):
     progress = capsys.readouterr().err
     assert progress.count("Careful:   0%") == 1  # nothing is measured a second time
     measured = [f"{name}={others}/out/evaluations/{folder}" for name, folder in (("x", "careful"), ("y", "a_b_guess"))]
-    said = run("compare", others / "again", *measured, "--hd95", "pooled")
-    assert said == "error: --hd95: is for label maps; results keep their own conventions."
+    said = run("compare", others / "again", *measured, "--conventions", "hd95=pooled")
+    assert said == "error: --conventions: is for label maps; results keep their own conventions."
     assert not (others / "again").exists()
 
 
@@ -389,14 +389,14 @@ class TestCompareRefuses:
         shutil.copytree(others / "out" / "evaluations" / "careful", others / "measured")
         shutil.rmtree(others / "out")
         save(noisy("P_04", 0.1), others / "brats" / "P_04" / "P_04_seg.nii.gz")
-        said = refused(others, "--empty", "nan", careful="measured")
+        said = refused(others, "--conventions", "empty=nan", careful="measured")
         assert "Not comparable: empty of Careful is 'brats', of A&B <guess> 'nan'; " in said
         assert "the reference of case P_04 is another one" in said
 
     @pytest.mark.parametrize(
         ("more", "message"),
         [
-            (["--empty", "lenient"], "conventions: empty is 'lenient'; expected brats or released"),
+            (["--conventions", "empty=lenient"], "conventions: empty is 'lenient'; expected brats or released"),
             (["--cohort", "brats"], "Unknown cohort 'brats'"),
             (["--published", "M3AE"], "--published M3AE: expected PAPER/TABLE/DATASET."),
             (["--published", "M3AE/99/x"], "No published table M3AE, 99, x"),

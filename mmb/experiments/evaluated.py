@@ -32,9 +32,10 @@ class Evaluated(Entry):
         """Return the command that evaluates it into a method's folder."""
         config = self.config()
         options = {"method": self.name, "cohort": shared["cohort"], **{key: config[key] for key in KEYS}}
-        options |= {"dataset_dir": self.settings.get("dataset_dir", shared.get("dataset_dir")), **config["conventions"]}
+        options |= {"dataset_dir": self.settings.get("dataset_dir", shared.get("dataset_dir"))}
         options["calibrate_on"] = options["calibrate_on"] or "none"
         words = [f"--{key}={value}" for key, value in options.items() if value is not None]
+        words += ["--conventions", *(f"{key}={value}" for key, value in config["conventions"].items())]
         return [sys.executable, "-m", "mmb", "evaluate", self.bundle, str(folder / "evaluation"), *words]
 
 

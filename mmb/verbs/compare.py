@@ -11,12 +11,7 @@ def compare(
     cases: Sequence[str] | None = None,
     panel_cases: Sequence[str] = (),
     panel_subsets: Sequence[str] | None = None,
-    empty: str | None = None,
-    hd95: str | None = None,
-    et_min_voxels: int | None = None,
-    average: str | None = None,
-    surface_tolerance: float | None = None,
-    lesion_wise: str | None = None,
+    conventions: dict | None = None,
 ) -> None:
     """Write one report on several methods: tables, paired tests and figures, as Markdown.
 
@@ -33,20 +28,15 @@ def compare(
         cases: names or patterns of the cases to compare, such as "BraTS2021_*,case_01", e.g. those of one hospital.
         panel_cases: names of cases of which a slice is drawn, with the outlines of all methods side by side.
         panel_subsets: subsets for these, such as t1c,t1c+flair; by default each sequence alone, and all of them.
-        empty: scoring of empty regions in label maps: brats, released, nan or skip. By default, this and the following
-            conventions are those of the first evaluation, or else the general defaults.
-        hd95: kind of HD95: max or pooled.
-        et_min_voxels: number of voxels below which predicted enhancing tumour counts as necrosis.
-        average: average of overlap metrics: case or voxel.
-        surface_tolerance: tolerance of the surface Dice in mm.
-        lesion_wise: the task of BraTS 2023 whose lesion-wise Dice and HD95 are measured too: GLI (adult glioma), SSA,
-            PED, MEN or MET.
+        conventions: how label maps are measured, e.g. hd95=pooled et_min_voxels=500; docs/evaluate.md lists all. By
+            default they are those of the first evaluation, or else the general ones.
     """
+    from common.evaluation.metrics.conventions import Conventions
+    from mmb.arguments import fields_of
     from mmb.experiments.comparison.compare import compare_methods
 
-    conventions = {"empty": empty, "hd95": hd95, "et_min_voxels": et_min_voxels, "average": average}
-    conventions |= {"surface_tolerance": surface_tolerance, "lesion_wise": lesion_wise}
+    given = fields_of(Conventions, "conventions", conventions)
     shown = {"panel_cases": panel_cases, "panel_subsets": panel_subsets}
-    compared = compare_methods(output_dir, methods, conventions, reference, cohort, published, cases, **shown)
+    compared = compare_methods(output_dir, methods, given, reference, cohort, published, cases, **shown)
     count = compared[0].results["case"].nunique()
     print(f"{Path(output_dir, 'report.md')}: {len(compared)} methods, {count} cases")

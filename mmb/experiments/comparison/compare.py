@@ -59,7 +59,7 @@ def compare_methods(
             "maps. Leave the option out, or the label maps."
         )
     if conventions and not label_maps:
-        raise ValueError(f"--{next(iter(conventions))}: is for label maps; results keep their own conventions.")
+        raise ValueError("--conventions: is for label maps; results keep their own conventions.")
     others = next((asdict(evaluation.conventions) for evaluation in evaluations.values()), {})
     settings, files = Conventions(**others | conventions), stems(folders)
     definition = get_cohort(cohort) if label_maps else None
