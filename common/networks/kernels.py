@@ -8,26 +8,61 @@ import torch.nn.functional as F
 from torch import nn
 
 
+MKLDNN_FROM = 20480
+"""With one thread, PyTorch leaves the convolution of a single image to oneDNN only if ``C * X * Y`` exceeds this."""
+
+
 class Conv3d(nn.Conv3d):
-    """A 3D convolution ``(B, C, X, Y, Z)`` whose gradient in bfloat16 is right on every CPU.
+    """A 3D convolution ``(B, C, X, Y, Z)`` that is right in bfloat16, and fast for a single small image, on every CPU.
 
     For the weights' gradient in bfloat16, oneDNN (of PyTorch 2.13, without AMX) reads beyond an image that has two
     voxels along a padded first axis, so that the gradient is arbitrary. Such an image is padded before the convolution.
+    PyTorch convolves a single small image in float32 by a kernel of its own, which takes about six times as long as
+    oneDNN's. Such an image is split in two along the first axis, with the overlap that the kernel requires.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Convolve ``(B, C, X, Y, Z)``."""
-        if not torch.jit.is_scripting() and self._is_misread(input):  # TorchScript compiles the rest
-            padding = (0, self.padding[1], self.padding[2])
-            input = F.pad(input, (0, 0, 0, 0, self.padding[0], self.padding[0]))
-            return F.conv3d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        if not torch.jit.is_scripting():  # TorchScript compiles the rest
+            if self._is_misread(input):
+                padding = (0, self.padding[1], self.padding[2])
+                input = F.pad(input, (0, 0, 0, 0, self.padding[0], self.padding[0]))
+                return F.conv3d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+            if self._is_slow(input):
+                return self._in_halves(input)
         return self._conv_forward(input, self.weight, self.bias)
 
     @torch.jit.unused
     def _is_misread(self, x: torch.Tensor) -> bool:
         half = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
-        padded = self.padding_mode == "zeros" and not isinstance(self.padding, str)
-        return half and padded and x.device.type == "cpu" and x.shape[2] == 2 and not torch.jit.is_tracing()
+        return half and self._pads_zeros() and x.device.type == "cpu" and x.shape[2] == 2 and not torch.jit.is_tracing()
+
+    @torch.jit.unused
+    def _is_slow(self, x: torch.Tensor) -> bool:
+        single = x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[0] == 1
+        if (
+            not single
+            or x.shape[:4].numel() > MKLDNN_FROM
+            or torch.is_autocast_enabled("cpu")
+            or torch.jit.is_tracing()
+        ):
+            return False
+        dense = self.stride == self.dilation == (1, 1, 1) and self.kernel_size != (1, 1, 1) and self.groups == 1
+        return dense and self._pads_zeros() and torch.get_num_threads() == 1
+
+    @torch.jit.unused
+    def _pads_zeros(self) -> bool:
+        return self.padding_mode == "zeros" and not isinstance(self.padding, str)
+
+    @torch.jit.unused
+    def _in_halves(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.pad(x, [self.padding[axis] for axis in (2, 2, 1, 1, 0, 0)])
+        beyond = self.kernel_size[0] - 1
+        extent = x.shape[2] - beyond
+        half = -(-extent // 2)
+        parts = torch.cat([x[:, :, : half + beyond], x[:, :, extent - half :]])
+        first, second = F.conv3d(parts, self.weight, self.bias).split(1)
+        return torch.cat([first, second[:, :, 2 * half - extent :]], dim=2)
 
 
 def replace_convolutions(network: nn.Module) -> nn.Module:

@@ -98,3 +98,27 @@ def test_norm_and_upsampling_are_those_of_pytorch(shape, operation):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     gradients = [torch.autograd.grad(y.cos().sum(), x)[0] for y in (found, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 5), (5, 6, 7), (4, 5, 5)])
+@pytest.mark.parametrize("options", [{"padding": 1}, {"padding": 0}, {"padding": (1, 0, 1), "bias": False}])
+@pytest.mark.parametrize("kernel", [3, 4])
+def test_one_image_is_convolved_in_halves(shape, options, kernel, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    torch.manual_seed(0)
+    layer, x = Conv3d(3, 2, kernel, **options), torch.randn(1, 3, *shape).requires_grad_()
+    assert layer._is_slow(x)
+    assert not layer._is_slow(torch.cat([x, x]))
+    found, expected = layer(x), nn.Conv3d.forward(layer, x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    gradients = [torch.autograd.grad(y.cos().sum(), [x, *layer.parameters()]) for y in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"stride": 2}, {"dilation": 2}, {"groups": 2}, {"padding": "same"}])
+def test_other_convolutions_are_left_to_pytorch(options, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    layer, x = Conv3d(4, 4, 3, **options), torch.zeros(1, 4, 8, 8, 8)
+    assert not layer._is_slow(x)
+    assert not Conv3d(4, 4, 3)._is_slow(torch.zeros(1, 4, 80, 80, 8))
+    torch.testing.assert_close(layer(x), nn.Conv3d.forward(layer, x))
