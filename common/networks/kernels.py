@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-
 MKLDNN_FROM = 20480
 """With one thread, PyTorch leaves the convolution of a single image to oneDNN only if ``C * X * Y`` exceeds this."""
 
@@ -34,8 +33,8 @@ class Conv3d(nn.Conv3d):
 
     @torch.jit.unused
     def _is_misread(self, x: torch.Tensor) -> bool:
-        half = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
-        return half and self._pads_zeros() and x.device.type == "cpu" and x.shape[2] == 2 and not torch.jit.is_tracing()
+        half = x.device.type == "cpu" and (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
+        return half and self._pads_zeros() and x.shape[2] == 2 and not torch.jit.is_tracing()
 
     @torch.jit.unused
     def _is_slow(self, x: torch.Tensor) -> bool:

@@ -7,7 +7,7 @@ import torch
 from networks.golden import GRID, m3ae_state, path_state
 from run_tools import run
 
-from common.io import load_weights, trained
+from common.io import load_weights, setting_of_weights
 from common.networks import ACN, M3AE, M2FTrans, MMFormer, RFNet
 from mmb.authors.authors_weights import method_of
 from mmb.authors.fusion_keys import export_fusion
@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def recorded(weights: Path, *keys: str) -> list[object]:
-    return [trained(weights, key, None) for key in keys]
+    return [setting_of_weights(weights, key, None) for key in keys]
 
 
 def test_a_network_for_all_subsets(tmp_path, capsys):
