@@ -35,11 +35,7 @@ sys.path.insert(0, __path__[0])
 
 
 def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Path:
-    """Write ``<bundle>_v<version>.zip``, the package of a bundle, completely or not at all; return its path.
-
-    Raises FileNotFoundError if the bundle lacks a required file, or `common` is not that of a clone; FileExistsError if
-    this version was packaged before, with other content.
-    """
+    """Write ``<bundle>_v<version>.zip``, the package of a bundle, completely or not at all; return its path."""
     name, version = require_complete(bundle)
     target = Path(output_dir, f"{name}_v{version}.zip")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -59,11 +55,7 @@ def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Pa
 
 
 def require_complete(bundle: str | os.PathLike) -> tuple[str, str]:
-    """Return a bundle's name and version.
-
-    Raises FileNotFoundError if a required file is missing; ValueError if weights are not those of the metadata, or name
-    or version are not valid.
-    """
+    """Return a bundle's name and version."""
     bundle = Path(bundle)
     absent = [bundle / path for path in REQUIRED_FILES if not Path(bundle, path).is_file()]
     if absent:

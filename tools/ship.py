@@ -30,10 +30,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
 
     Weights are in half precision except for `SMALL` tensors. In metadata.json, ``weights`` gets the file's SHA-256 and
     the description of the data; for ``model``, ``data_source`` and ``eval_metrics`` (the evaluation's Dice) are also
-    set. Calibration and Dice are of the decision of inference.json. Returns the path of the weights. Raises ValueError
-    if the weights do not fit the network of the bundle's inference.json, or half precision changes the outputs too
-    much; or if the evaluation is of other weights, of another cohort, window or voxel size, or of the calibration
-    cases, or lacks a subset.
+    set. Calibration and Dice are of the decision of inference.json. Returns the path of the weights.
 
     The arguments are those of the verb ``ship``, which `tools.ship` describes.
     """

@@ -103,11 +103,7 @@ def require_teacher(path: str | os.PathLike | None, cohort: str) -> None:
 
 
 def load_teacher(network: PMKL, path: str, cohort: str) -> None:
-    """Load and freeze the teacher of the first stage, and initialise the students' feature encoders from its own.
-
-    Raises FileNotFoundError if the file does not exist; ValueError if it is damaged, or belongs to another network
-    (width, modalities, classes, feature encoder) or cohort than the students.
-    """
+    """Load and freeze the teacher of the first stage, and initialise the students' feature encoders from its own."""
     require_teacher(path, cohort)
     load_weights(network.full, path).requires_grad_(False)
     network.full.zero_grad()  # gradients of its own training, if that ran in this process

@@ -104,9 +104,7 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
     """Return the parts of a datalist file with absolute paths.
 
     MONAI's ``load_decathlon_datalist`` can read the file, too, but turns any text that names an existing folder, such
-    as a ``case``, into a path, and refuses an empty test list; so it is not used here. Raises FileNotFoundError if the
-    datalist or a file that it lists does not exist; ValueError if it is not a datalist, is of another cohort, or lists
-    a case twice.
+    as a ``case``, into a path, and refuses an empty test list; so it is not used here.
 
     The paths in it are relative to ``dataset_dir``. If it names a cohort, this has to be ``cohort``; None accepts any.
     """

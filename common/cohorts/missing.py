@@ -45,10 +45,6 @@ def mask_cases(
 ) -> list[Item]:
     """Return training items without the modalities that each of them should lack, and log the resulting missing rates.
 
-    Raises FileNotFoundError if ``masks`` is neither a published setting of the cohort nor a file; ValueError if a rate
-    is invalid, rates and masks are both given, or the masks do not list exactly these cases, name an unknown modality,
-    or leave a case without any modality.
-
     Args:
         items: the training cases of a datalist.
         missing_rates: one missing rate for each modality; see `draw_masks`. A patient's cases lack the same ones. None

@@ -61,10 +61,7 @@ class Description:
     ending: str
 
     def modalities(self, known: Collection[str] = ()) -> tuple[str, ...]:
-        """Return the modality of each channel; ``known`` are names beside the usual ones.
-
-        Raises ValueError if a name does not tell it, or two tell the same.
-        """
+        """Return the modality of each channel; ``known`` are names beside the usual ones."""
         roles = [
             name.lower() if name.lower() in known else ALIASES.get(re.sub("[^a-z0-9]", "", name.lower()))
             for name in self.channels
@@ -83,7 +80,7 @@ class Description:
         """Return class -> its value in label files; ``labels`` name classes and regions beside those of tumours.
 
         Where only nested regions are named, classes are what they do not share: oedema is the whole tumour without its
-        core. Raises ValueError if a name is unknown, or values do not tell the classes.
+        core.
         """
         known = labels.meanings if labels else {}
         own = {name: each for name, each in labels.regions.items() if name not in known} if labels else {}
@@ -136,8 +133,7 @@ class Description:
 def described(folder: str | os.PathLike) -> Description | None:
     """Return what a folder's ``dataset.json`` says, or that above imagesTr and the like; None without.
 
-    The Medical Segmentation Decathlon has a file of the same name and another form. Raises ValueError if it is of
-    version 1 of nnU-Net, which had yet another form, or damaged.
+    The Medical Segmentation Decathlon has a file of the same name and another form.
     """
     folder = Path(folder).parent if Path(folder).name in (*IMAGES, *LABELS, *UNREAD) else Path(folder)
     path = folder / DESCRIPTION
@@ -162,10 +158,7 @@ def described(folder: str | os.PathLike) -> Description | None:
 
 
 def label_values(told: Description, cohort: Cohort) -> dict[str, int] | None:
-    """Return class -> value of a data set's labels; None if these are the cohort's own values.
-
-    Raises ValueError if a class has no counterpart in the cohort.
-    """
+    """Return class -> value of a data set's labels; None if these are the cohort's own values."""
     values = told.values(cohort.labels)
     labels = cohort_of({"label_values": values}, cohort).labels
     try:

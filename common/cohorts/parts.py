@@ -18,9 +18,7 @@ def prepare(
     """Return the cases to train, validate and test on, with absolute paths.
 
     Returns ``training``, ``validation`` and ``test``: items with ``case``, ``image``, ``modalities`` and ``label``. No
-    image is opened. Raises FileNotFoundError if the folder, the datalist or a listed file does not exist; ValueError if
-    the cohort or split is unknown, the datalist is of another cohort, file names are ambiguous, cases are named like
-    those of other cohorts, or parts share a patient or an image file.
+    image is opened.
 
     Args:
         dataset_dir: the cohort's folder as downloaded, or as `generate_phantom` wrote it.
@@ -66,9 +64,6 @@ def take(parts: Parts, names: str | Sequence[str] | None, at_least: int = 0) -> 
 
 def cases(cohort: str, dataset_dir: str | Path, modalities: Sequence[str] | None = None) -> list[Item]:
     """Return the cases in a folder, labelled or not, e.g. for inference; for a generated phantom, its test cases.
-
-    Raises FileNotFoundError if the folder does not exist or has no image; ValueError if the cohort or a modality is
-    unknown, file names are ambiguous, or a case has none of the modalities.
 
     ``dataset_dir`` is one subject's folder or a folder of subjects (see `find_cases`). Each case has to have at least
     one of ``modalities``; None stands for all of the cohort's.

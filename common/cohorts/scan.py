@@ -69,9 +69,7 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
     that the images have (``labels/P1_seg.nii.gz`` for ``images/P1_t1.nii.gz``). A case is named as its publishers name
     it, or after the folders that lead to it, or after its files if they lie side by side. Files whose names are not
     recognised, and labels of no case, are logged as a warning. Hidden files and the paths in ``without`` (as
-    `named_after` gives them) are skipped. Raises FileNotFoundError if the folder does not exist or has no image;
-    ValueError if no name gives a modality, a case has two files for one modality or two labels, or two cases have the
-    same name.
+    `named_after` gives them) are skipped.
     """
     root = Path(os.path.abspath(folder))
     paths = [path for path in _image_files(root) if path not in without]

@@ -59,10 +59,7 @@ def split_cases(
 ) -> Parts:
     """Scan a folder and divide its labelled cases into training, validation and test.
 
-    Returns the parts, with absolute paths. Cases that are in no part are logged. Raises FileNotFoundError if the folder
-    does not exist or has no image; ValueError if the cohort has no such split, listed cases or their labels are
-    missing, there are no patients to split or not as many as published, file names are ambiguous, or all labelled cases
-    are of another cohort.
+    Returns the parts, with absolute paths. Cases that are in no part are logged.
 
     Args:
         dataset_dir: the folder as downloaded; see `find_cases`.

@@ -44,8 +44,6 @@ def claim_output(folder: str) -> None:
     """Create an output folder, and keep other trainings out until `unlock_folder` is called or this process ends.
 
     Rank 0, the only one that writes there, holds the lock for all processes; torchrun ends them together with it.
-    Raises PermissionError if the folder cannot be written; BlockingIOError if another training uses it; ValueError if
-    the evaluation after the training would replace files that no report wrote.
     """
     require_writable(folder)
     require_own_parts(os.path.join(folder, "evaluation"))

@@ -14,8 +14,7 @@ from common.io.files import require_no_folder, require_writable
 def written_whole(folder: str | os.PathLike, earlier: Iterable[Path] = (), last: str | None = None) -> Iterator[Path]:
     """Yield a temporary folder in ``folder``; at the end its files are moved to the same places in ``folder``.
 
-    After an error before that, ``folder`` is as it was. Raises PermissionError if ``folder`` or a folder in it cannot
-    be written; IsADirectoryError if a folder lies where a file is to be.
+    After an error before that, ``folder`` is as it was.
 
     Args:
         folder: is created if needed.

@@ -29,10 +29,7 @@ def is_run() -> bool:
 
 
 def given_run() -> tuple[list[str], dict[str, Any]]:
-    """Return the config files and the settings that ``python -m monai.bundle run`` was given.
-
-    Raises ValueError if MONAI does not read a path as it was typed.
-    """
+    """Return the config files and the settings that ``python -m monai.bundle run`` was given."""
     options = _typed()[1]
     own, files = inspect.signature(run).parameters, options.get("config_file", [])
     settings = {key.replace("::", "#"): value for key, value in options.items() if key not in own}
@@ -64,9 +61,7 @@ def check_settings(
 
     A key has to be in the merged files, except that an object accepts any argument of its class, and
     ``evaluation#overrides`` any key of the evaluation's own configs. A number cannot become a text, nor a flag anything
-    but a flag, unless the text is null or an expression (``$...``, ``@...``, ``%...``). Raises ValueError if a file is
-    not JSON or would undo those before it, a key is unknown (the message suggests the nearest known one), or a value is
-    of another kind.
+    but a flag, unless the text is null or an expression (``$...``, ``@...``, ``%...``).
 
     Args:
         files: config files; later ones override earlier ones.

@@ -14,10 +14,7 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
 
 
 def by_case(table: pd.DataFrame, column: str, path: str | os.PathLike) -> dict[str, str]:
-    """Return the text of a column for each name in the column ``case``, capitals or not.
-
-    Raises ValueError, with the file's path, if a case has two rows.
-    """
+    """Return the text of a column for each name in the column ``case``, capitals or not."""
     if len(twice := table["case"][table["case"].str.lower().duplicated()]):
         raise ValueError(f"{path}: two rows for {twice.iloc[0]}; expected one for each case. Remove the wrong one.")
     return dict(zip(table["case"], table[column], strict=True))

@@ -16,8 +16,6 @@ def shipped_weights(ckpt_path: str | os.PathLike, bundle_root: str | os.PathLike
     """Return what metadata.json says of the weights; None if they are not the bundle's.
 
     Its keys are ``sha256``, ``data_source`` and, if the file itself does not say so, ``patients`` (`trained_patients`).
-
-    Raises ValueError if the file is in the bundle's ``models/`` but is not the one that this version came with.
     """
     path = Path(ckpt_path)
     if not path.is_file():

@@ -13,7 +13,7 @@ class StagedDataset(Dataset):
     """Take items from the first dataset, and from each next one as soon as its epoch is reached.
 
     All datasets have the same cases. The epoch is set by `common.engines.SetEpoch`, so that a resumed training goes on
-    in the right stage. Raises ValueError if the datasets differ in length, or the epochs do not begin with 0 and rise.
+    in the right stage.
 
     Attributes:
         epoch: number of the epoch, from 0.

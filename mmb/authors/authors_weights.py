@@ -39,11 +39,7 @@ def convert(
     method: str | None = None,
     crop: Sequence[int] | None = None,
 ) -> None:
-    """Write weights, and print how many tensors they are; the arguments are those of `mmb.verbs.import_weights`.
-
-    Raises ValueError if an option is out of range or not one of the method's, a file holds other weights, or no method
-    is given and the file's keys are those of none.
-    """
+    """Write weights, and print how many tensors they are; the arguments are those of `mmb.verbs.import_weights`."""
     if output in METHODS:
         raise ValueError(f"{output}: expected the file to write; a method is named by --method {output}.")
     files = (checkpoint, *(word.partition("=")[2] for word in missing))

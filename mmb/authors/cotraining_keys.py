@@ -36,8 +36,7 @@ def import_cotraining(
 
     The keys of ``state`` may begin with ``module.``; the network is an ACN or SMUNet of four modalities, the subset
     that of the missing path as channels of our image, or None for the full path. A pair of paths is the union of two
-    imports, with ``network = ACN(subsets=[subset])``. Raises ValueError if keys or shapes differ (`require_match`), or
-    if the network has no path for the subset.
+    imports, with ``network = ACN(subsets=[subset])``.
     """
     name = type(network).__name__
     if name not in AUTHORS:

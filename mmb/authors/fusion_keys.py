@@ -51,7 +51,7 @@ def import_fusion(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict
     """Turn an authors' checkpoint into a state dict of our network of the same architecture and size.
 
     The keys of ``state`` (`common.io.read_weights` extracts it from a file) may begin with ``module.``; the network is
-    an RFNet, MMFormer or M2FTrans of four modalities. Raises ValueError if keys or shapes differ (`require_match`).
+    an RFNet, MMFormer or M2FTrans of four modalities.
     """
     keys, own, order = _key_map(network), network.state_dict(), [AUTHORS.index(name) for name in NAMES]
     state = {key.removeprefix("module."): value for key, value in state.items()}

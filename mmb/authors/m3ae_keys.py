@@ -40,7 +40,7 @@ def import_m3ae(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     It is that of pretraining or fine-tuning, with or without ``module.`` in its keys. Their axes are (z, y, x) of
     images stored as LPS, ours (x, y, z) in RAS: kernels and x_sub are transposed, and x_sub is turned to RAS (kernels
     are not, since the network was trained with flips along every axis). Their region order ET, TC, WT becomes WT, TC,
-    ET. Raises ValueError if a key is not theirs, or some of their keys are missing or have another shape.
+    ET.
     """
     ours = {}
     for key, value in state.items():

@@ -40,10 +40,7 @@ class Evaluated(Entry):
 
 
 def evaluated(name: str, folder: Path, shared: Mapping[str, Any], own: Mapping[str, Any]) -> Evaluated:
-    """Return a row for the model in a folder; of the settings for all methods, those for trainings do not matter.
-
-    Raises FileNotFoundError if there is no such model; ValueError if one of its own settings has no effect.
-    """
+    """Return a row for the model in a folder; of the settings for all methods, those for trainings do not matter."""
     known = [*KEYS, *(f"conventions#{key}" for key in asdict(Conventions()))]
     if unknown := [key for key in own if key not in known]:
         raise ValueError(f"{unknown[0]!r} has no effect on a trained nnU-Net; expected some of {', '.join(known)}.")

@@ -24,9 +24,7 @@ def join(
 ) -> tuple[Parts, Path]:
     """Divide the cases of several data sets; return the parts, with absolute paths, and the folder that holds all.
 
-    Items have the keys ``source``, the name of the data set, and ``patient``. Raises FileNotFoundError if a folder or
-    ``known_as`` does not exist; ValueError if a source's class has no counterpart, two sources have a case of the same
-    name, the split is none of those below, or no row of ``known_as`` names two patients; see also `split_cases`.
+    Items have the keys ``source``, the name of the data set, and ``patient``.
 
     Args:
         folders: cohort of each data set -> its folder as downloaded.
@@ -63,10 +61,7 @@ def join(
 
 
 def folders_of(sources: Sequence[str]) -> dict[str, str]:
-    """Return cohort -> folder from words such as ``ucsf_pdgm=data/UCSF-PDGM``.
-
-    Raises ValueError if there are fewer than two, one has another form, or a cohort is given twice.
-    """
+    """Return cohort -> folder from words such as ``ucsf_pdgm=data/UCSF-PDGM``."""
     if len(sources) < 2:
         raise ValueError(f"{len(sources)} data sets to join; expected two or more, each as COHORT=FOLDER.")
     folders: dict[str, str] = {}

@@ -40,10 +40,7 @@ def run_leaderboard(
     slurm: bool = False,
     only: str | None = None,
 ) -> None:
-    """Run the verb ``leaderboard``, whose help describes what it does and the arguments.
-
-    Raises ValueError if options contradict each other, or a method cannot be trained or has failed.
-    """
+    """Run the verb ``leaderboard``, whose help describes what it does and the arguments."""
     _check_options(at_once, slurm, only)
     if cohort and is_description(cohort):
         cohort = os.path.abspath(cohort)  # for jobs that start elsewhere

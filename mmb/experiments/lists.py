@@ -125,10 +125,6 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
       `mmb.experiments.paper_tables.published.sources`) and ``rows``: name of a method in the published table -> name
       of a method of the list, or ``{"unavailable": "why it cannot be trained here"}``;
     - ``notes``: lines to print below these tables.
-
-    Raises FileNotFoundError if the list, a bundle or a config does not exist. Raises ValueError if the list does not
-    have this form, names something that does not exist or has no effect, or has cohorts, folds or conventions that do
-    not fit together. ``cohort`` is the one to train on: by default the list's own, or the phantom if it has none.
     """
     read = read_json(path, ListFile, "See docs/evaluate.md.")
     with _said_of(path):

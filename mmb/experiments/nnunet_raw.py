@@ -29,8 +29,7 @@ def write_raw(parts: Parts, cohort: Cohort, folder: str | os.PathLike) -> None:
 
     Cases to train and validate on become ``imagesTr``, those to test on ``imagesTs`` and, where they have labels,
     ``labelsTs``; ``splits_final.json`` holds the division as nnU-Net's fold 0. Label values are consecutive, in the
-    order in which regions are painted: 1 oedema, 2 necrosis, 3 enhancing tumour. Raises ValueError if a case lacks a
-    modality, which nnU-Net cannot do without; FileExistsError if the folder is not empty.
+    order in which regions are painted: 1 oedema, 2 necrosis, 3 enhancing tumour.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -38,8 +38,7 @@ def reproduce(
 ) -> None:
     """Run the verb ``reproduce``, whose help describes what it does and the arguments.
 
-    The evaluation is that which follows a training of the list's method. Raises FileNotFoundError or ValueError if a
-    file or folder does not exist, or the weights are not those of a row of this list.
+    The evaluation is that which follows a training of the list's method.
     """
     made, facts = read_list(table), read_facts(weights)
     if not os.path.isfile(weights) or facts is None:

@@ -32,11 +32,7 @@ MINUTES = "minutes.txt"
 
 
 def prepare_entries(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
-    """Check each method that is not finished, up to its first training step, and write a note into its folder.
-
-    Raises ValueError if a method cannot be trained with its own and the ``shared`` settings, or if its folder (see
-    `folders_of`) was used for another method or with other settings.
-    """
+    """Check each method that is not finished, up to its first training step, and write a note into its folder."""
     for entry in entries:
         folder = folders[entry.name]
         require_own_folder(folder, entry, shared)

@@ -120,10 +120,7 @@ def evaluation_files(folder: str | Path) -> list[Path]:
 
 
 def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
-    """Read what `write_evaluation` wrote, with a new name of the method if one is given.
-
-    Raises FileNotFoundError if ``results.csv`` or ``evaluation.json`` is missing.
-    """
+    """Read what `write_evaluation` wrote, with a new name of the method if one is given."""
     folder = Path(folder)
     for path in (folder / "results.csv", folder / NOTE):
         if not path.is_file():

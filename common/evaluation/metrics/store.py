@@ -23,8 +23,7 @@ class CaseStore:
 
     ``folder`` holds ``<case>-<fingerprint>.csv`` (the rows) and ``.npz`` (the arrays). The fingerprint is of everything
     that the result depends on: the item, its files, and ``settings``, which has to contain all the rest. So after a
-    change of settings, weights or images, no file is found, and the case is evaluated again. Raises ValueError if two
-    items have the same case name.
+    change of settings, weights or images, no file is found, and the case is evaluated again.
     """
 
     def __init__(self, folder: str | Path, settings: Sequence[Any], items: Sequence[Mapping[str, Any]]) -> None:

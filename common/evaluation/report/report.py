@@ -26,8 +26,7 @@ def write_report(
     """Write ``report.md``, and its parts as files in ``tables/`` and ``figures/``.
 
     All files are written or, after an error, none. If there is a ``report.md``, the files in the two folders are taken
-    for parts of that earlier report and removed. Raises ValueError if there are no results or no Dice, or if
-    ``tables/`` or ``figures/`` holds files that no report wrote.
+    for parts of that earlier report and removed.
 
     Args:
         evaluations: one method, or several that `require_comparable` accepts; these are tested against the first one.

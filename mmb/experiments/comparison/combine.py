@@ -19,8 +19,6 @@ def pool_folds(name: str, folds: Sequence[Evaluation]) -> Evaluation:
     """Return the results of all folds of a cross-validation, each case from the network not trained on it.
 
     Calibration and latents belong to single networks and are left out. The folds' own names appear only in messages.
-    Raises ValueError if cohorts, conventions, modalities, regions, subsets, decisions or splits' cases differ; if a
-    case is tested in two folds or in none; or if an evaluation does not list the other cases of its split.
     """
     first, *others = folds
     for other in others:

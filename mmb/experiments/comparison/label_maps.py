@@ -39,9 +39,7 @@ def evaluate_label_maps(
     References are the cohort's folder as downloaded, or files ``<case>.nii.gz``; those without a prediction do not
     count. The cohort defines modalities, regions and the values of all label maps, unless nnU-Net's ``dataset.json``
     lies in their folder, which names the classes. If other meanings of a method's values fit the references better, a
-    warning is logged (`ClassOrder`). Raises FileNotFoundError if a folder does not exist or has no label map;
-    ValueError if a file is no label map in the cohort's values or on another grid than its reference, or has no
-    reference.
+    warning is logged (`ClassOrder`).
     """
     references = _references(Path(reference_dir), cohort)
     predictions = _by_subset(Path(folder), cohort.modalities)

@@ -21,9 +21,6 @@ def side_by_side(
 ) -> Iterator[Slice]:
     """Yield, for each case and subset, the slice of every method.
 
-    Raises ValueError if a method has no result of a case from a subset, has stored no slices of it, or was evaluated on
-    another grid than the first one.
-
     Args:
         evaluations: the methods.
         folders: name of each method -> output folder of its evaluation, with its folder ``cases``.

@@ -48,7 +48,6 @@ def published(paper: str, table: str, dataset: str) -> pd.DataFrame:
     for the printed mean over all subsets, or a description of another average. A ``region`` of ``mean`` is the mean
     over regions. ``metric`` is a name in `common.evaluation.metrics.conventions.METRICS`, with ``value`` and ``std`` in
     its units (fractions, mm), or the paper's name and unit, e.g. ``parameters_M``. ``std`` is NaN if none is printed.
-    Raises ValueError if there is no such table; the message lists the paper's tables, or the papers.
     """
     rows = _read().query("paper == @paper and table == @table and dataset == @dataset")
     if rows.empty:
