@@ -54,6 +54,18 @@ def test_regions_are_decided_and_painted(decision, labels):
     assert decided([wt, tc, et], decision=decision) == labels
 
 
+def test_a_probability_of_one_half_is_marked_by_the_threshold():
+    half, less = [0.5, 0.5], [0.4999, 0.5]
+    assert decided([half, less, [0.0, 0.0]]) == [2, 1]
+    assert decided([half, half, less]) == [1, 4]
+
+
+@pytest.mark.parametrize(("p", "labels"), [(0.0526, [0, 0]), (0.0527, [2, 2])])
+def test_a_region_is_absent_below_an_expected_dice_of_a_tenth(p, labels):
+    """Two voxels of p have an expected Dice of 2 p / (1 + p): 0.09994 and 0.10012."""
+    assert decided([[p, p], [0.0, 0.0], [0.0, 0.0]], decision="expected_dice") == labels
+
+
 def test_regions_stay_nested():
     """Enhancing tumour is decided where the core is not; it then belongs to the core and the whole tumour."""
     assert decided([[0.1, 0.9], [0.1, 0.9], [0.45, 0.5]], decision="expected_dice") == [4, 4]
