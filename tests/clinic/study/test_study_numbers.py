@@ -25,7 +25,7 @@ from mmb.clinic.predictors.protocol import Segmentation
 from mmb.clinic.study.predict import segment
 
 GLIOMA = get_cohort("open_glioma")
-T1C = Scan(6, "t1c", "t1_mprage_KM", MPRAGE | AGENT, spacing=(4, 4, 5), slices=18)
+T1C = Scan(6, "t1c", "t1_mprage_KM", MPRAGE | AGENT, spacing=(4, 4, 5), slices=13)
 FLAIR = Scan(4, "flair", "t2_spc_da-fl_sag", SPACE_FLAIR, plane="sagittal", spacing=(4, 4, 4))
 HELD = LeftOut(100, 50, 20, 16, 0, 0, 0.8, 0.7, 0.7, 10, 6)
 SAME = RegionCalibration((0.0, 1.0, 0.0), (0.0, 1.0, 0.0), 1.0, HELD)
@@ -33,8 +33,8 @@ KNOWN = Calibration("12ab", "threshold", 30, 9, 0.4, (0, 3), (1, 100), dict.from
 RADII = {"ED": 16, "NCR": 10, "ET": 7}
 """Class -> radius in mm of the ball that the predictor draws, each within that before."""
 MIDDLE = np.array([-10.0, 6, 4])
-ABOVE = np.array([0.0, 0, 52])
-"""A place in mm that the T1c's slices, up to 45 mm above the middle, do not cover."""
+ABOVE = np.array([0.0, 0, 40])
+"""A place in mm that the T1c's slices, up to 32.5 mm above the middle, do not cover."""
 
 
 class Balls:
@@ -67,12 +67,12 @@ class Balls:
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory) -> Path:
-    """T1c and FLAIR of a brain of 60 ml, too small for its sequences to be judged."""
+    """T1c and FLAIR of a brain of 180 ml, too small for its sequences to be judged."""
     folder = tmp_path_factory.mktemp("subject")
-    places = np.moveaxis(np.indices((32, 32, 32)), 0, -1) - 15.5
+    places = np.moveaxis(np.indices((20, 22, 28)), 0, -1) - (9.5, 10.5, 13.5)
     rng, affine = np.random.default_rng(0), np.diag([-4.0, -4, 4, 1])
-    affine[:3, 3] = np.array([15.5, 15.5, -15.5]) * 4
-    inside = np.linalg.norm(places / (6.5, 7.5, 15.5), axis=-1) < 1
+    affine[:3, 3] = np.array([9.5, 10.5, -13.5]) * 4
+    inside = np.linalg.norm(places / (6.5, 7.5, 13.5), axis=-1) < 1
     texture = rng.uniform(300, 900, inside.shape)
     for name in ("t1ce", "flair"):
         nib.save(nib.Nifti1Image((inside * texture).astype(np.float32), affine), folder / f"case_{name}.nii.gz")
@@ -115,20 +115,20 @@ def test_the_label_map_lies_where_the_predictor_drew_it(results, name):
     ml = np.prod(voxel_sizes(image.affine)) / 1000
     for region, radius in (("WT", 16), ("TC", 10), ("ET", 7)):
         mask = np.isin(label, [GLIOMA.labels.values[each] for each in GLIOMA.labels.regions[region]]) & near
-        assert mask.sum() * ml == pytest.approx(4 / 3 * np.pi * radius**3 / 1000, rel=0.15)
+        assert mask.sum() * ml == pytest.approx(4 / 3 * np.pi * radius**3 / 1000, rel=0.2)
 
 
 def test_the_reference_that_is_asked_for_sets_the_field_of_view(results):
-    """The T1c covers 90 mm along the slices' normal, the FLAIR 128 mm; what is drawn above it is there only then."""
+    """The T1c covers 65 mm along the slices' normal, the FLAIR 112 mm; what is drawn above it is there only then."""
     inside = {name: drawn(each.out / "label.nii.gz") for name, each in results.items()}
     far = {name: np.linalg.norm(places - MIDDLE - ABOVE, axis=-1)[label > 0].min() for name, (_, label, places)
            in inside.items()}  # fmt: skip
     assert far["patient"] < 3
-    assert far["phantom"] > 20
+    assert far["phantom"] > 15
     given = {name: each.predictor.images for name, each in results.items()}
     assert {name: [*images] for name, images in given.items()} == {name: ["t1c", "flair"] for name in results}
     heights = {name: images["flair"].shape[2] for name, images in given.items()}
-    assert heights == {"phantom": 90, "patient": 128}
+    assert heights == {"phantom": 65, "patient": 112}
     np.testing.assert_allclose([voxel_sizes(each["t1c"].affine) for each in given.values()], 1)
     one, two = (np.asarray(given["patient"][name].dataobj) for name in ("t1c", "flair"))
     assert np.corrcoef(one[one > 0], two[one > 0])[0, 1] > 0.5  # they lie on each other
