@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -205,6 +206,54 @@ def test_a_single_fold_is_refused(tmp_path: Path) -> None:
     fold = _model(tmp_path / "model") / "fold_0"
     with pytest.raises(FileNotFoundError, match=r"fold_0: no plans\.json; expected a folder of nnU-Net v2"):
         load_predictor(str(fold), None, None, "cpu", tmp_path)
+
+
+class Answer:
+    """nnU-Net's own predictor, of which the answer is known; it keeps what it is given."""
+
+    def __init__(self, heads: list | None) -> None:
+        self.label_manager = SimpleNamespace(has_regions=heads is not None, foreground_regions=heads)
+
+    def predict_single_npy_array(self, stack: np.ndarray, properties: dict, *_: object) -> tuple:
+        """Return classes ED, NCR and ET by the first channel's values, and shares of the classes, or of regions."""
+        self.stack, self.spacing = stack, properties["spacing"]
+        label = np.digitize(stack[0], [30, 60, 90])
+        shares = stack / 10_000 if self.label_manager.has_regions is False else stack[:3] / 10_000
+        return label, shares
+
+
+STORED = {  # directions of the axes, and what nnU-Net gets, (z, y, x), of an array stored along (S, L, A)
+    "as BraTS": ("LPS", None, lambda voxels: voxels[:, :, ::-1].transpose(0, 2, 1), [3, 2, 1]),
+    "as stored": (None, None, lambda voxels: voxels.transpose(2, 1, 0), [2, 1, 3]),
+    "as RAS": ("LPS", "NibabelIOWithReorient", lambda voxels: voxels[:, ::-1].transpose(0, 2, 1), [3, 2, 1]),
+}
+
+
+@pytest.mark.parametrize("heads", [None, [3, (2, 3), (1, 2, 3)]], ids=["classes", "regions"])
+@pytest.mark.parametrize("stored", STORED)
+def test_voxels_and_spacing_in_and_regions_out_along_the_axes_of_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str, heads: list | None
+) -> None:
+    """Of an image of 3 x 1 x 2 mm whose axes run upwards, to the left and to the front."""
+    monkeypatch.setattr("mmb.clinic.predictors.nnunet.version", lambda _: "2")
+    axes, reader, turned, spacing = STORED[stored]
+    model = load_nnunet(_model(tmp_path / "model"), "cpu", axes=axes)
+    if reader:
+        model.plans["image_reader_writer"] = reader
+    answer = vars(model)["_predictor"] = Answer(heads)
+    affine = np.array([[0, -1.0, 0, 5], [0, 0, 2, 6], [3, 0, 0, 7], [0, 0, 0, 1]])
+    first = np.arange(120, dtype=np.float32).reshape(4, 5, 6)
+    volumes = {name: first + 1000 * number for number, name in enumerate(("t1", "t1c", "t2", "flair"))}
+    images = {name: nib.Nifti1Image(volume, affine) for name, volume in reversed(volumes.items())}
+    made = model.run(images)
+    assert answer.spacing == spacing
+    for given, volume in zip(answer.stack, volumes.values(), strict=True):
+        np.testing.assert_array_equal(given, turned(volume))
+    np.testing.assert_array_equal(made.label, np.select([first >= 90, first >= 60, first >= 30], [3, 1, 2]))
+    t1, t1c, t2, flair = (volume / 10_000 for volume in volumes.values())
+    regions = (t1c + t2 + flair, t2 + flair, flair) if heads is None else (t2, t1c, t1)  # WT, TC and ET
+    np.testing.assert_allclose(made.probabilities, regions, rtol=1e-6)
+    np.testing.assert_array_equal(made.masks, [first >= 30, first >= 60, first >= 90])
 
 
 def test_foreign_channels_and_classes_are_refused(tmp_path: Path) -> None:
