@@ -88,12 +88,17 @@ def test_by_sequences_takes_what_t1c_shows_by_the_threshold(subset, labels):
     assert decided([wt, tc, et], subset, decision="by_sequences") == labels
 
 
-@pytest.mark.parametrize(("p", "labels"), [(0.24, [0, 0, 0]), (0.26, [2, 2, 2])])
+@pytest.mark.parametrize(("p", "labels"), [(0.2499, [0, 0, 0]), (0.2501, [2, 2, 2])])
 def test_by_sequences_marks_nothing_where_the_whole_tumour_is_not_found(p, labels):
-    """Three voxels of p have an expected Dice of 2 p / (1 + p): 0.387 and 0.413, below and above the limit."""
+    """Three voxels of p have an expected Dice of 2 p / (1 + p): 0.3999 and 0.4001, below and above the limit."""
     regions = [[p] * 3, [0.0] * 3, [0.0] * 3]
     assert decided(regions, "t1c", decision="by_sequences") == labels
     assert decided(regions, decision="expected_dice") == [2, 2, 2]
+
+
+def test_only_the_whole_tumour_has_to_be_found():
+    """The core, of an expected Dice of 0.33, is marked where T1c does not show it."""
+    assert decided([[0.9] * 3, [0.2] * 3, [0.0] * 3], "t1+t2", decision="by_sequences") == [1, 1, 1]
 
 
 def test_where_the_whole_tumour_is_not_found_its_core_is_not_marked_either():

@@ -23,6 +23,7 @@ from mmb.clinic.calibration.calibration import Calibration, LeftOut, RegionCalib
 from mmb.clinic.dicom import read_seg, read_series
 from mmb.clinic.predictors.protocol import Segmentation
 from mmb.clinic.study.predict import segment
+from mmb.clinic.study.reading import Study, confirmed
 
 GLIOMA = get_cohort("open_glioma")
 T1C = Scan(6, "t1c", "t1_mprage_KM", MPRAGE | AGENT, spacing=(4, 4, 5), slices=13)
@@ -79,21 +80,29 @@ def subject(tmp_path_factory) -> Path:
     return folder
 
 
+def by_flair(read: Study, _: str | None, *options: Any) -> tuple[Study, str, str]:
+    return confirmed(read, "t1c", *options)[0], "flair", "as requested"
+
+
 @pytest.fixture(scope="module")
 def results(subject, tmp_path_factory) -> Mapping[str, Any]:
-    """Results of the study of a phantom, by its headers; and of the same as a patient's, on the grid of the FLAIR."""
+    """Results of the study of a phantom, by its headers; and of the same as a patient's, on the grid of the FLAIR.
+
+    The patient's images are those that were looked at on the grid of the T1c before the reference was known, as if
+    there had been a question.
+    """
     folder = tmp_path_factory.mktemp("study")
     write_study(folder / "study", subject, [T1C, FLAIR])
+    given = {"series": {"t1c": 6, "flair": 4}, "skull_strip": "no"}
     made = {}
-    for name, reference in (("phantom", None), ("patient", "flair")):
-        if name == "patient":
-            for path in (folder / "study").rglob("*.dcm"):
-                edit(path, lambda dataset: setattr(dataset, "StudyDescription", "MR head"))
-        predictor = Balls()
-        out = folder / name
-        prediction = segment(
-            folder / "study", out, predictor, series={"t1c": 6, "flair": 4}, reference=reference, skull_strip="no"
-        )
+    for name in ("phantom", "patient"):
+        out, predictor = folder / name, Balls()
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "patient":
+                for path in (folder / "study").rglob("*.dcm"):
+                    edit(path, lambda dataset: setattr(dataset, "StudyDescription", "MR head"))
+                patch.setattr("mmb.clinic.study.predict.confirmed", by_flair)
+            prediction = segment(folder / "study", out, predictor, **given)
         made[name] = SimpleNamespace(out=out, prediction=prediction, predictor=predictor, study=folder / "study")
     return made
 
