@@ -279,7 +279,7 @@ class Seen:
         return Segmentation(label, masks, np.where(masks, np.float32(0.75), 0))
 
 
-def test_an_evaluation_by_hand(tmp_path: Path) -> None:
+def test_an_evaluation_by_hand(tmp_path: Path, undrawn: None) -> None:
     """Of 96 voxels of 6 mm3, 24 are the core, 8 of which enhance; two cases whose axes run to the back and the left."""
     affine = np.array([[0, -1.0, 0, 9], [-2, 0, 0, 8], [0, 0, 3, 7], [0, 0, 0, 1]])
     truth = np.zeros((12, 14, 10), np.uint8)
