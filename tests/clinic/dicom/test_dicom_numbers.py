@@ -150,8 +150,8 @@ def test_positions_are_rounded_along_each_axis():
 
 
 @pytest.mark.parametrize(("height", "known"), [(24 - 1.9, True), (24 - 2.1, False), (24 + 1.9, True), (24 + 2.1, False),
-                                               (20, False), (-1.9, True), (-2.1, False), (56 + 1.9, True),
-                                               (56 + 2.1, False)])  # fmt: skip
+                                               (20, False), (64, False), (-8, False), (-1.9, True), (-2.1, False),
+                                               (56 + 1.9, True), (56 + 2.1, False)])  # fmt: skip
 def test_an_image_of_another_class_lies_at_a_slice_up_to_a_quarter_of_their_distance(tmp_path, height, known):
     """Of slices 8 mm apart at 0 to 56 mm; where none lies, the series is only a part."""
     write(tmp_path / "study", flat(8))
