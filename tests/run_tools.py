@@ -1,15 +1,22 @@
 import sys
+from collections.abc import Callable
 
 from mmb.__main__ import main
+from tools.__main__ import main as scripts
 
 
-def run(*arguments: object) -> int | str | None:
-    """Run ``mmb`` in this process; return its exit code or message, or None if it simply ends."""
+def run(*arguments: object, program: Callable[[], None] = main) -> int | str | None:
+    """Run ``mmb`` or another program in this process; return its exit code or message, or None if it simply ends."""
     before, sys.argv = sys.argv, ["mmb", *map(str, arguments)]
     try:
-        main()
+        program()
     except SystemExit as stop:
         return stop.code
     finally:
         sys.argv = before
     return None
+
+
+def run_script(*arguments: object) -> int | str | None:
+    """Run ``python -m tools`` likewise."""
+    return run(*arguments, program=scripts)

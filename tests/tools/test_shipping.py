@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from evaluation.examples import random_evaluation
-from run_tools import run as run_tools
+from run_tools import run_script
 
 from common.evaluation.metrics.results import Evaluation, write_evaluation
 from common.io import file_digest, read_checkpoint, shipped_weights, write_checkpoint
@@ -95,7 +95,7 @@ def test_calibration_and_metrics_are_of_the_bundles_decision(places):
 
 def test_demo_weights_leave_the_metrics_alone(places):
     run, bundle, _ = places
-    assert run_tools("ship", run, bundle, "phantom", "the phantom") is None
+    assert run_script("ship", run, bundle, "phantom", "the phantom") is None
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     assert metadata["data_source"] == "phantom"
     assert "eval_metrics" not in metadata

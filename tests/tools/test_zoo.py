@@ -12,7 +12,7 @@ from pathlib import Path
 import black
 import isort
 import pytest
-from run_tools import run
+from run_tools import run_script
 from small_bundle import write_bundle
 
 from tools import zoo
@@ -24,7 +24,7 @@ NAME = "glioma_mri_segmentation_tiny"
 
 @pytest.mark.slow  # makes a package
 def test_everything_is_in_the_folder_and_in_the_format_of_the_zoo(tmp_path):
-    assert run("zoo", write_bundle(tmp_path / "tiny"), tmp_path / "out") is None
+    assert run_script("zoo", write_bundle(tmp_path / "tiny"), tmp_path / "out") is None
     folder = tmp_path / "out" / "models" / NAME
     assert os.listdir(tmp_path / "out") == ["models"]
     assert sorted(os.listdir(folder)) == ["LICENSE", "common", "configs", "docs", "models", "requirements.txt"]
