@@ -14,7 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 from processes import answering
-from run_tools import run
+from run_tools import run_script
 
 import common
 from tools.package import make_package
@@ -53,7 +53,7 @@ def case(phantom_dir) -> Path:
 @pytest.mark.parametrize(("tool", "below"), [("monai", ""), ("curl", "gss")], ids=["from-its-parent", "from-inside"])
 def test_from_the_package_to_a_segmentation(tmp_path, capsys, case, tool, below):
     """A bundle is packaged, served, downloaded by a command that `package` prints, and segments a case."""
-    assert run("package", BUNDLES[NAMES.index("gss")], tmp_path / "dist") is None
+    assert run_script("package", BUNDLES[NAMES.index("gss")], tmp_path / "dist") is None
     (command,) = [line for line in capsys.readouterr().out.splitlines() if tool in line and "URL/" in line]
     (tmp_path / "placed").mkdir()
     with answering(partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "dist")) as url:

@@ -91,7 +91,7 @@ def until(is_so, seconds: float) -> None:
 
 
 def leaderboard(*words: str) -> str:
-    command = [sys.executable, "-m", "tools", "leaderboard", *map(str, words)]
+    command = [sys.executable, "-m", "mmb", "leaderboard", *map(str, words)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
@@ -110,7 +110,7 @@ def test_each_task_gets_its_name_whatever_is_in_it(tmp_path):
     for number, name in enumerate(names):
         environment = {**os.environ, "SLURM_ARRAY_TASK_ID": str(number)}
         said = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True).stdout
-        assert said.splitlines() == ["-m", "tools", "leaderboard", "a list.json", "out", "--only", name]
+        assert said.splitlines() == ["-m", "mmb", "leaderboard", "a list.json", "out", "--only", name]
 
 
 @pytest.mark.slow  # two small trainings, each of them evaluated

@@ -28,14 +28,14 @@ LIMIT = 900
 TINY = "--spacing [6,6,6] --crop [16,16,16] --backbone RFNet --width 4 --missing_rates null"
 
 JOBS = {
-    "predict": "tools predict {data}/study {out} m3ae --ckpt_path bundles/m3ae/models/phantom.pt --recipe phantom",
+    "predict": "mmb predict {data}/study {out} m3ae --ckpt_path bundles/m3ae/models/phantom.pt --recipe phantom",
     "evaluation": "monai.bundle run --config_file ['bundles/passion/configs/inference.json',"
     "'bundles/passion/configs/evaluate.json','bundles/passion/configs/recipes/phantom.json'] "
     "--dataset_dir {data}/cohort --output_dir {out}",
     "training": "monai.bundle run --config_file bundles/passion/configs/train.json --dataset_dir {data}/cohort "
     f"--output_dir {{out}} --epochs 3 --evaluate [] {TINY}",
     "package": "tools package bundles/gss {out}",
-    "leaderboard": "tools leaderboard {data}/list.json {out} --dry_run",
+    "leaderboard": "mmb leaderboard {data}/list.json {out} --dry_run",
 }
 """Command -> words after ``python -m``, from the repository."""
 PHASES = (0.3, 0.6, 0.85)
