@@ -38,8 +38,8 @@ def predict(
         modalities: the sequences to use, e.g. t1c,flair; by default all.
         reference: the sequence, or the SeriesInstanceUID of a series, that defines the grid of the result; by default
             T1c, or else the finest one.
-        recipe: recipe that the weights were trained with, e.g. brats2018; by default that of the shipped weights,
-            and phantom for the synthetic phantom.
+        recipe: recipe that the weights were trained with, e.g. brats2018; by default that of the shipped weights.
+            For the synthetic phantom it is phantom.
         ckpt_path: path of the weights; by default the shipped ones.
         device: cpu, cuda or cuda:1; by default a GPU if there is one.
         skull_strip: auto extracts the brain from images that show more, yes from all, no from none.
@@ -48,8 +48,8 @@ def predict(
             T1c shows if it is there, and else expected_dice. By default that of the bundle.
         label: a text of your choice, shown by page and summary.json to identify the result.
         keep_images: also write the images, the brain mask and the probabilities on one grid, into the subfolder images.
-        each: the folder holds a subfolder for each study; studies.html and studies.csv list them. One that fails does
-            not stop the others; the same command, given again, continues where it ended.
+        each: the folder holds a subfolder for each study; studies.csv lists them. One that fails does not stop the
+            others; the same command, given again, continues where it ended.
     """
     from mmb.clinic.study.folder import require_image_files, require_one_study, require_studies
 

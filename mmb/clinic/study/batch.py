@@ -1,16 +1,15 @@
-"""A folder of studies: each is segmented into a folder of its own, and one page lists them all."""
+"""A folder of studies: each is segmented into a folder of its own, and one table lists them all."""
 
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.nnunet import described
@@ -18,16 +17,15 @@ from common.cohorts.scan import find_cases
 from common.io.files import replacing, walk
 from common.io.fingerprint import fingerprint
 from common.io.lock import lock_folder, unlock_folder
-from common.modalities import display_name, resolve_subset
+from common.modalities import resolve_subset
 from common.text import printable
 from mmb.clinic.disk import full_disk
 from mmb.clinic.study.folder import require_studies
-from mmb.clinic.study.formats import millilitres
 from mmb.clinic.study.inference import load_predictor
 from mmb.clinic.study.predict import RESULTS, Prediction, check_options, segment
 
 logger = logging.getLogger(__name__)
-RECORD, PAGE, TABLE = "studies.json", "studies.html", "studies.csv"
+RECORD, TABLE = "studies.json", "studies.csv"
 
 
 @dataclass(frozen=True)
@@ -37,19 +35,11 @@ class Outcome:
     Attributes:
         study: name of its folder.
         made_from: fingerprint of its files, the weights and the options; empty if there is no result.
-        used: names of the sequences that were used.
-        volumes: region -> volume in ml.
-        verdicts: region -> word for how far its outline can be used.
-        warnings: the warnings of its page.
         failure: why there is no result; None if there is one.
     """
 
     study: str
     made_from: str = ""
-    used: list[str] = field(default_factory=list)
-    volumes: dict[str, float] = field(default_factory=dict)
-    verdicts: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
     failure: str | None = None
 
 
@@ -70,8 +60,8 @@ def segment_each(
 
     Of a folder of nnU-Net's raw data, or its ``imagesTs``, each case is a study.
 
-    A study that cannot be segmented does not stop the others. ``studies.html`` and ``studies.csv`` are rewritten after
-    each study, and list all studies so far by the names of their folders. A study that was segmented before from the
+    A study that cannot be segmented does not stop the others. ``studies.csv`` is rewritten after each study, and
+    lists all studies so far by the names of their folders. A study that was segmented before from the
     same files, with the same weights and options, is not segmented again. Raises ValueError if there is no study, or
     images lie beside the subfolders; OSError if the disk is full.
 
@@ -98,12 +88,12 @@ def segment_each(
                     key, before = fingerprint(files, *settings), outcomes.get(name)
                     if before is None or before.made_from != key:
                         made = segment(study, out / name, inference, explain=partial(explain, name), **options)
-                        outcomes[name] = _outcome(name, key, made)
+                        outcomes[name] = Outcome(name, key)
                 except Exception as error:
                     if full_disk(error):
                         raise
                     outcomes[name] = Outcome(name, failure=_reason(error))
-                _write(out, [outcomes[each] for each in studies if each in outcomes], len(studies))
+                _write(out, [outcomes[each] for each in studies if each in outcomes])
                 yield outcomes[name], made
     finally:
         unlock_folder(out)
@@ -121,12 +111,6 @@ def _complete(folder: Path) -> bool:
     return all((folder / RESULTS[what]).is_file() for what in ("label map", "summary", "JSON"))
 
 
-def _outcome(name: str, key: str, made: Prediction) -> Outcome:
-    used = [display_name(each.modality) for each in made.summary.used]
-    verdicts = {region: verdict.word for region, verdict in made.summary.verdicts.items()}
-    return Outcome(name, key, used, dict(made.summary.volumes), verdicts, list(made.summary.warnings))
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, ValueError | OSError | ImportError):
         return printable(str(error))
@@ -142,16 +126,9 @@ def _read(record: Path) -> list[Outcome]:
         return []
 
 
-def _write(out: Path, outcomes: Sequence[Outcome], count: int) -> None:
+def _write(out: Path, outcomes: Sequence[Outcome]) -> None:
     with replacing(out / RECORD) as path:
         path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
-    templates = Environment(loader=PackageLoader("mmb.clinic.study"), autoescape=True)
-    regions = next(([*outcome.volumes] for outcome in outcomes if outcome.volumes), [])
-    page = templates.get_template(PAGE).render(
-        outcomes=outcomes, regions=regions, count=count, summary=RESULTS["summary"], millilitres=millilitres
-    )
-    with replacing(out / PAGE) as path:
-        path.write_text(page, encoding="utf-8")
     with replacing(out / TABLE) as path:
         pd.DataFrame([_row(out, outcome) for outcome in outcomes]).to_csv(path, index=False)
 

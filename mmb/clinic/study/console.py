@@ -5,11 +5,9 @@ from functools import partial
 from typing import Any
 
 from common.text import printable, shortened
-from mmb.clinic.study.batch import PAGE, TABLE, segment_each
-from mmb.clinic.study.folder import require_studies
+from mmb.clinic.study.batch import TABLE, segment_each
 from mmb.clinic.study.formats import millilitres
-from mmb.clinic.study.inference import knows_phantom
-from mmb.clinic.study.predict import Prediction, predict, shows_phantom
+from mmb.clinic.study.predict import Prediction, predict
 
 FOUND = "In the study"
 WAIT = "Segmenting; without a GPU this takes up to a few minutes ..."
@@ -26,14 +24,9 @@ def segment_study(
 ) -> None:
     """Segment a study (options of `predict`), and print what was used as which sequence, and the result.
 
-    The synthetic phantom is segmented with the phantom's weights if the bundle has them and no others are asked for.
     With ``each`` every subfolder is a study (`segment_each`); raises ValueError at the end if any could not be
     segmented.
     """
-    studies = require_studies(study) if each else [study]
-    if recipe is None and ckpt_path is None and knows_phantom(bundle) and all(map(shows_phantom, studies)):
-        recipe = "phantom"
-        print("Images of the synthetic phantom: segmented with the weights of recipe phantom.", flush=True)
     options |= {"recipe": recipe, "ckpt_path": ckpt_path}
     if not each:
         made = predict(study, output_dir, bundle, **options, explain=partial(_explain, FOUND))
@@ -48,9 +41,9 @@ def segment_study(
             failed.append(outcome.study)
         result = f"not segmented: {outcome.failure}" if outcome.failure else "segmented" if made else "segmented before"
         _print({f"Study {number}": [f"{outcome.study}: {result}"], **(_sections(made) if made else {})})
-    print(printable(f"All studies: {output_dir}/{PAGE} and {TABLE}"), flush=True)
+    print(printable(f"All studies: {output_dir}/{TABLE}"), flush=True)
     if failed:
-        raise ValueError(f"{len(failed)} of {number} studies were not segmented: {shortened(failed)}; see {PAGE}.")
+        raise ValueError(f"{len(failed)} of {number} studies were not segmented: {shortened(failed)}; see {TABLE}.")
 
 
 def _sections(made: Prediction) -> dict[str, Sequence[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.io.files import SUFFIXES, is_dicom, walk
-from common.text import PHANTOM, shortened
+from common.text import shortened
 
 NAMED_AFTER = re.compile(r"(?:(?P<case>.*)[_.-])?(?P<end>[^_.-]*(?:t1|t2|fla)[^_.-]*)", re.IGNORECASE)
 """Name of an image file, without its suffix, whose end seems to be that of a sequence."""
@@ -117,21 +117,3 @@ def _descriptions(folder: Path) -> list[Path]:
     """Return the ``dataset.json`` of a folder, or that above nnU-Net's folder of images."""
     above = [folder.parent] if folder.name in ("imagesTr", "imagesTs") else []
     return [path for each in (folder, *above) if (path := each / "dataset.json").is_file()]
-
-
-def is_phantom(files: Sequence[Path]) -> bool:
-    """Return whether the header of the first image among files says that it is of the synthetic phantom."""
-    for path in files:
-        try:
-            if path.name.lower().endswith(SUFFIXES):
-                import nibabel
-
-                return nibabel.load(path).header["descrip"].item().decode() == PHANTOM
-            if is_dicom(path):
-                import pydicom
-
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyDescription"])
-                return header.get("StudyDescription") == PHANTOM
-        except Exception:  # not such a header, or damaged: libraries raise many types
-            return False
-    return False

@@ -177,14 +177,6 @@ def config_files(bundle: str, recipe: str | None = None) -> tuple[Path, list[Pat
     return root, files
 
 
-def knows_phantom(bundle: str) -> bool:
-    """Return whether a bundle has weights that were trained on the synthetic phantom, and their recipe."""
-    if is_nnunet(bundle):
-        return False
-    root, _ = config_files(bundle)
-    return (root / "models" / "phantom.pt").is_file() and (root / "configs" / "recipes" / "phantom.json").is_file()
-
-
 def _straight(affine: np.ndarray) -> np.ndarray:
     """Return an affine with its axes along those of space, each in the nearest direction, and at the origin.
 

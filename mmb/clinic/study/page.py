@@ -88,28 +88,16 @@ def _volume_table(summary: StudySummary) -> Table:
 def _lesion_table(summary: StudySummary) -> Table:
     shown = summary.lesions[:MOST_LESIONS]
     columns = [
-        (("", "Lesion"), [str(number) for number, _ in enumerate(shown, 1)]),
-        (("", "Side"), [lesion.side for lesion in shown]),
-        (("", "Volume (ml)"), [millilitres(lesion.volume) for lesion in shown]),
+        ("Lesion", [str(number) for number, _ in enumerate(shown, 1)]),
+        ("Side", [lesion.side for lesion in shown]),
+        ("Volume (ml)", [millilitres(lesion.volume) for lesion in shown]),
     ]
-    columns += [
-        (("Diameters (mm)", region), [_diameters(lesion.diameters.get(region)) for lesion in shown])
-        for region in summary.volumes
-    ]
-    more = []
+    more = ["Lesions whose oedema touches count as one."]
     if len(summary.lesions) > len(shown):
         more.append(f"Smaller lesions not listed: {len(summary.lesions) - len(shown)}.")
     if summary.specks:
         more.append(f"Left out as specks of less than {SMALLEST:g} ml: {summary.specks}.")
-    note = (
-        "Diameters as in RANO: the longest in any axial slice, and the longest perpendicular to it in that slice. "
-        "Lesions whose oedema touches count as one."
-    )
-    return Table(f"Lesions: {len(summary.lesions)}", framed(columns), [note, *more])
-
-
-def _diameters(pair: tuple[float, float] | None) -> str:
-    return NOTHING if pair is None else f"{pair[0]:.0f} × {pair[1]:.0f}"
+    return Table(f"Lesions: {len(summary.lesions)}", framed(columns), more)
 
 
 def _viewer_data(summary: StudySummary) -> dict[str, Any]:

@@ -12,17 +12,14 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.registry import PHANTOM
 from common.io import require_writable
 from common.io.atomic import written_whole
-from common.io.files import walk
 from common.io.settings import check_choice
 from common.modalities import ALIASES, display_name, resolve_subset
 from common.transforms.decision import DECISIONS
 from mmb.clinic.predictors.protocol import Predictor, Segmentation
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.document import write_document
-from mmb.clinic.study.folder import is_phantom
 from mmb.clinic.study.formats import in_words
 from mmb.clinic.study.grid import resample_label_to, volume_of
 from mmb.clinic.study.inference import load_predictor
@@ -30,7 +27,6 @@ from mmb.clinic.study.page import write_summary
 from mmb.clinic.study.reading import Study, confirmed, read_files, read_folder
 from mmb.clinic.study.result import StudySummary, summarise, volumes
 from mmb.clinic.study.skull import MODES, Brain, agreed, brain_mask
-from mmb.clinic.study.verdicts import UNTRUSTED
 
 NO_SEG = "No DICOM SEG was written"  # beginning of the note on a series that no DICOM SEG can reference
 RESULTS = {
@@ -43,11 +39,6 @@ RESULTS = {
 IMAGES = "images"
 """Subfolder of the images that are kept on request."""
 BRAIN_MASK = "brain_mask"
-
-OF_PHANTOM = (
-    "The images are those of the synthetic phantom, but the weights are not: the result means nothing. `predict` takes "
-    "the weights trained on the phantom if it gets this study alone, without --recipe and --ckpt_path."
-)
 
 
 @dataclass(frozen=True)
@@ -141,18 +132,10 @@ def segment(
     grid_note = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {why}."
     notes = [grid_note, *([seg_note] if seg_note else []), *read.notes]
     summary = summarise(voxels, segmentation, read, aligned, brain, inference, notes)
-    if inference.cohort.name != PHANTOM.name and shows_phantom(study):
-        untrusted = dict.fromkeys(summary.verdicts, UNTRUSTED)
-        summary = replace(summary, warnings=[OF_PHANTOM, *summary.warnings], verdicts=untrusted, intervals={})
     summary = replace(summary, label=label, created=datetime.now().astimezone().isoformat(timespec="seconds"))
     kept = _images(aligned, brain, segmentation, cohort) if keep_images else {}
     files = _write(Path(output_dir), voxels, summary, read, chosen if can_refer else None, inference, kept)
     return Prediction(voxels, chosen, summary, read.explanations, files)
-
-
-def shows_phantom(study: str | Path | Mapping[str, str | Path]) -> bool:
-    """Return whether a study (see `predict`) is of the synthetic phantom, as its first image says."""
-    return is_phantom([Path(file) for file in study.values()] if isinstance(study, Mapping) else walk(study))
 
 
 def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) -> tuple[AlignedStudy, Brain | None]:
