@@ -65,9 +65,9 @@ def predict(
     # What cannot be used is refused before PyTorch is loaded, which takes seconds.
     (require_image_files if files else require_studies if each else require_one_study)(files or study)
     from mmb.clinic.study.console import segment_study
+    from mmb.clinic.study.options import Options
 
-    segment_study(
-        files or study, output_dir, bundle, each, recipe, ckpt_path, series=series, modalities=modalities,
-        reference=reference, device=device, skull_strip=skull_strip, decision=decision, label=label,
-        keep_images=keep_images,
-    )  # fmt: skip
+    options = Options(
+        bundle, recipe, ckpt_path, device, decision, series, modalities, reference, skull_strip, label, keep_images
+    )
+    segment_study(files or study, output_dir, options, each)

@@ -195,9 +195,6 @@ class NnUNet:
         chosen = decide(self.decision, threshold, torch.from_numpy(regions), labels, subset)[0].numpy()
         return Segmentation(chosen, region_masks(chosen, labels), regions)
 
-    def forget(self) -> None:
-        """Nothing is kept of a case."""
-
     def _regions(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the probabilities of the cohort's regions from those of the network's head."""
         labels, manager = self.cohort.labels, self._predictor.label_manager
@@ -281,9 +278,6 @@ class NnUNets:
     def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:
         """Segment a case with the model for its modalities."""
         return self.using([*images]).run(images)
-
-    def forget(self) -> None:
-        """Nothing is kept of a case."""
 
 
 def _own(folder: Path) -> bool:

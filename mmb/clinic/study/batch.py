@@ -3,10 +3,9 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -22,7 +21,8 @@ from common.text import printable
 from mmb.clinic.disk import full_disk
 from mmb.clinic.study.folder import require_studies
 from mmb.clinic.study.inference import load_predictor
-from mmb.clinic.study.predict import RESULTS, Prediction, check_options, segment
+from mmb.clinic.study.options import Options
+from mmb.clinic.study.predict import RESULTS, Prediction, check_output, segment
 
 logger = logging.getLogger(__name__)
 RECORD, TABLE = "studies.json", "studies.csv"
@@ -46,55 +46,47 @@ class Outcome:
 def segment_each(
     folder: str | Path,
     output_dir: str | Path,
-    bundle: str,
-    recipe: str | None = None,
-    ckpt_path: str | None = None,
-    device: str | None = None,
-    decision: str | None = None,
-    modalities: Sequence[str] | None = None,
-    skull_strip: str = "auto",
+    options: Options,
     explain: Callable[[str, list[str]], None] = lambda name, lines: None,
-    **options: Any,
 ) -> Iterator[tuple[Outcome, Prediction | None]]:
     """Segment each subfolder of a folder as `predict` does, into a folder of the same name in ``output_dir``.
 
     Of a folder of nnU-Net's raw data, or its ``imagesTs``, each case is a study.
 
-    A study that cannot be segmented does not stop the others. ``studies.csv`` is rewritten after each study, and
-    lists all studies so far by the names of their folders. A study that was segmented before from the
-    same files, with the same weights and options, is not segmented again. Raises ValueError if there is no study, or
+    A study that cannot be segmented does not stop the others. ``studies.csv`` is rewritten after each study, and lists
+    all studies so far by the names of their folders. A study that was segmented before from the same files, with the
+    same weights and options, is not segmented again. Raises ValueError if there is no study, or
     images lie beside the subfolders; OSError if the disk is full.
 
-    ``explain`` is called with a study's name and a line for everything found in it; ``options`` are those of `segment`.
-    Yields each study's outcome, with its prediction if that was made now.
+    ``explain`` is called with a study's name and a line for everything found in it. Yields each study's outcome, with
+    its prediction if that was made now.
     """
-    check_options(folder, output_dir, skull_strip, decision)
+    check_output(folder, output_dir)
     out = Path(output_dir)
     lock_folder(out)
     try:
-        with TemporaryDirectory() as scratch:
-            inference = load_predictor(bundle, recipe, ckpt_path, device, Path(scratch), decision)
-            studies = _studies(folder, inference.cohort)
-            resolve_subset(modalities, inference.cohort.modalities)  # refuse unknown ones
-            options = {**options, "modalities": modalities, "skull_strip": skull_strip}
-            settings = (inference.software, inference.weights_name, inference.decision, recipe, options)
-            earlier = [before for before in _read(out / RECORD) if before.study in studies]
-            outcomes = {each.study: each for each in earlier if each.failure or _complete(out / each.study)}
-            for name, study in studies.items():
-                made = None
-                try:
-                    paths = map(Path, study.values()) if isinstance(study, Mapping) else walk(study)
-                    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-                    key, before = fingerprint(files, *settings), outcomes.get(name)
-                    if before is None or before.made_from != key:
-                        made = segment(study, out / name, inference, explain=partial(explain, name), **options)
-                        outcomes[name] = Outcome(name, key)
-                except Exception as error:
-                    if full_disk(error):
-                        raise
-                    outcomes[name] = Outcome(name, failure=_reason(error))
-                _write(out, [outcomes[each] for each in studies if each in outcomes])
-                yield outcomes[name], made
+        inference = load_predictor(*options.network)
+        studies = _studies(folder, inference.cohort)
+        resolve_subset(options.modalities, inference.cohort.modalities)  # refuse unknown ones
+        others = replace(options, bundle="", ckpt_path=None, device=None, decision=None)  # what these are is said next
+        settings = (inference.software, inference.weights_name, inference.decision, others)
+        earlier = [before for before in _read(out / RECORD) if before.study in studies]
+        outcomes = {each.study: each for each in earlier if each.failure or _complete(out / each.study)}
+        for name, study in studies.items():
+            made = None
+            try:
+                paths = map(Path, study.values()) if isinstance(study, Mapping) else walk(study)
+                files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+                key, before = fingerprint(files, *settings), outcomes.get(name)
+                if before is None or before.made_from != key:
+                    made = segment(study, out / name, inference, options, partial(explain, name))
+                    outcomes[name] = Outcome(name, key)
+            except Exception as error:
+                if full_disk(error):
+                    raise
+                outcomes[name] = Outcome(name, failure=_reason(error))
+            _write(out, [outcomes[each] for each in studies if each in outcomes])
+            yield outcomes[name], made
     finally:
         unlock_folder(out)
 

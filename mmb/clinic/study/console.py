@@ -2,40 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from common.text import printable, shortened
 from mmb.clinic.study.batch import TABLE, segment_each
 from mmb.clinic.study.formats import millilitres
+from mmb.clinic.study.options import Options
 from mmb.clinic.study.predict import Prediction, predict
 
 FOUND = "In the study"
 WAIT = "Segmenting; without a GPU this takes up to a few minutes ..."
 
 
-def segment_study(
-    study: str | Mapping[str, str],
-    output_dir: str,
-    bundle: str,
-    each: bool,
-    recipe: str | None,
-    ckpt_path: str | None,
-    **options: Any,
-) -> None:
-    """Segment a study (options of `predict`), and print what was used as which sequence, and the result.
+def segment_study(study: str | Mapping[str, str], output_dir: str, options: Options, each: bool) -> None:
+    """Segment a study, and print what was used as which sequence, and the result.
 
     With ``each`` every subfolder is a study (`segment_each`); raises ValueError at the end if any could not be
     segmented.
     """
-    options |= {"recipe": recipe, "ckpt_path": ckpt_path}
     if not each:
-        made = predict(study, output_dir, bundle, **options, explain=partial(_explain, FOUND))
-        _print(_sections(made))
+        _print(_sections(predict(study, output_dir, options, partial(_explain, FOUND))))
         return
     failed = []
-    started = segment_each(
-        study, output_dir, bundle, **options, explain=lambda name, lines: _explain(f"{FOUND} {name}", lines)
-    )
+    started = segment_each(study, output_dir, options, lambda name, lines: _explain(f"{FOUND} {name}", lines))
     for number, (outcome, made) in enumerate(started, start=1):
         if outcome.failure:
             failed.append(outcome.study)

@@ -1,11 +1,9 @@
 """Segmentation of a patient's study by a bundle or a trained nnU-Net, on the grid of one of its series."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -14,19 +12,18 @@ from nibabel.affines import voxel_sizes
 from common.cohorts.cohort import Cohort
 from common.io import require_writable
 from common.io.atomic import written_whole
-from common.io.settings import check_choice
 from common.modalities import ALIASES, display_name, resolve_subset
-from common.transforms.decision import DECISIONS
 from mmb.clinic.predictors.protocol import Predictor, Segmentation
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.document import write_document
 from mmb.clinic.study.formats import in_words
 from mmb.clinic.study.grid import resample_label_to, volume_of
 from mmb.clinic.study.inference import load_predictor
+from mmb.clinic.study.options import Options
 from mmb.clinic.study.page import write_summary
 from mmb.clinic.study.reading import Study, confirmed, read_files, read_folder
 from mmb.clinic.study.result import StudySummary, summarise, volumes
-from mmb.clinic.study.skull import MODES, Brain, agreed, brain_mask
+from mmb.clinic.study.skull import Brain, agreed, brain_mask
 
 NO_SEG = "No DICOM SEG was written"  # beginning of the note on a series that no DICOM SEG can reference
 RESULTS = {
@@ -62,18 +59,8 @@ class Prediction:
 def predict(
     study: str | Path | Mapping[str, str | Path],
     output_dir: str | Path,
-    bundle: str,
-    series: Mapping[str, Any] | None = None,
-    modalities: Sequence[str] | None = None,
-    reference: str | None = None,
-    recipe: str | None = None,
-    ckpt_path: str | None = None,
-    device: str | None = None,
-    skull_strip: str = "auto",
-    decision: str | None = None,
+    options: Options,
     explain: Callable[[list[str]], None] | None = None,
-    label: str = "",
-    keep_images: bool = False,
 ) -> Prediction:
     """Segment a patient's study: DICOM series or NIfTI files of any non-empty subset of the modalities.
 
@@ -82,33 +69,23 @@ def predict(
     `RESULTS` (``seg.dcm`` and ``report.dcm`` for DICOM, unless nothing was found or no SEG can reference the series),
     all or none. Raises ValueError if the study or an option cannot be used; nothing is written then.
 
-    ``study`` is a folder, or the image file of each modality. The other arguments are the options of the verb
-    ``predict``, which `mmb.verbs.predict` describes. Intervals and words for how far the outlines can be used come from
-    ``<weights>_calibration.json`` beside the weights (see `mmb.verbs.calibrate`), if it is there. ``explain`` is called
-    with a line for everything found in the study, before later steps can fail.
+    ``study`` is a folder, or the image file of each modality. Intervals and words for how far the outlines can be used
+    come from ``<weights>_calibration.json`` beside the weights (see `mmb.verbs.calibrate`), if it is there. ``explain``
+    is called with a line for everything found in the study, before later steps can fail.
     """
-    check_options(study, output_dir, skull_strip, decision)
-    with TemporaryDirectory() as folder:
-        inference = load_predictor(bundle, recipe, ckpt_path, device, Path(folder), decision)
-        return segment(
-            study, output_dir, inference, series, modalities, reference, skull_strip, explain, label, keep_images
-        )
+    check_output(study, output_dir)
+    return segment(study, output_dir, load_predictor(*options.network), options, explain)
 
 
 def segment(
     study: str | Path | Mapping[str, str | Path],
     output_dir: str | Path,
     inference: Predictor,
-    series: Mapping[str, Any] | None = None,
-    modalities: Sequence[str] | None = None,
-    reference: str | None = None,
-    skull_strip: str = "auto",
+    options: Options,
     explain: Callable[[list[str]], None] | None = None,
-    label: str = "",
-    keep_images: bool = False,
 ) -> Prediction:
     """Segment a study as `predict` does, with a predictor that is loaded already."""
-    cohort, device = inference.cohort, inference.device
+    cohort, device, modalities, strip = inference.cohort, inference.device, options.modalities, options.skull_strip
     if inference.subsets and len(inference.subsets) == 1:
         needed, wanted = inference.subsets[0], resolve_subset(modalities, cohort.modalities)
         modalities = needed if {*needed} <= {*wanted} else wanted
@@ -118,22 +95,22 @@ def segment(
             "study. Prepare the images, and use the bundle's inference.json, or mmb.clinic.bundle.Bundle."
         )
     if isinstance(study, Mapping):
-        read = read_files(study, cohort, modalities, device, skull_strip)
+        read = read_files(study, cohort, modalities, device, strip)
     else:
-        read = read_folder(study, cohort, modalities, series, device, skull_strip)
+        read = read_folder(study, cohort, modalities, options.series, device, strip)
     if explain:
         explain(read.explanations)
-    read, chosen, why = confirmed(read, reference, device, skull_strip)
+    read, chosen, why = confirmed(read, options.reference, device, strip)
     inference = inference.using([*read.images])
-    aligned, brain = _prepared(read, chosen, skull_strip, cohort)
+    aligned, brain = _prepared(read, chosen, strip, cohort)
     can_refer, seg_note = _can_refer(read, chosen)
     segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
     voxels = _on_grid_of(read.images[chosen], segmentation.label, aligned.images[chosen].affine, cohort)
     grid_note = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {why}."
     notes = [grid_note, *([seg_note] if seg_note else []), *read.notes]
     summary = summarise(voxels, segmentation, read, aligned, brain, inference, notes)
-    summary = replace(summary, label=label, created=datetime.now().astimezone().isoformat(timespec="seconds"))
-    kept = _images(aligned, brain, segmentation, cohort) if keep_images else {}
+    summary = replace(summary, label=options.label, created=datetime.now().astimezone().isoformat(timespec="seconds"))
+    kept = _images(aligned, brain, segmentation, cohort) if options.keep_images else {}
     files = _write(Path(output_dir), voxels, summary, read, chosen if can_refer else None, inference, kept)
     return Prediction(voxels, chosen, summary, read.explanations, files)
 
@@ -154,13 +131,8 @@ def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) ->
     return aligned, brain
 
 
-def check_options(
-    study: str | Path | Mapping[str, str | Path], output_dir: str | Path, skull_strip: str, decision: str | None
-) -> None:
-    """Refuse unknown options, and an output folder that lies in the study's or cannot be written."""
-    check_choice("--skull_strip", skull_strip, MODES)
-    if decision is not None:
-        check_choice("--decision", decision, DECISIONS)
+def check_output(study: str | Path | Mapping[str, str | Path], output_dir: str | Path) -> None:
+    """Refuse an output folder that lies in the study's or cannot be written."""
     output = Path(output_dir).resolve()
     if not isinstance(study, Mapping) and Path(study).resolve() in (output, *output.parents):
         raise ValueError(f"--output_dir {output_dir} lies in the study's folder; expected a folder outside it.")

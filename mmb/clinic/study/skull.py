@@ -16,8 +16,6 @@ from common.modalities import display_name
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.grid import box, connected_pieces, volume_of
 
-MODES = ("auto", "yes", "no")
-"""Modes of skull stripping: if a head is visible, always, never."""
 PREFERRED = ("t1", "t1c", "flair", "t2")
 """Order of preference among masks that agree equally well with the others; deepbet was trained on T1."""
 LARGER, SMALLER = 1.25, 0.5
