@@ -63,7 +63,12 @@ def predict(
     if files and (each or series):
         raise ValueError(f"{'--each' if each else '--series'} is for folders of studies; leave it out, or the files.")
     # What cannot be used is refused before PyTorch is loaded, which takes seconds.
-    (require_image_files if files else require_studies if each else require_one_study)(files or study)
+    if files:
+        require_image_files(files)
+    elif each:
+        require_studies(study)
+    else:
+        study = require_one_study(study)
     from mmb.clinic.study.console import segment_study
     from mmb.clinic.study.options import Options
 

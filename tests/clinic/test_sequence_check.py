@@ -1,6 +1,7 @@
 """Recognition of what phantoms show. The network was trained on similar images; patients' images are not shipped."""
 
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -166,3 +167,14 @@ def test_of_t1_compared_directly_the_brighter_one_is_the_enhanced_one(vessels, l
         assert torch.allclose(judged.exp().sum(dim=1), torch.ones(len(images)))
     alike = judge(Leaning(), (plain, noisy), known=(0, 1))
     assert (alike[:, 1] - alike[:, 0]).sign().tolist() == [np.sign(lean)] * 2
+
+
+@pytest.mark.parametrize(("difference", "odds"), [(0.0, 0.0), (0.13, 0.686), (0.23, 2.852)])
+def test_judge_weighs_two_t1_by_the_difference_of_their_contrast(difference, odds, monkeypatch):
+    """By hand: ln of (1 + e^(28 (d - 0.13))) / (1 + e^max(28 (-d - 0.13), -5)), where the network cannot tell them."""
+    network, images = [], [SimpleNamespace(compared=np.ones((20, 20, 20), bool))] * 2
+    monkeypatch.setattr(sequence_check, "features", lambda images: images)
+    monkeypatch.setattr(sequence_check, "judge_together", lambda *_: logs(t1=0.49, t1c=0.49).repeat(2, 1))
+    monkeypatch.setattr(sequence_check, "contrast_difference", lambda *_: difference)
+    first, _ = judge(network, images)
+    assert float(first[CLASSES.index("t1c")] - first[CLASSES.index("t1")]) == pytest.approx(odds, abs=1e-3)

@@ -17,9 +17,10 @@ from monai.data import ITKWriter
 
 from common.io import flag
 from mmb.clinic.server.archive import archive_session, store
-from mmb.clinic.server.datastore import Datastore, class_label, hidden_paths
-from mmb.clinic.server.uploaded import as_told
-from mmb.clinic.server.worker import Worker, tell
+from mmb.clinic.server.datastore import Datastore, class_label
+from mmb.clinic.server.errors import private
+from mmb.clinic.server.upload_reading import as_told
+from mmb.clinic.server.worker import Worker, report_progress
 from mmb.clinic.study.inference import load_predictor
 from mmb.clinic.study.options import MODES, Options
 from mmb.clinic.study.predict import Prediction, segment
@@ -88,15 +89,15 @@ class BundleInferTask:
         }
 
     def segment_upload(
-        self, folder: Path, request: Mapping[str, Any], send: str | None, told: Callable[[str], None]
+        self, folder: Path, request: Mapping[str, Any], send: str | None, on_progress: Callable[[str], None]
     ) -> dict[str, Any]:
         """Segment the study in ``folder/study``, write the results to ``folder/results``; return ``params`` as above.
 
-        ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``told`` is called with
-        what is being done.
+        ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``on_progress`` is called
+        with what is being done.
         """
         asked = self.asked(request)
-        return self._params(asked, self.worker.run(_of_upload, folder, asked, send, told=told))
+        return self._params(asked, self.worker.run(_of_upload, folder, asked, send, on_progress=on_progress))
 
     def _params(self, asked: Options, made: Mapping[str, Any]) -> dict[str, Any]:
         """Return the facts on a result for clients."""
@@ -127,26 +128,27 @@ _loaded = cache(load_predictor)
 
 def _segment(study: Path, results: Path, asked: Options) -> Prediction:
     """Segment a study in a folder; messages do not name its files, and nothing of it stays but the results."""
-    tell("Reading the images, and comparing them where their headers leave something open")
-    inference = _loaded(*asked.network)
-    with hidden_paths(study):
-        return segment(
-            study, results, inference, asked, lambda _: tell("Aligning the images, finding the brain and segmenting")
-        )
+    report_progress("Reading the images, and comparing them where their headers leave something open")
+
+    def explain(_: list[str]) -> None:
+        report_progress("Aligning the images, finding the brain and segmenting")
+
+    with private():
+        return segment(study, results, _loaded(*asked.network), asked, explain)
 
 
 def _of_upload(folder: Path, asked: Options, send: str | None) -> dict[str, Any]:
     """Segment an uploaded study, and send its DICOM results to an archive; return the facts."""
     study, cohort = folder / "study", _loaded(*asked.network).cohort
     if asked.series:
-        with hidden_paths(study):
+        with private():
             told = as_told(study, cohort, asked.series, asked.modalities)
         asked = asked if told == study else replace(asked, series=None)
         study = told
     prediction = _segment(study, folder / "results", asked)
     stored = None
     if send:
-        tell("Storing the result in the archive")
+        report_progress("Storing the result in the archive")
         stored = store(DICOMwebClient(send, session=archive_session()), sorted((folder / "results").glob("*.dcm")))
     return {"present": _present(prediction), "stored": stored, "params": _facts(prediction)}
 
@@ -190,6 +192,7 @@ def _facts(prediction: Prediction) -> dict[str, Any]:
         "volumes_ml": {region: round(float(volume), 3) for region, volume in summary.volumes.items()},
         "warnings": list(summary.warnings),
         "notes": list(summary.notes),
+        "no_seg": prediction.no_seg,
         "weights": summary.weights,
         "trained_on": summary.trained_on,
         "explanations": prediction.explanations,

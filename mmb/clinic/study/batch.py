@@ -13,13 +13,14 @@ import pandas as pd
 from common.cohorts.cohort import Cohort
 from common.cohorts.nnunet import described
 from common.cohorts.scan import find_cases
-from common.io.files import replacing, walk
+from common.io.files import replacing
 from common.io.fingerprint import fingerprint
 from common.io.lock import lock_folder, unlock_folder
 from common.modalities import resolve_subset
 from common.text import printable
 from mmb.clinic.disk import full_disk
-from mmb.clinic.study.folder import require_studies
+from mmb.clinic.study.document import read_document
+from mmb.clinic.study.folder import require_studies, study_files
 from mmb.clinic.study.inference import load_predictor
 from mmb.clinic.study.options import Options
 from mmb.clinic.study.predict import RESULTS, Prediction, check_output, segment
@@ -75,7 +76,8 @@ def segment_each(
         for name, study in studies.items():
             made = None
             try:
-                paths = map(Path, study.values()) if isinstance(study, Mapping) else walk(study)
+                study = study if isinstance(study, Mapping) else study_files(study)
+                paths = map(Path, study.values()) if isinstance(study, Mapping) else study.files
                 files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
                 key, before = fingerprint(files, *settings), outcomes.get(name)
                 if before is None or before.made_from != key:
@@ -129,13 +131,12 @@ def _row(out: Path, outcome: Outcome) -> dict[str, Any]:
     """Return the row of a study in the table: what its ``summary.json`` says, a column for each region and number."""
     row: dict[str, Any] = {"study": outcome.study, "failure": outcome.failure or ""}
     if outcome.failure is None:
-        summary = json.loads(Path(out, outcome.study, RESULTS["JSON"]).read_text(encoding="utf-8"))
-        row |= {name: summary[name] for name in ("label", "created", "bundle", "version", "weights")}
-        row |= {"used": "+".join(used["modality"] for used in summary["used"]), "missing": "+".join(summary["missing"])}
-        for region, volume in summary["volumes"].items():
-            low, high = summary["intervals"].get(region, (None, None))
-            row |= {f"{region}_ml": volume, f"{region}_low_ml": low, f"{region}_high_ml": high}
-            row |= {f"{region}_expected_dice": summary["expected_dice"][region]}
-            row |= {f"{region}_verdict": summary["verdicts"][region]["word"]}
-        row["warnings"] = " | ".join(summary["warnings"])
+        summary = read_document(Path(out, outcome.study, RESULTS["JSON"]))
+        row |= {name: getattr(summary, name) for name in ("label", "created", "bundle", "version", "weights")}
+        row |= {"used": "+".join(used.modality for used in summary.used), "missing": "+".join(summary.missing)}
+        for region, ml, interval, expected, _, _, verdict in summary.rows():
+            low, high = interval or (None, None)
+            row |= {f"{region}_ml": ml, f"{region}_low_ml": low, f"{region}_high_ml": high}
+            row |= {f"{region}_expected_dice": expected, f"{region}_verdict": verdict.word}
+        row["warnings"] = " | ".join(summary.warnings)
     return row

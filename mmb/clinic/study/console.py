@@ -5,6 +5,7 @@ from functools import partial
 
 from common.text import printable, shortened
 from mmb.clinic.study.batch import TABLE, segment_each
+from mmb.clinic.study.folder import Source
 from mmb.clinic.study.formats import millilitres
 from mmb.clinic.study.options import Options
 from mmb.clinic.study.predict import Prediction, predict
@@ -13,7 +14,7 @@ FOUND = "In the study"
 WAIT = "Segmenting; without a GPU this takes up to a few minutes ..."
 
 
-def segment_study(study: str | Mapping[str, str], output_dir: str, options: Options, each: bool) -> None:
+def segment_study(study: Source, output_dir: str, options: Options, each: bool) -> None:
     """Segment a study, and print what was used as which sequence, and the result.
 
     With ``each`` every subfolder is a study (`segment_each`); raises ValueError at the end if any could not be
@@ -42,9 +43,8 @@ def _sections(made: Prediction) -> dict[str, Sequence[str]]:
     return {
         "Warnings": summary.warnings,
         "Volumes": [
-            f"{region}: {millilitres(volume)} ml{_interval(summary.intervals.get(region))}"
-            f"; {summary.verdicts[region].text}"
-            for region, volume in summary.volumes.items()
+            f"{row.region}: {millilitres(row.volume)} ml{_interval(row.interval)}; {row.verdict.text}"
+            for row in summary.rows()
         ],
         "Geometry": summary.notes,
         "Bundle": [f"{summary.bundle} {summary.version}", f"Weights: {summary.weights}.", trained],

@@ -32,9 +32,9 @@ from common.cohorts.scan import find_cases
 from common.io import bundle_root, read_checkpoint, write_checkpoint
 from mmb.clinic.server.__main__ import main
 from mmb.clinic.server.app import App
-from mmb.clinic.server.client_files import write_final_label
 from mmb.clinic.server.datastore import FolderDatastore
 from mmb.clinic.server.export import export_labelled_studies
+from mmb.clinic.server.label_files import write_final_label
 from mmb.clinic.server.model import BundleInferTask, series_numbers
 from mmb.clinic.study.options import Options
 from mmb.clinic.study.predict import predict

@@ -18,7 +18,7 @@ SUMMARY = StudySummary(
     bundle="m3ae",
     version="1.2.3",
     weights="own.pt, SHA-256 12ab",
-    used=[UsedModality("t2", "series 4", "TE 100 ms", 0.93), UsedModality("flair", "series 5", "set by hand")],
+    used=[UsedModality("t2", "series 4", "TE 100 ms", "sure"), UsedModality("flair", "series 5", "set by hand")],
     missing=["t1", "t1c"],
     volumes={"WT": 34.04, "TC": 13.6, "ET": 0.03},
     expected_dice={"WT": 0.81, "TC": 0.6, "ET": 0.31},
@@ -72,7 +72,7 @@ def test_values_appear_and_no_other_file_is_needed(tmp_path):
         ["none", "81", "60", "31"],
         ["T1c", "83", "70", "72"],
         ["T1", "82", "59", "–"],
-        ["T2", "series 4", "TE 100 ms", "93 %"],
+        ["T2", "series 4", "TE 100 ms", "sure"],
         ["FLAIR", "series 5", "set by hand", "–"],
         ["T1c", "missing", "", ""],
     ):
