@@ -80,7 +80,7 @@ class BundleInferTask:
         if extension not in EXTENSIONS:
             raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
         store = _flag(request, "store") or _flag(request, "save_label")
-        asked = self.asked(request)
+        asked = self.options(request)
         made = self.worker.run(_of_store, datastore, str(request["image"]), folder, asked, extension, store)
         return {
             "file": folder / made["file"],
@@ -96,7 +96,7 @@ class BundleInferTask:
         ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``on_progress`` is called
         with what is being done.
         """
-        asked = self.asked(request)
+        asked = self.options(request)
         return self._params(asked, self.worker.run(_of_upload, folder, asked, send, on_progress=on_progress))
 
     def _params(self, asked: Options, made: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class BundleInferTask:
             "missing": [name for name in params["missing"] if name in wanted],
         }
 
-    def asked(self, request: Mapping[str, Any]) -> Options:
+    def options(self, request: Mapping[str, Any]) -> Options:
         """Return what a request asks for; ValueError if an option is wrong."""
         wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
         if not wanted:

@@ -141,7 +141,7 @@ def _options(app: App, model: str, query: Mapping[str, str]) -> dict[str, str]:
     known = {*app.model(model).info()["config"]} - {"store"}
     if unknown := [key for key in query if key not in known]:
         raise ValueError(f"{unknown[0][:50]!r}: no such option; expected some of {', '.join(sorted(known))}.")
-    app.model(model).asked(query)
+    app.model(model).options(query)
     return dict(query)
 
 

@@ -286,7 +286,7 @@ def test_text_in_the_place_of_a_number(study, raw):
 
     edit_series(study, 3, change)
     assert "PixelSpacing: missing" in only(study, 3).problem
-    assert choose(read_series(study), {"t2": None}).chosen["t1"].series.number == 2
+    assert choose(read_series(study), {"t2": None}).chosen["t1"].candidate.series.number == 2
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"])
