@@ -20,7 +20,7 @@ from nibabel.affines import voxel_sizes
 
 from common.io.geometry import lengths
 from common.modalities import GLIOMA, display_name
-from mmb.clinic.errors import StudyError, public_text
+from mmb.clinic.errors import StudyError
 from mmb.clinic.evidence import Candidate, Grade, LogProbs
 from mmb.clinic.sequence_check import SURE, doubted_sequences
 
@@ -100,9 +100,9 @@ class Record:
         reason = f"{reason}; its header: {self.reason}"
         return replace(self, modality=modality, grade=grade, reason=reason, by_image=True)
 
-    def line(self, public: bool = False) -> str:
+    def line(self) -> str:
         """Return what it was recognised as, what it shows, and whether and why it is taken."""
-        said = f"{_name(self.candidate, public)}: "
+        said = f"{self.candidate.name}: "
         if self.modality is None:
             said += f"left out: {self.reason}"
         else:
@@ -114,7 +114,7 @@ class Record:
             said += f"; its image shows {' or '.join(f'{kind} ({p:.0%})' for p, kind in seen if p >= UNLIKELY)}"
         if self.use is Use.RIVAL:
             best, why = self.instead
-            return f"{said}; {self.use.value}, since {_name(best, public)} is {why}."
+            return f"{said}; {self.use.value}, since {best.name} is {why}."
         if self.use is Use.UNUSABLE:
             return f"{said}; {self.use.value}: {self.candidate.problem}."
         return f"{said}; {self.use.value}." if self.use in (Use.TAKEN, Use.UNWANTED) else f"{said}."
@@ -161,14 +161,6 @@ RANKS: Sequence[tuple[str, Callable[[Record, Mapping[str, Record]], Any]]] = (
 its record and of those chosen for other modalities. The first difference decides."""
 
 
-class _UndecidedError(StudyError):
-    """Neither headers nor images decide between candidates; ``what``, after their names, says what is wrong."""
-
-    def __init__(self, candidates: Sequence[Candidate], what: str, public: str | None = None) -> None:
-        text, hidden = (", ".join(_name(each, hide) for each in candidates) for hide in (False, True))
-        super().__init__(f"{text}{what}", f"{hidden}{public or what}")
-
-
 def in_question(candidates: Sequence[Candidate], modalities: Sequence[str]) -> list[Candidate]:
     """Return the candidates whose images have to decide, with those they are compared with; none if headers decide."""
     records = [*map(_by_header, candidates)]
@@ -187,7 +179,7 @@ def assign_series(
     modalities: Sequence[str],
     option: Option,
     log_probs: Mapping[str, LogProbs] | None = None,
-    not_judged: ValueError | None = None,
+    not_judged: str = "",
     required: Collection[str] = (),
 ) -> Assignment:
     """Choose a candidate for each modality: by headers, and by images for those in ``log_probs``.
@@ -203,7 +195,7 @@ def assign_series(
         modalities: those that may be used, in their order.
         option: words what the user can do.
         log_probs: name of a candidate -> what its image shows. None: headers alone decide.
-        not_judged: reason why the images could not be judged, or None.
+        not_judged: reason why the images could not be judged, or empty.
         required: names of candidates that must not be left out because of what they show.
     """
     records = {each: replace(_by_header(each), log_probs=(log_probs or {}).get(each.name)) for each in candidates}
@@ -219,14 +211,13 @@ def assign_series(
         if not chosen:
             names = [name for name in modalities if name in GLIOMA]
             known = ", ".join(map(display_name, names))
-            raise _UndecidedError([], f"Nothing is recognised as one of {known}. Set one: {option(names[:1])}")
-    except _UndecidedError as error:
-        refusal = error
+            raise StudyError(f"Nothing is recognised as one of {known}. Set one: {option(names[:1])}")
+    except ValueError as error:  # an image that cannot be read, too
+        refusal = str(error)
     kept = _by_candidate(wanted)
     records = {each: _with_use(kept.get(each, record), each in kept, chosen) for each, record in records.items()}
     if refusal:
-        lines = [[record.line(public) for record in records.values()] for public in (False, True)]
-        raise StudyError("\n".join([refusal.text, *lines[0]]), "\n".join([refusal.public, *lines[1]]))
+        raise StudyError("\n".join([refusal, *(record.line() for record in records.values())]))
     warnings, notes = [*_warnings(wanted, chosen)], [*_notes(wanted, chosen)]
     chosen, excluded, remarks = _by_content(chosen, modalities, required)
     for each, record in _by_candidate(chosen.values()).items():
@@ -304,9 +295,7 @@ def _t1_in_question(records: Sequence[Record], modalities: Sequence[str]) -> lis
     return t1 if is_open and not {"t1", "t1c"} <= settled else []
 
 
-def _settled_t1(
-    records: Sequence[Record], modalities: Sequence[str], option: Option, not_judged: ValueError | None
-) -> list[Record]:
+def _settled_t1(records: Sequence[Record], modalities: Sequence[str], option: Option, not_judged: str) -> list[Record]:
     """Return each T1 in question whose header does not tell if it shows contrast agent, as what its image shows.
 
     One whose image does not clearly show either T1 or T1c is left out; ValueError if one of the two is then lacking.
@@ -323,18 +312,13 @@ def _settled_t1(
     unclear = [each for each in opened if seen[each] not in ("t1", "t1c")]
     clear = {seen.get(each, each.modality) for each in t1 if each not in unclear}
     if unclear and not fixed and not {"t1", "t1c"} & {*modalities} <= clear:
-        whys = ["", ""]
-        if not_judged:
-            said = str(not_judged), public_text(not_judged)
-            whys = [f" (they could not be compared: {text.rstrip('.')})" for text in said]
+        why = f" (they could not be compared: {not_judged.rstrip('.')})" if not_judged else ""
         if alike:
-            whys = [" (nothing that looks otherwise is there to compare with)"] * 2
-        texts = (
-            f": neither header nor image tells whether this T1 was acquired before or after contrast agent{why}. Look "
-            f"at the T1 listed here, and choose: {option(('t1', 't1c'))}"
-            for why in whys
+            why = " (nothing that looks otherwise is there to compare with)"
+        raise StudyError(
+            f"{_names(unclear)}: neither header nor image tells whether this T1 was acquired before or after contrast "
+            f"agent{why}. Look at the T1 listed here, and choose: {option(('t1', 't1c'))}"
         )
-        raise _UndecidedError([each.candidate for each in unclear], *texts)
     return [
         each.taken_for(seen[each])
         if each not in unclear
@@ -357,21 +341,21 @@ def _only_best(
 ) -> tuple[Record | None, list[Record]]:
     """Return the best candidate for a modality, or None, and equally good ones whose images show something else.
 
-    Raises _UndecidedError if none can be used, or several are equal.
+    Raises StudyError if none can be used, or several are equal.
     """
     candidates, equal = [each for each in wanted if each.modality == modality], _best(wanted, modality, others)
     if candidates and not equal:
         first, what = candidates[0].candidate, display_name(modality)
         which = f"first of {len(candidates)} {what}, none of which can" if candidates[1:] else f"only {what} and cannot"
-        rest = f" is the {which} be used: {first.problem}. To go on without it: {option((modality,), 'none')}"
-        raise _UndecidedError([first], rest)
+        todo = f"To go on without it: {option((modality,), 'none')}"
+        raise StudyError(f"{first.name} is the {which} be used: {first.problem}. {todo}")
     excluded: list[Record] = []
     if len(equal) > 1 and (fitting := [each for each in equal if each.clear_class() in (None, modality)]):
         excluded = [each.taken_for(None, "its image shows something else") for each in equal if each not in fitting]
         equal = fitting
     if len(equal) > 1:
-        choose = f": all are {display_name(modality)} and cannot be told apart. Choose: {option((modality,))}"
-        raise _UndecidedError([each.candidate for each in equal], choose)
+        choose = f"Choose: {option((modality,))}"
+        raise StudyError(f"{_names(equal)}: all are {display_name(modality)} and cannot be told apart. {choose}")
     return (equal[0] if equal else None), excluded
 
 
@@ -483,8 +467,8 @@ def _with_use(record: Record, is_wanted: bool, chosen: Mapping[str, Record]) -> 
     return replace(record, use=Use.RIVAL, instead=(best.candidate, _advantage(best, record, chosen)))
 
 
-def _name(candidate: Candidate, public: bool) -> str:
-    return candidate.source if public else candidate.name
+def _names(records: Sequence[Record]) -> str:
+    return ", ".join(each.candidate.name for each in records)
 
 
 def _class_name(name: str) -> str:

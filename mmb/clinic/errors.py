@@ -21,8 +21,3 @@ class StudyError(ValueError):
     def of(cls, place: str | Path, what: str, public: str = "The study") -> Self:
         """Return the error that something is wrong with a file or folder, which is called ``public`` for others."""
         return cls(f"{place}: {what}", f"{public}: {what}")
-
-
-def public_text(error: Exception) -> str:
-    """Return what may be said of an error to whoever may not see names of files."""
-    return error.public if isinstance(error, StudyError) else "one of its files cannot be used"

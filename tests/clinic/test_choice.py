@@ -280,7 +280,7 @@ def test_what_is_set_by_hand_is_not_looked_at_and_studies_without_doubt_are_not(
 def test_images_that_cannot_be_compared_are_refused_with_the_reason():
     candidates = series_candidates(CLOSED)
     with pytest.raises(ValueError, match=r"agent \(they could not be compared: no brain was found\)\. Look at"):
-        assign_series(candidates, GLIOMA, partial(option, candidates), {}, ValueError("no brain was found."))
+        assign_series(candidates, GLIOMA, partial(option, candidates), {}, "no brain was found.")
 
 
 def placed(number: int, description: str, parameters: dict[str, Any], at: float, **more: Any) -> Series:

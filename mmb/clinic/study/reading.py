@@ -249,8 +249,8 @@ def _with_images(headers: Headers, device: torch.device, skull_strip: str) -> St
     """Return the study, after those of its images have been looked at that headers and names leave open."""
     cohort = headers.cohort
     unclear = in_question(headers.candidates, headers.modalities) if has_known_sequences(cohort) else []
-    volumes, evidence, why_not = None, None, None
-    while unclear and evidence is None and why_not is None:
+    volumes, evidence, why_not = None, None, ""
+    while unclear and evidence is None and not why_not:
         t1 = [each.name for each in unclear if each.says.modality in ("t1", "t1c")]
         try:
             volumes = read_volumes(unclear, cohort)
@@ -261,9 +261,9 @@ def _with_images(headers: Headers, device: torch.device, skull_strip: str) -> St
             if fewer := _give_way(headers, known, unclear, dict.fromkeys(error.names, str(error))):
                 headers, unclear = fewer, in_question(fewer.candidates, fewer.modalities)
             else:
-                why_not = error
+                why_not = str(error)
         except ValueError as error:
-            why_not = error
+            why_not = str(error)
     log_probs = evidence.log_probs if evidence else {} if unclear else None
     return _assigned(headers, volumes, evidence, log_probs, why_not)
 
@@ -296,7 +296,7 @@ def align_and_assign(study: Study, reference: str | None, device: torch.device, 
     if misfit:
         raise misfit
     required = [base.name] if reference else []
-    study = _assigned(study.headers, study.volumes, evidence, earlier | evidence.log_probs, None, required)
+    study = _assigned(study.headers, study.volumes, evidence, earlier | evidence.log_probs, "", required)
     if reference is None:
         return Assigned(study, *choose_reference(study))
     return Assigned(study, next(name for name, each in study.used.items() if each.candidate is base), why)
@@ -342,7 +342,7 @@ def _assigned(
     volumes: Volumes | None,
     evidence: ImageEvidence | None,
     log_probs: Mapping[str, LogProbs] | None,
-    not_judged: ValueError | None = None,
+    not_judged: str = "",
     required: Collection[str] = (),
 ) -> Study:
     """Return the study that `assign_series` makes of headers and images; StudyError if an image cannot be used."""
@@ -351,7 +351,9 @@ def _assigned(
             headers.candidates, headers.modalities, headers.option, log_probs, not_judged, required
         )
     except StudyError as error:
-        raise StudyError("\n".join([error.text, *headers.others]), error.public) from None
+        of_files = "The image files do not tell which sequences they are; name them x_t1.nii.gz, and so on."
+        public = error.text if isinstance(headers, SeriesHeaders) else of_files
+        raise StudyError("\n".join([error.text, *headers.others]), public) from None
     used = assignment.chosen
     names = {record.candidate.name: modality for modality, record in used.items()}
     further = headers.further(assignment)

@@ -240,6 +240,7 @@ def summarise(
     unknown = [*filter(None, [unseen(list(study.images), inference.seen)])]
     grave = [*grave_warnings(study, aligned, brain, segmentation, inference.cohort, inference.spacing), *unknown]
     lesser = lesser_warnings(study, aligned, brain, segmentation, measured, inference.spacing)
+    shown = [] if fields["no_tumour"] else pieces
     return StudySummary(
         title=f"Segmentation from {display_subset(subset)}",
         bundle=inference.method,
@@ -255,9 +256,9 @@ def summarise(
         pictures=pictures(drawn, segmentation.masks, spacing, brain and brain.mask, origin),
         brain_ml=brain and brain.millilitres,
         classes=class_volumes(label, labels),
-        lesions=[] if fields["no_tumour"] else pieces,
+        lesions=shown,
         specks=specks,
-        sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in pieces], brain and brain.mask),
+        sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in shown], brain and brain.mask),
         warnings=[
             *filter(None, [fields["no_tumour"]]),
             *contradictions(study.used),

@@ -59,7 +59,7 @@ def shown(candidates: list[Given], cohort: Cohort = PHANTOM, strip: str = "auto"
 
 
 def decided(candidates: list[Given], modalities: tuple[str, ...] = ALL, required: tuple[str, ...] = ()) -> Assignment:
-    return assign_series(candidates, modalities, lambda *_: "", shown(candidates), None, required)
+    return assign_series(candidates, modalities, lambda *_: "", shown(candidates), "", required)
 
 
 def sources(decision: Assignment) -> dict[str, str]:
