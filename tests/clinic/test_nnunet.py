@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -14,9 +16,12 @@ import torch
 
 from common.cohorts import get_cohort
 from common.cohorts.phantom.cohort import generate
+from common.evaluation.metrics.overlap import region_masks
 from common.evaluation.metrics.results import read_evaluation
 from common.modalities import GLIOMA
+from mmb.clinic.predictors.evaluate import evaluate_predictor
 from mmb.clinic.predictors.nnunet import KNOWN_PARTS, is_nnunet, load_nnunet, read_checkpoint
+from mmb.clinic.predictors.protocol import Segmentation
 from mmb.clinic.study.batch import segment_each
 from mmb.clinic.study.inference import load_predictor
 from mmb.clinic.study.options import Options
@@ -206,6 +211,105 @@ def test_a_single_fold_is_refused(tmp_path: Path) -> None:
     fold = _model(tmp_path / "model") / "fold_0"
     with pytest.raises(FileNotFoundError, match=r"fold_0: no plans\.json; expected a folder of nnU-Net v2"):
         load_predictor(str(fold), device="cpu")
+
+
+class Answer:
+    """nnU-Net's own predictor, of which the answer is known; it keeps what it is given."""
+
+    def __init__(self, heads: list | None) -> None:
+        self.label_manager = SimpleNamespace(has_regions=heads is not None, foreground_regions=heads)
+
+    def predict_single_npy_array(self, stack: np.ndarray, properties: dict, *_: object) -> tuple:
+        """Return classes ED, NCR and ET by the first channel's values, and shares of the classes, or of regions."""
+        self.stack, self.spacing = stack, properties["spacing"]
+        label = np.digitize(stack[0], [30, 60, 90])
+        shares = stack / 10_000 if self.label_manager.has_regions is False else stack[:3] / 10_000
+        return label, shares
+
+
+STORED = {  # directions of the axes, and what nnU-Net gets, (z, y, x), of an array stored along (S, L, A)
+    "as BraTS": ("LPS", None, lambda voxels: voxels[:, :, ::-1].transpose(0, 2, 1), [3, 2, 1]),
+    "as stored": (None, None, lambda voxels: voxels.transpose(2, 1, 0), [2, 1, 3]),
+    "as RAS": ("LPS", "NibabelIOWithReorient", lambda voxels: voxels[:, ::-1].transpose(0, 2, 1), [3, 2, 1]),
+}
+
+
+@pytest.mark.parametrize("heads", [None, [3, (2, 3), (1, 2, 3)]], ids=["classes", "regions"])
+@pytest.mark.parametrize("stored", STORED)
+def test_voxels_and_spacing_in_and_regions_out_along_the_axes_of_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str, heads: list | None
+) -> None:
+    """Of an image of 3 x 1 x 2 mm whose axes run upwards, to the left and to the front."""
+    monkeypatch.setattr("mmb.clinic.predictors.nnunet.version", lambda _: "2")
+    axes, reader, turned, spacing = STORED[stored]
+    model = load_nnunet(_model(tmp_path / "model"), "cpu", axes=axes)
+    if reader:
+        model.plans["image_reader_writer"] = reader
+    answer = vars(model)["_predictor"] = Answer(heads)
+    affine = np.array([[0, -1.0, 0, 5], [0, 0, 2, 6], [3, 0, 0, 7], [0, 0, 0, 1]])
+    first = np.arange(120, dtype=np.float32).reshape(4, 5, 6)
+    volumes = {name: first + 1000 * number for number, name in enumerate(("t1", "t1c", "t2", "flair"))}
+    images = {name: nib.Nifti1Image(volume, affine) for name, volume in reversed(volumes.items())}
+    made = model.run(images)
+    assert answer.spacing == spacing
+    for given, volume in zip(answer.stack, volumes.values(), strict=True):
+        np.testing.assert_array_equal(given, turned(volume))
+    np.testing.assert_array_equal(made.label, np.select([first >= 90, first >= 60, first >= 30], [3, 1, 2]))
+    t1, t1c, t2, flair = (volume / 10_000 for volume in volumes.values())
+    regions = (t1c + t2 + flair, t2 + flair, flair) if heads is None else (t2, t1c, t1)  # WT, TC and ET
+    np.testing.assert_allclose(made.probabilities, regions, rtol=1e-6)
+    np.testing.assert_array_equal(made.masks, [first >= 30, first >= 60, first >= 90])
+
+
+class Seen:
+    """A predictor that knows the tumour from the FLAIR, of its core nothing without T1c; classes as since 2023."""
+
+    cohort, method, version, weights_name = get_cohort("brats2023"), "seen", "1", "seen.pt"
+    subsets, window, spacing, device = [("flair",), ("t1c", "flair")], (8, 8, 8), (1.0, 1.0, 1.0), torch.device("cpu")
+
+    def using(self, modalities: Sequence[str]) -> "Seen":
+        return self
+
+    def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:
+        assert nib.aff2axcodes(images["flair"].affine) == ("P", "L", "S")
+        classes = (np.asarray(images["flair"].dataobj) - 100).round().clip(0) // 50  # 1: ED, 2: NCR, 3: ET
+        label = np.choose(classes.astype(int), [0, 2, 1, 3]).astype(np.uint8)
+        if "t1c" not in images:
+            label[label > 0] = 2
+        masks = region_masks(label, self.cohort.labels)
+        return Segmentation(label, masks, np.where(masks, np.float32(0.75), 0))
+
+
+def test_an_evaluation_by_hand(tmp_path: Path, undrawn: None) -> None:
+    """Of 96 voxels of 6 mm3, 24 are the core, 8 of which enhance; two cases whose axes run to the back and the left."""
+    affine = np.array([[0, -1.0, 0, 9], [-2, 0, 0, 8], [0, 0, 3, 7], [0, 0, 0, 1]])
+    truth = np.zeros((12, 14, 10), np.uint8)
+    truth[2:6, 3:9, 4:8], truth[2:4, 3:7, 5:8], truth[2:4, 3:7, 5] = 2, 1, 1
+    truth[2:4, 3:5, 6:8] = 4
+    brain = np.zeros(truth.shape, np.float32)
+    brain[1:10, 2:12, 1:9] = np.random.default_rng(0).uniform(1, 40, (9, 10, 8))
+    flair = np.where(truth > 0, np.choose(truth, [0, 200, 150, 0, 250]), brain).astype(np.float32)
+    for number in (1, 2, 3):
+        case = tmp_path / "data" / f"Phantom_{number:03d}"
+        case.mkdir(parents=True)
+        volumes = {"t1ce": (brain + number).astype(np.float32) * (brain > 0), "flair": flair + number * (flair > 0)}
+        for name, voxels in (volumes | {"seg": truth}).items():
+            nib.save(nib.Nifti1Image(voxels, affine), case / f"{case.name}_{name}.nii.gz")
+    items: dict[str, list] = {}
+    for part, case in (("test", "Phantom_001"), ("training", "Phantom_002"), ("validation", "Phantom_003")):
+        images = [f"{case}/{case}_{name}.nii.gz" for name in ("t1ce", "flair")]
+        label = f"{case}/{case}_seg.nii.gz"
+        items[part] = [{"case": case, "modalities": ["t1c", "flair"], "image": images, "label": label}]
+    (tmp_path / "data" / "datalist.json").write_text(json.dumps(items))
+    conventions = {"empty": "brats", "hd95": "max"}
+    evaluate_predictor(Seen(), tmp_path / "out", "phantom", tmp_path / "data", conventions)
+    found = read_evaluation(tmp_path / "out")
+    dice, volume = (found.values(metric).droplevel("case") for metric in ("dice", "volume"))
+    assert dice.loc["t1c+flair"].to_dict() == {"WT": 1, "TC": 1, "ET": 1}
+    assert dice.loc["flair"].to_dict() == {"WT": 1, "TC": 0, "ET": 0}
+    assert volume.loc["t1c+flair"].to_dict() == pytest.approx({"WT": 0.576, "TC": 0.144, "ET": 0.048})
+    expected = found.values("expected_dice").droplevel("case").loc["t1c+flair"].to_dict()
+    assert expected == pytest.approx(dict.fromkeys(("WT", "TC", "ET"), 2 * 0.75 / 1.75))
 
 
 def test_foreign_channels_and_classes_are_refused(tmp_path: Path) -> None:

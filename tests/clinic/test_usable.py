@@ -1,7 +1,8 @@
 """The calibration of what a network says of its own outlines: by hand, on simulated patients, and as a file."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from math import log
+from math import exp, log
 
 import numpy as np
 import pandas as pd
@@ -90,16 +91,103 @@ def test_a_mean_that_is_not_defined_is_left_out():
     }  # fmt: skip
 
 
-def test_each_patient_is_judged_by_the_others():
-    """With the truth of one patient turned round, what is said of this patient stays the same."""
-    whole = simulated(6)
-    turned = whole.results["case"].eq("case0") & whole.results["metric"].eq("dice")
-    other = whole.results.assign(value=whole.results["value"].where(~turned, 1 - whole.results["value"]))
-    one, two = (calibrate([replace(whole, results=rows)], "12ab") for rows in (whole.results, other))
-    assert one.regions["WT"].dice != two.regions["WT"].dice
-    alone = [calibrate([replace(whole, results=rows[rows["case"] != "case0"])], "12ab")
-             for rows in (whole.results, other)]  # fmt: skip
-    assert alone[0].regions == alone[1].regions
+def outlines(evaluation: Evaluation) -> pd.DataFrame:
+    """Return an outline in each row, with its case, its modalities, and its metrics."""
+    rows = pd.concat([evaluation.results, evaluation.calibration])
+    return rows.pivot(index=["case", "modalities"], columns="metric", values="value").reset_index()
+
+
+def of_cases(evaluation: Evaluation, chosen: Callable[[pd.Series], pd.Series]) -> Evaluation:
+    rows = (evaluation.results, evaluation.calibration)
+    results, calibration = (each[chosen(each["case"])] for each in rows)
+    return replace(evaluation, results=results, calibration=calibration)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_each_patient_is_judged_by_the_others(seed):
+    """What is said of left-out patients is what calibrations of the other patients say, one after the other."""
+    whole = simulated(8, seed=seed)
+    judged = calibrate([whole], "12ab").regions["WT"].left_out
+    rows = {case: of_case for case, of_case in outlines(whole).groupby("case")}
+    others = {case: calibrate([of_cases(whole, lambda cases, case=case: cases != case)], "12ab") for case in rows}
+    ends, ratios = {}, {}
+    expected, usable, right = [], 0, 0
+    for case, of_case in rows.items():
+        for number, row in of_case.iterrows():
+            t1c = "t1c" in row["modalities"]
+            dice = others[case].expected("WT", row["expected_dice"], t1c)
+            expected.append(dice)
+            is_usable = others[case].chance("WT", row["expected_dice"], t1c) >= 0.7
+            usable, right = usable + is_usable, right + (is_usable and row["dice"] >= 0.8)
+            ends[number] = log((2 - dice) / dice)
+            ratios[number] = abs(log((row["reference_volume"] + 1) / (row["volume"] + 1))) / ends[number]
+    assert (judged.expected, judged.usable, judged.right) == (pytest.approx(np.mean(expected), abs=2e-4), usable, right)
+    intervals = held = 0
+    for of_case in rows.values():
+        among = np.sort([ratio for number, ratio in ratios.items() if number not in of_case.index])  # 21 of others
+        for number, row in of_case.iterrows():
+            half = exp(among[17] * ends[number])  # the ceil(22 * 0.8) = 18th of them
+            low, high = (row["volume"] + 1) / half - 1, (row["volume"] + 1) * half - 1
+            if high <= 4 * max(low, 0):
+                intervals, held = intervals + 1, held + (low <= row["reference_volume"] <= high)
+    assert (judged.intervals, judged.held) == (intervals, held)
+    assert 0 < held < intervals < 24
+    assert 0 < right <= usable < 24
+    every = outlines(whole)
+    good, certain = every["dice"] >= 0.8, every["expected_dice"] >= 0.8
+    assert (judged.outlines, judged.good) == (24, good.sum())
+    assert (judged.raw_usable, judged.raw_right) == (certain.sum(), (certain & good).sum())
+    widening = calibrate([whole], "12ab").regions["WT"].widening
+    assert widening == pytest.approx(sorted(ratios.values())[19], rel=2e-3)  # the ceil(25 * 0.8) = 20th of all
+
+
+def test_the_fit_is_pulled_towards_the_raw_score_by_the_weight_of_one_outline():
+    """Where the loss is least, its slopes along a, b and c are 0."""
+    whole = simulated(8)
+    every = outlines(whole)
+    t1c = np.array(["t1c" in name for name in every["modalities"]])
+    x = logit(every["expected_dice"].to_numpy())
+    region = calibrate([whole], "12ab").regions["WT"]
+    for (a, b, c), target in ((region.dice, every["dice"]), (region.chance, every["dice"] >= 0.8)):
+        wrong = expit(a + b * x + c * np.where(t1c, 0.5, -0.5)) - target.to_numpy()
+        slopes = wrong.sum(), (wrong * x).sum() + (b - 1), (wrong * np.where(t1c, 0.5, -0.5)).sum() + c
+        assert slopes == pytest.approx((0, 0, 0), abs=5e-3)
+
+
+def listed(rows: list[tuple[float, float, float]]) -> Evaluation:
+    """Return an evaluation of outlines of the whole tumour (score, Dice, volume), those of T1 and T1c in turn."""
+    made = []
+    for number, values in enumerate(rows):
+        values = dict(zip(("expected_dice", "dice", "volume"), values, strict=True)) | {"reference_volume": 20.0}
+        for region in ("WT", "ET"):
+            values = values if region == "WT" else values | {"expected_dice": 0.07}
+            key = (f"case{number // 2}", ("t1", "t1c")[number % 2], region)
+            made += [(*key, metric, value) for metric, value in values.items()]
+    table = pd.DataFrame(made, columns=COLUMNS)
+    return Evaluation("a", "toy", ("t1", "t1c"), ("WT", "ET"), Conventions(), table, table[:0])
+
+
+def test_the_limit_by_hand():
+    good = [(0.9, 0.9, 20.0)] * 8
+    # Below 0.3 no tumour is, up to 0.9 one of 9; the other outlines are of no tumour, or of nothing
+    rows = [(0.3, 0.5, 20.0), *good, (0.2, 0.49, 20.0), (0.1, 0.9, 0.0)]
+    made = calibrate([listed(rows)], "12ab", [0.3])
+    assert (made.no_tumour, made.passed, made.missed) == (0.9, (0, 1), (1, 9))
+    assert made.regions["WT"].left_out.outlines == 10
+    assert calibrate([listed(rows)], "12ab", [0.3, 0.9]).passed == (1, 2)  # what scores the limit reaches it
+
+
+@pytest.mark.parametrize(("lowest", "limit"), [((0.31,) * 2 + (0.41,), 0.4), ((0.31,), 0.5), ((0.31,) * 3, 0.3)])
+def test_without_other_brains_the_limit_misses_at_most_two_of_a_hundred_tumours(lowest, limit):
+    rows = [*((score, 0.9, 20.0) for score in lowest), *[(0.9, 0.9, 20.0)] * (100 - len(lowest))]
+    assert calibrate([listed(rows)], "12ab").no_tumour == limit
+
+
+def test_scores_are_cut_and_chances_limited_by_hand():
+    for score, cut in ((1.0, 0.98), (0.981, 0.98), (0.979, 0.979), (0.0, 0.02)):
+        assert BY_HAND.expected("WT", score, True) == pytest.approx(cut)
+    # The chance is 0.7 where 2 logit(s) + 1 = logit(0.7), that is, at s = 0.481
+    assert [BY_HAND.usable("WT", score, True) for score in (0.478, 0.485)] == [False, True]
 
 
 def test_the_limit_parts_tumours_from_brains_without_one():

@@ -79,6 +79,19 @@ def test_box_smaller_than_a_window_is_grown_to_it_within_the_image(network):
     assert inside.max(dim=0).values.ge(torch.tensor([9, 10, 11])).all()
 
 
+@pytest.mark.parametrize(
+    ("foreground", "box"),
+    [  # with a margin of one: 8 to 11, 8 to 11 and 7 to 9
+        ((slice(9, 10), slice(9, 10), slice(8, 9)), ((6, 14), (6, 14), (5, 13))),
+        ((slice(0, 1), slice(17, 18), slice(15, 16)), ((0, 8), (10, 18), (8, 16))),  # at the ends of the image
+        ((slice(1, 2), slice(15, 16), slice(7, 9)), ((0, 8), (10, 18), (4, 12))),
+    ],
+)
+def test_a_small_box_grows_to_both_sides(network, foreground, box):
+    (*_, x, y, z) = ForegroundInferer(**WINDOWS).box(random_image(foreground))
+    assert tuple((side.start, side.stop) for side in (x, y, z)) == box
+
+
 def test_outside_is_background_alone_for_a_softmax(network):
     image = random_image(*BOXES[:2])
     logits = ForegroundInferer(**WINDOWS, softmax=True)(image, network)

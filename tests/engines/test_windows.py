@@ -26,6 +26,9 @@ def network():
         ((6, 20, 5), {}, 0.5, 1, "gaussian"),
         ((6, 20, 5), {"cval": 1.0}, 0.25, 7, "constant"),
         ((6, 9, 5), "reflect", 0.5, 7, "gaussian"),
+        ((20, 17, 15), {}, 0.3, 7, "gaussian"),  # steps of int(5.6) and not of 6 voxels
+        ((10, 9, 9), {}, 0.95, 64, "constant"),  # of 1 voxel and not of int(0.4)
+        ((11, 9, 13), {}, (0.6, 0.4, 0.15), 5, "gaussian"),  # 3, 4 and 6 voxels, another one along each axis
     ],
 )
 def test_equals_monai_bit_for_bit(network, shape, padding, overlap, sw_batch_size, mode):

@@ -1,5 +1,7 @@
 """What holds for every loss on class indices: precision, plain tensors, and labels that do not fit the head."""
 
+from inspect import signature
+
 import pytest
 import torch
 from baselines import test_cotraining_training as cotraining
@@ -19,7 +21,11 @@ from common.losses.fusion import FusionLoss
 from common.losses.gated import SegmentationLoss
 from common.modalities import IGNORED
 from common.networks.gated import GatedOutput
+from common.papers.gss import GSSLoss
+from common.papers.m3ae import DiceBCELoss, FineTuningLoss, Pretraining, PretrainingLoss
 from common.papers.mag_ms import MagMSLoss
+from common.papers.medmap import AlignedLoss
+from common.papers.passion import PassionLoss
 
 LOSSES = {
     "ACN": (lambda: cotraining.loss_of("acn"), lambda: (cotraining.output("acn"), cotraining.target())),
@@ -51,6 +57,27 @@ def converted(output, dtype, kind):
         return x.to(dtype).as_subclass(kind) if maps else x
 
     return tree_map(convert, output)
+
+
+PAPERS = {
+    GSSLoss: {"task_weight": 0.7, "kd_weight": 0.3, "tau": 8, "leader_threshold": 0.65, "member_threshold": 0.75,
+              "rho": 0.3, "alpha": 0.2},
+    Pretraining: {"mask_ratio": 0.875, "patch_size": 16},
+    PretrainingLoss: {"gamma": 0.005},
+    DiceBCELoss: {"dice_weight": 0.7, "ce_weight": 0.3},
+    FineTuningLoss: {"lambda_con": 0.1, "dice_weight": 0.7, "ce_weight": 0.3},
+    MagMSLoss: {"lambda_kl": 1, "gamma": 1, "temperature": 1},
+    AlignedLoss: {"alpha": 1 / 8, "prior": "flair", "anchor": "adaptive"},
+    PassionLoss: {"lambda_1": 0.5, "lambda_2": 0.1, "temperature": 4, "gamma": 0.01, "growth": (0, 100, 200),
+                  "growth_factor": 1.5, "beta_range": (0.1, 4.0)},
+}  # fmt: skip
+"""Class -> constants of its paper or of the code released with it."""
+
+
+@pytest.mark.parametrize("part", PAPERS)
+def test_defaults_are_those_of_the_paper(part):
+    given = {name: each.default for name, each in signature(part).parameters.items()}
+    assert {name: given[name] for name in PAPERS[part]} == PAPERS[part]
 
 
 @each

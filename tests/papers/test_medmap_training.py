@@ -154,6 +154,20 @@ def test_weights_of_those_present_that_nearly_cancel_are_not_scaled_up():
     assert found.item() == pytest.approx(1.5**2)
 
 
+@pytest.mark.parametrize(("weight", "expected"), [(0.11, (0 + 3**2) / 2), (0.09, 1.5**2)])
+def test_weights_are_scaled_up_from_a_tenth_of_all_on(weight, expected):
+    """Scaled, T1 is the anchor, 3 from T1c; less is not scaled, and the anchor is their mean."""
+    found = mixture(weight, 0.0, 0.0, 1 - weight)(
+        constant(1.0, 4.0, 0.0, 0.0, batch=1), torch.tensor([[True, True, False, False]])
+    )
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_constant_features_have_the_least_standard_deviation():
+    expected = -math.log(1e-6) - 1 / 2
+    assert Alignment(NAMES, "normal")(constant(0.0, 0.0, 0.0, 0.0), ALL).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_alignment_keeps_its_precision_under_amp():
     loss = AlignedLoss(Constant(), NAMES)
     features = (1000 + torch.rand(2, 1, 3, 4, 4, 4)).expand(-1, 4, -1, -1, -1, -1)

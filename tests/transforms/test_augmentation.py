@@ -59,3 +59,11 @@ def test_thick_slices_are_means_along_one_axis():
     assert float(thick(image * 0 + 2).std()) == 0
     with pytest.raises(ValueError, match="1 or more"):
         RandThickSlices(thickness=(0.5, 2))
+
+
+def test_the_number_of_thick_slices_is_rounded():
+    """12 voxels at 1.6 are 7.5 slices, so 8: no more columns of what becomes of each voxel are independent."""
+    thick = RandThickSlices(prob=1.0, thickness=(1.6, 1.6)).set_random_state(0)
+    image = torch.eye(12)[None, ..., None].expand(1, 12, 12, 12)  # constant along the third axis
+    ranks = {int(torch.linalg.matrix_rank(thick(image)[0, ..., 0])) for _ in range(10)}
+    assert ranks == {8, 12}

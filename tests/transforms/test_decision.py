@@ -54,6 +54,18 @@ def test_regions_are_decided_and_painted(decision, labels):
     assert decided([wt, tc, et], decision=decision) == labels
 
 
+def test_a_probability_of_one_half_is_marked_by_the_threshold():
+    half, less = [0.5, 0.5], [0.4999, 0.5]
+    assert decided([half, less, [0.0, 0.0]]) == [2, 1]
+    assert decided([half, half, less]) == [1, 4]
+
+
+@pytest.mark.parametrize(("p", "labels"), [(0.0526, [0, 0]), (0.0527, [2, 2])])
+def test_a_region_is_absent_below_an_expected_dice_of_a_tenth(p, labels):
+    """Two voxels of p have an expected Dice of 2 p / (1 + p): 0.09994 and 0.10012."""
+    assert decided([[p, p], [0.0, 0.0], [0.0, 0.0]], decision="expected_dice") == labels
+
+
 def test_regions_stay_nested():
     """Enhancing tumour is decided where the core is not; it then belongs to the core and the whole tumour."""
     assert decided([[0.1, 0.9], [0.1, 0.9], [0.45, 0.5]], decision="expected_dice") == [4, 4]
@@ -76,12 +88,17 @@ def test_by_sequences_takes_what_t1c_shows_by_the_threshold(subset, labels):
     assert decided([wt, tc, et], subset, decision="by_sequences") == labels
 
 
-@pytest.mark.parametrize(("p", "labels"), [(0.24, [0, 0, 0]), (0.26, [2, 2, 2])])
+@pytest.mark.parametrize(("p", "labels"), [(0.2499, [0, 0, 0]), (0.2501, [2, 2, 2])])
 def test_by_sequences_marks_nothing_where_the_whole_tumour_is_not_found(p, labels):
-    """Three voxels of p have an expected Dice of 2 p / (1 + p): 0.387 and 0.413, below and above the limit."""
+    """Three voxels of p have an expected Dice of 2 p / (1 + p): 0.3999 and 0.4001, below and above the limit."""
     regions = [[p] * 3, [0.0] * 3, [0.0] * 3]
     assert decided(regions, "t1c", decision="by_sequences") == labels
     assert decided(regions, decision="expected_dice") == [2, 2, 2]
+
+
+def test_only_the_whole_tumour_has_to_be_found():
+    """The core, of an expected Dice of 0.33, is marked where T1c does not show it."""
+    assert decided([[0.9] * 3, [0.2] * 3, [0.0] * 3], "t1+t2", decision="by_sequences") == [1, 1, 1]
 
 
 def test_where_the_whole_tumour_is_not_found_its_core_is_not_marked_either():

@@ -78,6 +78,13 @@ def test_patches_are_shared_out_alike_over_modalities_and_positions():
     assert both == pytest.approx(rate**2, abs=0.005)
 
 
+@pytest.mark.parametrize(("ratio", "visible"), [(0.7, 10), (0.9, 3), (0.875, 4)])
+def test_the_number_of_visible_patches_is_rounded(ratio, visible):
+    """Of 32 patches 9.6, 3.2 and 4 would stay."""
+    shown = random_patches(torch.ones(3, 4, dtype=torch.bool), [2, 2, 2], ratio)
+    assert shown.flatten(1).sum(dim=1).tolist() == [visible] * 3
+
+
 @pytest.mark.parametrize(("ratio", "visible"), [(0.5, 1024), (1.0, 0)])
 def test_mask_ratio_that_cannot_be_met(ratio, visible):
     with pytest.raises(

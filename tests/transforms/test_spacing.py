@@ -50,3 +50,10 @@ def test_shares_of_regions():
     ignored = FractionsToRegionsd("label", "brats2020")(MeanSpacingd("label", (2.0, 2.0, 2.0))(ignored))["label"]
     assert (ignored[:, 0] == IGNORED).all()
     assert (ignored[:, 1] != IGNORED).all()
+
+
+@pytest.mark.parametrize(("share", "is_ignored"), [(0.0009, False), (0.0011, True)])
+def test_a_voxel_is_ignored_if_a_thousandth_of_it_is(share, is_ignored):
+    classes = torch.tensor([1 - share - 0.5, 0, 0.5, 0]).reshape(4, 1, 1, 1)
+    regions = FractionsToRegionsd("label", "brats2020")({"label": MetaTensor(classes)})["label"].flatten().tolist()
+    assert regions == ([IGNORED] * 3 if is_ignored else [0.5, 0, 0])

@@ -1,7 +1,9 @@
 """DICOM structured reports with the volumes of a DICOM SEG: Measurement Report, TID 1500 of DICOM PS3.16.
 
 Each segment has a group of measurements (TID 1411), which refers to it by the SEG's UID and the segment's number. The
-regions that consist of several segments have one each (TID 1501), which refers to the SEG as a whole.
+regions that consist of several segments have one each (TID 1501), which refers to the SEG as a whole. The type of the
+finding is that of the segment; the modifier of this type, which tells enhancing from non-enhancing tumour, is the
+finding's associated morphology, since the templates have no modifier of a type.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,11 +54,11 @@ def write_report(
     with explained(reference, "SR"):
         groups: list[sr.MeasurementsAndQualitativeEvaluations] = []
         for number, (each, millilitres) in enumerate(segments.items(), start=1):
-            label, kind, _ = CLASSES[each]
+            label, kind, modifier = CLASSES[each]
             segment = sr.ReferencedSegment(*image, number, source_series=source)
             groups.append(
                 sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-                    referenced_segment=segment, **_group(label, kind, millilitres, algorithm)
+                    referenced_segment=segment, **_group(label, kind, millilitres, algorithm, modifier)
                 )
             )
         for region, (classes, millilitres) in regions.items():
@@ -96,12 +98,16 @@ def write_report(
             report.save_as(temporary)
 
 
-def _group(title: str, kind: Code, millilitres: float, algorithm: sr.AlgorithmIdentification) -> dict[str, object]:
+def _group(
+    title: str, kind: Code, millilitres: float, algorithm: sr.AlgorithmIdentification, modifier: Code | None = None
+) -> dict[str, object]:
     """Return what all groups have in common."""
+    shown = [sr.QualitativeEvaluation(codes.SCT.AssociatedMorphology, modifier)] if modifier else None
     return {
         "tracking_identifier": sr.TrackingIdentifier(hd.UID(), title),
         "finding_type": kind,
         "finding_sites": [sr.FindingSite(codes.SCT.Brain)],
         "algorithm_id": algorithm,
+        "qualitative_evaluations": shown,
         "measurements": [sr.Measurement(name=codes.SCT.Volume, value=round(millilitres, 3), unit=MILLILITRE)],
     }

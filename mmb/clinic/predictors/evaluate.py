@@ -67,7 +67,7 @@ def evaluate_predictor(
     logger.warning(f"{predictor.method}: does not say which patients it was trained on; make sure these are others.")
     report = Report(
         method=method or predictor.method, cohort=cohort, conventions=conventions, decision=DECISIONS[0],
-        coverage=NOMINAL_COVERAGE, published=None, data=data, cases=cases, calibration_cases=calibration,
+        coverage=NOMINAL_COVERAGE, data=data, cases=cases, calibration_cases=calibration,
         subsets=predictor.subsets, window=predictor.window, spacing=predictor.spacing,
         facts={"weights": predictor.weights_name, "part": part, "split": split}, output_dir=str(output_dir),
     )  # fmt: skip

@@ -1,13 +1,17 @@
+import sys
+from types import ModuleType, SimpleNamespace
+
 import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.affines import apply_affine, from_matvec
 from phantom_case import LPS
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from mmb.clinic.study.alignment import _compared, align
-from mmb.clinic.study.grid import isotropic_grid, resample
-from mmb.clinic.study.registration import normalised_mutual_information, register
+from mmb.clinic.study.alignment import AlignedStudy, _compared, align
+from mmb.clinic.study.grid import isotropic_grid, not_air, resample
+from mmb.clinic.study.registration import Registration, normalised_mutual_information, register
 
 
 def test_volumes_of_one_frame_are_resampled_onto_the_reference_and_coverage_is_said(phantom_volumes):
@@ -26,7 +30,7 @@ def test_volumes_of_one_frame_are_resampled_onto_the_reference_and_coverage_is_s
     assert moved[tuple(at)] == pytest.approx(np.asarray(slab.dataobj)[centre], rel=1e-4)
 
 
-@pytest.mark.slow  # registers two volumes; `test_predict` registers one
+@pytest.mark.slow  # registers two volumes; the tests below are told the transform, or elastix's answer
 def test_a_known_move_is_found_and_the_registered_volume_lies_on_the_reference(phantom_volumes):
     pytest.importorskip("itk.itkElastixRegistrationMethodPython")
     turn = Rotation.from_euler("xyz", (6, -8, 12), degrees=True).as_matrix()
@@ -55,6 +59,168 @@ def test_an_impossible_pair_is_refused(phantom_volumes):
     fixed = nib.Nifti1Image(resample(phantom_volumes["t1c"], grid), grid.affine)
     with pytest.raises(ValueError, match=r"t2 to t1c: .* could not be registered"):
         register(fixed, nib.Nifti1Image(noise, LPS), "t2 to t1c")
+
+
+def textured(shape=(30, 34, 26), spacing=4.0) -> nib.Nifti1Image:
+    """Return a volume of smooth noise within an ellipsoid without any symmetry."""
+    noise = gaussian_filter(np.random.default_rng(3).standard_normal(shape), 1.5)
+    places = np.moveaxis(np.indices(shape), 0, -1) - (np.array(shape) - 1) / 2
+    inside = ((places / np.array([12, 14, 10])) ** 2).sum(axis=-1) < 1
+    voxels = np.where(inside, 500 + 300 * noise / noise.std(), 0).clip(min=0)
+    return nib.Nifti1Image(voxels.astype(np.float32), np.diag([-spacing, -spacing, spacing, 1]))
+
+
+def overlap(one: np.ndarray, two: np.ndarray) -> tuple[float, float]:
+    """Return the correlation of two volumes where both are above 0, and the Dice of where they are."""
+    both = (one > 0) & (two > 0)
+    return np.corrcoef(one[both], two[both])[0, 1], 2 * both.sum() / ((one > 0).sum() + (two > 0).sum())
+
+
+MOVE = from_matvec(Rotation.from_euler("xyz", (5, -8, 20), degrees=True).as_matrix(), [30, -25, 8])
+
+
+@pytest.fixture
+def moved_flair(monkeypatch) -> tuple[AlignedStudy, list[tuple]]:
+    """A T1c, and T2 and FLAIR in a frame of their own in which the head lies elsewhere, and what was registered."""
+    asked = []
+
+    def know(fixed: nib.Nifti1Image, moving: nib.Nifti1Image, name: str) -> Registration:
+        asked.append((fixed.affine, moving.affine, name))
+        return Registration(MOVE, 1.2, "known")
+
+    monkeypatch.setattr("mmb.clinic.study.alignment.register", know)
+    still = textured()
+    thick = nib.Nifti1Image(still.dataobj[:, :, ::2], MOVE @ still.affine @ np.diag([1, 1, 2, 1]))
+    images = {"t1c": still, "t2": thick, "flair": nib.Nifti1Image(still.dataobj, MOVE @ still.affine)}
+    return align(images, {"t1c": "a", "t2": "b", "flair": "b"}, "t1c", 4.0), asked
+
+
+def test_a_volume_of_another_frame_is_put_where_the_registration_finds_it(moved_flair):
+    made, asked = moved_flair
+    ((fixed, moving, name),) = asked  # once for all volumes of the frame, by the finest one
+    np.testing.assert_allclose(moving, MOVE @ textured().affine)
+    assert (name, made.misplaced, made.failed) == ("T2 and FLAIR to T1c", {}, {})
+    assert {key: match.text for key, match in made.registered.items()} == {"t2": "known", "flair": "known"}
+    here = {key: np.asarray(image.dataobj) for key, image in made.images.items()}
+    np.testing.assert_allclose(here["flair"], here["t1c"], atol=0.01)
+    correlation, dice = overlap(here["t2"], here["t1c"])
+    assert correlation > 0.8
+    assert dice > 0.9
+    assert made.covered["flair"] == 1
+    np.testing.assert_allclose(made.images["flair"].affine, fixed)
+
+
+def test_the_grid_of_another_volume_is_where_its_own_header_puts_it(moved_flair):
+    """The others follow it there, and so does a mask."""
+    made, _ = moved_flair
+    before = {key: np.asarray(image.dataobj) for key, image in made.images.items()}
+    own = MOVE @ textured().affine
+    other, mask = made.on_grid_of("flair", own, before["t1c"] > 0)
+    there = {key: np.asarray(image.dataobj) for key, image in other.images.items()}
+    flair = nib.Nifti1Image(textured().dataobj, own)
+    expected = resample(flair, isotropic_grid(flair, 4.0))
+    np.testing.assert_allclose(there["flair"], expected, atol=0.01)
+    np.testing.assert_allclose(there["t1c"], expected, atol=0.01)
+    assert 2 * (mask & (expected > 0)).sum() / (mask.sum() + (expected > 0).sum()) > 0.99
+    np.testing.assert_allclose(apply_affine(other.placed["t1c"].affine, [3, 4, 5]), apply_affine(own, [3, 4, 5]))
+    cut = other.cut_out(mask & (np.arange(mask.shape[0]) < 15)[:, None, None]).images["t2"]
+    assert np.flatnonzero(np.asarray(cut.dataobj).any(axis=(1, 2))).max() == 14
+
+
+def with_elastix(monkeypatch, angles: tuple[float, float, float], shift: np.ndarray, centre: np.ndarray) -> list:
+    """Give elastix's answer, parameters of ITK's Euler3DTransform in LPS; return the volumes that it is given."""
+    given = []
+
+    def answer(fixed, moving, **_):
+        given.extend((fixed, moving))
+        parameters = [*np.radians(angles), *shift]
+        values = {"TransformParameters": list(map(str, parameters)), "CenterOfRotationPoint": list(map(str, centre))}
+        return None, SimpleNamespace(GetParameterMap=lambda _: values)
+
+    class Volume(dict):
+        def __getattr__(self, name):
+            return lambda value: self.update({name: value})
+
+    class Parameters:
+        New = classmethod(lambda cls: cls())
+        GetDefaultParameterMap = staticmethod(lambda *_: {})
+        AddParameterMap = staticmethod(lambda _: None)
+
+    itk, threads = ModuleType("itk"), ("GetGlobalMaximumNumberOfThreads", "GetGlobalDefaultNumberOfThreads")
+    itk.ParameterObject, itk.elastix_registration_method = Parameters, answer
+    itk.image_from_array = lambda array: Volume(array=array)
+    itk.matrix_from_array = np.asarray
+    itk.MultiThreaderBase = SimpleNamespace(**{name.replace("Get", verb): lambda *_: 1 for name in threads
+                                               for verb in ("Get", "Set")})  # fmt: skip
+    monkeypatch.setitem(sys.modules, "itk", itk)
+    return given
+
+
+SIDES = np.diag([-1.0, -1, 1, 1])
+"""From mm in RAS to LPS, and back."""
+
+
+def euler(angles: tuple[float, float, float], shift: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Return ITK's Euler3DTransform, Rz Rx Ry (p - c) + c + t, for mm in RAS."""
+    (ax, ay, az), one = np.radians(angles), np.eye(3)
+    x, y, z = one.copy(), one.copy(), one.copy()
+    x[1:, 1:] = [[np.cos(ax), -np.sin(ax)], [np.sin(ax), np.cos(ax)]]
+    y[::2, ::2] = [[np.cos(ay), np.sin(ay)], [-np.sin(ay), np.cos(ay)]]
+    z[:2, :2] = [[np.cos(az), -np.sin(az)], [np.sin(az), np.cos(az)]]
+    turn = z @ x @ y
+    return SIDES @ from_matvec(turn, centre + shift - turn @ centre) @ SIDES
+
+
+@pytest.mark.parametrize("away", [(0, 0, 0), (60, -45, 20)], ids=["by-headers", "by-centres"])
+def test_the_answer_of_elastix_becomes_a_transform_of_mm(monkeypatch, away):
+    """It starts from the headers or, where the heads hardly overlap, from the shift between their centres."""
+    fixed, angles = textured(), (12, -20, 35)
+    head = apply_affine(fixed.affine, np.argwhere(not_air(fixed.get_fdata())).mean(axis=0))
+    truth = from_matvec(np.eye(3), away) @ euler(angles, np.zeros(3), head * (-1, -1, 1))  # turned about its centre
+    moving = nib.Nifti1Image(fixed.dataobj, truth @ fixed.affine)
+    start, centre = from_matvec(np.eye(3), away), np.array([-10.0, -20, 5])  # elastix may turn about any point
+    left = SIDES @ np.linalg.inv(start) @ truth @ SIDES
+    shift = left[:3, 3] - centre + left[:3, :3] @ centre
+    given = with_elastix(monkeypatch, angles, shift, centre)
+    found = register(fixed, moving, "FLAIR to T1c")
+    np.testing.assert_allclose(found.transform, truth, atol=1e-6)
+    assert found.quality > 1.5
+    middle = np.array([-58.0, -66, 50])  # of (30, 34, 26) voxels of 4 mm
+    moved = np.linalg.norm(apply_affine(found.transform, middle) - middle)
+    angle = np.degrees(Rotation.from_matrix(found.transform[:3, :3]).magnitude())
+    assert f"moved by {moved:.1f} mm and turned by {angle:.1f} degrees" in found.text
+    still, other = given
+    assert still["array"].shape == (52, 68, 60)  # (z, y, x) at 2 mm
+    grid = isotropic_grid(moving, 2.0)
+    np.testing.assert_allclose(other["array"], resample(moving, grid).T, atol=1e-3)
+    affine = SIDES @ np.linalg.inv(start) @ grid.affine
+    np.testing.assert_allclose(other["SetOrigin"], affine[:3, 3], atol=1e-6)
+    np.testing.assert_allclose(other["SetDirection"] * other["SetSpacing"], affine[:3, :3], atol=1e-6)
+    np.testing.assert_allclose(other["SetSpacing"], 2)
+
+
+def test_a_poor_registration_is_refused_with_its_limits(monkeypatch):
+    """Either what is found is no better than 12 mm away, or the heads hardly overlap."""
+    fixed = textured()
+    with_elastix(monkeypatch, (0, 0, 0), np.zeros(3), np.zeros(3))
+    noise = np.random.default_rng(0).uniform(300, 1000, fixed.shape) * (fixed.get_fdata() > 0)
+    limits = r"Expected at least 2 times and 70%: the two could not be registered"
+    other = nib.Nifti1Image(noise.astype(np.float32), fixed.affine)
+    with pytest.raises(ValueError, match=rf"T2 to T1c: .* the value 12 mm away; .* overlap by 100%\. {limits}"):
+        register(fixed, other, "T2 to T1c")
+    voxels, near = np.asarray(fixed.dataobj), [np.abs(np.arange(size) - (size - 1) / 2) < 5 for size in fixed.shape]
+    one, two = (nib.Nifti1Image(voxels * mask, fixed.affine) for mask in (near[0][:, None, None], near[1][:, None]))
+    with pytest.raises(ValueError, match=rf", (\d\d|[3-9])\.\d times .*; foregrounds overlap by [3-6]\d%\. {limits}"):
+        register(one, two, "T2 to T1c")
+
+
+def test_mutual_information_is_of_32_bins_from_the_1st_to_the_99th_percentile():
+    """Of 64 values, each bin holds two: it determines every other bit of them but the last. Outliers do not count."""
+    values = np.repeat(np.arange(64), 100)
+    assert normalised_mutual_information(values, values % 2) == pytest.approx(1)
+    assert normalised_mutual_information(values, values // 2 % 2) == pytest.approx(1.2)  # (log 32 + log 2) / log 32
+    few = np.r_[values, 10**6], np.r_[values // 2 % 2, 0]
+    assert normalised_mutual_information(*few) == pytest.approx(1.2, abs=2e-3)
 
 
 def test_mutual_information_of_independent_and_of_equal_values():

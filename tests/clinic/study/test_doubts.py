@@ -22,6 +22,7 @@ from mmb.clinic.study.doubts import (
     study_warnings,
 )
 from mmb.clinic.study.reading import Remark, Study
+from mmb.clinic.study.registration import Registration
 from mmb.clinic.study.result import volumes
 from mmb.clinic.study.skull import Brain
 
@@ -98,6 +99,58 @@ def test_a_lesion_at_the_border_of_the_brain_that_was_cut_out():
     (said,) = border_warnings(label > 0, brain)
     assert said.startswith("3 % of the lesion lies at the border of the brain")
     assert [*border_warnings(np.zeros_like(brain), brain)] == []
+
+
+@pytest.mark.parametrize(("covered", "information", "agreement", "count"), [(0.951, 1.021, 0.851, 0),
+                                                                            (0.949, 1.019, 0.849, 3)])  # fmt: skip
+def test_limits_of_what_images_have_in_common(covered, information, agreement, count):
+    images = {name: nib.Nifti1Image(np.zeros((4, 4, 4)), np.eye(4)) for name in ("t1", "t2")}
+    study = Study(images, used(images))
+    aligned = AlignedStudy(images, {"t2": Registration(np.eye(4), information, "")}, {"t2": covered})
+    brain = Brain(np.ones((4, 4, 4), bool), "t1", 1500, True, {"t1": 1.0, "t2": agreement}, {})
+    said = [*image_warnings(study, aligned, brain, (700, 2000)), *geometry_warnings(study, aligned, (1, 1, 1))]
+    assert len(said) == count
+
+
+@pytest.mark.parametrize(("millilitres", "doubted"), [(699, True), (701, False), (1999, False), (2001, True)])
+def test_limits_of_a_whole_brain(millilitres, doubted):
+    images = {"t1": nib.Nifti1Image(np.zeros((4, 4, 4)), np.eye(4))}
+    brain = Brain(np.ones((4, 4, 4), bool), "t1", millilitres, True, {"t1": 1.0}, {})
+    said = [*image_warnings(Study(images, used(images)), AlignedStudy(images, {}, {}), brain, (700, 2000))]
+    assert bool(said) == doubted
+
+
+@pytest.mark.parametrize(("depth", "voxels", "warned"), [(2, 1, True), (3, 1000, False), (2, 19, False), (2, 21, True)])
+def test_limits_of_a_lesion_at_the_border(depth, voxels, warned):
+    """A brain ends at plane 13; a lesion has some voxels in the plane of a depth, and the rest of 1000 far below."""
+    brain = np.zeros((40, 40, 16), bool)
+    brain[..., :14] = True
+    lesion = np.zeros(brain.shape, bool)
+    lesion[..., 14 - depth].flat[:voxels] = True
+    if voxels > 1:
+        lesion[..., 5].flat[: 1000 - voxels] = True
+    assert bool([*border_warnings(lesion, brain)]) == warned
+
+
+@pytest.mark.parametrize(("gap", "far", "warned"), [(19, 6, False), (21, 6, True), (21, 4, False), (500, 4, False)])
+def test_limits_of_a_core_far_away(gap, far, warned):
+    """Of 100 voxels of the core, 4 or 6 lie 19 or 21 mm from a lesion of 294 voxels along the slices' normal."""
+    lesion = np.zeros((10, 10, 600), bool)
+    lesion[2:9, 2:8, :7] = True
+    core = np.zeros(lesion.shape, bool)
+    core[2:9, 2:8, :7] = np.arange(294).reshape(7, 6, 7) < 100 - far
+    far_ones = (slice(2, 2 + far), 2, 6 + gap)
+    core[far_ones] = lesion[far_ones] = True
+    assert bool([*core_warnings(lesion, core, (1, 1, 1))]) == warned
+    if gap < 500:
+        assert not [*core_warnings(lesion, core, (1, 1, 0.5))]  # half as far
+
+
+def test_limits_of_a_lesion_in_coarse_images():
+    brain, lesion = np.ones((10, 10, 10), bool), np.zeros((10, 10, 10), bool)
+    for voxels, warned in ((149, False), (151, True)):
+        lesion.flat[:voxels] = True
+        assert bool([*size_warnings(lesion, brain, thick=True)]) == warned
 
 
 def test_a_lesion_too_large_for_a_brain():

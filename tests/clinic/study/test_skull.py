@@ -11,7 +11,7 @@ from common.cohorts.phantom.simulation import SPACING, simulate
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.grid import Image
-from mmb.clinic.study.skull import find_brain, why_no_brain
+from mmb.clinic.study.skull import Masks, agreed, brain_mask, find_brain, find_masks, why_no_brain
 
 CPU = torch.device("cpu")
 ADULT = PHANTOM.brain_ml
@@ -106,3 +106,108 @@ def test_what_is_no_brain_by_its_contrast():
         volume = (1000 * mask * (1 + noise * rng.standard_normal(mask.shape))).astype(np.float32)
         found = why_no_brain(mask, volume, [SPACING] * 3, ADULT)
         assert found is None if said is None else said in found
+
+
+def voxels(*numbers: int) -> np.ndarray:
+    """Return a mask of some of 16 voxels in a row."""
+    return np.isin(np.arange(16), numbers).reshape(16, 1, 1)
+
+
+def agreement_of(masks: dict[str, np.ndarray], heads: list[str] | None = None, brain_ml=ADULT):
+    """Return the voxels of the brain that masks agree on, and the brain."""
+    study = aligned({name: 100.0 * np.ones(mask.shape) for name, mask in masks.items()})
+    brain = agreed(study, Masks([*masks] if heads is None else heads, masks, {}), brain_ml)
+    return np.flatnonzero(brain.mask).tolist(), brain
+
+
+def test_the_brain_is_the_best_mask_and_what_more_than_half_of_the_masks_hold():
+    """Dice of T1 and T1c is 20/22, that of each with T2 22/24: sums of 1.826, 1.826 and 1.833 count as equal."""
+    masks = {"t2": voxels(*range(13)), "t1c": voxels(*range(11)), "t1": voxels(*range(10), 12)}
+    found, brain = agreement_of(masks)
+    assert (found, brain.modality, brain.stripped) == ([*range(11), 12], "t1", False)  # not 11, which only T2 has
+    assert brain.agreement == pytest.approx({"t1": 1, "t1c": 20 / 22, "t2": 22 / 24})
+    assert brain.millilitres == pytest.approx(12 * SPACING**3 / 1000)
+
+
+def test_one_of_two_masks_is_not_the_most():
+    found, brain = agreement_of({"flair": voxels(*range(11)), "t1c": voxels(*range(10))}, heads=["flair"])
+    assert (found, brain.modality, brain.stripped) == ([*range(10)], "t1c", True)
+
+
+def test_the_mask_that_agrees_best_is_taken_before_the_preferred_one():
+    masks = {"t1": voxels(*range(5)), "t1c": voxels(*range(11)), "t2": voxels(*range(10))}
+    found, brain = agreement_of(masks)
+    assert (found, brain.modality) == ([*range(10)], "t2")  # sums of 1.29, 1.58 and 1.62
+
+
+def test_masks_are_the_largest_piece_filled_and_the_foreground_of_what_was_stripped(monkeypatch):
+    brain, hole = ellipsoid(65, 85, 65), ellipsoid(10, 10, 10)
+    beside = np.zeros_like(brain)
+    beside[:5, :5, :5] = True
+    found_in = {"t1": (brain & ~hole) | beside, "flair": ellipsoid(40, 40, 40)}
+    monkeypatch.setattr("mmb.clinic.study.skull.run_deepbet", lambda volumes, device: {n: found_in[n] for n in volumes})
+    images = {"t1": uneven(np.ones_like(brain)), "flair": uneven(np.ones_like(brain)), "t2": uneven(brain & ~hole)}
+    masks = find_masks(aligned(images), ["t1", "flair"], ADULT, CPU)
+    assert list(masks.doubts) == ["flair"]
+    assert {name: np.array_equal(mask, brain) for name, mask in masks.masks.items()} == {"t1": True, "t2": True}
+    assert np.array_equal(brain_mask(aligned({"t1": 1.0 * brain, "t2": 1.0 * beside}), None), brain | beside)
+
+
+def ball(radius: float, size: int = 30) -> np.ndarray:
+    return sum((axis - (size - 1) / 2) ** 2 for axis in np.mgrid[:size, :size, :size]) < radius**2
+
+
+BALL = ball(10)
+ML = BALL.sum() * 0.027  # of voxels of 3 mm
+
+
+@pytest.mark.parametrize(
+    ("brain_ml", "said"),
+    [
+        ((ML, ML / 1.24), None),
+        ((ML, ML / 1.26), f"expected at most {1.25 * ML / 1.26:.0f} ml"),
+        ((ML / 0.51, 10 * ML), None),
+        ((ML / 0.49, 10 * ML), "only"),
+    ],
+)
+def test_limits_of_a_brains_volume(brain_ml, said):
+    found = why_no_brain(BALL, uneven(BALL), [3, 3, 3], brain_ml)
+    assert found is None if said is None else said in found
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(1.36, None), (1.38, "a section of 83 cm2")])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_limits_of_a_slabs_section(ratio, said, axis):
+    """Of 1.25 times the largest volume m, the section may be 1.37 (1.25 m)^(2/3)."""
+    mask = np.moveaxis(np.hypot(*np.mgrid[-19:20, -19:20])[..., None] + np.zeros(4) < 17.1, 2, axis)
+    spacing = np.insert([3.0, 3.0], axis, 5.0)
+    section = mask.any(axis=axis).sum() * 0.09  # cm2
+    found = why_no_brain(mask, uneven(mask), spacing, (1, (100 * section / ratio) ** 1.5 / 1250))
+    assert found is None if said is None else said in found
+
+
+@pytest.mark.parametrize(("height", "said"), [(6, "(sphericity 0.74)"), (6.9, None)])
+def test_limits_of_a_brains_shape(height, said):
+    """Half-axes of 30, 30 and h voxels have a sphericity of 3 r^(2/3) / (1 + 2 r), r = h / 30: about 0.73 and 0.77."""
+    x, y, z = np.mgrid[-32:33, -32:33, -9:10]
+    mask = (x / 30) ** 2 + (y / 30) ** 2 + (z / height) ** 2 <= 1
+    found = why_no_brain(mask, uneven(mask), [2, 2, 2], (1, 2000))
+    assert found is None if said is None else said in found
+
+
+@pytest.mark.parametrize(("side", "said"), [((8, 8, 8), "in 2 pieces"), ((8, 8, 6), None)])
+def test_limits_of_a_brains_pieces(side, said):
+    """A ball of 4224 voxels beside a box of 512 or 384: 89 and 92 % are in the largest piece."""
+    mask = np.pad(BALL, ((0, 12), (0, 0), (0, 0)))
+    mask[tuple(slice(start, start + extent) for start, extent in zip((32, 10, 10), side, strict=True))] = True
+    found = why_no_brain(mask, uneven(mask), [3, 3, 3], (1, 2000))
+    assert found is None if said is None else said in found
+
+
+@pytest.mark.parametrize(("variation", "said"), [(0.044, "varies by 4% in 15 mm"), (0.055, None)])
+def test_limits_of_a_brains_contrast(variation, said):
+    """Five voxels of 3 mm of a slope s have a standard deviation of s sqrt(18) mm."""
+    mask = ellipsoid(65, 85, 65)
+    slope = 1 + variation / 18**0.5 * ((np.arange(80) - 39.5) * SPACING)[:, None, None]
+    found = why_no_brain(mask, (1000 * mask * slope).astype(np.float32), [SPACING] * 3, ADULT)
+    assert found is None if said is None else said in found

@@ -33,6 +33,17 @@ def test_a_verdict_is_a_word_and_a_reason():
     assert words((0.9, 0.6, 0.0), ["t1", "t2"], VOLUMES | {"ET": 0.0})[2] == "doubtful: none found, no T1c"
 
 
+def test_an_outline_is_reliable_from_an_expected_dice_of_one_half_on():
+    assert words((0.9, 0.501, 0.499)) == [
+        "usable for review", "doubtful: the network is unsure", "not reliable: the network is unsure"
+    ]  # fmt: skip
+    half = RegionCalibration((-1.0, 1.0, 0.0), SAME, 1.0, HELD)  # 0.73 becomes 0.499, and 0.732 becomes 0.501
+    by_half = replace(CALIBRATION, regions=dict.fromkeys(VOLUMES, half))
+    assert words((0.9, 0.732, 0.73), calibration=by_half)[1:] == [
+        "usable for review", "not reliable: the network is unsure"
+    ]  # fmt: skip
+
+
 def test_nothing_is_usable_if_all_is_doubted_or_nothing_is_calibrated():
     assert words((0.9, 0.9, 0.3), doubted=True)[0] == "doubtful: see the warnings"
     assert words((0.9, 0.9, 0.3), calibration=None) == [
@@ -66,6 +77,26 @@ def test_intervals_are_nested_within_the_brain_and_not_wide():
     assert intervals(VOLUMES, scores, True, None, 1500.0, LABELS) == {}
     others = {region: each for region, each in CALIBRATION.regions.items() if region != "TC"}
     assert "TC" not in intervals(VOLUMES, scores, True, replace(CALIBRATION, regions=others), 1500.0, LABELS)
+
+
+@pytest.mark.parametrize(("factor", "known"), [(1.97, True), (1.98, False)])
+def test_an_interval_spans_at_most_a_factor_of_four(factor, known):
+    """Of 59 ml, a Dice of 2 / (1 + f) allows 60 / f - 1 to 60 f - 1 ml: a factor of 3.98 and of 4.02."""
+    made = intervals({"WT": 59.0}, {"WT": 2 / (1 + factor)}, True, CALIBRATION, 1500.0, LABELS)
+    assert made == ({"WT": pytest.approx((60 / factor - 1, 60 * factor - 1))} if known else {})
+
+
+def test_no_interval_ends_below_that_of_a_region_within():
+    made = intervals({"WT": 39.0, "ET": 39.0}, {"WT": 2 / 3, "ET": 0.9}, True, CALIBRATION, 1500.0, LABELS)
+    assert made["ET"] == pytest.approx((40 / (1.1 / 0.9) - 1, 40 * (1.1 / 0.9) - 1))  # 31.7 to 47.9
+    assert made["WT"] == pytest.approx((40 / (1.1 / 0.9) - 1, 79.0))  # and not from 19
+
+
+@pytest.mark.parametrize(("score", "found"), [(0.5, True), (0.499, False)])
+def test_a_tumour_is_found_from_the_limit_on(score, found):
+    assert (absent(VOLUMES, VOLUMES | {"WT": score}, None) == "") == found
+    by_limit = replace(CALIBRATION, no_tumour=0.5)
+    assert (absent(VOLUMES, VOLUMES | {"WT": score}, by_limit) == "") == found
 
 
 def test_the_sequence_that_adds_most_comes_first():

@@ -43,7 +43,11 @@ def test_sums_are_of_64_bit():
     assert found["probability"].sum() == pytest.approx(size * float(np.float32(0.3)), rel=1e-9)
 
 
-@pytest.mark.parametrize("value", [-0.5, 1.5, np.nan])
+def test_sums_of_probabilities_may_exceed_one_by_rounding():
+    assert bin_probabilities(np.array([1.0009, 0.5]), np.zeros(2), np.ones(2))["voxels"].iloc[14] == 1
+
+
+@pytest.mark.parametrize("value", [-0.5, -0.0001, 1.0011, 1.5, np.nan])
 def test_what_is_no_probability(value):
     with pytest.raises(ValueError, match="expected 0 to 1"):
         bin_probabilities(np.array([value, 0.5]), np.zeros(2), np.ones(2))

@@ -187,6 +187,8 @@ class TestPlanes:
         assert measure(label).plane == 3  # without a tumour, the middle one
         label[1:4, 1:4, 5], label[2, 2, 4], label[1, 1, 0] = 2, 2, 2  # (9 x 5 + 4 + 0) / 11 = 4.45
         assert (measure(label).planes["reference"] == label[..., 4]).all()
+        label[1, 1, 0] = 0  # (9 x 5 + 4) / 10 = 4.9
+        assert (measure(label).planes["reference"] == label[..., 5]).all()
 
 
 def test_ignored_voxels_count_as_if_they_had_been_cut_off():

@@ -69,6 +69,28 @@ def test_scores_are_those_of_the_challenge(pair):
     assert np.array(scores) == pytest.approx(np.array(PUBLISHED[pair], float), abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("task", "joined", "largest"), [("GLI", 6, 50), ("SSA", 6, 50), ("PED", 6, 50), ("MEN", 2, 50), ("MET", 2, 2)]
+)
+def test_parts_are_joined_by_a_dilation_and_small_ones_are_not_counted(task, joined, largest):
+    """Parts touch if the gap between them is twice the dilation, and a lesion counts if it is larger than a volume."""
+
+    def dice(reference: np.ndarray, prediction: np.ndarray) -> float:
+        found = Reference(reference, LABELS, (1, 1, 1), Conventions(lesion_wise=task)).measure(prediction)
+        return found["WT", "lesion_dice"]
+
+    first = np.zeros((40, 12, 12), np.uint8)
+    first[4:9, 4:9, 4:9] = 2
+    for gap, expected in ((joined, 2 * 125 / (125 + 250)), (joined + 1, 0.5)):  # of one lesion; the second is missed
+        both = first.copy()
+        both[9 + gap : 14 + gap, 4:9, 4:9] = 2
+        assert dice(both, first) == pytest.approx(expected)
+    for size, expected in ((largest, 1), (largest + 1, 0.5)):
+        both = first.copy()
+        both[30:36, 1:11, 5] = (np.arange(60) < size).reshape(6, 10) * 2
+        assert dice(both, first) == pytest.approx(expected)
+
+
 def test_they_are_measured_on_request_and_for_known_tasks_alone():
     assert ("WT", "lesion_dice") not in Reference(*PAIRS["near"][:1], LABELS, (1, 1, 1)).measure(PAIRS["near"][1])
     with pytest.raises(ValueError, match=rf"lesion_wise is 'gli'; expected a task .*{', '.join(LESION_WISE)}"):

@@ -186,6 +186,8 @@ def test_tolerance_is_not_lost_to_rounding(position):
     """A neighbour at 1.2 mm lies within 1.2 mm anywhere, although 6.0 - 4.8 > 1.2 in floating point."""
     found = measure(line(position), line(position + 1), (1.2, 1, 1), surface_tolerance=1.2)
     assert found["surface_dice"] == 1
+    beyond = measure(line(position), line(position + 1), (1.201, 1, 1), surface_tolerance=1.2)
+    assert beyond["surface_dice"] == 0
 
 
 # ---- conventions ----
