@@ -29,9 +29,9 @@ def names_one_sequence(name: str) -> bool:
     """Return whether the words of a name are those of one sequence, and not of a mask or of another image."""
     stem = REGISTERED_TO.sub("", without_suffix(name))
     text = plain(name_words(stem))
-    named = {*weightings(text), *(ALIASES.get(word) for word in re.split(r"[\W_]", name_words(stem).lower()))} - {None}
-    named = {"t1" if each == "t1c" else each for each in named}
-    alone = len(named) == 1 or named == {"t2", "flair"}
+    aliases = {ALIASES.get(word) for word in re.split(r"[\W_]", name_words(stem).lower())} - {None}
+    named = {"t1" if each == "t1c" else each for each in {*weightings(text), *aliases}}
+    alone = (len(named) == 1 or named == {"t2", "flair"}) and not aliases >= {"t1", "t1c"}  # T1c-T1
     return alone and named != {"pd"} and not excluded_kind(text) and not MASK.fullmatch(stem)
 
 

@@ -233,12 +233,6 @@ def contrast_said(text: str) -> Contrast | None:
     return letter
 
 
-def is_about_image(word: str) -> bool:
-    """Return whether a word of a file's name is about how the image was acquired, and so does not name its case."""
-    kinds = (PLANE, TECHNIQUE, AGENT, WITH, LATER, WITHOUT, EARLIER, NATIVE, "[23]d")
-    return all(any(re.fullmatch(kind, part) for kind in kinds) or weightings(part) for part in plain(word).split())
-
-
 def quoted(pattern: str, text: str) -> str | None:
     """Return the first words in a text that match a pattern, without the letters that its wildcards match."""
     return next((word for _, word in _matches(pattern, text)), None)
