@@ -7,16 +7,17 @@ from functools import partial
 from typing import Any
 
 from common.modalities import GLIOMA, canonical
-from mmb.clinic.choice import Candidate, Decision, Shown, decide, in_question
+from mmb.clinic.choice import Assignment, assign_series, in_question
 from mmb.clinic.dicom import Series, option, series_candidates
+from mmb.clinic.evidence import Candidate, LogProbs
 
-Look = Callable[[Sequence[Candidate]], Mapping[str, Shown]]
+Look = Callable[[Sequence[Candidate]], Mapping[str, LogProbs]]
 
 
-def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None, look: Look | None = None) -> Decision:
-    """Return the decision, for which ``look`` judges the images in question."""
+def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None, look: Look | None = None) -> Assignment:
+    """Return the assignment, for which ``look`` judges the images in question."""
     candidates = series_candidates(series, by_hand)
     left_out = {canonical(str(name)) for name, key in (by_hand or {}).items() if key is None}
     modalities = [name for name in GLIOMA if name not in left_out]
     unclear = in_question(candidates, modalities) if look else []
-    return decide(candidates, modalities, partial(option, candidates), look(unclear) if unclear else None)
+    return assign_series(candidates, modalities, partial(option, candidates), look(unclear) if unclear else None)

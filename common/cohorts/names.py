@@ -36,7 +36,10 @@ REGISTERED_TO = re.compile(
 _SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
 _BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
 """Part of a BIDS (Brain Imaging Data Structure) file name before the suffix: the subject, and how it was acquired."""
-_WITHOUT_AGENT = ("no", "non", "none", "0", "without")
+_BIDS_GIVEN = re.compile(
+    r"gd.*|gad.*|contrast|dotarem|magnevist|\w+hance|clariscan|vueway|elucirem|omniscan|ce|yes|true"
+)
+"""Values of BIDS's entity ``ce`` that name a contrast agent; of the others, those that begin with "no" mean none."""
 _AGENT = re.compile(
     r"(?:^|[\W_])(?:no|non|wo|un)?(?:ce|gd|gado?\w*|[ck]ontrast\w*|enh\w*|km|mdc|inj\w*)(?:$|[\W_])", re.IGNORECASE
 )
@@ -78,7 +81,10 @@ def split_name(name: str) -> Name:
     if role is None or others or MASK.fullmatch(head):  # T1_FLAIR, T1c-T1, seg_T1
         return Name(whole, None)
     if role == "t1" and "ce" in entities:
-        role = "t1" if entities["ce"] in _WITHOUT_AGENT else "t1c"
+        given = _BIDS_GIVEN.fullmatch(entities["ce"])
+        if not given and not entities["ce"].startswith("no"):
+            return Name(whole, None)
+        role = "t1c" if given else "t1"
     elif role == "t1" and (_BIDS_AGENT if bids else _AGENT).search(head):
         return Name(whole, None)
     return Name(bids[1] if bids else head, role)  # files of one subject may differ in entities such as run-2

@@ -68,15 +68,7 @@ class LoadSubjectd(MapTransform):
             affine, in_atlas = first.affine.numpy(), self.cohort.skull_stripped
             for warning in filter(None, (coarse(affine, self.trained), tilted(affine) if in_atlas else None)):
                 logger.warning(f"{case}: {warning}.")
-        absent = torch.full(first.shape, float("nan"))
-        image = torch.stack([volumes[m].as_tensor() if m in volumes else absent for m in self.cohort.modalities])
-        meta = {
-            "original_affine": first.affine.clone(),
-            "spatial_shape": np.asarray(first.shape),
-            "filename_or_obj": f"{case}.nii.gz",  # SaveImaged names its output after it
-        }
-        item["case"], item["subset"] = case, subset_name(volumes)
-        item["image"] = MetaTensor(image, affine=first.affine, meta=meta)
+        item |= subject(volumes, self.cohort, case)
         if "label" in self.keys:
             if "label" not in item:
                 raise ValueError(f"{case}: the datalist names no label; expected a segmentation file (key `label`).")
@@ -123,6 +115,19 @@ class LoadSubjectd(MapTransform):
         if source is not self.cohort:
             values = self.cohort.labels.adopt(values, source.labels)
         return MetaTensor(values, affine=label.affine)
+
+
+def subject(volumes: Mapping[str, MetaTensor], cohort: Cohort, case: str) -> dict[str, Any]:
+    """Return a case's item: ``image`` ``(M, X, Y, Z)`` of its volumes ``(X, Y, Z)``, missing modalities as NaN."""
+    first = next(iter(volumes.values()))
+    absent = torch.full(first.shape, float("nan"))
+    image = torch.stack([volumes[m].as_tensor() if m in volumes else absent for m in cohort.modalities])
+    meta = {
+        "original_affine": first.affine.clone(),
+        "spatial_shape": np.asarray(first.shape),
+        "filename_or_obj": f"{case}.nii.gz",  # SaveImaged names its output after it
+    }
+    return {"case": case, "subset": subset_name(volumes), "image": MetaTensor(image, affine=first.affine, meta=meta)}
 
 
 def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str], cohort: Cohort) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import nibabel as nib
 import numpy as np
@@ -11,11 +10,10 @@ from monai.data import MetaTensor
 
 from common.cohorts.check import read_modality, zero_background
 from common.io.geometry import require_plausible
-from common.io.settings import check_choice
 from common.modalities import canonical, resolve_subset
-from common.transforms.decision import DECISIONS
 from common.transforms.load import check_volumes
 from mmb.clinic.study.inference import load_predictor
+from mmb.clinic.study.options import Options
 
 REAL = "fiu"
 """Kinds of NumPy's types that hold real numbers."""
@@ -54,10 +52,7 @@ class Bundle:
         device: str | None = None,
         decision: str | None = None,
     ) -> None:
-        if decision is not None:
-            check_choice("decision", decision, DECISIONS)
-        self._folder = TemporaryDirectory()  # which goes with this object
-        self._predictor = load_predictor(bundle, recipe, ckpt_path, device, Path(self._folder.name), decision)
+        self._predictor = load_predictor(*Options(bundle, recipe, ckpt_path, device, decision).network)
         self.cohort = self._predictor.cohort
 
     def segment(self, images: Mapping[str, str | Path | np.ndarray], affine: np.ndarray | None = None) -> Result:

@@ -1,4 +1,4 @@
-"""Which image is which sequence: one decision from what headers and names say and what the images show.
+"""Which image is which sequence: a pure function of what headers and names say and of what the images show.
 
 Candidates are a study's series or its image files. Headers and names decide where they can. They leave a question open
 if there are several T1, one of which does not say whether it was acquired after contrast agent, or if candidates are
@@ -8,276 +8,265 @@ of the sequences. An image whose header is not ambiguous stays what that says, a
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
 from itertools import product
-from typing import Any, ClassVar
+from typing import Any, Self
 
-import nibabel as nib
 import numpy as np
 import torch
 from nibabel.affines import voxel_sizes
 
 from common.io.geometry import lengths
 from common.modalities import GLIOMA, display_name
+from mmb.clinic.errors import StudyError
+from mmb.clinic.evidence import Candidate, Grade, LogProbs
 from mmb.clinic.sequence_check import SURE, doubted_sequences
 
-ENOUGH = 0.5  # minimum confidence in what a header says for the candidate to be used
-RELIABLE = 0.8
-"""Confidence from which on a candidate is preferred to one with less, whatever else they are; below it the user is
-warned."""
-OPEN = 0.9  # confidence below which a header is ambiguous: that of a T1 whose header does not mention contrast agent
 TOLD_APART = 1.0
 """Minimum log-odds of what an image shows against anything else for it to decide where headers leave the choice; to
 decide against an ambiguous header they are `mmb.clinic.sequence_check.SURE`."""
 UNLIKELY = 0.05  # probability below which it is not said that an image may show something
-COVERAGE = 80.0  # minimum extent in mm of a volume of a whole brain; smaller ones are slabs
+MIN_EXTENT_MM = 80.0  # minimum extent of a volume of a whole brain; smaller ones are slabs
+MIN_OVERLAPPING = 0.5  # minimum share of the other images that one has to lie over, or it lies elsewhere
 ALIKE = 1.5
 """Maximum ratio of the voxel sizes of images of one resolution, and of the edges of a voxel that is nearly a cube."""
 
-Shown = Mapping[str, float]
-"""Class of `mmb.clinic.sequence_check.CLASSES` -> log-probability that an image shows it."""
 Option = Callable[..., str]
 """Function ``(modalities, value)`` that says how the user sets them by hand, by default to a candidate."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The modality that a candidate is recognised as.
+class Use(Enum):
+    """What becomes of a candidate."""
+
+    TAKEN = "taken"
+    LEFT_OUT = "left out"  # it is none of the sequences
+    UNWANTED = "not used, as requested"
+    UNUSABLE = "cannot be used"
+    RIVAL = "not taken"  # another one is better
+    UNDECIDED = ""  # the study is refused
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What a candidate is taken for, and what becomes of it.
 
     Attributes:
-        modality: t1, t1c, t2 or flair; None if it is none of them or not recognised.
-        confidence: confidence in the modality from 0 to 1; 0 for None.
-        reason: explanation for the user.
-    """
-
-    modality: str | None
-    confidence: float
-    reason: str
-
-
-UNKNOWN = Verdict(None, 0.0, "not recognised")
-
-
-@dataclass(eq=False)
-class Candidate:
-    """A series or an image file that may be one of the modalities.
-
-    Attributes:
-        name: name in messages to the user, e.g. ``series 7``; it occurs once in a study.
-        source: name on the page, which does not identify the patient.
-        frame: name of the frame of reference.
-        by_header: what its header or name says.
-        problem: reason why it cannot be used, or None.
-        fixed: whether the user says what it is, by hand or by the file's name.
-        is_open: for a T1, whether only its image can tell if it was acquired after contrast agent.
-        reformatted: whether it was computed from other images, as multi-planar reformats are.
-        derived: whether it was computed from others in any way.
-        other_body: a part of the body other than the head that its header names; empty if it names none.
+        modality: t1, t1c, t2 or flair; None if it is none of them.
+        grade: how surely.
+        reason: why, for the user.
+        log_probs: what its image shows; None if it was not judged, or cannot be.
+        by_image: whether its image decided what it is.
         elsewhere: whether it does not lie where most others of its study do.
-        in_3d: whether it was acquired in 3D.
-        corrections: number of corrections (of intensity, of distortion) that were made.
-        acquired: time of acquisition as text that sorts by time; empty if unknown.
-        verdict: what `decide` takes it for.
-        by_image: whether its image decided that.
-        shows: what its image shows; None if it was not judged, or cannot be.
-        in_threads: whether several may be read at once.
+        instead: the candidate that is taken instead, and why; None if there is none.
     """
 
-    in_threads: ClassVar[bool] = True
-
-    name: str
-    source: str
-    frame: str = ""
-    by_header: Verdict = UNKNOWN
-    problem: str | None = None
-    fixed: bool = False
-    is_open: bool = False
-    reformatted: bool = False
-    derived: bool = False
-    other_body: str = ""
+    candidate: Candidate
+    modality: str | None
+    grade: Grade
+    reason: str
+    log_probs: LogProbs | None = None
+    by_image: bool = False
     elsewhere: bool = False
-    in_3d: bool = False
-    corrections: int = 0
-    acquired: str = ""
-
-    def __post_init__(self) -> None:
-        self.start(None)
-
-    def start(self, shows: Shown | None) -> None:
-        """Take it for what its header says, with what its image shows."""
-        self.verdict, self.by_image, self.shows = self.by_header, False, shows
-
-    @cached_property
-    def grid(self) -> tuple[Sequence[int], np.ndarray]:
-        """Shape and affine (to mm, RAS) of the volume; its last axis, with the longest voxel edge, is the slices'."""
-        image, _ = self.read()
-        edges = np.linalg.norm(image.affine[:3, :3], axis=0).round(2)
-        last = max(range(3), key=lambda axis: (edges[axis], axis))
-        axes = [axis for axis in range(3) if axis != last] + [last]
-        return [image.shape[axis] for axis in axes], image.affine[:, [*axes, 3]]
-
-    def read(self) -> tuple[nib.Nifti1Image, list[str]]:
-        """Read the volume; return it with warnings."""
-        raise NotImplementedError
+    use: Use = Use.UNDECIDED
+    instead: tuple[Candidate, str] | None = None
 
     @property
-    def confidence(self) -> float | None:
-        """Confidence in the verdict; None if it was set by hand, named by its file, or decided by the image."""
-        return None if self.fixed or self.by_image else self.verdict.confidence
+    def stated_grade(self) -> Grade | None:
+        """The grade; None if it was set by hand, named by its file, or decided by the image."""
+        return None if self.candidate.fixed or self.by_image else self.grade
 
-    def clearly(self, among: Collection[str] = ()) -> str | None:
+    @property
+    def is_usable(self) -> bool:
+        """Whether it may be used as its modality."""
+        return self.modality is not None and self.candidate.problem is None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether only its image can tell if it was acquired after contrast agent."""
+        return self.candidate.says.contrast_unknown and not self.candidate.fixed
+
+    def clear_class(self, among: Collection[str] = ()) -> str | None:
         """Return the class, ``among`` some or all, that its image clearly shows (`TOLD_APART`); None if none."""
-        if self.shows is None:
+        if self.log_probs is None:
             return None
-        first, second = sorted(among or self.shows, key=self.shows.__getitem__, reverse=True)[:2]
-        return first if self.shows[first] - self.shows[second] >= TOLD_APART else None
+        first, second = sorted(among or self.log_probs, key=self.log_probs.__getitem__, reverse=True)[:2]
+        return first if self.log_probs[first] - self.log_probs[second] >= TOLD_APART else None
 
-    def take_for(self, modality: str | None, reason: str = "by what it shows") -> None:
-        """Use it as the sequence that its image shows."""
-        confidence = max(self.verdict.confidence, RELIABLE) if modality else 0.0
-        self.verdict = Verdict(modality, confidence, f"{reason}; its header: {self.verdict.reason}")
-        self.by_image = True
+    def taken_for(self, modality: str | None, reason: str = "by what it shows") -> Self:
+        """Return it as the sequence that its image shows."""
+        grade = max(self.grade, Grade.LIKELY) if modality else Grade.NONE
+        reason = f"{reason}; its header: {self.reason}"
+        return replace(self, modality=modality, grade=grade, reason=reason, by_image=True)
+
+    def line(self) -> str:
+        """Return what it was recognised as, what it shows, and whether and why it is taken."""
+        said = f"{self.candidate.name}: "
+        if self.modality is None:
+            said += f"left out: {self.reason}"
+        else:
+            grade = "" if self.stated_grade is None else f", {self.stated_grade.word}"
+            said += f"{display_name(self.modality)}{grade} ({self.reason})"
+        if self.log_probs:
+            odds = np.exp([*self.log_probs.values()])
+            seen = sorted(zip(odds / odds.sum(), map(_class_name, self.log_probs), strict=True), reverse=True)
+            said += f"; its image shows {' or '.join(f'{kind} ({p:.0%})' for p, kind in seen if p >= UNLIKELY)}"
+        if self.use is Use.RIVAL:
+            best, why = self.instead
+            return f"{said}; {self.use.value}, since {best.name} is {why}."
+        if self.use is Use.UNUSABLE:
+            return f"{said}; {self.use.value}: {self.candidate.problem}."
+        return f"{said}; {self.use.value}." if self.use in (Use.TAKEN, Use.UNWANTED) else f"{said}."
 
 
 @dataclass(frozen=True)
-class Decision:
-    """The candidates that are used.
+class Assignment:
+    """What is used as which modality.
 
     Attributes:
-        chosen: modality -> candidate, in the order of the modalities.
-        explanations: a line for each candidate: what it is used as and why, or why it is left out.
+        chosen: modality -> what is used for it, in the order of the modalities.
+        records: one for each candidate, in their order.
         warnings: what the user should check.
         notes: other originals that could have been used for a modality, by their `Candidate.source`.
     """
 
-    chosen: dict[str, Candidate]
-    explanations: list[str]
-    warnings: list[str]
-    notes: list[str]
+    chosen: dict[str, Record]
+    records: Sequence[Record]
+    warnings: Sequence[str]
+    notes: Sequence[str]
 
 
-def _fits(candidate: Candidate, others: Mapping[str, Candidate]) -> tuple[bool, int]:
+def _fits(record: Record, others: Mapping[str, Record]) -> tuple[bool, int]:
     """Return whether a T1c is like the T1 in plane and resolution, and like how many of the others."""
-    alike = {name: candidate.verdict.modality == "t1c" and _alike(candidate, other) for name, other in others.items()}
+    alike = {name: record.modality == "t1c" and _alike(record, other) for name, other in others.items()}
     return alike.get("t1", False), sum(alike.values())
 
 
-RANKS: Sequence[tuple[str, Callable[[Candidate, Mapping[str, Candidate]], Any]]] = (
-    ("set by hand or named so", lambda candidate, _: candidate.fixed),
-    ("where the other images lie", lambda candidate, _: not candidate.elsewhere),
-    ("not of another part of the body by its header", lambda candidate, _: not candidate.other_body),
-    ("original and not reformatted", lambda candidate, _: (not candidate.reformatted, not candidate.derived)),
-    ("recognised more surely", lambda candidate, _: candidate.verdict.confidence >= RELIABLE),
+RANKS: Sequence[tuple[str, Callable[[Record, Mapping[str, Record]], Any]]] = (
+    ("set by hand or named so", lambda it, _: it.candidate.fixed),
+    ("where the other images lie", lambda it, _: not it.elsewhere),
+    ("not of another part of the body by its header", lambda it, _: not it.candidate.other_body),
+    ("original and not reformatted", lambda it, _: (not it.candidate.reformatted, not it.candidate.derived)),
+    ("recognised more surely", lambda it, _: it.grade >= Grade.LIKELY),
     ("in the plane and resolution of the others", _fits),
-    ("3D", lambda candidate, _: candidate.in_3d),
-    ("of thinner slices", lambda candidate, _: -round(float(voxel_sizes(candidate.grid[1])[2]), 1)),
-    ("of a larger matrix", lambda candidate, _: candidate.grid[0][0] * candidate.grid[0][1]),
-    ("corrected for distortion or intensity", lambda candidate, _: candidate.corrections),
-    ("later", lambda candidate, _: candidate.acquired if candidate.verdict.modality == "t1c" else ""),
-    ("recognised with more confidence", lambda candidate, _: candidate.verdict.confidence),
+    ("3D", lambda it, _: it.candidate.in_3d),
+    ("of thinner slices", lambda it, _: -round(float(voxel_sizes(it.candidate.grid[1])[2]), 1)),
+    ("of a larger matrix", lambda it, _: it.candidate.grid[0][0] * it.candidate.grid[0][1]),
+    ("corrected for distortion or intensity", lambda it, _: it.candidate.corrections),
+    ("later", lambda it, _: it.candidate.acquired if it.modality == "t1c" else ""),
+    ("recognised with more confidence", lambda it, _: (it.grade, it.candidate.says.rests_on)),
 )
 """Criteria by which one of several candidates is preferred, in this order: the reason that is given, and a function of
-the candidate and of those chosen for other modalities. The first difference decides."""
+its record and of those chosen for other modalities. The first difference decides."""
 
 
 def in_question(candidates: Sequence[Candidate], modalities: Sequence[str]) -> list[Candidate]:
     """Return the candidates whose images have to decide, with those they are compared with; none if headers decide."""
-    for candidate in candidates:
-        candidate.start(None)
-    unclear, equal, others = _t1_in_question(candidates, modalities), [], {}
-    wanted = _wanted(candidates, modalities)
-    _locate(wanted)
+    records = [*map(_by_header, candidates)]
+    unclear, equal, others = _t1_in_question(records, modalities), [], {}
+    wanted = _located(_wanted(records, modalities))
     for modality in _order(modalities):
         best = _best(wanted, modality, others)
         equal += best
         others |= {modality: best[0]} if best else {}
-    return [*dict.fromkeys([*unclear, *equal])] if unclear or len(equal) > len(others) else []
+    asked = [*unclear, *equal] if unclear or len(equal) > len(others) else []
+    return [*dict.fromkeys(record.candidate for record in asked)]
 
 
-def decide(
+def assign_series(
     candidates: Sequence[Candidate],
     modalities: Sequence[str],
     option: Option,
-    shown: Mapping[str, Shown] | None = None,
-    why_not_shown: str = "",
+    log_probs: Mapping[str, LogProbs] | None = None,
+    not_judged: str = "",
     required: Collection[str] = (),
-) -> Decision:
-    """Choose a candidate for each modality: by headers, and by images for those in ``shown``.
+) -> Assignment:
+    """Choose a candidate for each modality: by headers, and by images for those in ``log_probs``.
 
     If there are several, the criteria in `RANKS` decide, in their order: those that lie elsewhere, name another part of
     the body, or are derived where an original stands, come last. Two of them are for T1c alone: the plane and
-    resolution of the other sequences, and a later acquisition. Raises ValueError if neither headers nor images decide,
+    resolution of the other sequences, and a later acquisition. Raises StudyError if neither headers nor images decide,
     all candidates for a modality are unusable (slices missing, ...), or nothing is recognised. The message lists the
     candidates with what their images show.
 
     Args:
-        candidates: all of the study's; their verdicts are changed.
+        candidates: all of the study's.
         modalities: those that may be used, in their order.
         option: words what the user can do.
-        shown: name of a candidate -> what its image shows. None: headers alone decide.
-        why_not_shown: reason why the images could not be judged, or empty.
+        log_probs: name of a candidate -> what its image shows. None: headers alone decide.
+        not_judged: reason why the images could not be judged, or empty.
         required: names of candidates that must not be left out because of what they show.
     """
-    chosen: dict[str, Candidate] = {}
-    refusal, wanted = "", list(candidates)
-    for candidate in candidates:
-        candidate.start((shown or {}).get(candidate.name))
+    records = {each: replace(_by_header(each), log_probs=(log_probs or {}).get(each.name)) for each in candidates}
+    wanted, chosen, refusal = [*records.values()], {}, None
     try:
-        if shown is not None:
-            _settle_t1(candidates, modalities, option, why_not_shown)
-        wanted = _wanted(candidates, modalities)
-        _locate(wanted)
+        if log_probs is not None:
+            records |= _by_candidate(_settled_t1([*records.values()], modalities, option, not_judged))
+        wanted = _located(_wanted([*records.values()], modalities))
         for modality in _order(modalities):
-            if best := _only_best(wanted, modality, chosen, option):
-                chosen[modality] = best
+            best, others = _only_best(wanted, modality, chosen, option)
+            wanted = [*(_by_candidate(wanted) | _by_candidate(others)).values()]
+            chosen |= {modality: best} if best else {}
         if not chosen:
             names = [name for name in modalities if name in GLIOMA]
-            refusal = (
-                f"Nothing is recognised as one of {', '.join(map(display_name, names))}. Set one: {option(names[:1])}"
-            )
-    except ValueError as error:
+            known = ", ".join(map(display_name, names))
+            raise StudyError(f"Nothing is recognised as one of {known}. Set one: {option(names[:1])}")
+    except ValueError as error:  # an image that cannot be read, too
         refusal = str(error)
-    explanations = [_explanation(candidate, candidate in wanted, chosen) for candidate in candidates]
+    kept = _by_candidate(wanted)
+    records = {each: _with_use(kept.get(each, record), each in kept, chosen) for each, record in records.items()}
     if refusal:
-        raise ValueError("\n".join([refusal, *explanations]))
+        raise StudyError("\n".join([refusal, *(record.line() for record in records.values())]))
     warnings, notes = [*_warnings(wanted, chosen)], [*_notes(wanted, chosen)]
-    chosen, taken = _by_content(chosen, modalities, required)
-    for k, candidate in enumerate(candidates):
-        if explanations[k].endswith("; taken.") and candidate.by_image:  # it may be another sequence now, or none
-            explanations[k] = _explanation(candidate, True, chosen)
-    return Decision(chosen, explanations, [*taken, *warnings], notes)
+    chosen, excluded, remarks = _by_content(chosen, modalities, required)
+    for each, record in _by_candidate(chosen.values()).items():
+        records[each] = chosen[record.modality] = replace(record, use=Use.TAKEN)
+    for each in excluded:
+        records[each.candidate] = replace(each, use=Use.LEFT_OUT)
+    return Assignment(chosen, [*records.values()], [*remarks, *warnings], notes)
 
 
-def contradictions(chosen: Mapping[str, Candidate]) -> Iterator[str]:
+def contradictions(chosen: Mapping[str, Record]) -> Iterator[str]:
     """Yield a warning for images that do not show what they are used as."""
-    shown = {name: torch.tensor([*each.shows.values()]) for name, each in chosen.items() if each.shows}
-    for doubt in doubted_sequences(shown):
-        named = " and ".join(f"{display_name(name)} ({chosen[name].source})" for name in doubt.modalities)
+    log_probs = {name: torch.tensor([*each.log_probs.values()]) for name, each in chosen.items() if each.log_probs}
+    for doubt in doubted_sequences(log_probs):
+        named = " and ".join(f"{display_name(name)} ({chosen[name].candidate.source})" for name in doubt.modalities)
         yield (
             f"{named}: {doubt.what}. Do not use the result, volumes included, before you know which image is which "
             "sequence."
         )
 
 
-def _locate(candidates: Sequence[Candidate]) -> None:
-    """Say which candidates lie `elsewhere`: not over most of the others in their frame of reference.
+def _by_header(candidate: Candidate) -> Record:
+    """Return a candidate as what its header says."""
+    return Record(candidate, candidate.says.modality, candidate.says.grade, candidate.says.reason)
+
+
+def _by_candidate(records: Iterable[Record]) -> dict[Candidate, Record]:
+    return {record.candidate: record for record in records}
+
+
+def _located(records: Sequence[Record]) -> list[Record]:
+    """Return records that say which candidates lie elsewhere: not over most of the others in their frame of reference.
 
     Nothing is said where no sequence has two candidates, since grids of files take time to read.
     """
-    usable = [each for each in candidates if each.verdict.modality and each.problem is None]
-    if len({each.verdict.modality for each in usable}) == len(usable):
-        return
+    usable = [each for each in records if each.is_usable]
+    if len({each.modality for each in usable}) == len(usable):
+        return [*records]
+    elsewhere = set()
     for each in usable:
-        others = [other for other in usable if other is not each and other.frame == each.frame]
+        others = [other for other in usable if other is not each and other.candidate.frame == each.candidate.frame]
         over = sum(_is_within(each, other) or _is_within(other, each) for other in others)
-        each.elsewhere = len(others) >= 2 and over < len(others) / 2
+        if len(others) >= 2 and over < MIN_OVERLAPPING * len(others):
+            elsewhere.add(each)
+    return [replace(each, elsewhere=each in elsewhere) for each in records]
 
 
-def _is_within(candidate: Candidate, other: Candidate) -> bool:
+def _is_within(record: Record, other: Record) -> bool:
     """Return whether the centre of an image lies within another one's field of view."""
-    (shape, affine), (seen, grid) = candidate.grid, other.grid
+    (shape, affine), (seen, grid) = record.candidate.grid, other.candidate.grid
     centre = affine @ [*((size - 1) / 2 for size in shape), 1]
     voxel = np.linalg.solve(grid, centre)[:3]
     return bool((voxel > -0.5).all() and (voxel < np.array(seen) - 0.5).all())
@@ -288,102 +277,102 @@ def _order(modalities: Sequence[str]) -> list[str]:
     return sorted(modalities, key="t1c".__eq__)
 
 
-def _wanted(candidates: Sequence[Candidate], modalities: Sequence[str]) -> list[Candidate]:
+def _wanted(records: Sequence[Record], modalities: Sequence[str]) -> list[Record]:
     """Return the candidates that may be used, as far as the user said something on it."""
-    fixed = {each.verdict.modality for each in candidates if each.fixed}
-    left_out = ({*GLIOMA} - {*modalities}) | fixed
-    return [each for each in candidates if each.fixed or each.verdict.modality not in left_out]
+    fixed = {each.modality for each in records if each.candidate.fixed}
+    excluded = ({*GLIOMA} - {*modalities}) | fixed
+    return [each for each in records if each.candidate.fixed or each.modality not in excluded]
 
 
-def _t1_in_question(candidates: Sequence[Candidate], modalities: Sequence[str]) -> list[Candidate]:
+def _t1_in_question(records: Sequence[Record], modalities: Sequence[str]) -> list[Record]:
     """Return the T1 and T1c if one of them has a rival and its header does not tell which of the two it is."""
-    t1 = [each for each in candidates if each.verdict.modality in ("t1", "t1c") and each.problem is None]
-    originals = [each for each in t1 if each.fixed or not each.reformatted]
-    t1 = originals if any(each.is_open for each in originals) else t1
-    rivals = Counter(each.verdict.modality for each in t1)
-    settled = {each.verdict.modality for each in t1 if each.fixed} | ({"t1", "t1c"} - {*modalities})
-    is_open = any(rivals[each.verdict.modality] > 1 for each in t1 if each.is_open and not each.fixed)
+    t1 = [each for each in records if each.modality in ("t1", "t1c") and each.is_usable]
+    originals = [each for each in t1 if each.candidate.fixed or not each.candidate.reformatted]
+    t1 = originals if any(each.candidate.says.contrast_unknown for each in originals) else t1
+    rivals = Counter(each.modality for each in t1)
+    settled = {each.modality for each in t1 if each.candidate.fixed} | ({"t1", "t1c"} - {*modalities})
+    is_open = any(rivals[each.modality] > 1 for each in t1 if each.is_open)
     return t1 if is_open and not {"t1", "t1c"} <= settled else []
 
 
-def _settle_t1(candidates: Sequence[Candidate], modalities: Sequence[str], option: Option, why_not_shown: str) -> None:
-    """Decide by the images for each T1 in question whose header does not tell if it shows contrast agent.
+def _settled_t1(records: Sequence[Record], modalities: Sequence[str], option: Option, not_judged: str) -> list[Record]:
+    """Return each T1 in question whose header does not tell if it shows contrast agent, as what its image shows.
 
     One whose image does not clearly show either T1 or T1c is left out; ValueError if one of the two is then lacking.
     """
-    t1 = _t1_in_question(candidates, modalities)
-    opened = [each for each in t1 if each.is_open and not each.fixed]
-    fixed = {each.verdict.modality for each in t1 if each.fixed}
+    t1 = _t1_in_question(records, modalities)
+    opened = [each for each in t1 if each.is_open]
+    fixed = {each.modality for each in t1 if each.candidate.fixed}
     possible = ("t1", "t1c", "other")  # by their headers
-    kinds, named = {each.clearly(possible) for each in t1} & {"t1", "t1c"}, {*t1} - {*opened}
+    kinds = {each.clear_class(possible) for each in t1} & {"t1", "t1c"}
     # Alike, they decide nothing unless a header says the same: of 50 open cases, 5 to 8 had such images that were taken
     # for the other.
-    alike = len(kinds) == 1 and kinds != {each.verdict.modality for each in named}
-    seen = {each: None if alike else each.clearly(possible) for each in opened}
+    alike = len(kinds) == 1 and kinds != {each.modality for each in t1 if each not in opened}
+    seen = {each: None if alike else each.clear_class(possible) for each in opened}
     unclear = [each for each in opened if seen[each] not in ("t1", "t1c")]
-    clear = {seen.get(each, each.verdict.modality) for each in t1 if each not in unclear}
+    clear = {seen.get(each, each.modality) for each in t1 if each not in unclear}
     if unclear and not fixed and not {"t1", "t1c"} & {*modalities} <= clear:
-        names = ", ".join(each.name for each in unclear)
-        failed = f" (they could not be compared: {why_not_shown.rstrip('.')})" if why_not_shown else ""
-        raise ValueError(
-            f"{names}: neither header nor image tells whether this T1 was acquired before or after contrast agent"
-            f"{' (nothing that looks otherwise is there to compare with)' if alike else failed}. Look at the T1 listed "
-            f"here, and choose: {option(('t1', 't1c'))}"
+        why = f" (they could not be compared: {not_judged.rstrip('.')})" if not_judged else ""
+        if alike:
+            why = " (nothing that looks otherwise is there to compare with)"
+        raise StudyError(
+            f"{_names(unclear)}: neither header nor image tells whether this T1 was acquired before or after contrast "
+            f"agent{why}. Look at the T1 listed here, and choose: {option(('t1', 't1c'))}"
         )
-    for each in opened:
-        if each in unclear:
-            each.take_for(None, "by what it shows" if seen[each] else "its image shows nothing clearly")
-        else:
-            each.take_for(seen[each])
+    return [
+        each.taken_for(seen[each])
+        if each not in unclear
+        else each.taken_for(None, "by what it shows" if seen[each] else "its image shows nothing clearly")
+        for each in opened
+    ]
 
 
-def _best(wanted: Sequence[Candidate], modality: str, others: Mapping[str, Candidate]) -> list[Candidate]:
+def _best(wanted: Sequence[Record], modality: str, others: Mapping[str, Record]) -> list[Record]:
     """Return the usable candidates for a modality that are equally good, and better than the rest."""
-    usable = [each for each in wanted if each.verdict.modality == modality and each.problem is None]
+    usable = [each for each in wanted if each.modality == modality and each.is_usable]
     if len(usable) < 2:
         return usable
-    ranks = [_rank(each, others) for each in usable]
+    ranks = [[value(each, others) for _, value in RANKS] for each in usable]
     return [each for each, rank in zip(usable, ranks, strict=True) if rank == max(ranks)]
 
 
 def _only_best(
-    wanted: Sequence[Candidate], modality: str, others: Mapping[str, Candidate], option: Option
-) -> Candidate | None:
-    """Return the best candidate for a modality, or None; ValueError if none can be used, or several are equal.
+    wanted: Sequence[Record], modality: str, others: Mapping[str, Record], option: Option
+) -> tuple[Record | None, list[Record]]:
+    """Return the best candidate for a modality, or None, and equally good ones whose images show something else.
 
-    Among equally good ones, those whose images clearly show something else are left out.
+    Raises StudyError if none can be used, or several are equal.
     """
-    candidates, equal = [each for each in wanted if each.verdict.modality == modality], _best(wanted, modality, others)
+    candidates, equal = [each for each in wanted if each.modality == modality], _best(wanted, modality, others)
     if candidates and not equal:
-        first, name = candidates[0], display_name(modality)
-        which = f"first of {len(candidates)} {name}, none of which can" if candidates[1:] else f"only {name} and cannot"
-        raise ValueError(
-            f"{first.name} is the {which} be used: {first.problem}. To go on without it: {option((modality,), 'none')}"
-        )
-    if len(equal) > 1 and (fitting := [each for each in equal if each.clearly() in (None, modality)]):
-        for each in {*equal} - {*fitting}:
-            each.take_for(None, "its image shows something else")
+        first, what = candidates[0].candidate, display_name(modality)
+        which = f"first of {len(candidates)} {what}, none of which can" if candidates[1:] else f"only {what} and cannot"
+        todo = f"To go on without it: {option((modality,), 'none')}"
+        raise StudyError(f"{first.name} is the {which} be used: {first.problem}. {todo}")
+    excluded: list[Record] = []
+    if len(equal) > 1 and (fitting := [each for each in equal if each.clear_class() in (None, modality)]):
+        excluded = [each.taken_for(None, "its image shows something else") for each in equal if each not in fitting]
         equal = fitting
     if len(equal) > 1:
-        names = ", ".join(each.name for each in equal)
-        raise ValueError(
-            f"{names}: all are {display_name(modality)} and cannot be told apart. Choose: {option((modality,))}"
-        )
-    return equal[0] if equal else None
+        choose = f"Choose: {option((modality,))}"
+        raise StudyError(f"{_names(equal)}: all are {display_name(modality)} and cannot be told apart. {choose}")
+    return (equal[0] if equal else None), excluded
 
 
 def _by_content(
-    chosen: Mapping[str, Candidate], modalities: Sequence[str], required: Collection[str]
-) -> tuple[dict[str, Candidate], list[str]]:
-    """Use images that were chosen by ambiguous headers as the modality that they clearly show; say what changed.
+    chosen: Mapping[str, Record], modalities: Sequence[str], required: Collection[str]
+) -> tuple[dict[str, Record], list[Record], list[str]]:
+    """Use images that were chosen by ambiguous headers as the modality that they clearly show.
+
+    Returns what is used, what is left out, and remarks on what changed.
 
     An image that shows none of the modalities is left out, unless it is the only one. One that clearly shows what its
-    header says is no longer ambiguous. For example, a T1 with confidence 0.7 that looks like T1c becomes the T1c.
+    header says is no longer ambiguous. For example, a `Grade.OPEN` T1 that looks like T1c becomes the T1c.
     """
     opened = {
         name: each
         for name, each in chosen.items()
-        if each.shows and each.confidence is not None and each.confidence < OPEN
+        if each.log_probs and each.stated_grade is not None and each.stated_grade < Grade.SURE
     }
     free = [name for name in modalities if name in opened or name not in chosen]
     possible = [
@@ -391,98 +380,96 @@ def _by_content(
         for names in product((*free, "other"), repeat=len(opened))
         if all(names.count(name) <= 1 for name in free)
         and names.count("other") < len(chosen)
-        and not any(new == "other" and opened[name].name in required for name, new in zip(opened, names, strict=True))
+        and not any(
+            new == "other" and each.candidate.name in required for each, new in zip(opened.values(), names, strict=True)
+        )
     ]
 
     def likelihood(names: Sequence[str]) -> float:
-        return sum(each.shows[name] for each, name in zip(opened.values(), names, strict=True))
+        return sum(each.log_probs[name] for each, name in zip(opened.values(), names, strict=True))
 
     best = max(possible, key=likelihood)
     moves = dict(zip(opened, best if likelihood(best) - likelihood([*opened]) >= SURE else opened, strict=True))
-    remarks = []
+    remarks, renamed, excluded = [], {name: each for name, each in chosen.items() if name not in opened}, []
     for name, new in moves.items():
         each = opened[name]
         if new != name:
             what = "looks like none, and is left out"
             if new != "other":
                 what = f"looks like {display_name(new)}, and is taken for it"
-            why = f"its header leaves open whether it is {display_name(name)} ({each.verdict.reason})"
-            remarks.append(f"{each.source}: {why}; it {what}.")
-        if new != name or each.shows[name] - max(each.shows[other] for other in each.shows if other != name) >= SURE:
-            each.take_for(None if new == "other" else new)
-    renamed = {moves.get(name, name): each for name, each in chosen.items()}
-    return {name: renamed[name] for name in modalities if name in renamed}, remarks
+            why = f"its header leaves open whether it is {display_name(name)} ({each.reason})"
+            remarks.append(f"{each.candidate.source}: {why}; it {what}.")
+        rest = max(each.log_probs[other] for other in each.log_probs if other != name)
+        if new == "other":
+            excluded.append(each.taken_for(None))
+        elif new != name or each.log_probs[name] - rest >= SURE:
+            renamed[new] = each.taken_for(new)
+        else:
+            renamed[name] = each
+    return {name: renamed[name] for name in modalities if name in renamed}, excluded, remarks
 
 
-def _rank(candidate: Candidate, others: Mapping[str, Candidate]) -> list[Any]:
-    return [value(candidate, others) for _, value in RANKS]
-
-
-def _alike(candidate: Candidate, other: Candidate) -> bool:
+def _alike(record: Record, other: Record) -> bool:
     """Return whether two images have similar voxels and, unless these are nearly cubes, slices in one plane."""
-    sizes, others = (np.sort(voxel_sizes(each.grid[1])) for each in (candidate, other))
+    sizes, others = (np.sort(voxel_sizes(each.candidate.grid[1])) for each in (record, other))
     similar = (np.maximum(sizes / others, others / sizes) <= ALIKE).all()
-    return bool(similar) and (sizes[2] <= ALIKE * sizes[0] or _plane(candidate) == _plane(other))
+    return bool(similar) and (sizes[2] <= ALIKE * sizes[0] or _plane(record) == _plane(other))
 
 
-def _plane(candidate: Candidate) -> str:
-    normal = np.cross(*candidate.grid[1][:3, :2].T)
+def _plane(record: Record) -> str:
+    normal = np.cross(*record.candidate.grid[1][:3, :2].T)
     return ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
 
 
-def _warnings(wanted: Sequence[Candidate], chosen: Mapping[str, Candidate]) -> Iterator[str]:
+def _warnings(wanted: Sequence[Record], chosen: Mapping[str, Record]) -> Iterator[str]:
     for modality, best in chosen.items():
-        for each in wanted:
-            if each.verdict.modality == modality and each.problem:
-                yield f"{each.source}, by its header {display_name(modality)}, is not used: {each.problem}."
-        if best.reformatted:
-            yield f"{best.source} is reformatted; there is no original."
-        if best.other_body:
-            yield f"{best.source}: its header names another part of the body ({best.other_body})."
+        for each in (each.candidate for each in wanted if each.modality == modality and each.candidate.problem):
+            yield f"{each.source}, by its header {display_name(modality)}, is not used: {each.problem}."
+        if best.candidate.reformatted:
+            yield f"{best.candidate.source} is reformatted; there is no original."
+        if body := best.candidate.other_body:
+            yield f"{best.candidate.source}: its header names another part of the body ({body})."
 
 
-def _notes(wanted: Sequence[Candidate], chosen: Mapping[str, Candidate]) -> Iterator[str]:
+def _notes(wanted: Sequence[Record], chosen: Mapping[str, Record]) -> Iterator[str]:
     for each in wanted:
-        best = chosen.get(each.verdict.modality or "")
-        if each.by_image and each.verdict.modality is None:
-            yield f"Left out: {_described(each)}: {each.verdict.reason}."
-        elif best and best is not each and each.problem is None and not each.reformatted:
+        best = chosen.get(each.modality or "")
+        if each.by_image and each.modality is None:
+            yield f"Left out: {_described(each)}: {each.reason}."
+        elif best and best is not each and each.is_usable and not each.candidate.reformatted:
             yield (
-                f"{display_name(each.verdict.modality)} too, but not used: {_described(each)}, since "
-                f"{_described(best)} is {_advantage(best, each, chosen)}."
+                f"{display_name(each.modality)} too, but not used: {_described(each)}, since {_described(best)} is "
+                f"{_advantage(best, each, chosen)}."
             )
 
 
-def _described(candidate: Candidate) -> str:
-    return f"{candidate.source} ({_plane(candidate)}, {lengths(voxel_sizes(candidate.grid[1]))} mm)"
+def _described(record: Record) -> str:
+    sizes = lengths(voxel_sizes(record.candidate.grid[1]))
+    return f"{record.candidate.source} ({_plane(record)}, {sizes} mm)"
 
 
-def _advantage(best: Candidate, other: Candidate, chosen: Mapping[str, Candidate]) -> str:
+def _advantage(best: Record, other: Record, chosen: Mapping[str, Record]) -> str:
     others = {name: each for name, each in chosen.items() if each is not best}
     return next(reason for reason, value in RANKS if value(best, others) != value(other, others))
 
 
-def _explanation(candidate: Candidate, is_wanted: bool, chosen: Mapping[str, Candidate]) -> str:
-    """Return a line: what a candidate was recognised as, what it shows, and whether and why it is taken."""
-    name, verdict, best = candidate.name, candidate.verdict, chosen.get(candidate.verdict.modality or "")
-    if verdict.modality is None:
-        line = f"{name}: left out: {verdict.reason}"
-    else:
-        line = f"{name}: {display_name(verdict.modality)}, confidence {verdict.confidence:.2f} ({verdict.reason})"
-    if candidate.shows:
-        likely = np.exp([*candidate.shows.values()]) / np.exp([*candidate.shows.values()]).sum()
-        seen = [pair for pair in sorted(zip(likely, candidate.shows, strict=True), reverse=True) if pair[0] >= UNLIKELY]
-        line += f"; its image shows {' or '.join(f'{_in_words(name)} ({share:.0%})' for share, name in seen)}"
-    if verdict.modality and not is_wanted:
-        line += "; not used, as requested"
-    elif verdict.modality and candidate.problem:
-        line += f"; cannot be used: {candidate.problem}"
-    elif candidate is best:
-        line += "; taken"
-    elif best:
-        line += f"; not taken, since {best.name} is {_advantage(best, candidate, chosen)}"
-    return f"{line}."
+def _with_use(record: Record, is_wanted: bool, chosen: Mapping[str, Record]) -> Record:
+    """Return a record with what becomes of it."""
+    best = chosen.get(record.modality or "")
+    if record.modality is None:
+        return replace(record, use=Use.LEFT_OUT)
+    if not is_wanted:
+        return replace(record, use=Use.UNWANTED)
+    if record.candidate.problem:
+        return replace(record, use=Use.UNUSABLE)
+    if best is None or best is record:
+        return replace(record, use=Use.TAKEN if best else Use.UNDECIDED)
+    return replace(record, use=Use.RIVAL, instead=(best.candidate, _advantage(best, record, chosen)))
 
 
-def _in_words(shown: str) -> str:
-    return display_name(shown) if shown in GLIOMA else "none of the four"
+def _names(records: Sequence[Record]) -> str:
+    return ", ".join(each.candidate.name for each in records)
+
+
+def _class_name(name: str) -> str:
+    return display_name(name) if name in GLIOMA else "none of the four"

@@ -4,7 +4,7 @@ import re
 
 from common.cohorts.names import MASK, REGISTERED_TO, without_suffix
 from common.modalities import ALIASES
-from mmb.clinic.words import NO_AGENT, contrast_said, left_out, plain, weightings
+from mmb.clinic.words import NO_AGENT, contrast_said, excluded_kind, plain, weightings
 
 _BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
 """Part of a BIDS file name before the suffix."""
@@ -29,10 +29,10 @@ def names_one_sequence(name: str) -> bool:
     """Return whether the words of a name are those of one sequence, and not of a mask or of another image."""
     stem = REGISTERED_TO.sub("", without_suffix(name))
     text = plain(name_words(stem))
-    named = {*weightings(text), *(ALIASES.get(word) for word in re.split(r"[\W_]", name_words(stem).lower()))} - {None}
-    named = {"t1" if each == "t1c" else each for each in named}
-    alone = len(named) == 1 or named == {"t2", "flair"}
-    return alone and named != {"pd"} and not left_out(text) and not MASK.fullmatch(stem)
+    aliases = {ALIASES.get(word) for word in re.split(r"[\W_]", name_words(stem).lower())} - {None}
+    named = {"t1" if each == "t1c" else each for each in {*weightings(text), *aliases}}
+    alone = (len(named) == 1 or named == {"t2", "flair"}) and not aliases >= {"t1", "t1c"}  # T1c-T1
+    return alone and named != {"pd"} and not excluded_kind(text) and not MASK.fullmatch(stem)
 
 
 def _agent(entity: re.Match[str]) -> str:

@@ -1,8 +1,8 @@
 """The one vocabulary of DICOM headers, BIDS sidecars and file names: words of sequences and of contrast agent, and what
 is no image of a sequence.
 
-Vendors, hospitals and preprocessing programs write them. `plain` makes one form of every text; `weightings`, `left_out`
-and `contrast_said` read it. Headers are read by `mmb.clinic.dicom.sequences`, names of files by
+Vendors, hospitals and preprocessing programs write them. `plain` makes one form of every text; `weightings`,
+`excluded_kind` and `contrast_said` read it. Headers are read by `mmb.clinic.dicom.sequences`, names of files by
 `mmb.clinic.file_names`. The words are parts of regular expressions for such a text, unless another use is stated.
 
 No list of the words for "without" is complete. So words of contrast agent count only if what stands directly before
@@ -192,7 +192,7 @@ def weightings(text: str) -> dict[str, str]:
     return named or short
 
 
-def left_out(text: str) -> tuple[str, str] | None:
+def excluded_kind(text: str) -> tuple[str, str] | None:
     """Return as what a `plain` text says that an image is no candidate, and the word; None if it may be one."""
     text = _unsigned(text)
     for kind, pattern in LEFT_OUT.items():
@@ -231,12 +231,6 @@ def contrast_said(text: str) -> Contrast | None:
     if given:
         return Contrast(True, given, agent=bool(mentions) or "+" in given or given.startswith(("t1", "ct1")))
     return letter
-
-
-def is_about_image(word: str) -> bool:
-    """Return whether a word of a file's name is about how the image was acquired, and so does not name its case."""
-    kinds = (PLANE, TECHNIQUE, AGENT, WITH, LATER, WITHOUT, EARLIER, NATIVE, "[23]d")
-    return all(any(re.fullmatch(kind, part) for kind in kinds) or weightings(part) for part in plain(word).split())
 
 
 def quoted(pattern: str, text: str) -> str | None:

@@ -38,8 +38,8 @@ def predict(
         modalities: the sequences to use, e.g. t1c,flair; by default all.
         reference: the sequence, or the SeriesInstanceUID of a series, that defines the grid of the result; by default
             T1c, or else the finest one.
-        recipe: recipe that the weights were trained with, e.g. brats2018; by default that of the shipped weights,
-            and phantom for the synthetic phantom.
+        recipe: recipe that the weights were trained with, e.g. brats2018; by default that of the shipped weights.
+            For the synthetic phantom it is phantom.
         ckpt_path: path of the weights; by default the shipped ones.
         device: cpu, cuda or cuda:1; by default a GPU if there is one.
         skull_strip: auto extracts the brain from images that show more, yes from all, no from none.
@@ -48,8 +48,8 @@ def predict(
             T1c shows if it is there, and else expected_dice. By default that of the bundle.
         label: a text of your choice, shown by page and summary.json to identify the result.
         keep_images: also write the images, the brain mask and the probabilities on one grid, into the subfolder images.
-        each: the folder holds a subfolder for each study; studies.html and studies.csv list them. One that fails does
-            not stop the others; the same command, given again, continues where it ended.
+        each: the folder holds a subfolder for each study; studies.csv lists them. One that fails does not stop the
+            others; the same command, given again, continues where it ended.
     """
     from mmb.clinic.study.folder import require_image_files, require_one_study, require_studies
 
@@ -63,11 +63,16 @@ def predict(
     if files and (each or series):
         raise ValueError(f"{'--each' if each else '--series'} is for folders of studies; leave it out, or the files.")
     # What cannot be used is refused before PyTorch is loaded, which takes seconds.
-    (require_image_files if files else require_studies if each else require_one_study)(files or study)
+    if files:
+        require_image_files(files)
+    elif each:
+        require_studies(study)
+    else:
+        study = require_one_study(study)
     from mmb.clinic.study.console import segment_study
+    from mmb.clinic.study.options import Options
 
-    segment_study(
-        files or study, output_dir, bundle, each, recipe, ckpt_path, series=series, modalities=modalities,
-        reference=reference, device=device, skull_strip=skull_strip, decision=decision, label=label,
-        keep_images=keep_images,
-    )  # fmt: skip
+    options = Options(
+        bundle, recipe, ckpt_path, device, decision, series, modalities, reference, skull_strip, label, keep_images
+    )
+    segment_study(files or study, output_dir, options, each)

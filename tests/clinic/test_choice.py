@@ -11,8 +11,9 @@ from choosing import choose
 from pydicom.dataset import Dataset
 
 from common.modalities import GLIOMA
-from mmb.clinic.choice import decide
+from mmb.clinic.choice import Record, assign_series
 from mmb.clinic.dicom import Series, option, series_candidates
+from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence
 
 T1 = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900}
 T2 = {"ScanningSequence": "SE", "RepetitionTime": 5200, "EchoTime": 98}
@@ -52,18 +53,22 @@ FULL = [
 
 
 def numbers(selection) -> dict[str, int]:
-    return {name: one.series.number for name, one in selection.chosen.items()}
+    return {name: one.candidate.series.number for name, one in selection.chosen.items()}
+
+
+def lines(selection) -> list[str]:
+    return [record.line() for record in selection.records]
 
 
 def test_a_full_study():
     selection = choose(FULL)
     assert numbers(selection) == {"t1": 2, "t1c": 5, "t2": 3, "flair": 4}
     assert list(selection.chosen) == ["t1", "t1c", "t2", "flair"]
-    assert selection.chosen["t1c"].verdict.confidence == 0.95
+    assert selection.chosen["t1c"].grade == Grade.SURE
     assert selection.warnings == []
-    assert selection.explanations[0] == "series 1: left out: localizer ('localizer')."
-    assert selection.explanations[1].startswith("series 2: T1, confidence 0.85 (words: 't1'; parameters: TR 2300 ms")
-    assert all(line.endswith("; taken.") for line in selection.explanations[1:])
+    assert lines(selection)[0] == "series 1: left out: localizer ('localizer')."
+    assert lines(selection)[1].startswith("series 2: T1, likely (words: 't1'; parameters: TR 2300 ms")
+    assert all(line.endswith("; taken.") for line in lines(selection)[1:])
 
 
 BETTER = {
@@ -86,8 +91,8 @@ def test_the_better_of_two(reason, first):
     taken, other = (0, 1) if first else (1, 0)
     selection = choose(study)
     assert numbers(selection) == {"t2": study[taken].number}
-    assert selection.explanations[taken].endswith("; taken.")
-    assert selection.explanations[other].endswith(f"; not taken, since series {study[taken].number} is {reason}.")
+    assert lines(selection)[taken].endswith("; taken.")
+    assert lines(selection)[other].endswith(f"; not taken, since series {study[taken].number} is {reason}.")
 
 
 def test_the_surer_of_two_whatever_its_resolution():
@@ -95,8 +100,8 @@ def test_the_surer_of_two_whatever_its_resolution():
     said = series(3, "T1 se +C", T1 | GD, spacing=(1, 1, 5), shape=(256, 256, 40))
     selection = choose([series(2, "t1_mprage", T1 | GD), said, series(4, "t2_tse", T2 | GD)])
     assert numbers(selection) == {"t1c": 3, "t2": 4}
-    assert "as for every series of the study" in selection.explanations[0]
-    assert selection.explanations[0].endswith("not taken, since series 3 is recognised more surely.")
+    assert "as for every series of the study" in lines(selection)[0]
+    assert lines(selection)[0].endswith("not taken, since series 3 is recognised more surely.")
 
 
 def test_the_later_of_two_after_contrast():
@@ -110,7 +115,7 @@ def test_two_that_cannot_be_told_apart():
     assert [line.split(":")[0] for line in str(refused.value).splitlines()[1:]] == ["series 1", "series 3", "series 8"]
     selection = choose(study, {"t2": 3})
     assert numbers(selection) == {"t2": 3}
-    assert selection.explanations[2].endswith("; not used, as requested.")
+    assert lines(selection)[2].endswith("; not used, as requested.")
 
 
 def test_a_t1_that_says_nothing_after_contrast():
@@ -119,8 +124,8 @@ def test_a_t1_that_says_nothing_after_contrast():
     study = [series(2, "T1W_3D_TFE", T1), perfusion, series(7, "T1W_3D_TFE", T1)]
     selection = choose(study)
     assert numbers(selection) == {"t1": 2, "t1c": 7}
-    assert "acquired after a series with contrast agent" in selection.explanations[2]
-    assert selection.chosen["t1c"].verdict.confidence == 0.68
+    assert "acquired after a series with contrast agent" in lines(selection)[2]
+    assert selection.chosen["t1c"].grade == Grade.OPEN
     assert selection.warnings == []
 
 
@@ -136,15 +141,15 @@ def test_slabs_are_no_brains():
     pituitary = series(6, "t1_se_cor_KM", T1 | GD, spacing=(0.4, 0.4, 3), shape=(448, 448, 15))
     selection = choose([*FULL[:4], pituitary])
     assert "t1c" not in selection.chosen
-    assert "a slab of 45 mm, not a whole brain" in selection.explanations[4]
+    assert "a slab of 45 mm, not a whole brain" in lines(selection)[4]
 
 
 def test_by_hand():
     selection = choose(FULL, {"T1ce": 2, "t1": None, "flair": "1"})
     assert numbers(selection) == {"t1c": 2, "t2": 3, "flair": 1}
-    assert selection.chosen["flair"].verdict.confidence == 1
-    assert selection.explanations[0] == "series 1: FLAIR, confidence 1.00 (set by hand); taken."
-    assert selection.explanations[4].endswith("; not used, as requested.")
+    assert selection.chosen["flair"].stated_grade is None
+    assert lines(selection)[0] == "series 1: FLAIR (set by hand); taken."
+    assert lines(selection)[4].endswith("; not used, as requested.")
 
 
 def test_of_several_that_cannot_be_used_each_says_why():
@@ -162,7 +167,7 @@ def test_one_of_several_with_a_number():
     with pytest.raises(ValueError, match=r"cannot be told apart") as info:
         choose(parts)
     name, number = re.search(r"--series (\w+)=(\S+)", str(info.value)).groups()
-    assert choose(parts, {name: number.replace("NUMBER-PART", "3-10")}).chosen["t2"].series is parts[9]
+    assert choose(parts, {name: number.replace("NUMBER-PART", "3-10")}).chosen["t2"].candidate.series is parts[9]
     with pytest.raises(ValueError, match=r"t2: 3\.2: there is no such series; expected one of 3-1, 3-2"):
         choose(parts, {"t2": 3.2})
     with pytest.raises(ValueError, match=r"t2: 3: several volumes have this number; expected one of 3-1, 3-2"):
@@ -177,7 +182,7 @@ def looking(**shown: str):
 
     def look(candidates):
         look.seen = [each.series.number for each in candidates]
-        words = {each.name: shown.get(f"s{each.series.number}", each.verdict.modality).split() for each in candidates}
+        words = {each.name: shown.get(f"s{each.series.number}", each.says.modality).split() for each in candidates}
         return {name: {kind: 0.0 if kind in likely else -6.0 for kind in CLASSES} for name, likely in words.items()}
 
     look.seen = []
@@ -225,14 +230,14 @@ def test_a_closed_study_says_what_it_used_and_what_else_there_is():
     selection = choose(CLOSED, look=looking(s601="t1", s701="t1c", s801="t1c"))
     assert numbers(selection) == {"t1": 601, "t1c": 701, "t2": 401, "flair": 501}
     assert [one.by_image for one in selection.chosen.values()] == [True, True, False, False]
-    assert selection.chosen["t1c"].verdict.reason.startswith("by what it shows; its header: words: 't1'")
+    assert selection.chosen["t1c"].reason.startswith("by what it shows; its header: words: 't1'")
     assert selection.notes == [
         "T1c too, but not used: series 801 (coronal, 1 x 1 x 1 mm), since series 701 (axial, 1 x 1 x 6 mm) is in the "
         "plane and resolution of the others."
     ]
-    assert selection.explanations[4].endswith("; its image shows T1c (99%); taken.")
-    assert "left out: T2*" in selection.explanations[3]
-    assert "left out: subtraction" in selection.explanations[5]
+    assert lines(selection)[4].endswith("; its image shows T1c (99%); taken.")
+    assert "left out: T2*" in lines(selection)[3]
+    assert "left out: subtraction" in lines(selection)[5]
 
 
 @pytest.mark.parametrize(
@@ -254,7 +259,7 @@ def test_what_images_do_not_decide_is_refused_with_the_candidates_and_no_number_
     assert first.endswith("--series t1=NUMBER t1c=NUMBER")
     assert not re.search(r"--series.*=\d", str(refused.value))
     assert [line.split(":")[0] for line in listed] == [one.name for one in study]
-    assert "series 701: T1, confidence 0.85 (" in listed[4]
+    assert "series 701: T1, likely (" in listed[4]
     assert "its image shows T1" in listed[4]
 
 
@@ -275,7 +280,7 @@ def test_what_is_set_by_hand_is_not_looked_at_and_studies_without_doubt_are_not(
 def test_images_that_cannot_be_compared_are_refused_with_the_reason():
     candidates = series_candidates(CLOSED)
     with pytest.raises(ValueError, match=r"agent \(they could not be compared: no brain was found\)\. Look at"):
-        decide(candidates, GLIOMA, partial(option, candidates), {}, "no brain was found.")
+        assign_series(candidates, GLIOMA, partial(option, candidates), {}, "no brain was found.")
 
 
 def placed(number: int, description: str, parameters: dict[str, Any], at: float, **more: Any) -> Series:
@@ -304,15 +309,58 @@ def test_what_is_not_of_this_head_or_derived_is_taken_last(reason):
     study = [placed(2, "t1", T1, 0), placed(3, "t2", T2, 5), placed(4, "", FLAIR, 0, **COARSE), LAST[reason]()]
     selection = choose(study)
     assert numbers(selection)["flair"] == 4
-    assert selection.explanations[3].endswith(f"; not taken, since series 4 is {reason}.")
+    assert lines(selection)[3].endswith(f"; not taken, since series 4 is {reason}.")
     assert numbers(choose([*study[:2], study[3]]))["flair"] == 9
 
 
 def test_another_part_of_the_body_is_left_out_by_its_word():
     for description in ("FLAIR c spine", "T2 HWS flair", "neck flair"):
-        line = choose([*FULL[:3], series(9, description, FLAIR)]).explanations[3]
+        line = choose([*FULL[:3], series(9, description, FLAIR)]).records[3].line()
         assert "left out: image of another part of the body ('" in line
     assert "flair" in choose([*FULL[:3], series(9, "FLAIR head and neck", FLAIR)]).chosen
     assert choose([series(9, "t2_flair", FLAIR, BodyPartExamined="HEAD_NECK")]).warnings == []
     spine = choose([*FULL[:3], series(9, "t2_flair", FLAIR, BodyPartExamined="NECK")])
     assert spine.warnings == ["series 9: its header names another part of the body (neck)."]
+
+
+OTHERS = {"t2": -20.0, "flair": -20.0, "other": -20.0}
+
+
+@pytest.mark.parametrize(("odds", "expected"), [(0.9, None), (1.1, "t1")])
+def test_clear_class_needs_log_odds_of_1(odds, expected):
+    record = Record(Candidate("series 1", "series 1"), "t1", Grade.OPEN, "", {"t1": 0.0, "t1c": -odds, **OTHERS})
+    assert record.clear_class() == expected
+
+
+@pytest.mark.parametrize(
+    ("odds", "grade", "expected"),
+    [(2.9, Grade.OPEN, "t1"), (3.1, Grade.OPEN, "t1c"), (3.1, Grade.LIKELY, "t1c"), (3.1, Grade.SURE, "t1")],
+)
+def test_assign_series_by_content_at_its_limits(odds, grade, expected):
+    one = Candidate("series 1", "series 1", says=HeaderEvidence("t1", grade, ""))
+    other = Candidate("series 2", "series 2", says=HeaderEvidence("t2", Grade.SURE, ""))
+    shown = {"series 1": {"t1c": 0.0, "t1": -odds, **OTHERS}}
+    assert [*assign_series([one, other], GLIOMA, lambda *_: "", shown).chosen] == [expected, "t2"]
+
+
+@pytest.mark.parametrize(("slices", "taken"), [(79, False), (80, True), (81, True)])
+def test_a_slab_is_less_than_80_mm(slices, taken):
+    assert ("t2" in choose([*FULL[:2], series(3, "t2", T2, shape=(256, 256, slices))]).chosen) == taken
+
+
+def test_an_image_over_half_of_the_others_does_not_lie_elsewhere():
+    study = [placed(2, "t1", T1, 0), placed(4, "flair", FLAIR, 0, **COARSE), placed(9, "flair", FLAIR, -400, **FINE)]
+    assert numbers(choose(study)) == {"t1": 2, "flair": 4}  # of its two others one lies over it, of series 9 none
+
+
+@pytest.mark.parametrize(("thickness", "taken"), [(1.49, 5), (1.51, 6)])
+def test_images_of_one_resolution_differ_by_less_than_one_and_a_half(thickness, taken):
+    fine = series(6, "t1 KM", T1 | GD, spacing=(0.5, 0.5, 0.5), shape=(512, 512, 340))
+    study = [series(2, "t1", T1), series(5, "t1 KM", T1 | GD, spacing=(1, 1, thickness)), fine]
+    assert numbers(choose(study))["t1c"] == taken
+
+
+def test_what_an_image_hardly_shows_is_not_said():
+    shown = {"t1": np.log(0.87), "t1c": np.log(0.06), "t2": np.log(0.04), "flair": np.log(0.02), "other": np.log(0.01)}
+    line = Record(Candidate("series 1", "series 1"), "t1", Grade.OPEN, "why", shown).line()
+    assert line == "series 1: T1, open (why); its image shows T1 (87%) or T1c (6%)."

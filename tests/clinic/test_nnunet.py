@@ -24,6 +24,7 @@ from mmb.clinic.predictors.nnunet import KNOWN_PARTS, is_nnunet, load_nnunet, re
 from mmb.clinic.predictors.protocol import Segmentation
 from mmb.clinic.study.batch import segment_each
 from mmb.clinic.study.inference import load_predictor
+from mmb.clinic.study.options import Options
 from mmb.clinic.study.predict import predict
 from mmb.experiments.leaderboard import run_leaderboard
 from mmb.verbs.datalist import datalist
@@ -73,16 +74,16 @@ def test_predictions_equal_those_of_nnunet(trained: tuple[Path, Path, Path]) -> 
 @pytest.mark.slow
 def test_study_list_and_comparison(trained: tuple[Path, Path, Path], tmp_path: Path, undrawn: None) -> None:
     phantom, predicted, model = trained
-    made = predict(phantom / "Phantom_001", tmp_path / "study", str(model), device="cpu")
+    made = predict(phantom / "Phantom_001", tmp_path / "study", Options(str(model), device="cpu"))
     assert made.summary.bundle.startswith("nnU-Net Dataset137")
     assert "SHA-256" in made.summary.weights
     evaluate(str(model), str(tmp_path / "own"), cohort="phantom", dataset_dir=str(phantom), device="cpu")
     assert read_evaluation(tmp_path / "own").subsets == ["t1+t1c+t2+flair"]
     raw = predicted.parent / "raw" / DATASET / "imagesTs"
-    outcomes = [outcome for outcome, _ in segment_each(raw, tmp_path / "each", str(model), device="cpu")]
+    outcomes = [outcome for outcome, _ in segment_each(raw, tmp_path / "each", Options(str(model), device="cpu"))]
     assert [outcome.failure for outcome in outcomes] == [None] * len(list(predicted.glob("*.nii.gz")))
     with pytest.raises(ValueError, match="no model for t1c; nnU-Net needs exactly"):
-        predict(phantom / "Phantom_001", tmp_path / "less", str(model), modalities=["t1c"], device="cpu")
+        predict(phantom / "Phantom_001", tmp_path / "less", Options(str(model), device="cpu", modalities=["t1c"]))
     small = {"bundle": "m3ae", "settings": {"epochs": 1, "pretrain_epochs": 1, "spacing": [12.0, 12.0, 12.0]}}
     content = {"methods": {"M3AE": small, "nnU-Net": {"nnunet": str(model)}}}
     (tmp_path / "list.json").write_text(json.dumps(content))
@@ -98,12 +99,12 @@ def test_one_model_for_each_subset(trained: tuple[Path, Path, Path], tmp_path: P
     content = json.loads(told.read_text())
     told.write_text(json.dumps(content | {"channel_names": {str(n): f"channel_{n}" for n in range(4)}}))
     shutil.copytree(told.parent, f"{told.parent}_ResEncL")  # GlioMODA's larger model, not taken by default
-    predictor = load_predictor(str(tmp_path / "models"), None, None, "cpu", tmp_path)
+    predictor = load_predictor(str(tmp_path / "models"), device="cpu")
     assert predictor.using(GLIOMA).folder == told.parent
     assert predictor.using(GLIOMA).channels == ("t1c", "flair", "t1", "t2")  # as GlioMODA names its folders
     assert len(predictor.lacking) == 14
     with pytest.raises(ValueError, match="no model for t1c"):
-        predict(phantom / "Phantom_001", tmp_path / "out", str(tmp_path / "models"), modalities=["t1c"])
+        predict(phantom / "Phantom_001", tmp_path / "out", Options(str(tmp_path / "models"), modalities=["t1c"]))
 
 
 def _model(folder: Path, plans: dict | None = None, configuration: str = "3d_fullres", **checkpoint: object) -> Path:
@@ -153,7 +154,7 @@ def test_incomplete_folders_are_refused(tmp_path: Path, change: object, said: st
     change(model)
     assert is_nnunet(model)
     with pytest.raises((ValueError, FileNotFoundError), match=said) as error:
-        load_predictor(str(model), None, None, "cpu", tmp_path)
+        load_predictor(str(model), device="cpu")
     assert "\n" not in str(error.value)
 
 
@@ -209,7 +210,7 @@ def test_plans_may_name_only_known_parts(part: str, known: bool) -> None:
 def test_a_single_fold_is_refused(tmp_path: Path) -> None:
     fold = _model(tmp_path / "model") / "fold_0"
     with pytest.raises(FileNotFoundError, match=r"fold_0: no plans\.json; expected a folder of nnU-Net v2"):
-        load_predictor(str(fold), None, None, "cpu", tmp_path)
+        load_predictor(str(fold), device="cpu")
 
 
 class Answer:

@@ -1,6 +1,7 @@
 """Recognition of what phantoms show. The network was trained on similar images; patients' images are not shipped."""
 
 from itertools import combinations
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -180,3 +181,14 @@ def test_exchanged_sequences_are_a_problem(tmp_path):
         nib.save(nib.Nifti1Image(images[shown], lps), path)
     (row,) = check_folder(get_cohort("brats2020"), tmp_path, sequence_check.doubts).to_dict("records")
     assert row["problems"] == "t1c and t2: judging by their content, T1c and T2 are exchanged"
+
+
+@pytest.mark.parametrize(("difference", "odds"), [(0.0, 0.0), (0.13, 0.686), (0.23, 2.852)])
+def test_judge_weighs_two_t1_by_the_difference_of_their_contrast(difference, odds, monkeypatch):
+    """By hand: ln of (1 + e^(28 (d - 0.13))) / (1 + e^max(28 (-d - 0.13), -5)), where the network cannot tell them."""
+    network, images = [], [SimpleNamespace(compared=np.ones((20, 20, 20), bool))] * 2
+    monkeypatch.setattr(sequence_check, "features", lambda images: images)
+    monkeypatch.setattr(sequence_check, "judge_together", lambda *_: logs(t1=0.49, t1c=0.49).repeat(2, 1))
+    monkeypatch.setattr(sequence_check, "contrast_difference", lambda *_: difference)
+    first, _ = judge(network, images)
+    assert float(first[CLASSES.index("t1c")] - first[CLASSES.index("t1")]) == pytest.approx(odds, abs=1e-3)

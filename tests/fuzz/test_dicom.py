@@ -74,7 +74,7 @@ def read(folder: Path) -> Study:
     except (ValueError, OSError) as error:
         tells_nothing(str(error).replace(str(folder), ""))
         raise
-    reasons = [candidate.verdict.reason for candidate in study.used.values()]
+    reasons = [record.reason for record in study.used.values()]
     tells_nothing(" ".join([*study.explanations, *(text for _, text in study.remarks), *reasons]))
     return study
 

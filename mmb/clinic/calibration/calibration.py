@@ -16,15 +16,15 @@ from common.cohorts.registry import patient
 from common.evaluation.metrics.results import Evaluation
 from common.io.files import replacing
 
-GOOD = 0.8
+GOOD_DICE = 0.8
 """Dice from which on an outline is good."""
-USABLE = 0.7
+MIN_CHANCE = 0.7
 """Chance of a good outline from which on it is called usable. For the weights of M3AE this is the lowest limit in steps
 of 0.05 at which, of the outlines of left-out patients that are called usable, 80 % (`LEAST_RIGHT`) are good, in each
 region of which any are."""
 LEAST_RIGHT = 0.8
 """Share of the outlines called usable, in left-out patients, that have to be good for the word to be used at all."""
-COVERAGE = 0.8
+NOMINAL_COVERAGE = 0.8
 """Share of left-out outlines whose true volume the intervals are to hold."""
 LEAST_HELD = 0.6
 """Share of the intervals, in left-out patients, that have to hold the true volume for any to be given."""
@@ -51,9 +51,9 @@ class LeftOut:
     """What the calibration says of the outlines of patients that it was not fitted on, against the truth.
 
     Attributes:
-        outlines, good: number of outlines, and of those with a Dice of at least `GOOD`.
+        outlines, good: number of outlines, and of those with a Dice of at least `GOOD_DICE`.
         usable, right: number of outlines called usable, and of the good ones among them.
-        raw_usable, raw_right: likewise for a raw score of at least `GOOD`, without calibration.
+        raw_usable, raw_right: likewise for a raw score of at least `GOOD_DICE`, without calibration.
         raw, expected, dice: mean expected Dice before and after the calibration, and mean true Dice.
         intervals, held: number of intervals that are not wider than `WIDEST`, and of those that hold the true volume.
     """
@@ -87,7 +87,7 @@ class RegionCalibration:
 
     Attributes:
         dice: (a, b, c) of the expected Dice ``expit(a + b logit(s) + c (T1c used) / 2)``; c is subtracted without T1c.
-        chance: (a, b, c) of the chance that the Dice is at least `GOOD`, of the same form.
+        chance: (a, b, c) of the chance that the Dice is at least `GOOD_DICE`, of the same form.
         widening: factor w of the interval; see `Calibration.interval`.
         left_out: how good it is.
     """
@@ -129,20 +129,20 @@ class Calibration:
         return _mapped(self.regions[region].dice, score, t1c)
 
     def chance(self, region: str, score: float, t1c: bool) -> float:
-        """Return the probability that the outline's Dice is at least `GOOD`."""
+        """Return the probability that the outline's Dice is at least `GOOD_DICE`."""
         return _mapped(self.regions[region].chance, score, t1c)
 
     def usable(self, region: str, score: float, t1c: bool) -> bool:
         """Return whether the outline is called usable for review."""
-        return self.chance(region, score, t1c) >= USABLE and self.regions[region].left_out.words_hold
+        return self.chance(region, score, t1c) >= MIN_CHANCE and self.regions[region].left_out.words_hold
 
     def interval(self, region: str, volume: float, score: float, t1c: bool) -> tuple[float, float]:
         """Return an interval (ml) for the true volume of a region, whose outline has this volume (ml) and raw score.
 
         A volume v and the true one r that overlap with a Dice of d have a ratio of at most ``(2 - d) / d``. The
         interval is all r with ``|log((r + 1 ml) / (v + 1 ml))| <= w log((2 - d) / d)``, where d is the calibrated
-        expected Dice and w the `COVERAGE` quantile of this quotient over outlines of left-out patients. Unlike in
-        `reliability` nothing is guaranteed, since the outlines of one patient are not independent.
+        expected Dice and w the `NOMINAL_COVERAGE` quantile of this quotient over outlines of left-out patients. Unlike
+        in `reliability` nothing is guaranteed, since the outlines of one patient are not independent.
         """
         return _interval(volume, self.expected(region, score, t1c), self.regions[region].widening)
 
@@ -254,25 +254,25 @@ def _region(outlines: pd.DataFrame) -> RegionCalibration:
     for name in np.unique(patients):
         out = patients == name
         expected[out] = _mapped(_fit(score[~out], t1c[~out], dice[~out]), score[out], t1c[out])
-        chance[out] = _mapped(_fit(score[~out], t1c[~out], dice[~out] >= GOOD), score[out], t1c[out])
+        chance[out] = _mapped(_fit(score[~out], t1c[~out], dice[~out] >= GOOD_DICE), score[out], t1c[out])
     ratios = np.abs(np.log((true + OFFSET) / (volume + OFFSET))) / np.log((2 - expected) / expected)
     widening = np.empty(len(dice))
     for name in np.unique(patients):
         out = patients == name
-        widening[out] = min(conformal_quantile(ratios[~out], COVERAGE), ratios[~out].max())
+        widening[out] = min(conformal_quantile(ratios[~out], NOMINAL_COVERAGE), ratios[~out].max())
     low, high = np.array([_interval(*row) for row in zip(volume, expected, widening, strict=True)]).T
-    known, good, usable = high <= WIDEST * low, dice >= GOOD, chance >= USABLE
+    known, good, usable = high <= WIDEST * low, dice >= GOOD_DICE, chance >= MIN_CHANCE
     return RegionCalibration(
         dice=_rounded(_fit(score, t1c, dice)),
         chance=_rounded(_fit(score, t1c, good)),
-        widening=round(min(conformal_quantile(ratios, COVERAGE), float(ratios.max())), 4),
+        widening=round(min(conformal_quantile(ratios, NOMINAL_COVERAGE), float(ratios.max())), 4),
         left_out=LeftOut(
             outlines=len(dice),
             good=int(good.sum()),
             usable=int(usable.sum()),
             right=int((usable & good).sum()),
-            raw_usable=int((score >= GOOD).sum()),
-            raw_right=int(((score >= GOOD) & good).sum()),
+            raw_usable=int((score >= GOOD_DICE).sum()),
+            raw_right=int(((score >= GOOD_DICE) & good).sum()),
             raw=round(float(score.mean()), 4),
             expected=round(float(expected.mean()), 4),
             dice=round(float(dice.mean()), 4),

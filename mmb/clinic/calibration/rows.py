@@ -1,7 +1,7 @@
 """How good a calibration is, as a table."""
 
 from common.evaluation.report.tables import Table, decimal, framed
-from mmb.clinic.calibration.calibration import COVERAGE, GOOD, WIDEST, Calibration, LeftOut
+from mmb.clinic.calibration.calibration import GOOD_DICE, NOMINAL_COVERAGE, WIDEST, Calibration, LeftOut
 
 
 def share(part: int, of: int) -> str:
@@ -12,7 +12,7 @@ def share(part: int, of: int) -> str:
 def left_out_table(calibration: Calibration) -> Table:
     """Return what was said of patients that the calibration was not fitted on, before and after it."""
     rows = {region: each.left_out for region, each in calibration.regions.items()}
-    good = f"Dice >= {100 * GOOD:.0f} %"
+    good = f"Dice >= {100 * GOOD_DICE:.0f} %"
     columns = [("", [*rows])]
     columns += [
         (label, [text(each) for each in rows.values()])
@@ -32,7 +32,7 @@ def left_out_table(calibration: Calibration) -> Table:
     others = f"{passed} of {brains} outlines in brains without a tumour reach it"
     notes = [
         f"Fitted on {calibration.patients} patients; each row's patients were left out in turn. The intervals are to "
-        f"hold {100 * COVERAGE:.0f} % of all true volumes.",
+        f"hold {100 * NOMINAL_COVERAGE:.0f} % of all true volumes.",
         f"No tumour is found with confidence below a raw score of {calibration.no_tumour:.2f}: "
         f"{missed} of {tumours} outlines of tumours (Dice of at least 50 %) lie below it"
         f"{f'; {others}' if brains else ''}.",

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
-    "candidates": ("left_out", "mixed_series", "option", "series_candidates"),
+    "candidates": ("other_series_lines", "mixed_series", "option", "series_candidates"),
     "pixels": ("load",),
     "report": ("write_report",),
     "segmentation": ("CLASSES", "read_seg", "require_referable", "write_seg"),

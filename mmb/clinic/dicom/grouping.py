@@ -18,7 +18,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from mmb.clinic.dicom.headers import MISSING, number, numbers, text, texts
-from mmb.clinic.dicom.stack import SAME_POSITION, tolerance
+from mmb.clinic.dicom.regular_grid import SAME_POSITION, tolerance
 
 VARYING = (("ImageOrientationPatient", 6, 1e-3), ("PixelSpacing", 2, 1e-3), ("EchoTime", 1, 0.05))
 """What some scanners write a little otherwise in each image of a volume: name, count, tolerance (echo time in ms)."""
@@ -92,7 +92,7 @@ class _Part:
 
 def group(slices: Sequence[Slice]) -> list[Volume]:
     """Group slices into volumes."""
-    return [_joined(parts) for stack in _stacks(_alike(slices)) for parts in _contrasts(stack)]
+    return [_joined(parts) for stack in _link_parts(_alike(slices)) for parts in _contrasts(stack)]
 
 
 def axes(header: Dataset) -> np.ndarray:
@@ -139,7 +139,7 @@ def _varies_little(first: Dataset, other: Dataset) -> bool:
     return True
 
 
-def _stacks(parts: Sequence[_Part]) -> list[list[_Part]]:
+def _link_parts(parts: Sequence[_Part]) -> list[list[_Part]]:
     """Return the parts of each stack of slices; most stacks are of one part."""
     if len(parts) == 1:
         return [[*parts]]

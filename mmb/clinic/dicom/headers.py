@@ -13,6 +13,8 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
+from mmb.clinic.errors import StudyError
+
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = (
     "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT",
@@ -68,7 +70,7 @@ def items(header: Dataset, name: str | BaseTag) -> list[Dataset]:
     return list(content) if isinstance(content, Sequence) else []
 
 
-def given(header: Dataset, name: str) -> bool:
+def has_value(header: Dataset, name: str) -> bool:
     """Return whether an attribute has a value, even one that cannot be decoded."""
     return name in header and header.get_item(name).value not in (None, "", b"")
 
@@ -84,9 +86,10 @@ def require_one_patient(folder: str | Path, patients: Collection[tuple[str, str,
     counts = [len({value for value in values if value}) for values in zip(*set(patients), strict=True)]
     if max(counts) > 1:
         what = [name for name, count in zip(("ID", "name", "date of birth"), counts, strict=True) if count > 1]
-        raise ValueError(
-            f"{folder}: images of {max(counts)} patients (by {', '.join(what)}); give the folder of one, or --each if "
-            "every subfolder is a study."
+        raise StudyError.of(
+            folder,
+            f"images of {max(counts)} patients (by {', '.join(what)}); give the folder of one, or --each if every "
+            "subfolder is a study.",
         )
 
 
@@ -108,7 +111,7 @@ def unlike_grey(header: Dataset) -> str | None:
     """Return why images with such a header have no usable grey values, e.g. "are in colour"; None if they have."""
     if model := colour(header):
         return f"are in colour (PhotometricInterpretation {model}; expected {' or '.join(GREY)})"
-    if not given(header, "PhotometricInterpretation"):
+    if not has_value(header, "PhotometricInterpretation"):
         return f"lack PhotometricInterpretation; expected {' or '.join(GREY)}"
     allocated, stored = number(header, "BitsAllocated"), number(header, "BitsStored")
     expected = {
@@ -120,12 +123,12 @@ def unlike_grey(header: Dataset) -> str | None:
     }
     for name, values in expected.items():
         value = number(header, name)
-        if value not in values and (name != "HighBit" or given(header, name)):
+        if value not in values and (name != "HighBit" or has_value(header, name)):
             wanted = f"{values[0]} to {values[-1]}" if isinstance(values, range) and values else _either(values)
             what = f"lack {name}, or have no number in it" if value is None else f"have {name} {value:g}"
             return f"{what}; expected {wanted}"
     for name in ("RescaleSlope", "RescaleIntercept"):
-        if given(header, name) and number(header, name) is None:
+        if has_value(header, name) and number(header, name) is None:
             return f"have a {name} that is not a number"
     slope = rescale(header)[0]
     return f"have RescaleSlope {slope:g}; expected more than 0" if slope <= 0 else None
@@ -135,24 +138,24 @@ def _either(values: tuple[float, ...]) -> str:
     return " or ".join(f"{value:g}" for value in values) or "one that fits the others"
 
 
-def take(header: Dataset, into: Dataset) -> None:
+def copy_attributes(header: Dataset, into: Dataset) -> None:
     """Copy attributes into another dataset without decoding them; skip those that pydicom cannot copy."""
     for tag in header.keys():  # noqa: SIM118  iterating over the dataset would convert values
         with suppress(Exception):
             into[tag] = header.get_item(tag)
 
 
-def flat(dataset: Dataset, frame: int) -> Dataset:
+def flatten_frame(dataset: Dataset, frame: int) -> Dataset:
     """Return a frame of a multi-frame image in the form of a single-frame image."""
     flat, groups = Dataset(), []
-    take(dataset, flat)
+    copy_attributes(dataset, flat)
     for name, index in {"SharedFunctionalGroupsSequence": 0, "PerFrameFunctionalGroupsSequence": frame}.items():
         groups += items(dataset, name)[index : index + 1]
         flat.pop(name, None)
     for group in groups:
         for tag in group.keys():  # noqa: SIM118  iterating over the dataset converts values
             if not tag.is_private:
-                take((items(group, tag) or [Dataset()])[0], flat)
+                copy_attributes((items(group, tag) or [Dataset()])[0], flat)
     for ours, theirs in {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}.items():
         if theirs in flat:
             flat.add_new(ours, dictionary_VR(ours), number(flat, theirs))

@@ -1,14 +1,14 @@
 """Recognition of image files whose names do not end in a modality, by the JSON beside them or the words in their names.
 
 dcm2niix writes the contents of headers beside each image, as JSON with BIDS names; 3D Slicer and users write a
-description into the name. Both are evaluated like a DICOM header, by `mmb.clinic.dicom.recognise`.
+description into the name. Both are evaluated like a DICOM header, by `mmb.clinic.dicom.sequences.recognise_study`.
 """
 
 import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from pydicom.dataset import Dataset
 from common.cohorts.names import without_suffix
 from common.io.images import read_image
 from common.modalities import display_name
-from mmb.clinic.choice import Verdict
-from mmb.clinic.dicom.candidates import HeaderCandidate, recognise_all
 from mmb.clinic.dicom.headers import quiet
+from mmb.clinic.dicom.sequences import recognise_study, traits
+from mmb.clinic.errors import StudyError
+from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence
 from mmb.clinic.file_names import name_words, names_one_sequence
 from mmb.clinic.words import LEFT_OUT, plain, quoted
 
@@ -29,24 +30,24 @@ TEXTS = (
     "ContrastBolusAgent",
 )  # fmt: skip
 SECONDS = ("EchoTime", "RepetitionTime", "InversionTime")
-BY_NAME = "the words of its name"
 MASKS = "mask or segmentation"  # of `LEFT_OUT`; such a file often lies beside the JSON of the image that it was made of
+_BY_NAME = "the words of its name"
 IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")
 """Keys by which dcm2niix, unless told to leave them out, identifies the patient."""
 
 
-@dataclass(eq=False)
-class FileCandidate(HeaderCandidate):
+@dataclass(frozen=True, eq=False)
+class FileCandidate(Candidate):
     """An image file as a candidate.
 
     Attributes:
         path: path of the file.
-        by: source of the evidence: its JSON, the words of its name, or both.
+        by_json: what the JSON beside it says; None if there is none, or if it says nothing of the sequence.
         identity: values of `IDENTITY` in its JSON.
     """
 
     path: Path = field(kw_only=True)
-    by: str = field(kw_only=True)
+    by_json: HeaderEvidence | None = field(kw_only=True)
     identity: tuple[str, ...] = field(kw_only=True)
 
     def read(self) -> tuple[Nifti1Image, list[str]]:
@@ -54,37 +55,48 @@ class FileCandidate(HeaderCandidate):
         return read_image(self.path)
 
 
-def recognise_files(paths: Sequence[Path]) -> list[FileCandidate]:
-    """Recognise files of one patient by their JSON; the words of a name replace a missing description."""
-    files = [_described(path) for path in paths]
-    recognise_all(files)
-    for file in files:
-        verdict = file.by_header
-        if mask := quoted(LEFT_OUT[MASKS], plain(name_words(file.path.name))):
-            verdict = Verdict(None, 0.0, f"{MASKS} ('{mask}' in its name)")
-        elif verdict.modality and file.by == BY_NAME and not names_one_sequence(file.path.name):
-            verdict = Verdict(None, 0.0, "its words name several sequences")
-        file.by_header = Verdict(verdict.modality, verdict.confidence, f"by {file.by}: {verdict.reason}")
-    return files
+def recognise_files(paths: Sequence[Path], folder: Path | None = None) -> list[FileCandidate]:
+    """Recognise files of one patient by their JSON; the words of a name replace a missing description.
+
+    Candidates are named by their paths in ``folder``, by default by the files' names.
+    """
+    read = [_described(path) for path in paths]
+    said = recognise_study([header for header, *_ in read])
+    return [
+        FileCandidate(
+            str(path.relative_to(folder or path.parent)), "image file", "NIfTI", _named(path.name, says, by), path=path,
+            by_json=says if by != _BY_NAME else None, identity=identity, **traits(header),
+        )
+        for path, (header, by, identity), says in zip(paths, read, said, strict=True)
+    ]  # fmt: skip
 
 
-def _described(path: Path) -> FileCandidate:
+def _named(name: str, says: HeaderEvidence, by: str) -> HeaderEvidence:
+    """Return what JSON and name together say of a file, given what the header made of them says."""
+    if mask := quoted(LEFT_OUT[MASKS], plain(name_words(name))):
+        says = HeaderEvidence(None, Grade.NONE, f"{MASKS} ('{mask}' in its name)")
+    elif says.modality and by == _BY_NAME and not names_one_sequence(name):
+        says = HeaderEvidence(None, Grade.NONE, "its words name several sequences")
+    return replace(says, reason=f"by {by}: {says.reason}")
+
+
+def _described(path: Path) -> tuple[Dataset, str, tuple[str, ...]]:
+    """Return a header for a file, the source of what it says, and the values of `IDENTITY`."""
     fields = _read_json(path.with_name(f"{without_suffix(path.name)}.json"))
     described = any(isinstance(fields.get(name), str) and fields[name].strip() for name in TEXTS[:2])
     header = _header(fields if described else {**fields, "SeriesDescription": name_words(path.name)})
-    by = "its JSON" if described else "its JSON and its name" if fields else BY_NAME
-    identity = tuple(str(fields.get(name, "")) for name in IDENTITY)
-    return FileCandidate(str(path), "image file", "NIfTI", header=header, path=path, by=by, identity=identity)
+    by = "its JSON" if described else "its JSON and its name" if fields else _BY_NAME
+    return header, by, tuple(str(fields.get(name, "")) for name in IDENTITY)
 
 
 def contradiction(path: Path, modality: str) -> str | None:
     """Return a warning if the JSON of a file contradicts the modality that the file is named after, else None."""
     (file,) = recognise_files([path])
-    if not file.by.startswith("its JSON") or file.by_header.modality in (None, modality):
+    if file.by_json is None or file.says.modality in (None, modality):
         return None
     return (
-        f"its name says {display_name(modality)}, its JSON {display_name(file.by_header.modality)} "
-        f"({file.by_header.reason.partition(': ')[2]}). Look at the pictures, and correct the name."
+        f"its name says {display_name(modality)}, its JSON {display_name(file.says.modality)} ({file.by_json.reason}). "
+        "Look at the pictures, and correct the name."
     )
 
 
@@ -92,10 +104,10 @@ def refuse_several_patients(files: Sequence[FileCandidate]) -> None:
     """Refuse files whose JSON names several patients or studies, and files from folders of several subjects."""
     for number, what in enumerate(IDENTITY):
         if len({file.identity[number] for file in files} - {""}) > 1:
-            raise ValueError(f"The files' JSON differ in {what}; give a folder with one study of one patient.")
+            raise StudyError(f"The files' JSON differ in {what}; give a folder with one study of one patient.")
     folders = Counter(file.path.parent for file in files)
     if len(folders) > 1 and max(folders.values()) > 1:
-        raise ValueError(
+        raise StudyError(
             f"The sequences lie in {len(folders)} folders, one of which has several, as if they were of several "
             "subjects; give the folder of one subject, with its files in it or a folder for each."
         )

@@ -17,8 +17,9 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from mmb.clinic.dicom.headers import MISSING, flat, items, number, quiet, rescale, text
+from mmb.clinic.dicom.headers import MISSING, flatten_frame, items, number, quiet, rescale, text
 from mmb.clinic.dicom.series import Series
+from mmb.clinic.errors import StudyError
 
 JPEG = (b"\xff\xd8", b"\xff\x4f")  # first bytes of a JPEG or JPEG-LS, and of a JPEG 2000 stream; all end with FFD9
 
@@ -30,10 +31,10 @@ def load(series: Series) -> nib.Nifti1Image:
     They are decoded by pydicom and its plugins, since ITK crashes the whole process for some invalid headers.
     """
     if series.problem:
-        raise ValueError(f"{series.name}: {series.problem}.")
+        raise StudyError(f"{series.name}: {series.problem}.")
     voxels = _pixels(series)
     if not np.isfinite(voxels).all():
-        raise ValueError(
+        raise StudyError(
             f"{series.name}: its pixels are not finite numbers (RescaleSlope, RescaleIntercept); {MISSING}."
         )
     return nib.Nifti1Image(voxels, series.affine)
@@ -46,22 +47,22 @@ def _read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarr
     except OSError:
         raise
     except Exception:  # pydicom raises anything on damaged bytes
-        raise ValueError(f"its file is damaged; {MISSING}") from None
+        raise StudyError(f"its file is damaged; {MISSING}") from None
     syntax = UID(text(dataset.file_meta, "TransferSyntaxUID"))
     if wrong := _unlike_its_header(dataset, syntax, columns, rows):
-        raise ValueError(f"{wrong}; {MISSING}")
+        raise StudyError(f"{wrong}; {MISSING}")
     if undecodable := _undecodable(syntax):
-        raise ValueError(undecodable)
+        raise StudyError(undecodable)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # pydicom warns about a wrong number of bytes
             stored = dataset.pixel_array.reshape(-1, rows, columns)
     except Exception:  # plugins raise many types, whose messages may quote the header
-        raise ValueError(f"its pixels are damaged or cut off; {MISSING}") from None
+        raise StudyError(f"its pixels are damaged or cut off; {MISSING}") from None
     bits, signed = int(number(dataset, "BitsStored")), number(dataset, "PixelRepresentation") == 1
     least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     if stored.min() < least or stored.max() > most:  # pydicom masks what was not compressed; a codec's values are whole
-        raise ValueError(
+        raise StudyError(
             f"it has values beyond its {bits} bits (BitsStored): {stored.min()} to {stored.max()}; {MISSING}"
         )
     return dataset, stored
@@ -89,9 +90,9 @@ def _pixels(series: Series) -> np.ndarray:
             raise OSError(f"{series.name}: a file of it cannot be opened ({error.strerror or 'damaged'}).") from None
         except ValueError as error:
             which = "" if len(contents) == 1 else f"image {pieces[0][0] + 1} of {slices}: "
-            raise ValueError(f"{series.name}: {which}{error}.") from None
+            raise StudyError(f"{series.name}: {which}{error}.") from None
         for k, frame in pieces:
-            header = dataset if frame is None else flat(dataset, frame)
+            header = dataset if frame is None else flatten_frame(dataset, frame)
             voxels[:, :, k] = _grey_values(stored[frame or 0], header).T
     return voxels
 

@@ -41,6 +41,7 @@ from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 from common.io.files import replacing
 from mmb.clinic.dicom.headers import number, quiet, texts
 from mmb.clinic.dicom.series import LPS_TO_RAS, Series
+from mmb.clinic.errors import StudyError
 
 DESCRIPTION = "Tumour segmentation, research only, not for clinical use"
 CLASSES: dict[str, tuple[str, Code, Code | None]] = {
@@ -123,7 +124,7 @@ def write_seg(
     _check(label, reference, classes)
     occurring = [name for name, value in classes.items() if (label == value).any()]
     if not occurring:
-        raise ValueError(f"{reference.name}: the segmentation is empty, which DICOM SEG cannot express; none written.")
+        raise StudyError(f"{reference.name}: the segmentation is empty, which DICOM SEG cannot express; none written.")
     segments = np.zeros(label.shape, np.uint8)
     for segment, name in enumerate(occurring, start=1):
         segments[label == classes[name]] = segment
@@ -180,7 +181,7 @@ def explained(reference: Series, by: str = "SEG") -> Iterator[None]:
     except OSError:  # about the file that is written
         raise
     except Exception as error:
-        raise ValueError(
+        raise StudyError(
             f"{reference.name} cannot be referenced by a DICOM {by}: highdicom fails with {type(error).__name__}."
         ) from None
 
@@ -194,7 +195,7 @@ def _check_source(series: Series) -> None:
     elif series.multiframe and len(series.files) > 1:
         why = why or "it consists of several multi-frame files, and a SEG can refer to one of them only"
     if why:
-        raise ValueError(f"{series.name} cannot be referenced by a DICOM SEG: {why}.")
+        raise StudyError(f"{series.name} cannot be referenced by a DICOM SEG: {why}.")
 
 
 @quiet()

@@ -12,13 +12,26 @@ known here are quoted.
 """
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from math import exp
+from typing import Any
 
 from pydicom.dataset import Dataset
 
-from mmb.clinic.choice import Verdict
+from common.modalities import display_name
 from mmb.clinic.dicom.headers import GREY, colour, items, number, quiet, text, texts
-from mmb.clinic.words import IMAGE_TYPES, NO_AGENT, Contrast, contrast_said, left_out, plain, weightings
+from mmb.clinic.evidence import Agent, Basis, Grade, HeaderEvidence, grade
+from mmb.clinic.words import (
+    IMAGE_TYPES,
+    NO_AGENT,
+    Contrast,
+    contrast_said,
+    excluded_kind,
+    other_body,
+    plain,
+    weightings,
+)
 
 AGENT_NAMED = (
     "ContrastBolusAgent", "ContrastBolusIngredient", "ContrastBolusRoute", "ContrastBolusVolume",
@@ -32,39 +45,96 @@ KINDS = {"se", "ir", "gr", "ep", "rm"}  # values of ScanningSequence, in lower c
 
 
 @quiet()
-def recognise(header: Dataset) -> Verdict:
+def recognise_study(headers: Sequence[Dataset]) -> list[HeaderEvidence]:
+    """Return what the headers of a study's images say, each in the light of the others.
+
+    Contrast agent stays in the body. If an earlier series was acquired after it, so was a T1 whose header does not say.
+    An agent that every series names was entered for the whole study, and does not tell which T1 was acquired after it.
+    """
+    agents, times = [agent_named(header) for header in headers], [acquired(header) for header in headers]
+    after = [time for time, header in zip(times, headers, strict=True) if time and contrast(header)[0]]
+    everywhere = len(headers) > 1 and all(agents)
+    said = []
+    for header, agent, time in zip(headers, agents, times, strict=True):
+        says, words = recognise(header), contrast_words(header)
+        if says.modality in ("t1", "t1c") and words is None:
+            if everywhere:
+                says = _late(says, Agent.STUDY, ", as for every series of the study, which is weak evidence", header)
+            elif not agent and any(time > earlier for earlier in after):
+                says = _late(says, Agent.LATER, ", but it was acquired after a series with contrast agent", header)
+        if says.grade == Grade.WEAK:
+            reason = f"perhaps {display_name(says.modality)}, but too uncertain ({says.reason})"
+            says = HeaderEvidence(None, Grade.NONE, reason)
+        unknown = words is None or words.after is None
+        unknown = unknown and (everywhere or not agent or (words is not None and words.unknown))
+        said.append(replace(says, contrast_unknown=unknown))
+    return said
+
+
+def _late(says: HeaderEvidence, agent: Agent, why: str, header: Dataset) -> HeaderEvidence:
+    basis, _ = says.rests_on
+    sure = grade(basis, agent, reformatted(header))
+    return HeaderEvidence("t1c", sure, f"{says.reason}{why}", (basis, agent))
+
+
+@quiet()
+def recognise(header: Dataset) -> HeaderEvidence:
     """Recognise an image by its header (of a single-frame image, or `Series.header`); any attribute may be missing."""
     unwanted = _unwanted(header)
     if unwanted:
-        return Verdict(None, 0.0, unwanted)
+        return HeaderEvidence(None, Grade.NONE, unwanted)
     words = weightings(_description(header))
     mentioned = {*words}
     measured, parameters = _measured(header)
-    weighting, confidence = _weigh(mentioned, measured)
+    weighting, basis = _weigh(mentioned, measured)
     quoted = ", ".join(f"'{word}'" for word in words.values())
     heard = [f"words: {quoted}"] * bool(quoted) + [f"parameters: {parameters}"] * bool(parameters)
     evidence = "; ".join(heard) or "its header says nothing"
     if weighting is None:
-        return Verdict(None, 0.0, f"{_why_not(mentioned, measured)} ({evidence})")
-    if reformatted(header):
-        confidence, evidence = 0.9 * confidence, f"{evidence}; reformatted"
+        return HeaderEvidence(None, Grade.NONE, f"{_why_not(mentioned, measured)} ({evidence})")
+    if computed := reformatted(header):
+        evidence = f"{evidence}; reformatted"
+    agent = Agent.AGREED
     if weighting == "t1":
-        after, certainty, reason = contrast(header)
-        weighting, confidence, evidence = "t1c" if after else "t1", certainty * confidence, f"{evidence}; {reason}"
-    return Verdict(weighting, round(confidence, 2), evidence)
+        after, agent, reason = contrast(header)
+        weighting, evidence = "t1c" if after else "t1", f"{evidence}; {reason}"
+    return HeaderEvidence(weighting, grade(basis, agent, computed), evidence, (basis, agent))
 
 
-def contrast(header: Dataset) -> tuple[bool, float, str]:
-    """Return whether a T1 was acquired after contrast agent, the confidence in that (0 to 1), and the reason."""
+@quiet()
+def traits(header: Dataset) -> dict[str, Any]:
+    """Return those fields of a `Candidate` that its header gives directly."""
+    return {
+        "described": text(header, "SeriesDescription"),
+        "reformatted": reformatted(header),
+        "derived": image_type(header)[:1] == ["DERIVED"],
+        "other_body": other_body(_text(header, "BodyPartExamined")) or "",
+        "in_3d": text(header, "MRAcquisitionType") == "3D",
+        "corrections": len({"NORM", "DIS2D", "DIS3D"} & {*image_type(header)}),
+        "acquired": acquired(header),
+    }
+
+
+def acquired(header: Dataset) -> str:
+    """Return the time of acquisition as text that sorts by time; empty if unknown."""
+    date, time = (text(header, name) for name in ("AcquisitionDate", "AcquisitionTime"))
+    return date + time if date and time else text(header, "AcquisitionDateTime")
+
+
+def contrast(header: Dataset) -> tuple[bool, Agent, str]:
+    """Return whether a T1 was acquired after contrast agent, on what that rests, and the reason."""
     agent, words = agent_named(header), contrast_words(header)
     named = "a contrast agent is named" if agent else "no attribute names one"
     if words is None:
-        return agent, 0.9, named if agent else "no contrast agent is named"
+        return agent, Agent.ASSUMED, named if agent else "no contrast agent is named"
     if words.after is None:
         why = "beside an unknown word or sign " if words.unknown else ""
-        return agent, 0.7, f"'{words.word}' {why}leaves open whether contrast agent was given, {named}"
-    certainty = 1.0 if words.after == agent else 0.8 if words.brief else 0.95 if words.after else 0.9
-    return words.after, certainty, f"{'after' if words.after else 'before'} contrast agent by '{words.word}', {named}"
+        return agent, Agent.UNCLEAR, f"'{words.word}' {why}leaves open whether contrast agent was given, {named}"
+    if words.after == agent:
+        rests_on = Agent.AGREED
+    else:
+        rests_on = Agent.BRIEF if words.brief else Agent.WORDS if words.after else Agent.ASSUMED
+    return words.after, rests_on, f"{'after' if words.after else 'before'} contrast agent by '{words.word}', {named}"
 
 
 def contrast_words(header: Dataset) -> Contrast | None:
@@ -117,7 +187,7 @@ def _unwanted(header: Dataset) -> str | None:
         "SequenceName ": _text(header, "SequenceName"),
     }
     for where, words in searched.items():
-        if found := left_out(words):
+        if found := excluded_kind(words):
             return f"{found[0]} ({where}'{found[1]}')"
     return None
 
@@ -163,23 +233,22 @@ def _nulls_fluid(tr: float, ti: float) -> bool:
     return abs(1 - 2 * exp(-ti / T1_FLUID) + exp(-tr / T1_FLUID)) <= FLUID_LEFT
 
 
-def _weigh(mentioned: set[str], measured: str | None) -> tuple[str | None, float]:
-    """Return the weighting on which words and parameters agree, and the confidence; None if they do not agree."""
-    if (
-        "flair" in mentioned and "t1" in mentioned and "t2" not in mentioned
-    ):  # T1 FLAIR: an inversion that increases T1 contrast
-        agreed = {"t1": ("t1", 0.95), None: ("t1", 0.75), "pd": ("t1", 0.75)}
+def _weigh(mentioned: set[str], measured: str | None) -> tuple[str | None, Basis]:
+    """Return the weighting on which words and parameters agree, None if they do not, and on what it rests."""
+    if mentioned >= {"flair", "t1"} and "t2" not in mentioned:  # T1 FLAIR: an inversion that increases T1 contrast
+        agreed = {"t1": ("t1", Basis.BOTH), None: ("t1", Basis.PARTLY), "pd": ("t1", Basis.PARTLY)}
     elif "flair" in mentioned:
-        agreed = {"flair": ("flair", 0.95), None: ("flair", 0.75), "t2": ("flair", 0.7), "t1": ("t1", 0.6)}
+        agreed = {"flair": ("flair", Basis.BOTH), None: ("flair", Basis.PARTLY)}
+        agreed |= {"t2": ("flair", Basis.AGAINST), "t1": ("t1", Basis.AGAINST)}
     elif "pd" in mentioned:
-        agreed = {"t2": ("t2", 0.85)} if "t2" in mentioned else {}  # the second of two echoes
+        agreed = {"t2": ("t2", Basis.WORDS)} if "t2" in mentioned else {}  # the second of two echoes
     elif mentioned == {"t1"}:
-        agreed = {"t1": ("t1", 0.95), None: ("t1", 0.8), "pd": ("t1", 0.6)}
+        agreed = {"t1": ("t1", Basis.BOTH), None: ("t1", Basis.WORDS), "pd": ("t1", Basis.AGAINST)}
     elif mentioned == {"t2"}:
-        agreed = {"t2": ("t2", 0.95), None: ("t2", 0.8), "flair": ("flair", 0.75)}
+        agreed = {"t2": ("t2", Basis.BOTH), None: ("t2", Basis.WORDS), "flair": ("flair", Basis.PARTLY)}
     else:
-        agreed = {"t1": ("t1", 0.65), "t2": ("t2", 0.6), "flair": ("flair", 0.7)}
-    return agreed.get(measured, (None, 0.0))
+        agreed = {name: (name, Basis.PARAMETERS) for name in ("t1", "t2", "flair")}
+    return agreed.get(measured, (None, Basis.AGAINST))
 
 
 def _why_not(mentioned: set[str], measured: str | None) -> str:

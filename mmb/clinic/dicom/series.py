@@ -26,7 +26,7 @@ from common.text import shortened
 from mmb.clinic.dicom.grouping import Slice, Volume, group, not_one, positions
 from mmb.clinic.dicom.headers import (
     MISSING,
-    flat,
+    flatten_frame,
     items,
     number,
     numbers,
@@ -36,7 +36,8 @@ from mmb.clinic.dicom.headers import (
     text,
     unlike_grey,
 )
-from mmb.clinic.dicom.stack import why_no_grid
+from mmb.clinic.dicom.regular_grid import why_no_grid
+from mmb.clinic.errors import StudyError
 
 SAME_SLICE = 0.25  # distance, in gaps between slices, up to which an image lies at the place of a slice
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -142,7 +143,7 @@ def read_series(folder: str | Path) -> list[Series]:
 
 
 @quiet()
-def read_all(folder: str | Path) -> tuple[list[Series], list[Other]]:
+def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[list[Series], list[Other]]:
     """Find the MR series in a folder and its subfolders, without reading pixels, and what else lies there.
 
     A series that mixes orientations, matrices, echo times, b-values or image types is split, unless the parts make up
@@ -150,7 +151,8 @@ def read_all(folder: str | Path) -> tuple[list[Series], list[Other]]:
     instances have one UID but different pixels cannot be used. What is wrong with a single series is stored in its
     `Series.problem`. Missing slices are noticed only between slices that are there.
 
-    Returns the volumes, and the files of other classes, both sorted by SeriesNumber. Raises ValueError if the folder
+    ``files`` are all files in the folder, if they are known. Returns the volumes, and the files of other classes, both
+    sorted by SeriesNumber. Raises StudyError if the folder
     has no DICOM file or no MR image, a damaged file, images without UIDs, or images of two patients or two studies.
     """
     if not Path(folder).is_dir():
@@ -158,7 +160,7 @@ def read_all(folder: str | Path) -> tuple[list[Series], list[Other]]:
     slices, others, patients, studies = [], {}, [], set()
     seen: dict[str, Path] = {}
     ambiguous, nameless, foreign = set(), Counter(), defaultdict(list)
-    for path, dataset in _datasets(folder):
+    for path, dataset in _datasets(folder, walk(folder) if files is None else files):
         patients.append(patient(dataset))
         uids = {name: text(dataset, name) for name in UIDS}
         if text(dataset, "SOPClassUID") not in (MRImageStorage, *MULTIFRAME):
@@ -177,28 +179,31 @@ def read_all(folder: str | Path) -> tuple[list[Series], list[Other]]:
             slices += _slices(path, dataset)
     if nameless:
         lacking = ", ".join(f"{count} MR images have no {name}" for name, count in nameless.items())
-        raise ValueError(
-            f"{folder}: {lacking}; expected valid UIDs in each. If they were removed to de-identify the images, "
-            f"replace them instead; else {MISSING}."
+        raise StudyError.of(
+            folder,
+            f"{lacking}; expected valid UIDs in each. If they were removed to de-identify the images, "
+            f"replace them instead; else {MISSING}.",
         )
     require_one_patient(folder, patients)
     left_out = [others[what] for what in sorted(others)]
     if not slices:
         listed = shortened(f"{len(other.files)} {other.kind} ({other.name})" for other in left_out)
-        raise ValueError(
-            f"{folder}: no MR image, only {listed}; expected the MR series of one study, as {MRImageStorage.name} or "
-            f"{EnhancedMRImageStorage.name}."
+        raise StudyError.of(
+            folder,
+            f"no MR image, only {listed}; expected the MR series of one study, as {MRImageStorage.name} or "
+            f"{EnhancedMRImageStorage.name}.",
         )
     if 1 < len(studies) == len(seen):
-        raise ValueError(
-            f"{folder}: each of the {len(seen)} MR images has a StudyInstanceUID of its own; give all images of a "
+        raise StudyError.of(
+            folder,
+            f"each of the {len(seen)} MR images has a StudyInstanceUID of its own; give all images of a "
             "study the same one, as the scanner did (a program that removes identities has to replace equal UIDs by "
-            "equal ones)."
+            "equal ones).",
         )
     if len(studies) > 1:
-        raise ValueError(
-            f"{folder}: images of {len(studies)} studies; give the folder of one, or --each if every subfolder "
-            "is a study."
+        raise StudyError.of(
+            folder,
+            f"images of {len(studies)} studies; give the folder of one, or --each if every subfolder is a study.",
         )
     volumes = [_series(volume, ambiguous) for volume in group(slices)]
     return _numbered([_without(volume, foreign.get(volume.uid, [])) for volume in volumes]), left_out
@@ -210,9 +215,8 @@ def _class(dataset: Dataset) -> str:
     return uid.name.removesuffix(" Storage") if uid.name != uid else "object of an unknown class"
 
 
-def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
-    """Yield the DICOM files with their attributes in `TAGS`."""
-    paths = walk(folder)
+def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path, Dataset]]:
+    """Yield the DICOM files of a folder with their attributes in `TAGS`."""
     damaged, bare, closed, read = [], [], [], 0
     for path in paths:
         try:
@@ -249,16 +253,18 @@ def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
         (damaged, "are damaged DICOM files", MISSING),
     ):
         if unusable:  # file names may contain patients' names
-            raise (PermissionError if unusable is closed else ValueError)(
-                f"{folder}: {len(unusable)} of {len(paths)} files {what}, the first is number "
-                f"{paths.index(unusable[0]) + 1} in alphabetical order; {remedy}, or remove them."
+            raise StudyError.of(
+                folder,
+                f"{len(unusable)} of {len(paths)} files {what}, the first is number {paths.index(unusable[0]) + 1} in "
+                f"alphabetical order; {remedy}, or remove them.",
             )
     if not read:
         index = ["a DICOMDIR is only an index: copy the folders beside it too"]
         other = [*(index if any(path.name.upper() == "DICOMDIR" for path in paths) else []), *unread(paths)]
-        raise ValueError(
-            f"{folder}: none of its {len(paths)} files is a DICOM file; expected those of a study"
-            f"{''.join(f'; {text}' for text in other)}."
+        raise StudyError.of(
+            folder,
+            f"none of its {len(paths)} files is a DICOM file; expected those of a study"
+            f"{''.join(f'; {text}' for text in other)}.",
         )
 
 
@@ -274,7 +280,7 @@ def _slices(path: Path, dataset: Dataset) -> list[Slice]:
     if text(dataset, "SOPClassUID") not in MULTIFRAME:
         return [Slice(path, None, dataset)]
     frames = items(dataset, "PerFrameFunctionalGroupsSequence") or [Dataset()]
-    return [Slice(path, frame, flat(dataset, frame)) for frame in range(len(frames))]
+    return [Slice(path, frame, flatten_frame(dataset, frame)) for frame in range(len(frames))]
 
 
 def _same_pixels(path: Path, other: Path) -> bool:
@@ -346,7 +352,7 @@ def _whole_header(piece: Slice) -> tuple[Dataset, bool]:
     """Return all attributes of an image except its pixels, and True; if it is damaged, those in `TAGS`, and False."""
     try:
         dataset = pydicom.dcmread(piece.path, stop_before_pixels=True)
-        return (dataset if piece.frame is None else flat(dataset, piece.frame)), True
+        return (dataset if piece.frame is None else flatten_frame(dataset, piece.frame)), True
     except Exception:  # pydicom raises anything on damaged bytes
         return piece.header, False
 

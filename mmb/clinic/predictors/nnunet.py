@@ -36,6 +36,7 @@ from common.io.settings import check_choice, usable_device
 from common.modalities import ALIASES, GLIOMA, subset_name, subset_names, tumour_labels
 from common.text import shortened
 from common.transforms.decision import DECISIONS, decide
+from mmb.clinic.errors import StudyError
 from mmb.clinic.predictors.protocol import Segmentation
 
 logger = logging.getLogger(__name__)
@@ -164,7 +165,7 @@ class NnUNet:
     def using(self, modalities: Sequence[str]) -> Self:
         """Return this model; ValueError if it needs other modalities."""
         if {*modalities} != {*self.channels}:
-            raise ValueError(_no_model(self.folder, self.subsets, modalities))
+            raise _no_model(self.folder, self.subsets, modalities)
         return self
 
     def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:
@@ -194,9 +195,6 @@ class NnUNet:
         threshold, subset = torch.from_numpy(chosen)[None], subset_name(self.channels)
         chosen = decide(self.decision, threshold, torch.from_numpy(regions), labels, subset)[0].numpy()
         return Segmentation(chosen, region_masks(chosen, labels), regions)
-
-    def forget(self) -> None:
-        """Nothing is kept of a case."""
 
     def _regions(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the probabilities of the cohort's regions from those of the network's head."""
@@ -272,7 +270,7 @@ class NnUNets:
         """Return the model for exactly these modalities; ValueError if there is none."""
         subset = tuple(name for name in GLIOMA if name in modalities)
         if subset not in self.models:
-            raise ValueError(_no_model(self.folder, self.subsets, modalities))
+            raise _no_model(self.folder, self.subsets, modalities)
         for other in self.models.values():
             if other is not self.models[subset]:
                 vars(other).pop("_predictor", None)  # its weights
@@ -281,9 +279,6 @@ class NnUNets:
     def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:
         """Segment a case with the model for its modalities."""
         return self.using([*images]).run(images)
-
-    def forget(self) -> None:
-        """Nothing is kept of a case."""
 
 
 def _own(folder: Path) -> bool:
@@ -404,12 +399,13 @@ def _require_known_parts(path: Path, settings: Any) -> None:
         )
 
 
-def _no_model(folder: Path, subsets: Sequence[Sequence[str]], modalities: Sequence[str]) -> str:
-    """Return that there is no model for these modalities, and with which of them there is."""
+def _no_model(folder: Path, subsets: Sequence[Sequence[str]], modalities: Sequence[str]) -> StudyError:
+    """Return the error that there is no model for these modalities, and with which of them there is."""
     within = [",".join(subset) for subset in subsets if {*subset} <= {*modalities}]
     todo = f"Use fewer: --modalities {' or '.join(within[-3:])}" if within else "Use a bundle, which takes any subset"
     names = shortened([subset_name(subset) for subset in subsets], 15)
-    return f"{folder}: no model for {subset_name([*modalities])}; nnU-Net needs exactly {names}. {todo}."
+    what = f"no model for {subset_name([*modalities])}; nnU-Net needs exactly {names}. {todo}."
+    return StudyError.of(folder, what, folder.name)
 
 
 def _installed(folder: Path) -> str:

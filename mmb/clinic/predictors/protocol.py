@@ -67,6 +67,3 @@ class Predictor(Protocol):
 
     def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:
         """Segment a case: modality -> volume, all on one grid, on which the result lies too."""
-
-    def forget(self) -> None:
-        """Remove what is kept of the last case."""

@@ -18,7 +18,7 @@ from mmb.clinic.server.datastore import is_url
 from mmb.clinic.server.endpoints import create_api
 from mmb.clinic.server.guard import chosen_token
 from mmb.clinic.server.limits import REQUESTS
-from mmb.clinic.server.uploads import Uploads
+from mmb.clinic.server.upload_store import Uploads
 
 
 def serve(

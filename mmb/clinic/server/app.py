@@ -7,10 +7,10 @@ from typing import Any
 
 from common import __version__
 from common.cohorts.cohort import Cohort
-from mmb.clinic.server.client_files import write_final_label, write_image, write_label
 from mmb.clinic.server.datastore import open_datastore
+from mmb.clinic.server.label_files import write_final_label, write_image, write_label
 from mmb.clinic.server.model import BundleInferTask
-from mmb.clinic.server.uploaded import recognise_upload
+from mmb.clinic.server.upload_reading import recognise_upload
 from mmb.clinic.server.worker import Worker
 
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
@@ -68,17 +68,17 @@ class App:
         return self.model(model)(request, self.datastore)
 
     def recognise_upload(self, folder: Path) -> dict[str, Any]:
-        """Return what is in ``folder/study``; see `mmb.clinic.server.uploaded.recognise_upload`."""
+        """Return what is in ``folder/study``; see `mmb.clinic.server.upload_reading.recognise_upload`."""
         return self._reader.run(recognise_upload, folder / "study", self.cohort)
 
     def segment_upload(
-        self, model: str, folder: Path, request: Mapping[str, Any], send: bool, told: Callable[[str], None]
+        self, model: str, folder: Path, request: Mapping[str, Any], send: bool, on_progress: Callable[[str], None]
     ) -> dict[str, Any]:
         """Segment the study in ``folder/study``; see `BundleInferTask.segment_upload`.
 
         With ``send``, its DICOM results are stored in the archive that the server was given for them, if any.
         """
-        return self.model(model).segment_upload(folder, request, self.send if send else None, told)
+        return self.model(model).segment_upload(folder, request, self.send if send else None, on_progress)
 
     def model(self, name: str) -> BundleInferTask:
         """Return a model; FileNotFoundError if there is none of this name."""

@@ -8,8 +8,7 @@ import logging
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from common.io.files import replacing
 from common.io.geometry import grid_difference
 from mmb.clinic import dicom
 from mmb.clinic.server.archive import archive_session, store
+from mmb.clinic.server.errors import private
 from mmb.clinic.server.limits import RESULTS, STUDY_BYTES
 from mmb.clinic.study.reading import Study, choose_reference, read_folder
 
@@ -91,7 +91,7 @@ class Datastore(ABC):
     def read_study(self, image: str, folder: str | Path) -> tuple[Study, str | None]:
         """Fetch a study and read its volumes; the errors are those of `fetch` and `read_folder`."""
         files, series = self.fetch(image, folder)
-        with hidden_paths(files):
+        with private():
             return read_folder(files, self.cohort), series
 
     def status(self) -> dict[str, Any]:
@@ -109,17 +109,6 @@ class Datastore(ABC):
 def open_datastore(location: str, cohort: Cohort) -> Datastore:
     """Return the store at a URL (DICOMweb) or in a folder."""
     return DICOMWebDatastore(location, cohort) if is_url(location) else FolderDatastore(location, cohort)
-
-
-@contextmanager
-def hidden_paths(folder: str | Path) -> Iterator[None]:
-    """Remove paths of the server from error messages, since file names may contain patients' names."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError) as error:
-        kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
-        message = re.sub(rf"{re.escape(str(folder))}/[^:,'\"]*", "an image file", str(error))
-        raise kind(message.replace(str(folder), "The study")) from None
 
 
 def labelled_modality(study: Study, label: nib.Nifti1Image, shown: str | None = None) -> str:

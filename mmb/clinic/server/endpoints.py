@@ -34,9 +34,8 @@ from mmb.clinic.server.errors import LONGEST, refusal
 from mmb.clinic.server.guard import HEALTH, VIEWER, Guard, path_of
 from mmb.clinic.server.limits import FILE_BYTES, REQUEST_BYTES, UPLOAD_BYTES
 from mmb.clinic.server.origin import require_own
-from mmb.clinic.server.page import FILES, add_page
-from mmb.clinic.server.uploads import Uploads
-from mmb.clinic.study.predict import NO_SEG
+from mmb.clinic.server.routes_page import FILES, add_page
+from mmb.clinic.server.upload_store import Uploads
 
 logger = logging.getLogger("label")
 LARGE = {
@@ -264,9 +263,8 @@ def _infer(app: App, model: str, asked: Mapping[str, Any], output: str) -> Respo
             response = _file(result["file"])
         elif output == "dicom_seg":
             if result["dicom_seg"] is None:
-                reasons = [note for note in params["notes"] if note.startswith(NO_SEG)]
                 otherwise = "There is no DICOM SEG: nothing was found, or the study is not DICOM."
-                raise HTTPException(404, " ".join(reasons) or otherwise)
+                raise HTTPException(404, params["no_seg"] or otherwise)
             response = _file(result["dicom_seg"])
         else:
             image = Path(result["file"])
@@ -290,7 +288,7 @@ def _remarks(params: Mapping[str, Any]) -> Iterator[str]:
         yield "Nothing was found, and nothing is stored."
     if params["stored"]:
         yield "The result is stored."
-    yield from (note for note in params["notes"] if note.startswith(NO_SEG))
+    yield from filter(None, [params["no_seg"]])
     yield from params["warnings"]
     if params["trained_on"]:
         yield f"The weights were trained on {params['trained_on']}."

@@ -1,9 +1,9 @@
 """Conversion of errors into answers for clients: an HTTP status and a line of text."""
 
 import logging
-import re
-import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import requests
 from fastapi import HTTPException
@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
 from mmb.clinic.disk import full_disk
+from mmb.clinic.errors import StudyError
 
 logger = logging.getLogger("label")
 STATUS = {
@@ -33,6 +34,8 @@ def refusal(error: Exception) -> HTTPException:
     """
     if full_disk(error):
         status, reason = 507, DISK_FULL
+    elif isinstance(error, StudyError):
+        status, reason = 400, error.public
     elif isinstance(error, StarletteHTTPException):
         status, reason = error.status_code, str(error.detail)
     elif isinstance(error, RequestValidationError):
@@ -51,5 +54,15 @@ def refusal(error: Exception) -> HTTPException:
             where = "".join(traceback.format_tb(error.__traceback__)[-5:])  # no message: it may name a patient
             logger.error("%s\n%s", type(error).__name__, where)
             reason = "An unexpected error occurred; the server's log says where."
-    reason = re.sub(rf"{re.escape(tempfile.gettempdir())}[^\s'\",:;]*", "a temporary file", " ".join(reason.split()))
-    return HTTPException(status, reason.encode(errors="replace").decode()[:LONGEST])
+    return HTTPException(status, " ".join(reason.split()).encode(errors="replace").decode()[:LONGEST])
+
+
+@contextmanager
+def private() -> Iterator[None]:
+    """Keep from clients the texts of errors that may name files of a study: all but those of StudyError."""
+    try:
+        yield
+    except StudyError:
+        raise
+    except (ValueError, FileNotFoundError) as error:
+        raise StudyError(str(error), "The study, or one of its files, cannot be used.") from error

@@ -4,11 +4,11 @@ The functions that work on a study run in a `Worker`, and return what can stand 
 """
 
 import re
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,16 +16,14 @@ from dicomweb_client import DICOMwebClient
 from monai.data import ITKWriter
 
 from common.io import flag
-from common.io.settings import check_choice
-from common.transforms.decision import DECISIONS
-from mmb.clinic.predictors.protocol import Predictor
 from mmb.clinic.server.archive import archive_session, store
-from mmb.clinic.server.datastore import Datastore, class_label, hidden_paths
-from mmb.clinic.server.uploaded import as_told
-from mmb.clinic.server.worker import Worker, tell
+from mmb.clinic.server.datastore import Datastore, class_label
+from mmb.clinic.server.errors import private
+from mmb.clinic.server.upload_reading import as_told
+from mmb.clinic.server.worker import Worker, report_progress
 from mmb.clinic.study.inference import load_predictor
+from mmb.clinic.study.options import MODES, Options
 from mmb.clinic.study.predict import Prediction, segment
-from mmb.clinic.study.skull import MODES
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 
@@ -51,8 +49,7 @@ class BundleInferTask:
     ) -> None:
         self.bundle, self.worker, self.recipe = bundle, worker, recipe
         self.ckpt_path, self.device = ckpt_path, device
-        with tempfile.TemporaryDirectory() as folder:
-            inference = load_predictor(bundle, recipe, ckpt_path, device, Path(folder))
+        inference = load_predictor(bundle, recipe, ckpt_path, device)
         self.decision = inference.decision
         self.name, self.cohort = inference.title, inference.cohort
         self.labels = {class_label(name): value for name, value in self.cohort.labels.values.items()}
@@ -83,7 +80,7 @@ class BundleInferTask:
         if extension not in EXTENSIONS:
             raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
         store = _flag(request, "store") or _flag(request, "save_label")
-        asked = self.asked(request)
+        asked = self.options(request)
         made = self.worker.run(_of_store, datastore, str(request["image"]), folder, asked, extension, store)
         return {
             "file": folder / made["file"],
@@ -92,17 +89,17 @@ class BundleInferTask:
         }
 
     def segment_upload(
-        self, folder: Path, request: Mapping[str, Any], send: str | None, told: Callable[[str], None]
+        self, folder: Path, request: Mapping[str, Any], send: str | None, on_progress: Callable[[str], None]
     ) -> dict[str, Any]:
         """Segment the study in ``folder/study``, write the results to ``folder/results``; return ``params`` as above.
 
-        ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``told`` is called with
-        what is being done.
+        ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``on_progress`` is called
+        with what is being done.
         """
-        asked = self.asked(request)
-        return self._params(asked, self.worker.run(_of_upload, folder, asked, send, told=told))
+        asked = self.options(request)
+        return self._params(asked, self.worker.run(_of_upload, folder, asked, send, on_progress=on_progress))
 
-    def _params(self, asked: "Asked", made: Mapping[str, Any]) -> dict[str, Any]:
+    def _params(self, asked: Options, made: Mapping[str, Any]) -> dict[str, Any]:
         """Return the facts on a result for clients."""
         params, wanted, present = made["params"], asked.modalities, made["present"]
         return {
@@ -114,58 +111,44 @@ class BundleInferTask:
             "missing": [name for name in params["missing"] if name in wanted],
         }
 
-    def asked(self, request: Mapping[str, Any]) -> "Asked":
+    def options(self, request: Mapping[str, Any]) -> Options:
         """Return what a request asks for; ValueError if an option is wrong."""
         wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
         if not wanted:
             raise ValueError("All modalities are left out; use at least one.")
-        strip = check_choice("skull_strip", _given(request, "skull_strip", MODES[0]), MODES)
-        decision = check_choice("decision", _given(request, "decision", self.decision), DECISIONS)
-        network = self.bundle, self.recipe, self.ckpt_path, self.device, decision
-        return Asked(network, series_numbers(request.get("series")), wanted, strip)
+        return Options(
+            self.bundle, self.recipe, self.ckpt_path, self.device, _given(request, "decision", self.decision),
+            series_numbers(request.get("series")), wanted, skull_strip=_given(request, "skull_strip", MODES[0]),
+        )  # fmt: skip
 
 
-class Asked(NamedTuple):
-    """How a study is to be segmented; the fields of ``network`` are the arguments of `_loaded`."""
-
-    network: tuple[str, str | None, str | None, str | None, str]
-    series: Mapping[str, Any] | None
-    modalities: Sequence[str]
-    skull_strip: str
+_loaded = cache(load_predictor)
+"""A network of this process, which stays loaded from one request to the next."""
 
 
-@cache
-def _loaded(bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, decision: str) -> Predictor:
-    """Return a network of this process, which stays loaded from one request to the next."""
-    return load_predictor(bundle, recipe, ckpt_path, device, Path(tempfile.mkdtemp()), decision)
-
-
-def _segment(study: Path, results: Path, asked: Asked, reference: str | None = None) -> Prediction:
+def _segment(study: Path, results: Path, asked: Options) -> Prediction:
     """Segment a study in a folder; messages do not name its files, and nothing of it stays but the results."""
-    tell("Reading the images, and comparing them where their headers leave something open")
-    inference = _loaded(*asked.network)
-    try:
-        with hidden_paths(study):
-            return segment(
-                study, results, inference, asked.series, asked.modalities, reference, asked.skull_strip,
-                explain=lambda _: tell("Aligning the images, finding the brain and segmenting"),
-            )  # fmt: skip
-    finally:
-        inference.forget()
+    report_progress("Reading the images, and comparing them where their headers leave something open")
+
+    def explain(_: list[str]) -> None:
+        report_progress("Aligning the images, finding the brain and segmenting")
+
+    with private():
+        return segment(study, results, _loaded(*asked.network), asked, explain)
 
 
-def _of_upload(folder: Path, asked: Asked, send: str | None) -> dict[str, Any]:
+def _of_upload(folder: Path, asked: Options, send: str | None) -> dict[str, Any]:
     """Segment an uploaded study, and send its DICOM results to an archive; return the facts."""
     study, cohort = folder / "study", _loaded(*asked.network).cohort
     if asked.series:
-        with hidden_paths(study):
+        with private():
             told = as_told(study, cohort, asked.series, asked.modalities)
-        asked = asked if told == study else asked._replace(series=None)
+        asked = asked if told == study else replace(asked, series=None)
         study = told
     prediction = _segment(study, folder / "results", asked)
     stored = None
     if send:
-        tell("Storing the result in the archive")
+        report_progress("Storing the result in the archive")
         stored = store(DICOMwebClient(send, session=archive_session()), sorted((folder / "results").glob("*.dcm")))
     return {"present": _present(prediction), "stored": stored, "params": _facts(prediction)}
 
@@ -176,11 +159,11 @@ def _present(prediction: Prediction) -> list[int]:
 
 
 def _of_store(
-    datastore: Datastore, image: str, folder: Path, asked: Asked, extension: str, store: bool
+    datastore: Datastore, image: str, folder: Path, asked: Options, extension: str, store: bool
 ) -> dict[str, Any]:
     """Fetch a study, segment it and, if asked, store the result; return names of files in ``folder``, and the facts."""
     study, reference = datastore.fetch(image, folder)
-    prediction = _segment(study, folder / "results", asked, reference)
+    prediction = _segment(study, folder / "results", replace(asked, reference=reference))
     label, files, present = prediction.label, prediction.files, _present(prediction)
     stored = None
     if store and present and datastore.label_file in files:  # otherwise a note says why there is no DICOM SEG
@@ -209,6 +192,7 @@ def _facts(prediction: Prediction) -> dict[str, Any]:
         "volumes_ml": {region: round(float(volume), 3) for region, volume in summary.volumes.items()},
         "warnings": list(summary.warnings),
         "notes": list(summary.notes),
+        "no_seg": prediction.no_seg,
         "weights": summary.weights,
         "trained_on": summary.trained_on,
         "explanations": prediction.explanations,

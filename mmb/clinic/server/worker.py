@@ -43,10 +43,12 @@ class Worker:
         self._process: multiprocessing.process.BaseProcess | None = None
         atexit.register(self.close)
 
-    def run(self, function: Callable[..., Any], *arguments: Any, told: Callable[[Any], None] | None = None) -> Any:
+    def run(
+        self, function: Callable[..., Any], *arguments: Any, on_progress: Callable[[Any], None] | None = None
+    ) -> Any:
         """Run a function in the worker; its error becomes a `refusal`, its death or too long a run status 503.
 
-        What it returns has to be JSON; ``told`` is called with whatever it gives to `tell` meanwhile.
+        What it returns has to be JSON; ``on_progress`` is called with whatever it gives to `report_progress` meanwhile.
         """
         with self._one_at_a_time:
             if self._process is None:
@@ -58,10 +60,10 @@ class Worker:
                     if not self._connection.poll(max(0.0, end - time.monotonic())):
                         raise HTTPException(503, f"The task exceeded the limit of {self.seconds:g} s and was stopped.")
                     kind, content = json.loads(self._connection.recv_bytes(MESSAGE_BYTES))
-                    if kind != "told":
+                    if kind != "progress":
                         break
-                    if told:
-                        told(content)
+                    if on_progress:
+                        on_progress(content)
             except (EOFError, ConnectionError):
                 raise HTTPException(503, self._say_how_it_died()) from None
             except BaseException:
@@ -120,10 +122,10 @@ def _serve(connection: Connection, folder: str) -> None:
         connection.send_bytes(answer.encode())
 
 
-def tell(what: Any) -> None:
+def report_progress(what: Any) -> None:
     """Tell the server of a task's progress, in JSON; without a worker nobody hears it."""
     for connection in _to_server:
-        connection.send_bytes(json.dumps(["told", what]).encode())
+        connection.send_bytes(json.dumps(["progress", what]).encode())
 
 
 def _end_with(server: multiprocessing.process.BaseProcess) -> None:

@@ -9,14 +9,15 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 
 from common.modalities import display_name
+from mmb.clinic.errors import StudyError
 from mmb.clinic.study.grid import Grid, Image, finest, in_field_of_view, isotropic_grid, moved, not_air, resample
-from mmb.clinic.study.places import NO_OVERLAP, Fit, compare_places
+from mmb.clinic.study.placement import NO_OVERLAP, Fit, compare_places
 from mmb.clinic.study.registration import Registration, register
 
 MOST_DIGITS = 9  # of values that are compared in a message
 
 
-class MisfitError(ValueError):
+class MisfitError(StudyError):
     """Volumes that cannot be put on the reference's grid; ``names`` are theirs, and last the reference's."""
 
     def __init__(self, names: Sequence[str], text: str) -> None:
@@ -126,7 +127,7 @@ def align(
                 f"fits the reference better with left and right exchanged ({_compared(fit.mirrored, fit.best)}): one "
                 "of the two seems to be mirrored. Do not trust the result; convert both again from the scanner's files."
             )
-        elif fit is not None and fit.is_off:
+        elif fit is not None and fit.is_misplaced:
             better = _compared(fit.best, fit.information)
             if fit.overlap < NO_OVERLAP:  # there is hardly any information to compare
                 better = f"Dice of their outlines {fit.overlap:.2f}"
@@ -144,8 +145,8 @@ def align(
             else:
                 failed[name] = mended
                 misplaced[name] = (
-                    f"does not lie over the reference: about {fit.moved:.0f} mm away it would fit better ({better}), "
-                    f"but it could not be registered ({mended}). Do not trust the result."
+                    f"does not lie over the reference: about {fit.displacement_mm:.0f} mm away it would fit better "
+                    f"({better}), but it could not be registered ({mended}). Do not trust the result."
                 )
         aligned[name] = Image(volume, grid.affine)
         covered[name] = _covered(placed[name], grid, shown)

@@ -1,33 +1,32 @@
-"""A folder of studies: each is segmented into a folder of its own, and one page lists them all."""
+"""A folder of studies: each is segmented into a folder of its own, and one table lists them all."""
 
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.nnunet import described
 from common.cohorts.scan import find_cases
-from common.io.files import replacing, walk
+from common.io.files import replacing
 from common.io.fingerprint import fingerprint
 from common.io.lock import lock_folder, unlock_folder
-from common.modalities import display_name, resolve_subset
+from common.modalities import resolve_subset
 from common.text import printable
 from mmb.clinic.disk import full_disk
-from mmb.clinic.study.folder import require_studies
-from mmb.clinic.study.formats import millilitres
+from mmb.clinic.study.document import read_document
+from mmb.clinic.study.folder import require_studies, study_files
 from mmb.clinic.study.inference import load_predictor
-from mmb.clinic.study.predict import RESULTS, Prediction, check_options, segment
+from mmb.clinic.study.options import Options
+from mmb.clinic.study.predict import RESULTS, Prediction, check_output, segment
 
 logger = logging.getLogger(__name__)
-RECORD, PAGE, TABLE = "studies.json", "studies.html", "studies.csv"
+RECORD, TABLE = "studies.json", "studies.csv"
 
 
 @dataclass(frozen=True)
@@ -37,74 +36,59 @@ class Outcome:
     Attributes:
         study: name of its folder.
         made_from: fingerprint of its files, the weights and the options; empty if there is no result.
-        used: names of the sequences that were used.
-        volumes: region -> volume in ml.
-        verdicts: region -> word for how far its outline can be used.
-        warnings: the warnings of its page.
         failure: why there is no result; None if there is one.
     """
 
     study: str
     made_from: str = ""
-    used: list[str] = field(default_factory=list)
-    volumes: dict[str, float] = field(default_factory=dict)
-    verdicts: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
     failure: str | None = None
 
 
 def segment_each(
     folder: str | Path,
     output_dir: str | Path,
-    bundle: str,
-    recipe: str | None = None,
-    ckpt_path: str | None = None,
-    device: str | None = None,
-    decision: str | None = None,
-    modalities: Sequence[str] | None = None,
-    skull_strip: str = "auto",
+    options: Options,
     explain: Callable[[str, list[str]], None] = lambda name, lines: None,
-    **options: Any,
 ) -> Iterator[tuple[Outcome, Prediction | None]]:
     """Segment each subfolder of a folder as `predict` does, into a folder of the same name in ``output_dir``.
 
     Of a folder of nnU-Net's raw data, or its ``imagesTs``, each case is a study.
 
-    A study that cannot be segmented does not stop the others. ``studies.html`` and ``studies.csv`` are rewritten after
-    each study, and list all studies so far by the names of their folders. A study that was segmented before from the
-    same files, with the same weights and options, is not segmented again. Raises ValueError if there is no study, or
+    A study that cannot be segmented does not stop the others. ``studies.csv`` is rewritten after each study, and lists
+    all studies so far by the names of their folders. A study that was segmented before from the same files, with the
+    same weights and options, is not segmented again. Raises ValueError if there is no study, or
     images lie beside the subfolders; OSError if the disk is full.
 
-    ``explain`` is called with a study's name and a line for everything found in it; ``options`` are those of `segment`.
-    Yields each study's outcome, with its prediction if that was made now.
+    ``explain`` is called with a study's name and a line for everything found in it. Yields each study's outcome, with
+    its prediction if that was made now.
     """
-    check_options(folder, output_dir, skull_strip, decision)
+    check_output(folder, output_dir)
     out = Path(output_dir)
     lock_folder(out)
     try:
-        with TemporaryDirectory() as scratch:
-            inference = load_predictor(bundle, recipe, ckpt_path, device, Path(scratch), decision)
-            studies = _studies(folder, inference.cohort)
-            resolve_subset(modalities, inference.cohort.modalities)  # refuse unknown ones
-            options = {**options, "modalities": modalities, "skull_strip": skull_strip}
-            settings = (inference.software, inference.weights_name, inference.decision, recipe, options)
-            earlier = [before for before in _read(out / RECORD) if before.study in studies]
-            outcomes = {each.study: each for each in earlier if each.failure or _complete(out / each.study)}
-            for name, study in studies.items():
-                made = None
-                try:
-                    paths = map(Path, study.values()) if isinstance(study, Mapping) else walk(study)
-                    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-                    key, before = fingerprint(files, *settings), outcomes.get(name)
-                    if before is None or before.made_from != key:
-                        made = segment(study, out / name, inference, explain=partial(explain, name), **options)
-                        outcomes[name] = _outcome(name, key, made)
-                except Exception as error:
-                    if full_disk(error):
-                        raise
-                    outcomes[name] = Outcome(name, failure=_reason(error))
-                _write(out, [outcomes[each] for each in studies if each in outcomes], len(studies))
-                yield outcomes[name], made
+        inference = load_predictor(*options.network)
+        studies = _studies(folder, inference.cohort)
+        resolve_subset(options.modalities, inference.cohort.modalities)  # refuse unknown ones
+        others = replace(options, bundle="", ckpt_path=None, device=None, decision=None)  # what these are is said next
+        settings = (inference.software, inference.weights_name, inference.decision, others)
+        earlier = [before for before in _read(out / RECORD) if before.study in studies]
+        outcomes = {each.study: each for each in earlier if each.failure or _complete(out / each.study)}
+        for name, study in studies.items():
+            made = None
+            try:
+                study = study if isinstance(study, Mapping) else study_files(study)
+                paths = map(Path, study.values()) if isinstance(study, Mapping) else study.files
+                files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+                key, before = fingerprint(files, *settings), outcomes.get(name)
+                if before is None or before.made_from != key:
+                    made = segment(study, out / name, inference, options, partial(explain, name))
+                    outcomes[name] = Outcome(name, key)
+            except Exception as error:
+                if full_disk(error):
+                    raise
+                outcomes[name] = Outcome(name, failure=_reason(error))
+            _write(out, [outcomes[each] for each in studies if each in outcomes])
+            yield outcomes[name], made
     finally:
         unlock_folder(out)
 
@@ -119,12 +103,6 @@ def _studies(folder: str | Path, cohort: Cohort) -> dict[str, Path | dict[str, s
 
 def _complete(folder: Path) -> bool:
     return all((folder / RESULTS[what]).is_file() for what in ("label map", "summary", "JSON"))
-
-
-def _outcome(name: str, key: str, made: Prediction) -> Outcome:
-    used = [display_name(each.modality) for each in made.summary.used]
-    verdicts = {region: verdict.word for region, verdict in made.summary.verdicts.items()}
-    return Outcome(name, key, used, dict(made.summary.volumes), verdicts, list(made.summary.warnings))
 
 
 def _reason(error: Exception) -> str:
@@ -142,16 +120,9 @@ def _read(record: Path) -> list[Outcome]:
         return []
 
 
-def _write(out: Path, outcomes: Sequence[Outcome], count: int) -> None:
+def _write(out: Path, outcomes: Sequence[Outcome]) -> None:
     with replacing(out / RECORD) as path:
         path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
-    templates = Environment(loader=PackageLoader("mmb.clinic.study"), autoescape=True)
-    regions = next(([*outcome.volumes] for outcome in outcomes if outcome.volumes), [])
-    page = templates.get_template(PAGE).render(
-        outcomes=outcomes, regions=regions, count=count, summary=RESULTS["summary"], millilitres=millilitres
-    )
-    with replacing(out / PAGE) as path:
-        path.write_text(page, encoding="utf-8")
     with replacing(out / TABLE) as path:
         pd.DataFrame([_row(out, outcome) for outcome in outcomes]).to_csv(path, index=False)
 
@@ -160,13 +131,12 @@ def _row(out: Path, outcome: Outcome) -> dict[str, Any]:
     """Return the row of a study in the table: what its ``summary.json`` says, a column for each region and number."""
     row: dict[str, Any] = {"study": outcome.study, "failure": outcome.failure or ""}
     if outcome.failure is None:
-        summary = json.loads(Path(out, outcome.study, RESULTS["JSON"]).read_text(encoding="utf-8"))
-        row |= {name: summary[name] for name in ("label", "created", "bundle", "version", "weights")}
-        row |= {"used": "+".join(used["modality"] for used in summary["used"]), "missing": "+".join(summary["missing"])}
-        for region, volume in summary["volumes"].items():
-            low, high = summary["intervals"].get(region, (None, None))
-            row |= {f"{region}_ml": volume, f"{region}_low_ml": low, f"{region}_high_ml": high}
-            row |= {f"{region}_expected_dice": summary["expected_dice"][region]}
-            row |= {f"{region}_verdict": summary["verdicts"][region]["word"]}
-        row["warnings"] = " | ".join(summary["warnings"])
+        summary = read_document(Path(out, outcome.study, RESULTS["JSON"]))
+        row |= {name: getattr(summary, name) for name in ("label", "created", "bundle", "version", "weights")}
+        row |= {"used": "+".join(used.modality for used in summary.used), "missing": "+".join(summary.missing)}
+        for region, ml, interval, expected, _, _, verdict in summary.rows():
+            low, high = interval or (None, None)
+            row |= {f"{region}_ml": ml, f"{region}_low_ml": low, f"{region}_high_ml": high}
+            row |= {f"{region}_expected_dice": expected, f"{region}_verdict": verdict.word}
+        row["warnings"] = " | ".join(summary.warnings)
     return row

@@ -2,55 +2,37 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from common.text import printable, shortened
-from mmb.clinic.study.batch import PAGE, TABLE, segment_each
-from mmb.clinic.study.folder import require_studies
+from mmb.clinic.study.batch import TABLE, segment_each
+from mmb.clinic.study.folder import Source
 from mmb.clinic.study.formats import millilitres
-from mmb.clinic.study.inference import knows_phantom
-from mmb.clinic.study.predict import Prediction, predict, shows_phantom
+from mmb.clinic.study.options import Options
+from mmb.clinic.study.predict import Prediction, predict
 
 FOUND = "In the study"
 WAIT = "Segmenting; without a GPU this takes up to a few minutes ..."
 
 
-def segment_study(
-    study: str | Mapping[str, str],
-    output_dir: str,
-    bundle: str,
-    each: bool,
-    recipe: str | None,
-    ckpt_path: str | None,
-    **options: Any,
-) -> None:
-    """Segment a study (options of `predict`), and print what was used as which sequence, and the result.
+def segment_study(study: Source, output_dir: str, options: Options, each: bool) -> None:
+    """Segment a study, and print what was used as which sequence, and the result.
 
-    The synthetic phantom is segmented with the phantom's weights if the bundle has them and no others are asked for.
     With ``each`` every subfolder is a study (`segment_each`); raises ValueError at the end if any could not be
     segmented.
     """
-    studies = require_studies(study) if each else [study]
-    if recipe is None and ckpt_path is None and knows_phantom(bundle) and all(map(shows_phantom, studies)):
-        recipe = "phantom"
-        print("Images of the synthetic phantom: segmented with the weights of recipe phantom.", flush=True)
-    options |= {"recipe": recipe, "ckpt_path": ckpt_path}
     if not each:
-        made = predict(study, output_dir, bundle, **options, explain=partial(_explain, FOUND))
-        _print(_sections(made))
+        _print(_sections(predict(study, output_dir, options, partial(_explain, FOUND))))
         return
     failed = []
-    started = segment_each(
-        study, output_dir, bundle, **options, explain=lambda name, lines: _explain(f"{FOUND} {name}", lines)
-    )
+    started = segment_each(study, output_dir, options, lambda name, lines: _explain(f"{FOUND} {name}", lines))
     for number, (outcome, made) in enumerate(started, start=1):
         if outcome.failure:
             failed.append(outcome.study)
         result = f"not segmented: {outcome.failure}" if outcome.failure else "segmented" if made else "segmented before"
         _print({f"Study {number}": [f"{outcome.study}: {result}"], **(_sections(made) if made else {})})
-    print(printable(f"All studies: {output_dir}/{PAGE} and {TABLE}"), flush=True)
+    print(printable(f"All studies: {output_dir}/{TABLE}"), flush=True)
     if failed:
-        raise ValueError(f"{len(failed)} of {number} studies were not segmented: {shortened(failed)}; see {PAGE}.")
+        raise ValueError(f"{len(failed)} of {number} studies were not segmented: {shortened(failed)}; see {TABLE}.")
 
 
 def _sections(made: Prediction) -> dict[str, Sequence[str]]:
@@ -61,9 +43,8 @@ def _sections(made: Prediction) -> dict[str, Sequence[str]]:
     return {
         "Warnings": summary.warnings,
         "Volumes": [
-            f"{region}: {millilitres(volume)} ml{_interval(summary.intervals.get(region))}"
-            f"; {summary.verdicts[region].text}"
-            for region, volume in summary.volumes.items()
+            f"{row.region}: {millilitres(row.volume)} ml{_interval(row.interval)}; {row.verdict.text}"
+            for row in summary.rows()
         ],
         "Geometry": summary.notes,
         "Bundle": [f"{summary.bundle} {summary.version}", f"Weights: {summary.weights}.", trained],

@@ -23,6 +23,11 @@ def write_document(summary: StudySummary, path: Path) -> None:
     path.write_bytes(FIELDS.dump_json(summary, indent=1, exclude={*PICTURES}) + b"\n")
 
 
+def read_document(path: Path) -> StudySummary:
+    """Read a summary that `write_document` wrote, without its pictures."""
+    return FIELDS.validate_json(path.read_bytes())
+
+
 def schema() -> dict[str, Any]:
     """Return the JSON schema of what `write_document` writes, with the texts of the classes' docstrings."""
     made = FIELDS.json_schema(mode="serialization")

@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from common.cohorts.check import coarse, lengths, tilted
 from common.cohorts.cohort import Cohort
 from common.modalities import display_name
-from mmb.clinic.choice import RELIABLE
+from mmb.clinic.evidence import Grade
 from mmb.clinic.predictors.protocol import Segmentation
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.formats import in_percent, millilitres
@@ -18,7 +18,7 @@ from mmb.clinic.study.grid import connected_pieces
 from mmb.clinic.study.reading import Study
 from mmb.clinic.study.skull import Brain, brain_mask
 
-MINIMUM_COVERAGE = 0.95  # fraction of the reference's foreground covered by a series below which the user is warned
+MIN_OVERLAP = 0.95  # fraction of the reference's foreground covered by a series below which the user is warned
 MINIMUM_INFORMATION = 1.02
 """Normalised mutual information of a registered series below which the user is warned. For T1, T2 and FLAIR registered
 to the T1c in 17 open cases, 50 of 51 have more, and 47 of 51 registered to another patient's T1c have less."""
@@ -109,9 +109,9 @@ def image_warnings(
 def study_warnings(study: Study) -> Iterator[str]:
     """Yield the remarks made while the study was read, with the sequences' final names."""
     unsure = {
-        name: f"{each.confidence:.2f}, {each.verdict.reason}"
+        name: each.reason
         for name, each in study.used.items()
-        if each.confidence is not None and each.confidence < RELIABLE
+        if each.stated_grade is not None and each.stated_grade < Grade.LIKELY
     }
     if unsure:
         first = next(iter(unsure))
@@ -182,7 +182,7 @@ def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[str]:
 
 def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[float]) -> Iterator[str]:
     """Yield reasons why the result is less exact: what the images do not cover, and voxels coarser than ``trained``."""
-    partial = {name: in_percent(share) for name, share in aligned.covered.items() if share < MINIMUM_COVERAGE}
+    partial = {name: in_percent(share) for name, share in aligned.covered.items() if share < MIN_OVERLAP}
     if partial:
         yield f"{_named(study, partial)}: covers only this part of what the reference shows; the rest is empty."
     thick = {

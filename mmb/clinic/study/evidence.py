@@ -1,6 +1,6 @@
 """What the images of candidates show: they are read, aligned and skull-stripped once, and judged together."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -11,7 +11,8 @@ from monai.data import MetaTensor
 from common.cohorts.check import Finding, findings, zero_background
 from common.cohorts.cohort import Cohort
 from common.modalities import display_name
-from mmb.clinic.choice import Candidate, Shown
+from mmb.clinic.errors import StudyError
+from mmb.clinic.evidence import Candidate, LogProbs
 from mmb.clinic.sequence_check import CLASSES, has_known_sequences, log_probabilities
 from mmb.clinic.study.alignment import AlignedStudy, align
 from mmb.clinic.study.grid import Image, finest
@@ -32,7 +33,7 @@ class Volumes(NamedTuple):
     flaws: list[Finding]
 
 
-class Evidence(NamedTuple):
+class ImageEvidence(NamedTuple):
     """What images of one head show.
 
     Attributes:
@@ -41,8 +42,8 @@ class Evidence(NamedTuple):
         aligned: the images on one grid, by the names of their candidates.
         masks: brain masks found in them; None if none was looked for.
         brain: the brain that is cut out to judge them, or None.
-        shown: name -> what the image shows; without those that show too little, those beneath a skull, and those that
-            do not lie over the others.
+        log_probs: name -> what the image shows; without those that show too little, those beneath a skull, and those
+            that do not lie over the others.
     """
 
     volumes: Volumes
@@ -50,49 +51,56 @@ class Evidence(NamedTuple):
     aligned: AlignedStudy
     masks: Masks | None
     brain: Brain | None
-    shown: dict[str, Shown]
+    log_probs: dict[str, LogProbs]
 
 
 def read_volumes(candidates: Collection[Candidate], cohort: Cohort) -> Volumes:
     """Read candidates' volumes; set their background to 0 (see `zero_background`) and check them (see `findings`)."""
     threads = torch.get_num_threads() if all(each.in_threads for each in candidates) else 1
     with ThreadPoolExecutor(threads) as pool:  # decompression releases the interpreter
-        read = dict(
-            zip([each.name for each in candidates], pool.map(lambda each: each.read(), candidates), strict=True)
-        )
+        read = dict(zip([each.name for each in candidates], pool.map(_read, candidates), strict=True))
     tensors = {name: zero_background(_tensor(image)) for name, (image, _) in read.items()}
     images = {name: Image(tensor.numpy(), read[name][0].affine) for name, tensor in tensors.items()}
     warnings = {name: warnings for name, (_, warnings) in read.items()}
     return Volumes(images, warnings, [*findings(tensors, cohort)])
 
 
-def look(
-    candidates: Sequence[Candidate],
+def _read(candidate: Candidate) -> tuple[Image, list[str]]:
+    try:
+        return candidate.read()
+    except StudyError:
+        raise
+    except ValueError as error:
+        raise StudyError(str(error), f"An {candidate.source} cannot be read, or is not a single volume.") from error
+
+
+def judge_images(
+    candidates: Mapping[Candidate, str],
     volumes: Volumes,
     reference: str | None,
     cohort: Cohort,
     device: torch.device,
     strip: str = "auto",
     t1: Collection[str] = (),
-) -> Evidence:
+) -> ImageEvidence:
     """Align images of one head, find the brain in them, and judge what they show.
 
-    ``reference`` names the candidate on whose grid they are put; None: the only T1c by its header, else the finest.
-    ``strip`` is a mode of skull stripping (`mmb.clinic.study.skull.MODES`); the brain is found on ``device``. The
-    candidates named in ``t1`` are known to be T1 or T1c. Raises MisfitError if the volumes cannot be put on one grid;
-    ValueError if no brain is found in them.
+    ``candidates`` maps each to the modality that it is taken for, or an empty text. ``reference`` names the one on
+    whose grid they are put; None: the only T1c, else the finest. ``strip`` is one of `mmb.clinic.study.options.MODES`;
+    the brain is found on ``device``. Those named in ``t1`` are known to be T1 or T1c. Raises MisfitError if the volumes
+    cannot be put on one grid; StudyError if no brain is found in them.
     """
     unusable = {name for flaw in volumes.flaws if flaw.fatal and len(flaw.modalities) == 1 for name in flaw.modalities}
     used = {each.name: each for each in candidates if each.name not in unusable}
     images = {name: volumes.images[name] for name in used}
-    modalities = {name: each.verdict.modality or "" for name, each in used.items()}
+    modalities = {name: candidates[each] for name, each in used.items()}
     times = [*modalities.values()]
     labels = {
         name: display_name(modality) + (f" ({used[name].source})" if times.count(modality) > 1 else "")
         for name, modality in modalities.items()
     }
     if not images:
-        return Evidence(volumes, "", AlignedStudy({}, {}, {}), None, None, {})
+        return ImageEvidence(volumes, "", AlignedStudy({}, {}, {}), None, None, {})
     if reference is None:
         t1c = [name for name, modality in modalities.items() if modality == "t1c"]
         reference = t1c[0] if len(t1c) == 1 else finest(images)
@@ -102,13 +110,13 @@ def look(
     heads = {"auto": skulls, "yes": list(images), "no": []}[strip]
     masks = find_masks(aligned, heads, cohort.brain_ml, device) if heads else None
     brain = agreed(aligned, masks, cohort.brain_ml, modalities.get, labels.__getitem__) if masks else None
-    shown: dict[str, Shown] = {}
+    log_probs: dict[str, LogProbs] = {}
     if has_known_sequences(cohort) and (brain or not skulls):
         in_place = aligned.renamed({name: name for name in images if name not in aligned.failed})
         tensors = {name: _tensor(image) for name, image in in_place.cut_out(brain and brain.mask).images.items()}
         judged = log_probabilities(tensors, t1, brain is not None)
-        shown = {name: dict(zip(CLASSES, logs.tolist(), strict=True)) for name, logs in judged.items()}
-    return Evidence(volumes, reference, aligned, masks, brain, shown)
+        log_probs = {name: dict(zip(CLASSES, logs.tolist(), strict=True)) for name, logs in judged.items()}
+    return ImageEvidence(volumes, reference, aligned, masks, brain, log_probs)
 
 
 def _tensor(image: Image) -> MetaTensor:

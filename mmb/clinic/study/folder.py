@@ -3,56 +3,74 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.io.files import SUFFIXES, is_dicom, walk
-from common.text import PHANTOM, shortened
+from common.text import shortened
+from mmb.clinic.errors import StudyError
 
 NAMED_AFTER = re.compile(r"(?:(?P<case>.*)[_.-])?(?P<end>[^_.-]*(?:t1|t2|fla)[^_.-]*)", re.IGNORECASE)
 """Name of an image file, without its suffix, whose end seems to be that of a sequence."""
 
 
-def study_files(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """Return all files in a study's folder, and the images among them, which are DICOM files if the latter are none.
+@dataclass(frozen=True)
+class StudyFiles:
+    """A study's folder, all its files, and the images among them; the files are DICOM files if there is none."""
 
-    Raises FileNotFoundError if there is no such folder; ValueError if it is a file, is empty, or holds DICOM files
+    folder: Path
+    files: Sequence[Path]
+    images: Sequence[Path]
+
+
+Source = str | Path | StudyFiles | Mapping[str, str | Path]
+"""A study: its folder, or the image file of each modality."""
+
+
+def study_files(folder: str | Path | StudyFiles) -> StudyFiles:
+    """Return what is in a study's folder, which is listed once.
+
+    Raises FileNotFoundError if there is no such folder; StudyError if it is a file, is empty, or holds DICOM files
     beside other images.
     """
+    if isinstance(folder, StudyFiles):
+        return folder
     folder = Path(folder)
     if folder.is_file():
-        raise ValueError(
-            f"{folder}: a file; expected the folder with all files of the study. Images of any names are given one by "
-            "one, such as --t1c FILE --flair FILE."
+        raise StudyError.of(
+            folder,
+            "a file; expected the folder with all files of the study. Images of any names are given one by one, such "
+            "as --t1c FILE --flair FILE.",
         )
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM or NIfTI files of a study.")
     files = walk(folder)
     if not files:
-        raise ValueError(f"{folder}: an empty folder; expected the DICOM or NIfTI files of a study.")
+        raise StudyError.of(folder, "an empty folder; expected the DICOM or NIfTI files of a study.")
     images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
     if images and any(is_dicom(path) for path in files):
-        raise ValueError(f"{folder}: it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
-    return files, images
+        raise StudyError.of(folder, f"it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
+    return StudyFiles(folder, files, images)
 
 
-def require_one_study(folder: str | Path) -> None:
-    """Refuse what `study_files` refuses, and a folder with folders of several patients.
+def require_one_study(folder: str | Path) -> StudyFiles:
+    """Return `study_files`, and refuse what it refuses, and a folder with folders of several patients.
 
     Only one DICOM file of each folder is read. What this overlooks is refused when the study is read.
     """
-    files, images = study_files(folder)
-    if images:
-        _require_one_subject(Path(folder), images)
-        return
+    listed = study_files(folder)
+    if listed.images:
+        _require_one_subject(listed.folder, listed.images)
+        return listed
     try:
         import pydicom
 
         from mmb.clinic.dicom.headers import patient, quiet, require_one_patient
     except ImportError:  # said when the study is read
-        return
+        return listed
     patients = []
     with quiet():
-        for path in {path.parent: path for path in reversed(files)}.values():
+        for path in {path.parent: path for path in reversed(listed.files)}.values():
             try:
                 tags = ["PatientID", "PatientName", "PatientBirthDate"]
                 patients.append(patient(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)))
@@ -60,6 +78,7 @@ def require_one_study(folder: str | Path) -> None:
                 continue
     if patients:
         require_one_patient(folder, patients)
+    return listed
 
 
 def _require_one_subject(folder: Path, images: Sequence[Path]) -> None:
@@ -73,9 +92,10 @@ def _require_one_subject(folder: Path, images: Sequence[Path]) -> None:
     subjects = [where.name for where, ends in largest.items() if len(ends) > 1]
     ends = [ends for ends in largest.values() if len(ends) > 1]
     if len(subjects) > 1 and len(set.intersection(*ends)) > 1:
-        raise ValueError(
-            f"{folder}: {len(subjects)} subjects, {shortened(subjects)}; give the folder of one, or --each if every "
-            "subfolder is a study."
+        todo = "give the folder of one, or --each if every subfolder is a study."
+        raise StudyError(
+            f"{folder}: {len(subjects)} subjects, {shortened(subjects)}; {todo}",
+            f"The study: {len(subjects)} subjects; {todo}",
         )
 
 
@@ -117,21 +137,3 @@ def _descriptions(folder: Path) -> list[Path]:
     """Return the ``dataset.json`` of a folder, or that above nnU-Net's folder of images."""
     above = [folder.parent] if folder.name in ("imagesTr", "imagesTs") else []
     return [path for each in (folder, *above) if (path := each / "dataset.json").is_file()]
-
-
-def is_phantom(files: Sequence[Path]) -> bool:
-    """Return whether the header of the first image among files says that it is of the synthetic phantom."""
-    for path in files:
-        try:
-            if path.name.lower().endswith(SUFFIXES):
-                import nibabel
-
-                return nibabel.load(path).header["descrip"].item().decode() == PHANTOM
-            if is_dicom(path):
-                import pydicom
-
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyDescription"])
-                return header.get("StudyDescription") == PHANTOM
-        except Exception:  # not such a header, or damaged: libraries raise many types
-            return False
-    return False

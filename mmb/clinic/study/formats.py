@@ -14,12 +14,12 @@ CLASSES = {
 }
 
 
-def in_words(region: str) -> str:
+def region_phrase(region: str) -> str:
     """Return a region's name in words, e.g. ``whole tumour`` for ``WT``; unknown names stay unchanged."""
     return REGIONS.get(region, region)
 
 
-def class_in_words(name: str) -> str:
+def class_phrase(name: str) -> str:
     """Return a class's name in words, e.g. ``oedema`` for ``ED``; unknown names stay unchanged."""
     return CLASSES.get(name, name)
 

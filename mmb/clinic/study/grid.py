@@ -14,6 +14,7 @@ from nibabel.orientations import inv_ornt_aff, io_orientation
 from scipy import ndimage
 
 from common.io.geometry import lengths
+from mmb.clinic.errors import StudyError
 
 AIR = 0.1  # fraction of an image's 99th percentile up to which a voxel is air or background; others are its foreground
 MOST_VOXELS = 2**28  # maximum number of voxels of a grid for resampling (1 GiB in float32): a cube of 645 mm at 1 mm
@@ -47,7 +48,7 @@ def isotropic_grid(image: Image, spacing: float) -> Grid:
     left, _, right = np.linalg.svd(affine[:3, :3] / sizes)  # the nearest orthogonal axes, in case of shear
     count = np.maximum(np.ceil(shape * sizes / spacing - 1e-3), 1)
     if not count.prod() <= MOST_VOXELS:
-        raise ValueError(
+        raise StudyError(
             f"A field of view of {lengths(shape * sizes)} mm needs {lengths(count)} voxels of {spacing:g} mm, more "
             f"than the maximum of {MOST_VOXELS}. Are its voxel sizes right? If so, crop it to the head."
         )

@@ -1,7 +1,6 @@
 """Inference with a bundle's inference.json for one case on one grid: label map and probabilities."""
 
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +10,11 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
+from monai.data import MetaTensor
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import io_orientation
 
+from common.cohorts.check import zero_background
 from common.cohorts.cohort import Cohort
 from common.evaluation.metrics.overlap import region_masks
 from common.io import bundle_root, file_digest, setting_of_weights, shipped_weights
@@ -21,8 +22,9 @@ from common.io.bundle import require_same_common
 from common.io.command import unwrapped_errors
 from common.io.settings import usable_device
 from common.io.weights import metadata_of, trained_on, weights_name
-from common.modalities import subset_name
+from common.modalities import display_name, subset_name
 from common.transforms.decision import region_probabilities
+from common.transforms.load import check_volumes, subject
 from mmb.clinic.calibration.calibration import Calibration, calibration_file, read_calibration
 from mmb.clinic.predictors.nnunet import BRATS_AXES, is_nnunet, load_nnunet
 from mmb.clinic.predictors.protocol import Predictor, Segmentation
@@ -33,10 +35,9 @@ SYNTHETIC = "The weights were trained only on synthetic images: never trust thei
 
 def load_predictor(
     bundle: str,
-    recipe: str | None,
-    ckpt_path: str | None,
-    device: str | None,
-    folder: Path,
+    recipe: str | None = None,
+    ckpt_path: str | None = None,
+    device: str | None = None,
     decision: str | None = None,
 ) -> Predictor:
     """Return what segments cases: a bundle's `Inference`, whose arguments these are, or a trained nnU-Net.
@@ -45,7 +46,7 @@ def load_predictor(
     other weights than its own, and gets images as BraTS stores them.
     """
     if not is_nnunet(bundle):
-        return Inference(bundle, recipe, ckpt_path, device, folder, decision)
+        return Inference(bundle, recipe, ckpt_path, device, decision)
     if option := "--recipe" if recipe else "--ckpt_path" if ckpt_path else None:
         raise ValueError(f"{option}: is for bundles; {bundle} is a trained nnU-Net. Leave it out.")
     return load_nnunet(bundle, device, decision, BRATS_AXES)
@@ -60,7 +61,6 @@ class Inference:
     Args:
         recipe: overlay with the settings of the weights' training, or None.
         ckpt_path: weights other than the bundle's own, or None.
-        folder: an empty folder for intermediate files.
         decision: one of `DECISIONS`, or None for the config's default.
 
     Attributes:
@@ -80,15 +80,13 @@ class Inference:
         recipe: str | None,
         ckpt_path: str | None,
         device: str | None,
-        folder: Path,
         decision: str | None = None,
     ) -> None:
         root, files = config_files(bundle, recipe)
-        self.data = folder / "case"
+        transforms = {"_target_": "Compose", "transforms": "@image_transforms"}
         overrides = {
             "bundle_root": str(root),
-            "dataset_dir": str(self.data),
-            "output_dir": str(folder),
+            "dataset": {"_target_": "Dataset", "data": [], "transform": transforms},  # volumes instead of files
             "postprocessing": "@to_probabilities",
             "handlers": [],  # no progress bar
         }
@@ -123,19 +121,16 @@ class Inference:
         """Return itself, for any modalities."""
         return self
 
-    def forget(self) -> None:
-        """Remove the images of the last case."""
-        shutil.rmtree(self.data, ignore_errors=True)
-
     def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:
-        """Segment a case: modality -> volume, all on one grid."""
-        self.forget()
-        self.data.mkdir()
-        for name, image in images.items():
-            nib.save(nib.Nifti1Image(image.dataobj, _straight(image.affine)), self.data / f"{name}.nii")
-        item = {"case": "case", "image": [str(self.data / f"{name}.nii") for name in images], "modalities": [*images]}
+        """Segment a case: modality -> volume, all on one grid; ValueError for what `check_volumes` refuses."""
+        affine = _straight(next(iter(images.values())).affine)
+        volumes = {
+            name: zero_background(MetaTensor(np.asarray(image.dataobj, np.float32), affine=affine))
+            for name, image in images.items()
+        }
         with _quiet(), unwrapped_errors():
-            self._content("dataset").data = [item]
+            check_volumes(volumes, {name: display_name(name) for name in volumes}, self.cohort)
+            self._content("dataset").data = [subject(volumes, self.cohort, "case")]
             self._content("evaluator").run()  # MONAI's workflow evaluates the config's `run` only once
         (output,) = self._content("evaluator").state.output
         label = self._content("to_labels")({**output, "subset": subset_name(images)})["pred"][0].cpu().numpy()
@@ -177,23 +172,15 @@ def config_files(bundle: str, recipe: str | None = None) -> tuple[Path, list[Pat
     return root, files
 
 
-def knows_phantom(bundle: str) -> bool:
-    """Return whether a bundle has weights that were trained on the synthetic phantom, and their recipe."""
-    if is_nnunet(bundle):
-        return False
-    root, _ = config_files(bundle)
-    return (root / "models" / "phantom.pt").is_file() and (root / "configs" / "recipes" / "phantom.json").is_file()
-
-
 def _straight(affine: np.ndarray) -> np.ndarray:
     """Return an affine with its axes along those of space, each in the nearest direction, and at the origin.
 
     For oblique axes MONAI's Spacingd rounds the grid's origin inconsistently. The network works on voxels, and its
-    label map comes back on the same voxels.
+    label map comes back on the same voxels. Values are rounded to float32, as NIfTI files hold them.
     """
     axes, straight = io_orientation(affine), np.diag([0.0, 0, 0, 1])
     straight[axes[:, 0].astype(int), range(3)] = axes[:, 1] * voxel_sizes(affine).round(6)
-    return straight
+    return straight.astype(np.float32).astype(float)
 
 
 @contextmanager

@@ -1,12 +1,10 @@
-"""The lesions of a segmentation: number, volumes, sides, and two perpendicular diameters as RANO measures them."""
+"""The lesions of a segmentation: number, volumes and sides."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist, squareform
 
 from mmb.clinic.study.grid import box, connected_pieces
 
@@ -22,14 +20,11 @@ class Lesion:
     Attributes:
         volume: its volume in ml.
         side: ``left``, ``right`` or ``both sides`` of the patient.
-        diameters: region -> the longest diameter of its part of the lesion in any axial slice, and the longest one
-            perpendicular to it in that slice, in mm; without the regions that it lacks.
         centre: the voxel of the lesion that is nearest to its centre of mass.
     """
 
     volume: float
     side: str
-    diameters: Mapping[str, tuple[float, float]]
     centre: tuple[int, int, int]
 
 
@@ -44,11 +39,11 @@ def lesions(
         brain: mask of the brain, whose midline separates left from right.
         total: volume of the outermost region in ml, which the pieces share by their numbers of voxels.
     """
-    if not next(iter(masks.values())).any():
+    outermost = next(iter(masks.values()))
+    if not outermost.any():
         return [], 0
-    extent = box(next(iter(masks.values())))
-    masks = {region: mask[extent] for region, mask in masks.items()}
-    numbers, sizes = connected_pieces(next(iter(masks.values())))
+    extent = box(outermost)
+    numbers, sizes = connected_pieces(outermost[extent])
     boxes, right = ndimage.find_objects(numbers), _right_half(brain)[extent]
     corner = [part.start for part in extent]
     listed = []
@@ -58,12 +53,10 @@ def lesions(
         inside = boxes[piece]
         mask = numbers[inside] == piece + 1
         share = float(right[inside][mask].mean())
-        parts = {region: whole[inside] & mask for region, whole in masks.items()}
         listed.append(
             Lesion(
                 volume=float(total * sizes[piece] / sizes.sum()),
                 side="both sides" if BOTH_SIDES <= share <= 1 - BOTH_SIDES else "right" if share > 0.5 else "left",
-                diameters={region: diameters(part, spacing) for region, part in parts.items() if part.any()},
                 centre=tuple(
                     at + part.start + low for at, part, low in zip(centre(mask, spacing), inside, corner, strict=True)
                 ),
@@ -77,40 +70,6 @@ def centre(mask: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:
     voxels = np.argwhere(mask)
     distance = np.linalg.norm((voxels - voxels.mean(axis=0)) * spacing, axis=1)
     return tuple(int(index) for index in voxels[distance.argmin()])
-
-
-def diameters(mask: np.ndarray, spacing: Sequence[float]) -> tuple[float, float]:
-    """Return the longest axial diameter of a mask ``(X, Y, Z)`` in mm, and the longest one perpendicular to it.
-
-    A diameter joins the outer edges of two voxels of one connected part of a slice, as in RANO (Wen et al. 2017,
-    https://doi.org/10.1200/JCO.2017.72.7511); both are measured in the same slice.
-    """
-    longest = (0.0, 0.0)
-    for plane in np.moveaxis(mask, 2, 0):
-        numbers, _ = ndimage.label(plane, np.ones((3, 3)))
-        for piece, inside in enumerate(ndimage.find_objects(numbers), 1):
-            corners = _corners(numbers[inside] == piece) * spacing[:2]
-            if np.linalg.norm(np.ptp(corners, axis=0)) > longest[0]:  # else it cannot be longer
-                longest = max(longest, _diameters(corners, max(spacing[:2])))
-    return longest
-
-
-def _corners(mask: np.ndarray) -> np.ndarray:
-    """Return the corners ``(N, 2)`` of the pixels of a mask ``(A, B)``, in pixels, without those inside of it."""
-    padded = np.pad(mask, 1).astype(np.uint8)
-    near = padded[1:, 1:] + padded[1:, :-1] + padded[:-1, 1:] + padded[:-1, :-1]
-    return np.argwhere((near > 0) & (near < 4)).astype(float)
-
-
-def _diameters(corners: np.ndarray, step: float) -> tuple[float, float]:
-    hull = corners[ConvexHull(corners).vertices]
-    distances = squareform(pdist(hull))
-    first, last = hull[list(np.unravel_index(distances.argmax(), distances.shape))]
-    along = (last - first) / distances.max()
-    bins = np.rint((corners - first) @ along / step).astype(int)
-    across = (corners - first) @ np.array([-along[1], along[0]])
-    extents = ndimage.maximum(across, bins, np.unique(bins)) - ndimage.minimum(across, bins, np.unique(bins))
-    return float(distances.max()), float(extents.max())
 
 
 def _right_half(brain: np.ndarray) -> np.ndarray:

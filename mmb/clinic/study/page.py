@@ -16,9 +16,9 @@ from common.evaluation.report.slices import OUTLINES
 from common.evaluation.report.tables import NOTHING, Table, framed
 from common.io.files import replacing
 from common.modalities import display_name
-from mmb.clinic.calibration.calibration import GOOD, WIDEST
+from mmb.clinic.calibration.calibration import GOOD_DICE, WIDEST
 from mmb.clinic.calibration.rows import share
-from mmb.clinic.study.formats import REGIONS, class_in_words, in_words, millilitres
+from mmb.clinic.study.formats import REGIONS, class_phrase, millilitres, region_phrase
 from mmb.clinic.study.lesions import SMALLEST
 from mmb.clinic.study.pictures import BRAIN_OUTLINE, SCALE_BAR
 from mmb.clinic.study.result import StudySummary
@@ -39,14 +39,14 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
         "remarks": summary.warnings[MOST_WARNINGS:],
         "used": [display_name(used.modality) for used in summary.used],
         "missing": [display_name(name) for name in summary.missing],
-        "names": {region: in_words(region) for region in summary.volumes},
+        "names": {region: region_phrase(region) for region in summary.volumes},
         "volumes": _volume_table(summary),
-        "classes": {class_in_words(name): millilitres(ml) for name, ml in summary.classes.items()},
+        "classes": {class_phrase(name): millilitres(ml) for name, ml in summary.classes.items()},
         "lesions": _lesion_table(summary) if summary.lesions else None,
         "further": _further_table(summary) if summary.with_further else None,
         "sequences": _sequence_table(summary),
         "pictures": {display_name(name): png for name, png in summary.pictures.items()},
-        "outlines": dict([*zip(map(in_words, summary.volumes), outlines, strict=True), *brain]),
+        "outlines": dict([*zip(map(region_phrase, summary.volumes), outlines, strict=True), *brain]),
         "sheets": _viewer_data(summary) if summary.sheets else None,
         "script": script,
         "script_hash": b64encode(sha256(script.encode()).digest()).decode(),
@@ -57,30 +57,31 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
 
 
 def _volume_table(summary: StudySummary) -> Table:
-    volumes, calibrated = summary.volumes, summary.calibrated_on
-    columns = [("Region", [*map(_heading, volumes)]), ("Volume (ml)", [*map(millilitres, volumes.values())])]
+    rows, calibrated = summary.rows(), summary.calibrated_on
+    columns = [
+        ("Region", [_heading(row.region) for row in rows]),
+        ("Volume (ml)", [millilitres(row.volume) for row in rows]),
+    ]
     notes = []
     if calibrated:
-        intervals = [_interval(summary.intervals.get(region)) for region in volumes]
-        columns.append(("True volume probably (ml)", intervals))
+        columns.append(("True volume probably (ml)", [_interval(row.interval) for row in rows]))
         notes.append(
             "Such intervals held the true volume in patients that they were not calibrated on: "
             f"{_shares(summary.intervals_held)}. None is given if it would span more than a factor of {WIDEST:g}, or "
             "if no tumour was found with confidence."
         )
     if summary.expected_dice:
-        expected = [_percent(summary.expected_dice[region]) if ml else NOTHING for region, ml in volumes.items()]
+        expected = [_percent(row.expected) if row.volume else NOTHING for row in rows]
         columns.append((f"Expected overlap{'' if calibrated else ', not calibrated'} (%)", expected))
     if summary.chances:
-        chances = [_percent(summary.chances.get(region)) for region in volumes]
-        columns.append((f"Chance of {100 * GOOD:.0f} % or more (%)", chances))
+        columns.append((f"Chance of {100 * GOOD_DICE:.0f} % or more (%)", [_percent(row.chance) for row in rows]))
         notes.append(
             f"Overlap (Dice, 100 % is perfect) with an expert's outline, calibrated on {calibrated} patients. Of "
-            f"the outlines called usable in patients left out of the calibration, {100 * GOOD:.0f} % or more had: "
+            f"the outlines called usable in patients left out of the calibration, {100 * GOOD_DICE:.0f} % or more had: "
             f"{_shares(summary.usable_right)}."
         )
     if summary.measured:
-        columns.append(("Overlap in test cases (%)", [_percent(summary.measured.get(region)) for region in volumes]))
+        columns.append(("Overlap in test cases (%)", [_percent(row.measured) for row in rows]))
         notes.append(f"Last column: mean of {summary.tested} test cases, segmented from the same sequences.")
     return Table("Volumes", framed(columns), notes)
 
@@ -88,28 +89,16 @@ def _volume_table(summary: StudySummary) -> Table:
 def _lesion_table(summary: StudySummary) -> Table:
     shown = summary.lesions[:MOST_LESIONS]
     columns = [
-        (("", "Lesion"), [str(number) for number, _ in enumerate(shown, 1)]),
-        (("", "Side"), [lesion.side for lesion in shown]),
-        (("", "Volume (ml)"), [millilitres(lesion.volume) for lesion in shown]),
+        ("Lesion", [str(number) for number, _ in enumerate(shown, 1)]),
+        ("Side", [lesion.side for lesion in shown]),
+        ("Volume (ml)", [millilitres(lesion.volume) for lesion in shown]),
     ]
-    columns += [
-        (("Diameters (mm)", region), [_diameters(lesion.diameters.get(region)) for lesion in shown])
-        for region in summary.volumes
-    ]
-    more = []
+    more = ["Lesions whose oedema touches count as one."]
     if len(summary.lesions) > len(shown):
         more.append(f"Smaller lesions not listed: {len(summary.lesions) - len(shown)}.")
     if summary.specks:
         more.append(f"Left out as specks of less than {SMALLEST:g} ml: {summary.specks}.")
-    note = (
-        "Diameters as in RANO: the longest in any axial slice, and the longest perpendicular to it in that slice. "
-        "Lesions whose oedema touches count as one."
-    )
-    return Table(f"Lesions: {len(summary.lesions)}", framed(columns), [note, *more])
-
-
-def _diameters(pair: tuple[float, float] | None) -> str:
-    return NOTHING if pair is None else f"{pair[0]:.0f} × {pair[1]:.0f}"
+    return Table(f"Lesions: {len(summary.lesions)}", framed(columns), more)
 
 
 def _viewer_data(summary: StudySummary) -> dict[str, Any]:
@@ -158,7 +147,7 @@ def _sequence_table(summary: StudySummary) -> Table:
             display_name(used.modality),
             used.source,
             used.reason,
-            NOTHING if used.confidence is None else f"{100 * used.confidence:.0f} %",
+            used.confidence or NOTHING,
         )
         for used in summary.used
     ]

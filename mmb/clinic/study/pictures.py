@@ -1,17 +1,15 @@
-"""Pictures of a segmentation: three planes through the lesion, with the regions outlined."""
+"""Pictures of a segmentation for print: three planes through the lesion, with the regions outlined."""
 
-import base64
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
+from PIL import ImageChops, ImageDraw, ImageFilter
+from PIL.Image import Image, Resampling, fromarray, new
 
-from common.evaluation.report.slices import OUTLINES, outline
-from common.evaluation.report.style import styled
+from common.evaluation.report.slices import OUTLINES
 from common.modalities import foreground
 from mmb.clinic.study.grid import box, connected_pieces
 from mmb.clinic.study.lesions import centre
@@ -19,7 +17,9 @@ from mmb.clinic.study.lesions import centre
 MARGIN = 2  # margin in voxels around the head in pictures
 SCALE_BAR = 50  # length of the scale bar in mm
 BRAIN_OUTLINE = OUTLINES[3]  # colour of the outline of the extracted brain
-EDGE = withStroke(linewidth=2, foreground="black")  # around the letters, which may lie on a bright scalp
+PLANES = {2: ((0, 0, 460, 560), "RL"), 1: ((468, 0, 390, 276), "RL"), 0: ((468, 284, 390, 276), "AP")}
+"""Axis across a plane -> its place in a picture (left, top, width, height), and the letters on its left and right."""
+PIXELS = 4  # width of the first region's outline; each further one is thinner, so that all stay visible
 
 
 def pictures(
@@ -41,11 +41,25 @@ def pictures(
     the position of the first voxel along each axis in mm; each plane shows its own.
     """
     head = head_box(images, masks.any(axis=0))
-    masks = masks[:, *head]
+    masks, brain = masks[:, *head], None if brain is None else brain[head]
     middle = _centre(masks.any(axis=0), spacing)
-    brain = None if brain is None else brain[head]
     at = [o + (part.start + index) * size for o, part, index, size in zip(origin, head, middle, spacing, strict=True)]
-    return {name: _picture(image[head], masks, brain, middle, spacing, at) for name, image in images.items()}
+    lines = [] if brain is None else [(BRAIN_OUTLINE, 2, brain)]
+    lines += [(OUTLINES[i % len(OUTLINES)], max(PIXELS - i, 2), mask) for i, mask in enumerate(masks)]
+    made = {}
+    for name, image in images.items():
+        picture, (low, high) = new("RGB", (858, 560)), grey_window(image[head], brain)
+        grey = np.clip((image[head] - low) * (255 / max(high - low, 1e-6)), 0, 255).astype(np.uint8)
+        for axis, ((left, top, width, height), sides) in PLANES.items():
+            cut = [(colour, thick, mask.take(middle[axis], axis)) for colour, thick, mask in lines]
+            steps = [size for other, size in enumerate(spacing) if other != axis]
+            plane = _plane(grey.take(middle[axis], axis), cut, steps, (width, height))
+            _label(plane, sides, f"{'RAS'[axis] if at[axis] >= 0 else 'LPI'[axis]} {abs(at[axis]):.0f} mm")
+            picture.paste(plane, (left + (width - plane.width) // 2, top + (height - plane.height) // 2))
+        file = BytesIO()
+        picture.save(file, "PNG")
+        made[name] = b64encode(file.getvalue()).decode("ascii")
+    return made
 
 
 def head_box(images: Mapping[str, np.ndarray], lesion: np.ndarray) -> tuple[slice, ...]:
@@ -75,61 +89,30 @@ def _centre(lesion: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:
     return centre(numbers == 1 + sizes.argmax(), spacing)
 
 
-@styled
-def _picture(
-    image: np.ndarray,
-    masks: np.ndarray,
-    brain: np.ndarray | None,
-    centre: Sequence[int],
-    spacing: Sequence[float],
-    position: Sequence[float],
-) -> str:
-    """Return a PNG in base64: the axial plane on the left, the coronal above the sagittal one on the right."""
-    window = grey_window(image, brain)
-    figure = Figure(figsize=(3.9, 2.55), facecolor="black")
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.2, 1), left=0, right=1, bottom=0, top=1, wspace=0.02, hspace=0.02)
-    for cell, axis, sides in ((grid[:, 0], 2, "RL"), (grid[0, 1], 1, "RL"), (grid[1, 1], 0, "AP")):
-        rest = [other for other in range(3) if other != axis]
-        _draw_plane(
-            figure.add_subplot(cell),
-            image.take(centre[axis], axis),
-            masks.take(centre[axis], axis + 1),
-            None if brain is None else brain.take(centre[axis], axis),
-            [spacing[other] for other in rest],
-            window,
-            sides,
-            f"{'RAS'[axis] if position[axis] >= 0 else 'LPI'[axis]} {abs(position[axis]):.0f} mm",
-        )
-    png = BytesIO()
-    figure.savefig(png, dpi=220, metadata={"Software": None})
-    return base64.b64encode(png.getvalue()).decode("ascii")
+def _plane(
+    grey: np.ndarray, lines: Sequence[tuple[str, int, np.ndarray]], spacing: Sequence[float], most: tuple[int, int]
+) -> Image:
+    """Draw a plane (A, B), whose first axis runs to the patient's right or front, with this side on the left.
 
-
-def _draw_plane(
-    axes: Axes,
-    plane: np.ndarray,
-    masks: np.ndarray,
-    brain: np.ndarray | None,
-    spacing: Sequence[float],
-    window: Sequence[float],
-    sides: str,
-    position: str,
-) -> None:
-    """Draw a plane (A, B) whose first axis runs to the patient's right or front; this side is drawn on the left.
-
-    ``sides`` are the letters on the left and right.
+    ``lines`` are the colour, the width in pixels and the mask of each outline; ``most`` is the largest size in pixels.
     """
-    extent = (0, plane.shape[0] * spacing[0], 0, plane.shape[1] * spacing[1])
-    axes.imshow(plane.T, cmap="gray", vmin=window[0], vmax=window[1], origin="lower", extent=extent)
-    if brain is not None:
-        axes.contour(brain.T, levels=[0.5], colors=BRAIN_OUTLINE, linewidths=0.6, origin="lower", extent=extent)
-    outline(axes, masks, 1.4, extent)
-    axes.invert_xaxis()
-    axes.set_axis_off()
-    words = {"transform": axes.transAxes, "color": "white", "path_effects": [EDGE]}
-    axes.text(0.01, 0.5, sides[0], va="center", **words)
-    axes.text(0.99, 0.5, sides[1], va="center", ha="right", **words)
-    axes.text(0.99, 0.99, position, va="top", ha="right", fontsize=7, **words)
-    if extent[1] > SCALE_BAR:
-        ends = [extent[1] * 0.99, extent[1] * 0.99 - SCALE_BAR]
-        axes.plot(ends, [extent[3] * 0.02] * 2, "w", lw=1.5, scalex=False, scaley=False)
+    extent = [size * step for size, step in zip(grey.shape, spacing, strict=True)]
+    scale = min(pixels / mm for pixels, mm in zip(most, extent, strict=True))
+    size = tuple(max(round(scale * mm), 1) for mm in extent)
+    plane = fromarray(grey[::-1, ::-1].T.copy()).resize(size, Resampling.BOX).convert("RGB")
+    for colour, thick, mask in lines:
+        large = fromarray(255 * mask[::-1, ::-1].T.astype(np.uint8)).resize(size, Resampling.BILINEAR)
+        large = large.point(lambda value: 255 * (value > 127))
+        plane.paste(colour, mask=ImageChops.difference(large, large.filter(ImageFilter.MinFilter(2 * thick + 1))))
+    if extent[0] > SCALE_BAR:
+        bar = (size[0] - 6 - scale * SCALE_BAR, size[1] - 7, size[0] - 6, size[1] - 5)
+        ImageDraw.Draw(plane).rectangle(bar, "white")
+    return plane
+
+
+def _label(plane: Image, sides: str, position: str) -> None:
+    """Write the letters of the sides into a plane, and its position; their edge is dark, since a scalp is bright."""
+    write, edge = ImageDraw.Draw(plane), {"stroke_width": 2, "stroke_fill": "black"}
+    write.text((5, plane.height / 2), sides[0], "white", anchor="lm", font_size=20, **edge)
+    write.text((plane.width - 5, plane.height / 2), sides[1], "white", anchor="rm", font_size=20, **edge)
+    write.text((plane.width - 5, 5), position, "white", anchor="rt", font_size=14, **edge)

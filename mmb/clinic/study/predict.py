@@ -1,38 +1,31 @@
 """Segmentation of a patient's study by a bundle or a trained nnU-Net, on the grid of one of its series."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.affines import voxel_sizes
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.registry import PHANTOM
 from common.io import require_writable
 from common.io.atomic import written_whole
-from common.io.files import walk
-from common.io.settings import check_choice
 from common.modalities import ALIASES, display_name, resolve_subset
-from common.transforms.decision import DECISIONS
+from mmb.clinic.errors import StudyError
 from mmb.clinic.predictors.protocol import Predictor, Segmentation
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.document import write_document
-from mmb.clinic.study.folder import is_phantom
-from mmb.clinic.study.formats import in_words
-from mmb.clinic.study.grid import resample_label_to, volume_of
+from mmb.clinic.study.folder import Source, StudyFiles
+from mmb.clinic.study.formats import region_phrase
+from mmb.clinic.study.grid import resample_label_to
 from mmb.clinic.study.inference import load_predictor
+from mmb.clinic.study.options import Options
 from mmb.clinic.study.page import write_summary
-from mmb.clinic.study.reading import Study, confirmed, read_files, read_folder
-from mmb.clinic.study.result import StudySummary, summarise, volumes
-from mmb.clinic.study.skull import MODES, Brain, agreed, brain_mask
-from mmb.clinic.study.verdicts import UNTRUSTED
+from mmb.clinic.study.reading import Study, align_and_assign, read_files, read_folder
+from mmb.clinic.study.result import StudySummary, summarise
+from mmb.clinic.study.skull import Brain, agreed, brain_mask
 
-NO_SEG = "No DICOM SEG was written"  # beginning of the note on a series that no DICOM SEG can reference
 RESULTS = {
     "label map": "label.nii.gz",
     "DICOM SEG": "seg.dcm",
@@ -44,11 +37,6 @@ IMAGES = "images"
 """Subfolder of the images that are kept on request."""
 BRAIN_MASK = "brain_mask"
 
-OF_PHANTOM = (
-    "The images are those of the synthetic phantom, but the weights are not: the result means nothing. `predict` takes "
-    "the weights trained on the phantom if it gets this study alone, without --recipe and --ckpt_path."
-)
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -59,6 +47,7 @@ class Prediction:
         reference: modality on whose grid the result lies.
         explanations: a line for everything found in the study.
         files: kind of result -> path.
+        no_seg: why no DICOM SEG can reference the series; empty if one can, or if there is none.
     """
 
     label: nib.Nifti1Image
@@ -66,23 +55,14 @@ class Prediction:
     summary: StudySummary
     explanations: list[str]
     files: dict[str, Path]
+    no_seg: str = ""
 
 
 def predict(
-    study: str | Path | Mapping[str, str | Path],
+    study: Source,
     output_dir: str | Path,
-    bundle: str,
-    series: Mapping[str, Any] | None = None,
-    modalities: Sequence[str] | None = None,
-    reference: str | None = None,
-    recipe: str | None = None,
-    ckpt_path: str | None = None,
-    device: str | None = None,
-    skull_strip: str = "auto",
-    decision: str | None = None,
+    options: Options,
     explain: Callable[[list[str]], None] | None = None,
-    label: str = "",
-    keep_images: bool = False,
 ) -> Prediction:
     """Segment a patient's study: DICOM series or NIfTI files of any non-empty subset of the modalities.
 
@@ -91,68 +71,50 @@ def predict(
     `RESULTS` (``seg.dcm`` and ``report.dcm`` for DICOM, unless nothing was found or no SEG can reference the series),
     all or none. Raises ValueError if the study or an option cannot be used; nothing is written then.
 
-    ``study`` is a folder, or the image file of each modality. The other arguments are the options of the verb
-    ``predict``, which `mmb.verbs.predict` describes. Intervals and words for how far the outlines can be used come from
-    ``<weights>_calibration.json`` beside the weights (see `mmb.verbs.calibrate`), if it is there. ``explain`` is called
-    with a line for everything found in the study, before later steps can fail.
+    ``study`` is a folder, or the image file of each modality. Intervals and words for how far the outlines can be used
+    come from ``<weights>_calibration.json`` beside the weights (see `mmb.verbs.calibrate`), if it is there. ``explain``
+    is called with a line for everything found in the study, before later steps can fail.
     """
-    check_options(study, output_dir, skull_strip, decision)
-    with TemporaryDirectory() as folder:
-        inference = load_predictor(bundle, recipe, ckpt_path, device, Path(folder), decision)
-        return segment(
-            study, output_dir, inference, series, modalities, reference, skull_strip, explain, label, keep_images
-        )
+    check_output(study, output_dir)
+    return segment(study, output_dir, load_predictor(*options.network), options, explain)
 
 
 def segment(
-    study: str | Path | Mapping[str, str | Path],
+    study: Source,
     output_dir: str | Path,
     inference: Predictor,
-    series: Mapping[str, Any] | None = None,
-    modalities: Sequence[str] | None = None,
-    reference: str | None = None,
-    skull_strip: str = "auto",
+    options: Options,
     explain: Callable[[list[str]], None] | None = None,
-    label: str = "",
-    keep_images: bool = False,
 ) -> Prediction:
     """Segment a study as `predict` does, with a predictor that is loaded already."""
-    cohort, device = inference.cohort, inference.device
+    cohort, device, modalities, strip = inference.cohort, inference.device, options.modalities, options.skull_strip
     if inference.subsets and len(inference.subsets) == 1:
         needed, wanted = inference.subsets[0], resolve_subset(modalities, cohort.modalities)
         modalities = needed if {*needed} <= {*wanted} else wanted
     if unknown := [name for name in cohort.modalities if name not in ALIASES]:
-        raise ValueError(
+        raise StudyError(
             f"{inference.weights_name}: of {cohort.name}, whose sequences {', '.join(unknown)} are not recognised in a "
             "study. Prepare the images, and use the bundle's inference.json, or mmb.clinic.bundle.Bundle."
         )
     if isinstance(study, Mapping):
-        read = read_files(study, cohort, modalities, device, skull_strip)
+        read = read_files(study, cohort, modalities, device, strip)
     else:
-        read = read_folder(study, cohort, modalities, series, device, skull_strip)
+        read = read_folder(study, cohort, modalities, options.series, device, strip)
     if explain:
         explain(read.explanations)
-    read, chosen, why = confirmed(read, reference, device, skull_strip)
+    read, chosen, why = align_and_assign(read, options.reference, device, strip)
     inference = inference.using([*read.images])
-    aligned, brain = _prepared(read, chosen, skull_strip, cohort)
-    can_refer, seg_note = _can_refer(read, chosen)
+    aligned, brain = _prepared(read, chosen, strip, cohort)
+    seg_note, no_seg = _referred(read, chosen)
     segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
     voxels = _on_grid_of(read.images[chosen], segmentation.label, aligned.images[chosen].affine, cohort)
     grid_note = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {why}."
-    notes = [grid_note, *([seg_note] if seg_note else []), *read.notes]
+    notes = [grid_note, *filter(None, (seg_note, no_seg)), *read.notes]
     summary = summarise(voxels, segmentation, read, aligned, brain, inference, notes)
-    if inference.cohort.name != PHANTOM.name and shows_phantom(study):
-        untrusted = dict.fromkeys(summary.verdicts, UNTRUSTED)
-        summary = replace(summary, warnings=[OF_PHANTOM, *summary.warnings], verdicts=untrusted, intervals={})
-    summary = replace(summary, label=label, created=datetime.now().astimezone().isoformat(timespec="seconds"))
-    kept = _images(aligned, brain, segmentation, cohort) if keep_images else {}
-    files = _write(Path(output_dir), voxels, summary, read, chosen if can_refer else None, inference, kept)
-    return Prediction(voxels, chosen, summary, read.explanations, files)
-
-
-def shows_phantom(study: str | Path | Mapping[str, str | Path]) -> bool:
-    """Return whether a study (see `predict`) is of the synthetic phantom, as its first image says."""
-    return is_phantom([Path(file) for file in study.values()] if isinstance(study, Mapping) else walk(study))
+    summary = replace(summary, label=options.label, created=datetime.now().astimezone().isoformat(timespec="seconds"))
+    kept = _images(aligned, brain, segmentation, cohort) if options.keep_images else {}
+    files = _write(Path(output_dir), voxels, summary, read, None if no_seg else chosen, inference, kept)
+    return Prediction(voxels, chosen, summary, read.explanations, files, no_seg)
 
 
 def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) -> tuple[AlignedStudy, Brain | None]:
@@ -160,40 +122,35 @@ def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) ->
 
     The images were aligned before it was decided which of them are used, so the brain is that on which those agree.
     """
-    evidence, brain, names = study.evidence, None, {each.name: name for name, each in study.used.items()}
+    evidence, brain, names = study.evidence, None, {each.candidate.name: name for name, each in study.used.items()}
     aligned = evidence.aligned.renamed(names)
     masks = evidence.masks and evidence.masks.renamed(names)
     if masks and masks.heads and skull_strip != "no":
         brain = agreed(aligned, masks, cohort.brain_ml)
-    if study.used[reference].name != evidence.reference:
+    if study.used[reference].candidate.name != evidence.reference:
         aligned, mask = aligned.on_grid_of(reference, study.images[reference].affine, brain and brain.mask)
         brain = brain and replace(brain, mask=mask)
     return aligned, brain
 
 
-def check_options(
-    study: str | Path | Mapping[str, str | Path], output_dir: str | Path, skull_strip: str, decision: str | None
-) -> None:
-    """Refuse unknown options, and an output folder that lies in the study's or cannot be written."""
-    check_choice("--skull_strip", skull_strip, MODES)
-    if decision is not None:
-        check_choice("--decision", decision, DECISIONS)
-    output = Path(output_dir).resolve()
-    if not isinstance(study, Mapping) and Path(study).resolve() in (output, *output.parents):
-        raise ValueError(f"--output_dir {output_dir} lies in the study's folder; expected a folder outside it.")
+def check_output(study: Source, output_dir: str | Path) -> None:
+    """Refuse an output folder that lies in the study's or cannot be written."""
+    output, place = Path(output_dir).resolve(), study.folder if isinstance(study, StudyFiles) else study
+    if not isinstance(place, Mapping) and Path(place).resolve() in (output, *output.parents):
+        raise StudyError(f"--output_dir {output_dir} lies in the study's folder; expected a folder outside it.")
     require_writable(output_dir)
 
 
-def _can_refer(study: Study, reference: str) -> tuple[bool, str | None]:
-    """Return whether a DICOM SEG can reference the series, and a note on that, or None."""
+def _referred(study: Study, reference: str) -> tuple[str | None, str]:
+    """Return a note on how a DICOM SEG references the series, or None; and why none can, or an empty text."""
     if not study.series:
-        return False, None
+        return None, ""
     from mmb.clinic import dicom  # imported here, since NIfTI does not need its packages
 
     try:
-        return True, dicom.require_referable(study.series[reference])
+        return dicom.require_referable(study.series[reference]), ""
     except ValueError as error:  # the label map can be written nevertheless
-        return False, f"{NO_SEG}: {error}"
+        return None, f"No DICOM SEG was written: {error}"
 
 
 def _on_grid_of(target: nib.Nifti1Image, label: np.ndarray, affine: np.ndarray, cohort: Cohort) -> nib.Nifti1Image:
@@ -225,15 +182,15 @@ def _write(
         for name, image in kept.items():
             (temporary / IMAGES).mkdir(exist_ok=True)
             nib.save(image, temporary / IMAGES / f"{name}.nii.gz")
-        if referred and voxels.any():
+        if referred in study.series and voxels.any():
             from mmb.clinic import dicom
 
             labels, made_by = inference.cohort.labels, (inference.software, inference.weights_name)
-            series, spacing = study.series[referred], voxel_sizes(label.affine)
+            series = study.series[referred]
             segments = dicom.write_seg(made["DICOM SEG"], voxels, series, labels.values, *made_by)
-            of_segments = {name: volume_of(voxels == labels.values[name], spacing) for name in segments}
+            of_segments = {name: summary.classes[name] for name in segments}
             of_regions = {
-                f"{in_words(region).capitalize()} ({region})": (classes, volumes(label, labels)[region])
+                f"{region_phrase(region).capitalize()} ({region})": (classes, summary.volumes[region])
                 for region, classes in labels.regions.items()
                 if len(classes) > 1
             }

@@ -9,6 +9,7 @@ from nibabel.affines import apply_affine, from_matvec, voxel_sizes
 from scipy.spatial.transform import Rotation
 from scipy.stats import entropy
 
+from mmb.clinic.errors import StudyError
 from mmb.clinic.study.grid import Grid, Image, in_field_of_view, isotropic_grid, moved, not_air, resample
 
 MINIMUM_PEAK = 2.0
@@ -66,7 +67,7 @@ def register(fixed: Image, moving: Image, name: str) -> Registration:
         f"after, {peak:.1f} times the value {PEAK_DISTANCE:g} mm away; foregrounds overlap by {overlap:.0%}"
     )
     if peak < MINIMUM_PEAK or overlap < MINIMUM_OVERLAP:
-        raise ValueError(
+        raise StudyError(
             f"{name}: {text}. Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the two could "
             "not be registered. Leave one out, register them yourself, or check that both show the same head."
         )

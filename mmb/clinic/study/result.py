@@ -7,7 +7,7 @@ own label does.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from nibabel.affines import voxel_sizes
@@ -33,12 +33,28 @@ from mmb.clinic.study.verdicts import Verdict, absent, intervals, verdicts, with
 
 @dataclass(frozen=True)
 class UsedModality:
-    """A modality that a prediction was made from; the fields are those of `mmb.clinic.choice.Candidate`."""
+    """A modality that a prediction was made from: its series or file, and how surely it was recognised.
+
+    ``confidence`` is open, likely or sure (`mmb.clinic.evidence.Grade`); None if it was set by hand, named by its file,
+    or decided by the image.
+    """
 
     modality: str
     source: str
     reason: str
-    confidence: float | None = None
+    confidence: str | None = None
+
+
+class RegionRow(NamedTuple):
+    """What is said of a region: `StudySummary` has the units, and None stands for what is not known."""
+
+    region: str
+    volume: float
+    interval: tuple[float, float] | None
+    expected: float | None
+    chance: float | None
+    measured: float | None
+    verdict: Verdict | None
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,11 @@ class StudySummary:
     measured: Mapping[str, float] = field(default_factory=dict)
     tested: int = 0
     calibrated_on: int = 0
+
+    def rows(self) -> list[RegionRow]:
+        """Return what is said of each region; console, page and table are written from it."""
+        numbers = (self.volumes, self.intervals, self.expected_dice, self.chances, self.measured, self.verdicts)
+        return [RegionRow(region, *(part.get(region) for part in numbers)) for region in self.volumes]
 
 
 PICTURES = ("pictures", "sheets")
@@ -181,7 +202,7 @@ def brain_note(study: Study, brain: Brain) -> str:
 def registration_notes(study: Study, aligned: AlignedStudy) -> list[str]:
     """Return a note on each registration, with the names of the modalities that it moved."""
     (base,) = (each for each in study.headers.candidates if each.name == study.evidence.reference)
-    target = next((display_name(name) for name, each in study.used.items() if each is base), base.source)
+    target = next((display_name(name) for name, each in study.used.items() if each.candidate is base), base.source)
     matches: dict[int, list[str]] = defaultdict(list)  # the volumes of one frame of reference share one
     for name, match in aligned.registered.items():
         matches[id(match)].append(name)
@@ -219,6 +240,7 @@ def summarise(
     unknown = [*filter(None, [unseen(list(study.images), inference.seen)])]
     grave = [*grave_warnings(study, aligned, brain, segmentation, inference.cohort, inference.spacing), *unknown]
     lesser = lesser_warnings(study, aligned, brain, segmentation, measured, inference.spacing)
+    shown = [] if fields["no_tumour"] else pieces
     return StudySummary(
         title=f"Segmentation from {display_subset(subset)}",
         bundle=inference.method,
@@ -226,16 +248,17 @@ def summarise(
         weights=inference.weights_name,
         trained_on=inference.trained_on,
         used=[
-            UsedModality(name, each.source, each.verdict.reason, each.confidence) for name, each in study.used.items()
+            UsedModality(name, each.candidate.source, each.reason, each.stated_grade and each.stated_grade.word)
+            for name, each in study.used.items()
         ],
         missing=[name for name in inference.cohort.modalities if name not in study.images],
         volumes=measured,
         pictures=pictures(drawn, segmentation.masks, spacing, brain and brain.mask, origin),
         brain_ml=brain and brain.millilitres,
         classes=class_volumes(label, labels),
-        lesions=[] if fields["no_tumour"] else pieces,
+        lesions=shown,
         specks=specks,
-        sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in pieces], brain and brain.mask),
+        sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in shown], brain and brain.mask),
         warnings=[
             *filter(None, [fields["no_tumour"]]),
             *contradictions(study.used),

@@ -13,11 +13,10 @@ from scipy import ndimage
 
 from common.cohorts.check import whole
 from common.modalities import display_name
+from mmb.clinic.errors import StudyError
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.grid import box, connected_pieces, volume_of
 
-MODES = ("auto", "yes", "no")
-"""Modes of skull stripping: if a head is visible, always, never."""
 PREFERRED = ("t1", "t1c", "flair", "t2")
 """Order of preference among masks that agree equally well with the others; deepbet was trained on T1."""
 LARGER, SMALLER = 1.25, 0.5
@@ -122,7 +121,7 @@ def agreed(
         }
     if not plausible:
         reasons = "; ".join(f"{label(name)}: {reason}" for name, reason in doubts.items())
-        raise ValueError(
+        raise StudyError(
             f"No brain was found in images that are not skull-stripped. {reasons}. Look at them. If they "
             "do show a head, strip the skull yourself; --skull_strip no segments them as they are."
         )

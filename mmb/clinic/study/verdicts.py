@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from common.modalities import SHOWN_BY_T1C, LabelSet, display_name
 from mmb.clinic.calibration.calibration import NO_TUMOUR, WIDEST, Calibration
-from mmb.clinic.study.formats import REGIONS, in_words
+from mmb.clinic.study.formats import REGIONS, region_phrase
 
-USABLE_WORD, DOUBTFUL, UNRELIABLE = "usable for review", "doubtful", "not reliable"
-GUESS = 0.5  # expected Dice below which an outline is not reliable
+WORD_USABLE, DOUBTFUL, UNRELIABLE = "usable for review", "doubtful", "not reliable"
+UNRELIABLE_BELOW_DICE = 0.5  # expected Dice below which an outline is not reliable
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def absent(volumes: Mapping[str, float], scores: Mapping[str, float], calibratio
     It is so if nothing was drawn as the largest region, or if its raw score is below the calibrated limit.
     """
     region = next(iter(volumes))
-    nothing = f"No {'tumour' if region in REGIONS else in_words(region)} found with confidence: "
+    nothing = f"No {'tumour' if region in REGIONS else region_phrase(region)} found with confidence: "
     if not volumes[region]:
         return f"{nothing}nothing was drawn. That does not mean that there is none."
     limit = NO_TUMOUR if calibration is None else calibration.no_tumour
@@ -75,14 +75,14 @@ def verdicts(
         if untrusted:
             given[region] = UNTRUSTED
         elif missing:
-            word = UNRELIABLE if volume and expected < GUESS else DOUBTFUL
+            word = UNRELIABLE if volume and expected < UNRELIABLE_BELOW_DICE else DOUBTFUL
             given[region] = Verdict(word, "no tumour found with confidence")
         elif not volume:
             given[region] = Verdict(DOUBTFUL, ", ".join(["none found", *why]))
-        elif expected < GUESS:
+        elif expected < UNRELIABLE_BELOW_DICE:
             given[region] = Verdict(UNRELIABLE, ", ".join(unsure))
         elif usable and not doubted:
-            given[region] = Verdict(USABLE_WORD)
+            given[region] = Verdict(WORD_USABLE)
         else:
             reasons = ["see the warnings"] * doubted + ["these weights are not calibrated"] * (not known)
             given[region] = Verdict(DOUBTFUL, ", ".join(reasons or unsure))

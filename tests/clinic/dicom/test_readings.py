@@ -7,10 +7,10 @@ from pydicom.dataset import Dataset
 from readings import DESCRIPTIONS, FILES, each
 
 from common.cohorts.names import split_name
-from mmb.clinic.choice import OPEN
-from mmb.clinic.dicom.candidates import HeaderCandidate, recognise_all
 from mmb.clinic.dicom.image_files import recognise_files
-from mmb.clinic.dicom.sequences import contrast_words
+from mmb.clinic.dicom.sequences import contrast_words, recognise_study
+from mmb.clinic.evidence import Grade, HeaderEvidence
+from mmb.clinic.words import Contrast, contrast_said, plain
 
 T1 = {"ScanningSequence": "GR", "RepetitionTime": 8.2, "EchoTime": 3.2, "InversionTime": 450}
 PARAMETERS = {
@@ -23,21 +23,22 @@ def verdict(description: str, parameters: dict) -> str:
     """Return what a header is read as: a sequence, "open" or "none"."""
     header = Dataset()
     header.update({"SeriesDescription": description, "SpecificCharacterSet": "ISO_IR 192", **parameters})
-    candidate = HeaderCandidate("series 1", "series 1", header=header)
-    recognise_all([candidate])
-    return outcome(candidate)
+    (says,) = recognise_study([header])
+    return outcome(says, contrast_words(header))
 
 
-def outcome(candidate: HeaderCandidate) -> str:
-    modality, said = candidate.by_header.modality, contrast_words(candidate.header)
-    is_open = candidate.is_open and candidate.by_header.confidence < OPEN and said is not None
-    return "none" if modality is None else "open" if is_open and modality in ("t1", "t1c") else modality
+def outcome(says: HeaderEvidence, said: Contrast | None) -> str:
+    is_open = says.contrast_unknown and says.grade < Grade.SURE and said is not None
+    return "none" if says.modality is None else "open" if is_open and says.modality in ("t1", "t1c") else says.modality
 
 
 def read_as(name: str) -> str:
     path = Path(f"{name}.nii.gz")
     role = split_name(path.name).role
-    return outcome(*recognise_files([path])) if role is None else "none" if role == "label" else role
+    if role is not None:
+        return "none" if role == "label" else role
+    (file,) = recognise_files([path])
+    return outcome(file.says, contrast_said(plain(file.described)))
 
 
 @pytest.mark.parametrize("kind", DESCRIPTIONS)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from mmb.clinic.choice import RELIABLE
 from mmb.clinic.dicom import recognise
+from mmb.clinic.evidence import Grade
 
 
 def header(description: str = "", sequence: str = "", times: tuple = (), *, types: str = "", **more: Any) -> Dataset:
@@ -162,7 +162,7 @@ def outcome(found: Dataset) -> str:
     if verdict.modality is None:
         unclear = "not recognised" in verdict.reason or "contradict" in verdict.reason
         return "?" if unclear else f"!{verdict.reason}"
-    return verdict.modality if verdict.confidence >= RELIABLE else f"?{verdict.modality}"
+    return verdict.modality if verdict.grade >= Grade.LIKELY else f"?{verdict.modality}"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_names_of_public_collections(kind):
 
 def test_reasons_say_what_was_heard():
     verdict = recognise(siemens("t1_mprage_sag_KM", *MPRAGE, **GD))
-    assert verdict.confidence == 0.95
+    assert verdict.grade == Grade.SURE
     assert verdict.reason == (
         "words: 't1'; parameters: TR 2300 ms, TE 2.98 ms, TI 900 ms, GR, IR; "
         "after contrast agent by 'km', a contrast agent is named"
@@ -233,8 +233,8 @@ def test_reasons_say_what_was_heard():
 def test_an_agent_makes_one_doubt_what_is_said_in_brief(description, sure):
     verdict = recognise(siemens(description, *MPRAGE, **GD))
     assert verdict.modality == "t1"
-    assert (verdict.confidence >= RELIABLE) == sure
-    assert recognise(siemens(description, *MPRAGE)).confidence == 0.95
+    assert (verdict.grade >= Grade.LIKELY) == sure
+    assert recognise(siemens(description, *MPRAGE)).grade == Grade.SURE
 
 
 def test_names_of_people_are_no_words():
@@ -274,22 +274,22 @@ def test_each_attribute_of_the_agent_speaks_for_itself(keyword):
 
 
 @pytest.mark.parametrize(
-    ("expected", "confidence", "descriptions"),
+    ("expected", "grade", "descriptions"),
     [
-        ("t1c", 0.76, ["T1/3D/FFE/C", "T1/SE/TRA/C ", "T1_SE_C", "AX T1 C"]),
-        ("t1c", 0.9, ["T1 +C", "T1 C+", "T1 KM", "T1 GD", "T1 GADO", "T1 SOUS GADO", "T1 POST", "T1 POST C"]),
-        ("t1c", 0.9, ["T1 INJECTE", "T1 APRES INJ"]),
-        ("t1", 0.85, ["T1 C-", "T1 C - ", "T1 C lesion", "T1_TFE_SENSEC"]),
-        ("t1", 0.95, ["T1 no C", "T1 W/O C", "T1 pre C", "T1 SANS INJECTION", "T1 NON INJECTE"]),
+        ("t1c", Grade.OPEN, ["T1/3D/FFE/C", "T1/SE/TRA/C ", "T1_SE_C", "AX T1 C"]),
+        ("t1c", Grade.SURE, ["T1 +C", "T1 C+", "T1 KM", "T1 GD", "T1 GADO", "T1 SOUS GADO", "T1 POST", "T1 POST C"]),
+        ("t1c", Grade.SURE, ["T1 INJECTE", "T1 APRES INJ"]),
+        ("t1", Grade.LIKELY, ["T1 C-", "T1 C - ", "T1 C lesion", "T1_TFE_SENSEC"]),
+        ("t1", Grade.SURE, ["T1 no C", "T1 W/O C", "T1 pre C", "T1 SANS INJECTION", "T1 NON INJECTE"]),
     ],
 )
-def test_words_of_contrast_agent(expected, confidence, descriptions):
+def test_words_of_contrast_agent(expected, grade, descriptions):
     """A single letter says less than a word; a named agent makes it certain."""
     for description in descriptions:
         verdict = recognise(header(description, *TFE))
-        assert (verdict.modality, verdict.confidence) == (expected, confidence), description
+        assert (verdict.modality, verdict.grade) == (expected, grade), description
         if expected == "t1c":
-            assert recognise(header(description, *TFE, **GD)).confidence == 0.95
+            assert recognise(header(description, *TFE, **GD)).grade == Grade.SURE
 
 
 @pytest.mark.parametrize(
@@ -313,3 +313,28 @@ def test_odd_values_do_not_stop_it():
     assert recognise(odd).modality == "t1"
     assert recognise(header("FLAIR", "SE", (9000, 120), InversionTime=0)).modality == "flair"
     assert recognise(header("T2", "SE", (5200, [12, 98]))).modality == "t2"
+
+
+LIMITS = [
+    ("GR", (500, 9.9), "t1"), ("GR", (500, 10), "T2*"), ("RM", (59, 59), "T2*"), ("RM", (60, 59), "not recognised"),
+    ("RM", (59, 60), "not recognised"), ("SE", (1499, 49.9), "t1"), ("SE", (1500, 49.9), "proton density"),
+    ("SE", (1499, 50), "not recognised"), ("SE", (3000, 59.9), "not recognised"), ("SE", (3000, 60), "t2"),
+    ("SE", (1499, 60), "not recognised"), ("SE", (1500, 60), "t2"), ("IR", (4000, 30, 399), "STIR"),
+    ("IR", (4000, 30, 400), "t1"), ("IR", (20000, 49.9, 1499), "t1"), ("IR", (20000, 49.9, 1500), "not recognised"),
+    ("IR", (20000, 50, 1499), "not recognised"), ("IR", (20000, 50, 1500), "flair"),
+    ("IR", (3570, 50, 1000), "flair"), ("IR", (3590, 50, 1000), "not recognised"),  # 14.9 and 15.1 % of the fluid left
+    ("SE\\IR", (3999, 49.9), "t1"), ("SE\\IR", (4000, 49.9), "not recognised"),
+    ("SE\\IR", (3999, 50), "not recognised"), ("SE\\IR", (4000, 50), "flair"),
+]  # fmt: skip
+"""ScanningSequence, then TR, TE and TI just below and above each limit, and what they tell without any words."""
+
+
+@pytest.mark.parametrize(("sequence", "times", "expected"), LIMITS)
+def test_recognise_at_the_limits_of_parameters(sequence, times, expected):
+    found = recognise(header("", sequence, times))
+    assert (found.modality or found.reason.partition(" (")[0]) == expected
+
+
+@pytest.mark.parametrize(("value", "modality"), [(0, "t2"), (0.5, None), (50, None), (1000, None)])
+def test_recognise_any_diffusion_weighting(value, modality):
+    assert recognise(header("T2", *T2_TSE, DiffusionBValue=value)).modality == modality

@@ -286,7 +286,7 @@ def test_text_in_the_place_of_a_number(study, raw):
 
     edit_series(study, 3, change)
     assert "PixelSpacing: missing" in only(study, 3).problem
-    assert choose(read_series(study), {"t2": None}).chosen["t1"].series.number == 2
+    assert choose(read_series(study), {"t2": None}).chosen["t1"].candidate.series.number == 2
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"])
@@ -412,7 +412,7 @@ def test_what_is_no_study(study, change, kind, words):
 def test_what_cannot_be_opened_is_not_called_damaged(study, as_anybody):
     files(study, 2)[1].chmod(0)
     message = "^study: (1 of 55 files cannot be opened, the first is number 2|a folder in it cannot be read)"
-    with as_anybody(), pytest.raises(PermissionError, match=message) as refused:
+    with as_anybody(), pytest.raises((ValueError, PermissionError), match=message) as refused:
         read_series("study")
     assert "002" not in str(refused.value)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from stack import SECRETS, Stack, running
+from archive_stack import SECRETS, Stack, running
 
 
 @pytest.fixture(scope="session")

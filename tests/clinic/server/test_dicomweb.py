@@ -14,12 +14,12 @@ import numpy as np
 import pydicom
 import pytest
 import requests
+from archive_stack import PATIENTS, SERIES, Stack, uid
 from dicom_studies import resample
 from fastapi import HTTPException
 from orthanc import needs_orthanc, series
 from processes import answering
 from running import infer, result
-from stack import PATIENTS, SERIES, Stack, uid
 
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.dicom import read_seg, read_series

@@ -32,10 +32,11 @@ from common.cohorts.scan import find_cases
 from common.io import bundle_root, read_checkpoint, write_checkpoint
 from mmb.clinic.server.__main__ import main
 from mmb.clinic.server.app import App
-from mmb.clinic.server.client_files import write_final_label
 from mmb.clinic.server.datastore import FolderDatastore
 from mmb.clinic.server.export import export_labelled_studies
+from mmb.clinic.server.label_files import write_final_label
 from mmb.clinic.server.model import BundleInferTask, series_numbers
+from mmb.clinic.study.options import Options
 from mmb.clinic.study.predict import predict
 
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe")
@@ -341,7 +342,7 @@ def test_studies_get_the_weights_of_patients_with_their_own_settings(store, tmp_
     assert params["trained_on"].startswith("36 openly licensed cases")
     assert not any("trained on" in warning for warning in params["warnings"])
     volumes = {
-        recipe: predict(store / "four", tmp_path / str(recipe), "m3ae", recipe=recipe).summary.volumes
+        recipe: predict(store / "four", tmp_path / str(recipe), Options("m3ae", recipe)).summary.volumes
         for recipe in (None, "open_glioma")
     }
     assert params["volumes_ml"] == pytest.approx(volumes[None], abs=0.001)

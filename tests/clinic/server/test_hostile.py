@@ -30,13 +30,13 @@ from processes import answering, free_port
 from running import ROOT, TOKEN, server
 
 from mmb.clinic.server import archive as label_archive
-from mmb.clinic.server import client_files
+from mmb.clinic.server import label_files
 from mmb.clinic.server.archive import archive_session, forward
-from mmb.clinic.server.client_files import read_label_map
 from mmb.clinic.server.errors import refusal
 from mmb.clinic.server.guard import chosen_token
+from mmb.clinic.server.label_files import read_label_map
 from mmb.clinic.server.limits import REQUEST_BYTES
-from mmb.clinic.server.worker import Worker, tell
+from mmb.clinic.server.worker import Worker, report_progress
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def abort(folder_of: str) -> None:
 
 
 def tell_and_return(what: str) -> dict:
-    tell(what)
+    report_progress(what)
     return {what: [1, None]}
 
 
@@ -129,7 +129,7 @@ class TestWorker:
 
     def test_its_answers_are_data_and_never_code(self, worker):
         told = []
-        assert worker.run(tell_and_return, "a", told=told.append) == {"a": [1, None]}
+        assert worker.run(tell_and_return, "a", on_progress=told.append) == {"a": [1, None]}
         assert told == ["a"]
         with pytest.raises(HTTPException, match="unexpected error"):
             worker.run(Path, "an object")
@@ -251,7 +251,7 @@ class TestLabelMaps:
             refused(put(url, content), 400, reason)
 
     def test_what_is_unpacked_is_bounded(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(client_files, "LABEL_BYTES", 1 << 22)
+        monkeypatch.setattr(label_files, "LABEL_BYTES", 1 << 22)
         (tmp_path / "sent").write_bytes(gzip.compress(bytes(1 << 28)))
         with pytest.raises(ValueError, match="4 MiB unpacked"):
             read_label_map(tmp_path / "sent", tmp_path)

@@ -11,10 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
+from archive_stack import Stack, uid
 from browser import Page, chromium
 from nibabel.affines import apply_affine
 from orthanc import PLUGIN
-from stack import Stack, uid
 
 pytestmark = pytest.mark.skipif(
     not (Path(browser.PROGRAM).is_file() and Path(PLUGIN).is_file()),

@@ -14,10 +14,11 @@ from dicom_studies import study, write_study
 from fastapi import FastAPI, HTTPException
 
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.server import uploaded, uploads
-from mmb.clinic.server.page import add_page
-from mmb.clinic.server.uploaded import as_told, recognise_upload
-from mmb.clinic.server.uploads import Upload, Uploads, created
+from mmb.clinic.errors import StudyError
+from mmb.clinic.server import upload_reading, upload_store
+from mmb.clinic.server.routes_page import add_page
+from mmb.clinic.server.upload_reading import as_told, recognise_upload
+from mmb.clinic.server.upload_store import Upload, Uploads, created
 
 
 async def pieces(content: bytes):
@@ -95,13 +96,13 @@ def test_two_files_of_one_name(upload):
 
 
 def test_what_is_sent_is_bounded(upload, monkeypatch):
-    monkeypatch.setattr(uploads, "UPLOAD_BYTES", 1000)
+    monkeypatch.setattr(upload_store, "UPLOAD_BYTES", 1000)
     receive(upload, b"x" * 600, "a")
     with pytest.raises(HTTPException, match="the limit for a study") as refused:
         receive(upload, b"x" * 600, "b")
     assert refused.value.status_code == 413
     assert sum(path.stat().st_size for path in upload.study.iterdir()) <= 1000
-    monkeypatch.setattr(uploads, "UPLOAD_FILES", 2)
+    monkeypatch.setattr(upload_store, "UPLOAD_FILES", 2)
     with pytest.raises(HTTPException, match="more than 2 files"):
         receive(upload, b"x", "c")
 
@@ -116,8 +117,8 @@ def understated(content: bytes) -> bytes:
 
 
 def test_what_a_zip_holds_is_bounded(upload, monkeypatch):
-    monkeypatch.setattr(uploaded, "UNPACKED_BYTES", 1 << 16)
-    monkeypatch.setattr(uploaded, "CHUNK", 1 << 10)
+    monkeypatch.setattr(upload_reading, "UNPACKED_BYTES", 1 << 16)
+    monkeypatch.setattr(upload_reading, "CHUNK", 1 << 10)
     bomb = packed({"x_t1.nii": bytes(1 << 24)})
     for number, content in enumerate(
         [bomb, packed({"a.zip": bomb}), packed({"a": bytes(1 << 15), "b": bytes(1 << 16)})]
@@ -138,21 +139,21 @@ def test_what_a_zip_holds_is_bounded(upload, monkeypatch):
 
 
 def test_a_long_list_of_files_is_not_read(upload, monkeypatch):
-    monkeypatch.setattr(uploaded, "DIRECTORY_BYTES", 4096)
-    monkeypatch.setattr(uploaded, "CHUNK", 1024)
+    monkeypatch.setattr(upload_reading, "DIRECTORY_BYTES", 4096)
+    monkeypatch.setattr(upload_reading, "CHUNK", 1024)
     receive(upload, packed({f"{number:099d}": b"" for number in range(100)}), "study.zip")
     with pytest.raises(ValueError, match="exceeds"):
         recognise_upload(upload.study, PHANTOM)
 
 
 def test_studies_vanish_and_are_not_too_many(monkeypatch):
-    monkeypatch.setattr(uploads, "STUDIES", 2)
+    monkeypatch.setattr(upload_store, "STUDIES", 2)
     held = Uploads()
     (name, first), (other, second) = held.new(), held.new()
     with pytest.raises(HTTPException, match="its limit"):
         held.new()
-    first.used -= uploads.KEPT_SECONDS + 1
-    second.used -= uploads.KEPT_SECONDS + 1
+    first.used -= upload_store.KEPT_SECONDS + 1
+    second.used -= upload_store.KEPT_SECONDS + 1
     second.state = "running"
     with pytest.raises(FileNotFoundError):
         held[name]
@@ -206,6 +207,7 @@ class TestRecognition:
     def test_what_is_no_study(self, upload):
         for content in (b"", b"text", packed({"a.txt": b"text"})):
             receive(upload, content, f"Doe {len(content)}")
-        with pytest.raises(ValueError, match="The study") as refused:
+        with pytest.raises(StudyError) as refused:
             recognise_upload(upload.study, PHANTOM)
-        assert not [text for text in ("Doe", str(upload.folder)) if text in str(refused.value)]
+        assert refused.value.public.startswith("The study: none of its 3 files is a DICOM file")
+        assert not [text for text in ("Doe", str(upload.folder)) if text in refused.value.public]

@@ -46,8 +46,8 @@ def test_it_is_read_with_its_own_files_and_no_option(subject, tmp_path, scans):
     write_study(tmp_path, subject, scans)
     found = read_folder(tmp_path, PHANTOM)
     assert found.sources == USED
-    assert (found.used["t1"].confidence, found.used["t1c"].confidence) == (None, None)
-    assert found.used["t1c"].verdict.reason.startswith("by what it shows; its header: words: 't1'")
+    assert (found.used["t1"].stated_grade, found.used["t1c"].stated_grade) == (None, None)
+    assert found.used["t1c"].reason.startswith("by what it shows; its header: words: 't1'")
     expected = [
         "T1c too, but not used: series 801 (coronal, 2 x 2 x 2 mm), since series 701 (axial, 2 x 2 x 5 mm) is in the "
         "plane and resolution of the others."
@@ -82,6 +82,6 @@ def test_from_heads_it_is_segmented_with_its_own_files_and_no_option(subject, tm
     assert run("predict", tmp_path / "study", tmp_path / "out", "m3ae", *options) is None
     said, page = capsys.readouterr().out, (tmp_path / "out" / "summary.html").read_text()
     for name, source in USED.items():
-        assert re.search(rf"{source}: {name.upper().replace('T1C', 'T1c')}, confidence .*; taken", said)
+        assert re.search(rf"{source}: {name.upper().replace('T1C', 'T1c')}.*; taken", said)
     assert "T1c too, but not used: series 801" in page
     assert "exchanged" not in page

@@ -9,7 +9,8 @@ import pytest
 from small_lesion import LABELS, lesion
 
 from common.modalities import LabelSet
-from mmb.clinic.choice import Candidate, Verdict
+from mmb.clinic.choice import Record
+from mmb.clinic.evidence import Candidate, Grade
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.doubts import (
     border_warnings,
@@ -36,8 +37,12 @@ def doubts(
     return [*segmentation_warnings(label > 0, measured, used)]
 
 
-def used(images: Iterable[str]) -> dict[str, Candidate]:
-    return {name: Candidate(f"series {number}", f"series {number}") for number, name in enumerate(images)}
+def used(images: Iterable[str], grade: Grade = Grade.SURE, fixed: bool = False) -> dict[str, Record]:
+    """Return what the modalities are read from: series 0, 1, ..."""
+    return {
+        name: Record(Candidate(f"series {n}", f"series {n}", fixed=fixed), name, grade, "why")
+        for n, name in enumerate(images)
+    }
 
 
 def test_volumes_in_ml():
@@ -197,21 +202,17 @@ def test_a_doubtful_brain():
 
 
 def test_what_was_noticed_as_a_study_was_read():
-    candidates = {
-        name: Candidate(source, source, "", Verdict(name, confidence, "why"), fixed=name == "t1")
-        for name, source, confidence in (("t1", "series 3", 1), ("t1c", "series 7", 0.68), ("t2", "series 4", 0.6))
-    }
-    study = Study({}, candidates, remarks=[Remark(("t1", "t2"), "odd."), Remark((), "of all.")])
+    study = Study(
+        {}, used(["t1", "t1c", "t2"], Grade.OPEN), remarks=[Remark(("t1", "t2"), "odd."), Remark((), "of all.")]
+    )
     unsure, *others = study_warnings(study)
-    assert unsure.startswith("Recognised with little confidence: T1c (series 7: 0.68, why), T2 (series 4: 0.60, why).")
-    assert unsure.endswith("name the file after it, e.g. x_t1c.nii.gz.")
-    assert others == ["T1 (series 3), T2 (series 4): odd.", "of all."]
-    candidates["t1"].series = "of DICOM"
-    first, *_ = study_warnings(study)
-    assert first.endswith("--series t1c=none, or the SeriesNumber of the right one.")
-    for candidate in candidates.values():
-        candidate.fixed = True
-    assert [*study_warnings(replace(study, remarks=[]))] == []
+    assert unsure.startswith(
+        "Recognised with little confidence: T1 (series 0: why), T1c (series 1: why), T2 (series 2:"
+    )
+    assert unsure.endswith("name the file after it, e.g. x_t1.nii.gz.")
+    assert others == ["T1 (series 0), T2 (series 2): odd.", "of all."]
+    for records in (used(["t1"], Grade.LIKELY), used(["t1"], Grade.OPEN, fixed=True)):
+        assert [*study_warnings(Study({}, records))] == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """What images show, beneath heads too, and what happens to those that do not show what they are taken for."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import nibabel as nib
 import numpy as np
@@ -13,9 +13,10 @@ from common.cohorts.cohort import Cohort
 from common.cohorts.iseg import ISEG
 from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.choice import Candidate, Decision, Verdict, contradictions, decide
+from mmb.clinic.choice import Assignment, assign_series, contradictions
+from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence
 from mmb.clinic.sequence_check import CLASSES
-from mmb.clinic.study.evidence import look, read_volumes
+from mmb.clinic.study.evidence import judge_images, read_volumes
 from mmb.clinic.study.grid import Grid, resample
 from mmb.clinic.study.skull import Masks
 
@@ -23,24 +24,26 @@ CPU = torch.device("cpu")
 ALL = PHANTOM.modalities
 
 
+@dataclass(frozen=True, eq=False)
 class Given(Candidate):
     """A candidate whose image is given."""
 
-    def __init__(self, number: int, name: str, voxels: np.ndarray, confidence: float = 0.95) -> None:
-        verdict = Verdict(name, confidence, "words: 'x'")
-        super().__init__(f"series {number}", f"series {number}", "frame", verdict)
-        self.image = nib.Nifti1Image(voxels.astype(np.float32), LPS)
+    image: nib.Nifti1Image = field(kw_only=True)
 
     def read(self) -> tuple[nib.Nifti1Image, list[str]]:
         return self.image, []
 
 
-def given(images: dict[str, np.ndarray], **confidences: float) -> list[Given]:
-    """Return candidates, each taken for what its key says with a confidence."""
+def given(images: dict[str, np.ndarray], **grades: Grade) -> list[Given]:
+    """Return candidates, each taken for what its key says, by default surely."""
     return [
-        Given(number, name, image, confidences.get(name, 0.95))
+        Given(
+            f"series {number}", f"series {number}", "frame",
+            HeaderEvidence(name, grades.get(name, Grade.SURE), "words: 'x'"),
+            image=nib.Nifti1Image(image.astype(np.float32), LPS),
+        )
         for number, (name, image) in enumerate(images.items(), 1)
-    ]
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -51,27 +54,28 @@ def images() -> dict[str, np.ndarray]:
 
 
 def shown(candidates: list[Given], cohort: Cohort = PHANTOM, strip: str = "auto") -> dict:
-    return look(candidates, read_volumes(candidates, cohort), None, cohort, CPU, strip).shown
+    named = {each: each.says.modality for each in candidates}
+    return judge_images(named, read_volumes(candidates, cohort), None, cohort, CPU, strip).log_probs
 
 
-def decided(candidates: list[Given], modalities: tuple[str, ...] = ALL, required: tuple[str, ...] = ()) -> Decision:
-    return decide(candidates, modalities, lambda *_: "", shown(candidates), "", required)
+def decided(candidates: list[Given], modalities: tuple[str, ...] = ALL, required: tuple[str, ...] = ()) -> Assignment:
+    return assign_series(candidates, modalities, lambda *_: "", shown(candidates), "", required)
 
 
-def sources(decision: Decision) -> dict[str, str]:
-    return {name: candidate.source for name, candidate in decision.chosen.items()}
+def sources(decision: Assignment) -> dict[str, str]:
+    return {name: record.candidate.source for name, record in decision.chosen.items()}
 
 
 def test_right_names_stay_and_nothing_is_said(images):
     decision = decided(given({name: images[name] for name in ALL}))
     assert sources(decision) == {name: f"series {number}" for number, name in enumerate(ALL, 1)}
-    assert (decision.warnings, [*contradictions(decision.chosen)]) == ([], [])
+    assert ([*decision.warnings], [*contradictions(decision.chosen)]) == ([], [])
 
 
 def test_what_a_header_leaves_open_and_the_image_shows_is_open_no_more(images):
-    decision = decided(given({"t1c": images["t1c"], "t2": images["t2"]}, t1c=0.76, t2=0.6))
-    assert [candidate.confidence for candidate in decision.chosen.values()] == [None, None]
-    assert decision.chosen["t1c"].verdict.reason == "by what it shows; its header: words: 'x'"
+    decision = decided(given({"t1c": images["t1c"], "t2": images["t2"]}, t1c=Grade.OPEN, t2=Grade.OPEN))
+    assert [record.stated_grade for record in decision.chosen.values()] == [None, None]
+    assert decision.chosen["t1c"].reason == "by what it shows; its header: words: 'x'"
     assert decision.warnings == []
 
 
@@ -83,18 +87,18 @@ def test_exchanged_sequences_of_sure_headers_are_warned_of_and_stay(images):
 
 
 def test_what_headers_leave_open_is_decided_by_what_it_shows(images):
-    decision = decided(given({"t1": images["t1c"], "t2": images["t2"]}, t1=0.7))
+    decision = decided(given({"t1": images["t1c"], "t2": images["t2"]}, t1=Grade.OPEN))
     assert sources(decision) == {"t1c": "series 1", "t2": "series 2"}
-    assert decision.chosen["t1c"].confidence is None
+    assert decision.chosen["t1c"].stated_grade is None
     assert decision.warnings == [
         "series 1: its header leaves open whether it is T1 (words: 'x'); it looks like T1c, and is taken for it.",
     ]
-    both = decided(given({"t1": images["t1c"], "t1c": images["t1"]}, t1=0.8, t1c=0.7))
+    both = decided(given({"t1": images["t1c"], "t1c": images["t1"]}, t1=Grade.LIKELY, t1c=Grade.OPEN))
     assert sources(both) == {"t1": "series 2", "t1c": "series 1"}
 
 
 def test_nothing_is_taken_for_a_sequence_that_is_not_wanted(images):
-    decision = decided(given({"t1": images["t1c"], "t2": images["t2"]}, t1=0.86), ("t1", "t2", "flair"))
+    decision = decided(given({"t1": images["t1c"], "t2": images["t2"]}, t1=Grade.LIKELY), ("t1", "t2", "flair"))
     assert sources(decision) == {"t1": "series 1", "t2": "series 2"}
     (warning,) = contradictions(decision.chosen)
     assert warning.startswith("T1 (series 1): it does not look like T1, but like T1c. Do not use")
@@ -102,18 +106,18 @@ def test_nothing_is_taken_for_a_sequence_that_is_not_wanted(images):
 
 def test_a_subtraction_is_left_out_unless_its_header_is_sure_it_is_asked_for_or_alone(images):
     study = {"t1": images["other"], "t1c": images["t1c"], "t2": images["t2"]}
-    decision = decided(given(study, t1=0.6))
+    decision = decided(given(study, t1=Grade.OPEN))
     assert list(decision.chosen) == ["t1c", "t2"]
     assert "looks like none, and is left out" in decision.warnings[0]
-    assert decision.explanations[0].startswith("series 1: left out: by what it shows")
-    assert not decision.explanations[0].endswith("taken.")
-    kept = decided(given(study, t1=0.6), required=("series 1",))
+    assert decision.records[0].line().startswith("series 1: left out: by what it shows")
+    assert not decision.records[0].line().endswith("taken.")
+    kept = decided(given(study, t1=Grade.OPEN), required=("series 1",))
     assert list(kept.chosen) == ["t1", "t1c", "t2"]
     (warning,) = contradictions(kept.chosen)
     assert "it may be a subtraction, a map or no image of a brain. Do not use" in warning
-    alone = given({"t1": images["other"]}, t1=0.6)
+    alone = given({"t1": images["other"]}, t1=Grade.OPEN)
     certainly_other = {name: 0.0 if name == "other" else -9.0 for name in CLASSES}
-    assert list(decide(alone, ALL, lambda *_: "", {"series 1": certainly_other}).chosen) == ["t1"]
+    assert list(assign_series(alone, ALL, lambda *_: "", {"series 1": certainly_other}).chosen) == ["t1"]
 
 
 def test_nothing_is_said_of_infants_and_of_heads(images):

@@ -1,4 +1,4 @@
-"""Folders that are refused before PyTorch is loaded, and studies of the phantom."""
+"""Folders that are refused before PyTorch is loaded."""
 
 import json
 import subprocess
@@ -9,9 +9,7 @@ import pytest
 from pydicom.dataset import FileDataset
 
 from mmb.clinic.dicom.phantom import mr_image
-from mmb.clinic.study.console import segment_study
-from mmb.clinic.study.folder import is_phantom, require_one_study
-from mmb.clinic.study.predict import shows_phantom
+from mmb.clinic.study.folder import require_one_study
 
 ROOT = Path(__file__).parents[3]
 
@@ -73,26 +71,3 @@ def test_what_may_be_a_study_is_left_to_its_reader(names, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     require_one_study(tmp_path)
-
-
-def test_the_phantom_is_recognised(folders, phantom_subject, subject):
-    assert shows_phantom(phantom_subject)
-    assert shows_phantom({"t1": next(phantom_subject.glob("*_t1.nii.gz"))})
-    assert is_phantom([folders / "dicom" / "P_1" / "1.dcm"])
-    assert not shows_phantom(subject)  # made by a test, without the cohort's header
-    assert not shows_phantom(folders / "files")
-
-
-def test_its_weights_are_taken_unless_others_are_asked_for(phantom_subject, subject, monkeypatch):
-    taken = []
-    monkeypatch.setattr("mmb.clinic.study.console.predict", lambda *_, recipe, **others: taken.append(recipe))
-    monkeypatch.setattr("mmb.clinic.study.console._print", lambda sections: None)
-    monkeypatch.setattr("mmb.clinic.study.console._sections", lambda made: {})
-    for study, recipe, weights in (
-        (phantom_subject, None, None),
-        (phantom_subject, "x", None),
-        (phantom_subject, None, "x"),
-        (subject, None, None),
-    ):
-        segment_study(study, "out", "m3ae", False, recipe, weights)
-    assert taken == ["phantom", "x", None, None]

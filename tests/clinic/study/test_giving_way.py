@@ -11,7 +11,7 @@ from phantom_case import LPS, write_case
 
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.study.doubts import study_warnings
-from mmb.clinic.study.reading import confirmed, read_folder
+from mmb.clinic.study.reading import align_and_assign, read_folder
 
 BY_NUMBER = {scan.number: scan for scan in STUDY}
 
@@ -40,7 +40,7 @@ def test_what_cannot_be_registered_gives_way_by_name(subject, tmp_path):
     write_study(tmp_path / "study", write_noise(tmp_path / "noise", subject / "case_t2.nii.gz"), [thin])
     read = read_folder(tmp_path / "study", PHANTOM)
     assert read.sources["t2"] == "series 9"
-    study, *_ = confirmed(read, None, torch.device("cpu"), "no")
+    study, *_ = align_and_assign(read, None, torch.device("cpu"), "no")
     assert study.sources == {"t1": "series 2", "t2": "series 3"}
     (warning,) = (line for line in study_warnings(study) if "series 9" in line)
     assert warning.startswith("series 9, by its header T2, is not used: it cannot be registered (")
@@ -56,8 +56,8 @@ def test_what_is_misplaced_and_cannot_be_registered_is_not_judged_by_what_it_sho
     for name, moved in (("t1ce", 0), ("t2", 8), ("flair", 0)):
         image = nib.load(subject / f"case_{name}.nii.gz")
         nib.save(nib.Nifti1Image(np.roll(image.dataobj, moved, 1), LPS), tmp_path / f"x_{name}.nii.gz")
-    study, *_ = confirmed(read_folder(tmp_path, PHANTOM), None, torch.device("cpu"), "no")
-    names = {candidate.name: modality for modality, candidate in study.used.items()}
+    study, *_ = align_and_assign(read_folder(tmp_path, PHANTOM), None, torch.device("cpu"), "no")
+    names = {record.candidate.name: modality for modality, record in study.used.items()}
     assert [names[name] for name in study.evidence.aligned.failed] == ["t2"]
     assert "Do not trust the result" in " ".join(study.evidence.aligned.misplaced.values())
-    assert {names[name] for name in study.evidence.shown} == {"t1c", "flair"}
+    assert {names[name] for name in study.evidence.log_probs} == {"t1c", "flair"}

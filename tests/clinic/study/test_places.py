@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from mmb.clinic.study.alignment import align
 from mmb.clinic.study.grid import isotropic_grid, not_air, resample
-from mmb.clinic.study.places import Fit, compare_places
+from mmb.clinic.study.placement import Fit, compare_places
 
 FRAMES = {"t1c": "NIfTI", "flair": "NIfTI"}
 
@@ -27,7 +27,7 @@ def compare(phantom_volumes: dict[str, nib.Nifti1Image], name: str, affine: np.n
 @pytest.mark.parametrize("flip", [False, True], ids=["right", "mirrored"])
 def test_what_lies_right_is_not_doubted_and_what_is_mirrored_is_found(phantom_volumes, name, flip):
     found = compare(phantom_volumes, name, LPS, flip)
-    assert (found.is_off, found.is_mirrored) == (False, flip)
+    assert (found.is_misplaced, found.is_mirrored) == (False, flip)
     assert found.overlap > 0.9
 
 
@@ -39,11 +39,11 @@ def test_what_is_moved_or_turned_is_found(phantom_volumes, name, shift, angle):
     turn = Rotation.from_euler("z", angle, degrees=True).as_matrix()
     move = from_matvec(turn, middle + np.array(shift) - turn @ middle)
     found = compare(phantom_volumes, name, move @ LPS)
-    assert found.is_off
+    assert found.is_misplaced
     assert not found.is_mirrored
     brain = apply_affine(LPS, np.argwhere(not_air(np.asarray(phantom_volumes["t1c"].dataobj))))
     truth = np.linalg.norm(apply_affine(move, brain) - brain, axis=1).mean()
-    assert found.moved == pytest.approx(truth, abs=3)
+    assert found.displacement_mm == pytest.approx(truth, abs=3)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_what_is_moved_or_turned_is_found(phantom_volumes, name, shift, angle):
 )
 def test_limits_by_hand(overlap, information, best, moved, mirrored, off, flipped):
     found = Fit(overlap, information, best, moved, mirrored)
-    assert (found.is_off, found.is_mirrored) == (off, flipped)
+    assert (found.is_misplaced, found.is_mirrored) == (off, flipped)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from common.cohorts.check import findings
 from common.cohorts.myops import MYOPS
 from common.cohorts.phantom.simulation import SPACING
 from common.cohorts.registry import PHANTOM
+from mmb.clinic.evidence import Grade
 from mmb.clinic.study.reading import read_folder
 
 
@@ -35,10 +36,10 @@ def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(subject)
     assert not found.remarks
     assert not found.series
     assert found.explanations == [
+        "case_t1ce.nii.gz: T1c (named by its file); taken.",
+        "case_flair.nii.gz: FLAIR (named by its file); taken.",
         "case_t1.nii.gz: T1, by its name; not requested.",
-        "case_t1ce.nii.gz: T1c, by its name.",
         "case_t2.nii.gz: T2, by its name; not requested.",
-        "case_flair.nii.gz: FLAIR, by its name.",
     ]
 
 
@@ -59,8 +60,8 @@ def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
     assert found.frames["t1"] != found.frames["flair"]
     np.testing.assert_allclose(found.images["flair"].affine, volumes["flair"].affine, atol=1e-4)
     np.testing.assert_allclose(found.images["flair"].dataobj, volumes["flair"].dataobj)
-    assert "TI 1800 ms" in found.used["flair"].verdict.reason
-    assert 0.8 < found.used["flair"].confidence <= 1
+    assert "TI 1800 ms" in found.used["flair"].reason
+    assert found.used["flair"].stated_grade == Grade.SURE
     assert len(found.explanations) == 6  # three localizers, T1, FLAIR, ADC
     assert found.series["t1"].number == 2
 
@@ -68,7 +69,7 @@ def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
 def test_a_series_set_by_hand_goes_before_what_is_recognised(dicom):
     found = read_folder(dicom, PHANTOM, by_hand={"T1ce": 2})
     assert found.sources == {"t1c": "series 2", "flair": "series 4"}
-    assert found.used["t1c"].confidence is None
+    assert found.used["t1c"].stated_grade is None
     with pytest.raises(ValueError, match="--series: t1c is not among the modalities to use, flair"):
         read_folder(dicom, PHANTOM, ["flair"], {"t1c": 2})
 

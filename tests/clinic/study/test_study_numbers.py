@@ -22,8 +22,9 @@ from common.evaluation.metrics.overlap import region_masks
 from mmb.clinic.calibration.calibration import Calibration, LeftOut, RegionCalibration
 from mmb.clinic.dicom import read_seg, read_series
 from mmb.clinic.predictors.protocol import Segmentation
+from mmb.clinic.study.options import Options
 from mmb.clinic.study.predict import segment
-from mmb.clinic.study.reading import Study, confirmed
+from mmb.clinic.study.reading import Study, align_and_assign
 
 GLIOMA = get_cohort("open_glioma")
 T1C = Scan(6, "t1c", "t1_mprage_KM", MPRAGE | AGENT, spacing=(4, 4, 5), slices=13)
@@ -62,9 +63,6 @@ class Balls:
         masks = region_masks(label, GLIOMA.labels)
         return Segmentation(label, masks, np.where(masks, np.float32(0.97), 0))
 
-    def forget(self) -> None:
-        pass
-
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory) -> Path:
@@ -81,7 +79,7 @@ def subject(tmp_path_factory) -> Path:
 
 
 def by_flair(read: Study, _: str | None, *options: Any) -> tuple[Study, str, str]:
-    return confirmed(read, "t1c", *options)[0], "flair", "as requested"
+    return align_and_assign(read, "t1c", *options).study, "flair", "as requested"
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +91,7 @@ def results(subject, tmp_path_factory) -> Mapping[str, Any]:
     """
     folder = tmp_path_factory.mktemp("study")
     write_study(folder / "study", subject, [T1C, FLAIR])
-    given = {"series": {"t1c": 6, "flair": 4}, "skull_strip": "no"}
+    options = Options(series={"t1c": 6, "flair": 4}, skull_strip="no")
     made = {}
     for name in ("phantom", "patient"):
         out, predictor = folder / name, Balls()
@@ -101,8 +99,8 @@ def results(subject, tmp_path_factory) -> Mapping[str, Any]:
             if name == "patient":
                 for path in (folder / "study").rglob("*.dcm"):
                     edit(path, lambda dataset: setattr(dataset, "StudyDescription", "MR head"))
-                patch.setattr("mmb.clinic.study.predict.confirmed", by_flair)
-            prediction = segment(folder / "study", out, predictor, **given)
+                patch.setattr("mmb.clinic.study.predict.align_and_assign", by_flair)
+            prediction = segment(folder / "study", out, predictor, options)
         made[name] = SimpleNamespace(out=out, prediction=prediction, predictor=predictor, study=folder / "study")
     return made
 
@@ -172,14 +170,8 @@ def test_segments_and_volumes_are_those_of_the_label_map(results, name):
     assert pydicom.dcmread(results[name].out / "seg.dcm").ReferencedSeriesSequence[0].SeriesInstanceUID == series.uid
 
 
-def test_of_a_phantom_the_weights_of_patients_are_never_trusted(results):
-    trusted, phantom = (results[name].prediction.summary for name in ("patient", "phantom"))
-    assert {region: each.word for region, each in phantom.verdicts.items()} == dict.fromkeys(
-        ("WT", "TC", "ET"), "not reliable"
-    )
-    assert phantom.intervals == {}
-    assert phantom.warnings[0].startswith("The images are those of the synthetic phantom, but the weights are not")
-    assert set(trusted.intervals) == {"WT", "TC", "ET"}
-    assert "not reliable" not in {each.word for each in trusted.verdicts.values()}
-    assert not any("synthetic phantom" in warning for warning in trusted.warnings)
-    assert trusted.scores == pytest.approx(dict.fromkeys(("WT", "TC", "ET"), 2 * 0.97 / 1.97), rel=1e-3)
+def test_what_is_calibrated_is_trusted(results):
+    for trusted in (results[name].prediction.summary for name in ("patient", "phantom")):
+        assert set(trusted.intervals) == {"WT", "TC", "ET"}
+        assert "not reliable" not in {each.word for each in trusted.verdicts.values()}
+        assert trusted.scores == pytest.approx(dict.fromkeys(("WT", "TC", "ET"), 2 * 0.97 / 1.97), rel=1e-3)

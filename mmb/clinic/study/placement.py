@@ -43,21 +43,21 @@ class Fit:
         information: normalised mutual information at the position in the headers, minus 1 (its value for unrelated
             images).
         best: the largest value that small shifts and rotations reach.
-        moved: mean displacement in mm of the best position, over the reference's foreground.
+        displacement_mm: mean displacement in mm of the best position, over the reference's foreground.
         mirrored: the largest value that they reach with left and right of the image exchanged.
     """
 
     overlap: float
     information: float
     best: float
-    moved: float
+    displacement_mm: float
     mirrored: float
 
     @property
-    def is_off(self) -> bool:
+    def is_misplaced(self) -> bool:
         """Whether another position than that in the headers is clearly better."""
         return self.overlap < NO_OVERLAP or (
-            self.moved >= FARTHEST_RIGHT and self.best > GAIN * self.information and not self.is_mirrored
+            self.displacement_mm >= FARTHEST_RIGHT and self.best > GAIN * self.information and not self.is_mirrored
         )
 
     @property

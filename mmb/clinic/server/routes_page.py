@@ -17,8 +17,8 @@ from mmb.clinic.server.app import App
 from mmb.clinic.server.errors import refusal
 from mmb.clinic.server.guard import OWN_PAGE, RESULT_PAGE
 from mmb.clinic.server.limits import FORM_FILES, KEPT_SECONDS
-from mmb.clinic.server.uploaded import is_zip
-from mmb.clinic.server.uploads import BUSY, Upload, Uploads
+from mmb.clinic.server.upload_reading import is_zip
+from mmb.clinic.server.upload_store import BUSY, Upload, Uploads
 from mmb.clinic.study.predict import RESULTS
 
 STATIC = Path(__file__).with_name("static")
@@ -44,14 +44,14 @@ def add_page(api: FastAPI, app: App, uploads: Uploads, segmenting: asyncio.Lock,
             uploads.release(upload)
 
     async def segment(model: str, upload: Upload, asked: Mapping[str, Any], send: bool) -> dict[str, Any]:
-        def say(step: str) -> None:
+        def note_step(step: str) -> None:
             upload.step = step
 
         upload.state, upload.step = "waiting", "Waiting until the studies before this one are done"
         try:
             async with segmenting:
                 upload.state = "running"
-                return await run_in_threadpool(app.segment_upload, model, upload.folder, asked, send, say)
+                return await run_in_threadpool(app.segment_upload, model, upload.folder, asked, send, note_step)
         finally:
             uploads.release(upload)
 
@@ -141,7 +141,7 @@ def _options(app: App, model: str, query: Mapping[str, str]) -> dict[str, str]:
     known = {*app.model(model).info()["config"]} - {"store"}
     if unknown := [key for key in query if key not in known]:
         raise ValueError(f"{unknown[0][:50]!r}: no such option; expected some of {', '.join(sorted(known))}.")
-    app.model(model).asked(query)
+    app.model(model).options(query)
     return dict(query)
 
 

@@ -13,11 +13,13 @@ from common.cohorts.cohort import Cohort
 from common.cohorts.names import without_suffix
 from common.io.files import walk
 from common.modalities import display_name
-from mmb.clinic.choice import Candidate, decide, in_question
-from mmb.clinic.server.datastore import hidden_paths
+from mmb.clinic.choice import assign_series, in_question
+from mmb.clinic.errors import StudyError
+from mmb.clinic.evidence import Candidate
+from mmb.clinic.server.errors import private
 from mmb.clinic.server.limits import DIRECTORY_BYTES, UNPACKED_BYTES, UPLOAD_FILES
-from mmb.clinic.server.uploads import created, inside
-from mmb.clinic.study.reading import Headers, read_headers
+from mmb.clinic.server.upload_store import created, inside
+from mmb.clinic.study.reading import Headers, SeriesHeaders, read_headers
 
 CHUNK = 1 << 20
 DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError, OverflowError)
@@ -41,26 +43,26 @@ def recognise_upload(folder: Path, cohort: Cohort) -> dict[str, Any]:
     ``open``, the modalities that only the images can tell; and ``left_out``, a line for each series or file that is
     none of them. Raises ValueError if the folder is no study.
     """
-    with hidden_paths(folder):
+    with private():
         _unpack_all(folder)
         headers = read_headers(folder, cohort)
         automatic, unclear = _automatic(headers)
         return {
             "candidates": [
                 {
-                    "key": key(each, folder),
-                    "name": each.name if hasattr(each, "series") else key(each, folder),
-                    "described": str(getattr(each, "header", {}).get("SeriesDescription", "")),
-                    "modality": each.verdict.modality,
-                    "reason": each.problem or each.verdict.reason,
+                    "key": each.key,
+                    "name": each.name,
+                    "described": each.described,
+                    "modality": each.says.modality,
+                    "reason": each.problem or each.says.reason,
                     "usable": each.problem is None,
                 }
                 for each in headers.candidates
             ],
             "sequences": {name: display_name(name) for name in cohort.modalities},
-            "automatic": {name: key(each, folder) for name, each in automatic.items()},
-            "open": sorted({each.verdict.modality for each in unclear if each.verdict.modality}),
-            "left_out": [line.replace(f"{folder}/", "") for line in headers.left_out],
+            "automatic": {name: each.key for name, each in automatic.items()},
+            "open": sorted({each.says.modality for each in unclear if each.says.modality}),
+            "left_out": [*headers.others],
         }
 
 
@@ -70,13 +72,6 @@ def is_zip(path: Path) -> bool:
         return file.read(4) == b"PK\3\4"
 
 
-def key(candidate: Candidate, folder: Path) -> str:
-    """Return how a person names a candidate: a series by its number, a file by its path in the study's folder."""
-    if hasattr(candidate, "series"):
-        return candidate.series.key
-    return str(Path(candidate.path).relative_to(folder))
-
-
 def as_told(folder: Path, cohort: Cohort, by_hand: Mapping[str, str], modalities: Sequence[str]) -> Path:
     """Return a folder in which image files are named after the modalities that a person takes them for.
 
@@ -84,11 +79,11 @@ def as_told(folder: Path, cohort: Cohort, by_hand: Mapping[str, str], modalities
     link. DICOM series have their numbers instead, so that they stay in their folder.
     """
     headers = read_headers(folder, cohort)
-    files = {key(each, folder): each for each in headers.candidates if hasattr(each, "path")}
-    if not files or not by_hand:
+    if isinstance(headers, SeriesHeaders) or not by_hand:
         return folder
+    files = {each.key: each for each in headers.candidates}
     told, taken = folder.with_name("told"), {*by_hand.values()}
-    recognised = {name: key(each, folder) for name, each in _automatic(headers)[0].items()}
+    recognised = {name: each.key for name, each in _automatic(headers)[0].items()}
     chosen = {name: file for name, file in recognised.items() if file not in taken} | dict(by_hand)
     told.mkdir(exist_ok=True)
     for link in told.iterdir():
@@ -97,7 +92,7 @@ def as_told(folder: Path, cohort: Cohort, by_hand: Mapping[str, str], modalities
         if file not in files:
             raise ValueError(f"{name}: the study has no such image file.")
         if name in modalities:
-            os.link(folder / file, told / f"study_{name}{file.removeprefix(without_suffix(file))}")
+            os.link(files[file].path, told / f"study_{name}{file.removeprefix(without_suffix(file))}")
     return told
 
 
@@ -105,10 +100,10 @@ def _automatic(headers: Headers) -> tuple[dict[str, Candidate], list[Candidate]]
     """Return what headers and names alone decide, and the candidates whose images have to decide."""
     unclear = in_question(headers.candidates, headers.modalities)
     try:
-        chosen = decide(headers.candidates, headers.modalities, headers.option).chosen
-    except ValueError:  # the person decides, or the images
+        chosen = assign_series(headers.candidates, headers.modalities, headers.option).chosen
+    except StudyError:  # the person decides, or the images
         chosen = {}
-    return {name: each for name, each in chosen.items() if each not in unclear}, unclear
+    return {name: each.candidate for name, each in chosen.items() if each.candidate not in unclear}, unclear
 
 
 def _unpack_all(folder: Path) -> None:
