@@ -6,7 +6,7 @@ The functions that work on a study run in a `Worker`, and return what can stand 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +122,8 @@ class BundleInferTask:
         )  # fmt: skip
 
 
-_loaded = cache(load_predictor)
-"""A network of this process, which stays loaded from one request to the next."""
+_loaded = lru_cache(maxsize=2)(load_predictor)
+"""A network of this process, which stays loaded from one request to the next; clients choose among few at a time."""
 
 
 def _segment(study: Path, results: Path, asked: Options) -> Prediction:
