@@ -42,7 +42,10 @@ def shape_in_header(path: Path) -> tuple[int, ...]:
         start = NRRD_HEADER.match(content)
         whole = start is not None and not NRRD_FILE.search(start[0])
     else:  # fields count up to ElementDataFile; it may occur only once, so that no other one is meant
-        whole = len(META_FIELD.findall(content)) == 1 and META_LOCAL.search(content) is not None
+        end = META_LOCAL.search(content)
+        lines = content[: end.start()].decode(errors="replace").replace("\r\n", "\n").split("\n") if end else []
+        # MetaIO takes two fields that a control character joins for one, and may then read packed voxels wrongly
+        whole = end is not None and len(META_FIELD.findall(content)) == 1 and all(map(str.isprintable, lines))
     header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode) if whole else None
     if header is None:
         raise ValueError("its header is damaged, or its voxels lie in another file; expected them after the header")

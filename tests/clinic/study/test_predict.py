@@ -259,7 +259,7 @@ def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
         (("--reference", "t2", "--modalities", "t1"), "--reference: t2 is not used; expected one of T1 (image file)"),
         (("--series", "t1=3"), "--series is for DICOM"),
         (("--modalities", "t1,pd"), "Unknown modality 'pd'"),
-        (("--recipe", "brats1900"), "--recipe brats1900: no such file or recipe; the bundle has brats2018"),
+        (("--recipe", "brats1900"), "--recipe brats1900: no such file or recipe; the bundle has average, brats2018"),
         (("--ckpt_path", "absent.pt"), "absent.pt: no such checkpoint"),
         (("--device", "tpu"), "--device tpu"),
         (("--skull_strip", "maybe"), "--skull_strip 'maybe': expected one of 'auto', 'yes', 'no'"),
