@@ -134,7 +134,7 @@ def _unpack(path: Path, folder: Path, size: int) -> int:
                             raise _too_large()
                         target.write(piece)
     except DAMAGED:
-        raise ValueError("The zip is damaged, encrypted or packed in an unknown way; make it again.") from None
+        raise StudyError("The zip is damaged, encrypted or packed in an unknown way; make it again.") from None
     return size
 
 
