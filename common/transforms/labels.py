@@ -11,8 +11,8 @@ from monai.transforms import MapTransform
 from common.cohorts import get_cohort
 from common.modalities import IGNORED
 
-ROUNDING = 1e-3
-"""By how much the shares of a voxel's classes may miss 1 after interpolation."""
+IGNORED_SHARE = -1000.0
+"""Value of the background's channel where a voxel is `IGNORED`: a mean with any of it is negative."""
 
 
 class ConvertLabelsd(MapTransform):
@@ -55,12 +55,15 @@ class LabelsToFractionsd(ConvertLabelsd):
     """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into class masks ``(K, X, Y, Z)``, float32.
 
     Channel 0 is the background; the others are the targets of the `LabelSet` in their order. Resampled by
-    `MeanSpacingd`, they become the share of each voxel that each class takes. A voxel that is `IGNORED` is in no class.
+    `MeanSpacingd`, they become the share of each voxel that each class takes. `IGNORED` voxels are in no class, and
+    their background is `IGNORED_SHARE`; zeros, as padding adds them, are in no region.
     """
 
     def _convert(self, volume: torch.Tensor, _: Mapping[Hashable, Any]) -> torch.Tensor:
         index = self.labels.to_classes(volume)[0]
-        return torch.stack([index == number for number in range(1 + len(self.labels.targets))]).float()
+        masks = torch.stack([index == number for number in range(1 + len(self.labels.targets))]).float()
+        masks[0].masked_fill_(index == IGNORED, IGNORED_SHARE)
+        return masks
 
 
 class FractionsToRegionsd(ConvertLabelsd):
@@ -72,4 +75,4 @@ class FractionsToRegionsd(ConvertLabelsd):
     def _convert(self, volume: torch.Tensor, _: Mapping[Hashable, Any]) -> torch.Tensor:
         fractions = volume.as_subclass(torch.Tensor)
         regions = self.labels.region_probabilities(fractions).clamp(0, 1)
-        return regions.masked_fill_(fractions.sum(dim=0) < 1 - ROUNDING, IGNORED)
+        return regions.masked_fill_(fractions[0] < 0, IGNORED)

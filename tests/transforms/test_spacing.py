@@ -45,6 +45,8 @@ def test_shares_of_regions():
     assert regions[:, 2, 0, 2].tolist() == [0.25, 0, 0]
     assert regions[:, 2, 2, 2].tolist() == pytest.approx([0.25, 0.0625, 0.0625])
     assert regions[:, 4, 4, 2].tolist() == [1, 1, 1]
+    padded = FractionsToRegionsd("label", "brats2020")({"label": MetaTensor(torch.zeros(4, 2, 2, 2))})["label"]
+    assert not padded.any()
     label[0, 0] = IGNORED
     ignored = LabelsToFractionsd("label", "brats2020")({"label": MetaTensor(label, affine=torch.eye(4))})
     ignored = FractionsToRegionsd("label", "brats2020")(MeanSpacingd("label", (2.0, 2.0, 2.0))(ignored))["label"]
