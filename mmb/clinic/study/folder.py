@@ -1,5 +1,6 @@
 """The folder of a study, or of several, as far as it can be looked at in an instant: imported without PyTorch."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,7 @@ def study_files(folder: str | Path | StudyFiles) -> StudyFiles:
         )
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM or NIfTI files of a study.")
+    folder = Path(os.path.abspath(folder))  # as the paths of cases are, which are compared with it
     files = walk(folder)
     if not files:
         raise StudyError.of(folder, "an empty folder; expected the DICOM or NIfTI files of a study.")

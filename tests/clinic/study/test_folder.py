@@ -71,3 +71,12 @@ def test_what_may_be_a_study_is_left_to_its_reader(names, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     require_one_study(tmp_path)
+
+
+def test_a_relative_folder_is_listed_by_whole_paths(tmp_path, monkeypatch):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "t1.nii.gz").touch()
+    monkeypatch.chdir(tmp_path)
+    found = study_files("study")
+    assert found.folder == tmp_path / "study"
+    assert list(found.images) == [tmp_path / "study" / "t1.nii.gz"]
