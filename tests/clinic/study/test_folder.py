@@ -9,7 +9,7 @@ import pytest
 from pydicom.dataset import FileDataset
 
 from mmb.clinic.dicom.phantom import mr_image
-from mmb.clinic.study.folder import require_one_study
+from mmb.clinic.study.folder import require_one_study, study_files
 
 ROOT = Path(__file__).parents[3]
 
