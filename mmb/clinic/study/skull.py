@@ -74,13 +74,6 @@ class Masks(NamedTuple):
         return type(self)([new for old, new in names.items() if old in self.heads], *parts)
 
 
-def find_brain(
-    aligned: AlignedStudy, heads: Collection[str], brain_ml: tuple[float, float], device: torch.device
-) -> Brain:
-    """Return the brain that `find_masks` and `agreed` find."""
-    return agreed(aligned, find_masks(aligned, heads, brain_ml, device), brain_ml)
-
-
 def find_masks(
     aligned: AlignedStudy, heads: Collection[str], brain_ml: tuple[float, float], device: torch.device
 ) -> Masks:

@@ -11,7 +11,7 @@ from common.cohorts.phantom.simulation import SPACING, simulate
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.grid import Image
-from mmb.clinic.study.skull import Masks, agreed, brain_mask, find_brain, find_masks, why_no_brain
+from mmb.clinic.study.skull import Brain, Masks, agreed, brain_mask, find_masks, why_no_brain
 
 CPU = torch.device("cpu")
 ADULT = PHANTOM.brain_ml
@@ -27,6 +27,10 @@ def brains() -> dict[str, np.ndarray]:
 def aligned(images: dict[str, np.ndarray]) -> AlignedStudy:
     volumes = {name: Image(image.astype(np.float32), RAS) for name, image in images.items()}
     return AlignedStudy(volumes, {}, dict.fromkeys(images, 1.0), {"t2": "said before"})
+
+
+def find_brain(study: AlignedStudy, heads: list[str]) -> Brain:
+    return agreed(study, find_masks(study, heads, ADULT, CPU), ADULT)
 
 
 def ellipsoid(*axes: float) -> np.ndarray:
@@ -46,7 +50,7 @@ def uneven(mask: np.ndarray) -> np.ndarray:
 def test_the_brain_in_a_head(brains):
     truth = brains["t1c"] > 0
     study = aligned(with_heads({"t1c": brains["t1c"]}))
-    found = find_brain(study, ["t1c"], ADULT, CPU)
+    found = find_brain(study, ["t1c"])
     assert (found.modality, found.agreement, found.doubts) == ("t1c", {"t1c": 1}, {})
     assert 2 * (found.mask & truth).sum() / (found.mask.sum() + truth.sum()) > 0.95
     assert found.millilitres == pytest.approx(found.mask.sum() * SPACING**3 / 1000)
@@ -60,7 +64,7 @@ def test_the_brain_in_a_head(brains):
 @pytest.mark.slow  # deepbet
 def test_an_image_that_was_stripped_before_is_a_mask_too(brains):
     study = aligned(with_heads({"t2": brains["t2"]}) | {"t1": brains["t1"]})
-    found = find_brain(study, ["t2"], ADULT, CPU)
+    found = find_brain(study, ["t2"])
     assert (found.modality, found.stripped) == ("t1", True)
     assert np.array_equal(found.mask, brains["t1"] > 0)
     assert 0.8 < found.agreement["t2"] < 1
@@ -70,13 +74,13 @@ def test_an_image_that_was_stripped_before_is_a_mask_too(brains):
 def test_water_is_doubted_beside_a_head_and_refused_alone(brains):
     water = np.where(ellipsoid(75, 75, 75), 1000, np.random.default_rng(0).integers(1, 40, brains["t1"].shape))
     study = aligned({**with_heads({"t1c": brains["t1c"]}), "t1": water})
-    found = find_brain(study, ["t1", "t1c"], ADULT, CPU)
+    found = find_brain(study, ["t1", "t1c"])
     assert (found.modality, list(found.agreement)) == ("t1c", ["t1c"])
     assert re.fullmatch(r"what looks like a brain is as uniform as water .*", found.doubts["t1"])
     for others in ({}, {"t2": uneven(ellipsoid(40, 40, 40))}):  # that stripped image does not show a brain either
         with pytest.raises(ValueError, match=r"No brain was found .* T1: what looks like .* as uniform as water"):
-            find_brain(aligned({"t1": water, **others}), ["t1"], ADULT, CPU)
-    found = find_brain(aligned({"t1": water, "t2": brains["t2"]}), ["t1"], ADULT, CPU)
+            find_brain(aligned({"t1": water, **others}), ["t1"])
+    found = find_brain(aligned({"t1": water, "t2": brains["t2"]}), ["t1"])
     assert (found.modality, found.stripped, list(found.doubts)) == ("t2", True, ["t1"])
     assert np.array_equal(found.mask, brains["t2"] > 0)
 
