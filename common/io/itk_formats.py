@@ -44,8 +44,9 @@ def shape_in_header(path: Path) -> tuple[int, ...]:
     else:  # fields count up to ElementDataFile; it may occur only once, so that no other one is meant
         end = META_LOCAL.search(content)
         lines = content[: end.start()].decode(errors="replace").replace("\r\n", "\n").split("\n") if end else []
-        # MetaIO takes two fields that a control character joins for one, and may then read packed voxels wrongly
-        whole = end is not None and len(META_FIELD.findall(content)) == 1 and all(map(str.isprintable, lines))
+        # MetaIO takes two fields on one line for one, and may then read packed voxels wrongly
+        clear = all(line.isprintable() and line.count("=") == 1 for line in lines if line)
+        whole = end is not None and len(META_FIELD.findall(content)) == 1 and clear
     header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode) if whole else None
     if header is None:
         raise ValueError("its header is damaged, or its voxels lie in another file; expected them after the header")

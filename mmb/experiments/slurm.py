@@ -34,7 +34,7 @@ def write_array(names: Sequence[str], command: Sequence[str], output_dir: str | 
         *(f"    {shlex.quote(name)}" for name in names),
         ")",
         f"cd {shlex.quote(os.getcwd())}",
-        f'exec {shlex.join([sys.executable, "-m", "tools", *command])} --only "${{trainings[SLURM_ARRAY_TASK_ID]}}"',
+        f'exec {shlex.join([sys.executable, "-m", "mmb", *command])} --only "${{trainings[SLURM_ARRAY_TASK_ID]}}"',
     ]
     script = folder / SCRIPT
     with replacing(script) as temporary:

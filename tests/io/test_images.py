@@ -151,10 +151,12 @@ def test_a_header_cannot_name_another_file(path, tmp_path, suffix, elsewhere, pa
         file.write_bytes(content)
         with pytest.raises(ValueError, match="voxels lie in another file"):
             read_volume(file)
-    for content in (whole[: len(whole) // 2], whole.replace(b"12 10 8", b"12 10 32767")):
+    joined = re.sub(rb"(CompressedData = \w+)\n", rb"\1*", whole)  # two fields of MetaImage on one line
+    for content in (whole[: len(whole) // 2], whole.replace(b"12 10 8", b"12 10 32767"), joined):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match="cannot be read as an image"):
-            read_volume(file)
+        if content != whole:
+            with pytest.raises(ValueError, match="cannot be read as an image"):
+                read_volume(file)
 
 
 @pytest.mark.parametrize(
