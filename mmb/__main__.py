@@ -13,7 +13,7 @@ from mmb.arguments import REFUSALS, parse_verb
 VERBS = {
     "patients": ("predict", "export_labels"),
     "data": ("check", "datalist", "join", "phantom"),
-    "compare": ("evaluate", "compare", "pool", "calibrate", "reproduce"),
+    "compare": ("evaluate", "compare", "pool", "calibrate"),
     "many methods and machines": ("leaderboard", "federate"),
     "share": ("import_weights",),
 }

@@ -4,9 +4,7 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-
-from common import __version__, require_monai
+from common import __version__
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,12 +24,3 @@ def test_package_bundles_citation_and_changelog_have_one_version():
 
 def test_the_guide_names_the_newest_package():
     assert set(re.findall(r"_v(\d\S+?)\.zip", (ROOT / "docs" / "share.md").read_text())) == {__version__}
-
-
-@pytest.mark.parametrize(("program", "error"), [("/lib/monai/bundle/__main__.py", SystemExit), ("x.py", ImportError)])
-def test_an_older_monai_is_refused_in_a_line(monkeypatch, program, error):
-    monkeypatch.setattr("sys.argv", [program])
-    for version in ("1.6.1", "1.7.dev2643", "1.10.0", "0+untagged.1.gabc"):
-        require_monai(version)
-    with pytest.raises(error, match=r"MONAI 1\.5\.2 is installed, which is too old.*pip install"):
-        require_monai("1.5.2")

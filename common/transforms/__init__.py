@@ -5,10 +5,9 @@ from common.transforms.cache import CachedDataset
 from common.transforms.decision import DecideLabelsd
 from common.transforms.file_grid import ToFileGridd
 from common.transforms.intensity import NormalizeBrainIntensityd, ScaleBrainIntensityd
-from common.transforms.labels import FractionsToRegionsd, LabelsToClassesd, LabelsToFractionsd, LabelsToRegionsd
+from common.transforms.labels import LabelsToClassesd, LabelsToRegionsd
 from common.transforms.load import LoadSubjectd
 from common.transforms.location import crop_at, locate
 from common.transforms.masking import incomplete_subsets, random_patches, random_subsets, uniform_subsets
-from common.transforms.spacing import MeanSpacingd
 from common.transforms.staged import StagedDataset
 from common.transforms.subsets import SubsetDataset

@@ -120,7 +120,7 @@ def _print_array(names: Sequence[str], methods: str, output_dir: str, options: M
     script = write_array(names, command, output_dir)
     print(f"{script}: {len(names)} trainings. Submit them, and when they are finished make the report:")
     print(f"    sbatch {shlex.quote(str(script))}")
-    print(f"    {shlex.join(['python', '-m', 'tools', *command, '--at_once', '0'])}")
+    print(f"    {shlex.join(['mmb', *command, '--at_once', '0'])}")
 
 
 def _report(made: MethodList, cohort: Cohort, output_dir: str, notes: Sequence[str]) -> None:

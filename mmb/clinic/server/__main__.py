@@ -13,12 +13,11 @@ from common.cohorts import generate_phantom
 from common.io.settings import check_number
 from common.text import printable
 from mmb.arguments import REFUSALS, parse
+from mmb.clinic.server.api import create_api
 from mmb.clinic.server.app import BUNDLES, App
 from mmb.clinic.server.datastore import is_url
-from mmb.clinic.server.endpoints import create_api
 from mmb.clinic.server.guard import chosen_token
 from mmb.clinic.server.limits import REQUESTS
-from mmb.clinic.server.upload_store import Uploads
 
 
 def serve(
@@ -67,9 +66,9 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
     if send is not None and not is_url(send):
         raise ValueError(f"--send {send}: expected the URL of a DICOMweb archive.")
-    app, uploads = App(studies, _words(models), recipe, device, settings, send), Uploads()
+    app = App(studies, _words(models), recipe, device, settings, send)
     try:
-        api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names), token, uploads)
+        api = create_api(app, _words(names), token)
         address = f"http://{host}:{port}/{token and f'{token}/'}"
         viewer = f" OHIF: {address}ohif/" if is_url(studies) else ""
         print(f"Serving {', '.join(app.models)}. Research only, not for clinical use.", flush=True)
@@ -80,7 +79,6 @@ def serve(
         )
     finally:
         app.close()
-        uploads.close()
 
 
 def _words(text: str) -> list[str]:

@@ -1,23 +1,34 @@
-"""The app behind the server: the bundles as models of MONAI Label, with one store of studies."""
+"""The app behind the server: the bundles as models of MONAI Label, a store of studies, and those that clients send."""
 
+import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common import __version__
 from common.cohorts.cohort import Cohort
-from mmb.clinic.server.datastore import open_datastore
+from mmb.clinic.server.archive import archive_session
+from mmb.clinic.server.datastore import is_url, open_datastore
 from mmb.clinic.server.label_files import write_final_label, write_image, write_label
 from mmb.clinic.server.model import BundleInferTask
+from mmb.clinic.server.options import InferOptions, Segment, SegmentOptions, options_for
 from mmb.clinic.server.upload_reading import recognise_upload
+from mmb.clinic.server.upload_store import Uploads
 from mmb.clinic.server.worker import Worker
 
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 
 
 class App:
-    """The functions of the server; for its options, see `mmb.clinic.server.__main__.serve`."""
+    """The functions of the server; for its options, see `mmb.clinic.server.__main__.serve`.
+
+    Attributes:
+        archive: URL of the archive with the studies; None if they are in a folder.
+        session: for requests to it.
+        uploads: the studies that clients send.
+        reading: held by the request whose study is read; ``segmenting`` by that whose study is segmented.
+    """
 
     def __init__(
         self,
@@ -45,7 +56,11 @@ class App:
                     f"{first.bundle} and {other.bundle} differ in classes or modalities; serve them separately."
                 )
         self.datastore = open_datastore(studies, first.cohort)
+        self.archive, self.session = studies.rstrip("/") if is_url(studies) else None, archive_session()
+        self.uploads, self.reading, self.segmenting = Uploads(), asyncio.Lock(), asyncio.Lock()
         self.send, self.cohort = send, first.cohort
+        self.segment_options = options_for(SegmentOptions, first.cohort.modalities)
+        self.infer_options = options_for(InferOptions, first.cohort.modalities)
 
     def info(self) -> dict[str, Any]:
         """Return the description of the server for its clients."""
@@ -63,22 +78,9 @@ class App:
             "datastore": self.datastore.status(),
         }
 
-    def infer(self, model: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Segment a study with a model; see `BundleInferTask.__call__`."""
-        return self.model(model)(request, self.datastore)
-
     def recognise_upload(self, folder: Path) -> dict[str, Any]:
         """Return what is in ``folder/study``; see `mmb.clinic.server.upload_reading.recognise_upload`."""
         return self._reader.run(recognise_upload, folder / "study", self.cohort)
-
-    def segment_upload(
-        self, model: str, folder: Path, request: Mapping[str, Any], send: bool, on_progress: Callable[[str], None]
-    ) -> dict[str, Any]:
-        """Segment the study in ``folder/study``; see `BundleInferTask.segment_upload`.
-
-        With ``send``, its DICOM results are stored in the archive that the server was given for them, if any.
-        """
-        return self.model(model).segment_upload(folder, request, self.send if send else None, on_progress)
 
     def model(self, name: str) -> BundleInferTask:
         """Return a model; FileNotFoundError if there is none of this name."""
@@ -104,23 +106,21 @@ class App:
         """Write a study's label map; see `write_label`."""
         return Path(folder, self._reader.run(write_label, self.datastore, image, tag, Path(folder)))
 
-    def save_label(self, image: str, file: str | Path, tag: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    def save_label(self, image: str, file: Path, tag: str, info: Sequence[Segment] | None) -> dict[str, Any]:
         """Store a label map that a person has approved; see `write_final_label`.
 
         ``file`` is the label map as sent by a client, in a folder for temporary files; ``tag`` has to be ``final``.
-        ``params`` has ``label_info``, a list with a ``name`` for each of the values 1, 2, ..., as 3D Slicer sends it;
-        without it the values are those of the model's labels.
         """
         if tag != "final":
             raise ValueError(f"tag {tag!r}: expected final; the server stores the results of models itself.")
-        file, info = Path(file), params.get("label_info")
         name = self._reader.run(write_final_label, self.datastore, image, file, info, file.parent)
         return {"image": image, "label": self.datastore.save_label(image, tag, file.with_name(name))}
 
     def close(self) -> None:
-        """Stop all processes."""
+        """Stop all processes, and remove all that clients have sent."""
         self._worker.close()
         self._reader.close()
+        self.uploads.close()
 
 
 def _vocabulary(cohort: Cohort) -> tuple[Any, ...]:

@@ -2,12 +2,14 @@
 
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import requests
 from fastapi import HTTPException
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
@@ -38,8 +40,8 @@ def refusal(error: Exception) -> HTTPException:
         status, reason = 400, error.public
     elif isinstance(error, StarletteHTTPException):
         status, reason = error.status_code, str(error.detail)
-    elif isinstance(error, RequestValidationError):
-        status, reason = 422, " ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}." for each in error.errors())
+    elif isinstance(error, RequestValidationError | ValidationError):  # its own text quotes the request
+        status, reason = 422, " ".join(map(_refused_field, error.errors()))
     elif isinstance(error, requests.HTTPError) and error.response is not None:
         status, reason = 502, f"The DICOMweb archive refused the request (status {error.response.status_code})."
     elif isinstance(error, requests.TooManyRedirects):
@@ -55,6 +57,10 @@ def refusal(error: Exception) -> HTTPException:
             logger.error("%s\n%s", type(error).__name__, where)
             reason = "An unexpected error occurred; the server's log says where."
     return HTTPException(status, " ".join(reason.split()).encode(errors="replace").decode()[:LONGEST])
+
+
+def _refused_field(error: Mapping[str, Any]) -> str:
+    return f"{'.'.join(map(str, error['loc']))}: {error['msg'].removeprefix('Value error, ')}.".removeprefix(": ")
 
 
 @contextmanager

@@ -7,9 +7,9 @@ another file is refused, since that would be a file of the server.
 import gzip
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -18,8 +18,10 @@ from common import __version__
 from common.io import read_volume
 from common.io.itk_formats import shape_in_header
 from mmb.clinic import dicom
+from mmb.clinic.errors import StudyError
 from mmb.clinic.server.datastore import Datastore, class_label, labelled_modality
 from mmb.clinic.server.limits import LABEL_BYTES, LABEL_VOXELS
+from mmb.clinic.server.options import Segment
 from mmb.clinic.study.reading import choose_reference
 
 EXPECTED = "expected NIfTI (.nii, .nii.gz) or NRRD (.nrrd) with the voxels inside; save it as one of these"
@@ -42,11 +44,13 @@ def write_label(datastore: Datastore, image: str, tag: str, folder: Path) -> str
     return path.name
 
 
-def write_final_label(datastore: Datastore, image: str, file: Path, info: Any, folder: Path) -> str:
+def write_final_label(
+    datastore: Datastore, image: str, file: Path, info: Sequence[Segment] | None, folder: Path
+) -> str:
     """Write a label map that a person has approved into a folder, as the store keeps it; return the file's name.
 
-    ``file`` is as a client sent it (see `read_label_map`), on the grid of one of the study's images. ``info`` says what
-    its values mean (see `_in_values_of`).
+    ``file`` is as a client sent it (see `read_label_map`), on the grid of one of the study's images. ``info`` has the
+    meaning of its values 1, 2, ...; without it they are those of the cohort.
     """
     drawn, values = read_label_map(file, folder), datastore.cohort.labels.values
     voxels = _in_values_of(values, drawn.get_fdata(dtype="float32"), info)
@@ -84,25 +88,19 @@ def read_label_map(file: Path, folder: Path) -> nib.Nifti1Image:
     raise ValueError(f"The label map is a file of another kind; {EXPECTED}.")
 
 
-def _in_values_of(classes: Mapping[str, int], voxels: np.ndarray, info: Any) -> np.ndarray:
-    """Return a client's label map in the cohort's values, ``classes``.
-
-    ``info`` is a list with a ``name`` for each of the values 1, 2, ..., or None; its ``idx``, if any, is the position.
-    """
-    if info is not None and not (isinstance(info, list) and all(isinstance(segment, dict) for segment in info)):
-        raise ValueError('label_info: expected a list of objects, such as [{"name": "Oedema", "idx": 1}].')
+def _in_values_of(classes: Mapping[str, int], voxels: np.ndarray, info: Sequence[Segment] | None) -> np.ndarray:
+    """Return a client's label map in the cohort's values, ``classes``; ``info`` says what its values mean."""
     whole = voxels.astype(np.uint8)
     if whole.ndim != 3 or not np.array_equal(whole, voxels):
         raise ValueError(f"A label map of shape {voxels.shape}; expected one volume of whole numbers from 0 to 255.")
     by_name = {class_label(name): value for name, value in classes.items()}
     table = {0: 0} if info else {0: 0, **{value: value for value in classes.values()}}
     for number, segment in enumerate(info or [], start=1):
-        name = str(segment.get("name"))
-        if segment.get("idx", number) != number:
-            raise ValueError(f"Segment {name!r}: number {number} in the list, but its idx is {segment['idx']!r}.")
-        if name not in by_name:
-            raise ValueError(f"Segment {name!r}; expected some of {', '.join(by_name)}. Rename or remove it.")
-        table[number] = by_name[name]
+        if segment.idx not in (None, number):
+            raise ValueError(f"Segment {segment.name!r}: number {number} in the list, but its idx is {segment.idx}.")
+        if segment.name not in by_name:
+            raise ValueError(f"Segment {segment.name!r}; expected some of {', '.join(by_name)}. Rename or remove it.")
+        table[number] = by_name[segment.name]
     unknown = sorted(set(np.unique(whole).tolist()) - set(table))
     if unknown:
         raise ValueError(f"The label map has the values {unknown}, which have no segment; expected {sorted(table)}.")
@@ -115,7 +113,7 @@ def _read(path: Path) -> nib.Nifti1Image:
     try:
         volume = read_volume(path)
     except ValueError as error:
-        raise ValueError(str(error).replace(str(path), "The label map")) from None
+        raise StudyError(str(error), f"The label map cannot be read as an image; {EXPECTED}.") from None
     return nib.Nifti1Image(volume.numpy(), volume.affine.numpy())
 
 

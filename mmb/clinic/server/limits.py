@@ -19,5 +19,7 @@ UPLOAD_FILES = 20_000  # maximum number of an uploaded study's files
 FORM_FILES = 64  # maximum number of files in one form; more are sent as one zip
 DIRECTORY_BYTES = 256 * UPLOAD_FILES
 """Maximum number of bytes of a zip that are read at once. Its list of files is, and fills the memory if it is long."""
+HELD_BYTES = 16 << 30  # maximum size of all uploaded studies, with what was unpacked of them
+SPARE_BYTES = 1 << 30  # what has to stay free on the disk with temporary files
 STUDIES = 8  # maximum number of uploaded studies at a time
 KEPT_SECONDS = 3600  # time in seconds after which an uploaded study and its results are removed

@@ -3,7 +3,6 @@
 The functions that work on a study run in a `Worker`, and return what can stand in JSON.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -15,17 +14,15 @@ import numpy as np
 from dicomweb_client import DICOMwebClient
 from monai.data import ITKWriter
 
-from common.io import flag
 from mmb.clinic.server.archive import archive_session, store
 from mmb.clinic.server.datastore import Datastore, class_label
 from mmb.clinic.server.errors import private
+from mmb.clinic.server.options import InferOptions, SegmentOptions
 from mmb.clinic.server.upload_reading import as_told
 from mmb.clinic.server.worker import Worker, report_progress
 from mmb.clinic.study.inference import load_predictor
 from mmb.clinic.study.options import MODES, Options
 from mmb.clinic.study.predict import Prediction, segment
-
-EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 
 
 class BundleInferTask:
@@ -61,27 +58,16 @@ class BundleInferTask:
         facts = {"type": "segmentation", "labels": self.labels, "dimension": 3}
         return {**facts, "description": self.name, "config": use | rest}
 
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Segment a study.
+    def segment_image(self, datastore: Datastore, image: str, asked: InferOptions, folder: Path) -> dict[str, Any]:
+        """Segment a study of a store, or one with a DICOM series ``image`` that defines the grid of the result.
 
-        Returns ``file``, the label map; ``dicom_seg``, None for NIfTI studies or if nothing was found; and ``params``.
-        These are the modalities used, left out and missing; warnings; notes on the result's grid, skull stripping and
-        registration; the weights' training data (None: unknown); the values of the classes that occur; and the name
-        under which the result was stored.
-
-        Args:
-            request: ``image`` (a study, or a DICOM series that defines the grid of the result), ``output_dir``, and the
-                options in `info`. These are ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
-                ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``decision``
-                (one of `DECISIONS`), ``store`` or ``save_label``, and ``result_extension``.
+        Returns ``file``, the label map in ``folder``; ``dicom_seg``, None for NIfTI studies or if nothing was found;
+        and ``params``. These are the modalities used, left out and missing; warnings; notes on the result's grid, skull
+        stripping and registration; the weights' training data (None: unknown); the values of the classes that occur;
+        and the name under which the result was stored.
         """
-        folder = Path(request["output_dir"])
-        extension = request.get("result_extension") or EXTENSIONS[0]
-        if extension not in EXTENSIONS:
-            raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
-        store = _flag(request, "store") or _flag(request, "save_label")
-        asked = self.options(request)
-        made = self.worker.run(_of_store, datastore, str(request["image"]), folder, asked, extension, store)
+        store, options = asked.store or asked.save_label, self.options(asked)
+        made = self.worker.run(_of_store, datastore, image, folder, options, asked.result_extension, store)
         return {
             "file": folder / made["file"],
             "dicom_seg": made["dicom_seg"] and folder / made["dicom_seg"],
@@ -89,17 +75,17 @@ class BundleInferTask:
         }
 
     def segment_upload(
-        self, folder: Path, request: Mapping[str, Any], send: str | None, on_progress: Callable[[str], None]
+        self, folder: Path, asked: SegmentOptions, send: str | None, on_progress: Callable[[str], None]
     ) -> dict[str, Any]:
         """Segment the study in ``folder/study``, write the results to ``folder/results``; return ``params`` as above.
 
         ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``on_progress`` is called
         with what is being done.
         """
-        asked = self.options(request)
-        return self._params(asked, self.worker.run(_of_upload, folder, asked, send, on_progress=on_progress))
+        made = self.worker.run(_of_upload, folder, self.options(asked), send, on_progress=on_progress)
+        return self._params(asked, made)
 
-    def _params(self, asked: Options, made: Mapping[str, Any]) -> dict[str, Any]:
+    def _params(self, asked: SegmentOptions, made: Mapping[str, Any]) -> dict[str, Any]:
         """Return the facts on a result for clients."""
         params, wanted, present = made["params"], asked.modalities, made["present"]
         return {
@@ -111,14 +97,11 @@ class BundleInferTask:
             "missing": [name for name in params["missing"] if name in wanted],
         }
 
-    def options(self, request: Mapping[str, Any]) -> Options:
-        """Return what a request asks for; ValueError if an option is wrong."""
-        wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
-        if not wanted:
-            raise ValueError("All modalities are left out; use at least one.")
+    def options(self, asked: SegmentOptions) -> Options:
+        """Return what a request asks for, as a segmentation takes it."""
         return Options(
-            self.bundle, self.recipe, self.ckpt_path, self.device, _given(request, "decision", self.decision),
-            series_numbers(request.get("series")), wanted, skull_strip=_given(request, "skull_strip", MODES[0]),
+            self.bundle, self.recipe, self.ckpt_path, self.device, asked.decision or self.decision, asked.series,
+            asked.modalities, skull_strip=asked.skull_strip,
         )  # fmt: skip
 
 
@@ -197,25 +180,6 @@ def _facts(prediction: Prediction) -> dict[str, Any]:
         "trained_on": summary.trained_on,
         "explanations": prediction.explanations,
     }
-
-
-def _flag(request: Mapping[str, Any], key: str, default: bool = False) -> bool:
-    return flag(key, _given(request, key, default))
-
-
-def _given(request: Mapping[str, Any], key: str, default: Any) -> Any:
-    value = request.get(key)
-    return default if value is None or value == "" else value
-
-
-def series_numbers(text: Any) -> Mapping[str, Any] | None:
-    """Return modality -> SeriesNumber from ``t1c=7, flair=4``."""
-    if not text or isinstance(text, Mapping):
-        return text or None
-    pairs = [re.fullmatch(r"\s*(\w+)\s*=\s*([\w-]+)\s*", pair) for pair in str(text).split(",")]
-    if None in pairs:
-        raise ValueError(f"series {text!r}; expected modalities and SeriesNumbers, such as t1c=7, flair=4.")
-    return dict(pair.groups() for pair in pairs)
 
 
 def _write(label: nib.Nifti1Image, path: Path) -> Path:

@@ -4,21 +4,22 @@ import asyncio
 import io
 import shutil
 import zipfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import FileResponse
-from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
+from mmb.clinic.server.answers import Served
 from mmb.clinic.server.app import App
 from mmb.clinic.server.errors import refusal
 from mmb.clinic.server.guard import OWN_PAGE, RESULT_PAGE
 from mmb.clinic.server.limits import FORM_FILES, KEPT_SECONDS
+from mmb.clinic.server.options import SegmentOptions
 from mmb.clinic.server.upload_reading import is_zip
-from mmb.clinic.server.upload_store import BUSY, Upload, Uploads
+from mmb.clinic.server.upload_store import BUSY, Upload
 from mmb.clinic.study.predict import RESULTS
 
 STATIC = Path(__file__).with_name("static")
@@ -26,123 +27,137 @@ FILES = "/studies/{study}/files"
 ALL = "results.zip"  # name under which the page asks for all files of a result
 CHUNK = 1 << 20
 
+router = APIRouter()
+_running: set[asyncio.Task] = set()
+"""The segmentations under way; the loop itself holds tasks weakly."""
 
-def add_page(api: FastAPI, app: App, uploads: Uploads, segmenting: asyncio.Lock, reading: asyncio.Lock) -> None:
-    """Add the page's addresses to an interface; studies are read and segmented in the turns of these locks."""
-    running: set[asyncio.Task] = set()
 
-    def expire_later() -> None:
-        asyncio.get_running_loop().call_later(KEPT_SECONDS + 1, uploads.expire)
+@router.get("/")
+def page() -> Response:
+    """Return the page."""
+    return FileResponse(STATIC / "index.html", headers={"content-security-policy": OWN_PAGE})
 
-    async def recognised(upload: Upload) -> dict[str, Any]:
-        upload.state = "reading"
+
+@router.post("/studies")
+async def new(app: Served) -> dict[str, str]:
+    """Make room for a study."""
+    name, _ = app.uploads.new()
+    _expire_later(app)
+    return {"study": name}
+
+
+@router.put(FILES)
+async def receive(request: Request, app: Served, study: str, name: str) -> dict[str, Any]:
+    """Receive a file of a study."""
+    await _idle(app, study).receive(request.stream(), name)
+    return {}
+
+
+@router.post("/studies/{study}/read")
+async def read(app: Served, study: str) -> dict[str, Any]:
+    """Say what is in a study; see `recognise_upload`."""
+    return await _recognised(app, _idle(app, study))
+
+
+@router.post("/studies/{study}/segment/{model}", status_code=202)
+async def start(app: Served, study: str, model: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """Begin to segment a study."""
+    upload, options = _idle(app, study), app.segment_options.model_validate(asked)
+    app.model(model)
+    shutil.rmtree(upload.results, ignore_errors=True)
+    upload.told, upload.state = None, "waiting"
+
+    async def work() -> None:
         try:
-            async with reading:
-                return await run_in_threadpool(app.recognise_upload, upload.folder)
-        finally:
-            upload.state = "received"
-            uploads.release(upload)
+            upload.told = (await _segment(app, model, upload, options, False))["warnings"]
+            upload.state = "done"
+        except Exception as error:
+            upload.told, upload.state = refusal(error).detail, "failed"
 
-    async def segment(model: str, upload: Upload, asked: Mapping[str, Any], send: bool) -> dict[str, Any]:
-        def note_step(step: str) -> None:
-            upload.step = step
-
-        upload.state, upload.step = "waiting", "Waiting until the studies before this one are done"
-        try:
-            async with segmenting:
-                upload.state = "running"
-                return await run_in_threadpool(app.segment_upload, model, upload.folder, asked, send, note_step)
-        finally:
-            uploads.release(upload)
-
-    @api.get("/")
-    def page() -> Response:
-        return FileResponse(STATIC / "index.html", headers={"content-security-policy": OWN_PAGE})
-
-    api.mount("/static", StaticFiles(directory=STATIC))
-
-    @api.post("/studies")
-    async def new() -> dict[str, str]:
-        name, _ = uploads.new()
-        expire_later()
-        return {"study": name}
-
-    @api.put(FILES)
-    async def receive(request: Request, study: str, name: str) -> dict[str, Any]:
-        await _idle(uploads[study]).receive(request.stream(), name)
-        return {}
-
-    @api.post("/studies/{study}/read")
-    async def read(study: str) -> dict[str, Any]:
-        return await recognised(_idle(uploads[study]))
-
-    @api.post("/studies/{study}/segment/{model}", status_code=202)
-    async def start(study: str, model: str, asked: dict[str, Any]) -> dict[str, Any]:
-        upload, _ = _idle(uploads[study]), app.model(model)
-        shutil.rmtree(upload.results, ignore_errors=True)
-        upload.told, upload.state = None, "waiting"
-
-        async def work() -> None:
-            try:
-                upload.told = (await segment(model, upload, asked, False))["warnings"]
-                upload.state = "done"
-            except Exception as error:
-                upload.told, upload.state = refusal(error).detail, "failed"
-
-        task = asyncio.create_task(work())
-        running.add(task)  # the loop itself holds tasks weakly
-        task.add_done_callback(running.discard)
-        expire_later()
-        return {}
-
-    @api.get("/studies/{study}")
-    async def state(study: str) -> dict[str, Any]:
-        upload = uploads[study]
-        return {"state": upload.state, "step": upload.step, "told": upload.told, "files": upload.files()}
-
-    @api.get("/studies/{study}/{name}")
-    def result(study: str, name: str) -> Response:
-        upload = uploads[study]
-        if name == ALL and upload.state == "done":
-            return _zipped(upload.results)
-        if name not in upload.files() or upload.state != "done":
-            raise HTTPException(404, "The study has no such result.")
-        if name == RESULTS["summary"]:
-            headers = {"content-security-policy": RESULT_PAGE, "cache-control": "no-store"}
-            return FileResponse(upload.results / name, headers=headers)
-        return FileResponse(upload.results / name, filename=name, headers={"cache-control": "no-store"})
-
-    @api.delete("/studies/{study}")
-    async def remove(study: str) -> dict[str, Any]:
-        await run_in_threadpool(uploads.remove, study)
-        return {}
-
-    @api.post("/segment/{model}")
-    async def segment_files(request: Request, model: str) -> Response:
-        asked = _options(app, model, request.query_params)
-        name, upload = uploads.new()
-        try:
-            await _receive(request, upload)
-            await recognised(upload)  # unpacks it, and refuses what is no study before it waits for its turn
-            await segment(model, upload, asked, True)
-            return await run_in_threadpool(_zipped, upload.results)
-        finally:
-            await run_in_threadpool(uploads.remove, name)
+    task = asyncio.create_task(work())
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    _expire_later(app)
+    return {}
 
 
-def _idle(upload: Upload) -> Upload:
+@router.get("/studies/{study}")
+async def state(app: Served, study: str) -> dict[str, Any]:
+    """Say how far a study is."""
+    upload = app.uploads[study]
+    return {"state": upload.state, "step": upload.step, "told": upload.told, "files": upload.files()}
+
+
+@router.get("/studies/{study}/{name}")
+def result(app: Served, study: str, name: str) -> Response:
+    """Return a file of a result, or all."""
+    upload = app.uploads[study]
+    if name == ALL and upload.state == "done":
+        return _zipped(upload.results)
+    if name not in upload.files() or upload.state != "done":
+        raise HTTPException(404, "The study has no such result.")
+    if name == RESULTS["summary"]:
+        headers = {"content-security-policy": RESULT_PAGE, "cache-control": "no-store"}
+        return FileResponse(upload.results / name, headers=headers)
+    return FileResponse(upload.results / name, filename=name, headers={"cache-control": "no-store"})
+
+
+@router.delete("/studies/{study}")
+async def remove(app: Served, study: str) -> dict[str, Any]:
+    """Remove a study and its results."""
+    await run_in_threadpool(app.uploads.remove, study)
+    return {}
+
+
+@router.post("/segment/{model}")
+async def segment_files(request: Request, app: Served, model: str) -> Response:
+    """Segment the study in the body; `SegmentOptions` stand in the address."""
+    app.model(model)
+    asked = app.segment_options.model_validate(dict(request.query_params))
+    name, upload = app.uploads.new()
+    try:
+        await _receive(request, upload)
+        await _recognised(app, upload)  # unpacks it, and refuses what is no study before it waits for its turn
+        await _segment(app, model, upload, asked, True)
+        return await run_in_threadpool(_zipped, upload.results)
+    finally:
+        await run_in_threadpool(app.uploads.remove, name)
+
+
+def _expire_later(app: App) -> None:
+    asyncio.get_running_loop().call_later(KEPT_SECONDS + 1, app.uploads.expire)
+
+
+def _idle(app: App, study: str) -> Upload:
+    upload = app.uploads[study]
     if upload.state in BUSY:
         raise HTTPException(409, "The study is being read or segmented; wait until that is done.")
     return upload
 
 
-def _options(app: App, model: str, query: Mapping[str, str]) -> dict[str, str]:
-    """Return the options in an address; FileNotFoundError for an unknown model, ValueError for a wrong option."""
-    known = {*app.model(model).info()["config"]} - {"store"}
-    if unknown := [key for key in query if key not in known]:
-        raise ValueError(f"{unknown[0][:50]!r}: no such option; expected some of {', '.join(sorted(known))}.")
-    app.model(model).options(query)
-    return dict(query)
+async def _recognised(app: App, upload: Upload) -> dict[str, Any]:
+    upload.state = "reading"
+    try:
+        async with app.reading:
+            return await run_in_threadpool(app.recognise_upload, upload.folder)
+    finally:
+        upload.measure()
+        upload.state = "received"
+        app.uploads.release(upload)
+
+
+async def _segment(app: App, model: str, upload: Upload, asked: SegmentOptions, send: bool) -> dict[str, Any]:
+    def note_step(step: str) -> None:
+        upload.step = step
+
+    task = app.model(model).segment_upload
+    upload.state, upload.step = "waiting", "Waiting until the studies before this one are done"
+    try:
+        async with app.segmenting:
+            upload.state = "running"
+            return await run_in_threadpool(task, upload.folder, asked, app.send if send else None, note_step)
+    finally:
+        app.uploads.release(upload)
 
 
 async def _receive(request: Request, upload: Upload) -> None:

@@ -18,7 +18,7 @@ from mmb.clinic.errors import StudyError
 from mmb.clinic.evidence import Candidate
 from mmb.clinic.server.errors import private
 from mmb.clinic.server.limits import DIRECTORY_BYTES, UNPACKED_BYTES, UPLOAD_FILES
-from mmb.clinic.server.upload_store import created, inside
+from mmb.clinic.server.upload_store import created, inside, require_free_disk
 from mmb.clinic.study.reading import Headers, SeriesHeaders, read_headers
 
 CHUNK = 1 << 20
@@ -132,6 +132,7 @@ def _unpack(path: Path, folder: Path, size: int) -> int:
                         size += len(piece)
                         if size > UNPACKED_BYTES:
                             raise _too_large()
+                        require_free_disk(folder.parent, len(piece))
                         target.write(piece)
     except DAMAGED:
         raise StudyError("The zip is damaged, encrypted or packed in an unknown way; make it again.") from None

@@ -1,16 +1,19 @@
 """Studies that clients send: each has a folder of its own, which vanishes; names of files are never logged."""
 
 import errno
+import os
 import secrets
+import shutil
+import tempfile
 import time
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from fastapi import HTTPException
 
-from mmb.clinic.server.limits import KEPT_SECONDS, STUDIES, UPLOAD_BYTES, UPLOAD_FILES
+from mmb.clinic.server.limits import HELD_BYTES, KEPT_SECONDS, SPARE_BYTES, STUDIES, UPLOAD_BYTES, UPLOAD_FILES
 
 LONGEST_NAME, DEEPEST = 200, 16  # maximum length in bytes of a file's name, and number of folders it lies in
 WRONG_NAME = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}  # the client's fault, not the disk's
@@ -27,9 +30,13 @@ class Upload:
         step: what is being done, in words.
         told: the warnings on the results, or the reason why there are none.
         used: time of the last use, on Python's monotonic clock.
+        size: size of its files in bytes.
+
+    Args:
+        require_room: raises an error if there is no room for a number of bytes more; see `Uploads`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, require_room: Callable[[int], None] = lambda size: None) -> None:
         self._folder = TemporaryDirectory(prefix="study-", ignore_cleanup_errors=True)
         self.folder = Path(self._folder.name).resolve()
         self.study, self.results = self.folder / "study", self.folder / "results"
@@ -37,7 +44,8 @@ class Upload:
         self.state, self.step = "received", ""
         self.told: Any = None
         self.touch()
-        self._size = self._files = 0
+        self._require_room = require_room
+        self.size = self._received = self._files = 0
 
     async def receive(self, pieces: AsyncIterable[bytes], name: str) -> None:
         """Write a file of the study as it arrives; HTTPException 413 if the study exceeds its limits."""
@@ -48,10 +56,16 @@ class Upload:
             raise HTTPException(413, f"The study has more than {UPLOAD_FILES} files, the limit for a study.")
         with created(path) as file:
             async for piece in pieces:
-                self._size += len(piece)
-                if self._size > UPLOAD_BYTES:
+                self._received += len(piece)
+                if self._received > UPLOAD_BYTES:
                     raise HTTPException(413, f"The study exceeds {UPLOAD_BYTES >> 20} MiB, the limit for a study.")
+                self._require_room(len(piece))
                 file.write(piece)
+                self.size += len(piece)
+
+    def measure(self) -> None:
+        """Note the size of its files, of which a zip may have become more."""
+        self.size = sum(path.stat().st_size for path in self.study.rglob("*") if path.is_file())
 
     def touch(self) -> None:
         """Note that it is in use."""
@@ -78,8 +92,16 @@ class Uploads:
         if len(self._held) >= STUDIES:
             raise HTTPException(503, f"{STUDIES} studies are on the server, its limit; try again when one is removed.")
         name = secrets.token_urlsafe(16)
-        self._held[name] = Upload()
+        self._held[name] = Upload(self._require_room)
         return name, self._held[name]
+
+    def _require_room(self, size: int) -> None:
+        if sum(upload.size for upload in self._held.values()) + size > HELD_BYTES:
+            raise HTTPException(
+                503,
+                f"The studies on the server exceed {HELD_BYTES >> 30} GiB, its limit; try again when one is removed.",
+            )
+        require_free_disk(tempfile.gettempdir(), size)
 
     def __getitem__(self, name: str) -> Upload:
         self.expire()
@@ -109,6 +131,12 @@ class Uploads:
         """Remove all, when nothing is segmented any more."""
         for upload in self._held.values():
             upload.close()
+
+
+def require_free_disk(folder: str | Path, size: int) -> None:
+    """Raise OSError (ENOSPC) if a file of a size in bytes would leave less than `SPARE_BYTES` on a folder's disk."""
+    if shutil.disk_usage(folder).free < size + SPARE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def inside(folder: Path, name: str) -> Path:

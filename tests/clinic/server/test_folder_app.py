@@ -35,7 +35,8 @@ from mmb.clinic.server.app import App
 from mmb.clinic.server.datastore import FolderDatastore
 from mmb.clinic.server.export import export_labelled_studies
 from mmb.clinic.server.label_files import write_final_label
-from mmb.clinic.server.model import BundleInferTask, series_numbers
+from mmb.clinic.server.model import BundleInferTask
+from mmb.clinic.server.options import InferOptions, options_for, series_numbers
 from mmb.clinic.study.options import Options
 from mmb.clinic.study.predict import predict
 
@@ -181,7 +182,6 @@ def test_the_server_answers_while_it_infers(url):
         ("../store/two", {}, 403, "is not in the study store"),
         ("labels", {}, 404, "no study of this name"),
         ("two", {"use_t1c": False, "use_flair": False}, 400, "none of the requested modalities"),
-        ("two", {f"use_{name}": False for name in PHANTOM.modalities}, 400, "All modalities are left out"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_the_reason(url, store, image, params, status, reason):
@@ -316,7 +316,7 @@ class Archive(FolderDatastore):
 def test_a_result_that_no_dicom_seg_can_hold_is_not_stored(store, tmp_path):
     app = App(str(store), ["m3ae"], "phantom")
     app.models["m3ae"].worker, app.datastore = Here(), Archive(store, PHANTOM)
-    params = app.infer("m3ae", {"image": "four", "output_dir": tmp_path, "store": True})["params"]
+    params = app.models["m3ae"].segment_image(app.datastore, "four", app.infer_options(store=True), tmp_path)["params"]
     assert not params["empty"]
     assert params["stored"] is None
 
@@ -337,7 +337,7 @@ def test_studies_get_the_weights_of_patients_with_their_own_settings(store, tmp_
     """M3AE's were trained last with larger windows than those of the recipe."""
     app = App(str(store), ["m3ae"])
     app.models["m3ae"].worker = Here()
-    params = app.infer("m3ae", {"image": "four", "output_dir": tmp_path})["params"]
+    params = app.models["m3ae"].segment_image(app.datastore, "four", app.infer_options(), tmp_path)["params"]
     assert app.info()["models"]["m3ae"]["labels"] == NAMES | {"Enhancing tumour": 3}
     assert params["trained_on"].startswith("36 openly licensed cases")
     assert not any("trained on" in warning for warning in params["warnings"])
@@ -381,8 +381,8 @@ def test_classes_keep_their_names_and_nothing_is_stored_of_an_empty_result(store
     write_checkpoint(weights, tmp_path / "own.pt")
     shutil.copytree(store / "dicom", tmp_path / "studies" / "dicom")
     task = BundleInferTask("m3ae", Here(), "phantom", str(tmp_path / "own.pt"))
-    request = {"image": "dicom", "output_dir": tmp_path, "store": True}
-    result = task(request, FolderDatastore(tmp_path / "studies", PHANTOM))
+    asked = options_for(InferOptions, PHANTOM.modalities)(store=True)
+    result = task.segment_image(FolderDatastore(tmp_path / "studies", PHANTOM), "dicom", asked, tmp_path)
     params, label = result["params"], nib.load(result["file"])
     assert params["label_names"] == present
     assert params["empty"] is not bool(present)

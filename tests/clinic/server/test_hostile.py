@@ -242,7 +242,7 @@ class TestLabelMaps:
             (header.binaryblock + bytes(4), "MiB unpacked"),
             (nrrd(b"", sizes=(30000, 30000, 30000)), "MiB unpacked"),
             (nrrd(b"\0" * 100), "The label map"),
-            (nrrd(gzip.compress(bytes(48 * 64 * 52))[:-30], encoding="gzip"), "truncated"),
+            (nrrd(gzip.compress(bytes(48 * 64 * 52))[:-30], encoding="gzip"), "cannot be read as an image"),
             (nrrd(b"", encoding="bzip2"), "cannot be read as an image"),
             (nrrd(b"")[:-1], "header is damaged"),
             (drawn.to_bytes()[:5000], "The label map"),
@@ -261,32 +261,39 @@ class TestLabelMaps:
 INFER, LABEL = ("POST", "/infer/m3ae?image=good"), ("PUT", "/datastore/label?image=good")
 REFUSALS = [
     *(
-        (INFER, {"data": {"params": text}}, 400, "expected a JSON object")
-        for text in ('{"a":' * 50_000, "[1]", '"\\ud800"', b"\xff\xfe", "9" * 5000, "false")
+        (INFER, {"data": {"params": text}}, 422, reason)
+        for text, reason in (
+            ('{"a":' * 50_000, "Invalid JSON"),
+            ("[1]", "an object"),
+            ('"\\ud800"', "Invalid JSON"),
+            (b"\xff\xfe", "Invalid JSON"),
+            ("9" * 5000, "Invalid JSON"),
+            ("false", "an object"),
+        )
     ),
     *(
-        (INFER, {"data": {"params": json.dumps(params)}}, 400, reason)
+        (INFER, {"data": {"params": json.dumps(params)}}, 422, reason)
         for params, reason in (
-            ({"use_t2": 5}, ""),
-            ({"use_t2": "perhaps"}, "'perhaps': expected true or false"),
-            ({"series": {"t2": [7]}}, ""),
-            ({"series": "t2"}, "expected modalities and SeriesNumbers"),
-            ({"skull_strip": {}}, ""),
+            ({"use_t2": 5}, "use_t2: "),
+            ({"use_t2": "perhaps"}, "use_t2: Input should be a valid boolean"),
+            ({"series": {"t2": [7]}}, "series.t2"),
+            ({"series": "t2"}, "series: expected modalities and SeriesNumbers"),
+            ({"skull_strip": {}}, "skull_strip: Input should be 'auto', 'yes' or 'no'"),
             ({"decision": "best"}, "'threshold', 'expected_dice'"),
-            ({"store": "yes"}, ""),
             ({"result_extension": [".nii"]}, ".nii.gz"),
+            ({f"use_{name}": False for name in ("t1", "t1c", "t2", "flair")}, "All modalities are left out"),
         )
     ),
     *((INFER, body, 400, "params") for body in ({"json": {"use_t1c": False}}, {"data": {"use_t1c": "false"}})),
     *(
-        (LABEL, {"data": {"params": json.dumps({"label_info": info})}}, 400, reason)
-        for info, reason in (
-            ({"name": "Oedema"}, "label_info: expected a list"),
-            ([None], "label_info: expected a list"),
-            ([{"name": 5}], "Segment '5'"),
-            ([{"name": "Oedema", "idx": [1]}], "its idx is [1]"),
-            ([{"name": "Oedema", "idx": 2}], "number 1 in the list, but its idx is 2"),
-            ([{"name": ["\ud800"]}], "expected some of"),
+        (LABEL, {"data": {"params": json.dumps({"label_info": info})}}, status, reason)
+        for info, status, reason in (
+            ({"name": "Oedema"}, 422, "label_info: Input should be a valid array"),
+            ([None], 422, "label_info.0"),
+            ([{"name": 5}], 422, "label_info.0.name"),
+            ([{"name": "Oedema", "idx": [1]}], 422, "label_info.0.idx"),
+            ([{"name": "Oedema", "idx": 2}], 400, "number 1 in the list, but its idx is 2"),
+            ([{"name": "Tumour"}], 400, "expected some of"),
         )
     ),
     (("POST", "/infer/m3ae"), {}, 422, "query.image"),
@@ -415,10 +422,10 @@ class TestArchive:
 
     def test_a_part_of_an_answer_does_not_look_like_the_whole(self, archive, monkeypatch):
         monkeypatch.setattr(label_archive, "ANSWER_BYTES", 1 << 16)
-        from mmb.clinic.server.endpoints import create_api  # not above, since workers import this module
+        from mmb.clinic.server.api import create_api  # not above, since workers import this module
 
-        app = SimpleNamespace(models={})
-        api = uvicorn.Config(create_api(app, archive), port=free_port(), log_config=None)
+        app = SimpleNamespace(models={}, archive=archive, session=archive_session())
+        api = uvicorn.Config(create_api(app), port=free_port(), log_config=None)
         serving = uvicorn.Server(api)
         thread = Thread(target=serving.run)
         thread.start()

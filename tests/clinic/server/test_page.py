@@ -92,10 +92,10 @@ class TestOneRequest:
         ("path", "content", "status", "reason"),
         [
             ("m3ae", b"no study", 400, "The body is no zip; send a zip of the study"),
-            ("m3ae?decision=best", b"", 400, "'threshold', 'expected_dice'"),
+            ("m3ae?decision=best", b"", 422, "'threshold', 'expected_dice'"),
             ("m3ae", b"PK\3\4" + bytes(50), 400, "The zip is damaged"),
-            ("m3ae?use_t1x=false", b"", 400, "'use_t1x': no such option"),
-            ("m3ae?store=true", b"", 400, "'store': no such option"),
+            ("m3ae?use_t1x=false", b"", 422, "use_t1x: Extra inputs are not permitted"),
+            ("m3ae?store=true", b"", 422, "store: Extra inputs are not permitted"),
             ("unet", b"", 404, "Unknown model 'unet'; expected one of m3ae"),
         ],
     )

@@ -8,17 +8,18 @@ import shutil
 import struct
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dicom_studies import study, write_study
-from fastapi import FastAPI, HTTPException
+from fastapi import HTTPException
 
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.errors import StudyError
 from mmb.clinic.server import upload_reading, upload_store
-from mmb.clinic.server.routes_page import add_page
+from mmb.clinic.server.routes_page import read
 from mmb.clinic.server.upload_reading import as_told, recognise_upload
-from mmb.clinic.server.upload_store import Upload, Uploads, created
+from mmb.clinic.server.upload_store import Upload, Uploads, created, require_free_disk
 
 
 async def pieces(content: bytes):
@@ -168,19 +169,38 @@ def test_studies_vanish_and_are_not_too_many(monkeypatch):
 
 
 def test_a_study_that_is_removed_while_it_is_read_leaves_nothing():
-    held, api = Uploads(), FastAPI()
+    held = Uploads()
     name, upload = held.new()
 
-    class Reader:
-        def recognise_upload(self, folder: Path) -> dict:
-            held.remove(name)
-            with created(upload.study / "unpacked" / "x_t1.nii.gz"):
-                return {}
+    def recognise(folder: Path) -> dict:
+        held.remove(name)
+        with created(upload.study / "unpacked" / "x_t1.nii.gz"):
+            return {}
 
-    add_page(api, Reader(), held, asyncio.Lock(), asyncio.Lock())
-    (read,) = (route.endpoint for route in api.routes if route.path == "/studies/{study}/read")
-    asyncio.run(read(name))
+    app = SimpleNamespace(uploads=held, reading=asyncio.Lock(), recognise_upload=recognise)
+    asyncio.run(read(app, name))
     assert not upload.folder.exists()
+
+
+def test_all_studies_together_have_a_limit_and_leave_room_on_the_disk(monkeypatch):
+    monkeypatch.setattr(upload_store, "HELD_BYTES", 1000)
+    held = Uploads()
+    (_, first), (_, second) = held.new(), held.new()
+    receive(first, b"x" * 600, "a")
+    receive(second, b"x" * 400, "a")
+    with pytest.raises(HTTPException, match="exceed") as refused:
+        receive(second, b"x", "b")
+    assert refused.value.status_code == 503
+    (first.study / "a").write_bytes(b"x" * 599)
+    first.measure()  # as after a zip was unpacked
+    receive(second, b"x", "c")
+    monkeypatch.setattr(upload_store, "SPARE_BYTES", shutil.disk_usage(first.folder).total)
+    with pytest.raises(OSError, match="No space left"):
+        require_free_disk(first.folder, 1)
+    (second.study / "study.zip").write_bytes(packed({"x_t1.nii": bytes(100)}))
+    with pytest.raises(OSError, match="No space left"):
+        recognise_upload(second.study, PHANTOM)
+    held.close()
 
 
 class TestRecognition:

@@ -1,0 +1,56 @@
+"""What the routes share: the app, and how they answer."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from mmb.clinic.server.app import App
+from mmb.clinic.server.errors import LONGEST, refusal
+
+MESSAGE = "x-message"  # header of an answer with remarks for the user, as a JSON string, which app-config.js shows
+
+
+def _app(request: Request) -> App:
+    return request.app.state.app
+
+
+Served = Annotated[App, Depends(_app)]
+"""The app, as an argument of a route."""
+
+
+async def in_turn(turn: asyncio.Lock, request: Request, answer: Callable[..., Response], *asked: Any) -> Response:
+    """Answer a request in its turn, unless its client has disconnected."""
+    async with turn:  # waiting here does not occupy a thread
+        if await request.is_disconnected():
+            return Response(status_code=499)
+        return await run_in_threadpool(answer, *asked)
+
+
+def written(write: Callable[..., Path], *asked: Any) -> Response:
+    """Return the file that a function writes into the folder it is called with last."""
+    with TemporaryDirectory() as folder:
+        return file_response(write(*asked, folder))
+
+
+def file_response(path: Path) -> Response:
+    """Return the content of a file, which may vanish before the answer is sent."""
+    kind = "application/dicom" if path.suffix == ".dcm" else "application/octet-stream"
+    return Response(path.read_bytes(), media_type=kind, headers={"content-disposition": f'filename="{path.name}"'})
+
+
+def error_response(error: Exception) -> Response:
+    """Return the answer to a request that ended with an error; see `refusal`."""
+    refused = refusal(error)
+    return JSONResponse({"detail": refused.detail}, refused.status_code, {MESSAGE: as_header(refused.detail)})
+
+
+def as_header(text: str) -> str:
+    """Return a text as JSON, so that it can stand in a header."""
+    return json.dumps(text[:LONGEST])
