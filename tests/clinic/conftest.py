@@ -8,6 +8,13 @@ import pytest
 from phantom_case import HEAD, LPS, write_case
 
 from common.cohorts.phantom.simulation import simulate
+from mmb.clinic.errors import silence_libraries
+
+
+@pytest.fixture(autouse=True)
+def _silent() -> None:
+    """Silence libraries, as programs do where they start."""
+    silence_libraries()
 
 
 @pytest.fixture(scope="session")

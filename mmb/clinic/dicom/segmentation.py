@@ -39,7 +39,7 @@ from pydicom.tag import BaseTag
 from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 
 from common.io.files import replacing
-from mmb.clinic.dicom.headers import number, quiet, texts
+from mmb.clinic.dicom.headers import number, texts
 from mmb.clinic.dicom.series import LPS_TO_RAS, Series
 from mmb.clinic.errors import StudyError
 
@@ -81,12 +81,10 @@ PARAGRAPHS = {"LT", "ST", "UT"}  # value representations that may contain line b
 ASCII = {"", "ISO_IR 6", "ISO 2022 IR 6"}
 
 
-@quiet()
 def require_referable(series: Series) -> str | None:
-    """Check that `write_seg` can write a SEG of a series, by writing one to memory.
+    """Check that `write_seg` can write a SEG of a series, by writing one to memory; ValueError if it cannot.
 
     Returns a sentence on the attributes of patient and study that the SEG will lack because they are invalid, or None.
-    Raises ValueError if a SEG cannot be written.
     """
     _check_source(series)
     one_voxel = np.zeros(series.shape, np.uint8)
@@ -96,7 +94,6 @@ def require_referable(series: Series) -> str | None:
         return _clean(pydicom.dcmread(series.files[0], stop_before_pixels=True))
 
 
-@quiet()
 def write_seg(
     path: str | Path,
     label: np.ndarray,
@@ -106,16 +103,16 @@ def write_seg(
     weights: str | None = None,
     algorithm_type: str = "AUTOMATIC",
 ) -> list[str]:
-    """Write a label map as a binary DICOM SEG, with a segment for each class that occurs.
+    """Write a label map as a binary DICOM SEG, with a segment for each class that occurs; return these classes in
+    order.
 
     Label and code of a segment depend only on its class; segments are numbered from 1 in the order of `classes`, as
-    DICOM requires. Frames without any voxel are left out. Returns the classes that occur, by segment number.
+    DICOM requires. Frames without any voxel are left out.
 
     Args:
         path: file to write; an existing file is replaced atomically.
         label: integer label map ``(columns, rows, slices)`` on the grid of `reference`; an empty one is refused.
-        reference: the series that was segmented; the SEG references its images and copies its valid attributes of
-            patient and study.
+        reference: the series that was segmented, whose valid attributes of patient and study are copied.
         classes: class name (ED, NCR, NET, ET) -> value in `label`; 0 is background.
         software: name and version of the program that made it, e.g. ``m3ae 0.1.0``.
         weights: name and SHA-256 of the weights, for the attribute Algorithm Parameters; None without a network.
@@ -198,14 +195,12 @@ def _check_source(series: Series) -> None:
         raise StudyError(f"{series.name} cannot be referenced by a DICOM SEG: {why}.")
 
 
-@quiet()
 def read_seg(path: str | Path, reference: Series, classes: Mapping[str, int]) -> np.ndarray:
     """Read a DICOM SEG, ours or another program's, as a label map on the grid of a series.
 
-    Segments are identified by their labels (those of `CLASSES`, or class names), never by their numbers.
-
-    The label map is uint8 ``(columns, rows, slices)`` with the values of ``classes``. Raises ValueError for a
-    fractional SEG, overlapping segments, unknown classes, or voxels off the grid.
+    Segments are identified by their labels (those of `CLASSES`, or class names), never by their numbers. The label map
+    is uint8 ``(columns, rows, slices)`` with the values of ``classes``. Raises ValueError for a fractional SEG,
+    overlapping segments, unknown classes, or voxels off the grid.
     """
     segmentation = hd.seg.segread(path)
     if segmentation.SegmentationType == "FRACTIONAL":
@@ -289,9 +284,8 @@ def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSeq
 def _clean(image: Dataset) -> str | None:
     """Remove invalid attributes from an image, in place, and add empty ones for those of `TYPE_2` that it lacks.
 
-    A value is invalid if it does not fit its value representation, is too long, has characters outside the declared
-    character set, or is not in an enumeration. A sequence is invalid if it contains such a value. Returns a sentence
-    with the names, never the values, of attributes that the SEG will therefore lack; None if all are valid.
+    Returns a sentence with the names, never the values, of attributes that the SEG will therefore lack; None if all are
+    valid (`_check_element`).
     """
     alphabet = set(texts(image, "SpecificCharacterSet")) or {""}
     ascii_only = alphabet <= ASCII or not alphabet <= python_encoding.keys()

@@ -51,10 +51,7 @@ def grave_warnings(
     cohort: Cohort,
     trained: Sequence[float],
 ) -> Iterator[str]:
-    """Yield reasons to doubt all of a result.
-
-    The segmentation lies on the grid of ``aligned``; ``trained`` is the voxel size of the training images in mm.
-    """
+    """Yield reasons to doubt all of a result; ``trained`` is the voxel size of the training images in mm."""
     yield from image_warnings(study, aligned, brain, cohort.brain_ml)
     lesion = segmentation.masks.any(axis=0)
     if cohort.skull_stripped:
@@ -70,10 +67,7 @@ def lesser_warnings(
     volumes: Mapping[str, float],
     trained: Sequence[float],
 ) -> Iterator[str]:
-    """Yield further reasons to doubt a result, last those that make it less exact.
-
-    ``volumes`` are those of the regions in ml, in the order of the masks.
-    """
+    """Yield further reasons to doubt a result, last those that make it less exact."""
     lesion = segmentation.masks.any(axis=0)
     if "TC" in volumes:
         core = segmentation.masks[list(volumes).index("TC")]
@@ -208,10 +202,7 @@ def _named(study: Study, modalities: Collection[str] | Mapping[str, str]) -> str
 
 
 def segmentation_warnings(lesion: np.ndarray, volumes: Mapping[str, float], used: Collection[str]) -> Iterator[str]:
-    """Yield reasons why a prediction may be wrong that can be seen without a reference segmentation.
-
-    The mask is in RAS; ``volumes`` are those of the regions in ml, and ``used`` the modalities.
-    """
+    """Yield reasons why a prediction may be wrong, given its mask in RAS, volumes in ml, and the modalities used."""
     if "ET" in volumes and "t1c" not in used:
         if volumes["ET"]:
             volume = millilitres(volumes["ET"])

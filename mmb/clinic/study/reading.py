@@ -19,12 +19,11 @@ import torch
 from common.cohorts.cohort import Cohort
 from common.cohorts.scan import find_cases, named_after
 from common.io.files import unread
-from common.io.images import read_image
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
 from mmb.clinic.choice import Assignment, Record, assign_series, in_question
-from mmb.clinic.errors import StudyError
-from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence, LogProbs
+from mmb.clinic.errors import ONE, StudyError
+from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence, ImageFile, LogProbs
 from mmb.clinic.sequence_check import has_known_sequences
 from mmb.clinic.study.alignment import MisfitError
 from mmb.clinic.study.evidence import ImageEvidence, Volumes, judge_images, read_volumes
@@ -38,12 +37,7 @@ CPU = torch.device("cpu")
 
 
 class Remark(NamedTuple):
-    """A remark that the user should check.
-
-    Attributes:
-        modalities: modalities that it is about; empty for the whole study.
-        text: without the modalities' names.
-    """
+    """What the user should check, without the names of the modalities that it is about (none: the whole study)."""
 
     modalities: tuple[str, ...]
     text: str
@@ -54,10 +48,7 @@ class Headers:
     """A study's image files, given one by one, or its files or series with what their headers and names say.
 
     Attributes:
-        candidates: the series or files.
-        cohort: cohort whose modalities they may be.
-        modalities: modalities that may be used.
-        remarks: remarks that the user should check.
+        modalities: those that may be used.
         others: further lines: on each series or file that is no candidate, and on what was joined.
     """
 
@@ -122,10 +113,8 @@ class Study:
         images: modality -> volume with its own grid and background 0, in the cohort's order; affines lead to mm, RAS.
         used: modality -> the record of the series or image file that the volume was read from.
         explanations: a line for everything that was found: what it is used as, or why it is left out.
-        remarks: remarks that the user should check.
         notes: volumes that could have been used instead, and why they are not.
         skulls: modalities whose images show more than a brain, although the cohort is skull-stripped.
-        headers: what was read of it before the decision.
         records: what was decided of each candidate.
         volumes: the volumes as they were read.
         evidence: what the images show, as far as they were looked at.
@@ -167,25 +156,9 @@ class Assigned(NamedTuple):
     why: str
 
 
-@dataclass(frozen=True, eq=False)
-class NamedFile(Candidate):
-    """An image file whose modality is told by its name, or by the user.
-
-    ``channel`` is that of its modality if it holds several.
-    """
-
-    path: str = field(kw_only=True)
-    channel: int | None = field(default=None, kw_only=True)
-
-    def read(self) -> tuple[nib.Nifti1Image, list[str]]:
-        """Read the volume."""
-        return read_image(self.path, self.channel)
-
-
-def _named_file(name: str, path: str, modality: str, why: str, channel: int | None = None) -> NamedFile:
-    says = HeaderEvidence(modality, Grade.SURE, why)
+def _named_file(name: str, path: str, modality: str, why: str, channel: int | None = None) -> ImageFile:
     name = name if channel is None else f"{name}, channel {channel}"
-    return NamedFile(name, "image file", "NIfTI", says, fixed=True, path=path, channel=channel)
+    return ImageFile(name, says=HeaderEvidence(modality, Grade.SURE, why), fixed=True, path=Path(path), channel=channel)
 
 
 def read_folder(
@@ -205,8 +178,7 @@ def read_folder(
     Args:
         folder: DICOM files in the folder or its subfolders; or NIfTI (or MHA) files that are named after their
             modalities (see `find_cases`), or whose JSON or name identifies them (see `mmb.clinic.dicom.image_files`).
-        cohort: cohort whose modalities are looked for.
-        modalities: modalities to use; None: all that are found.
+        modalities: those to use; None: all that are found.
         by_hand: modality -> SeriesNumber, for DICOM only; see `mmb.clinic.dicom.series_candidates`.
         skull_strip: ``yes`` to look for a brain even where no head is seen.
     """
@@ -240,7 +212,7 @@ def read_headers(
 ) -> Headers:
     """Read what the names and headers of a study's files say; arguments and errors are those of `read_folder`."""
     wanted = resolve_subset(modalities, cohort.modalities)
-    listed = folder if isinstance(folder, StudyFiles) else study_files(folder)
+    listed = study_files(folder)
     headers = (_of_files if listed.images else _of_series)(listed, cohort, wanted, by_hand)
     return replace(headers, remarks=[*headers.remarks, *(Remark((), f"{text}.") for text in unread(listed.files))])
 
@@ -362,7 +334,9 @@ def _assigned(
     images = {modality: volumes.images[name] for name, modality in names.items()}
     remarks = [*(Remark((), text) for text in (*assignment.warnings, *further)), *headers.remarks]
     remarks += [Remark((names[name],), f"{text}.") for name in names for text in volumes.warnings[name]]
-    if not isinstance(headers, SeriesHeaders) and not _on_one_grid([*images.values()]):
+    first, *others = images.values()
+    on_one_grid = all(image.shape == first.shape and np.allclose(image.affine, first.affine) for image in others)
+    if not isinstance(headers, SeriesHeaders) and not on_one_grid:
         text = "The files lie on different grids; a common frame of reference is assumed, which NIfTI cannot confirm."
         remarks.append(Remark((), text))
     skulls: list[str] = []
@@ -379,11 +353,6 @@ def _assigned(
             remarks.append(Remark(modalities, text))
     lines = [*(record.line() for record in assignment.records), *headers.others]
     return Study(images, used, lines, remarks, assignment.notes, skulls, headers, assignment.records, volumes, evidence)
-
-
-def _on_one_grid(images: Sequence[nib.Nifti1Image]) -> bool:
-    first, *others = images
-    return all(image.shape == first.shape and np.allclose(image.affine, first.affine) for image in others)
 
 
 def _of_files(
@@ -407,25 +376,20 @@ def _of_files(
         public = "The study: its image files cannot be assigned to sequences; name them x_t1.nii.gz, and so on."
         raise StudyError(str(error), public) from None
     if len(cases) > 1:
-        subjects, todo = f"{len(cases)} subjects", "give the folder of one, or --each if every subfolder is a study."
         names = shortened(case["case"] for case in cases)
-        raise StudyError(f"{folder}: {subjects}, {names}; {todo}", f"The study: {subjects}; {todo}")
+        raise StudyError(f"{folder}: {len(cases)} subjects, {names}; {ONE}", f"The study: {len(cases)} subjects; {ONE}")
     case = cases[0] if cases else {"image": [], "modalities": []}
     channels = case.get("channels", [None] * len(case["image"]))
     by_name = {
         name: _named_file(str(Path(path).relative_to(folder)), path, name, "named by its file", channel)
         for name, path, channel in zip(case["modalities"], case["image"], channels, strict=True)
     }
-    left_out = [
-        f"{file.name}: {display_name(name)}, by its name; not requested."
-        for name, file in by_name.items()
-        if name not in wanted
-    ]
-    by_name = {name: file for name, file in by_name.items() if name in wanted}
+    unwanted = {name: by_name.pop(name) for name in [*by_name] if name not in wanted}
+    left_out = [f"{file.name}: {display_name(name)}, by its name; not requested." for name, file in unwanted.items()]
     if not by_name and not files:
         what = f"none of the requested modalities ({subset_name(wanted)}); it has {subset_name(case['modalities'])}."
         raise StudyError.of(folder, what)
-    shown = {file.path for file in files} | {Path(file.path) for file in by_name.values()}
+    shown = {file.path for file in (*files, *by_name.values())}
     unused = {"label": "a label, by its name", None: "its name is none of a sequence"}
     left_out += [
         f"{path.relative_to(folder)}: left out: {unused[role]}."
@@ -434,7 +398,7 @@ def _of_files(
     ]
     remarks = []
     if image_files and "channels" not in case:
-        doubts = {name: image_files.contradiction(Path(file.path), name) for name, file in by_name.items()}
+        doubts = {name: image_files.contradiction(file.path, name) for name, file in by_name.items()}
         remarks = [Remark((name,), text) for name, text in doubts.items() if text]
     return FileHeaders([*files, *by_name.values()], cohort, wanted, remarks, left_out)
 

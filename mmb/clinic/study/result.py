@@ -22,6 +22,7 @@ from mmb.clinic.choice import contradictions
 from mmb.clinic.predictors.protocol import Predictor, Segmentation
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.doubts import grave_warnings, lesser_warnings
+from mmb.clinic.study.formats import REGIONS
 from mmb.clinic.study.grid import Image, volume_of
 from mmb.clinic.study.lesions import Lesion, lesions
 from mmb.clinic.study.pictures import pictures
@@ -55,6 +56,11 @@ class RegionRow(NamedTuple):
     chance: float | None
     measured: float | None
     verdict: Verdict | None
+
+    @property
+    def heading(self) -> str:
+        """The region's name, e.g. ``Whole tumour (WT)``."""
+        return f"{REGIONS[self.region].capitalize()} ({self.region})" if self.region in REGIONS else self.region
 
 
 @dataclass(frozen=True)
@@ -161,24 +167,21 @@ def calibrated(
     ``volumes`` (ml) and raw ``scores`` are those of the regions, ``brain`` is the visible brain in ml.
     """
     t1c, subset, none = "t1c" in used, subset_name(used), absent(volumes, scores, calibration)
-    known = [region for region in volumes if calibration and region in calibration.regions and volumes[region]]
+    fields = {"no_tumour": none, "scores": scores, "expected_dice": scores}
+    if calibration is None:
+        return fields
+    known = [region for region in volumes if region in calibration.regions and volumes[region]]
     expected = {region: calibration.expected(region, scores[region], t1c) for region in known}
     further = {
         name: subset_name([each for each in cohort.modalities if each in (*used, name)])
         for name in cohort.modalities
         if name not in used
     }
-    fields = {
-        "no_tumour": none,
-        "scores": scores,
+    judged = {region: each.left_out for region, each in calibration.regions.items()}
+    return fields | {
         "expected_dice": scores | expected,
         "intervals": intervals(volumes, scores, t1c, calibration, brain, cohort.labels),
         "with_further": {} if none else with_further(expected, subset, further, calibration),
-    }
-    if calibration is None:
-        return fields
-    judged = {region: each.left_out for region, each in calibration.regions.items()}
-    return fields | {
         "chances": {region: calibration.chance(region, scores[region], t1c) for region in known},
         "usable_right": {region: (each.right, each.usable) for region, each in judged.items()},
         "intervals_held": {region: (each.held, each.intervals) for region, each in judged.items()},
@@ -222,27 +225,25 @@ def summarise(
     notes: Sequence[str],
 ) -> StudySummary:
     """Return what a study yields; ``label`` lies on the reference's grid, which the first of ``notes`` names."""
-    labels, subset = inference.cohort.labels, subset_name(study.images)
-    spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
-    measured = volumes(label, labels)
+    cohort, used = inference.cohort, [*study.images]
+    labels, affine = cohort.labels, next(iter(aligned.images.values())).affine
+    measured, masks = volumes(label, labels), dict(zip(labels.regions, segmentation.masks, strict=True))
     scores = {
         region: expected_dice(p, mask, float(p.sum(dtype=np.float64))) if measured[region] else 0.0
-        for region, p, mask in zip(labels.regions, segmentation.probabilities, segmentation.masks, strict=True)
+        for (region, mask), p in zip(masks.items(), segmentation.probabilities, strict=True)
     }
-    head = brain_mask(aligned, brain)
-    visible = volume_of(head, spacing)
-    affine = next(iter(aligned.images.values())).affine
+    spacing, head = voxel_sizes(affine), brain_mask(aligned, brain)
     origin = affine[:3, 3] @ affine[:3, :3] / spacing  # along the grid's own axes
-    masks = dict(zip(labels.regions, segmentation.masks, strict=True))
-    pieces, specks = lesions(masks, spacing, head, measured[next(iter(masks))])
     drawn = {name: np.asarray(image.dataobj) for name, image in aligned.images.items()}
-    fields = calibrated(measured, scores, [*study.images], visible, inference.cohort, inference.calibration)
-    unknown = [*filter(None, [unseen(list(study.images), inference.seen)])]
-    grave = [*grave_warnings(study, aligned, brain, segmentation, inference.cohort, inference.spacing), *unknown]
+    fields = calibrated(measured, scores, used, volume_of(head, spacing), cohort, inference.calibration)
+    grave = [*grave_warnings(study, aligned, brain, segmentation, cohort, inference.spacing)]
+    grave += filter(None, [unseen(used, inference.seen)])
     lesser = lesser_warnings(study, aligned, brain, segmentation, measured, inference.spacing)
-    shown = [] if fields["no_tumour"] else pieces
+    pieces, specks = lesions(masks, spacing, head, measured[next(iter(masks))])
+    pieces = [] if fields["no_tumour"] else pieces
+    none = filter(None, [fields["no_tumour"]])
     return StudySummary(
-        title=f"Segmentation from {display_subset(subset)}",
+        title=f"Segmentation from {display_subset(subset_name(used))}",
         bundle=inference.method,
         version=inference.version,
         weights=inference.weights_name,
@@ -251,26 +252,16 @@ def summarise(
             UsedModality(name, each.candidate.source, each.reason, each.stated_grade and each.stated_grade.word)
             for name, each in study.used.items()
         ],
-        missing=[name for name in inference.cohort.modalities if name not in study.images],
+        missing=[name for name in cohort.modalities if name not in used],
         volumes=measured,
         pictures=pictures(drawn, segmentation.masks, spacing, brain and brain.mask, origin),
         brain_ml=brain and brain.millilitres,
         classes=class_volumes(label, labels),
-        lesions=shown,
+        lesions=pieces,
         specks=specks,
-        sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in shown], brain and brain.mask),
-        warnings=[
-            *filter(None, [fields["no_tumour"]]),
-            *contradictions(study.used),
-            *inference.warnings,
-            *grave,
-            *lesser,
-        ],
-        notes=[
-            *notes,
-            *([brain_note(study, brain)] if brain else []),
-            *registration_notes(study, aligned),
-        ],
-        verdicts=verdicts(measured, scores, study.images, inference.calibration, bool(inference.warnings), bool(grave)),
+        sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in pieces], brain and brain.mask),
+        warnings=[*none, *contradictions(study.used), *inference.warnings, *grave, *lesser],
+        notes=[*notes, *([brain_note(study, brain)] if brain else []), *registration_notes(study, aligned)],
+        verdicts=verdicts(measured, scores, used, inference.calibration, bool(inference.warnings), bool(grave)),
         **fields,
     )

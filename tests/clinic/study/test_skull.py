@@ -61,15 +61,6 @@ def test_the_brain_in_a_head(brains):
     assert np.array_equal(image[found.mask], np.asarray(study.images["t1c"].dataobj)[found.mask])
 
 
-@pytest.mark.slow  # deepbet
-def test_an_image_that_was_stripped_before_is_a_mask_too(brains):
-    study = aligned(with_heads({"t2": brains["t2"]}) | {"t1": brains["t1"]})
-    found = find_brain(study, ["t2"])
-    assert (found.modality, found.stripped) == ("t1", True)
-    assert np.array_equal(found.mask, brains["t1"] > 0)
-    assert 0.8 < found.agreement["t2"] < 1
-
-
 @pytest.mark.slow  # deepbet on three images
 def test_water_is_doubted_beside_a_head_and_refused_alone(brains):
     water = np.where(ellipsoid(75, 75, 75), 1000, np.random.default_rng(0).integers(1, 40, brains["t1"].shape))
