@@ -65,8 +65,8 @@ class Bundle:
         resolve_subset(images, modalities)  # refuses unknown names, a modality twice, and none
         names = {canonical(name, modalities): name for name in images}
         volumes = {name: _volume(given, images[given], affine) for name, given in names.items()}
-        sources = {name: given if _is_array(images[given]) else str(images[given]) for name, given in names.items()}
-        check_volumes(volumes, sources, self.cohort)
+        files = {given: str(image) for given, image in images.items() if isinstance(image, str | Path)}
+        check_volumes(volumes, {name: files.get(given, given) for name, given in names.items()}, self.cohort)
         given = {name: nib.Nifti1Image(v.numpy(), v.affine.numpy()) for name, v in volumes.items()}
         made, regions = self._predictor.run(given), self.cohort.labels.regions
         return Result(
@@ -78,13 +78,9 @@ class Bundle:
         )
 
 
-def _is_array(image: str | Path | np.ndarray) -> bool:
-    return not isinstance(image, str | Path)
-
-
 def _volume(name: str, image: str | Path | np.ndarray, affine: np.ndarray | None) -> MetaTensor:
     """Return an image ``(X, Y, Z)``; errors name it."""
-    if not _is_array(image):
+    if isinstance(image, str | Path):
         return read_modality(str(image), None, {})
     voxels, to_mm = np.asarray(image), np.asarray(affine)
     if to_mm.dtype.kind not in REAL or to_mm.shape != (4, 4) or to_mm[3].tolist() != [0, 0, 0, 1]:

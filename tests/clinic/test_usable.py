@@ -24,7 +24,7 @@ from mmb.clinic.calibration.calibration import (
     read_calibration,
     write_calibration,
 )
-from mmb.clinic.study.verdicts import absent, intervals, verdicts, with_further
+from mmb.clinic.study.verdicts import absent, intervals, verdicts
 
 HELD = LeftOut(100, 50, 20, 16, 0, 0, 0.8, 0.7, 0.7, 10, 6)
 BY_HAND = Calibration(
@@ -60,12 +60,6 @@ def test_words_and_intervals_by_hand():
     # A Dice of 0.8 allows volumes that differ by (2 - 0.8) / 0.8 = 1.5, after 1 ml is added
     assert BY_HAND.interval("WT", 29.0, 0.8, True) == pytest.approx((19.0, 44.0))
     assert BY_HAND.interval("WT", 0.2, 0.8, True) == pytest.approx((0.0, 0.8))
-
-
-def test_a_further_sequence_never_gives_more_than_all():
-    # From odds of 1 to odds of 4: those of 0.9 become 36
-    assert BY_HAND.with_modality(0.9, "WT", "t1", "t1+t1c") == pytest.approx(36 / 37)
-    assert BY_HAND.with_modality(0.9, "WT", "t1", "t1+t2") is None
 
 
 def test_too_certain_scores_are_mended_for_patients_that_were_left_out():
@@ -349,11 +343,3 @@ def test_a_tumour_is_found_from_the_limit_on(score, found):
     assert (absent(VOLUMES, VOLUMES | {"WT": score}, None) == "") == found
     by_limit = replace(CALIBRATION, no_tumour=0.5)
     assert (absent(VOLUMES, VOLUMES | {"WT": score}, by_limit) == "") == found
-
-
-def test_the_sequence_that_adds_most_comes_first():
-    expected = {"WT": 0.6, "TC": 0.5, "ET": 0.2}
-    made = with_further(expected, "t2", {"t1": "t1+t2", "flair": "t2+flair", "t1c": "t1c+t2"}, CALIBRATION)
-    assert list(made) == ["flair", "t1c"]  # nothing was measured with T1
-    assert made["t1c"] == pytest.approx({"WT": 0.7, "TC": 0.8, "ET": 0.8})
-    assert made["flair"] == pytest.approx({"WT": 0.8})

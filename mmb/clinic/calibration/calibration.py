@@ -146,16 +146,6 @@ class Calibration:
         """
         return _interval(volume, self.expected(region, score, t1c), self.regions[region].widening)
 
-    def with_modality(self, expected: float, region: str, subset: str, more: str) -> float | None:
-        """Return the expected Dice of a case if the subset were ``more``, given its expected Dice; None if not known.
-
-        The logit changes by as much as that of the mean Dice of the test cases does.
-        """
-        before, after = (self.measured.get(name, {}).get(region) for name in (subset, more))
-        if before is None or after is None:
-            return None
-        return float(expit(_logit(expected) + _logit(after) - _logit(before)))
-
 
 def calibrate(
     evaluations: Sequence[Evaluation], weights: str, without_tumour: Sequence[float] | None = None

@@ -92,7 +92,11 @@ def _named(name: str, says: HeaderEvidence, by: str) -> HeaderEvidence:
 
 def _described(path: Path) -> tuple[Dataset, str, tuple[str, ...]]:
     """Return a header for a file, the source of what it says, and the values of `IDENTITY`."""
-    fields = _read_json(path.with_name(f"{without_suffix(path.name)}.json"))
+    try:
+        fields = json.loads(path.with_name(f"{without_suffix(path.name)}.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        fields = {}
+    fields = fields if isinstance(fields, dict) else {}
     described = any(isinstance(fields.get(name), str) and fields[name].strip() for name in TEXTS[:2])
     header = _header(fields if described else {**fields, "SeriesDescription": name_words(path.name)})
     by = "its JSON" if described else "its JSON and its name" if fields else _BY_NAME
@@ -121,15 +125,6 @@ def refuse_several_patients(files: Sequence[ImageFile]) -> None:
             f"The sequences lie in {len(folders)} folders, one of which has several, as if they were of several "
             "subjects; give the folder of one subject, with its files in it or a folder for each."
         )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return the contents of a JSON file; empty if it does not exist or is not a JSON object."""
-    try:
-        fields = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 def _header(fields: Mapping[str, Any]) -> Dataset:

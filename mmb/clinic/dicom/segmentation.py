@@ -17,7 +17,7 @@ each attribute with such a value is left out, never corrected, since a guessed n
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from unicodedata import category
@@ -35,7 +35,6 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.tag import BaseTag
 from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 
 from common.io.files import replacing
@@ -184,14 +183,13 @@ def explained(reference: Series, by: str = "SEG") -> Iterator[None]:
 
 
 def _check_source(series: Series) -> None:
-    why = series.problem
-    if not series.frame_of_reference:
-        why = why or "it has no frame of reference"
-    elif "FrameOfReferenceUID" in series.differ:
-        why = why or "its images have different frames of reference"
-    elif series.multiframe and len(series.files) > 1:
-        why = why or "it consists of several multi-frame files, and a SEG can refer to one of them only"
-    if why:
+    several = series.multiframe and len(series.files) > 1
+    reasons = {
+        "it has no frame of reference": not series.frame_of_reference,
+        "its images have different frames of reference": "FrameOfReferenceUID" in series.differ,
+        "it consists of several multi-frame files, and a SEG can refer to one of them only": several,
+    }
+    if why := series.problem or next((reason for reason, holds in reasons.items() if holds), None):
         raise StudyError(f"{series.name} cannot be referenced by a DICOM SEG: {why}.")
 
 
@@ -226,8 +224,7 @@ def read_seg(path: str | Path, reference: Series, classes: Mapping[str, int]) ->
 
 
 def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int]) -> None:
-    unknown = [name for name in classes if name not in CLASSES]
-    if unknown:
+    if unknown := [name for name in classes if name not in CLASSES]:
         raise ValueError(f"Class {unknown[0]} has no code; expected some of {', '.join(CLASSES)}.")
     _check_source(reference)
     if label.shape != reference.shape or not np.issubdtype(label.dtype, np.integer):
@@ -235,8 +232,7 @@ def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int]) -> 
             f"{reference.name}: a label map of shape {label.shape} and type {label.dtype}; expected integers of shape "
             f"{reference.shape}, the grid of the series."
         )
-    foreign = sorted(set(np.unique(label).tolist()) - {0, *classes.values()})
-    if foreign:
+    if foreign := sorted({*np.unique(label).tolist()} - {0, *classes.values()}):
         raise ValueError(f"{reference.name}: label values {foreign} have no class; expected 0 and {dict(classes)}.")
 
 
@@ -291,8 +287,12 @@ def _clean(image: Dataset) -> str | None:
     ascii_only = alphabet <= ASCII or not alphabet <= python_encoding.keys()
     empty, left_out = [], []
     for tag in sorted(image.keys()):  # keys, since iterating over the dataset would convert values
-        if tag in IDENTITY_AND_GEOMETRY or (not tag.is_private and _is_right(image, tag, ascii_only)):
+        if tag in IDENTITY_AND_GEOMETRY:
             continue
+        with suppress(Exception):  # pydicom converts values on access and raises many types
+            if not tag.is_private:
+                _check_element(image[tag], ascii_only)
+                continue
         del image[tag]
         name = keyword_for_tag(tag)
         if name in TYPE_2:
@@ -303,20 +303,11 @@ def _clean(image: Dataset) -> str | None:
         if name not in image:
             setattr(image, name, "")
     sentences = [
-        f"{', '.join(names)} {'is not valid DICOM' if len(names) == 1 else 'are not valid DICOM'}; {what}"
-        for names, what in ((empty, "left empty in the SEG"), (left_out, "left out of the SEG"))
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not valid DICOM; {what} the SEG."
+        for names, what in ((empty, "left empty in"), (left_out, "left out of"))
         if names
     ]
-    return ". ".join(sentences) + "." if sentences else None
-
-
-def _is_right(dataset: Dataset, tag: BaseTag, ascii_only: bool) -> bool:
-    """Return whether the value of an attribute is valid."""
-    try:
-        _check_element(dataset[tag], ascii_only)
-    except Exception:  # pydicom converts values on access and raises many types
-        return False
-    return True
+    return " ".join(sentences) or None
 
 
 def _check_element(element: DataElement, ascii_only: bool) -> None:

@@ -152,7 +152,9 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
         patients.append(patient(dataset))
         uids = {name: text(dataset, name) for name in UIDS}
         if text(dataset, "SOPClassUID") not in (MRImageStorage, *MULTIFRAME):
-            what = int(number(dataset, "SeriesNumber") or 0), _class(dataset)
+            uid = UID(text(dataset, "SOPClassUID"))  # which messages never show, since DICOM need not know it
+            kind = uid.name.removesuffix(" Storage") if uid.name != uid else "object of an unknown class"
+            what = int(number(dataset, "SeriesNumber") or 0), kind
             others.setdefault(what, Other(*what)).files.append(path)
             if (position := numbers(dataset, "ImagePositionPatient", 3)) is not None:
                 foreign[uids["SeriesInstanceUID"]].append(position)
@@ -194,12 +196,6 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
             f"images of {len(studies)} studies; {ONE}",
         )
     return _numbered([_series(volume, ambiguous, foreign) for volume in group(slices)]), left_out
-
-
-def _class(dataset: Dataset) -> str:
-    """Return the name of an object's class, without "Storage"; never its UID, which DICOM need not know."""
-    uid = UID(text(dataset, "SOPClassUID"))
-    return uid.name.removesuffix(" Storage") if uid.name != uid else "object of an unknown class"
 
 
 def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path, Dataset]]:

@@ -139,9 +139,8 @@ class NnUNet:
         self.weights = _weights(folder)
         self.checkpoints = [read_checkpoint(path) for path in self.weights]
         self.configuration = str(self.checkpoints[0]["init_args"].get("configuration"))
-        self._refuse_unusable()
-        self.spacing = tuple(map(float, self._setting("spacing")[::-1]))
-        self.window = tuple(map(int, self._setting("patch_size")[::-1]))
+        patch, spacing = self._settings()
+        self.window, self.spacing = tuple(map(int, patch[::-1])), tuple(map(float, spacing[::-1]))
         self.subsets = [tuple(name for name in GLIOMA if name in self.channels)]
         self.method, self.version = f"nnU-Net {self.plans.get('dataset_name', folder.name)}", _installed(folder)
         self.software, self.title = f"nnU-Net {self.version}", self.method
@@ -205,27 +204,23 @@ class NnUNet:
         with redirect_stdout(StringIO()):
             return _initialised(self)
 
-    def _refuse_unusable(self) -> None:
-        where = f"{self.folder}: configuration {self.configuration}"
-        if self.configuration not in self.plans["configurations"]:
+    def _settings(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Return patch size and spacing of the configuration, some of which it may inherit from another one."""
+        where, known = f"{self.folder}: configuration {self.configuration}", self.plans["configurations"]
+        name, settings = self.configuration, {}
+        if name not in known:
             raise ValueError(f"{where} of the checkpoint is not in {PLANS}; they belong to different trainings.")
-        if self._setting("previous_stage"):
+        for _ in known:
+            settings = known.get(name, {}) | settings
+            name = known.get(name, {}).get("inherits_from")
+        if settings.get("previous_stage"):
             raise ValueError(f"{where} is the second stage of a cascade; give a model of 3d_fullres or 3d_lowres.")
-        sizes = [len(self._setting(key) or ()) for key in ("patch_size", "spacing")]
-        if sizes[0] == 2:
+        patch, spacing = (settings.get(key) or () for key in ("patch_size", "spacing"))
+        if len(patch) == 2:
             raise ValueError(f"{where} segments single slices; only 3d configurations are read.")
-        if sizes != [3, 3]:
+        if not len(patch) == len(spacing) == 3:
             raise ValueError(f"{where} has no patch_size and spacing along three axes. {COPY}")
-
-    def _setting(self, key: str) -> Any:
-        """Return a setting of the configuration, or of that which it inherits from; None if there is none."""
-        configurations, name = self.plans["configurations"], self.configuration
-        for _ in configurations:
-            own = configurations.get(name, {})
-            if key in own:
-                return own[key]
-            name = own.get("inherits_from")
-        return None
+        return patch, spacing
 
 
 class NnUNets:
@@ -381,8 +376,7 @@ def _require_known_parts(path: Path, settings: Any) -> None:
     """Refuse plans that name classes other than the two encoders and PyTorch's layers, since they would be imported."""
     name, arguments = settings.network_arch_class_name, settings.network_arch_init_kwargs
     parts = [arguments.get(key) for key in settings.network_arch_init_kwargs_req_import]
-    strange = [part for part in (name, *parts) if part is not None and not KNOWN_PARTS.fullmatch(str(part))]
-    if strange:
+    if strange := [part for part in (name, *parts) if part is not None and not KNOWN_PARTS.fullmatch(str(part))]:
         raise ValueError(
             f"{path}: network {strange[0]}; expected the plain or the residual encoder, with layers of torch.nn."
         )

@@ -68,9 +68,8 @@ def segment_each(
         except (OSError, ValueError, TypeError):  # there was no earlier run, or its record is damaged
             earlier = []
         needed = [RESULTS[what] for what in ("label map", "summary", "JSON")]
-        whole = [each.study for each in earlier if all((out / each.study / name).is_file() for name in needed)]
-        outcomes = {each.study: each for each in earlier if each.study in studies}
-        outcomes = {name: each for name, each in outcomes.items() if each.failure or name in whole}
+        whole = {name for name in studies if all((out / name / file).is_file() for file in needed)}
+        outcomes = {each.study: each for each in earlier if each.study in (studies if each.failure else whole)}
         for name, study in studies.items():
             made = None
             try:
@@ -84,7 +83,11 @@ def segment_each(
             except Exception as error:
                 if full_disk(error):
                     raise
-                outcomes[name] = Outcome(name, failure=_reason(error))
+                told = printable(str(error))
+                if not isinstance(error, ValueError | OSError | ImportError):
+                    logger.exception("an error that is not the study's")
+                    told = f"{type(error).__name__}: {error}"
+                outcomes[name] = Outcome(name, failure=told)
             _write(out, [outcomes[each] for each in studies if each in outcomes])
             yield outcomes[name], made
     finally:
@@ -97,13 +100,6 @@ def _studies(folder: str | Path, cohort: Cohort) -> dict[str, Path | dict[str, s
         return {path.name: path for path in require_studies(folder)}
     items = find_cases(folder, cohort)
     return {item["case"]: dict(zip(item["modalities"], item["image"], strict=True)) for item in items}
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValueError | OSError | ImportError):
-        return printable(str(error))
-    logger.exception("an error that is not the study's")
-    return f"{type(error).__name__}: {error}"
 
 
 def _write(out: Path, outcomes: Sequence[Outcome]) -> None:

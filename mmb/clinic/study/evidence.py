@@ -1,5 +1,6 @@
 """What the images of candidates show: they are read, aligned and skull-stripped once, and judged together."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -89,12 +90,12 @@ def judge_images(
     unusable = {name for flaw in volumes.flaws if flaw.fatal and len(flaw.modalities) == 1 for name in flaw.modalities}
     used = {each.name: each for each in candidates if each.name not in unusable}
     images = {name: volumes.images[name] for name in used}
-    modalities = {name: candidates[each] for name, each in used.items()}
-    times = [*modalities.values()]
-    labels = {
-        name: display_name(modality) + (f" ({used[name].source})" if times.count(modality) > 1 else "")
-        for name, modality in modalities.items()
-    }
+    modalities, times = (
+        {name: candidates[each] for name, each in used.items()},
+        Counter(candidates[e] for e in used.values()),
+    )
+    labels = {name: display_name(modality) for name, modality in modalities.items()}
+    labels |= {name: f"{labels[name]} ({each.source})" for name, each in used.items() if times[modalities[name]] > 1}
     if not images:
         return ImageEvidence(volumes, "", AlignedStudy({}, {}, {}), None, None, {})
     if reference is None:

@@ -81,8 +81,8 @@ def sample(channels: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray:
     """
     to_source = np.linalg.inv(affine) @ grid.affine
     finer = np.maximum(np.rint(np.abs(to_source[:3, :3]).max(axis=0)), 1).astype(int)
-    turned = np.abs(to_source[:3, :3]) * grid.shape > STRAIGHT
-    if (turned.sum(axis=0) == 1).all() and (turned.sum(axis=1) == 1).all():
+    runs = np.abs(to_source[:3, :3]) * grid.shape > STRAIGHT
+    if (runs.sum(axis=0) == 1).all() and (runs.sum(axis=1) == 1).all():
         return _sample_straight(channels, to_source, finer, grid.shape)
     volumes = MetaTensor(torch.from_numpy(channels.astype(np.float32)), affine=torch.from_numpy(affine))
     linear = SpatialResample(mode="bilinear", padding_mode="zeros", align_corners=True, dtype=np.float32)

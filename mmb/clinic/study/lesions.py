@@ -48,15 +48,9 @@ def lesions(
         inside = boxes[piece]
         mask = numbers[inside] == piece + 1
         share = float(right[inside][mask].mean())
-        listed.append(
-            Lesion(
-                volume=float(total * sizes[piece] / sizes.sum()),
-                side="both sides" if BOTH_SIDES <= share <= 1 - BOTH_SIDES else "right" if share > 0.5 else "left",
-                centre=tuple(
-                    at + part.start + low for at, part, low in zip(centre(mask, spacing), inside, corner, strict=True)
-                ),
-            )
-        )
+        side = "both sides" if BOTH_SIDES <= share <= 1 - BOTH_SIDES else "right" if share > 0.5 else "left"
+        at = np.add(centre(mask, spacing), [part.start + low for part, low in zip(inside, corner, strict=True)])
+        listed.append(Lesion(float(total * sizes[piece] / sizes.sum()), side, tuple(at.tolist())))
     return listed, len(sizes) - len(listed)
 
 

@@ -46,7 +46,6 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
         "volumes": _volume_table(summary),
         "classes": {class_phrase(name): millilitres(ml) for name, ml in summary.classes.items()},
         "lesions": _lesion_table(summary) if summary.lesions else None,
-        "further": _further_table(summary) if summary.with_further else None,
         "sequences": _sequence_table(summary),
         "pictures": {display_name(name): png for name, png in summary.pictures.items()},
         "outlines": outlines,
@@ -118,17 +117,6 @@ def _percent(value: float | None) -> str:
 
 def _interval(ends: tuple[float, float] | None) -> str:
     return "unknown" if ends is None else f"{millilitres(ends[0])} to {millilitres(ends[1])}"
-
-
-def _further_table(summary: StudySummary) -> Table:
-    rows = {"none": summary.expected_dice} | {display_name(k): values for k, values in summary.with_further.items()}
-    drawn = [region for region in summary.volumes if summary.volumes[region]]
-    labels = [("", "Further sequence"), *(("Expected overlap (%)", region) for region in drawn)]
-    texts = [(name, *(_percent(values.get(region)) for region in drawn)) for name, values in rows.items()]
-    note = (
-        f"From the means of {summary.tested} test cases: a few points may be chance, and a single patient may differ."
-    )
-    return Table("With a further sequence", pd.DataFrame(texts, columns=pd.MultiIndex.from_tuples(labels)), [note])
 
 
 def _sequence_table(summary: StudySummary) -> Table:

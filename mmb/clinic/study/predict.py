@@ -103,7 +103,14 @@ def segment(
     read, chosen, why = align_and_assign(read, options.reference, device, strip)
     inference = inference.using([*read.images])
     aligned, brain = _prepared(read, chosen, strip, cohort)
-    seg_note, no_seg = _referred(read, chosen)
+    seg_note, no_seg = None, ""
+    if read.series:
+        from mmb.clinic import dicom  # imported here, since NIfTI does not need its packages
+
+        try:
+            seg_note = dicom.require_referable(read.series[chosen])
+        except ValueError as error:  # the label map can be written nevertheless
+            no_seg = f"No DICOM SEG was written: {error}"
     segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
     target, affine, values = read.images[chosen], aligned.images[chosen].affine, cohort.labels.values.values()
     label = resample_label_to(segmentation.label, affine, target.affine, target.shape, values)
@@ -140,18 +147,6 @@ def check_output(study: Source, output_dir: str | Path) -> None:
     if not isinstance(place, Mapping) and Path(place).resolve() in (output, *output.parents):
         raise StudyError(f"--output_dir {output_dir} lies in the study's folder; expected a folder outside it.")
     require_writable(output_dir)
-
-
-def _referred(study: Study, reference: str) -> tuple[str | None, str]:
-    """Return a note on how a DICOM SEG references the series, or None; and why none can, or an empty text."""
-    if not study.series:
-        return None, ""
-    from mmb.clinic import dicom  # imported here, since NIfTI does not need its packages
-
-    try:
-        return dicom.require_referable(study.series[reference]), ""
-    except ValueError as error:  # the label map can be written nevertheless
-        return None, f"No DICOM SEG was written: {error}"
 
 
 def _write(

@@ -99,9 +99,8 @@ class SeriesHeaders(Headers):
         """Return remarks on series that are parts of others, and on those that could not be used."""
         from mmb.clinic import dicom
 
-        used = [each.candidate for each in assignment.chosen.values()]
+        mixed = dicom.mixed_series(self.candidates, [each.candidate for each in assignment.chosen.values()])
         lacking = {*self.modalities} - {*assignment.chosen}
-        mixed = dicom.mixed_series(self.candidates, used)
         return [*mixed, *(line for line, name in self.foreign.items() if name in lacking)]
 
 
@@ -326,9 +325,8 @@ def _assigned(
         of_files = "The image files do not tell which sequences they are; name them x_t1.nii.gz, and so on."
         public = error.text if isinstance(headers, SeriesHeaders) else of_files
         raise StudyError("\n".join([error.text, *headers.others]), public) from None
-    used = assignment.chosen
+    used, further = assignment.chosen, headers.further(assignment)
     names = {record.candidate.name: modality for modality, record in used.items()}
-    further = headers.further(assignment)
     if volumes is None or not names.keys() <= volumes.images.keys():
         volumes = read_volumes([record.candidate for record in used.values()], headers.cohort)
     images = {modality: volumes.images[name] for name, modality in names.items()}

@@ -29,7 +29,7 @@ from mmb.clinic.study.pictures import pictures
 from mmb.clinic.study.reading import Study
 from mmb.clinic.study.sheets import Sheets, sheets
 from mmb.clinic.study.skull import Brain, brain_mask
-from mmb.clinic.study.verdicts import Verdict, absent, intervals, verdicts, with_further
+from mmb.clinic.study.verdicts import Verdict, absent, intervals, verdicts
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class StudySummary:
         volumes: region -> volume of its outline in ml, larger regions first.
         expected_dice: region -> expected Dice of its outline, in [0, 1], calibrated if ``calibrated_on`` is not 0.
         intervals: region -> lower and upper limit (ml) of an interval for the true volume, where it is known.
-        with_further: missing modality -> region -> expected Dice if it were added; the one that adds most first.
+
         pictures: modality -> PNG in base64; see `mmb.clinic.study.pictures`.
         warnings: why the result may be wrong, the most important reason first; see `mmb.clinic.study.doubts`.
         notes: notes on preparation: what was registered and how well, what was resampled.
@@ -110,7 +110,7 @@ class StudySummary:
     missing: Sequence[str] = ()
     expected_dice: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    with_further: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
     pictures: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -166,26 +166,21 @@ def calibrated(
 
     ``volumes`` (ml) and raw ``scores`` are those of the regions, ``brain`` is the visible brain in ml.
     """
-    t1c, subset, none = "t1c" in used, subset_name(used), absent(volumes, scores, calibration)
-    fields = {"no_tumour": none, "scores": scores, "expected_dice": scores}
+    t1c = "t1c" in used
+    fields = {"no_tumour": absent(volumes, scores, calibration), "scores": scores, "expected_dice": scores}
     if calibration is None:
         return fields
     known = [region for region in volumes if region in calibration.regions and volumes[region]]
     expected = {region: calibration.expected(region, scores[region], t1c) for region in known}
-    further = {
-        name: subset_name([each for each in cohort.modalities if each in (*used, name)])
-        for name in cohort.modalities
-        if name not in used
-    }
+
     judged = {region: each.left_out for region, each in calibration.regions.items()}
     return fields | {
         "expected_dice": scores | expected,
         "intervals": intervals(volumes, scores, t1c, calibration, brain, cohort.labels),
-        "with_further": {} if none else with_further(expected, subset, further, calibration),
         "chances": {region: calibration.chance(region, scores[region], t1c) for region in known},
         "usable_right": {region: (each.right, each.usable) for region, each in judged.items()},
         "intervals_held": {region: (each.held, each.intervals) for region, each in judged.items()},
-        "measured": calibration.measured.get(subset, {}),
+        "measured": calibration.measured.get(subset_name(used), {}),
         "tested": calibration.tested,
         "calibrated_on": calibration.patients,
     }

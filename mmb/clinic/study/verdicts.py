@@ -112,22 +112,3 @@ def intervals(
         for region, classes in ((region, {*labels.regions[region]}) for region in made)
     }
     return {region: ends for region, ends in nested.items() if ends[1] <= WIDEST * ends[0]}
-
-
-def with_further(
-    expected: Mapping[str, float], subset: str, further: Mapping[str, str], calibration: Calibration | None
-) -> dict[str, dict[str, float]]:
-    """Return missing modality -> region -> expected Dice with it, the one that adds most first.
-
-    ``expected`` is that of ``subset``, and ``further`` maps each missing modality to the subset with it.
-    """
-    made = {
-        modality: {
-            region: value
-            for region, before in expected.items()
-            if calibration and (value := calibration.with_modality(before, region, subset, more)) is not None
-        }
-        for modality, more in further.items()
-    }
-    means = {name: sum(values.values()) / len(values) for name, values in made.items() if values}
-    return {name: made[name] for name in sorted(means, key=means.get, reverse=True)}

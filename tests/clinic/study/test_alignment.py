@@ -204,6 +204,12 @@ def test_a_poor_registration_is_refused_with_its_limits(monkeypatch):
         register(one, two, "T2 to T1c")
 
 
+@pytest.mark.parametrize(("more", "less"), [(0.5, 0.1), (0.0004, 0.0001), (0.00000021, 0.0000001)])
+def test_what_is_compared_is_not_said_to_be_the_same(more, less):
+    said = _compared(more, less).split()
+    assert said[-1] != said[-4]
+
+
 def test_mutual_information_is_of_32_bins_from_the_1st_to_the_99th_percentile():
     """Of 64 values, each bin holds two: it determines every other bit of them but the last. Outliers do not count."""
     values = np.repeat(np.arange(64), 100)
@@ -220,12 +226,6 @@ def test_mutual_information_of_independent_and_of_equal_values():
     # H(a) = H(b) = log 2; joint shares 3/8, 1/8, 1/8, 3/8: H(a, b) = 1.2555
     first, second = np.repeat([0, 1], 8), np.array([0] * 6 + [1] * 2 + [0] * 2 + [1] * 6)
     assert normalised_mutual_information(first, second) == pytest.approx(2 * np.log(2) / 1.2554823)
-
-
-@pytest.mark.parametrize(("more", "less"), [(0.5, 0.1), (0.0004, 0.0001), (0.00000021, 0.0000001)])
-def test_what_is_compared_is_not_said_to_be_the_same(more, less):
-    said = _compared(more, less).split()
-    assert said[-1] != said[-4]
 
 
 FRAMES = {"t1c": "NIfTI", "flair": "NIfTI"}

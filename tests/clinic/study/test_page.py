@@ -33,7 +33,7 @@ SUMMARY = StudySummary(
     volumes={"WT": 34.04, "TC": 13.6, "ET": 0.03},
     expected_dice={"WT": 0.81, "TC": 0.6, "ET": 0.31},
     intervals={"WT": (22.81, 48.6)},
-    with_further={"t1c": {"WT": 0.83, "TC": 0.7, "ET": 0.72}, "t1": {"WT": 0.82, "TC": 0.59}},
+
     pictures={"flair": base64.b64encode(b"a picture").decode()},
     warnings=["No T1c."],
     notes=["FLAIR was registered."],
@@ -79,9 +79,6 @@ def test_values_appear_and_no_other_file_is_needed(tmp_path):
         ["Whole tumour (WT)", "34.0", "22.8 to 48.6", "81", "77", "90"],
         ["Tumour core (TC)", "13.6", "unknown", "60", "20", "40"],
         ["Enhancing tumour (ET)", "&lt; 0.1", "unknown", "31", "4", "20"],  # an empty region would be 0.0
-        ["none", "81", "60", "31"],
-        ["T1c", "83", "70", "72"],
-        ["T1", "82", "59", "–"],
         ["T2", "series 4", "TE 100 ms", "sure"],
         ["FLAIR", "series 5", "set by hand", "–"],
         ["T1c", "missing", "", ""],
@@ -96,16 +93,15 @@ def test_what_matters_first_stands_first_six_warnings_at_most_and_nothing_empty(
     warnings = [f"Warning {number}." for number in range(8)]
     html = page(tmp_path, replace(SUMMARY, warnings=warnings))
     parts = ["not for clinical use", *warnings[:6], "Volumes", "<img", "Further remarks", *warnings[6:]]
-    parts += ["With a further sequence", "<details>", "Sequences", "Geometry and preparation", "trained on"]
+    parts += ["<details>", "Sequences", "Geometry and preparation", "trained on"]
     order = [html.index(part) for part in parts]
     assert order == sorted(order)
     assert all(html.count(warning) == 1 for warning in warnings)
-    nothing = {"missing": (), "with_further": {}, "pictures": {}, "notes": (), "warnings": (), "verdicts": {}}
+    nothing = {"missing": (), "pictures": {}, "notes": (), "warnings": (), "verdicts": {}}
     nothing |= {"chances": {}, "measured": {}, "calibrated_on": 0}
     least = page(tmp_path, replace(SUMMARY, **nothing, trained_on=None))
     for heading in (
         "Further remarks",
-        "further sequence",
         "intervals",
         "Chance",
         "<img",
