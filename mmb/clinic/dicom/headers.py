@@ -84,10 +84,7 @@ def require_one_patient(folder: str | Path, patients: Collection[tuple[str, str,
     counts = [len({value for value in values if value}) for values in zip(*set(patients), strict=True)]
     if max(counts) > 1:
         what = [name for name, count in zip(("ID", "name", "date of birth"), counts, strict=True) if count > 1]
-        raise StudyError.of(
-            folder,
-            f"images of {max(counts)} patients (by {', '.join(what)}); {ONE}",
-        )
+        raise StudyError.of(folder, f"images of {max(counts)} patients (by {', '.join(what)}); {ONE}")
 
 
 def colour(header: Dataset) -> str | None:

@@ -13,12 +13,7 @@ import pydicom
 from nibabel.affines import apply_affine, from_matvec
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import (
-    UID,
-    EnhancedMRImageStorage,
-    LegacyConvertedEnhancedMRImageStorage,
-    MRImageStorage,
-)
+from pydicom.uid import UID, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
 
 from common.io.files import unread, walk
 from common.io.geometry import require_plausible, require_shape
@@ -191,10 +186,7 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
             "equal ones).",
         )
     if len(studies) > 1:
-        raise StudyError.of(
-            folder,
-            f"images of {len(studies)} studies; {ONE}",
-        )
+        raise StudyError.of(folder, f"images of {len(studies)} studies; {ONE}")
     return _numbered([_series(volume, ambiguous, foreign) for volume in group(slices)]), left_out
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -58,10 +59,7 @@ class Prediction:
 
 
 def predict(
-    study: Source,
-    output_dir: str | Path,
-    options: Options,
-    explain: Callable[[list[str]], None] | None = None,
+    study: Source, output_dir: str | Path, options: Options, explain: Callable[[list[str]], None] | None = None
 ) -> Prediction:
     """Segment a patient's study: DICOM series or NIfTI files of any non-empty subset of the modalities.
 
@@ -103,14 +101,7 @@ def segment(
     read, chosen, why = align_and_assign(read, options.reference, device, strip)
     inference = inference.using([*read.images])
     aligned, brain = _prepared(read, chosen, strip, cohort)
-    seg_note, no_seg = None, ""
-    if read.series:
-        from mmb.clinic import dicom  # imported here, since NIfTI does not need its packages
-
-        try:
-            seg_note = dicom.require_referable(read.series[chosen])
-        except ValueError as error:  # the label map can be written nevertheless
-            no_seg = f"No DICOM SEG was written: {error}"
+    seg_note, no_seg = _referred(read.series.get(chosen))
     segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
     target, affine, values = read.images[chosen], aligned.images[chosen].affine, cohort.labels.values.values()
     label = resample_label_to(segmentation.label, affine, target.affine, target.shape, values)
@@ -139,6 +130,18 @@ def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) ->
         aligned, mask = aligned.on_grid_of(reference, study.images[reference].affine, brain and brain.mask)
         brain = brain and replace(brain, mask=mask)
     return aligned, brain
+
+
+def _referred(series: Any) -> tuple[str | None, str]:
+    """Return a note on how a DICOM SEG references a series, or None; and why none can, or an empty text."""
+    if series is None:
+        return None, ""
+    from mmb.clinic import dicom  # imported here, since NIfTI does not need its packages
+
+    try:
+        return dicom.require_referable(series), ""
+    except ValueError as error:  # the label map can be written nevertheless
+        return None, f"No DICOM SEG was written: {error}"
 
 
 def check_output(study: Source, output_dir: str | Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +22,7 @@ from common.cohorts.scan import find_cases, named_after
 from common.io.files import unread
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
-from mmb.clinic.choice import Assignment, Record, assign_series, in_question
+from mmb.clinic.choice import Assignment, Option, Record, assign_series, in_question
 from mmb.clinic.errors import ONE, StudyError
 from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence, ImageFile, LogProbs
 from mmb.clinic.sequence_check import has_known_sequences
@@ -43,44 +44,32 @@ class Remark(NamedTuple):
     text: str
 
 
+def _give_files(names: Sequence[str], value: str = "") -> str:
+    """Return how the user sets modalities by hand."""
+    return f"give the right ones, {' '.join(f'--{name} FILE' for name in names)}"
+
+
+def _name_files(names: Sequence[str], value: str = "") -> str:
+    """Return how the user names files of a folder after modalities."""
+    return f"move the wrong files away, or name the right ones {' and '.join(f'x_{name}.nii.gz' for name in names)}"
+
+
 @dataclass(frozen=True)
 class Headers:
     """A study's image files, given one by one, or its files or series with what their headers and names say.
 
     Attributes:
         modalities: those that may be used.
+        option: words how the user sets modalities by hand, by default to a candidate.
         others: further lines: on each series or file that is no candidate, and on what was joined.
     """
 
     candidates: Sequence[Candidate]
     cohort: Cohort
     modalities: Sequence[str]
+    option: Option = _give_files
     remarks: Sequence[Remark] = ()
     others: Sequence[str] = ()
-
-    def option(self, names: Sequence[str], value: str = "") -> str:
-        """Return how the user sets modalities by hand."""
-        return f"give the right ones, {' '.join(f'--{name} FILE' for name in names)}"
-
-    def further(self, assignment: Assignment) -> list[str]:
-        """Return further remarks on an assignment; StudyError if it cannot be right."""
-        return []
-
-
-class FileHeaders(Headers):
-    """The image files of a folder."""
-
-    def option(self, names: Sequence[str], value: str = "") -> str:
-        """Return how the user names files after modalities."""
-        return f"move the wrong files away, or name the right ones {' and '.join(f'x_{name}.nii.gz' for name in names)}"
-
-    def further(self, assignment: Assignment) -> list[str]:
-        """Refuse files of several patients."""
-        if recognised := [each.candidate for each in assignment.chosen.values() if not each.candidate.fixed]:
-            from mmb.clinic.dicom.image_files import refuse_several_patients
-
-            refuse_several_patients(recognised)
-        return []
 
 
 @dataclass(frozen=True)
@@ -88,20 +77,6 @@ class SeriesHeaders(Headers):
     """DICOM series; ``foreign`` maps lines on those not of a class of MR images to the modality that they seem."""
 
     foreign: Mapping[str, str | None] = field(default_factory=dict)
-
-    def option(self, names: Sequence[str], value: str | None = None) -> str:
-        """Return how the user sets modalities by hand, by default to a series."""
-        from mmb.clinic import dicom
-
-        return dicom.option(self.candidates, names, value)
-
-    def further(self, assignment: Assignment) -> list[str]:
-        """Return remarks on series that are parts of others, and on those that could not be used."""
-        from mmb.clinic import dicom
-
-        mixed = dicom.mixed_series(self.candidates, [each.candidate for each in assignment.chosen.values()])
-        lacking = {*self.modalities} - {*assignment.chosen}
-        return [*mixed, *(line for line, name in self.foreign.items() if name in lacking)]
 
 
 @dataclass(frozen=True)
@@ -325,8 +300,9 @@ def _assigned(
         of_files = "The image files do not tell which sequences they are; name them x_t1.nii.gz, and so on."
         public = error.text if isinstance(headers, SeriesHeaders) else of_files
         raise StudyError("\n".join([error.text, *headers.others]), public) from None
-    used, further = assignment.chosen, headers.further(assignment)
+    used = assignment.chosen
     names = {record.candidate.name: modality for modality, record in used.items()}
+    further = _further(headers, assignment)
     if volumes is None or not names.keys() <= volumes.images.keys():
         volumes = read_volumes([record.candidate for record in used.values()], headers.cohort)
     images = {modality: volumes.images[name] for name, modality in names.items()}
@@ -353,9 +329,23 @@ def _assigned(
     return Study(images, used, lines, remarks, assignment.notes, skulls, headers, assignment.records, volumes, evidence)
 
 
-def _of_files(
-    listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None
-) -> FileHeaders:
+def _further(headers: Headers, assignment: Assignment) -> list[str]:
+    """Return remarks on series that are parts of others or could not be used; refuse files of several patients."""
+    used = [each.candidate for each in assignment.chosen.values()]
+    if isinstance(headers, SeriesHeaders):
+        from mmb.clinic import dicom
+
+        lacking = {*headers.modalities} - {*assignment.chosen}
+        mixed = dicom.mixed_series(headers.candidates, used)
+        return [*mixed, *(line for line, name in headers.foreign.items() if name in lacking)]
+    if recognised := [each for each in used if not each.fixed]:
+        from mmb.clinic.dicom.image_files import refuse_several_patients
+
+        refuse_several_patients(recognised)
+    return []
+
+
+def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Headers:
     """Read the names of image files, and the JSON beside those whose names do not end in a modality."""
     folder = listed.folder
     if by_hand:
@@ -398,7 +388,7 @@ def _of_files(
     if image_files and "channels" not in case:
         doubts = {name: image_files.contradiction(file.path, name) for name, file in by_name.items()}
         remarks = [Remark((name,), text) for name, text in doubts.items() if text]
-    return FileHeaders([*files, *by_name.values()], cohort, wanted, remarks, left_out)
+    return Headers([*files, *by_name.values()], cohort, wanted, _name_files, remarks, left_out)
 
 
 def _of_series(
@@ -425,4 +415,5 @@ def _of_series(
         if each.differ and each.problem is None
     ]
     modalities = [name for name in wanted if given.get(name, "") is not None]
-    return SeriesHeaders(candidates, cohort, modalities, (), [*joined, *foreign], foreign)
+    option = partial(dicom.option, candidates)
+    return SeriesHeaders(candidates, cohort, modalities, option, (), [*joined, *foreign], foreign)

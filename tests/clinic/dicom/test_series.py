@@ -11,18 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from choosing import choose
-from dicom_studies import (
-    ACCESSION,
-    EPI,
-    MPRAGE,
-    PATIENT,
-    SPACE_FLAIR,
-    T2_TSE,
-    Scan,
-    edit,
-    edit_series,
-    write_study,
-)
+from dicom_studies import ACCESSION, EPI, MPRAGE, PATIENT, SPACE_FLAIR, T2_TSE, Scan, edit, edit_series, write_study
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import (

@@ -95,7 +95,7 @@ def test_what_headers_leave_open_is_decided_by_what_it_shows(images):
     assert sources(decision) == {"t1c": "series 1", "t2": "series 2"}
     assert decision.chosen["t1c"].stated_grade is None
     assert decision.warnings == [
-        "series 1: its header leaves open whether it is T1 (words: 'x'); it looks like T1c, and is taken for it.",
+        "series 1: its header leaves open whether it is T1 (words: 'x'); it looks like T1c, and is taken for it."
     ]
     both = decided(given({"t1": images["t1c"], "t1c": images["t1"]}, t1=Grade.LIKELY, t1c=Grade.OPEN))
     assert sources(both) == {"t1": "series 2", "t1c": "series 1"}

@@ -100,15 +100,7 @@ def test_what_matters_first_stands_first_six_warnings_at_most_and_nothing_empty(
     nothing = {"missing": (), "pictures": {}, "notes": (), "warnings": (), "verdicts": {}}
     nothing |= {"chances": {}, "measured": {}, "calibrated_on": 0}
     least = page(tmp_path, replace(SUMMARY, **nothing, trained_on=None))
-    for heading in (
-        "Further remarks",
-        "intervals",
-        "Chance",
-        "<img",
-        "Warnings",
-        "Geometry",
-        "missing:",
-    ):
+    for heading in ("Further remarks", "intervals", "Chance", "<img", "Warnings", "Geometry", "missing:"):
         assert heading not in least
     assert not re.search(r"<(ul|section|h2|caption|p)[^>]*>\s*</", least)
     assert "found no problem" in least

@@ -137,12 +137,7 @@ TWICE = linked("case_t1.nii.gz", "case_t1ce.nii.gz")
             ValueError,
             "2 subjects, another, other; give the folder of",
         ),
-        (
-            linked("P1_t1.nii.gz", "P1_flair.nii.gz", "P2_t1.nii.gz", "P2_flair.nii.gz"),
-            {},
-            ValueError,
-            "2 subjects",
-        ),
+        (linked("P1_t1.nii.gz", "P1_flair.nii.gz", "P2_t1.nii.gz", "P2_flair.nii.gz"), {}, ValueError, "2 subjects"),
         (both_kinds, {}, ValueError, r"both DICOM and image files \(1\)"),
         (lambda _, folder: save(np.ones((9, 9, 9)), folder / "a_t1.nii.gz"), {}, ValueError, "T1.*every voxel is 1"),
     ],
