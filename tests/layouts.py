@@ -65,10 +65,7 @@ LAYOUTS = {
     "upenn_gbm": Layout(
         *("UPENN-GBM-{:05d}", "images_structural/{case}/{case}_{token}", "images_segm/{case}_segm"),
         *("T1 T1GD T2 FLAIR", ("_11", "_21")),
-        (
-            "automated_segm/{case}_automated_approx_segm",
-            "images_structural_unstripped/{case}/{case}_T1_unstripped",
-        ),
+        ("automated_segm/{case}_automated_approx_segm", "images_structural_unstripped/{case}/{case}_T1_unstripped"),
     ),
     "mu_glioma_post": Layout(
         *("PatientID_{:04d}", "{p}/{t}/{case}_brain_{token}", "{p}/{t}/{case}_tumorMask"),

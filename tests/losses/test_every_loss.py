@@ -28,8 +28,8 @@ from common.papers.medmap import AlignedLoss
 from common.papers.passion import PassionLoss
 
 LOSSES = {
-    "ACN": (lambda: cotraining.loss_of("acn"), lambda: (cotraining.output("acn"), cotraining.target())),
-    "SMU-Net": (lambda: cotraining.loss_of("smunet"), lambda: (cotraining.output("smunet"), cotraining.target())),
+    "ACN": (lambda: cotraining.loss_of("acn"), lambda: (cotraining.output("acn"), cotraining.TARGET.clone())),
+    "SMU-Net": (lambda: cotraining.loss_of("smunet"), lambda: (cotraining.output("smunet"), cotraining.TARGET.clone())),
     "fusion": (FusionLoss, lambda: (fusion.output([[True, True], [True, False]]), fusion.label(2))),
     "GSS": (gss.loss, lambda: (gss.output(), gss.label())),
     "U-HeMIS": (SoftmaxLoss, lambda: (hved.output().completed.logits, hved.label())),

@@ -114,9 +114,6 @@ def test_divergence_by_hand():
     assert divergence(student, teacher, UNLABELLED).item() == pytest.approx(first / 2)
     back = 0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2)  # the other way round is another number
     assert divergence(teacher, student, UNLABELLED).item() == pytest.approx(back / 2)
-
-
-def test_temperature_softens_both_and_its_square_is_the_weight():
     # at T = 2 odds of 16 : 1 become 4 : 1
     teacher = torch.tensor([16.0, 1.0]).log().reshape(1, 2, 1, 1, 1)
     student = torch.zeros(1, 2, 1, 1, 1)

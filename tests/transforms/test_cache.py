@@ -60,9 +60,8 @@ def same(one: dict, other: dict) -> None:
     """Assert that two items have the same voxels (images to half a step), affines and metadata."""
     assert one.keys() == other.keys()
     for key, step in zip(KEYS, (1.1 / 32767, 0), strict=True):
-        torch.testing.assert_close(
-            one[key].as_tensor(), other[key].as_tensor(), rtol=0, atol=0.501 * step, equal_nan=True
-        )
+        pair = one[key].as_tensor(), other[key].as_tensor()
+        torch.testing.assert_close(*pair, rtol=0, atol=0.501 * step, equal_nan=True)
         assert torch.equal(one[key].affine, other[key].affine)
         assert one[key].dtype == other[key].dtype
     for name in ("original_affine", "spatial_shape", "filename_or_obj"):

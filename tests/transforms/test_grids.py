@@ -1,4 +1,4 @@
-"""Crops are located in the cohort's grid: a template passes the same pipeline as the image and must be found."""
+"""Grids: crops are located in the cohort's, larger voxels are means, and the way back is that of MONAI."""
 
 from pathlib import Path
 
@@ -10,14 +10,28 @@ from monai.data import MetaTensor, list_data_collate
 from monai.transforms import (
     Compose,
     CropForegroundd,
+    Invertd,
     Orientationd,
     RandFlipd,
     RandSpatialCropd,
+    Spacingd,
     SpatialCropd,
     SpatialPadd,
 )
 
-from common.transforms import LoadSubjectd, ScaleBrainIntensityd, crop_at, locate
+from common.modalities import IGNORED
+from common.transforms import (
+    FractionsToRegionsd,
+    LabelsToFractionsd,
+    LoadSubjectd,
+    MeanSpacingd,
+    ScaleBrainIntensityd,
+    ToFileGridd,
+    crop_at,
+    locate,
+)
+from common.transforms.labels import IGNORED_SHARE
+from common.transforms.spacing import box
 
 GRID = [20, 18, 16]  # that of the subjects on disk
 CROP = [8, 16, 6]  # the brain's box, 13 x 11 x 11 voxels with its margin, is padded along the second axis
@@ -78,9 +92,8 @@ def test_training_crops_are_located_exactly(stored, axes, corner):
     loaded["image"][:, 0, 0, 0] = corner
     batch = list_data_collate([pipeline(loaded) for _ in range(4)])
     assert len({tuple(a.flatten().tolist()) for a in batch["image"].affine}) > 1  # crops at several places
-    for template, expected, inside in zip(
-        found(batch["image"], stored.ras), batch["template"], batch["inside"], strict=True
-    ):
+    parts = found(batch["image"], stored.ras)
+    for template, expected, inside in zip(parts, batch["template"], batch["inside"], strict=True):
         inside = inside.bool().expand_as(expected)
         assert inside.any()
         assert torch.equal(template[inside], expected[inside].as_tensor())
@@ -114,10 +127,6 @@ def test_another_grid_is_laid_centre_on_centre():
     assert locate(image.as_tensor()[None], [10, 10, 10])[0].tolist() == expected
     crop = SpatialCropd("image", roi_start=[2, 3, 4], roi_end=[6, 7, 8])({"image": image})["image"]
     assert locate(crop[None], [10, 10, 10])[0].tolist() == [[3, 4, 3]]
-
-
-def test_flipped_crop_of_another_grid_covers_the_same_voxels():
-    image = uncropped([8, 9, 13], np.diag([1.0, 1, 1, 1]))
     template = random_template(10, 10, 10)
     (plain,) = found(image[None], template)
     turned = Compose([RandFlipd("image", prob=1.0, spatial_axis=axis) for axis in range(3)])({"image": image})["image"]
@@ -138,18 +147,112 @@ def test_all_crops_of_an_image_lie_consistently_in_another_grid(spacing):
         assert locate(crop[None], [18, 14, 11])[0].tolist() == [[a + o for a, o in zip(origin, offset, strict=True)]]
 
 
-def test_border_is_repeated_beyond_the_grid():
+def test_beyond_the_grid_its_border_is_repeated():
     template = random_template(6, 6, 6)
     crop = crop_at(template, [5, 4, 9], [-2, 4, -1], [False] * 3)
     expected = np.pad(template[0, :, :3, 4:].numpy(), [(0, 0), (2, 0), (0, 2), (1, 2)], mode="edge")
     np.testing.assert_array_equal(crop[0], expected)
-
-
-def test_crop_wholly_outside_is_the_nearest_face():
-    template = random_template(6, 6, 6)
     crop = crop_at(template, [2, 6, 6], [9, 0, 0], [False] * 3)
     assert torch.equal(crop[0], template[0, :, 5:].expand(-1, 2, -1, -1))
     crop = crop_at(template, [2, 6, 6], [-5, 0, 0], [False] * 3)
     assert torch.equal(crop[0], template[0, :, :1].expand(-1, 2, -1, -1))
     partly = crop_at(template, [4, 6, 6], [4, 0, 0], [False] * 3)
     assert torch.equal(crop_at(template, [4, 6, 6], [7, 0, 0], [True, False, False]), partly.flip(2))
+
+
+@pytest.mark.parametrize(
+    ("width", "weights"),
+    [(0.5, [1]), (1, [1]), (2, [0.25, 0.5, 0.25]), (3, [1 / 3] * 3), (4, [0.125, 0.25, 0.25, 0.25, 0.125])],
+)
+def test_weights_of_a_mean(width, weights):
+    assert box(width).tolist() == pytest.approx(weights)
+
+
+def test_means_lie_on_the_grid_of_spacingd():
+    image = torch.rand(2, 9, 9, 7, generator=torch.Generator().manual_seed(0))
+    image[1] = float("nan")
+    item = {"image": MetaTensor(image, affine=torch.diag(torch.tensor([1.0, 1.0, 2.0, 1.0])))}
+    mean = MeanSpacingd("image", (2.0, 2.0, 2.0))(item)["image"]
+    sampled = Spacingd("image", (2.0, 2.0, 2.0))(item)["image"]
+    assert mean.shape == sampled.shape == (2, 5, 5, 7)
+    assert torch.allclose(mean.affine, sampled.affine)
+    assert mean[1].isnan().all()
+    there = image[0, 1:4, 1:4, 3]  # around the voxel (2, 2, 3), which is (1, 1, 3) of the new grid
+    weights = torch.outer(box(2), box(2))
+    assert float(mean[0, 1, 1, 3]) == pytest.approx(float((there * weights).sum()), abs=1e-6)
+
+
+def test_shares_of_regions():
+    """Of a voxel of 2 mm, the classes' shares follow from the small voxels within it, halves of which lie outside."""
+    label = torch.zeros(1, 9, 9, 9, dtype=torch.uint8)
+    label[0, 5:] = 2  # ED
+    label[0, 5:, 5:] = 4  # ET
+    item = {"label": MetaTensor(label, affine=torch.eye(4))}
+    for transform in (LabelsToFractionsd("label", "brats2020"), MeanSpacingd("label", (2.0, 2.0, 2.0))):
+        item = transform(item)
+    assert item["label"][:, 2, 0, 2].tolist() == [0.75, 0, 0.25, 0]  # voxels 3 to 5, a quarter of which is ED
+    regions = FractionsToRegionsd("label", "brats2020")(item)["label"]
+    assert regions[:, 2, 0, 2].tolist() == [0.25, 0, 0]
+    assert regions[:, 2, 2, 2].tolist() == pytest.approx([0.25, 0.0625, 0.0625])
+    assert regions[:, 4, 4, 2].tolist() == [1, 1, 1]
+    padded = FractionsToRegionsd("label", "brats2020")({"label": MetaTensor(torch.zeros(4, 2, 2, 2))})["label"]
+    assert not padded.any()
+    label[0, 0] = IGNORED
+    ignored = LabelsToFractionsd("label", "brats2020")({"label": MetaTensor(label, affine=torch.eye(4))})
+    ignored = FractionsToRegionsd("label", "brats2020")(MeanSpacingd("label", (2.0, 2.0, 2.0))(ignored))["label"]
+    assert (ignored[:, 0] == IGNORED).all()
+    assert (ignored[:, 1] != IGNORED).all()
+
+
+@pytest.mark.parametrize(("share", "is_ignored"), [(0.0004, False), (0.0006, True)])
+def test_a_voxel_is_ignored_if_a_thousandth_of_its_background_is(share, is_ignored):
+    classes = torch.tensor([0.5 - share + share * IGNORED_SHARE, 0, 0.5, 0]).reshape(4, 1, 1, 1)
+    regions = FractionsToRegionsd("label", "brats2020")({"label": MetaTensor(classes)})["label"].flatten().tolist()
+    assert regions == ([IGNORED] * 3 if is_ignored else [0.5, 0, 0])
+
+
+TURNED = np.array([[-0.3, 0.95, -0.1], [0.95, 0.3, 0.05], [0.08, -0.08, -0.99]])  # a coronal scan, tilted
+
+
+def image_of(axes: np.ndarray, spacing: tuple[float, ...], shape: tuple[int, ...], shear: float) -> MetaTensor:
+    """Return an image of two sequences, one of which is missing, with axes that are orthogonal if it is not sheared."""
+    affine = np.eye(len(shape) + 1)
+    affine[:-1, :-1] = np.linalg.qr(axes)[0] * spacing
+    affine[0, 1] += shear * affine[1, 1]
+    affine[:-1, -1] = 10
+    voxels = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    voxels[1] = float("nan")
+    meta = {"original_affine": affine, "spatial_shape": np.array(shape), "filename_or_obj": "x.nii.gz"}
+    return MetaTensor(voxels, affine=torch.from_numpy(affine), meta=meta)
+
+
+@pytest.mark.parametrize(
+    ("axes", "spacing", "shape", "shear"),
+    [
+        (np.diag([-1.0, -1.0, 1.0]), (1.0, 1.0, 1.0), (13, 16, 11), 0),
+        (TURNED, (0.5, 3.0, 1.3), (21, 6, 12), 0),
+        (np.eye(3)[[2, 0, 1]], (2.0, 2.0, 2.0), (8, 7, 9), 0),
+        (np.eye(3), (1.0, 1.0, 1.0), (9, 8, 1), 0),
+        (np.array([[0.0, 1.0], [-1.0, 0.0]]), (1.5, 0.7), (12, 9), 0),
+        (np.diag([-1.0, -1.0, 1.0]), (1.0, 1.0, 1.0), (13, 16, 11), 0.02),
+        (TURNED, (0.5, 3.0, 1.3), (21, 6, 12), 0.1),
+    ],
+)
+def test_it_is_that_of_monai(axes, spacing, shape, shear):
+    rank = len(shape)
+    orientation = [] if rank == 2 else [Orientationd("image", axcodes="RAS", labels=None)]
+    preprocessing = Compose([*orientation, Spacingd("image", pixdim=(2.0, 1.7, 2.0)[:rank], mode="bilinear")])
+    item = preprocessing({"image": image_of(axes, spacing, shape, shear)})
+    item["pred"] = torch.rand(3, *item["image"].shape[1:], generator=torch.Generator().manual_seed(1))
+    if rank == 2:
+        item["image"].affine = item["image"].affine[:3, :3]
+    given = {**item, "pred": MetaTensor(item["pred"])}
+    expected = Invertd("pred", preprocessing, orig_keys="image", nearest_interp=False)(given)["pred"]
+    found = ToFileGridd("pred")(item)["pred"]
+    assert found.shape == expected.shape == (3, *shape)
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(found.affine.numpy(), expected.affine.numpy())
+    assert found.meta["filename_or_obj"] == "x.nii.gz"
+    shown = ToFileGridd("image")(item)["image"]
+    assert shown[1].isnan().all()
+    assert not shown[0].isnan().any()

@@ -1,13 +1,18 @@
-"""The contents of a plan, what a site is told of it, and which sites may not join."""
+"""Federations: a plan and what a site is told of it, the job, and a simulation on this machine."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
+from hospitals import SETTINGS, site_list
 
 from common import __version__
+from common.io import read_weights
 from common.networks import M3AE
 from mmb.experiments.federation.identity import RefusedError, require_same, require_same_shapes
+from mmb.experiments.federation.job import simulate, write_job
 from mmb.experiments.federation.plan import Plan, PlannedNetwork, read_plan
 
 SITES = {"a": {"dataset_dir": "/data/a"}, "b": {"dataset_dir": "/data/b", "split": "full"}}
@@ -32,9 +37,8 @@ def test_a_site_is_not_told_where_the_others_data_are():
 def test_the_servers_network_is_the_plans_and_the_same_each_time():
     plan = Plan(**PLAN)
     first, second = (PlannedNetwork(plan.model_dump_json(), plan.identity()).state_dict() for _ in range(2))
-    assert {k: v.shape for k, v in first.items()} == {
-        k: v.shape for k, v in M3AE(4, 3, 8, (8, 8, 8)).state_dict().items()
-    }
+    expected = M3AE(4, 3, 8, (8, 8, 8)).state_dict()
+    assert {k: v.shape for k, v in first.items()} == {k: v.shape for k, v in expected.items()}
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -50,9 +54,7 @@ def test_a_recipe_is_the_same_everywhere():
     ours = plan.identity()
     assert ours["cohort"] == "open_glioma"
     theirs = ours | {"configs": "train.json (SHA-256 0123456789ab)"}
-    with pytest.raises(
-        RefusedError, match=r"configs: train.json \(SHA.*open_gl.* has train.json \(SHA-256 0123456789ab"
-    ):
+    with pytest.raises(RefusedError, match=r"configs: train.json \(SHA.*open_gl.* has .* \(SHA-256 0123456789ab"):
         require_same(ours, theirs)
     with pytest.raises(RefusedError, match=rf"m3ae {__version__} has no config recipes/theirs.json"):
         Plan(**{**PLAN, "configs": ("recipes/theirs.json",)}).identity()
@@ -92,3 +94,69 @@ def test_what_cannot_be_is_refused_by_key(tmp_path, keys, complaint):
 def test_a_plan_with_a_comment_is_read(tmp_path):
     (tmp_path / "plan.json").write_text(json.dumps({**PLAN, "_desc_": "of two hospitals"}))
     assert read_plan(tmp_path / "plan.json").sites == SITES
+
+
+def test_a_site_gets_its_own_part_of_the_plan_a_script_and_a_time_limit(tmp_path):
+    plan = Plan(**PLAN, round_hours=0.5)
+    site = write_job(plan, tmp_path) / "app_b"
+    assert {path.relative_to(site / "custom").as_posix() for path in site.rglob("custom/**/*")} == {
+        "plan.txt",
+        "script.py",
+    }
+    told = json.loads((site / "custom" / "plan.txt").read_text())
+    assert told["plan"]["sites"] == {"b": SITES["b"]}
+    assert told["expected"] == plan.identity()
+    config = json.loads((site / "config" / "config_fed_client.json").read_text())
+    assert config["max_runner_sync_timeout"] == 600
+    (executor,) = config["executors"]
+    arguments = executor["executor"]["args"]
+    assert arguments["result_wait_timeout"] == 1800  # seconds; none would wait for ever
+    assert arguments["command"][-1] == "custom/script.py"
+    (rounds,) = json.loads((site.parent / "app_server" / "config" / "config_fed_server.json").read_text())["workflows"]
+    assert rounds["args"]["round_seconds"] == 1860  # a site can say that its training was ended
+    assert not arguments["launch_once"]  # a process that is ended is started again in the next round
+
+
+def test_nothing_is_replaced(tmp_path):
+    plan = Plan(**PLAN)
+    first = write_job(plan, tmp_path)
+    before = sorted(first.rglob("*"))
+    with pytest.raises(FileExistsError, match="two: exists already"):
+        write_job(plan, tmp_path)
+    assert sorted(first.rglob("*")) == before
+    (tmp_path / "simulation" / "two").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="two: exists already"):
+        simulate(plan, tmp_path)
+
+
+def test_a_plan_without_a_possible_network_is_refused(tmp_path):
+    plan = Plan(**PLAN | {"bundle": "passion", "settings": {"backbone": "mmFormer", "crop": [24, 24, 24]}})
+    with pytest.raises(ValueError, match=r"crop \[24, 24, 24\]: expected 2 or 3 multiples of 16, 32 or more"):
+        write_job(plan, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow  # five processes that import NVFlare, MONAI and PyTorch
+def test_sites_that_lack_sequences_or_cases_train_one_network(coarse_dir, tmp_path):
+    sites = {
+        "two": site_list(coarse_dir, tmp_path / "two.json", slice(2)),
+        "one": site_list(coarse_dir, tmp_path / "one.json", slice(2, 3), without=("t1",)),
+        "none": site_list(coarse_dir, tmp_path / "none.json", slice(0)),
+    }
+    plan = {"name": "three", "bundle": "passion", "rounds": 1, "settings": SETTINGS, "sites": sites}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    words = ("-m", "mmb", "federate", str(tmp_path / "plan.json"), str(tmp_path), "--simulate")
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    folder = tmp_path / "simulation" / "three"
+    assert "no training cases" in (folder / "none" / "log.txt").read_text()
+    ours = read_weights(folder / "server" / "simulate_job" / "app_server" / "FL_global_model.pt")
+    own = {
+        site: read_weights(folder / site / "simulate_job" / f"app_{site}" / "training" / "trained.pt")
+        for site in ("one", "two")
+    }
+    for name, value in ours.items():
+        shares = {"one": 1 / 3, "two": 2 / 3}  # by their cases
+        expected = sum(share * own[site][name] for site, share in shares.items())
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(own["one"]["head.weight"], own["two"]["head.weight"])
