@@ -56,9 +56,8 @@ def has_object(value: list) -> bool:
 
 def listed(file: str) -> list[str]:
     """Return the keys in the tables of the page's section about a config."""
-    (section,) = (
-        part for part in (ROOT / "docs/keys.md").read_text().split("\n## ") if f"`{file}`" in part.split("\n")[0]
-    )
+    parts = (ROOT / "docs/keys.md").read_text().split("\n## ")
+    (section,) = (part for part in parts if f"`{file}`" in part.split("\n")[0])
     return re.findall(r"^\| `(\w+)` \|", section, flags=re.M)
 
 

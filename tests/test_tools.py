@@ -163,9 +163,8 @@ def test_empty_folders_with_names_of_ours_in_the_working_directory_do_no_harm(tm
     for name in ("common", "mmb", "tools", "clinic"):
         (tmp_path / name).mkdir()
     for words in (["-m", "mmb", "--help"], ["-c", "import common; print(common.__version__)"]):
-        done = subprocess.run(
-            [sys.executable, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
-        )
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True)
         assert done.returncode == 0, done.stderr
 
 

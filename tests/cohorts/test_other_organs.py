@@ -64,9 +64,8 @@ def test_official_folder(download, caplog):
     *images, label = (str(training / f"subject-1-{token}.img") for token in ("T1", "T2", "label"))
     assert found["subject-1"] == {"case": "subject-1", "image": images, "modalities": ["t1", "t2"], "label": label}
     assert "label" not in found["subject-11"]
-    assert [item["case"] for item in cases("iseg2017", download / "iSeg-2017-Testing")] == [
-        f"subject-{number}" for number in range(11, 24)
-    ]
+    testing = cases("iseg2017", download / "iSeg-2017-Testing")
+    assert [item["case"] for item in testing] == [f"subject-{number}" for number in range(11, 24)]
     assert not caplog.records
 
 

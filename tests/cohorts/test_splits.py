@@ -41,15 +41,12 @@ def test_folds_of_a_cross_validation_test_each_patient_once(tmp_path):
     folds = [split_cases(get_cohort("brats2023"), root, f"cv{k}of3", seed=5) for k in (1, 2, 3)]
     assert [len(fold["test"]) for fold in folds] == [16, 16, 14]
     assert [len(fold["validation"]) for fold in folds] == [4, 4, 4]
-    assert sorted(name for fold in folds for name in names(fold["test"])) == names(find_all(folds[0]))
+    everyone = sorted(name for part in PARTS for name in names(folds[0][part]))
+    assert sorted(name for fold in folds for name in names(fold["test"])) == everyone
     for fold in folds:
         patients = [{name[:15] for name in names(fold[part])} for part in PARTS]
         assert sum(map(len, patients)) == 23  # no subject is in two parts
     assert names(split_cases(get_cohort("brats2023"), root, "cv1of3", seed=6)["test"]) != names(folds[0]["test"])
-
-
-def find_all(parts: dict) -> list[dict]:
-    return sorted((item for part in PARTS for item in parts[part]), key=lambda item: item["case"])
 
 
 def test_published_splits_have_the_papers_counts_and_are_disjoint():
@@ -319,7 +316,7 @@ def test_too_few_cases_for_a_batch_are_refused(phantom):
         take(parts, "training", at_least=2)
 
 
-def test_phantom_comes_with_its_own_datalist_and_its_cases_are_the_test_cases(phantom):
+def test_phantom_comes_with_its_own_datalist_and_null_is_no_split(phantom, tmp_path):
     parts = prepare("phantom", phantom)
     assert parts == load_datalist(phantom / "datalist.json", phantom)
     assert [len(parts[part]) for part in PARTS] == [1, 1, 1]
@@ -327,9 +324,6 @@ def test_phantom_comes_with_its_own_datalist_and_its_cases_are_the_test_cases(ph
         prepare("phantom", phantom, "fold3")
     assert cases("phantom", phantom) == parts["test"]
     assert names(cases("phantom", phantom / "a")) == ["a"]
-
-
-def test_null_on_a_command_line_is_no_split(phantom, tmp_path):
     assert prepare("phantom", phantom, "null", "null") == prepare("phantom", phantom)
     with refused(ValueError, "split 5: expected the name of a split, as text"):
         prepare("brats2021", tmp_path, 5)

@@ -77,9 +77,8 @@ def test_methods_are_shown_side_by_side_by_the_slices_of_their_evaluations(tmp_p
     folders = {name: str(tmp_path / name) for name in "ab"}
     slices = [*side_by_side(methods, folders, ["c"], ["t1+t2", "t1"])]
     titles = ["c, from T1 + T2", "c, from T1 + T2", "c, from T1", "c, from T1"]
-    assert [(row.title, row.method, row.prediction.max()) for row in slices] == [
-        *zip(titles, "abab", (0, 1, 0, 1), strict=True)
-    ]
+    found = [(row.title, row.method, row.prediction.max()) for row in slices]
+    assert found == [*zip(titles, "abab", (0, 1, 0, 1), strict=True)]
     assert [row.dice[0] for row in slices] == pytest.approx([0.5, 0.4, 0.4, 0.3])
     with pytest.raises(ValueError, match=r"a: .*cases has no slices of d"):
         [*side_by_side(methods, folders, ["d"])]
@@ -240,9 +239,8 @@ def logged(client: MlflowClient) -> object:
     """Return the only run, after checking what it holds."""
     (run,) = client.search_runs([client.get_experiment_by_name("monai_experiment").experiment_id])
     means = {"dice/t1_t2/WT": 0.5, "hd95/t1_t2/WT": 2.0, "reference_volume/t1_t2/WT": 1.0}
-    assert {key: value for key, value in run.data.metrics.items() if key.startswith("test/")} == {
-        f"test/{key}": value for key, value in means.items()
-    }
+    found = {key: value for key, value in run.data.metrics.items() if key.startswith("test/")}
+    assert found == {f"test/{key}": value for key, value in means.items()}
 
     def names(where: str) -> set[str]:
         return {Path(artifact.path).name for artifact in client.list_artifacts(run.info.run_id, f"test{where}")}

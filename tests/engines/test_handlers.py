@@ -76,10 +76,8 @@ def trainer():
         LrScheduleHandler(schedule, print_lr=False).attach(trainer)
         average = EMAHandler(network, momentum) if momentum else None
         torch.nn.init.constant_(network.weight, 0.5)  # as when weights are loaded after the average was made
-        checkpoints = ResumableCheckpoint(
-            folder, "net", network, {"optimizer": optimizer, "schedule": schedule}, validator, 1, resume, average
-        )
-        checkpoints.attach(trainer)
+        others = {"optimizer": optimizer, "schedule": schedule}
+        ResumableCheckpoint(folder, "net", network, others, validator, 1, resume, average).attach(trainer)
         return trainer, network, validator
 
     return make

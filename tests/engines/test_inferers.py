@@ -55,7 +55,7 @@ def network() -> nn.Module:
     return Network().requires_grad_(False)
 
 
-def test_windows_are_those_of_the_box(network):
+def test_windows_are_those_of_the_box_and_outside_is_background(network):
     image = random_image(*BOXES[:2])
     expected = SlidingWindowInferer(**WINDOWS)(image[BOX], network)
     logits = ForegroundInferer(**WINDOWS)(image, network)
@@ -65,6 +65,11 @@ def test_windows_are_those_of_the_box(network):
     outside[BOX] = False
     assert outside.any()
     assert (torch.sigmoid(logits[outside]) == 0).all()
+    logits = ForegroundInferer(**WINDOWS, softmax=True)(image, network)
+    assert torch.equal(logits[BOX], ForegroundInferer(**WINDOWS)(image, network)[BOX])
+    outside = torch.ones(20, 18, 16, dtype=torch.bool)
+    outside[BOX] = False
+    assert (logits.softmax(dim=1)[0, :, outside] == torch.tensor([[1.0], [0.0]])).all()
 
 
 def test_box_ends_at_the_image(network):
@@ -85,15 +90,6 @@ def test_box_ends_at_the_image(network):
 def test_a_small_box_grows_to_both_sides(network, foreground, box):
     (*_, x, y, z) = ForegroundInferer(**WINDOWS).box(random_image(foreground))
     assert tuple((side.start, side.stop) for side in (x, y, z)) == box
-
-
-def test_outside_is_background_alone_for_a_softmax(network):
-    image = random_image(*BOXES[:2])
-    logits = ForegroundInferer(**WINDOWS, softmax=True)(image, network)
-    assert torch.equal(logits[BOX], ForegroundInferer(**WINDOWS)(image, network)[BOX])
-    outside = torch.ones(20, 18, 16, dtype=torch.bool)
-    outside[BOX] = False
-    assert (logits.softmax(dim=1)[0, :, outside] == torch.tensor([[1.0], [0.0]])).all()
 
 
 def normalised(error: float = 0.0) -> torch.Tensor:
@@ -177,7 +173,7 @@ def infer(network: nn.Module, item: dict) -> torch.Tensor:
     return SubstituteInferer(**WINDOWS)(list_data_collate([item])["image"], network)
 
 
-def test_missing_content_is_taken_from_its_own_location(m3ae, subject):
+def test_missing_content_is_taken_from_its_own_location_and_forwarded(m3ae, subject):
     image = list_data_collate([preprocessing(["t1", "t2"])(subject)])["image"]
     complete = SubstituteInferer(**WINDOWS).fill_missing(image, m3ae)
     assert torch.equal(complete[:, [1, 3]], m3ae.x_sub[:, [1, 3]])
@@ -185,10 +181,6 @@ def test_missing_content_is_taken_from_its_own_location(m3ae, subject):
     cropped = SpatialCropd("image", roi_start=[2, 3, 4], roi_end=[10, 11, 12])(preprocessing(["t1", "t2"])(subject))
     complete = SubstituteInferer(**WINDOWS).fill_missing(list_data_collate([cropped])["image"], m3ae)
     assert torch.equal(complete[:, [1, 3]], crop_at(m3ae.x_sub, [8, 8, 8], [2, 3, 4], [False] * 3)[:, [1, 3]])
-
-
-def test_substituted_windows_are_forwarded(m3ae, subject):
-    image = list_data_collate([preprocessing(["t1", "t2"])(subject)])["image"]
     keep = presence(image)[:, :, None, None, None]
     complete = torch.where(keep, image.as_tensor(), m3ae.x_sub)
     logits = infer(m3ae, preprocessing(["t1", "t2"])(subject))

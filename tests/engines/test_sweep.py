@@ -21,9 +21,8 @@ from common.transforms import CachedDataset, LoadSubjectd, ScaleBrainIntensityd,
 from common.transforms.decision import DECISIONS, most_expected_dice
 
 COHORT, MODALITIES = "brats2020", ("t1", "t1c", "t2", "flair")
-PREPROCESSING = Compose(
-    [LoadSubjectd(COHORT), Orientationd(["image"], axcodes="RAS", labels=None), ScaleBrainIntensityd("image", 1, 99)]
-)
+TURN = Orientationd(["image"], axcodes="RAS", labels=None)
+PREPROCESSING = Compose([LoadSubjectd(COHORT), TURN, ScaleBrainIntensityd("image", 1, 99)])
 WINDOWS = {"roi_size": (8, 8, 8), "overlap": 0.5, "sw_batch_size": 4}
 
 

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import torch
-from hospitals import SETTINGS, site_list
 
 from common import __version__
 from common.io import read_weights
@@ -99,10 +98,7 @@ def test_a_plan_with_a_comment_is_read(tmp_path):
 def test_a_site_gets_its_own_part_of_the_plan_a_script_and_a_time_limit(tmp_path):
     plan = Plan(**PLAN, round_hours=0.5)
     site = write_job(plan, tmp_path) / "app_b"
-    assert {path.relative_to(site / "custom").as_posix() for path in site.rglob("custom/**/*")} == {
-        "plan.txt",
-        "script.py",
-    }
+    assert {path.name for path in site.rglob("custom/**/*")} == {"plan.txt", "script.py"}
     told = json.loads((site / "custom" / "plan.txt").read_text())
     assert told["plan"]["sites"] == {"b": SITES["b"]}
     assert told["expected"] == plan.identity()
@@ -136,6 +132,23 @@ def test_a_plan_without_a_possible_network_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+SETTINGS = {"spacing": [6, 6, 6], "crop": [16, 16, 16], "backbone": "RFNet", "missing_rates": None}
+SETTINGS |= {"val_subsets": [["t1c", "t2", "flair"]]}
+
+
+def site_list(coarse_dir, path, training, without=()):
+    """Write a site's datalist: the first subjects of the phantom, without some sequences."""
+    whole = json.loads((coarse_dir / "datalist.json").read_text())
+
+    def less(item):
+        kept = [number for number, name in enumerate(item["modalities"]) if name not in without]
+        return {**item, **{key: [item[key][number] for number in kept] for key in ("image", "modalities")}}
+
+    parts = {"training": whole["training"][training], "validation": whole["validation"], "test": []}
+    path.write_text(json.dumps({**whole, **{part: [less(item) for item in items] for part, items in parts.items()}}))
+    return {"dataset_dir": str(coarse_dir), "datalist": str(path)}
+
+
 @pytest.mark.slow  # five processes that import NVFlare, MONAI and PyTorch
 def test_sites_that_lack_sequences_or_cases_train_one_network(coarse_dir, tmp_path):
     sites = {
@@ -151,10 +164,8 @@ def test_sites_that_lack_sequences_or_cases_train_one_network(coarse_dir, tmp_pa
     folder = tmp_path / "simulation" / "three"
     assert "no training cases" in (folder / "none" / "log.txt").read_text()
     ours = read_weights(folder / "server" / "simulate_job" / "app_server" / "FL_global_model.pt")
-    own = {
-        site: read_weights(folder / site / "simulate_job" / f"app_{site}" / "training" / "trained.pt")
-        for site in ("one", "two")
-    }
+    places = {site: folder / site / "simulate_job" / f"app_{site}" / "training" for site in ("one", "two")}
+    own = {site: read_weights(place / "trained.pt") for site, place in places.items()}
     for name, value in ours.items():
         shares = {"one": 1 / 3, "two": 2 / 3}  # by their cases
         expected = sum(share * own[site][name] for site, share in shares.items())

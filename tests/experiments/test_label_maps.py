@@ -143,6 +143,7 @@ def one_voxel(value: float) -> np.ndarray:
 
 
 A, B = "predictions/a.nii.gz", "predictions/b.nii.gz"
+OTHER_ET = np.where(label_map(0) == 4, 3, label_map(0))
 CHANNELS = np.stack([label_map(0) > 0] * 3, axis=-1).astype(np.uint8)
 
 
@@ -153,12 +154,7 @@ class TestBadInput:
             (B, label_map(1)[:-1], LPS, "on another grid than its reference {root}/reference/b.nii.gz (shape 11x10"),
             (B, label_map(1), LPS @ np.diag([1, 1, 1.2, 1]), "up to 2.10 mm away). Label maps are not resampled"),
             (B, label_map(1), np.eye(4), "(voxels up to 240"),  # as if the header had been lost
-            (
-                A,
-                np.where(label_map(0) == 4, 3, label_map(0)),
-                LPS,
-                "label values [3] are not defined in this cohort, which has 0, 1 (NCR), 2 (ED)",
-            ),
+            (A, OTHER_ET, LPS, "label values [3] are not defined in this cohort, which has 0, 1 (NCR), 2 (ED)"),
             ("reference/a.nii.gz", label_map(0).astype(np.int16) - 1, LPS, "label values [-1, 3] are not defined"),
             *((A, one_voxel(v), LPS, f"holds {v:g}; expected a label map") for v in (0.5, np.nan, np.inf, 1e6, -1e-3)),
             (A, CHANNELS, LPS, "shape (12, 10, 8, 3); expected a label map (X, Y, Z)"),
@@ -245,13 +241,8 @@ def test_the_overlap_is_that_of_each_region(truth):
 def test_right_and_poor_maps(truth):
     noise = np.random.default_rng(1).integers(1, 4, truth.shape)
     confused = np.where(np.isin(truth, (1, 2)), (noise > 1) + 1, truth)  # NCR and ED by chance
-    for prediction in (
-        truth,
-        np.roll(truth, 3, axis=1),
-        confused,
-        np.where(truth == 1, 0, truth),
-        np.zeros_like(truth),
-    ):
+    poor = np.roll(truth, 3, axis=1), confused, np.where(truth == 1, 0, truth), np.zeros_like(truth)
+    for prediction in (truth, *poor):
         assert doubt(prediction, truth) is None
 
 

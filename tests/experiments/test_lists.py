@@ -55,12 +55,9 @@ def test_every_table_of_the_papers_has_a_list():
     assert listed >= {source for source in measurable if source[0] in PAPERS}
 
 
-def test_the_guide_names_every_list_with_its_trainings():
+def test_the_guide_names_every_list_with_its_trainings_and_its_ablation_is_one(tmp_path):
     named = re.findall(r"^\| `(\w+)` \| .* \| (\d+) \|$", GUIDE, flags=re.M)
     assert {name: int(count) for name, count in named} == {name: len(made.trainings()) for name, made in LISTS.items()}
-
-
-def test_the_guides_ablation_is_a_list(tmp_path):
     (example,) = re.findall(r"`ablation\.json`:\n\n```json\n(.*?)^```$", GUIDE, flags=re.M | re.S)
     (tmp_path / "ablation.json").write_text(example)
     first, second = read_list(tmp_path / "ablation.json").entries

@@ -142,9 +142,8 @@ SUBSETS = {subset_name(subset) for subset in subsets(("t1", "t1c", "t2", "flair"
 
 def number(source, method, modalities, region, metric="dice", column="value") -> float:
     rows = published(*source)
-    found = rows[
-        (rows[["method", "modalities", "region", "metric"]] == [method, modalities, region, metric]).all(axis=1)
-    ]
+    wanted = {"method": method, "modalities": modalities, "region": region, "metric": metric}
+    found = rows[(rows[list(wanted)] == list(wanted.values())).all(axis=1)]
     assert len(found) == 1
     return found[column].item()
 
@@ -159,7 +158,7 @@ IM_FUSE = ("IM-Fuse protocol", "README of orhna/missing_modality_MRI", "BraTS202
     [
         *(
             (M3AE_2018, ("M3AE", "mean", region), mean)
-            for region, mean in {"WT": 0.858, "TC": 0.774, "ET": 0.599}.items()
+            for region, mean in (("WT", 0.858), ("TC", 0.774), ("ET", 0.599))
         ),
         (M3AE_2018, ("HVED", "t2", "WT"), 0.775),
         (M3AE_2018, ("RFNet", "t1+t1c+t2+flair", "WT"), 0.906),

@@ -104,32 +104,18 @@ def test_the_same_in_another_process():
 
 
 def test_every_setting_counts():
-    described = [
-        (Spacingd("image", [1, 1, 1]),),
-        (Spacingd("image", [1, 1, 2]),),
-        (Spacingd("label", [1, 1, 1]),),
-        (Compose([Flipd("image", 0), Flipd("image", 1)]),),
-        (Compose([Flipd("image", 1), Flipd("image", 0)]),),
-        (SlidingWindowInferer((8, 8, 8), overlap=0.25),),
-        (SlidingWindowInferer((8, 8, 8), overlap=0.5),),
-        (np.arange(5000),),
-        (np.where(np.arange(5000) == 2500, 0, np.arange(5000)),),
-        (torch.zeros(5000),),
-        (torch.zeros(5000).index_fill(0, torch.tensor(2500), 1),),
-        (lambda x: x + 1,),
-        (lambda x: x + 2,),
-        (lambda x: abs(x),),
-        (lambda x: len(x),),
-        (lambda x: sorted(x, key=lambda y: y + 1),),
-        (lambda x: sorted(x, key=lambda y: y + 2),),
-        (M3AE(width=8, grid=(8, 8, 8)),),
-        (M3AE(width=16, grid=(8, 8, 8)),),
-        (nn.Upsample(scale_factor=2, mode="nearest"),),
-        (nn.Upsample(scale_factor=2, mode="trilinear"),),
-        ({"empty": "brats"}, "a"),
-        ({"empty": "nan"}, "a"),
-        ({"empty": "nan"}, "b"),
-    ]
+    steps, numbers = [Flipd("image", 0), Flipd("image", 1)], np.arange(5000)
+    alone = [Spacingd("image", [1, 1, 1]), Spacingd("image", [1, 1, 2]), Spacingd("label", [1, 1, 1])]
+    alone += [Compose(steps), Compose(steps[::-1])]
+    alone += [SlidingWindowInferer((8, 8, 8), overlap=overlap) for overlap in (0.25, 0.5)]
+    alone += [numbers, np.where(numbers == 2500, 0, numbers)]
+    alone += [torch.zeros(5000), torch.zeros(5000).index_fill(0, torch.tensor(2500), 1)]
+    alone += [lambda x: x + 1, lambda x: x + 2, lambda x: abs(x), lambda x: len(x)]
+    alone += [lambda x: sorted(x, key=lambda y: y + 1), lambda x: sorted(x, key=lambda y: y + 2)]
+    alone += [M3AE(width=width, grid=(8, 8, 8)) for width in (8, 16)]
+    alone += [nn.Upsample(scale_factor=2, mode=mode) for mode in ("nearest", "trilinear")]
+    pairs = ({"empty": "brats"}, "a"), ({"empty": "nan"}, "a"), ({"empty": "nan"}, "b")
+    described = [*((one,) for one in alone), *pairs]
     assert len({fingerprint(*parts) for parts in described}) == len(described)
     assert fingerprint(M3AE(width=8, grid=(8, 8, 8))) == fingerprint(M3AE(width=8, grid=(8, 8, 8)))  # but not weights
 

@@ -74,10 +74,8 @@ def test_weights_of_another_network(tmp_path):
     renamed = Small().state_dict()
     renamed["extra"] = renamed.pop("conv.bias")
     remedy = "Use the config of its training (cohort, backbone, width, crop); convert a file"
-    for state, facts in (
-        (Small(4).state_dict(), ("conv.weight", "[4, 1, 1, 1, 1]")),
-        (renamed, ("conv.bias", "extra")),
-    ):
+    wide = Small(4).state_dict()
+    for state, facts in ((wide, ("conv.weight", "[4, 1, 1, 1, 1]")), (renamed, ("conv.bias", "extra"))):
         write_checkpoint(state, tmp_path / "model.pt")
         with refused(ValueError, str(tmp_path / "model.pt"), "than Small", remedy, *facts):
             load_weights(Small(2), tmp_path / "model.pt")
@@ -115,16 +113,10 @@ def test_something_else_than_weights(tmp_path, what):
         read_weights(tmp_path / "model.pt")
 
 
-FACTS = TrainingFacts(
-    method="M3AE",
-    bundle="m3ae",
-    cases=25,
-    modalities=["t1c", "flair"],
-    recipe=["own.json"],
-    before="36 open cases",
-    settings={"cohort": "brats2023", "width": 8, "crop": [64, 80, 64], "feature_encoder": None, "dedicated": [["t1"]]}
-    | {"backbone": "monai.networks.nets.SegResNet"},  # MONAI's networks may be named
-)
+KNOWN = {"cohort": "brats2023", "width": 8, "crop": [64, 80, 64], "feature_encoder": None, "dedicated": [["t1"]]}
+KNOWN |= {"backbone": "monai.networks.nets.SegResNet"}  # MONAI's networks may be named
+TRAINING = {"method": "M3AE", "bundle": "m3ae", "cases": 25, "modalities": ["t1c", "flair"], "recipe": ["own.json"]}
+FACTS = TrainingFacts(**TRAINING, before="36 open cases", settings=KNOWN)
 
 
 def test_facts_travel_in_the_file_and_leave_it_a_plain_state_dict(tmp_path):

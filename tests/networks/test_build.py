@@ -142,10 +142,16 @@ class Sum(nn.Module):
         return torch.stack([x.sum(dim=1), torch.full_like(x[:, 0], self.channels)], dim=1)
 
 
-def test_all_subsets():
+def test_all_subsets_and_those_drawn_from_what_all_samples_have():
     assert channel_subsets(2) == [(0,), (1,), (0, 1)]
     assert len(channel_subsets(4)) == 15
     assert len(channel_subsets(4, complete=False)) == 14
+    dedicated = Dedicated(channel_subsets(3), Sum)
+    present = torch.tensor([[True, True, True], [True, False, True]])
+    drawn = {dedicated.draw_subset(present) for _ in range(100)}
+    assert drawn == {(0,), (2,), (0, 2)}
+    with pytest.raises(ValueError, match="none can be trained"):
+        dedicated.draw_subset(torch.tensor([[True, False, False], [False, True, False]]))
 
 
 def test_each_sample_goes_to_the_network_for_what_it_has():
@@ -172,12 +178,3 @@ def test_a_subset_without_a_network_is_refused():
     image, there = torch.randn(1, 4, 2, 2, 2), torch.tensor([[True, False, False, False]])
     with pytest.raises(ValueError, match=r"No network was trained for the modalities at channels \[0\]"):
         network(image, there)
-
-
-def test_subsets_are_drawn_from_what_all_samples_have():
-    dedicated = Dedicated(channel_subsets(3), Sum)
-    present = torch.tensor([[True, True, True], [True, False, True]])
-    drawn = {dedicated.draw_subset(present) for _ in range(100)}
-    assert drawn == {(0,), (2,), (0, 2)}
-    with pytest.raises(ValueError, match="none can be trained"):
-        dedicated.draw_subset(torch.tensor([[True, False, False], [False, True, False]]))

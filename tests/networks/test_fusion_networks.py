@@ -17,28 +17,17 @@ from mmb.authors.fusion_keys import export_fusion, import_fusion
 
 @dataclass(frozen=True)
 class Spec:
-    """One of the networks.
+    """One of the networks."""
 
-    Attributes:
-        name: of its golden files.
-        network: the class.
-        small: sizes in the small golden file, apart from the width of 4 and the crop of 32^3.
-        tiny: the smallest sensible sizes, apart from the crop of ``window`` voxels along each axis.
-        finest: number of downsamplings of the finest auxiliary head.
-        levels: number of auxiliary heads.
-        trained: golden file of a training step.
-        tensors: number of tensors in a checkpoint.
-    """
-
-    name: str
+    name: str  # of its golden files
     network: type[nn.Module]
-    tensors: int
-    levels: int
-    finest: int = 0
-    small: dict = field(default_factory=dict)
-    tiny: dict = field(default_factory=dict)
-    trained: str = ""
-    window: int = 32
+    tensors: int  # in a checkpoint
+    levels: int  # number of auxiliary heads
+    finest: int = 0  # number of downsamplings of the finest auxiliary head
+    small: dict = field(default_factory=dict)  # sizes in the small golden file, beside a width of 4 and a crop of 32^3
+    tiny: dict = field(default_factory=dict)  # the smallest sensible sizes
+    trained: str = ""  # golden file of a training step
+    window: int = 32  # voxels along each axis for the smallest sizes
 
     def made(self, **kwargs) -> nn.Module:
         return self.network(**{"width": 4, "crop": (32, 32, 32), **self.small, **kwargs})
@@ -252,9 +241,8 @@ def small(**kwargs):
 def test_m2ftrans_positions_of_a_modality_go_with_it():
     network = small()
     theirs = golden.fusion_state("m2ftrans", network)
-    theirs["pos"] = (
-        torch.arange(5.0).repeat_interleave(8)[None, :, None].expand(-1, -1, 64)
-    )  # flair, t1ce, t1, t2, fusion
+    of_modality = torch.arange(5.0)  # flair, t1ce, t1, t2, fusion
+    theirs["pos"] = of_modality.repeat_interleave(8)[None, :, None].expand(-1, -1, 64)
     state = import_fusion(theirs, network)
     assert state["transformer.positions"][:, 0, 0].tolist() == [2, 1, 3, 0, 4]
 

@@ -124,9 +124,8 @@ def test_divergence_by_hand():
 def test_distance_is_a_mean_over_the_bottleneck_s_elements():
     logits = torch.zeros(1, 2, 1, 1, 1)
     teacher = MagMSDecoded(logits, torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1, 1))
-    students = MagMSDecoded(
-        logits.expand(2, -1, -1, -1, -1), torch.tensor([[1.0, 2, 6], [2, 3, 4]])[..., None, None, None]
-    )
+    bottlenecks = torch.tensor([[1.0, 2, 6], [2, 3, 4]])[..., None, None, None]
+    students = MagMSDecoded(logits.expand(2, -1, -1, -1, -1), bottlenecks)
     loss = MagMSLoss()
     loss(MagMSOutput(teacher, students, torch.ones(1, 2, dtype=torch.bool)), torch.zeros(1, 1, 1, 1, 1))
     assert loss.terms["l2"].item() == pytest.approx(9 / 3 + 3 / 3)  # of the two modalities, summed

@@ -78,9 +78,8 @@ def test_alpha_0_gives_the_gradients_of_the_backbone_alone():
     for align, settings in ((True, {"anchor": "adaptive", "alpha": 0.0}), (False, {"anchor": None})):
         network.zero_grad()
         torch.manual_seed(0)
-        AlignedLoss(FusionLoss(), NAMES, **settings)(
-            FeatureAlignment(RandomSubsetFusion(network), network, align)(x), label
-        ).backward()
+        output = FeatureAlignment(RandomSubsetFusion(network), network, align)(x)
+        AlignedLoss(FusionLoss(), NAMES, **settings)(output, label).backward()
         found.append([p.grad.clone() for p in network.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
@@ -146,9 +145,8 @@ def test_mixture_of_those_present():
 @pytest.mark.parametrize(("weight", "expected"), [(0.11, (0 + 3**2) / 2), (0.09, 1.5**2)])
 def test_weights_are_scaled_up_from_a_tenth_of_all_on(weight, expected):
     """Scaled, T1 is the anchor, 3 from T1c; less is not scaled, and the anchor is their mean."""
-    found = mixture(weight, 0.0, 0.0, 1 - weight)(
-        constant(1.0, 4.0, 0.0, 0.0, batch=1), torch.tensor([[True, True, False, False]])
-    )
+    features, present = constant(1.0, 4.0, 0.0, 0.0, batch=1), torch.tensor([[True, True, False, False]])
+    found = mixture(weight, 0.0, 0.0, 1 - weight)(features, present)
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -184,9 +182,8 @@ def test_absent_modalities_have_no_say():
 def test_weights_that_nearly_cancel_are_as_printed_unless_a_sequence_is_absent():
     alignment, features = mixture(0.5, -0.5, 0.02, 0.0), constant(1.0, 2.0, 4.0, 7.0, batch=1)
     anchor = 0.5 * 1 - 0.5 * 2 + 0.02 * 4  # eq. (13)
-    assert alignment(features, ALL[:1]).item() == pytest.approx(
-        sum((value - anchor) ** 2 for value in (1, 2, 4, 7)) / 4, rel=1e-5
-    )
+    expected = sum((value - anchor) ** 2 for value in (1, 2, 4, 7)) / 4
+    assert alignment(features, ALL[:1]).item() == pytest.approx(expected, rel=1e-5)
     without = alignment(features, torch.tensor([[True, True, True, False]]))
     assert without.item() == pytest.approx(sum((value - 7 / 3) ** 2 for value in (1, 2, 4)) / 3, rel=1e-5)
 

@@ -18,7 +18,6 @@ import pytest
 import torch
 from evaluation.examples import random_evaluation
 from run_tools import run_script
-from small_bundle import write_bundle
 
 import common
 from common.evaluation.metrics.results import Evaluation, write_evaluation
@@ -32,6 +31,27 @@ from tools.zoo import make_zoo_folder
 REPOSITORY = Path(common.__file__).parents[1]
 NAMES = ["LICENSE", "__init__.py", "configs/inference.json", "configs/metadata.json", "configs/recipes/one.json"]
 NAMES += ["docs/README.md", "models/model.pt", "requirements.txt"]
+
+
+def write_bundle(folder: Path, name: str = "tiny", version: str = "0.1.0", weights: bytes = b"weights") -> Path:
+    """Write a bundle, with files that its use and an editor leave in it; return its folder."""
+    known = {"model.pt": {"sha256": hashlib.sha256(weights).hexdigest(), "data_source": "nothing"}}
+    metadata = {"bundle": name, "version": version, "monai_version": "1.6.1", "weights": known}
+    files = {
+        "LICENSE": b"licence",
+        "configs/metadata.json": json.dumps(metadata).encode(),
+        "configs/inference.json": b'{\n    "imports": [\n        "$import common.io as io"\n    ],\n    "run": []\n}\n',
+        "configs/recipes/one.json": b'{"imports": ["$import common.io as io"], "epochs": 3}',
+        "docs/README.md": b"# Tiny\n",
+        "models/model.pt": weights,
+        "eval/inference/case_seg.nii.gz": b"not part of the bundle",
+        "models/.model.pt.swp": b"nor this",
+        "configs/__pycache__/x.pyc": b"nor this",
+    }
+    for path, content in files.items():
+        Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
+        Path(folder, path).write_bytes(content)
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -122,9 +122,7 @@ def test_channels_of_one_file_as_in_msd(subject, tmp_path, opened):
 
 def test_no_modality_at_all(write_subject):
     message = refusal(write_subject(modalities=("t1",)), modalities=["t2", "flair"])
-    assert message == (
-        "case: has none of the requested modalities (t2+flair); the subject has t1. Request at least one of them."
-    )
+    assert "case: has none of the requested modalities (t2+flair); the subject has t1." in message
     for modalities, facts in (
         ([], ["No modality was requested", "t1, t1c, t2, flair"]),
         (["t1", "dwi"], ["Unknown modality 'dwi'", "expected one of t1, t1c, t2, flair"]),

@@ -113,12 +113,11 @@ def test_every_non_empty_subset_of_what_is_present_is_as_likely():
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 KEYS = ["image", "label"]
-TRANSFORM = Compose(
-    [LoadSubjectd("brats2020"), Orientationd(KEYS, axcodes="RAS", labels=None), ScaleBrainIntensityd("image")]
-)
+TURN = Orientationd(KEYS, axcodes="RAS", labels=None)
+TRANSFORM = Compose([LoadSubjectd("brats2020"), TURN, ScaleBrainIntensityd("image")])
 
 
-def test_order_and_content(write_subject):
+def test_order_and_content_and_an_unknown_modality(write_subject, subject):
     items = [write_subject("a", seed=1), write_subject("b", seed=2)]
     chosen = [("flair",), ("T1ce", "t1"), MODALITIES]
     dataset = SubsetDataset(items, TRANSFORM, chosen, MODALITIES)
@@ -130,6 +129,8 @@ def test_order_and_content(write_subject):
     assert torch.equal(sample[:2].as_tensor(), full[:2].as_tensor())
     assert torch.equal(sample.affine, full.affine)
     assert torch.equal(dataset[5]["image"].as_tensor(), full.as_tensor())  # earlier subsets have not changed it
+    with pytest.raises(ValueError, match="Unknown modality 'pet'"):
+        SubsetDataset([subject], TRANSFORM, [("pet",)], MODALITIES)
 
 
 def test_each_case_is_loaded_once_by_a_loader(write_subject, opened):
@@ -154,11 +155,6 @@ def test_cached_on_disk(write_subject, tmp_path, opened):
     assert len(opened) == 5
     for one, other in zip(first, again, strict=True):
         torch.testing.assert_close(one.as_tensor(), other.as_tensor(), rtol=0, atol=0, equal_nan=True)
-
-
-def test_unknown_modality(subject):
-    with pytest.raises(ValueError, match="Unknown modality 'pet'"):
-        SubsetDataset([subject], TRANSFORM, [("pet",)], MODALITIES)
 
 
 def dataset(factor, cases=2):

@@ -46,9 +46,8 @@ def overlap(case: str, hits: float, predicted: float, reference: float) -> list[
 
 class TestSummary:
     def test_over_cases_without_nan(self):
-        table = subset_statistics(
-            evaluation_of({("t1+t2", "WT"): [1, 1, 1], ("t1", "WT"): [0.25, 0.5, NAN], ("t1", "ET"): [NAN] * 3}), "dice"
-        )
+        values = {("t1+t2", "WT"): [1, 1, 1], ("t1", "WT"): [0.25, 0.5, NAN], ("t1", "ET"): [NAN] * 3}
+        table = subset_statistics(evaluation_of(values), "dice")
         assert list(table.index) == ["t1", "t1+t2"]
         assert table["mean"].loc["t1", "WT"] == 0.375
         assert table["std"].loc["t1", "WT"] == pytest.approx(0.125 * 2**0.5)
@@ -194,9 +193,8 @@ class TestPairedTests:
     def test_correction_within_subsets_and_within_means(self):
         better = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
         keys = [(subset, region) for subset in ("t1", "t2", "t1+t2") for region in ("WT", "ET")]
-        tests = paired_tests(
-            evaluation_of({key: better for key in keys}), evaluation_of({key: [0] * 6 for key in keys}), "dice"
-        )
+        one, other = (evaluation_of({key: values for key in keys}) for values in (better, [0] * 6))
+        tests = paired_tests(one, other, "dice")
         assert tests["p"].tolist() == pytest.approx([2 / 64] * 8)
         assert tests["p_holm"].tolist() == pytest.approx([6 * 2 / 64] * 6 + [2 * 2 / 64] * 2)
 
@@ -281,9 +279,8 @@ def test_efficiency_symmetry_and_null_player(modalities):
 
 @pytest.mark.parametrize(("empty", "absent"), [("brats", 1), ("released", 1), ("nan", np.nan), ("skip", np.nan)])
 def test_nothing_predicts_nothing(empty, absent):
-    np.testing.assert_array_equal(
-        dice_of_empty_prediction(np.array([0.0, 0.001, 30.0]), Conventions(empty=empty)), [absent, 0, 0]
-    )
+    found = dice_of_empty_prediction(np.array([0.0, 0.001, 30.0]), Conventions(empty=empty))
+    np.testing.assert_array_equal(found, [absent, 0, 0])
 
 
 def toy_rows(case: str, scale: float, volume: float) -> list[tuple]:

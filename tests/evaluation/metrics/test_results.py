@@ -134,20 +134,11 @@ def result(case: str, seed: int = 0) -> CaseResult:
     rng = np.random.default_rng(seed)
     evaluation = random_evaluation(cases=(case,), probabilities=True, seed=seed)
     evaluation.results.loc[4, "value"] = float("nan")
-    return CaseResult(
-        case=case,
-        results=evaluation.results.assign(decision="threshold"),
-        bins=evaluation.bins,
-        latents={"t1": rng.random(4, np.float32), "t1c": rng.random(4, np.float32)},
-        planes={
-            "image": rng.random((2, 5, 4)).astype(np.float16),
-            "reference": rng.integers(0, 4, (5, 4), np.uint8),
-            "expected_dice/t1+t2": rng.integers(0, 4, (5, 4), np.uint8),
-            "spacing": np.array([1.0, 0.9]),
-        },
-        seconds=0.1 + 0.2,
-        memory_mb=512.5,
-    )
+    planes = {"image": rng.random((2, 5, 4)).astype(np.float16), "spacing": np.array([1.0, 0.9])}
+    planes |= {name: rng.integers(0, 4, (5, 4), np.uint8) for name in ("reference", "expected_dice/t1+t2")}
+    latents = {name: rng.random(4, np.float32) for name in ("t1", "t1c")}
+    results = evaluation.results.assign(decision="threshold")
+    return CaseResult(case, results, evaluation.bins, latents, planes, seconds=0.1 + 0.2, memory_mb=512.5)
 
 
 def stored(folder: Path, items: list[dict], settings=SETTINGS) -> CaseStore:

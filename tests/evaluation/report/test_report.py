@@ -38,9 +38,8 @@ def names(folder: Path) -> set[str]:
 
 def whole(name: str, seed: int = 0, **more) -> Evaluation:
     """Return an evaluation with everything that a report can show."""
-    return random_evaluation(
-        name, calibration=("v1", "v2", "v3"), probabilities=True, facts=COSTS, seed=seed, lesion_wise="GLI", **more
-    )
+    more |= {"calibration": ("v1", "v2", "v3"), "probabilities": True, "lesion_wise": "GLI"}
+    return random_evaluation(name, facts=COSTS, seed=seed, **more)
 
 
 def slices(kinds: Sequence[str]) -> list[Slice]:
