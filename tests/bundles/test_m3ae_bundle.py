@@ -31,7 +31,8 @@ def trained(coarse_dir, tmp_path_factory):
     """Return the output folder of a whole run: pretraining, fine-tuning and evaluation."""
     folder = tmp_path_factory.mktemp("trained")
     before = {path: path.stat().st_mtime_ns for path in (BUNDLE / "models").iterdir()}
-    M3AE.succeed(["train.json"], {**TINY, "dataset_dir": coarse_dir, "output_dir": folder})
+    said = M3AE.succeed(["train.json"], {**TINY, "dataset_dir": coarse_dir, "output_dir": folder})
+    (folder / "said.txt").write_text(said)
     assert {path: path.stat().st_mtime_ns for path in (BUNDLE / "models").iterdir()} == before
     return folder
 
@@ -56,6 +57,7 @@ class TestTraining:
         assert facts["parameters"] == sum(value.numel() for value in weights.values())
         assert 100 < facts["memory_mb"] < 4000
         assert 0 < facts["seconds"] < 10
+        assert (trained / "evaluation" / "tables" / "dice.md").read_text() in (trained / "said.txt").read_text()
 
     def test_pretraining_reaches_the_fine_tuned_network(self, trained):
         pretrained = torch.load(trained / "pretrained.pt", weights_only=True)
@@ -175,6 +177,14 @@ class TestEvaluation:
         evaluation = read_evaluation(tmp_path)
         assert evaluation.subsets == ["t1c", "t2", "t1c+t2"]
         assert evaluation.facts["precision"] == "float32"
+
+    def test_one_subset_alone(self, coarse_case, coarse_dir, tmp_path, undrawn):
+        """Calibration cases are evaluated too."""
+        write_datalist({"test": [coarse_case], "validation": [{**coarse_case, "case": "other"}]}, tmp_path / "two.json")
+        settings = {"dataset_dir": coarse_dir, "datalist": tmp_path / "two.json", "output_dir": tmp_path / "out"}
+        M3AE.run_here(DEMO_EVALUATION, **COARSE, **settings, subsets=[list(MODALITIES)])
+        assert (tmp_path / "out" / "report.md").is_file()
+        assert (tmp_path / "out" / "calibration.csv").is_file()
 
     @pytest.mark.slow
     def test_a_plain_folder_of_cases_is_evaluated_as_a_whole(self, case, phantom_dir, tmp_path):
