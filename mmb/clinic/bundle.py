@@ -13,7 +13,6 @@ from common.io.geometry import require_plausible
 from common.modalities import canonical, resolve_subset
 from common.transforms.load import check_volumes
 from mmb.clinic.study.inference import load_predictor
-from mmb.clinic.study.options import Options
 
 REAL = "fiu"
 """Kinds of NumPy's types that hold real numbers."""
@@ -48,7 +47,7 @@ class Bundle:
         device: str | None = None,
         decision: str | None = None,
     ) -> None:
-        self._predictor = load_predictor(*Options(bundle, recipe, ckpt_path, device, decision).network)
+        self._predictor = load_predictor(bundle, recipe, ckpt_path, device, decision)
         self.cohort = self._predictor.cohort
 
     def segment(self, images: Mapping[str, str | Path | np.ndarray], affine: np.ndarray | None = None) -> Result:

@@ -80,20 +80,17 @@ def is_nnunet(folder: str | os.PathLike) -> bool:
     return folder.is_dir() and (_own(folder) or bool(_models(folder)))
 
 
-def load_nnunet(
-    folder: str | os.PathLike, device: str | None = None, decision: str | None = None, axes: str | None = None
-) -> "NnUNet | NnUNets":
+def load_nnunet(folder: str | os.PathLike, device: str | None = None, axes: str | None = None) -> "NnUNet | NnUNets":
     """Return the model in a folder, or the models in it for several subsets of the modalities.
 
     Raises FileNotFoundError or ValueError if the folder is incomplete, of nnU-Net v1, for single slices or a cascade,
     has unknown channels or classes, or ``nnunetv2`` is not installed. Networks are built when they are first used.
-    ``decision`` is by default the threshold, which is nnU-Net's own. ``axes`` are the directions in which voxels are
-    given to the network, e.g. `BRATS_AXES`; None: as the images are stored, which is what nnU-Net does with files.
+    They decide by the threshold, as nnU-Net does, unless `decide_by` says otherwise. ``axes`` are the directions in
+    which voxels are given to the network, e.g. `BRATS_AXES`; None: as the images are stored, as nnU-Net reads files.
     """
     folder = Path(folder)
     options = {
         "device": usable_device("--device", device or ("cuda" if torch.cuda.is_available() else "cpu")),
-        "decision": check_choice("decision", decision or DECISIONS[0], DECISIONS),
         "axes": axes,
     }
     if _own(folder):
@@ -111,8 +108,9 @@ class NnUNet:
     the latter if it distinguishes other classes.
     """
 
-    def __init__(self, folder: Path, device: torch.device, decision: str, axes: str | None) -> None:
-        self.folder, self.device, self.decision, self.axes = folder, device, decision, axes
+    def __init__(self, folder: Path, device: torch.device, axes: str | None) -> None:
+        self.folder, self.device, self.axes = folder, device, axes
+        self.decide_by(DECISIONS[0])
         self.described = _complete(folder)
         self.told = read_json(self.described.path, dict[str, Any])
         self.channels = _channels(self.described)
@@ -154,6 +152,10 @@ class NnUNet:
             digest.update(np.memmap(path, mode="r"))
         names = " + ".join(path.parent.name for path in self.weights)
         return f"{self.folder.name}, {names}/{self.weights[0].name}, SHA-256 {digest.hexdigest()}"
+
+    def decide_by(self, decision: str) -> None:
+        """Make label maps by one of `DECISIONS` from now on."""
+        self.decision = check_choice("decision", decision, DECISIONS)
 
     def using(self, modalities: Sequence[str]) -> Self:
         """Return this model; ValueError if it needs other modalities."""
@@ -249,6 +251,12 @@ class NnUNets:
     def weights_name(self) -> str:
         """Names and SHA-256 of the weights of all models."""
         return "; ".join(self.models[subset].weights_name for subset in self.subsets)
+
+    def decide_by(self, decision: str) -> None:
+        """Make label maps by one of `DECISIONS` from now on."""
+        self.decision = decision
+        for model in self.models.values():
+            model.decide_by(decision)
 
     def using(self, modalities: Sequence[str]) -> NnUNet:
         """Return the model for exactly these modalities; ValueError if there is none."""

@@ -58,7 +58,7 @@ def segment_each(
     out = Path(output_dir)
     lock_folder(out)
     try:
-        inference = load_predictor(*options.network)
+        inference = load_predictor(*options.network, options.decision)
         studies = _studies(folder, inference.cohort)
         resolve_subset(options.modalities, inference.cohort.modalities)  # refuse unknown ones
         others = replace(options, bundle="", ckpt_path=None, device=None, decision=None)  # what these are is said next

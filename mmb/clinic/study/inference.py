@@ -18,10 +18,10 @@ from common.evaluation.metrics.overlap import region_masks
 from common.io import bundle_root, file_digest, setting_of_weights, shipped_weights
 from common.io.bundle import require_same_common
 from common.io.command import unwrapped_errors
-from common.io.settings import usable_device
+from common.io.settings import check_choice, usable_device
 from common.io.weights import metadata_of, trained_on, weights_name
 from common.modalities import display_name, subset_name
-from common.transforms.decision import region_probabilities
+from common.transforms.decision import DECISIONS, DecideLabelsd, region_probabilities
 from common.transforms.load import check_volumes, subject
 from mmb.clinic.calibration.calibration import Calibration, calibration_file, read_calibration
 from mmb.clinic.predictors.nnunet import BRATS_AXES, is_nnunet, load_nnunet
@@ -43,11 +43,17 @@ def load_predictor(
     ``bundle`` is the name or folder of a bundle, or the folder of a trained nnU-Net, which has neither recipes nor
     other weights than its own, and gets images as BraTS stores them.
     """
-    if not is_nnunet(bundle):
-        return Inference(bundle, recipe, ckpt_path, device, decision)
-    if option := "--recipe" if recipe else "--ckpt_path" if ckpt_path else None:
+    option = "--recipe" if recipe else "--ckpt_path" if ckpt_path else None
+    if is_nnunet(bundle) and option:
         raise ValueError(f"{option}: is for bundles; {bundle} is a trained nnU-Net. Leave it out.")
-    return load_nnunet(bundle, device, decision, BRATS_AXES)
+    predictor: Predictor
+    if is_nnunet(bundle):
+        predictor = load_nnunet(bundle, device, BRATS_AXES)
+    else:
+        predictor = Inference(bundle, recipe, ckpt_path, device)
+    if decision is not None:
+        predictor.decide_by(decision)
+    return predictor
 
 
 class Inference:
@@ -58,9 +64,7 @@ class Inference:
     weights' training, ``ckpt_path`` other weights than the bundle's own; None stands for the config's default.
     """
 
-    def __init__(
-        self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, decision: str | None = None
-    ) -> None:
+    def __init__(self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None) -> None:
         root, files = config_files(bundle, recipe)
         transforms = {"_target_": "Compose", "transforms": "@image_transforms"}
         overrides = {
@@ -73,8 +77,6 @@ class Inference:
             overrides["ckpt_path"] = str(ckpt_path)
         if device is not None:
             overrides["device"] = f"$torch.device({str(usable_device('--device', device))!r})"
-        if decision is not None:
-            overrides["decision"] = decision
         with unwrapped_errors():
             self.workflow = ConfigWorkflow(
                 [str(path) for path in files], workflow_type="infer", logging_file=False, **overrides
@@ -87,14 +89,21 @@ class Inference:
         self.cohort: Cohort = self._content("cohort_def")
         self.device: torch.device = self._content("device")
         self.spacing: Sequence[float] = self._content("spacing")
-        self.decision: str = self._content("decision")
-        self.calibration = self._calibration()
+        self.decide_by(self._content("decision"))
         self.weights_name, self.trained_on = weights_name(self.weights), trained_on(self.weights, root)
         self.method = setting_of_weights(self.weights, "method", self.title)
         self.subsets = None
         self.seen: Sequence[str] | None = setting_of_weights(self.weights, "modalities", None)
         shipped = shipped_weights(self.weights, root)
         self.warnings = [SYNTHETIC] if shipped and shipped == metadata["weights"].get("phantom.pt") else []
+
+    def decide_by(self, decision: str) -> None:
+        """Make label maps by one of `DECISIONS` from now on."""
+        self.decision = check_choice("decision", decision, DECISIONS)
+        for transform in self._content("to_labels").transforms:
+            if isinstance(transform, DecideLabelsd):
+                transform.decision = decision
+        self.calibration = self._calibration()
 
     def using(self, modalities: Sequence[str]) -> Self:
         """Return itself, for any modalities."""

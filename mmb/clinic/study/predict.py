@@ -72,7 +72,7 @@ def predict(
     it, before later steps can fail.
     """
     check_output(study, output_dir)
-    return segment(study, output_dir, load_predictor(*options.network), options, explain)
+    return segment(study, output_dir, load_predictor(*options.network, options.decision), options, explain)
 
 
 def segment(
