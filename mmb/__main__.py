@@ -15,7 +15,7 @@ VERBS = {
     "data": ("check", "datalist", "join", "phantom"),
     "compare": ("evaluate", "compare", "pool", "calibrate"),
     "many methods and machines": ("leaderboard", "federate"),
-    "share": ("import_weights",),
+    "share": ("bundle", "import_weights"),
 }
 """Title of a group of verbs -> their names."""
 

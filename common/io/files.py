@@ -12,6 +12,8 @@ from typing import NoReturn
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".img")
 """Suffixes of image files. Analyze images are named by their ``.img`` file, so that changed voxels are noticed."""
+INSTALLED = {"site-packages", "dist-packages"}
+"""Names of the folders of installed packages."""
 FOREIGN = {
     **dict.fromkeys((".mgz", ".mgh", ".mnc", ".mhd", ".nhdr", ".par", ".rec"), "convert it to NIfTI (.nii.gz)"),
     **dict.fromkeys((".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zip"), "unpack it, or convert it to .nii.gz"),
@@ -87,7 +89,12 @@ def file_digest(path: str | os.PathLike) -> str:
 
 
 def require_writable(folder: str | os.PathLike) -> str:
-    """Create a folder if needed, check that files can be written to it, and return it."""
+    """Create a folder if needed, check that files can be written to it, and return it.
+
+    Raises PermissionError if they cannot, or if the folder belongs to an installed package.
+    """
+    if INSTALLED & {*Path(folder).resolve().parts}:
+        raise PermissionError(f"{folder}: lies within an installed package; pass another --output_dir.")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
