@@ -34,10 +34,7 @@ class _OneDevice(TorchDispatchMode):
 def accelerator(absent: tuple[int, int] | None = None) -> Iterator[list[str]]:
     """Simulate that `DEVICE` computes; yield a list that gets one line for each value read by the host.
 
-    All values read are 1 or True, which means that every modality and every class is present.
-
-    Args:
-        absent: index of a sample and of its modality that is missing.
+    All values read are 1 or True, as if all were present, but for ``absent``, the indices of a sample and a modality.
     """
     reads: list[str] = []
 

@@ -17,23 +17,14 @@ SHAPE, SPACING = (40, 40, 26), 6.0
 
 
 class Layout(NamedTuple):
-    """How a publisher names files; ``{p}`` is a case's patient, ``{t}`` the rest of its name.
+    """How a publisher names files; ``{p}`` is a case's patient, ``{t}`` the rest of its name."""
 
-    Attributes:
-        case: pattern of a case's name, of the patient's number.
-        image: path of an image, with ``{token}``.
-        label: path of a label.
-        tokens: tokens of T1, T1c, T2 and FLAIR.
-        times: what follows the patient in the names of each patient's cases.
-        others: files that are neither image nor label.
-    """
-
-    case: str
-    image: str
+    case: str  # pattern of a case's name, of the patient's number
+    image: str  # path of an image, with ``{token}``
     label: str
-    tokens: str = "t1 t1ce t2 flair"
-    times: tuple[str, ...] = ("",)
-    others: tuple[str, ...] = ()
+    tokens: str = "t1 t1ce t2 flair"  # of T1, T1c, T2 and FLAIR
+    times: tuple[str, ...] = ("",)  # what follows the patient in the names of each patient's cases
+    others: tuple[str, ...] = ()  # files that are neither image nor label
 
 
 def _since_2023(kind: str, *times: str) -> Layout:
@@ -65,10 +56,7 @@ LAYOUTS = {
     "upenn_gbm": Layout(
         *("UPENN-GBM-{:05d}", "images_structural/{case}/{case}_{token}", "images_segm/{case}_segm"),
         *("T1 T1GD T2 FLAIR", ("_11", "_21")),
-        (
-            "automated_segm/{case}_automated_approx_segm",
-            "images_structural_unstripped/{case}/{case}_T1_unstripped",
-        ),
+        ("automated_segm/{case}_automated_approx_segm", "images_structural_unstripped/{case}/{case}_T1_unstripped"),
     ),
     "mu_glioma_post": Layout(
         *("PatientID_{:04d}", "{p}/{t}/{case}_brain_{token}", "{p}/{t}/{case}_tumorMask"),

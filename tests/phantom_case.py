@@ -1,7 +1,5 @@
 """Cases of the phantom as image files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib

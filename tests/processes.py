@@ -1,7 +1,5 @@
 """Separate processes that start at once: each is forked from one that has done the ten seconds of imports."""
 
-from __future__ import annotations
-
 import http.client
 import http.server
 import multiprocessing

@@ -1,7 +1,9 @@
+import logging
 import sys
 from collections.abc import Callable
 
 from mmb.__main__ import main
+from mmb.clinic.errors import PROGRESS
 from tools.__main__ import main as scripts
 
 
@@ -14,7 +16,14 @@ def run(*arguments: object, program: Callable[[], None] = main) -> int | str | N
         return stop.code
     finally:
         sys.argv = before
+        be_audible()
     return None
+
+
+def be_audible() -> None:
+    """Let the loggers speak again that `silence_libraries` silenced for this process; other tests listen to them."""
+    for name in PROGRESS:
+        logging.getLogger(name).disabled = False
 
 
 def run_script(*arguments: object) -> int | str | None:

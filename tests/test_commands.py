@@ -66,11 +66,8 @@ def check_bundle(words: list[str]) -> None:
 
 
 def check_server(words: list[str]) -> None:
-    (serve,) = [
-        made
-        for made in ast.parse((ROOT / "mmb/clinic/server/__main__.py").read_text()).body
-        if getattr(made, "name", None) == "serve"
-    ]
+    server = ast.parse((ROOT / "mmb/clinic/server/__main__.py").read_text()).body
+    (serve,) = [made for made in server if getattr(made, "name", None) == "serve"]
     known = {argument.arg for argument in serve.args.args} | {"recipe", "ckpt_path"}
     assert {word[2:].rpartition(".")[2] for word in words if word.startswith("--")} <= known
 
@@ -128,11 +125,8 @@ def clone(tmp_path_factory, phantom_dir) -> Path:
 
 def run_with(script: str) -> list[str]:
     """Return the command that runs a block of bash with the Python of the tests."""
-    return [
-        "bash",
-        "-euc",
-        f'python() {{ "{sys.executable}" "$@"; }}; mmb() {{ python -m mmb "$@"; }}; pip() {{ :; }}\n{script}',
-    ]
+    programs = f'python() {{ "{sys.executable}" "$@"; }}; mmb() {{ python -m mmb "$@"; }}; pip() {{ :; }}'
+    return ["bash", "-euc", f"{programs}\n{script}"]
 
 
 @pytest.mark.slow  # trainings and an evaluation, minutes in all

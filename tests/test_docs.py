@@ -1,17 +1,19 @@
-"""Every link between pages leads to an existing file and, if it names a heading, to a heading of that file."""
+"""Documentation: links, keys of the configs, versions and the tutorial."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from common import __version__
+from common.cohorts.splits import ALL_TEST
+from common.networks import unetr
+from common.papers import m3ae
+
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    *ROOT.glob("*.md"),
-    *ROOT.glob("docs/**/*.md"),
-    *ROOT.glob("bundles/*/docs/*.md"),
-    *ROOT.glob("common/**/*.md"),
-]
+PLACES = ("*.md", "docs/**/*.md", "bundles/*/docs/*.md", "common/**/*.md")
+PAGES = [page for place in PLACES for page in ROOT.glob(place)]
 
 
 def anchors(page: Path) -> set[str]:
@@ -32,3 +34,89 @@ def test_links_lead_somewhere(page):
         assert there.exists(), target
         if anchor and there.suffix == ".md":
             assert anchor in anchors(there), target
+
+
+CONFIGS = sorted(ROOT.glob("bundles/*/configs/*.json"))
+METHOD = {"imports", "bundle_root", "run", "initialize", "finalize", "pretrain", "finetune", "fit", "evaluate"}
+METHOD |= {"take_weights", "training_cases", "pretraining_cases", "cohort_def", "network", "data", "cases"}
+METHOD |= {"calibration_cases", "facts", "_made_by_", "_run_", "start_processes"}
+"""Keys of text or lists that are no settings: what is run, and what follows from other keys."""
+
+
+def settings(file: str) -> set[str]:
+    """Return the keys of all bundles' configs of this name whose values are set by users."""
+    items = [item for path in CONFIGS if path.name == file for item in json.loads(path.read_text()).items()]
+    held = {key for key, value in items if isinstance(value, dict) or (isinstance(value, list) and has_object(value))}
+    return {key for key, _ in items if "#" not in key} - (held - {"conventions", "leaders"}) - METHOD
+
+
+def has_object(value: list) -> bool:
+    return any(isinstance(part, dict) for part in value)
+
+
+def listed(file: str) -> list[str]:
+    """Return the keys in the tables of the page's section about a config."""
+    parts = (ROOT / "docs/keys.md").read_text().split("\n## ")
+    (section,) = (part for part in parts if f"`{file}`" in part.split("\n")[0])
+    return re.findall(r"^\| `(\w+)` \|", section, flags=re.M)
+
+
+def test_every_key_is_listed_once_and_exists():
+    train, inference, evaluate = (listed(file) for file in ("train.json", "inference.json", "evaluate.json"))
+    assert sorted(train) == sorted(settings("train.json"))
+    assert set(inference) <= settings("inference.json")
+    assert settings("inference.json") - set(train) <= set(inference)
+    assert sorted(evaluate) == sorted(settings("evaluate.json") - {"conventions"})
+    assert len(set(inference)) == len(inference)
+
+
+def test_the_words_that_a_key_takes_are_listed():
+    page = (ROOT / "docs/keys.md").read_text()
+    for key, words in (("fill", {*m3ae.FILLS, *unetr.FILLS}), ("masking", m3ae.MASKINGS), ("split", [ALL_TEST])):
+        lines = " ".join(re.findall(rf"^\| `{key}` \|.*$", page, flags=re.M))
+        assert not [word for word in words if f"`{word}`" not in lines]
+
+
+def test_package_bundles_citation_and_changelog_have_one_version():
+    metadata = [json.loads(path.read_text()) for path in sorted(ROOT.glob("bundles/*/configs/metadata.json"))]
+    assert [(meta["version"], next(iter(meta["changelog"]))) for meta in metadata] == [(__version__, __version__)] * 5
+    citation = dict(re.findall(r"^([\w-]+): (\S+)$", (ROOT / "CITATION.cff").read_text(), flags=re.M))
+    headings = re.findall(r"^## \[(.*?)\](?: - (\S+))?$", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)
+    assert headings[0] == ("Unreleased", "")
+    assert headings[1] == (__version__, citation["date-released"])
+    assert citation["version"] == __version__
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text())
+    assert (zenodo["version"], zenodo["publication_date"]) == (__version__, citation["date-released"])
+    assert f'title: "{zenodo["title"]}"' in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_guide_names_the_newest_package():
+    assert set(re.findall(r"_v(\d\S+?)\.zip", (ROOT / "docs" / "share.md").read_text())) == {__version__}
+
+
+TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.ipynb"
+
+
+def kinds(cells: list[dict]) -> list[set[str]]:
+    """Return the kinds of output of each cell: names of streams, and media types."""
+    return [
+        {kind for output in cell.get("outputs", []) for kind in output.get("data", [output.get("name", "error")])}
+        for cell in cells
+    ]
+
+
+def test_it_has_outputs_and_no_errors():
+    found = set().union(*kinds(json.loads(TUTORIAL.read_text())["cells"]))
+    assert {"stdout", "image/png", "text/markdown"} <= found
+    assert not {"stderr", "error"} & found
+    assert TUTORIAL.stat().st_size < 500_000
+
+
+@pytest.mark.slow  # six segmentations and a comparison, two minutes
+def test_it_runs():
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(TUTORIAL, 4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(TUTORIAL.parent)}}).execute()
+    assert kinds(notebook.cells) == kinds(json.loads(TUTORIAL.read_text())["cells"])

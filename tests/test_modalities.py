@@ -64,29 +64,23 @@ def test_what_is_refused(call, facts):
         call()
 
 
-def test_subsets():
+def test_subsets_and_names_as_printed():
     found = subsets(MODALITIES)
     assert len(found) == len(set(found)) == 15
     assert found[:5] == [("t1",), ("t1c",), ("t2",), ("flair",), ("t1", "t1c")]
     assert found[-1] == MODALITIES
     assert subset_name(found[9]) == "t2+flair"
-
-
-def test_names_as_printed():
     assert [display_name(name) for name in MODALITIES] == ["T1", "T1c", "T2", "FLAIR"]
     assert [display_name(name) for name in ("bssfp", "lge")] == ["bSSFP", "LGE"]
     assert [display_subset(name) for name in ("t1c+flair", "t2")] == ["T1c + FLAIR", "T2"]
 
 
-def test_presence_is_false_where_a_channel_holds_any_nan():
+def test_presence_and_foreground():
     image = torch.zeros(2, 3, 4, 4, 4)
     image[0, 1] = NAN
     image[1, 2, 1:3, 1:3, 1:3] = NAN  # a missing channel that a stock tool padded with zeros
     image[0, 0] = float("inf")  # which is not absence
     assert presence(image).tolist() == [[True, False, True], [True, True, False]]
-
-
-def test_foreground_is_where_a_modality_differs_from_its_corner():
     image = torch.tensor([[[-2.0, -2, 0, 1]], [[0, 0, 0, 3]], [[0, 0, -1, 3]], [[4, 4, 4, 4]], [[NAN, 0, 1, 2]]])[None]
     assert foreground(image)[0, :, 0].int().tolist() == [[0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 1, 1], [0] * 4, [0] * 4]
 

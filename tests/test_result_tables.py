@@ -34,6 +34,13 @@ def rows(page: Path) -> list[list[str]]:
     return [line.strip("| \n").split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")]
 
 
+def table(page: str, start: str, number: int = 0) -> list[tuple[str, list[str]]]:
+    """Return name and cells of each row of a table whose first line starts so; of several, the one of a number."""
+    found = [part for part in (ROOT / page).read_text().split("\n\n") if part.startswith(start)]
+    lines = [line.strip("| ").split(" | ") for line in found[number].splitlines()[2:]]
+    return [(name, cells) for name, *cells in lines]
+
+
 def all_four_and_mean(evaluation: Evaluation) -> list[str]:
     """Return the Dice of all sequences and of the mean over subsets as tables print it, with and without intervals."""
     values = evaluation.values("dice").loc["t1+t1c+t2+flair"]
@@ -45,12 +52,9 @@ def all_four_and_mean(evaluation: Evaluation) -> list[str]:
 
 @pytest.mark.parametrize("page", ["docs/results.md", "docs/open_glioma/README.md"])
 def test_methods(page):
-    tables = (ROOT / page).read_text().split("\n\n")
-    (table,) = [table for table in tables if table.startswith("| method | WT, all four")]
-    lines = table.splitlines()[2:]
+    lines = table(page, "| method | WT, all four")
     assert len(lines) >= 9
-    for line in lines:
-        name, *cells = line.strip("| ").split(" | ")
+    for name, cells in lines:
         folder = "m3ae_weights" if "shipped weights" in name else slug(name)
         if "as used by default" in name:
             folder += "/by_sequences"
@@ -86,10 +90,9 @@ def by_patient(method: str, decision: str = "threshold") -> dict[str, pd.DataFra
 
 
 def test_methods_in_five_folds():
-    (table,) = [part for part in (ROOT / "README.md").read_text().split("\n\n") if part.startswith("| method | train")]
-    lines = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    lines = table("README.md", "| method | train")
     assert len(lines) == 6
-    for name, _, *cells in lines:
+    for name, (_, *cells) in lines:
         dice = by_patient(name)
         assert len(dice["all four"]) == 49
         means = [bootstrap_mean(dice["mean of 15"][region]) for region in REGIONS]
@@ -97,20 +100,15 @@ def test_methods_in_five_folds():
 
 
 def test_decisions_in_five_folds():
-    page = (ROOT / "docs" / "open_glioma" / "README.md").read_text()
-    (table,) = [part for part in page.split("\n\n") if part.startswith("| method, decision")]
-    lines = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    lines = table("docs/open_glioma/README.md", "| method, decision")
     assert len(lines) == 12
-    for name, *cells in lines:
+    for name, cells in lines:
         dice = by_patient(*name.rsplit(", ", 1))
         assert cells == ["/".join(f"{mean:.1f}" for mean in dice[group].mean()) for group in GROUPS], name
 
 
 def test_sequences_missing_in_training():
-    page = ROOT / "docs" / "open_glioma" / "README.md"
-    (table,) = [table for table in page.read_text().split("\n\n") if table.startswith("| training | WT, all four")]
-    for line in table.splitlines()[2:]:
-        name, *cells = line.strip("| ").split(" | ")
+    for name, cells in table("docs/open_glioma/README.md", "| training | WT, all four"):
         assert cells == all_four_and_mean(read_evaluation(RESULTS / f"missing_{name.lower()}")), name
 
 
@@ -136,13 +134,10 @@ def test_federation(experiment):
     """The tables of federations agree with the Dice of every case beside them."""
     folder = ROOT / "docs" / "federation"
     dice = pd.read_csv(folder / "dice.csv").query("experiment == @experiment")
-    tables = (folder / "README.md").read_text().split("\n\n")
-    table = [table for table in tables if table.startswith("| | WT, mean of 15")][experiment == "open_glioma"]
-    lines = table.splitlines()[2:]
+    lines = table("docs/federation/README.md", "| | WT, mean of 15", experiment == "open_glioma")
     arms = dice.groupby(["bundle", "arm"])
     assert len(lines) == len(arms)
-    for line in lines:
-        name, *cells = line.strip("| ").split(" | ")
+    for name, cells in lines:
         bundle, arm = name.split(", ", 1)
         means = 100 * arms.get_group((bundle.lower(), arm)).groupby(["modalities", "region"])["dice"].mean().unstack()
         expected = [f"{mean:.1f}" for mean in means[["WT", "TC", "ET"]].mean()]

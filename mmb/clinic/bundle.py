@@ -13,7 +13,6 @@ from common.io.geometry import require_plausible
 from common.modalities import canonical, resolve_subset
 from common.transforms.load import check_volumes
 from mmb.clinic.study.inference import load_predictor
-from mmb.clinic.study.options import Options
 
 REAL = "fiu"
 """Kinds of NumPy's types that hold real numbers."""
@@ -21,14 +20,10 @@ REAL = "fiu"
 
 @dataclass(frozen=True)
 class Result:
-    """What a network says of a case, on the voxels of its images.
+    """What a network says of a case, on the voxels ``(X, Y, Z)`` of its images, whose affine leads to mm, in RAS.
 
-    Attributes:
-        label: label map ``(X, Y, Z)`` in the cohort's values.
-        regions: region -> bool ``(X, Y, Z)``.
-        probabilities: region -> float32 ``(X, Y, Z)``, from 0 to 1.
-        affine: of the images: voxels to mm, in RAS.
-        warnings: reasons why no result of these weights can be trusted.
+    The label map has the cohort's values; probabilities are float32. ``warnings`` are reasons why no result of these
+    weights can be trusted.
     """
 
     label: np.ndarray
@@ -52,27 +47,25 @@ class Bundle:
         device: str | None = None,
         decision: str | None = None,
     ) -> None:
-        self._predictor = load_predictor(*Options(bundle, recipe, ckpt_path, device, decision).network)
+        self._predictor = load_predictor(bundle, recipe, ckpt_path, device, decision)
         self.cohort = self._predictor.cohort
 
     def segment(self, images: Mapping[str, str | Path | np.ndarray], affine: np.ndarray | None = None) -> Result:
         """Segment a case, from any of the cohort's modalities; an nnU-Net needs those that it was trained on.
 
-        The images have to be prepared as those of the cohort: on one grid, and skull-stripped for gliomas. For studies
-        as scanners write them, use `mmb.clinic.study.predict.predict`. Raises FileNotFoundError if a file does not
-        exist; ValueError for an unknown modality, an array without a plausible ``affine``, and for whatever a training
-        refuses: images of other shapes, on other grids, constant ones, the same one twice, NaN or Inf.
-
-        Args:
-            images: modality, or an alias such as ``t1ce`` -> its file, or its voxels ``(X, Y, Z)``.
-            affine: of arrays ``(4, 4)``: voxels to mm, in RAS.
+        ``images`` maps a modality, or an alias such as ``t1ce``, to its file, or to its voxels ``(X, Y, Z)``, which
+        need an
+        ``affine`` ``(4, 4)`` to mm, in RAS. They have to be prepared as those of the cohort: on one grid, and
+        skull-stripped for gliomas. For studies as scanners write them, use `mmb.clinic.study.predict.predict`. Raises
+        FileNotFoundError if a file does not exist; ValueError for an unknown modality, an array without a plausible
+        affine, and whatever a training refuses: other shapes or grids, constant images, the same one twice, NaN or Inf.
         """
         modalities = self.cohort.modalities
         resolve_subset(images, modalities)  # refuses unknown names, a modality twice, and none
         names = {canonical(name, modalities): name for name in images}
         volumes = {name: _volume(given, images[given], affine) for name, given in names.items()}
-        sources = {name: given if _is_array(images[given]) else str(images[given]) for name, given in names.items()}
-        check_volumes(volumes, sources, self.cohort)
+        files = {given: str(image) for given, image in images.items() if isinstance(image, str | Path)}
+        check_volumes(volumes, {name: files.get(given, given) for name, given in names.items()}, self.cohort)
         given = {name: nib.Nifti1Image(v.numpy(), v.affine.numpy()) for name, v in volumes.items()}
         made, regions = self._predictor.run(given), self.cohort.labels.regions
         return Result(
@@ -84,13 +77,9 @@ class Bundle:
         )
 
 
-def _is_array(image: str | Path | np.ndarray) -> bool:
-    return not isinstance(image, str | Path)
-
-
 def _volume(name: str, image: str | Path | np.ndarray, affine: np.ndarray | None) -> MetaTensor:
     """Return an image ``(X, Y, Z)``; errors name it."""
-    if not _is_array(image):
+    if isinstance(image, str | Path):
         return read_modality(str(image), None, {})
     voxels, to_mm = np.asarray(image), np.asarray(affine)
     if to_mm.dtype.kind not in REAL or to_mm.shape != (4, 4) or to_mm[3].tolist() != [0, 0, 0, 1]:

@@ -1,10 +1,10 @@
 """Which image is which sequence: a pure function of what headers and names say and of what the images show.
 
-Candidates are a study's series or its image files. Headers and names decide where they can. They leave a question open
-if there are several T1, one of which does not say whether it was acquired after contrast agent, or if candidates are
-equally good; then the images of the candidates `in_question` decide, and if they leave it open too, the study is
-refused. An image that was chosen by an ambiguous header is used as what it clearly shows, or left out if it shows none
-of the sequences. An image whose header is not ambiguous stays what that says, and `contradictions` names it.
+Headers and names decide where they can. They leave a question open if there are several T1, one of which does not say
+whether it was acquired after contrast agent, or if candidates are equally good; then the images of the candidates
+`in_question` decide, and if they leave it open too, the study is refused. An image that was chosen by an ambiguous
+header is used as what it clearly shows, or left out if it shows none of the sequences. An image whose header is not
+ambiguous stays what that says, and `contradictions` names it.
 """
 
 from collections import Counter
@@ -50,12 +50,9 @@ class Use(Enum):
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What a candidate is taken for, and what becomes of it.
+    """What a candidate is taken for (None: none of the sequences) and why, and what becomes of it.
 
     Attributes:
-        modality: t1, t1c, t2 or flair; None if it is none of them.
-        grade: how surely.
-        reason: why, for the user.
         log_probs: what its image shows; None if it was not judged, or cannot be.
         by_image: whether its image decided what it is.
         elsewhere: whether it does not lie where most others of its study do.
@@ -102,33 +99,26 @@ class Record:
 
     def line(self) -> str:
         """Return what it was recognised as, what it shows, and whether and why it is taken."""
-        said = f"{self.candidate.name}: "
-        if self.modality is None:
-            said += f"left out: {self.reason}"
-        else:
+        said = f"{self.candidate.name}: left out: {self.reason}"
+        if self.modality:
             grade = "" if self.stated_grade is None else f", {self.stated_grade.word}"
-            said += f"{display_name(self.modality)}{grade} ({self.reason})"
+            said = f"{self.candidate.name}: {display_name(self.modality)}{grade} ({self.reason})"
         if self.log_probs:
+            names = [display_name(name) if name in GLIOMA else "none of the four" for name in self.log_probs]
             odds = np.exp([*self.log_probs.values()])
-            seen = sorted(zip(odds / odds.sum(), map(_class_name, self.log_probs), strict=True), reverse=True)
+            seen = sorted(zip(odds / odds.sum(), names, strict=True), reverse=True)
             said += f"; its image shows {' or '.join(f'{kind} ({p:.0%})' for p, kind in seen if p >= UNLIKELY)}"
+        ends = {Use.TAKEN: "", Use.UNWANTED: "", Use.UNUSABLE: f": {self.candidate.problem}"}
         if self.use is Use.RIVAL:
-            best, why = self.instead
-            return f"{said}; {self.use.value}, since {best.name} is {why}."
-        if self.use is Use.UNUSABLE:
-            return f"{said}; {self.use.value}: {self.candidate.problem}."
-        return f"{said}; {self.use.value}." if self.use in (Use.TAKEN, Use.UNWANTED) else f"{said}."
+            ends[self.use] = f", since {self.instead[0].name} is {self.instead[1]}"
+        return f"{said}; {self.use.value}{ends[self.use]}." if self.use in ends else f"{said}."
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What is used as which modality.
+    """What is used as which modality, in the order of the modalities; and the records of all candidates, in theirs.
 
-    Attributes:
-        chosen: modality -> what is used for it, in the order of the modalities.
-        records: one for each candidate, in their order.
-        warnings: what the user should check.
-        notes: other originals that could have been used for a modality, by their `Candidate.source`.
+    ``notes`` name other originals that could have been used for a modality, by their `Candidate.source`.
     """
 
     chosen: dict[str, Record]
@@ -138,8 +128,15 @@ class Assignment:
 
 
 def _fits(record: Record, others: Mapping[str, Record]) -> tuple[bool, int]:
-    """Return whether a T1c is like the T1 in plane and resolution, and like how many of the others."""
-    alike = {name: record.modality == "t1c" and _alike(record, other) for name, other in others.items()}
+    """Return whether a T1c is like the T1 in plane and resolution, and like how many of the others.
+
+    Images are alike if they have similar voxels and, unless these are nearly cubes, slices in one plane.
+    """
+    alike, sizes = {}, np.sort(voxel_sizes(record.candidate.grid[1])) if record.modality == "t1c" and others else None
+    for name, other in others.items() if sizes is not None else ():
+        theirs = np.sort(voxel_sizes(other.candidate.grid[1]))
+        similar = (np.maximum(sizes / theirs, theirs / sizes) <= ALIKE).all()
+        alike[name] = bool(similar and (sizes[2] <= ALIKE * sizes[0] or _plane(record) == _plane(other)))
     return alike.get("t1", False), sum(alike.values())
 
 
@@ -184,16 +181,14 @@ def assign_series(
 ) -> Assignment:
     """Choose a candidate for each modality: by headers, and by images for those in ``log_probs``.
 
-    If there are several, the criteria in `RANKS` decide, in their order: those that lie elsewhere, name another part of
-    the body, or are derived where an original stands, come last. Two of them are for T1c alone: the plane and
-    resolution of the other sequences, and a later acquisition. Raises StudyError if neither headers nor images decide,
-    all candidates for a modality are unusable (slices missing, ...), or nothing is recognised. The message lists the
-    candidates with what their images show.
+    If there are several, the criteria in `RANKS` decide, in their order. Raises StudyError if neither headers nor
+    images
+    decide, all candidates for a modality are unusable (slices missing, ...), or nothing is recognised. The message
+    lists
+    the candidates with what their images show.
 
     Args:
-        candidates: all of the study's.
         modalities: those that may be used, in their order.
-        option: words what the user can do.
         log_probs: name of a candidate -> what its image shows. None: headers alone decide.
         not_judged: reason why the images could not be judged, or empty.
         required: names of candidates that must not be left out because of what they show.
@@ -255,21 +250,19 @@ def _located(records: Sequence[Record]) -> list[Record]:
     usable = [each for each in records if each.is_usable]
     if len({each.modality for each in usable}) == len(usable):
         return [*records]
+
+    def is_within(record: Record, other: Record) -> bool:
+        (shape, affine), (seen, grid) = record.candidate.grid, other.candidate.grid
+        voxel = np.linalg.solve(grid, affine @ [*((size - 1) / 2 for size in shape), 1])[:3]  # of its centre
+        return bool((voxel > -0.5).all() and (voxel < np.array(seen) - 0.5).all())
+
     elsewhere = set()
     for each in usable:
         others = [other for other in usable if other is not each and other.candidate.frame == each.candidate.frame]
-        over = sum(_is_within(each, other) or _is_within(other, each) for other in others)
+        over = sum(is_within(each, other) or is_within(other, each) for other in others)
         if len(others) >= 2 and over < MIN_OVERLAPPING * len(others):
             elsewhere.add(each)
     return [replace(each, elsewhere=each in elsewhere) for each in records]
-
-
-def _is_within(record: Record, other: Record) -> bool:
-    """Return whether the centre of an image lies within another one's field of view."""
-    (shape, affine), (seen, grid) = record.candidate.grid, other.candidate.grid
-    centre = affine @ [*((size - 1) / 2 for size in shape), 1]
-    voxel = np.linalg.solve(grid, centre)[:3]
-    return bool((voxel > -0.5).all() and (voxel < np.array(seen) - 0.5).all())
 
 
 def _order(modalities: Sequence[str]) -> list[str]:
@@ -315,16 +308,13 @@ def _settled_t1(records: Sequence[Record], modalities: Sequence[str], option: Op
         why = f" (they could not be compared: {not_judged.rstrip('.')})" if not_judged else ""
         if alike:
             why = " (nothing that looks otherwise is there to compare with)"
+        names = ", ".join(each.candidate.name for each in unclear)
         raise StudyError(
-            f"{_names(unclear)}: neither header nor image tells whether this T1 was acquired before or after contrast "
+            f"{names}: neither header nor image tells whether this T1 was acquired before or after contrast "
             f"agent{why}. Look at the T1 listed here, and choose: {option(('t1', 't1c'))}"
         )
-    return [
-        each.taken_for(seen[each])
-        if each not in unclear
-        else each.taken_for(None, "by what it shows" if seen[each] else "its image shows nothing clearly")
-        for each in opened
-    ]
+    why = {each: "by what it shows" if seen[each] else "its image shows nothing clearly" for each in opened}
+    return [each.taken_for(None if each in unclear else seen[each], why[each]) for each in opened]
 
 
 def _best(wanted: Sequence[Record], modality: str, others: Mapping[str, Record]) -> list[Record]:
@@ -354,8 +344,8 @@ def _only_best(
         excluded = [each.taken_for(None, "its image shows something else") for each in equal if each not in fitting]
         equal = fitting
     if len(equal) > 1:
-        choose = f"Choose: {option((modality,))}"
-        raise StudyError(f"{_names(equal)}: all are {display_name(modality)} and cannot be told apart. {choose}")
+        names, choose = ", ".join(each.candidate.name for each in equal), f"Choose: {option((modality,))}"
+        raise StudyError(f"{names}: all are {display_name(modality)} and cannot be told apart. {choose}")
     return (equal[0] if equal else None), excluded
 
 
@@ -364,10 +354,8 @@ def _by_content(
 ) -> tuple[dict[str, Record], list[Record], list[str]]:
     """Use images that were chosen by ambiguous headers as the modality that they clearly show.
 
-    Returns what is used, what is left out, and remarks on what changed.
-
-    An image that shows none of the modalities is left out, unless it is the only one. One that clearly shows what its
-    header says is no longer ambiguous. For example, a `Grade.OPEN` T1 that looks like T1c becomes the T1c.
+    Returns what is used, what is left out, and remarks on what changed. An image that shows none of the modalities is
+    left out, unless it is the only one. One that clearly shows what its header says is no longer ambiguous.
     """
     opened = {
         name: each
@@ -394,9 +382,8 @@ def _by_content(
     for name, new in moves.items():
         each = opened[name]
         if new != name:
-            what = "looks like none, and is left out"
-            if new != "other":
-                what = f"looks like {display_name(new)}, and is taken for it"
+            taken = f"looks like {display_name(new)}, and is taken for it"
+            what = "looks like none, and is left out" if new == "other" else taken
             why = f"its header leaves open whether it is {display_name(name)} ({each.reason})"
             remarks.append(f"{each.candidate.source}: {why}; it {what}.")
         rest = max(each.log_probs[other] for other in each.log_probs if other != name)
@@ -407,13 +394,6 @@ def _by_content(
         else:
             renamed[name] = each
     return {name: renamed[name] for name in modalities if name in renamed}, excluded, remarks
-
-
-def _alike(record: Record, other: Record) -> bool:
-    """Return whether two images have similar voxels and, unless these are nearly cubes, slices in one plane."""
-    sizes, others = (np.sort(voxel_sizes(each.candidate.grid[1])) for each in (record, other))
-    similar = (np.maximum(sizes / others, others / sizes) <= ALIKE).all()
-    return bool(similar) and (sizes[2] <= ALIKE * sizes[0] or _plane(record) == _plane(other))
 
 
 def _plane(record: Record) -> str:
@@ -465,11 +445,3 @@ def _with_use(record: Record, is_wanted: bool, chosen: Mapping[str, Record]) -> 
     if best is None or best is record:
         return replace(record, use=Use.TAKEN if best else Use.UNDECIDED)
     return replace(record, use=Use.RIVAL, instead=(best.candidate, _advantage(best, record, chosen)))
-
-
-def _names(records: Sequence[Record]) -> str:
-    return ", ".join(each.candidate.name for each in records)
-
-
-def _class_name(name: str) -> str:
-    return display_name(name) if name in GLIOMA else "none of the four"

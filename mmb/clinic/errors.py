@@ -1,7 +1,15 @@
-"""Errors with a text for the user's own console, and one for whoever may not see names of files and folders."""
+"""Errors with a text for the console and one without names, and the silence of libraries that quote names."""
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Self
+
+ONE = "give the folder of one, or --each if every subfolder is a study."
+QUOTING = ("pydicom", "highdicom")
+"""Libraries whose warnings and logs quote names, dates and UIDs."""
+PROGRESS = ("monai.bundle.workflows", "ignite.engine.engine.SupervisedEvaluator", "common.io.weights")
+"""Loggers of what the page says as well, or nobody needs."""
 
 
 class StudyError(ValueError):
@@ -21,3 +29,12 @@ class StudyError(ValueError):
     def of(cls, place: str | Path, what: str, public: str = "The study") -> Self:
         """Return the error that something is wrong with a file or folder, which is called ``public`` for others."""
         return cls(f"{place}: {what}", f"{public}: {what}")
+
+
+def silence_libraries() -> None:
+    """Silence the libraries in `QUOTING`, and what tells of a network's progress; once, where a process starts."""
+    warnings.simplefilter("ignore")
+    for name in QUOTING:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    for name in PROGRESS:
+        logging.getLogger(name).disabled = True

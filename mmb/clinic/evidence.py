@@ -5,13 +5,16 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar
 
 import nibabel as nib
 import numpy as np
+
+from common.io.images import read_image
 
 LogProbs = Mapping[str, float]
 """Class of `mmb.clinic.sequence_check.CLASSES` -> log-probability that an image shows it."""
@@ -75,9 +78,8 @@ class HeaderEvidence:
 
     Attributes:
         modality: t1, t1c, t2 or flair; None if it is none of them or not recognised.
-        grade: how surely.
         reason: why, for the user.
-        rests_on: what it rests on, to compare two of one grade.
+        rests_on: what the grade rests on, to compare two of one grade.
         contrast_unknown: of a T1, whether only the image can tell if it was acquired after contrast agent.
     """
 
@@ -99,14 +101,11 @@ class Candidate:
         name: name in messages to the user, e.g. ``series 7``; it occurs once in a study.
         source: name on the page and for others than the user; it does not identify the patient.
         frame: name of the frame of reference.
-        says: what its header or name says.
         described: description as a person wrote it, which may identify the patient; empty if there is none.
         problem: reason why it cannot be used, or None.
         fixed: whether the user says what it is, by hand or by the file's name.
-        reformatted: whether it was computed from other images, as multi-planar reformats are.
-        derived: whether it was computed from others in any way.
+        reformatted: whether it was computed from other images, as multi-planar reformats are; ``derived``: in any way.
         other_body: a part of the body other than the head that its header names; empty if it names none.
-        in_3d: whether it was acquired in 3D.
         corrections: number of corrections (of intensity, of distortion) that were made.
         acquired: time of acquisition as text that sorts by time; empty if unknown.
         in_threads: whether several may be read at once.
@@ -145,3 +144,25 @@ class Candidate:
     def read(self) -> tuple[nib.Nifti1Image, list[str]]:
         """Read the volume; return it with warnings."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile(Candidate):
+    """An image file that is identified by its name, by the JSON beside it, or by the user.
+
+    Attributes:
+        channel: that of its modality, if the file holds several.
+        by_json: what the JSON beside it says; None if there is none, or if it says nothing of the sequence.
+        identity: values by which its JSON identifies the patient.
+    """
+
+    source: str = "image file"
+    frame: str = "NIfTI"
+    path: Path = field(kw_only=True)
+    channel: int | None = None
+    by_json: HeaderEvidence | None = None
+    identity: tuple[str, ...] = ()
+
+    def read(self) -> tuple[nib.Nifti1Image, list[str]]:
+        """Read the volume; ValueError if it is not a single one."""
+        return read_image(str(self.path), self.channel)

@@ -1,10 +1,10 @@
 """Recognition of the sequence that an image of a brain shows: T1, T1c, T2, FLAIR, or none of them.
 
 On a coarse grid an image is described by percentiles of its intensities, of its contrast against the neighbourhood and
-of its fine detail, at several depths below the brain's surface. A pair of images is described by how the intensity
-ranks of the two are related: fluid is bright in T2 alone, and vessels become bright after contrast agent. A small
-network with one hidden layer turns these features into probabilities. It was trained on the open glioma cases (see
-``data/sequence_check.md``), and knows only adults' skull-stripped brains.
+of its fine detail, at several depths below the brain's surface; a pair of images by how their intensity ranks are
+related: fluid is bright in T2 alone, and vessels become bright after contrast agent. A small network turns these
+features into probabilities. It was trained on the open glioma cases (see ``data/sequence_check.md``), and knows only
+adults' skull-stripped brains.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -65,7 +65,7 @@ class ImageFeatures:
 
     Attributes:
         inside: the brain without its surface, bool ``(X, Y, Z)``.
-        compared: where `contrast_difference` compares it, bool ``(X, Y, Z)``: inside, or, if extracted, `UNDISTURBED`.
+        compared: where `contrast_difference` compares it: inside, or, if extracted, `UNDISTURBED`.
         layers: the image and its contrast against the neighbourhood, scaled.
         contrast: the contrast in units of the image's own range, from its 10th to its 90th percentile.
         ranks: for each layer, the voxels' ranks among those inside, between 0 and 1.
@@ -99,9 +99,8 @@ class ImageFeatures:
 def pair_features(one: ImageFeatures, other: ImageFeatures) -> tuple[np.ndarray, np.ndarray]:
     """Return the `TOGETHER` features of an image relative to another one on its grid, and of that one relative to it.
 
-    For each layer there are three kinds: how the ranks in either image depend on those in the other; how the ranks are
-    correlated; and in which of the two images a few voxels are brighter than in the other (above 0: in the first). The
-    last kind shows vessels, which are bright only after contrast agent.
+    For each layer: how the ranks in either image depend on those in the other; how they are correlated; and in which
+    image a few voxels, such as vessels, are brighter than in the other (above 0: in the first).
     """
     inside = one.inside & other.inside
     dependent: list[list[float]] = [[], []]
@@ -157,12 +156,7 @@ def features(images: Sequence[ImageFeatures]) -> np.ndarray:
 
 
 class SequenceClassifier(nn.Module):
-    """Classify sequences: `features` ``(B, N)``, partly NaN for an image alone, to logits ``(B, 5)``.
-
-    Attributes:
-        mean: mean of the features ``(N,)``, by which they are centred.
-        std: standard deviation of the features ``(N,)``, by which they are scaled.
-    """
+    """Classify sequences: `features` ``(B, N)``, partly NaN for an image alone, to logits ``(B, 5)``."""
 
     def __init__(self, hidden: int = 48) -> None:
         super().__init__()
@@ -198,12 +192,7 @@ def on_coarse_grid(images: torch.Tensor, affine: np.ndarray) -> np.ndarray:
 
 
 class Contradiction(NamedTuple):
-    """Images that seem to show other sequences than they are named after.
-
-    Attributes:
-        seems: name of each image -> what it shows instead, one of `CLASSES`.
-        odds: natural logarithm of the odds of this against what the names say.
-    """
+    """What images seem to show instead (name -> one of `CLASSES`), and the log-odds of this against their names."""
 
     seems: dict[str, str]
     odds: float
@@ -212,15 +201,12 @@ class Contradiction(NamedTuple):
 def log_probabilities(
     images: Mapping[str, MetaTensor], t1: Collection[str] = (), extracted: bool = False
 ) -> dict[str, torch.Tensor]:
-    """Return ``log p(class | image)`` for images of one subject's brain.
+    """Return name -> ``log p(class | image)`` ``(5,)``, in the order of `CLASSES`, for images of one subject's brain.
 
     The images ``(X, Y, Z)`` are RAS, with affines to mm, and 0 outside the brain. Those named in ``t1`` are known to be
     T1 or T1c. ``extracted`` says whether the brain was extracted from heads, see `ImageFeatures`. Images on one grid
-    are judged in pairs, other images alone. An image that shows less than `LEAST_ML` is left out, since nothing can be
-    said of it. An image full of holes (`LEAST_FILLED`) is "other".
-
-    Returns name -> natural logarithms ``(5,)``, in the order of `CLASSES`. Only their differences matter. The
-    probabilities add up to 1 only roughly, since the logarithms of an image are means over its pairs.
+    are judged in pairs, other images alone. An image that shows less than `LEAST_ML` is left out; one full of holes
+    (`LEAST_FILLED`) is "other". Only differences of the logarithms matter, since they are means over an image's pairs.
     """
     if not images:
         return {}

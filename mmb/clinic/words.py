@@ -1,9 +1,9 @@
 """The one vocabulary of DICOM headers, BIDS sidecars and file names: words of sequences and of contrast agent, and what
 is no image of a sequence.
 
-Vendors, hospitals and preprocessing programs write them. `plain` makes one form of every text; `weightings`,
-`excluded_kind` and `contrast_said` read it. Headers are read by `mmb.clinic.dicom.sequences`, names of files by
-`mmb.clinic.file_names`. The words are parts of regular expressions for such a text, unless another use is stated.
+`plain` makes one form of every text; `weightings`, `excluded_kind` and `contrast_said` read it. Headers are read by
+`mmb.clinic.dicom.sequences`, names of files by `mmb.clinic.dicom.image_files`. The words are parts of regular
+expressions for such a text, unless another use is stated.
 
 No list of the words for "without" is complete. So words of contrast agent count only if what stands directly before
 them is known; otherwise they leave open whether it was given, and the image has to decide.

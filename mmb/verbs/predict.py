@@ -51,7 +51,8 @@ def predict(
         each: the folder holds a subfolder for each study; studies.csv lists them. One that fails does not stop the
             others; the same command, given again, continues where it ended.
     """
-    from mmb.clinic.study.folder import require_image_files, require_one_study, require_studies
+    from mmb.clinic.errors import silence_libraries
+    from mmb.clinic.study.folder import require_image_files, require_studies, study_files
 
     files = {"t1": t1, "t1c": t1c, "t2": t2, "flair": flair}
     files = {name: file for name, file in files.items() if file is not None}
@@ -62,13 +63,14 @@ def predict(
         )
     if files and (each or series):
         raise ValueError(f"{'--each' if each else '--series'} is for folders of studies; leave it out, or the files.")
+    silence_libraries()
     # What cannot be used is refused before PyTorch is loaded, which takes seconds.
     if files:
         require_image_files(files)
     elif each:
         require_studies(study)
     else:
-        study = require_one_study(study)
+        study = study_files(study)
     from mmb.clinic.study.console import segment_study
     from mmb.clinic.study.options import Options
 

@@ -1,7 +1,5 @@
 """Run a bundle as its users do, in a process of its own, or faster within this process."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -27,11 +25,7 @@ DEMO_EVALUATION = ("inference.json", "evaluate.json", "recipes/phantom.json")
 
 
 class Bundle:
-    """One of the bundles of this repository.
-
-    Args:
-        name: of its folder.
-    """
+    """One of the bundles of this repository, by the name of its folder."""
 
     def __init__(self, name: str) -> None:
         self.name, self.folder = name, ROOT / "bundles" / name

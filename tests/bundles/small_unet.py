@@ -1,7 +1,5 @@
 """A small backbone of one's own, with all that PASSION and GSS need."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

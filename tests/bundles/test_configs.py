@@ -1,11 +1,23 @@
-"""The bundles' configs are what `make configs` makes of bundles/base and each paper.json, which is a page to read."""
+"""Configs: made of bundles/base and each paper.json, metadata that MONAI's checks pass, and recipes."""
 
 import json
+import shutil
+import tomllib
+from ast import literal_eval
+from pathlib import Path
+from typing import Any
 
 import pytest
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
+from packaging.requirements import Requirement
 
-from tools.configs import BUNDLES, configs, merged
+from common.cohorts import get_cohort
+from common.evaluation.metrics.results import read_evaluation
+from common.io import load_weights, shipped_weights
+from tools.configs import configs, merged
+from tools.ship import eval_metrics
 
+BUNDLES = Path(__file__).parents[2] / "bundles"
 PAPERS = sorted(BUNDLES.glob("*/paper.json"))
 MOST_LINES, MOST_KEYS = 300, 60
 
@@ -35,3 +47,137 @@ def test_merging_is_that_of_monai():
     config = merged(base, own)
     assert config == {"new": 0, "a": {"b": 4, "c": 2}, "d": [1, 2], "e": {"f": 5}, "x#y": 6, "+z": [7]}
     assert next(iter(config)) == "new"
+
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = Path(__file__).with_name("meta_schema.json")
+METADATA = sorted(ROOT.glob("bundles/*/configs/metadata.json"))
+
+each_bundle = pytest.mark.parametrize("meta_file", METADATA, ids=lambda path: path.parts[-3])
+
+
+def network_def(config_file):
+    parser = ConfigParser()
+    parser.read_config(str(config_file))
+    return parser.get_parsed_content("network_def"), parser.get_parsed_content("cohort")
+
+
+@each_bundle
+def test_metadata_passes_the_schema(meta_file, tmp_path):
+    schema = shutil.copy(SCHEMA, tmp_path / "schema.json")  # which MONAI would download
+    verify_metadata(meta_file=str(meta_file), filepath=schema)
+
+
+@each_bundle
+def test_pinned_packages_are_those_that_the_project_asks_for(meta_file):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {requirement.name: requirement.specifier for requirement in map(Requirement, project["dependencies"])}
+    meta = json.loads(meta_file.read_text())
+    own = {"monai": meta["monai_version"], "torch": meta["pytorch_version"], "numpy": meta["numpy_version"]}
+    pins = {**own, **meta["required_packages_version"]}
+    assert pins.keys() == wanted.keys()
+    assert {name: version for name, version in pins.items() if version not in wanted[name]} == {}
+
+
+@each_bundle
+def test_channels_are_those_of_the_cohort(meta_file):
+    cohort = get_cohort(network_def(meta_file.with_name("inference.json"))[1])
+    formats = json.loads(meta_file.read_text())["network_data_format"]
+    image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+    label = formats["post_processed_outputs"]["pred"]
+    first_words = [[text.split()[0].strip(":,") for text in entry["channel_def"].values()] for entry in (image, pred)]
+    assert [name.lower() for name in first_words[0]] == list(cohort.modalities)
+    assert first_words[1] in (list(cohort.labels.regions), ["background", *cohort.labels.targets])
+    assert all(f"{value} {name}" in label["channel_def"]["0"] for name, value in cohort.labels.values.items())
+    assert label["value_range"] == [0, max(cohort.labels.values.values())]
+
+
+@each_bundle
+def test_network_takes_and_returns_what_the_metadata_says(meta_file):
+    config = meta_file.with_name("inference.json")
+    verify_net_in_out("network_def", meta_file=str(meta_file), config_file=str(config), device="cpu", n=1)
+
+
+@each_bundle
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [(["train.json"], "train"), (["inference.json"], "infer"), (["inference.json", "evaluate.json"], "infer")],
+    ids=["train", "inference", "evaluate"],
+)
+def test_configs_have_the_properties_that_monai_expects(meta_file, files, kind, coarse_dir, tmp_path):
+    configs = [str(meta_file.with_name(name)) for name in files]
+    overrides = {"dataset_dir": str(coarse_dir), "output_dir": str(tmp_path / "out")}
+    workflow = ConfigWorkflow(configs, workflow_type=kind, logging_file=False, **overrides)
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    workflow.finalize()
+
+
+@each_bundle
+def test_metrics_are_those_of_the_published_results_of_these_weights(meta_file):
+    meta = json.loads(meta_file.read_text())
+    decision = json.loads(meta_file.with_name("inference.json").read_text())["decision"]
+    folders = ROOT.glob("docs/open_glioma/results/*" + ("" if decision == "threshold" else f"/{decision}"))
+    results = map(read_evaluation, sorted(folders))
+    (own,) = [found for found in results if found.facts["weights"] == meta["weights"]["model.pt"]["sha256"]]
+    assert meta["eval_metrics"] == eval_metrics(own)
+
+
+@each_bundle
+def test_inference_says_what_its_weights_were_trained_on(meta_file, tmp_path, caplog):
+    config = str(meta_file.with_name("inference.json"))
+    ConfigWorkflow(config, workflow_type="infer", logging_file=False, output_dir=str(tmp_path)).initialize()
+    said = json.loads(meta_file.read_text())["weights"]["model.pt"]["data_source"]
+    assert f"models/model.pt: trained on: {said}. " in caplog.text
+
+
+RECIPES = sorted(p for p in BUNDLES.glob("*/configs/recipes/*.json") if json.loads(p.read_text()).get("cohort"))
+TUNED = ("open_glioma", "fine_tune")
+BUNDLE_NAMES = sorted({path.parts[-3] for path in BUNDLES.glob("*/configs/inference.json")})
+OWN = {"imports", "bundle_root", "output_dir", "initialize", "run", "network", "decision"}
+"""Keys of both configs whose values may differ."""
+
+
+def defaults(config: Path) -> dict[str, Any]:
+    """Return an inference.json with what it sets for weights that do not say how they were trained."""
+    values = json.loads(config.read_text())
+    settings = {key: str(value).rpartition(f"@ckpt_path, {key!r}, ") for key, value in values.items()}
+    return values | {key: literal_eval(end[:-1]) for key, (start, _, end) in settings.items() if start}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parts[-4]}-{path.stem}")
+def test_inference_by_a_recipe_is_for_what_was_trained_by_it(path):
+    recipe = json.loads(path.read_text())
+    train = json.loads((path.parents[1] / "train.json").read_text())
+    inference = defaults(path.parents[1] / "inference.json")
+    simple = {key for key, value in inference.items() if not isinstance(value, dict)} & train.keys() - OWN
+    assert {"cohort", "spacing", "crop", "width", "overlap"} <= simple
+    differing = {key for key in simple if recipe.get(key, train[key]) != recipe.get(key, inference[key])}
+    assert not differing
+
+
+@pytest.mark.parametrize("bundle", BUNDLE_NAMES)
+@pytest.mark.parametrize(("name", "recipe"), [("model.pt", "open_glioma"), ("phantom.pt", "phantom")])
+def test_shipped_weights_fit_what_they_are_for(bundle, name, recipe):
+    configs, parser = BUNDLES / bundle / "configs", ConfigParser()
+    files = [configs / "inference.json", *([configs / "recipes" / "phantom.json"] if recipe == "phantom" else [])]
+    parser.read_config(files)
+    trained_by = json.loads((configs / "recipes" / f"{recipe}.json").read_text())
+    later = configs / "recipes" / f"{recipe}_weights.json"  # given after it in the last trainings
+    trained_by |= json.loads(later.read_text()) if later.is_file() else {}
+    shared = parser.get().keys() & trained_by.keys() - {*OWN, "_desc_", "dataset_dir", "precision", "ckpt_path"}
+    assert {"cohort", "spacing", "crop", "overlap", "blend"} <= shared
+    assert {key: parser.get_parsed_content(key) for key in shared} == {key: trained_by[key] for key in shared}
+    weights = BUNDLES / bundle / "models" / name
+    assert shipped_weights(weights, BUNDLES / bundle)
+    load_weights(parser.get_parsed_content("network_def"), weights)
+
+
+@pytest.mark.parametrize("bundle", BUNDLE_NAMES)
+def test_fine_tuning_starts_from_the_weights(bundle):
+    configs, parser = BUNDLES / bundle / "configs", ConfigParser()
+    parser.read_config([configs / "train.json", *(configs / "recipes" / f"{name}.json" for name in TUNED)])
+    parser.update({"bundle_root": str(BUNDLES / bundle), "cohort": "brats2023"})
+    load_weights(parser.get_parsed_content("network_def"), parser.get_parsed_content("init_from"))
+    inference = defaults(configs / "inference.json")
+    assert {key: parser[key] for key in ("crop", "spacing")} == {key: inference[key] for key in ("crop", "spacing")}

@@ -21,57 +21,38 @@ LEARNT = 0.8
 """Mean Dice of WT, TC and ET."""
 CROP = [16, 16, 16]
 SLICE = [32, 32]
-SETTINGS = {
-    "spacing": [6.0, 6.0, 6.0],
-    "batch_size": 1,
-    "epochs": 120,
-    "val_subsets": [],
-    "checkpoint_interval": 1000,
-    "val_interval": 1000,
-    "quiet": True,
-    "evaluate": [],
-    "run": ["@fit"],
-}
+SETTINGS = {"spacing": [6.0, 6.0, 6.0], "batch_size": 1, "epochs": 120, "val_subsets": [], "quiet": True}
+SETTINGS |= {"checkpoint_interval": 1000, "val_interval": 1000, "evaluate": [], "run": ["@fit"]}
 LONGER = {"epochs": 160}
 FAST = {"learning_rate": 0.03}
 """Three times the learning rate of the bundles, also used for MAG-MS: half the steps are then enough."""
 M3AE = {**LONGER, "width": 8, "grid": [40, 40, 26], "patch_size": 4, "pretrain_batch_size": 1, "pretrain_epochs": 1}
+M3AE_STAGES = {**M3AE, "run": ["@pretrain", "@finetune"]}
 UNETR = {"width": 4, "hidden": 32, "mlp_dim": 32, "heads": 2}
 FUSION = {"width": 4, "embed_dim": 16, "mlp_dim": 32, "heads": 2, "crop": SLICE}
 PLAIN = {"feature_encoder": None, "anchor": None}
 PAIR = {"dedicated": [["t1c", "flair"]]}
+BOTTLENECK = {"feature_encoder": None, "align_at": "bottleneck"}
 PMKL = {**PAIR, "width": 4, "teacher_epochs": 120, "run": ["@instruct", "@fit"]}
 COMPLETE = {"missing_rates": None, "perfect_data": True}
 
 LEARNERS = {
-    "M3AE": ("m3ae", [], {**M3AE, "run": ["@pretrain", "@finetune"]}),
-    "full-view M3AE": (
-        "m3ae",
-        ["recipes/full_view.json"],
-        {**M3AE, "modality_transforms": [], "run": ["@pretrain", "@finetune"]},
-    ),
+    "M3AE": ("m3ae", [], M3AE_STAGES),
+    "full-view M3AE": ("m3ae", ["recipes/full_view.json"], {**M3AE_STAGES, "modality_transforms": []}),
     "zero-filled U-Net": ("m3ae", ["baselines/zero_filled.json"], {**M3AE, "run": ["@finetune"]}),
     "U-Net with ModDrop": ("m3ae", ["baselines/moddrop.json"], {**M3AE, "run": ["@finetune"]}),
     "MAG-MS": ("mag_ms", [], {**UNETR, "learning_rate": 0.006}),
     "MAG": ("mag_ms", [], {**UNETR, "learning_rate": 0.006, "lambda_kl": 0, "gamma": 0}),
     "UNETR, zero-filled": ("mag_ms", ["baselines/unetr_zero.json"], UNETR),
     "UNETR, mean-filled": ("mag_ms", ["baselines/unetr_mean.json"], UNETR),
-    "UNETR per subset": (
-        "mag_ms",
-        ["baselines/unetr_dedicated.json"],
-        {**UNETR, "dedicated": [["t1", "t1c", "t2", "flair"]]},
-    ),
+    "UNETR per subset": ("mag_ms", ["baselines/unetr_dedicated.json"], {**UNETR, "dedicated": [[*PHANTOM.modalities]]}),
     "U-HeMIS": ("mag_ms", ["baselines/hemis.json"], {"width": 8}),
     "MedMAP (mmFormer)": ("medmap", [], FUSION),
     "mmFormer": ("medmap", [], {**FUSION, **PLAIN}),
     "MedMAP (PMKL)": ("medmap", ["backbones/pmkl.json"], PMKL),
     "PMKL": ("medmap", ["backbones/pmkl.json"], {**PLAIN, **PMKL}),
     "MedMAP (ACN)": ("medmap", ["backbones/acn.json"], PAIR),
-    "MedMAP (ACN), at the bottleneck": (
-        "medmap",
-        ["backbones/acn.json"],
-        {**PAIR, "feature_encoder": None, "align_at": "bottleneck"},
-    ),
+    "MedMAP (ACN), at the bottleneck": ("medmap", ["backbones/acn.json"], {**PAIR, **BOTTLENECK}),
     "ACN": ("medmap", ["backbones/acn.json"], PLAIN),
     "SMU-Net": ("medmap", ["baselines/smunet.json"], {}),
     "PASSION (complete subjects)": ("passion", [], {**FUSION, **COMPLETE, **LONGER, **FAST}),
@@ -152,9 +133,7 @@ def test_every_method_and_baseline_is_among_them():
     listed = json.loads((BUNDLES / "leaderboard.json").read_text())["methods"]
     of = {name: (method["bundle"], method.get("configs", [])) for name, method in listed.items()}
     assert {name: LEARNERS[name][:2] for name in of} == of
-    files = {
-        path.relative_to(BUNDLES) for part in ("backbones", "baselines") for path in BUNDLES.glob(f"*/configs/{part}/*")
-    }
+    files = {path.relative_to(BUNDLES) for path in BUNDLES.glob("*/configs/ba*/*")}  # backbones and baselines
     used = {Path(bundle, "configs", config) for bundle, configs, _ in LEARNERS.values() for config in configs}
     assert {path for path in used if path.parent.name != "recipes"} == files
 
@@ -166,15 +145,10 @@ def test_a_training_case_is_learnt_by_heart(name, coarse_dir, one_case, tmp_path
     folder, configs, settings = LEARNERS[name]
     bundle = Bundle(folder)
     settings = {"crop": CROP, **SETTINGS, **settings}
-    workflow = ConfigWorkflow(
-        config_file=[str(bundle.folder / "configs" / config) for config in ("train.json", *configs)],
-        logging_file=False,
-        bundle_root=str(bundle.folder),
-        **{**settings, **fixed_crop(bundle, settings["crop"])},
-        dataset_dir=str(coarse_dir),
-        datalist=str(one_case),
-        output_dir=str(tmp_path),
-    )
+    files = [str(bundle.folder / "configs" / config) for config in ("train.json", *configs)]
+    settings |= fixed_crop(bundle, settings["crop"])
+    settings |= {"dataset_dir": str(coarse_dir), "datalist": str(one_case), "output_dir": str(tmp_path)}
+    workflow = ConfigWorkflow(files, logging_file=False, bundle_root=str(bundle.folder), **settings)
     workflow.initialize()
     get = workflow.parser.get_parsed_content
     network, batch = get("network"), next(iter(get("train#dataloader")))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from bundles.running import DEMO, DEMO_EVALUATION, MODALITIES, Bundle, copy_subset
 from evaluation.examples import ALWAYS
-from monai.bundle import ConfigWorkflow, load
+from monai.bundle import load
 
 from common.cohorts.datalist import load_datalist, write_datalist
 from common.evaluation.metrics.results import read_evaluation
@@ -32,8 +32,8 @@ def trained(coarse_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     before = {path: path.stat().st_mtime_ns for path in (BUNDLE / "models").iterdir()}
     said = M3AE.succeed(["train.json"], {**TINY, "dataset_dir": coarse_dir, "output_dir": folder})
-    assert {path: path.stat().st_mtime_ns for path in (BUNDLE / "models").iterdir()} == before
     (folder / "said.txt").write_text(said)
+    assert {path: path.stat().st_mtime_ns for path in (BUNDLE / "models").iterdir()} == before
     return folder
 
 
@@ -57,11 +57,7 @@ class TestTraining:
         assert facts["parameters"] == sum(value.numel() for value in weights.values())
         assert 100 < facts["memory_mb"] < 4000
         assert 0 < facts["seconds"] < 10
-
-    def test_run_prints_the_table_of_15_subsets(self, trained):
-        printed = (trained / "said.txt").read_text()
-        assert (trained / "evaluation" / "tables" / "dice.md").read_text() in printed
-        assert printed.count("●") == 32
+        assert (trained / "evaluation" / "tables" / "dice.md").read_text() in (trained / "said.txt").read_text()
 
     def test_pretraining_reaches_the_fine_tuned_network(self, trained):
         pretrained = torch.load(trained / "pretrained.pt", weights_only=True)
@@ -76,33 +72,6 @@ class TestTraining:
         M3AE.run_here(["train.json"], "finetune", **settings)
         assert (tmp_path / "finetuned.pt").exists()
         assert not (tmp_path / "evaluation").exists()
-
-    @pytest.mark.slow
-    def test_keys_that_monai_label_sets(self, case, tmp_path):
-        """MONAI Label replaces the data and the epochs and inserts a CheckpointLoader; 4-D files have the cohort's
-        order."""
-        stack = nib.concat_images([nib.load(path) for path in case["image"]], check_affines=True)
-        stack = nib.Nifti1Image(stack.get_fdata(dtype=np.float32), stack.affine)
-        stack.dataobj[..., 1] = np.nan
-        nib.save(stack, tmp_path / "study.nii.gz")
-        workflow = ConfigWorkflow(
-            config_file=str(BUNDLE / "configs" / "train.json"), logging_file=False, run_id="finetune", **TINY
-        )
-        items = [{"image": str(tmp_path / "study.nii.gz"), "label": case["label"]}] * 2
-        for key, value in {
-            "bundle_root": str(BUNDLE),
-            "output_dir": str(tmp_path),
-            "cache_dir": str(tmp_path / "cache"),
-            "train#dataset#data": items,
-            "validate#dataset#data": [],
-            "train#trainer#max_epochs": 1,
-            "finetune": ["$@train#trainer.run()"],
-        }.items():
-            workflow.parser[key] = value
-        workflow.parser["train#handlers"].insert(0, {"_target_": "StatsHandler", "iteration_log": False})
-        workflow.initialize()
-        workflow.run()
-        assert torch.load(tmp_path / "finetuned_last.pt", weights_only=True)["trainer"]["iteration"] == 2
 
 
 class TestRecipes:

@@ -25,15 +25,12 @@ def augmentation(made: dict) -> list[dict]:
     return [step for step in made["random_transforms"] if not step["_target_"].startswith("common.transforms.LabelsTo")]
 
 
-def test_data_settings_are_the_same_in_all_bundles():
+def test_data_settings_are_the_same_in_all_bundles_and_all_methods_train_by_the_recipe():
     first, *others = map(recipe, BUNDLES)
     assert len(augmentation(first)) == 8
     for other in others:
         assert {key: other[key] for key in SHARED} == {key: first[key] for key in SHARED}
         assert augmentation(other) == augmentation(first)
-
-
-def test_all_methods_of_the_list_train_by_the_recipe():
     entries = read_list(ROOT / "bundles" / "open_glioma.json").entries
     assert {entry.bundle for entry in entries} == set(BUNDLES)
     assert len(entries) == 8

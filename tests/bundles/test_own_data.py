@@ -1,11 +1,15 @@
-"""Data sets that only a JSON file describes: MSD's prostate, and seven sequences; trained, evaluated, inferred on."""
+"""Bundles on one's own data, on all data sets as one, and a training that goes on."""
 
 import json
 
 import nibabel as nib
 import numpy as np
 import pytest
-from bundles.running import Bundle
+import torch
+from bundles.running import MODALITIES, Bundle
+from cohorts.test_described import MSD
+from layouts import LAYOUTS, write_cases
+from run_tools import run
 
 from common.evaluation.metrics.results import read_evaluation
 from common.io import setting_of_weights
@@ -14,23 +18,10 @@ SHAPE = (24, 24, 16)
 TINY = {"spacing": [1, 1, 1], "crop": [16, 16, 16], "epochs": 2, "val_interval": 1, "batch_size": 1, "num_workers": 0}
 TINY |= {"precision": "float32", "evaluation#overrides#mlflow": "none"}
 M3AE = {"grid": list(SHAPE), "width": 8, "patch_size": 8, "pretrain_epochs": 2}
-PROSTATE = {
-    "name": "msd_task05",
-    "sequences": ["t2", "adc"],
-    "labels": {"PZ": 1, "TZ": 2},
-    "regions": {"prostate": ["PZ", "TZ"], "PZ": ["PZ"], "TZ": ["TZ"]},
-    "case_names": r"prostate_\d+",
-    "image_files": "imagesTr/{case}",
-    "label_files": ["labelsTr/{case}"],
-    "channels": ["t2", "adc"],
-}
-SEVEN = {
-    "name": "seven",
-    "sequences": ["t1", "t2", "flair", "adc", "dwi800", "swi", "cbf"],
-    "labels": {"lesion": 7},
-    "image_files": "{case}/{modality}",
-    "label_files": ["{case}/seg"],
-}
+REGIONS = {"prostate": ["PZ", "TZ"], "PZ": ["PZ"], "TZ": ["TZ"]}
+PROSTATE = MSD | {"name": "msd_task05", "regions": REGIONS}
+SEVEN = {"name": "seven", "sequences": ["t1", "t2", "flair", "adc", "dwi800", "swi", "cbf"], "labels": {"lesion": 7}}
+SEVEN |= {"image_files": "{case}/{modality}", "label_files": ["{case}/seg"]}
 
 
 def save(voxels, path):
@@ -91,3 +82,70 @@ def test_seven_sequences_some_of_which_are_missing(tmp_path):
     evaluation = read_evaluation(out / "evaluation")
     assert len(evaluation.subsets) == 127
     assert evaluation.regions == ("lesion",)
+
+
+JOINED = [name for name in LAYOUTS if name not in ("brats2023", "brats2025_met", "brats2023_ped", "open_glioma")]
+"""The others share their cases' names with one of these."""
+SMALL = {"spacing": [12, 12, 12], "crop": [16, 16, 16]}
+SMALL |= {"epochs": 1, "val_interval": 1, "val_subsets": [["flair"]], "memory_format": torch.contiguous_format}
+SMALL |= {"evaluation#overrides#mlflow": "none", "evaluation#overrides#subsets": [["flair"], ["t1c", "flair"]]}
+
+
+@pytest.mark.slow
+def test_all_as_one(tmp_path, capsys):
+    sources = {name: write_cases(tmp_path / "data" / name, name) for name in JOINED}
+    path, out = tmp_path / "joined.json", tmp_path / "out"
+    assert run("join", path, *(f"{name}={root}" for name, root in sources.items()), "--cohort", "glioma") is None
+    base = capsys.readouterr().out.split("--dataset_dir ")[1].split()[0]
+    options = {"cohort": "glioma", "dataset_dir": base, "datalist": path, "output_dir": out, **SMALL}
+    Bundle("gss").run_here(["train.json", "baselines/zero_filled.json"], **options)
+    tested = {item["case"]: item["source"] for item in json.loads(path.read_text())["test"]}
+    assert set(tested.values()) == set(JOINED)
+    assert set(read_evaluation(out / "evaluation").results["case"]) == set(tested)
+
+
+M3AE_BUNDLE, MEDMAP, MAG_MS, PASSION = map(Bundle, ("m3ae", "medmap", "mag_ms", "passion"))
+SHORT = {"spacing": [6, 6, 6], "crop": [16, 16, 16], "epochs": 3, "val_interval": 3, "batch_size": 3, "evaluate": []}
+MAG_MS_SIZES = {"crop": [32, 32, 32], "width": 4, "hidden": 16, "mlp_dim": 16, "heads": 2, "accumulation_steps": 2}
+SHORT |= {"val_subsets": [list(MODALITIES)]}
+M3AE_SIZES = {"grid": [40, 40, 26], "crop": [32, 32, 24], "patch_size": 8, "pretrain_epochs": 3, "val_interval": 2}
+RFNET = {"backbone": "RFNet", "width": 4, "missing_rates": [0.3, 0.3, 0.5, 0.5]}
+
+
+def tensors(value, name=""):
+    """Yield every tensor in nested dicts and lists with its path."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from tensors(part, f"{name}/{key}")
+
+
+@pytest.mark.parametrize(
+    ("bundle", "configs", "settings", "stage"),
+    [
+        (MAG_MS, ["train.json"], MAG_MS_SIZES, "training"),
+        (MEDMAP, ["train.json", "backbones/acn.json"], {"width": 8}, "training"),
+        (MEDMAP, ["train.json", "backbones/pmkl.json"], {"width": 2, "teacher_epochs": 3}, "teacher"),
+        (PASSION, ["train.json"], RFNET, "training"),
+        (M3AE_BUNDLE, ["train.json"], M3AE_SIZES, "pretraining"),
+        (M3AE_BUNDLE, ["train.json"], M3AE_SIZES, "fine-tuning"),
+    ],
+    ids=["MAG-MS", "ACN", "PMKL", "PASSION", "M3AE, pretraining", "M3AE, fine-tuning"],
+)
+@pytest.mark.slow  # three trainings, one of them killed
+def test_killed_run_resumes_to_the_same_end(coarse_dir, tmp_path, bundle, configs, settings, stage):
+    settings = {**SHORT, **settings, "dataset_dir": coarse_dir}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    bundle.run_here(configs, **settings, output_dir=whole)
+    bundle.kill_in_epoch_two(configs, {**settings, "output_dir": broken}, stage)
+    bundle.run_here(configs, **settings, output_dir=broken, resume=True)
+    last = "finetuned_last.pt" if bundle is M3AE_BUNDLE else "trained_last.pt"
+    ends = [torch.load(folder / last, weights_only=True) for folder in (whole, broken)]
+    assert [ends[0][key] for key in ("trainer", "best")] == [ends[1][key] for key in ("trainer", "best")]
+    first, second = (dict(tensors(end)) for end in ends)
+    assert first.keys() == second.keys()
+    assert not [name for name in first if not torch.equal(first[name], second[name])]
+    if bundle is PASSION:
+        assert not torch.equal(first["/loss/beta"], torch.ones(4))
+        assert (whole / "preference.csv").read_text() == (broken / "preference.csv").read_text()

@@ -1,13 +1,24 @@
 """Phantom subjects that several folders' tests share; tests must not change them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from phantom_case import HEAD, LPS, write_case
+from run_tools import be_audible
 
 from common.cohorts.phantom.simulation import simulate
+from mmb.clinic.errors import silence_libraries
+
+
+@pytest.fixture(autouse=True)
+def _silent() -> Iterator[None]:
+    """Silence libraries, as programs do where they start."""
+    silence_libraries()
+    yield
+    be_audible()
 
 
 @pytest.fixture(scope="session")

@@ -293,20 +293,17 @@ def placed(number: int, description: str, parameters: dict[str, Any], at: float,
 
 FINE = {"spacing": (0.5, 0.5, 0.5), "shape": (512, 512, 340)}
 LAST = {
-    "where the other images lie": lambda: placed(9, "t2_flair", FLAIR, -400, **FINE),
-    "not of another part of the body by its header": lambda: placed(
-        9, "t2_flair", FLAIR, 0, BodyPartExamined="CSPINE", **FINE
-    ),
-    "original and not reformatted": lambda: placed(
-        9, "t2_flair", FLAIR, 0, ImageType=["DERIVED", "PRIMARY", "OTHER"], **FINE
-    ),
+    "where the other images lie": {"at": -400},
+    "not of another part of the body by its header": {"BodyPartExamined": "CSPINE"},
+    "original and not reformatted": {"ImageType": ["DERIVED", "PRIMARY", "OTHER"]},
 }
 
 
 @pytest.mark.parametrize("reason", LAST)
 def test_what_is_not_of_this_head_or_derived_is_taken_last(reason):
     """It is taken only if there is nothing else, however fine it is, and however unsure the other one."""
-    study = [placed(2, "t1", T1, 0), placed(3, "t2", T2, 5), placed(4, "", FLAIR, 0, **COARSE), LAST[reason]()]
+    last = placed(9, "t2_flair", FLAIR, **{"at": 0} | LAST[reason], **FINE)
+    study = [placed(2, "t1", T1, 0), placed(3, "t2", T2, 5), placed(4, "", FLAIR, 0, **COARSE), last]
     selection = choose(study)
     assert numbers(selection)["flair"] == 4
     assert lines(selection)[3].endswith(f"; not taken, since series 4 is {reason}.")

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,7 +107,7 @@ def test_one_model_for_each_subset(trained: tuple[Path, Path, Path], tmp_path: P
         predict(phantom / "Phantom_001", tmp_path / "out", Options(str(tmp_path / "models"), modalities=["t1c"]))
 
 
-def _model(folder: Path, plans: dict | None = None, configuration: str = "3d_fullres", **checkpoint: object) -> Path:
+def _model(folder: Path, configuration: str = "3d_fullres", **checkpoint: object) -> Path:
     """A model's folder as nnU-Net writes it, without weights that could be used."""
     fold = folder / "fold_0"
     fold.mkdir(parents=True)
@@ -117,7 +117,7 @@ def _model(folder: Path, plans: dict | None = None, configuration: str = "3d_ful
     full = {"patch_size": [32, 32, 32], "spacing": [1.0, 1.0, 1.0]}
     known = {"2d": {"patch_size": [32, 32], "spacing": [1.0, 1.0]}, "3d_fullres": full}
     known["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
-    (folder / "plans.json").write_text(json.dumps(plans or {"configurations": known}))
+    (folder / "plans.json").write_text(json.dumps({"configurations": known}))
     content = {"network_weights": {}, "trainer_name": "nnUNetTrainer", "init_args": {"configuration": configuration}}
     torch.save({**content, "logging": [np.float64(1.5), np.float32(2)], **checkpoint}, fold / "checkpoint_final.pth")
     return folder
@@ -139,48 +139,51 @@ def test_checkpoint_with_numbers_of_numpy_is_read_and_one_with_code_refused(tmp_
         read_checkpoint(bad / "fold_0" / "checkpoint_final.pth")
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda model: (model / "plans.json").unlink(), "no plans.json"),
-        (lambda model: (model / "plans.json").rename(model / "plans.pkl"), "nnU-Net v1"),
-        (lambda model: (model / "dataset.json").unlink(), "no dataset.json"),
-        (lambda model: (model / "fold_0" / "checkpoint_final.pth").unlink(), "no weights"),
-        (lambda model: (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"x"), "damaged"),
-    ],
-)
-def test_incomplete_folders_are_refused(tmp_path: Path, change: object, said: str) -> None:
-    model = _model(tmp_path / "model")
-    change(model)
+def _told(**other: object) -> Callable[[Path], None]:
+    """Change ``dataset.json``."""
+
+    def change(model: Path) -> None:
+        path = model / "dataset.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | other))
+
+    return change
+
+
+def _plans(**configurations: object) -> Callable[[Path], None]:
+    return lambda model: (model / "plans.json").write_text(json.dumps({"configurations": configurations or None}))
+
+
+REGIONS = {"background": 0, "ED": 1, "NCR": 2, "ET": 3, "TC": [2, 3]}
+REFUSED = [
+    (lambda model: (model / "plans.json").unlink(), "no plans.json"),
+    (lambda model: (model / "plans.json").rename(model / "plans.pkl"), "nnU-Net v1"),
+    (lambda model: (model / "dataset.json").unlink(), "no dataset.json"),
+    (lambda model: (model / "fold_0" / "checkpoint_final.pth").unlink(), "no weights"),
+    (lambda model: (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"x"), "damaged"),
+    ("2d", "single slices"),
+    ("3d_cascade_fullres", "cascade"),
+    ("3d_lowres", "not in plans.json"),
+    (_plans(**{"3d_fullres": {"patch_size": [32] * 3}}), "has no patch_size and spacing along three axes"),
+    (_plans(**{"3d_fullres": {"patch_size": 32}}), "plans.json: configurations.3d_fullres.patch_size: Input should be"),
+    (_plans(), "plans.json: configurations: Input should be an object"),
+    (_told(channel_names={"0": "CT"}), "channel 'CT' is no known sequence"),
+    (_told(channel_names={}), "channel_names: Dictionary should have at least 1 item"),
+    (_told(labels=REGIONS), "trained on regions, but not on WT"),
+    (_told(labels=REGIONS | {"WT": [1, 2, 3]}), "trained on regions, but without regions_class_order"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), REFUSED)
+def test_what_is_no_usable_model_is_refused_in_one_line(tmp_path: Path, change: str | Callable, said: str) -> None:
+    model = _model(tmp_path / "model", **({"configuration": change} if isinstance(change, str) else {}))
+    if callable(change):
+        change(model)
     assert is_nnunet(model)
     with pytest.raises((ValueError, FileNotFoundError), match=said) as error:
         load_predictor(str(model), device="cpu")
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("configuration", "said"),
-    [("2d", "single slices"), ("3d_cascade_fullres", "cascade"), ("3d_lowres", "not in plans.json")],
-)
-def test_other_configurations_are_refused(tmp_path: Path, configuration: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        load_nnunet(_model(tmp_path / "model", configuration=configuration), "cpu")
-
-
-@pytest.mark.parametrize(
-    ("plans", "said"),
-    [
-        ({"3d_fullres": {"patch_size": [32, 32, 32]}}, "has no patch_size and spacing along three axes"),
-        (
-            {"3d_fullres": {"patch_size": 32}},
-            "plans.json: configurations.3d_fullres.patch_size: Input should be",
-        ),
-        (None, "plans.json: configurations: Input should be an object"),
-    ],
-)
-def test_plans_of_another_form_are_refused(tmp_path: Path, plans: dict | None, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        load_nnunet(_model(tmp_path / "model", {"configurations": plans}), "cpu")
+    with pytest.raises(FileNotFoundError, match=r"fold_0: no plans\.json; expected a folder of nnU-Net v2"):
+        load_predictor(str(_model(tmp_path / "other") / "fold_0"), device="cpu")
 
 
 def test_folds_without_weights_are_named(
@@ -205,12 +208,6 @@ def test_folds_without_weights_are_named(
 )
 def test_plans_may_name_only_known_parts(part: str, known: bool) -> None:
     assert bool(KNOWN_PARTS.fullmatch(part)) == known
-
-
-def test_a_single_fold_is_refused(tmp_path: Path) -> None:
-    fold = _model(tmp_path / "model") / "fold_0"
-    with pytest.raises(FileNotFoundError, match=r"fold_0: no plans\.json; expected a folder of nnU-Net v2"):
-        load_predictor(str(fold), device="cpu")
 
 
 class Answer:
@@ -310,24 +307,6 @@ def test_an_evaluation_by_hand(tmp_path: Path, undrawn: None) -> None:
     assert volume.loc["t1c+flair"].to_dict() == pytest.approx({"WT": 0.576, "TC": 0.144, "ET": 0.048})
     expected = found.values("expected_dice").droplevel("case").loc["t1c+flair"].to_dict()
     assert expected == pytest.approx(dict.fromkeys(("WT", "TC", "ET"), 2 * 0.75 / 1.75))
-
-
-def test_foreign_channels_and_classes_are_refused(tmp_path: Path) -> None:
-    model = _model(tmp_path / "model")
-    told = json.loads((model / "dataset.json").read_text())
-    (model / "dataset.json").write_text(json.dumps(told | {"channel_names": {"0": "CT"}}))
-    with pytest.raises(ValueError, match="channel 'CT' is no known sequence"):
-        load_nnunet(model, "cpu")
-    regions = {"background": 0, "ED": 1, "NCR": 2, "ET": 3, "TC": [2, 3]}
-    (model / "dataset.json").write_text(json.dumps(told | {"labels": regions}))
-    with pytest.raises(ValueError, match="trained on regions, but not on WT"):
-        load_nnunet(model, "cpu")
-    (model / "dataset.json").write_text(json.dumps(told | {"labels": regions | {"WT": [1, 2, 3]}}))
-    with pytest.raises(ValueError, match="trained on regions, but without regions_class_order"):
-        load_nnunet(model, "cpu")
-    (model / "dataset.json").write_text(json.dumps(told | {"channel_names": {}}))
-    with pytest.raises(ValueError, match="channel_names: Dictionary should have at least 1 item"):
-        load_nnunet(model, "cpu")
 
 
 def test_bundles_are_no_nnunet() -> None:

@@ -7,6 +7,7 @@ from layouts import LAYOUTS, cases_of, paths_of, touch, touch_cases
 from refusals import refused
 
 from common.cohorts import COHORTS, cases, get_cohort
+from common.cohorts.names import split_name
 from common.cohorts.registry import patient, patient_of
 from common.cohorts.scan import find_cases, named_after
 
@@ -258,6 +259,11 @@ def test_what_is_there_instead_of_images_is_said(tmp_path, file, content, said):
         scan(tmp_path)
 
 
+OF_OWN = ("20010523", "2001_05_23", "23.05.2001", "MR1", "pre")
+THEMSELVES = ("BraTS20_Training_001", "Brats18_2013_10_1", "own_case_7", "own_MR0001", "own_20019923")
+"""No visit's number, a record's number, no date."""
+
+
 @pytest.mark.parametrize(
     ("case", "expected"),
     [
@@ -271,22 +277,28 @@ def test_what_is_there_instead_of_images_is_said(tmp_path, file, content, said):
         ("BraTS-SSA-00121-000", "BraTS-SSA-00115"),  # the same patient under another number
         ("brats_tcia_pat105_0002", "brats_tcia_pat105"),
         ("HGG_brats_2013_pat0001_1", "HGG_brats_2013_pat0001"),
-        ("BraTS20_Training_001", "BraTS20_Training_001"),
-        ("Brats18_2013_10_1", "Brats18_2013_10_1"),
-        ("sub-01_ses-02_anat", "sub-01"),
-        ("derivatives_brains_sub-01_ses-02_anat", "sub-01"),
-        ("clinic7_visit3", "clinic7"),
-        ("own_case_7", "own_case_7"),
-        ("own_20010523", "own"),
-        ("own_2001_05_23", "own"),
-        ("own_23.05.2001", "own"),
-        ("own_MR1", "own"),
-        ("Patient 01 FU1", "Patient 01"),
-        ("PAT01.2019-02-01", "PAT01"),
-        ("own_MR0001", "own_MR0001"),  # a record's number
-        ("own_pre", "own"),
-        ("own_20019923", "own_20019923"),  # no date
+        *((name, "sub-01") for name in ("sub-01_ses-02_anat", "derivatives_brains_sub-01_ses-02_anat")),
+        *(("clinic7_visit3", "clinic7"), ("Patient 01 FU1", "Patient 01"), ("PAT01.2019-02-01", "PAT01")),
+        *((f"own_{time}", "own") for time in OF_OWN),
+        *((case, case) for case in THEMSELVES),
     ],
 )
 def test_patients(case, expected):
     assert patient(case) == expected
+
+
+PLAIN = {
+    None: """x_CE_T1 | sub-01_acq-post_T1w | sub-01_ce-x_T1w | noCE_T1 | vs_gk_1_seg_T1 | T1w_mask | x_T1_FLAIR |
+        FLAIR2T1 | T1c-T1 | x_bet_mask | sub-01_desc-brain_mask | x_wm_seg | T1_fast_seg | x_pred_seg""",
+    "t1": "sub-01_ce-none_T1w | sub-01_ce-nogd_T1w | c_t1",
+    "t1c": "sub-01_ce-gd_T1w | sub-01_ce-GADOVIST_T1w | x_T1Gd_to_T1",
+    "flair": "flair_to_t1 | x_T2_FLAIR | sub-01_space-T1w_FLAIR",
+    "t2": "x_T2_in_T1_space",
+    "label": "x_tumor | sub-01_label-lesion_mask | P 1 seg | x_seg_mask",
+}
+"""What names tell, and the names without their ending."""
+
+
+@pytest.mark.parametrize(("told", "name"), [(told, name) for told in PLAIN for name in PLAIN[told].split("|")])
+def test_plain_names(told, name):
+    assert split_name(" ".join(name.split()) + ".nii.gz")[1] == told

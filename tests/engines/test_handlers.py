@@ -1,3 +1,6 @@
+"""Handlers of training, epochs and rounds, and gradients of several processes."""
+
+import copy
 import random
 
 import numpy as np
@@ -9,8 +12,11 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler
 from monai.transforms import Compose, RandScaleIntensityd
+from processes import run
 
-from common.engines import EpochLosses, Reseed, ResumableCheckpoint, counted_voxels
+from common.baselines.cotraining import SMUNetLoss
+from common.engines import EpochLosses, Reseed, ResumableCheckpoint, counted_voxels, distributed, local_device
+from common.engines.epoch import Rounds, SetEpoch
 from common.modalities import IGNORED
 
 
@@ -57,15 +63,8 @@ def trainer():
         optimizer = torch.optim.Adam(network.parameters(), 0.1)
         loader = DataLoader([{"image": torch.ones(1), "label": torch.zeros(1)}] * 2, batch_size=1)
         validator = SupervisedEvaluator(device=torch.device("cpu"), val_data_loader=loader, network=network)
-        trainer = SupervisedTrainer(
-            device=torch.device("cpu"),
-            max_epochs=epochs,
-            train_data_loader=loader,
-            network=network,
-            optimizer=optimizer,
-            loss_function=torch.nn.MSELoss(),
-            decollate=False,
-        )
+        parts = epochs, loader, network, optimizer, torch.nn.MSELoss()
+        trainer = SupervisedTrainer(torch.device("cpu"), *parts, decollate=False)
 
         @trainer.on(Events.EPOCH_COMPLETED)
         def validate(engine):
@@ -77,10 +76,8 @@ def trainer():
         LrScheduleHandler(schedule, print_lr=False).attach(trainer)
         average = EMAHandler(network, momentum) if momentum else None
         torch.nn.init.constant_(network.weight, 0.5)  # as when weights are loaded after the average was made
-        checkpoints = ResumableCheckpoint(
-            folder, "net", network, {"optimizer": optimizer, "schedule": schedule}, validator, 1, resume, average
-        )
-        checkpoints.attach(trainer)
+        others = {"optimizer": optimizer, "schedule": schedule}
+        ResumableCheckpoint(folder, "net", network, others, validator, 1, resume, average).attach(trainer)
         return trainer, network, validator
 
     return make
@@ -191,3 +188,103 @@ def test_validation_leaves_out_ignored_voxels():
     pred, counted = counted_voxels([{"pred": torch.tensor([[1.0, 1, 1, 0]]), "label": label}])
     assert (pred[0].tolist(), counted[0].tolist()) == ([[1, 1, 0, 0]], [[1, 0, 0, 0]])
     assert label.tolist() == [[1, 0, IGNORED, 0]]
+
+
+def test_the_loss_is_told_the_epoch_from_0_also_when_a_run_is_resumed():
+    loss, seen = SMUNetLoss(width=8), []
+    engine = Engine(lambda engine, batch: seen.append(loss.epoch))
+    SetEpoch(loss).attach(engine)
+    engine.run(torch.zeros(2), max_epochs=3)
+    assert seen == [0, 0, 1, 1, 2, 2]
+    resumed = Engine(lambda engine, batch: seen.append(loss.epoch))
+    SetEpoch(loss).attach(resumed)
+    resumed.load_state_dict({"epoch": 7, "max_epochs": 9, "epoch_length": 2})
+    resumed.run(torch.zeros(2))
+    assert seen[6:] == [7, 7, 8, 8]
+
+
+@pytest.mark.parametrize("cut_off_after", [None, 2, 3])
+def test_a_round_starts_from_the_weights_with_optimiser_and_schedule_anew(cut_off_after):
+    """Two rounds of two epochs equal a training of two epochs that starts from the weights of the first round."""
+
+    def made(network):
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+        return optimizer, torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=2, power=0.9)
+
+    def trainer(network, optimizer, schedule, seen):
+        def step(engine, batch):
+            seen.append(optimizer.param_groups[0]["lr"])
+            optimizer.zero_grad()
+            (network(batch) - 3 * batch**2).square().sum().backward()
+            optimizer.step()
+
+        engine = Engine(step)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: schedule.step())
+        return engine
+
+    data = torch.tensor([[1.0], [2.0]])
+    expected, rates = torch.nn.Linear(1, 1), []
+    start = copy.deepcopy(expected.state_dict())
+    for _ in range(2):
+        trainer(expected, *made(expected), rates).run(data, max_epochs=2)
+    assert rates == pytest.approx([0.1, 0.1, 0.1 * 0.5**0.9, 0.1 * 0.5**0.9] * 2)
+
+    network, seen = torch.nn.Linear(1, 1), []
+    network.load_state_dict(start)
+    optimizer, schedule = made(network)
+    engine = trainer(network, optimizer, schedule, seen)
+    Rounds(optimizer, schedule, epochs=2, rounds=2).attach(engine)
+    engine.run(data, max_epochs=cut_off_after or 4)
+    if cut_off_after:
+        states = copy.deepcopy([one.state_dict() for one in (network, optimizer, schedule)])
+        network = torch.nn.Linear(1, 1)
+        optimizer, schedule = made(network)
+        engine = trainer(network, optimizer, schedule, seen)
+        Rounds(optimizer, schedule, epochs=2, rounds=2).attach(engine)
+        for one, state in zip((network, optimizer, schedule), states, strict=True):
+            one.load_state_dict(state)
+        engine.load_state_dict({"epoch": cut_off_after, "max_epochs": 4, "epoch_length": 2})
+        engine.run(data)
+    assert seen == pytest.approx(rates)
+    assert network.weight.item() == pytest.approx(expected.weight.item(), abs=1e-6)
+    assert network.bias.item() == pytest.approx(expected.bias.item(), abs=1e-6)
+
+
+def test_rounds_of_no_epoch_are_refused():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=2)
+    for settings, said in (({"epochs": 2, "rounds": 2.5}, r"rounds 2\.5"), ({"epochs": 0, "rounds": 5}, "epochs 0")):
+        with pytest.raises(ValueError, match=f"{said}: expected a whole number"):
+            Rounds(optimizer, schedule, **settings)
+
+
+def average(folder):
+    """Average the gradient of a weight over both processes, and save it."""
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    network = torch.nn.Linear(1, 1, bias=False)
+    wrapped = distributed(network, local_device())
+    assert distributed(torch.nn.MSELoss(), local_device()).__class__ is torch.nn.MSELoss  # nothing to average
+    network.register_buffer("own", torch.tensor(float(rank)))
+    wrapped(torch.tensor([[1.0 + 2 * rank]])).sum().backward()
+    assert network.own == rank
+    torch.save(network.weight.grad, folder / f"{rank}.pt")
+    torch.distributed.barrier()  # a process that leaves early can abort the other one
+    torch.distributed.destroy_process_group()
+
+
+def test_gradients_are_averaged_over_processes(tmp_path):
+    code, said = run(average, tmp_path, processes=2)
+    assert code == 0, said
+    assert [torch.load(tmp_path / f"{rank}.pt").item() for rank in range(2)] == [2.0, 2.0]  # of 1 and 3
+
+
+def test_a_process_that_is_alone_averages_nothing():
+    network = torch.nn.Linear(1, 1)
+    assert distributed(network, torch.device("cpu")) is network
+
+
+def test_without_torchrun_it_is_said(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(RuntimeError, match="with torchrun -m"):
+        local_device()

@@ -1,16 +1,22 @@
-"""Sliding windows over the foreground: what lies outside of it and what is missing has no influence."""
+"""Sliding windows: over the foreground, encoded once each, and in the precision of the key."""
+
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from engines.two_stage import TwoStage
 from monai.data import list_data_collate
+from monai.engines import SupervisedTrainer
 from monai.inferers import SliceInferer, SlidingWindowInferer
 from monai.transforms import Compose, Orientationd, SpatialCropd
 from torch import nn
 
-from common.engines import ForegroundInferer, SubstituteInferer
-from common.modalities import presence, subsets
+from common.engines import ForegroundInferer, PrecisionInferer, SubstituteInferer, fast_memory_format, fast_precision
+from common.engines.precision import autocast, check_device
+from common.engines.windows import Mirrored, Planewise, decode_subsets
+from common.modalities import drop, presence
 from common.networks import M3AE
 from common.transforms import LoadSubjectd, ScaleBrainIntensityd, SubsetDataset, crop_at
 
@@ -49,7 +55,7 @@ def network() -> nn.Module:
     return Network().requires_grad_(False)
 
 
-def test_windows_are_those_of_the_box(network):
+def test_windows_are_those_of_the_box_and_outside_is_background(network):
     image = random_image(*BOXES[:2])
     expected = SlidingWindowInferer(**WINDOWS)(image[BOX], network)
     logits = ForegroundInferer(**WINDOWS)(image, network)
@@ -59,24 +65,18 @@ def test_windows_are_those_of_the_box(network):
     outside[BOX] = False
     assert outside.any()
     assert (torch.sigmoid(logits[outside]) == 0).all()
+    logits = ForegroundInferer(**WINDOWS, softmax=True)(image, network)
+    assert torch.equal(logits[BOX], ForegroundInferer(**WINDOWS)(image, network)[BOX])
+    outside = torch.ones(20, 18, 16, dtype=torch.bool)
+    outside[BOX] = False
+    assert (logits.softmax(dim=1)[0, :, outside] == torch.tensor([[1.0], [0.0]])).all()
 
 
 def test_box_ends_at_the_image(network):
     image = random_image(*BOXES)
     box = (..., slice(0, 20), slice(0, 14), slice(5, 16))
-    assert torch.equal(
-        ForegroundInferer(**WINDOWS)(image, network)[box], SlidingWindowInferer(**WINDOWS)(image[box], network)
-    )
-
-
-def test_box_smaller_than_a_window_is_grown_to_it_within_the_image(network):
-    image = random_image((slice(9, 10), slice(9, 11), slice(9, 12)))
     logits = ForegroundInferer(**WINDOWS)(image, network)
-    window = [min(a, b) for a, b in zip(WINDOWS["roi_size"], image.shape[2:], strict=True)]
-    inside = (torch.sigmoid(logits[0, 0]) > 0).nonzero()
-    assert (inside.max(dim=0).values - inside.min(dim=0).values + 1).tolist() == window
-    assert inside.min(dim=0).values.le(torch.tensor([9, 9, 9])).all()
-    assert inside.max(dim=0).values.ge(torch.tensor([9, 10, 11])).all()
+    assert torch.equal(logits[box], SlidingWindowInferer(**WINDOWS)(image[box], network))
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,6 @@ def test_box_smaller_than_a_window_is_grown_to_it_within_the_image(network):
 def test_a_small_box_grows_to_both_sides(network, foreground, box):
     (*_, x, y, z) = ForegroundInferer(**WINDOWS).box(random_image(foreground))
     assert tuple((side.start, side.stop) for side in (x, y, z)) == box
-
-
-def test_outside_is_background_alone_for_a_softmax(network):
-    image = random_image(*BOXES[:2])
-    logits = ForegroundInferer(**WINDOWS, softmax=True)(image, network)
-    assert torch.equal(logits[BOX], ForegroundInferer(**WINDOWS)(image, network)[BOX])
-    outside = torch.ones(20, 18, 16, dtype=torch.bool)
-    outside[BOX] = False
-    assert (logits.softmax(dim=1)[0, :, outside] == torch.tensor([[1.0], [0.0]])).all()
 
 
 def normalised(error: float = 0.0) -> torch.Tensor:
@@ -145,8 +136,7 @@ def test_mirrored_axes(conv, window):
 
 
 @pytest.mark.parametrize(
-    ("roi_size", "axes"),
-    [((8, 8, 8), [3]), ((8, 8, 8), [0, 0]), ((8, 8, 8), ["x"]), ((8, 8), [2]), ((8, 8, 1), [2])],
+    ("roi_size", "axes"), [((8, 8, 8), [3]), ((8, 8, 8), [0, 0]), ((8, 8, 8), ["x"]), ((8, 8), [2]), ((8, 8, 1), [2])]
 )
 def test_axes_that_are_not_there(roi_size, axes):
     with pytest.raises(ValueError, match=r"mirror_axes .*: expected distinct axes from \[0, 1"):
@@ -183,7 +173,7 @@ def infer(network: nn.Module, item: dict) -> torch.Tensor:
     return SubstituteInferer(**WINDOWS)(list_data_collate([item])["image"], network)
 
 
-def test_missing_content_is_taken_from_its_own_location(m3ae, subject):
+def test_missing_content_is_taken_from_its_own_location_and_forwarded(m3ae, subject):
     image = list_data_collate([preprocessing(["t1", "t2"])(subject)])["image"]
     complete = SubstituteInferer(**WINDOWS).fill_missing(image, m3ae)
     assert torch.equal(complete[:, [1, 3]], m3ae.x_sub[:, [1, 3]])
@@ -191,10 +181,6 @@ def test_missing_content_is_taken_from_its_own_location(m3ae, subject):
     cropped = SpatialCropd("image", roi_start=[2, 3, 4], roi_end=[10, 11, 12])(preprocessing(["t1", "t2"])(subject))
     complete = SubstituteInferer(**WINDOWS).fill_missing(list_data_collate([cropped])["image"], m3ae)
     assert torch.equal(complete[:, [1, 3]], crop_at(m3ae.x_sub, [8, 8, 8], [2, 3, 4], [False] * 3)[:, [1, 3]])
-
-
-def test_substituted_windows_are_forwarded(m3ae, subject):
-    image = list_data_collate([preprocessing(["t1", "t2"])(subject)])["image"]
     keep = presence(image)[:, :, None, None, None]
     complete = torch.where(keep, image.as_tensor(), m3ae.x_sub)
     logits = infer(m3ae, preprocessing(["t1", "t2"])(subject))
@@ -222,7 +208,187 @@ def test_nothing_leaks_from_missing_modalities(m3ae, subject, subset):
     assert torch.equal(infer(m3ae, sample), expected)
 
 
-def test_present_modalities_do_matter(m3ae, subject):
-    """This complements the previous test, which logits that depend on nothing would pass."""
-    logits = [infer(m3ae, preprocessing(subset)(subject)) for subset in subsets(MODALITIES)[:4]]
-    assert len({tuple(each.flatten().tolist()) for each in logits}) == 4
+KEEP = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 1]], dtype=torch.bool)
+
+
+@pytest.fixture
+def two_stage():
+    return TwoStage().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("shape", "padding", "overlap", "sw_batch_size", "mode"),
+    [
+        ((20, 17, 15), {}, 0.25, 7, "gaussian"),
+        ((20, 17, 15), {}, 0.5, 1, "constant"),
+        ((8, 20, 9), {}, 0.5, 7, "gaussian"),
+        ((6, 20, 5), {}, 0.5, 1, "gaussian"),
+        ((6, 20, 5), {"cval": 1.0}, 0.25, 7, "constant"),
+        ((6, 9, 5), "reflect", 0.5, 7, "gaussian"),
+        ((20, 17, 15), {}, 0.3, 7, "gaussian"),  # steps of int(5.6) and not of 6 voxels
+        ((10, 9, 9), {}, 0.95, 64, "constant"),  # of 1 voxel and not of int(0.4)
+        ((11, 9, 13), {}, (0.6, 0.4, 0.15), 5, "gaussian"),  # 3, 4 and 6 voxels, another one along each axis
+    ],
+)
+def test_equals_monai_bit_for_bit(two_stage, shape, padding, overlap, sw_batch_size, mode):
+    image = torch.rand(1, 3, *shape, generator=torch.Generator().manual_seed(1))
+    options = {"padding_mode": padding} if isinstance(padding, str) else padding
+    inferer = SlidingWindowInferer((8, 8, 8), sw_batch_size, overlap, mode, **options)
+    expected = [inferer(drop(image, row[None]), two_stage) for row in KEEP]
+    found = list(decode_subsets(image, two_stage, KEEP, inferer))
+    assert len(found) == len(expected)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(20, 17, 5), (6, 9, 1)])
+def test_planes_for_a_network_of_two_dimensions(shape):
+    """Decoding all subsets together equals decoding each one; slices of a volume do not influence each other."""
+    two_stage = TwoStage(dims=2).eval().requires_grad_(False)
+    image = torch.rand(1, 3, *shape, generator=torch.Generator().manual_seed(1))
+    inferer = ForegroundInferer((8, 8), 4, 0.5)
+    crop = SlidingWindowInferer((8, 8, 1), 4, 0.5)
+    expected = [crop(drop(image, row[None]), Planewise(two_stage)) for row in KEEP]
+    two_stage.encoded = 0
+    found = list(decode_subsets(image, two_stage, KEEP, inferer))
+    assert two_stage.encoded == {20: 4 * 4, 6: 2}[shape[0]] * shape[2] * 3
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert found[0].shape == (1, 2, *shape)
+    slices = [list(decode_subsets(part, two_stage, KEEP, inferer))[3] for part in image.split(1, dim=-1)]
+    torch.testing.assert_close(torch.cat(slices, dim=-1), found[3], rtol=0, atol=1e-6)
+
+
+def test_a_missing_modality_is_never_encoded(two_stage):
+    image = drop(torch.rand(1, 3, 12, 12, 12), torch.tensor([[True, False, True]]))
+    inferer = SlidingWindowInferer((8, 8, 8), 4, 0.5)
+    (found,) = decode_subsets(image, two_stage, KEEP[:1], inferer)
+    assert two_stage.encoded == 2**3 * 2
+    assert torch.isfinite(found).all()
+
+
+def test_mirrored_predictions_are_averaged(two_stage):
+    image = torch.rand(1, 3, 8, 9, 10)
+    flips = [(), (2,), (4,), (2, 4)]
+    expected = torch.stack([two_stage(image.flip(flip)).flip(flip) for flip in flips]).mean(dim=0)
+    assert not torch.allclose(expected, two_stage(image), atol=1e-3)
+    averaged = Mirrored(two_stage, (0, 2))
+    torch.testing.assert_close(averaged(image), expected)
+    torch.testing.assert_close(averaged(image.flip(4)), expected.flip(4))
+    present = torch.ones(1, 3, dtype=torch.bool)
+    assert torch.equal(averaged.decode(averaged.encode(image, present), present), averaged(image))
+
+
+class Out(NamedTuple):
+    logits: torch.Tensor
+    features: list[torch.Tensor]
+    present: torch.Tensor | None
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(2, 16, 3, padding=1)
+        self.seen: list[torch.dtype] = []
+
+    def forward(self, image: torch.Tensor) -> Out:
+        features = self.conv(image)
+        self.seen.append(features.dtype)
+        return Out(features, [features.double(), (image[:, 0] > 0)], None)
+
+
+class Logits(Network):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return super().forward(image).logits
+
+
+PRECISIONS = [("float32", torch.float32, 0.0), ("bfloat16", torch.bfloat16, 0.05), ("float16", torch.float16, 0.01)]
+
+
+@pytest.mark.parametrize(("precision", "inside", "error"), PRECISIONS)
+def test_half_inside_and_single_outside(precision, inside, error):
+    network, image = Network(), torch.randn(1, 2, 8, 8, 8)
+    out = PrecisionInferer(precision)(image, network)
+    assert network.seen == [inside]
+    assert isinstance(out, Out)
+    found = [tensor.dtype for tensor in (out.logits, *out.features)]
+    assert found == [torch.float32, torch.float64, torch.bool]
+    assert out.present is None
+    out.logits.square().mean().backward()
+    assert network.conv.weight.grad.dtype == torch.float32
+    difference = float((out.logits - network(image).logits).detach().abs().max())
+    assert 1e-5 < difference < error if error else difference == 0
+
+
+@pytest.mark.parametrize(("precision", "inside", "error"), PRECISIONS)
+@torch.no_grad()
+def test_windows_are_forwarded_in_it_and_summed_in_single(precision, inside, error):
+    network, image = Logits(), torch.randn(1, 2, 12, 8, 8)
+    logits = ForegroundInferer((8, 8, 8), 1, 0.5, precision=precision)(image, network)
+    assert set(network.seen) == {inside}
+    assert logits.dtype == torch.float32
+    difference = float((logits - SlidingWindowInferer((8, 8, 8), 1, 0.5)(image, network)).abs().max())
+    assert 1e-5 < difference < error if error else difference == 0
+
+
+@torch.no_grad()
+def test_windows_of_all_subsets_are_those_of_each():
+    network, image = TwoStage(3, 2).eval(), torch.randn(1, 3, 12, 8, 8)
+    keep = torch.tensor([[True, True, True], [False, True, False]])
+    inferer = ForegroundInferer((8, 8, 8), 1, 0.5, precision="bfloat16")
+    with autocast("bfloat16", image.device):
+        found = list(decode_subsets(image, network, keep, inferer))
+    alone = [inferer(image.masked_fill(~row[None, :, None, None, None], torch.nan), network) for row in keep]
+    assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
+
+
+def test_single_is_single_within_another_precision():
+    network, image = Network(), torch.randn(1, 2, 8, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        PrecisionInferer("float32")(image, network)
+    assert network.seen == [torch.float32]
+
+
+@pytest.mark.filterwarnings("ignore:.*GradScaler", "ignore:.*CUDA is not available")
+@pytest.mark.parametrize(("precision", "inside", "_"), PRECISIONS)
+def test_the_loss_is_in_single(precision, inside, _):
+    seen = []
+
+    def loss(pred, label):
+        seen.append((pred.logits @ pred.logits.mT).dtype)
+        return pred.logits.square().mean()
+
+    network, batch = Network(), {"image": torch.randn(1, 2, 8, 8, 8), "label": torch.zeros(1)}
+    parts = 1, [batch], network, torch.optim.SGD(network.parameters()), loss
+    half = {"amp": precision == "float16", "amp_kwargs": {"enabled": False}}
+    inferer = PrecisionInferer(precision)
+    trainer = SupervisedTrainer(torch.device("cpu"), *parts, inferer=inferer, decollate=False, **half)
+    trainer.run()
+    assert (network.seen, seen) == ([inside], [torch.float32])
+
+
+@pytest.mark.parametrize(
+    ("check", "facts"),
+    [
+        (lambda: PrecisionInferer("half"), "precision 'half': .* 'float32', 'bfloat16', 'float16'"),
+        (lambda: ForegroundInferer((8, 8, 8), precision="half"), "precision 'half'"),
+        (lambda: check_device("cpu", "half"), "precision 'half'"),
+        (lambda: check_device("cpu", "float16"), "'float16' with device cpu"),
+        (lambda: check_device("gpu", "float32"), "^device gpu: not available"),
+    ],
+)
+def test_wrong_settings_are_refused(check, facts):
+    with pytest.raises(ValueError, match=facts):
+        check()
+
+
+def test_memory_format_of_each_device():
+    assert fast_memory_format("cpu", [80, 80, 80]) is torch.channels_last_3d
+    assert fast_memory_format("cpu", [80, 80]) is torch.contiguous_format
+    assert fast_memory_format(torch.device("cuda", 0), [80, 80, 80]) is torch.contiguous_format
+
+
+@pytest.mark.parametrize(("flags", "expected"), [("fpu amx_bf16 sse", "bfloat16"), ("fpu avx512f", "float32")])
+def test_precision_of_each_device(monkeypatch, tmp_path, flags, expected):
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
+    monkeypatch.setattr("common.engines.precision.CPU_FACTS", tmp_path / "cpuinfo")
+    assert fast_precision(torch.device("cpu")) == expected
+    assert fast_precision("cuda:0") == "float32"

@@ -56,12 +56,7 @@ def test_configs_as_they_are(monkeypatch, tmp_path, name, configs):
         ("gss", ("train.json",), ["--device=cuda:99"], "device cuda:99: not available"),
         ("gss", ("train.json",), ["--precision=half"], "precision 'half': expected one of"),
         ("gss", ("train.json",), ["--decision=best"], "decision 'best': expected one of"),
-        (
-            "gss",
-            ("train.json",),
-            ["--matmul_precision=low"],
-            "matmul_precision 'low': expected one of",
-        ),
+        ("gss", ("train.json",), ["--matmul_precision=low"], "matmul_precision 'low': expected one of"),
         ("gss", ("train.json",), ["--conventions#empty=none"], "conventions: empty is 'none'"),
         ("gss", ("train.json",), ["--calibrate_on=tests"], "Unknown part 'tests'"),
         ("gss", ("train.json",), ["--output_dir=/proc/version/out"], "cannot write there"),

@@ -50,18 +50,7 @@ def random_evaluation(
 ) -> Evaluation:
     """Return an evaluation with random values of all metrics; the reference volumes are the same for every seed.
 
-    Args:
-        name: name of the method.
-        modalities: modalities of the cohort.
-        regions: regions of the cohort.
-        cases: evaluated cases.
-        calibration: calibration cases.
-        probabilities: whether to add metrics that need probabilities, bins and latents.
-        only: names of the evaluated subsets; None: all.
-        cohort: name of the cohort.
-        seed: seed of the random values.
-        facts: facts about the method.
-        **conventions: conventions that differ from the default ones.
+    With ``probabilities`` it has the metrics that need them, bins and latents; ``only`` names the evaluated subsets.
     """
     rng = np.random.default_rng(seed)
     names = [n for n in map(subset_name, subsets(modalities)) if only is None or n in only]
@@ -84,14 +73,5 @@ def random_evaluation(
         "bins": pd.DataFrame(bins, columns=BIN_COLUMNS),
         "latents": pd.DataFrame(latents, columns=["case", "modality", "f0", "f1", "f2"]),
     }
-    return Evaluation(
-        name=name,
-        cohort=cohort,
-        modalities=tuple(modalities),
-        regions=tuple(regions),
-        conventions=Conventions(**conventions),
-        results=rows(cases),
-        calibration=rows(calibration),
-        facts=facts or {},
-        **(frames if probabilities else {}),
-    )
+    given = name, cohort, tuple(modalities), tuple(regions), Conventions(**conventions), rows(cases), rows(calibration)
+    return Evaluation(*given, facts=facts or {}, **(frames if probabilities else {}))

@@ -64,10 +64,9 @@ def test_labels_are_read_by_meaning_from_the_written_datalist(phantoms, tmp_path
 def test_a_patient_known_under_two_names_stays_in_one_part(folders, tmp_path):
     one = {name: folders[name] for name in ("ucsf_pdgm", "upenn_gbm")}
     parts, _ = join(one, GLIOMA)
-    by_source = {
-        name: sorted({patient_of(i) for part in PARTS for i in parts[part] if i["source"] == name}) for name in one
-    }
-    pairs = list(zip(by_source["ucsf_pdgm"], by_source["upenn_gbm"], strict=False))[:4]
+    items = [item for part in PARTS for item in parts[part]]
+    by_source = (sorted({patient_of(item) for item in items if item["source"] == name}) for name in one)
+    pairs = list(zip(*by_source, strict=False))[:4]
     rows = [f"{ucsf.replace('-0', '-')},M,61,{upenn}" for ucsf, upenn in pairs]  # UCSF writes fewer zeros in its table
     table = tmp_path / "known.csv"
     table.write_text("\n".join(["ID,Sex,Age,UPENN ID", *rows]) + "\n")

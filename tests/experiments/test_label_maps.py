@@ -1,4 +1,4 @@
-"""Label maps of other programs: how files are found, what is measured, and what is refused."""
+"""Label maps of other programs: how files are found, what is measured, refused, and whose values are doubted."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,8 @@ from common.cohorts import get_cohort
 from common.cohorts.cohort import Cohort
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import Evaluation
-from common.modalities import LabelSet
+from common.modalities import IGNORED, LabelSet
+from mmb.experiments.comparison.class_order import ClassOrder
 from mmb.experiments.comparison.label_maps import evaluate_label_maps
 
 LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1.5, 0], [0, 0, 0, 1]])
@@ -86,9 +87,8 @@ class TestValues:
         assert values["hd"] == pytest.approx(10**0.5)
 
     def test_other_modalities_and_regions(self, tmp_path):
-        cohort = Cohort(
-            "iseg", ("t1", "t2"), LabelSet({"CSF": 10, "GM": 150, "WM": 250}, {"GM": ("GM",), "WM": ("WM",)})
-        )
+        labels = LabelSet({"CSF": 10, "GM": 150, "WM": 250}, {"GM": ("GM",), "WM": ("WM",)})
+        cohort = Cohort("iseg", ("t1", "t2"), labels)
         label = np.random.default_rng(0).choice([0, 10, 150, 250], SHAPE).astype(np.int16)
         write(tmp_path / "reference" / "a.nii.gz", label)
         for subset in ("t1", "t2", "t1+t2"):
@@ -96,9 +96,6 @@ class TestValues:
         found = evaluate(tmp_path / "maps", tmp_path / "reference", cohort=cohort)
         assert found.subsets == ["t1", "t2", "t1+t2"]
         assert set(dice(found).values()) == {1.0}
-        write(tmp_path / "maps" / "flair" / "a.nii.gz", label)
-        with pytest.raises(ValueError, match=r"maps/flair: not named after a subset of t1, t2"):
-            evaluate(tmp_path / "maps", tmp_path / "reference", cohort=cohort)
 
 
 class TestFiles:
@@ -139,14 +136,6 @@ class TestFiles:
         assert values["t1+t1c+t2+flair", "a", "WT"] == 1
 
 
-def changed(seed: int, before: int, after: float) -> np.ndarray:
-    """Return a label map with another value in the place of one of its own."""
-    label = label_map(seed).astype(np.float32)
-    return np.where(label == before, after, label).astype(
-        np.uint8 if 0 <= after < 256 and after == int(after) else np.float32
-    )
-
-
 def one_voxel(value: float) -> np.ndarray:
     label = label_map(0).astype(np.float32)
     label[0, 0, 0] = value
@@ -154,6 +143,7 @@ def one_voxel(value: float) -> np.ndarray:
 
 
 A, B = "predictions/a.nii.gz", "predictions/b.nii.gz"
+OTHER_ET = np.where(label_map(0) == 4, 3, label_map(0))
 CHANNELS = np.stack([label_map(0) > 0] * 3, axis=-1).astype(np.uint8)
 
 
@@ -164,7 +154,7 @@ class TestBadInput:
             (B, label_map(1)[:-1], LPS, "on another grid than its reference {root}/reference/b.nii.gz (shape 11x10"),
             (B, label_map(1), LPS @ np.diag([1, 1, 1.2, 1]), "up to 2.10 mm away). Label maps are not resampled"),
             (B, label_map(1), np.eye(4), "(voxels up to 240"),  # as if the header had been lost
-            (A, changed(0, 4, 3), LPS, "label values [3] are not defined in this cohort, which has 0, 1 (NCR), 2 (ED)"),
+            (A, OTHER_ET, LPS, "label values [3] are not defined in this cohort, which has 0, 1 (NCR), 2 (ED)"),
             ("reference/a.nii.gz", label_map(0).astype(np.int16) - 1, LPS, "label values [-1, 3] are not defined"),
             *((A, one_voxel(v), LPS, f"holds {v:g}; expected a label map") for v in (0.5, np.nan, np.inf, 1e6, -1e-3)),
             (A, CHANNELS, LPS, "shape (12, 10, 8, 3); expected a label map (X, Y, Z)"),
@@ -205,3 +195,57 @@ def test_cases_are_those_with_a_prediction_and_need_a_reference(tmp_path, refere
     write(tmp_path / "maps" / "t2" / "BRATS_001.nii.gz", label_map(0))
     with pytest.raises(ValueError, match=r"^method: cases without a reference: BRATS_001; .* such as a, b"):
         evaluate(tmp_path / "maps", reference)
+
+
+BRATS_2023 = get_cohort("brats2023").labels  # 1 NCR, 2 ED, 3 ET
+
+
+@pytest.fixture(scope="module")
+def truth() -> np.ndarray:
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(24, 24, 24)), 3)
+    return np.digitize(noise / noise.max(), [0.1, 0.4, 0.7])
+
+
+def doubt(prediction: np.ndarray, reference: np.ndarray, labels=BRATS_2023) -> str | None:
+    order = ClassOrder(labels)
+    order.add(prediction, reference)
+    return order.doubt()
+
+
+@pytest.mark.parametrize(
+    ("meant", "words"),
+    [
+        ([0, 2, 1, 3], "1 meant ED and 2 meant NCR: "),  # nnU-Net's conversion of BraTS
+        ([0, 3, 2, 1], "1 meant ET and 3 meant NCR: "),
+        ([0, 2, 3, 1], "1 meant ET and 2 meant NCR and 3 meant ED: "),
+    ],
+)
+def test_another_order(truth, meant, words):
+    said = doubt(np.array(meant)[truth], truth)
+    assert words in said
+    assert "to 100.0. The cohort has 1 NCR, 2 ED, 3 ET" in said
+
+
+def test_the_overlap_is_that_of_each_region(truth):
+    regions = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
+    prediction = np.roll(np.array([0, 2, 1, 3])[truth], 1, axis=0)
+    said = doubt(prediction, truth)
+    for name, classes in regions.items():
+        dice = []
+        for values in (prediction, np.array([0, 2, 1, 3])[prediction]):
+            masks = np.isin(values, classes), np.isin(truth, classes)
+            dice.append(200 * (masks[0] & masks[1]).sum() / (masks[0].sum() + masks[1].sum()))
+        assert f"{name} {dice[0]:.1f} to {dice[1]:.1f}" in said
+
+
+def test_right_and_poor_maps(truth):
+    noise = np.random.default_rng(1).integers(1, 4, truth.shape)
+    confused = np.where(np.isin(truth, (1, 2)), (noise > 1) + 1, truth)  # NCR and ED by chance
+    poor = np.roll(truth, 3, axis=1), confused, np.where(truth == 1, 0, truth), np.zeros_like(truth)
+    for prediction in (truth, *poor):
+        assert doubt(prediction, truth) is None
+
+
+def test_voxels_without_a_reference_do_not_count(truth):
+    reference = np.where(truth == 3, IGNORED, truth)
+    assert doubt(np.where(truth == 3, 1, truth), reference) is None

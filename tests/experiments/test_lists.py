@@ -55,12 +55,9 @@ def test_every_table_of_the_papers_has_a_list():
     assert listed >= {source for source in measurable if source[0] in PAPERS}
 
 
-def test_the_guide_names_every_list_with_its_trainings():
+def test_the_guide_names_every_list_with_its_trainings_and_its_ablation_is_one(tmp_path):
     named = re.findall(r"^\| `(\w+)` \| .* \| (\d+) \|$", GUIDE, flags=re.M)
     assert {name: int(count) for name, count in named} == {name: len(made.trainings()) for name, made in LISTS.items()}
-
-
-def test_the_guides_ablation_is_a_list(tmp_path):
     (example,) = re.findall(r"`ablation\.json`:\n\n```json\n(.*?)^```$", GUIDE, flags=re.M | re.S)
     (tmp_path / "ablation.json").write_text(example)
     first, second = read_list(tmp_path / "ablation.json").entries
@@ -81,21 +78,15 @@ def test_gss_is_trained_as_the_paper_says():
                 assert entry.name == "U-HVED" or (config["width"], config["crop"]) == sizes
 
 
-def test_a_name_in_quotes_that_is_a_comment_is_none_of_the_keys(tmp_path):
+def test_comments_are_no_keys_a_methods_settings_go_first_and_folds_are_trainings(tmp_path):
     made = read_list(write(tmp_path, _desc_="remark", methods={"x": {**M3AE, "_why": "remark"}}, tables=[TABLE]))
     assert [entry.name for entry in made.entries] == ["x"]
-
-
-def test_settings_of_a_method_go_over_those_of_all(tmp_path):
     settings = {"train#optimizer#amsgrad": True, "conventions#hd95": "max"}
     methods = {"x": {**M3AE, "settings": settings}}
     made = read_list(write(tmp_path, methods=methods, settings={"conventions#hd95": "pooled"}, tables=[TABLE]))
     config = made.entries[0].config()
     assert config["train"]["optimizer"]["amsgrad"]  # an argument of an object
     assert config["conventions"]["hd95"] == "max"
-
-
-def test_folds_are_trainings_of_their_own(tmp_path):
     made = read_list(write(tmp_path, folds=["cv1of2", "cv2of2"], tables=[TABLE]))
     assert [entry.name for entry in made.trainings()] == ["M3AE, cv1of2", "M3AE, cv2of2"]
     assert [entry.config()["split"] for entry in made.trainings()] == ["cv1of2", "cv2of2"]

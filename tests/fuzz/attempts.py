@@ -1,7 +1,5 @@
 """One try of fuzzing: hostile input is refused or read correctly, and never gives a silently wrong result or a hang."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Damaged or lying DICOM studies are refused, or read as pydicom reads each image; no message names the patient."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Damaged or lying image files are refused, or read as nibabel reads them in strict mode."""
 
-from __future__ import annotations
-
 import gzip
 
 import itk

@@ -1,13 +1,190 @@
-"""The weights that come with a bundle."""
+"""Weights: complete checkpoints are read and all else refused; what a file says of its training; shipped weights."""
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from refusals import refused
+from torch import nn
 
-from common.io import file_digest, shipped_weights, tell_weights, write_checkpoint
-from common.io.facts import TrainingFacts
+from common.io import (
+    file_digest,
+    load_weights,
+    read_checkpoint,
+    read_weights,
+    setting_of_weights,
+    shipped_weights,
+    tell_weights,
+    write_checkpoint,
+)
+from common.io.facts import PLACE, TrainingFacts, read_facts, unseen
+
+
+class Small(nn.Module):
+    """A network with a width."""
+
+    def __init__(self, width: int = 2) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(1, width, 1)
+        self.norm = nn.BatchNorm3d(width)
+
+
+def test_round_trip(tmp_path):
+    state = {"network": Small().state_dict(), "epoch": 3, "best": {"score": 0.5}}
+    write_checkpoint(state, tmp_path / "new" / "last.pt")
+    read = read_checkpoint(tmp_path / "new" / "last.pt")
+    assert (read["epoch"], read["best"]) == (3, {"score": 0.5})
+    torch.testing.assert_close(read["network"], state["network"], rtol=0, atol=0)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["last.pt"]
+
+
+def truncated(path: Path) -> None:
+    torch.save({"a": torch.rand(1000)}, path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def executable(path: Path) -> None:
+    torch.save({"a": Small()}, path)
+
+
+def flipped(path: Path) -> None:
+    torch.save({"a": torch.zeros(1000)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(bytes(4000)) + 2003] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [truncated, flipped, executable, lambda path: path.write_bytes(b""), lambda path: path.write_text("hello world")],
+)
+def test_damaged_or_not_of_plain_tensors(tmp_path, damage):
+    path = tmp_path / "model.pt"
+    with refused(FileNotFoundError, "model.pt: no such checkpoint. Train first, or name one"):
+        read_checkpoint(path)
+    damage(path)
+    with refused(ValueError, "model.pt: not an intact checkpoint of plain tensors ("):
+        read_checkpoint(path)
+
+
+def test_weights_of_another_network(tmp_path):
+    renamed = Small().state_dict()
+    renamed["extra"] = renamed.pop("conv.bias")
+    remedy = "Use the config of its training (cohort, backbone, width, crop); convert a file"
+    wide = Small(4).state_dict()
+    for state, facts in ((wide, ("conv.weight", "[4, 1, 1, 1, 1]")), (renamed, ("conv.bias", "extra"))):
+        write_checkpoint(state, tmp_path / "model.pt")
+        with refused(ValueError, str(tmp_path / "model.pt"), "than Small", remedy, *facts):
+            load_weights(Small(2), tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.backbone."])
+def test_weights_of_a_wrapped_network(tmp_path, prefix):
+    write_checkpoint({prefix + key: value for key, value in Small().state_dict().items()}, tmp_path / "model.pt")
+    with refused(ValueError, str(tmp_path / "model.pt"), f"its names begin with '{prefix}'", "state_dict()"):
+        load_weights(Small(), tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("value", [[0, float("nan")], [float("inf"), 0], [1, 1e300]])
+def test_weights_that_are_no_numbers(tmp_path, value):
+    state = Small().state_dict() | {"norm.bias": torch.tensor(value, dtype=torch.double)}
+    torch.save(state, tmp_path / "model.pt")
+    with refused(ValueError, str(tmp_path / "model.pt"), "'norm.bias' holds NaN or infinity"):
+        load_weights(Small(), tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])  # of MONAI's zoo and of NVFlare's server
+def test_half_precision_and_what_is_saved_around_it(tmp_path, key):
+    state = {key: value.half() if value.is_floating_point() else value for key, value in Small().state_dict().items()}
+    write_checkpoint({"epoch": 3, key: state, "optim_dict": {"state": {}}}, tmp_path / "model.pt")
+    assert all(torch.equal(value, state[key]) for key, value in read_weights(tmp_path / "model.pt").items())
+    assert torch.equal(load_weights(Small(), tmp_path / "model.pt").conv.weight, state["conv.weight"].float())
+
+
+@pytest.mark.parametrize(
+    "what", [[1, 2], None, {}, {"state_dict": None}, {7: torch.ones(2)}, {"network": {}, "optimizer": {}}]
+)
+def test_something_else_than_weights(tmp_path, what):
+    torch.save(what, tmp_path / "model.pt")
+    with refused(ValueError, "model.pt: holds a ", "expected a state dict"):
+        read_weights(tmp_path / "model.pt")
+
+
+KNOWN = {"cohort": "brats2023", "width": 8, "crop": [64, 80, 64], "feature_encoder": None, "dedicated": [["t1"]]}
+KNOWN |= {"backbone": "monai.networks.nets.SegResNet"}  # MONAI's networks may be named
+TRAINING = {"method": "M3AE", "bundle": "m3ae", "cases": 25, "modalities": ["t1c", "flair"], "recipe": ["own.json"]}
+FACTS = TrainingFacts(**TRAINING, before="36 open cases", settings=KNOWN)
+
+
+def test_facts_travel_in_the_file_and_leave_it_a_plain_state_dict(tmp_path):
+    state = {"weight": torch.rand(300, 5), "bias": torch.arange(3)}
+    for name, facts in (("a.pt", FACTS), ("b.pt", FACTS), ("plain.pt", None)):
+        write_checkpoint(state, tmp_path / name, facts)
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+    copied = tmp_path / "elsewhere.pt"
+    (tmp_path / "a.pt").rename(copied)
+    assert read_facts(copied) == FACTS
+    assert read_facts(tmp_path / "plain.pt") is read_facts(tmp_path / "none.pt") is None
+    for options in ({}, {"mmap": True}):
+        loaded = torch.load(copied, weights_only=True, **options)
+        assert loaded.keys() == state.keys()
+        assert all(torch.equal(loaded[key], value) for key, value in state.items())
+    assert read_weights(copied).keys() == read_checkpoint(copied).keys() == state.keys()
+    said = "25 cases of brats2023 with images of T1c + FLAIR, by own.json; before that on 36 open cases"
+    assert FACTS.trained_on == said
+
+
+def test_a_setting_is_the_trainings_or_else_the_default(tmp_path):
+    write_checkpoint({"weight": torch.ones(1)}, tmp_path / "a.pt", FACTS)
+    for key, default, expected in (
+        ("width", 16, 8),
+        ("backbone", "RFNet", "monai.networks.nets.SegResNet"),
+        ("crop", [1, 2, 3], [64, 80, 64]),
+        ("feature_encoder", "shared", None),
+        ("spacing", [2.0, 2.0, 2.0], [2.0, 2.0, 2.0]),  # which the file does not say
+        ("method", "GSS", "M3AE"),
+        ("modalities", None, ["t1c", "flair"]),
+    ):
+        assert setting_of_weights(tmp_path / "a.pt", key, default) == expected
+    assert setting_of_weights(tmp_path / "none.pt", "width", 16) == 16
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        ("width", '"8"', "was trained with width '8'; expected a value such as 16"),
+        ("width", '"$__import__(\\"os\\").abort()"', r"width: .*expected a text .* not begin with \$, @ or %"),
+        ("cohort", '"@network"', "expected a text"),
+        ("crop", '[8, ["%x.json"]]', "expected a text"),
+        ("width", '{"a": 1}', "expected a text, a number, or a list of these"),
+        ("backbone", '"antigravity.Network"', "not choose.*--backbone antigravity.Network"),
+        ("width", "[", "Invalid JSON"),
+    ],
+)
+def test_facts_are_data(key, text, message, tmp_path):
+    with io.BytesIO() as file:
+        torch.save({"weight": torch.ones(1)}, file)
+        (tmp_path / "a.pt").write_bytes(file.getvalue())
+    with zipfile.ZipFile(tmp_path / "a.pt", "a") as archive:
+        archive.writestr(PLACE, f'{{"method": "M3AE", "bundle": "m3ae", "settings": {{"{key}": {text}}}}}')
+    with pytest.raises(ValueError, match=rf"a\.pt.*{message}"):
+        setting_of_weights(tmp_path / "a.pt", key, "RFNet" if key == "backbone" else 16)
+
+
+@pytest.mark.parametrize(
+    ("used", "seen", "expected"),
+    [
+        (["t1"], None, None),
+        (["t1c"], ["t1c", "flair"], None),
+        (["t1", "t2"], ["t1c"], "The network never saw T1 + T2 in training, only T1c: do not trust the result."),
+        (["t1", "t1c"], ["t1c"], "The network never saw T1 in training, only T1c: the result may be better without."),
+    ],
+)
+def test_modalities_that_no_training_case_had(used, seen, expected):
+    assert unseen(used, seen) == expected
 
 
 def a_bundle_with_weights(folder: Path) -> Path:

@@ -3,8 +3,6 @@
 `tests/golden` holds the arrays and the authors' lists of keys. Functions of one family of networks have its name.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

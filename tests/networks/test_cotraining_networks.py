@@ -3,30 +3,19 @@
 import pytest
 import torch
 from monai.networks import eval_mode
-from networks.golden import (
-    COTRAINING,
-    MISSING,
-    TOLERANCE,
-    cotraining_error,
-    cotraining_image,
-    imported_paths,
-    missing_subset,
-    path_state,
-    published_shapes,
-    trained_paths,
-)
+from networks import golden
 
 from common.modalities import drop
 from common.networks.cotraining import ACN, ACNPath, SMUNet
 from mmb.authors.cotraining_keys import import_cotraining
 
 T1C_FLAIR = (1, 3)
-both = pytest.mark.parametrize("name", COTRAINING)
+both = pytest.mark.parametrize("name", golden.COTRAINING)
 
 
 def small(name, **kwargs):
     torch.manual_seed(0)
-    return COTRAINING[name](width=8, **kwargs).eval()
+    return golden.COTRAINING[name](width=8, **kwargs).eval()
 
 
 def image(samples=1, size=16):
@@ -41,8 +30,8 @@ class TestGolden:
     @both
     @pytest.mark.parametrize("path", ["full", "missing"])
     def test_each_path_gives_the_authors_numbers(self, name, path):
-        output = getattr(trained_paths(name), path)
-        theirs = path if path == "full" else MISSING[name]
+        output = getattr(golden.trained_paths(name), path)
+        theirs = path if path == "full" else golden.MISSING[name]
         arrays = {"prob": (output.logits.sigmoid(), True)}
         if name == "acn":
             arrays["bottleneck"] = output.bottleneck, False
@@ -51,28 +40,27 @@ class TestGolden:
         else:
             arrays |= {"style": (output.style, False), "content": (output.content, False)}
         errors = {
-            key: cotraining_error(ours, name, f"{theirs}/{key}", classes=classes)
+            key: golden.cotraining_error(ours, name, f"{theirs}/{key}", classes=classes)
             for key, (ours, classes) in arrays.items()
         }
-        print(f"\n{name} {path}: largest relative error {max(errors.values()):.2e}")
-        assert max(errors.values()) <= TOLERANCE, errors
+        assert max(errors.values()) <= golden.TOLERANCE, errors
 
     def test_the_full_path_would_predict_as_the_authors_does(self):
         """The authors' full path has the branch, too, although nothing uses it."""
-        path, theirs = ACNPath(4, 4, 16), path_state("acn", "full")
+        path, theirs = ACNPath(4, 4, 16), golden.path_state("acn", "full")
         branch = {key.removeprefix("VID_branch."): v for key, v in theirs.items() if key.startswith("VID_branch.")}
-        path.load_state_dict(imported_paths("acn").full.state_dict() | branch)
+        path.load_state_dict(golden.imported_paths("acn").full.state_dict() | branch)
         with torch.no_grad():
-            output = path.train()(cotraining_image("acn"))
-        assert cotraining_error(output.mean, "acn", "full/vid_mean") <= TOLERANCE
+            output = path.train()(golden.cotraining_image("acn"))
+        assert golden.cotraining_error(output.mean, "acn", "full/vid_mean") <= golden.TOLERANCE
         variance = torch.log1p(theirs["VID_branch.log_scale"].exp()) + 1e-5
         torch.testing.assert_close(output.variance.detach(), variance)
 
     @both
     def test_evaluation_differs_in_the_background_alone(self, name):
-        network, output, x = imported_paths(name), trained_paths(name), cotraining_image(name)
+        network, output, x = golden.imported_paths(name), golden.trained_paths(name), golden.cotraining_image(name)
         with eval_mode(network), torch.no_grad():
-            full, missing = network(x), network(x, row(*missing_subset(name)))
+            full, missing = network(x), network(x, row(*golden.missing_subset(name)))
         for logits, expected in ((full, output.full.logits), (missing, output.missing.logits)):
             assert torch.equal(logits[:, 0], torch.zeros_like(logits[:, 0]))
             torch.testing.assert_close(logits[:, 1:], expected[:, 1:])
@@ -90,7 +78,7 @@ class TestGolden:
     def test_every_path_starts_with_small_probabilities_of_a_tumour(self, name):
         """Starting from 0.5, the Dice loss alone cannot stop a small class from filling the whole brain."""
         torch.manual_seed(0)
-        network = COTRAINING[name](width=8, subsets=[(0,), T1C_FLAIR])
+        network = golden.COTRAINING[name](width=8, subsets=[(0,), T1C_FLAIR])
         for subset in ((0,), T1C_FLAIR):
             path = network.missing.network_for(subset)
             assert path(image()[:, subset]).logits[:, 1:].sigmoid().mean() < 0.03
@@ -115,10 +103,9 @@ class TestGolden:
 class TestCheckpoints:
     @both
     def test_everything_of_a_checkpoint_has_a_place_but_what_nobody_reads(self, name):
-        theirs = {
-            f"module.{key}": torch.zeros(shape) for key, shape in published_shapes(name).items() if key[:2] != "d_"
-        }
-        network = COTRAINING[name](subsets=[T1C_FLAIR])
+        shapes = {key: shape for key, shape in golden.published_shapes(name).items() if key[:2] != "d_"}
+        theirs = {f"module.{key}": torch.zeros(shape) for key, shape in shapes.items()}
+        network = golden.COTRAINING[name](subsets=[T1C_FLAIR])
         state = import_cotraining(theirs, network)
         own = {f"full.{key}": value.shape for key, value in network.full.state_dict().items()}
         assert {key: value.shape for key, value in state.items()} == own
@@ -128,26 +115,26 @@ class TestCheckpoints:
     def test_modalities_and_classes_are_brought_into_our_order(self):
         subset, conv = (1, 2, 3), "unet.encoder.0.0.weight"
         acn, smunet = ACN(subsets=[subset]), SMUNet(subsets=[subset])
-        theirs = path_state("acn", "full")
+        theirs = golden.path_state("acn", "full")
         state = import_cotraining(theirs, acn)
         assert torch.equal(state[f"full.{conv}"], theirs["unet.conv1a.weight"][:, [0, 3, 1, 2]])  # t1, t2, flair, t1ce
         background, ncr, ed, et = state["full.unet.head.bias"]
         assert torch.equal(torch.stack([ed, ncr, et, background]), theirs["unet.up1conv.bias"])
-        theirs = path_state("smunet", "full")
+        theirs = golden.path_state("smunet", "full")
         state = import_cotraining(theirs, smunet)
         assert torch.equal(state[f"full.{conv}"], theirs["unet.conv1a.weight"][:, [1, 2, 3, 0]])  # flair, t1, t1ce, t2
-        theirs = path_state("smunet", "missing", channels=3)
+        theirs = golden.path_state("smunet", "missing", channels=3)
         state = import_cotraining(theirs, smunet, subset)
         weight = state[f"missing.networks.1_2_3.{conv}"]
         assert torch.equal(weight, theirs["unet.conv1a.weight"][:, [1, 2, 0]])  # flair, t1ce, t2
 
     def test_other_checkpoints_are_refused(self):
         acn, smunet = small("acn", subsets=[(0,)]), SMUNet(subsets=[(0,)])
-        theirs = path_state("acn", "full")
+        theirs = golden.path_state("acn", "full")
         with pytest.raises(ValueError, match=r"missing \['unet.convc.weight.*0 are unexpected"):
             import_cotraining(theirs, smunet)
         with pytest.raises(ValueError, match=r"4 are unexpected \['unet\.convc\.weight"):
-            import_cotraining(path_state("smunet", "full"), ACN(subsets=[(0,)]))
+            import_cotraining(golden.path_state("smunet", "full"), ACN(subsets=[(0,)]))
         with pytest.raises(ValueError, match=r"another shape \['unet.conv1a.weight \(16, 4, 3, 3, 3\) in the file"):
             import_cotraining(theirs, acn)
         with pytest.raises(ValueError, match=r"path for channels \[0\].*1 have another shape \['unet.conv1a.weight"):
@@ -160,7 +147,7 @@ class TestCheckpoints:
             import_cotraining(theirs, torch.nn.Linear(1, 1))
 
     def test_a_branch_that_a_missing_path_needs_may_not_lack(self):
-        theirs = {k: v for k, v in path_state("acn", "mono", 1).items() if not k.startswith("VID_branch")}
+        theirs = {k: v for k, v in golden.path_state("acn", "mono", 1).items() if not k.startswith("VID_branch")}
         with pytest.raises(ValueError, match=r"4 are missing \['VID_branch\.log_scale"):
             import_cotraining(theirs, ACN(subsets=[(0,)]), (0,))
 

@@ -1,55 +1,33 @@
-"""RFNet, mmFormer and M2FTrans: the authors' numbers, and what all three have in common."""
+"""RFNet, mmFormer and M2FTrans: the authors' numbers, what they have in common, and M2FTrans's parts by hand."""
 
 from dataclasses import dataclass, field
 
 import pytest
 import torch
 from monai.networks import eval_mode, train_mode
-from networks.golden import (
-    NAMES,
-    TOLERANCE,
-    fusion_golden,
-    fusion_image,
-    fusion_state,
-    ours,
-    published_shapes,
-    relative_error,
-    subset,
-    with_fusion_weights,
-    without,
-)
+from networks import golden
 from refusals import refused
 from torch import nn
 
 from common.modalities import drop
 from common.networks import M2FTrans, MMFormer, RFNet
+from common.networks.m2ftrans import ChannelAttention, MaskedTransformer, WeightedFusion
 from mmb.authors.fusion_keys import export_fusion, import_fusion
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One of the networks.
+    """One of the networks."""
 
-    Attributes:
-        name: of its golden files.
-        network: the class.
-        small: sizes in the small golden file, apart from the width of 4 and the crop of 32^3.
-        tiny: the smallest sensible sizes, apart from the crop of ``window`` voxels along each axis.
-        finest: number of downsamplings of the finest auxiliary head.
-        levels: number of auxiliary heads.
-        trained: golden file of a training step.
-        tensors: number of tensors in a checkpoint.
-    """
-
-    name: str
+    name: str  # of its golden files
     network: type[nn.Module]
-    tensors: int
-    levels: int
-    finest: int = 0
-    small: dict = field(default_factory=dict)
-    tiny: dict = field(default_factory=dict)
-    trained: str = ""
-    window: int = 32
+    tensors: int  # in a checkpoint
+    levels: int  # number of auxiliary heads
+    finest: int = 0  # number of downsamplings of the finest auxiliary head
+    small: dict = field(default_factory=dict)  # sizes in the small golden file, beside a width of 4 and a crop of 32^3
+    tiny: dict = field(default_factory=dict)  # the smallest sensible sizes
+    trained: str = ""  # golden file of a training step
+    window: int = 32  # voxels along each axis for the smallest sizes
 
     def made(self, **kwargs) -> nn.Module:
         return self.network(**{"width": 4, "crop": (32, 32, 32), **self.small, **kwargs})
@@ -63,26 +41,13 @@ class Spec:
         return torch.randn(batch, 4, *[self.window] * 3, generator=generator)
 
 
+SMALL = {"mlp_dim": 64, "heads": 4, "dropout": 0.0}
+TINY = {"width": 2, "mlp_dim": 8, "heads": 2}
+MM = {"small": {"embed_dim": 32, **SMALL}, "tiny": {"embed_dim": 8, **TINY}, "trained": "mmformer_small_t2fixed"}
 SPECS = [
     Spec("rfnet", RFNet, 288, levels=4, window=16),
-    Spec(
-        "mmformer",
-        MMFormer,
-        279,
-        levels=4,
-        finest=1,
-        small={"embed_dim": 32, "mlp_dim": 64, "heads": 4, "dropout": 0.0},
-        tiny={"width": 2, "embed_dim": 8, "mlp_dim": 8, "heads": 2},
-        trained="mmformer_small_t2fixed",
-    ),
-    Spec(
-        "m2ftrans",
-        M2FTrans,
-        801,
-        levels=5,
-        small={"mlp_dim": 64, "heads": 4, "dropout": 0.0},
-        tiny={"width": 2, "mlp_dim": 8, "heads": 2},
-    ),
+    Spec("mmformer", MMFormer, 279, levels=4, finest=1, **MM),
+    Spec("m2ftrans", M2FTrans, 801, levels=5, small=SMALL, tiny=TINY),
 ]
 KEY = "decoder_fuse.d1_c1.conv.weight"
 each = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
@@ -92,15 +57,17 @@ each = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def imported(request):
     """A network with the golden weights, and its golden arrays."""
     spec = request.param
-    return spec, with_fusion_weights(spec.name, spec.made()), *fusion_golden(f"{spec.name}_small")
+    return spec, golden.with_fusion_weights(spec.name, spec.made()), *golden.fusion_golden(f"{spec.name}_small")
 
 
 @pytest.fixture(scope="module")
 def trained(imported):
     """The outputs of training mode for the golden batch, the features of its encoding, and the golden arrays."""
     spec, network, *_ = imported
-    arrays, meta = fusion_golden(spec.trained or f"{spec.name}_small")
-    image = without(fusion_image(meta["batch_input_seed"], 2, meta["crop"]), ours(meta["train_mask"]))
+    arrays, meta = golden.fusion_golden(spec.trained or f"{spec.name}_small")
+    image = golden.without(
+        golden.fusion_image(meta["batch_input_seed"], 2, meta["crop"]), golden.ours(meta["train_mask"])
+    )
     with train_mode(network), torch.no_grad():
         return network(image), network.encode(image), arrays, meta
 
@@ -110,65 +77,67 @@ class TestGolden:
         _, network, arrays, meta = imported
         masks = [key.split("/")[1] for key in arrays if key.startswith("eval/") and key.endswith("/logits")]
         assert len(masks) == 8
-        image = fusion_image(meta["input_seed"], 1, meta["crop"])
+        image = golden.fusion_image(meta["input_seed"], 1, meta["crop"])
         errors = {}
         for mask in masks:
             with eval_mode(network), torch.no_grad():
-                logits = network(without(image, subset(mask)))
-            errors[mask] = relative_error(logits, arrays[f"eval/{mask}/logits"], meta["eval_stride"])
+                logits = network(golden.without(image, golden.subset(mask)))
+            errors[mask] = golden.relative_error(logits, arrays[f"eval/{mask}/logits"], meta["eval_stride"])
             counts = logits.argmax(dim=1).flatten().bincount(minlength=4)
             assert (counts - torch.as_tensor(arrays[f"eval/{mask}/label_counts"])).abs().sum() <= 1e-3 * counts.sum()
-        assert max(errors.values()) <= TOLERANCE, errors
+        assert max(errors.values()) <= golden.TOLERANCE, errors
 
     @pytest.mark.parametrize("mask", ["flair+t1ce+t1+t2", "t2"])
     @each
     def test_as_published(self, spec, mask):
-        arrays, meta = fusion_golden(f"{spec.name}_published")
+        arrays, meta = golden.fusion_golden(f"{spec.name}_published")
         network = spec.network()
         shapes = {key: tuple(value.shape) for key, value in export_fusion(network, prefix="").items()}
-        assert shapes == published_shapes(spec.name)
-        with_fusion_weights(spec.name, network)
+        assert shapes == golden.published_shapes(spec.name)
+        golden.with_fusion_weights(spec.name, network)
         with eval_mode(network), torch.no_grad():
-            logits = network(without(fusion_image(meta["input_seed"], 1, meta["crop"]), subset(mask)))
-        assert relative_error(logits, arrays[f"eval/{mask}/logits"], meta["eval_stride"]) <= TOLERANCE
+            logits = network(
+                golden.without(golden.fusion_image(meta["input_seed"], 1, meta["crop"]), golden.subset(mask))
+            )
+        assert golden.relative_error(logits, arrays[f"eval/{mask}/logits"], meta["eval_stride"]) <= golden.TOLERANCE
 
     def test_fused_head_and_auxiliary_heads(self, imported, trained):
         spec, fused, arrays, meta = imported[0], trained[0].fused, *trained[2:]
         stride = meta["train_stride"]
         errors = {
-            "logits": relative_error(fused.logits, arrays["train/logits"], stride),
-            "features": relative_error(fused.features, arrays["train/decoder_feature_full_resolution"], stride),
+            "logits": golden.relative_error(fused.logits, arrays["train/logits"], stride),
+            "features": golden.relative_error(fused.features, arrays["train/decoder_feature_full_resolution"], stride),
         }
         assert len(fused.deep) == spec.levels
         for level, logits in enumerate(fused.deep):
             key = f"train/prm_logits_level{level + 1}"
-            errors[key] = relative_error(logits, arrays[key], max(1, stride // 2 ** (level + spec.finest)))
-        assert max(errors.values()) <= TOLERANCE, errors
+            errors[key] = golden.relative_error(logits, arrays[key], max(1, stride // 2 ** (level + spec.finest)))
+        assert max(errors.values()) <= golden.TOLERANCE, errors
 
     def test_separate_decoder(self, trained):
         output, _, arrays, meta = trained
         rows = output.present.nonzero().tolist()
         assert len(rows) == len(output.separate) == 5
         for (sample, m), logits in zip(rows, output.separate, strict=True):
-            expected = arrays[f"train/sample{sample}/sep_{NAMES[m]}"]
-            assert relative_error(logits.softmax(dim=0), expected, meta["train_stride"]) <= TOLERANCE
+            expected = arrays[f"train/sample{sample}/sep_{golden.NAMES[m]}"]
+            assert golden.relative_error(logits.softmax(dim=0), expected, meta["train_stride"]) <= golden.TOLERANCE
 
     def test_each_modality_alone(self, imported, trained):
         network, (output, features, arrays, meta) = imported[1], trained
-        for m, name in enumerate(NAMES):
+        for m, name in enumerate(golden.NAMES):
             alone = torch.zeros(2, 4, dtype=torch.bool)
             alone[:, m] = True
             with train_mode(network), torch.no_grad():
                 logits = network.decode(features, alone).logits
             for sample in output.present[:, m].nonzero()[:, 0].tolist():
                 expected = arrays[f"train/sample{sample}/uni_logits_{name}"]
-                assert relative_error(logits[sample], expected, meta["train_stride"]) <= TOLERANCE, name
+                assert golden.relative_error(logits[sample], expected, meta["train_stride"]) <= golden.TOLERANCE, name
 
 
 class TestCheckpoints:
     @each
     def test_goes_in_and_out_unchanged(self, spec):
-        theirs = {f"module.{key}": value for key, value in fusion_state(spec.name, spec.made()).items()}
+        theirs = {f"module.{key}": value for key, value in golden.fusion_state(spec.name, spec.made()).items()}
         network = spec.made()
         state = import_fusion(theirs, network)
         network.load_state_dict(state)
@@ -179,19 +148,19 @@ class TestCheckpoints:
 
     def test_keys_that_only_the_original_mmformer_has(self):
         spec = SPECS[1]
-        theirs = fusion_state(spec.name, spec.made())
-        unused = {f"{m}_decode_conv.{end}": torch.zeros(1) for m in NAMES for end in ("weight", "bias")}
+        theirs = golden.fusion_state(spec.name, spec.made())
+        unused = {f"{m}_decode_conv.{end}": torch.zeros(1) for m in golden.NAMES for end in ("weight", "bias")}
         assert import_fusion(theirs | unused, spec.made()).keys() == spec.made().state_dict().keys()
 
     @each
     def test_another_width_is_named(self, spec):
         with pytest.raises(ValueError, match=r"another shape \['.* in the network'.*another width, crop"):
-            import_fusion(fusion_state(spec.name, spec.made()), spec.made(width=8))
+            import_fusion(golden.fusion_state(spec.name, spec.made()), spec.made(width=8))
 
     @pytest.mark.parametrize(("spec", "key"), [(SPECS[1], "t1_pos"), (SPECS[2], "pos (1, 40, 64)")], ids=["mm", "m2"])
     def test_another_crop_is_named(self, spec, key):
         with refused(ValueError, key, "crop"):
-            import_fusion(fusion_state(spec.name, spec.made()), spec.made(crop=(32, 32, 48)))
+            import_fusion(golden.fusion_state(spec.name, spec.made()), spec.made(crop=(32, 32, 48)))
 
     @pytest.mark.parametrize(
         ("state", "network", "message"),
@@ -210,7 +179,7 @@ class TestCheckpoints:
     def test_other_checkpoints_are_refused(self, state, network, message):
         rfnet = SPECS[0].made()
         with pytest.raises(ValueError, match=message):
-            import_fusion(state(fusion_state("rfnet", rfnet), rfnet.state_dict()), network())
+            import_fusion(state(golden.fusion_state("rfnet", rfnet), rfnet.state_dict()), network())
 
 
 class TestSizes:
@@ -257,12 +226,53 @@ class TestSizes:
     def test_rfnet_sums_over_a_volume_in_half_precision(self):
         """Sums over a whole window would overflow float16."""
         fusion = RFNet(width=4, crop=(16, 16, 16)).fusions[0]
-        x, regions, present = (
-            torch.ones(1, 4, 4, 64, 64, 64),
-            torch.full((1, 4, 64, 64, 64), 0.25),
-            torch.ones(1, 4) > 0,
-        )
+        x, regions = torch.ones(1, 4, 4, 64, 64, 64), torch.full((1, 4, 64, 64, 64), 0.25)
+        present = torch.ones(1, 4) > 0
         expected = fusion.modality_weights(x, regions, present)
         with torch.autocast("cpu", torch.float16):
             found = fusion.modality_weights(x, regions, present)
         assert torch.allclose(found.float(), expected, atol=1e-2)
+
+
+def small(**kwargs):
+    return M2FTrans(**{"width": 4, "crop": (32, 32, 32), "mlp_dim": 64, "heads": 4, "dropout": 0.0, **kwargs})
+
+
+def test_m2ftrans_positions_of_a_modality_go_with_it():
+    network = small()
+    theirs = golden.fusion_state("m2ftrans", network)
+    of_modality = torch.arange(5.0)  # flair, t1ce, t1, t2, fusion
+    theirs["pos"] = of_modality.repeat_interleave(8)[None, :, None].expand(-1, -1, 64)
+    state = import_fusion(theirs, network)
+    assert state["transformer.positions"][:, 0, 0].tolist() == [2, 1, 3, 0, 4]
+
+
+def test_m2ftrans_fusion_tokens_give_each_modality_present_its_share_of_attention():
+    transformer = MaskedTransformer(modalities=3, tokens=4, dim=8, heads=2, mlp_dim=8, dropout=0.0)
+    torch.nn.init.zeros_(transformer.layers[0].attention.qkv.weight)  # equal scores: attention is spread evenly
+    memory = torch.zeros(2, 3, 3, 2, 2, 4, 4)
+    tokens, weights = transformer.fuse(memory, torch.tensor([[True, False, True], [False, True, False]]))
+    assert tokens.shape == (2, 4, 8)
+    assert not weights.requires_grad
+    # 2 heads and 4 fusion tokens each spread a sum of 1 over the tokens that they see, 3 * 4 or 2 * 4 of them.
+    expected = torch.tensor([[8 / 12, 0, 8 / 12], [0, 1, 0]])
+    assert torch.allclose(weights, expected[:, :, None].expand(-1, -1, 4))
+
+
+def test_m2ftrans_voxels_are_weighted_before_they_are_fused():
+    fusion = WeightedFusion(dims=2, modalities=2, width=3)
+    x, weights = torch.randn(2, 2, 3, 4, 4), torch.rand(2, 2, 4, 4)
+    parts = fusion.entry.parts(x.unbind(1), torch.ones(2, 2, dtype=torch.bool))
+    convolved = fusion.entry.conv((x * weights[:, :, None]).flatten(1, 2))
+    expected = torch.nn.functional.leaky_relu(torch.nn.functional.instance_norm(convolved), 0.2)
+    assert torch.allclose(fusion(parts, weights), fusion.layers(expected), atol=1e-5)
+
+
+def test_m2ftrans_channels_of_an_absent_modality_are_not_attended_to():
+    attention = ChannelAttention(dims=2, modalities=2, width=4, dropout=0.0)
+    query, features = torch.randn(1, 4, 3, 3), torch.randn(1, 2, 4, 3, 3)
+    other = features.clone()
+    other[:, 1] = 100 * torch.randn(1, 4, 3, 3)
+    first, both = torch.tensor([[True, False]]), torch.tensor([[True, True]])
+    assert torch.equal(attention(query, features, first), attention(query, other, first))
+    assert not torch.allclose(attention(query, features, both), attention(query, other, both))

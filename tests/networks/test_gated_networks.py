@@ -195,8 +195,6 @@ class TestGolden:
                 errors[f"case{number}/{name}"] = stored_error(value, "robustseg", f"case{number}/{name}")
         assert len(errors) == 15
         assert max(errors.values()) <= TOLERANCE, errors
-
-    def test_appearances_and_contents_of_robustseg(self, robustseg):
         network, output = robustseg.network, robustseg.outputs[0]
         with torch.no_grad():
             content = network.encode(robustseg.image, robustseg.cases[0])[3][:, 0]
@@ -205,10 +203,8 @@ class TestGolden:
         for m, name in enumerate(NAMES):
             found |= {f"case0/mu_{name}": output.scale[m], f"case0/sigma_{name}": output.shift[m]}
             found[f"case0/style_{name}"] = styles[m]
-        errors = {
-            key: stored_error(value.reshape(tuple(robustseg.arrays[f"{key}/shape"])), "robustseg", key)
-            for key, value in found.items()
-        }
+        found = {key: value.reshape(tuple(robustseg.arrays[f"{key}/shape"])) for key, value in found.items()}
+        errors = {key: stored_error(value, "robustseg", key) for key, value in found.items()}
         assert max(errors.values()) <= TOLERANCE, errors
 
     def test_losses_of_robustseg(self, robustseg):
@@ -279,11 +275,8 @@ class TestReconstruction:
         assert output.scale.shape == output.shift.shape == (7, 16)
         for number, (b, m) in enumerate(there.nonzero().tolist()):
             appearance = network.appearances[m](x[b : b + 1, m : m + 1])
-            assert torch.allclose(
-                output.scale[number],
-                network.image_decoders[m].scale(network.image_decoders[m].hidden(appearance))[0],
-                atol=1e-5,
-            )
+            expected = network.image_decoders[m].scale(network.image_decoders[m].hidden(appearance))[0]
+            assert torch.allclose(output.scale[number], expected, atol=1e-5)
 
     def test_a_segmentation_does_not_know_the_appearances(self):
         network, x = lively(RobustSeg(width=2)), image(torch.ones(1, 4, dtype=torch.bool))

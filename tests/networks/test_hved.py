@@ -110,16 +110,13 @@ class TestFusion:
 
 
 class TestSampling:
-    def test_evaluation_decodes_the_mean(self):
+    def test_evaluation_decodes_the_mean_and_training_one_sample_for_all_decoders(self):
         network, x = made(), image()
         with eval_mode(network), torch.no_grad():
             features = network.encode(x)
             full = torch.ones(1, 1, 4, dtype=torch.bool)
             means = [product_of_gaussians(level, full)[0][:, 0] for level in features]
             assert torch.equal(network(x), network.segmentation(means))
-
-    def test_training_decodes_one_sample_for_all_decoders(self):
-        network, x = made(), image()
         full = torch.ones(1, 4, dtype=torch.bool)
         with train_mode(network), torch.no_grad():
             features = network.encode(x, full)

@@ -89,10 +89,7 @@ def test_norm_and_upsampling_are_those_of_pytorch(shape, operation):
     x, mode = torch.randn(shape).requires_grad_(), "bilinear" if len(shape) == 4 else "trilinear"
     ours, theirs = {
         "norm": (kernels.instance_norm, F.instance_norm),
-        "upsampling": (
-            kernels.upsampled,
-            lambda x: F.interpolate(x, scale_factor=2, mode=mode, align_corners=True),
-        ),
+        "upsampling": (kernels.upsampled, lambda x: F.interpolate(x, scale_factor=2, mode=mode, align_corners=True)),
     }[operation]
     found, expected = ours(x), theirs(x)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -10,20 +10,7 @@ from common.baselines.plain import Plain
 from common.io import write_checkpoint
 from common.modalities import IGNORED
 from common.networks import M3AE, SegmentationOutput
-from common.papers.m3ae import (
-    DeeplySupervisedLoss,
-    DiceBCELoss,
-    FineTuning,
-    FineTuningLoss,
-    Pretraining,
-    PretrainingLoss,
-    Reconstruction,
-    load_pretrained,
-    mean_image,
-    prepare_fill,
-    pretraining_parameters,
-    start_finetuning,
-)
+from common.papers import m3ae
 
 
 class Recorder(torch.nn.Module):
@@ -44,7 +31,7 @@ def network():
 
 def test_pretraining_shows_exactly_one_eighth_and_x_sub_in_the_rest(network):
     image = torch.rand(3, 4, 32, 32, 32)
-    output = Pretraining(network, mask_ratio=0.875, patch_size=8)(image)
+    output = m3ae.Pretraining(network, mask_ratio=0.875, patch_size=8)(image)
     seen, centre = network.unet.seen, network.x_sub[:, :, 4:36, 4:36, 4:36]
     visible = seen == image
     assert torch.equal(seen, torch.where(visible, image, centre.expand_as(image)))
@@ -57,7 +44,7 @@ def test_pretraining_shows_exactly_one_eighth_and_x_sub_in_the_rest(network):
 
 def test_pretraining_with_modality_dropout_masks_whole_modalities(network):
     image = torch.rand(8, 4, 32, 32, 32)
-    Pretraining(network, masking="modality_dropout")(image)
+    m3ae.Pretraining(network, masking="modality_dropout")(image)
     visible = (network.unet.seen == image).flatten(2).float().mean(2)
     assert set(visible.unique().tolist()) <= {0.0, 1.0}
     assert visible.any(dim=1).all()
@@ -66,7 +53,7 @@ def test_pretraining_with_modality_dropout_masks_whole_modalities(network):
 def test_pretraining_learns_x_sub_only_where_it_stood_in():
     torch.manual_seed(0)
     network = M3AE(4, 4, 8, grid=(40, 40, 40), deep_supervision=False)
-    output = Pretraining(network, patch_size=8)(torch.rand(1, 4, 32, 32, 32))
+    output = m3ae.Pretraining(network, patch_size=8)(torch.rand(1, 4, 32, 32, 32))
     (output.reconstruction - output.image).square().mean().backward()
     inside = network.x_sub.grad[:, :, 4:36, 4:36, 4:36]
     assert (inside != 0).float().mean() > 0.8
@@ -75,7 +62,7 @@ def test_pretraining_learns_x_sub_only_where_it_stood_in():
 
 def test_fine_tuning_forwards_two_views_with_x_sub_for_what_is_dropped(network):
     image = torch.rand(2, 4, 32, 32, 32)
-    seen = FineTuning(network)(image)
+    seen = m3ae.FineTuning(network)(image)
     assert seen.shape == (4, 4, 32, 32, 32)
     centre = network.x_sub[:, :, 4:36, 4:36, 4:36].expand_as(image)
     for view in seen.chunk(2):
@@ -88,7 +75,7 @@ def test_fine_tuning_forwards_two_views_with_x_sub_for_what_is_dropped(network):
 def test_fine_tuning_of_the_full_view_and_an_incomplete_one(network):
     image = torch.rand(3, 4, 32, 32, 32)
     image[0, 1] = float("nan")
-    method, incomplete = FineTuning(network, views="full_and_incomplete"), []
+    method, incomplete = m3ae.FineTuning(network, views="full_and_incomplete"), []
     for _ in range(10):
         first, second = method(image).chunk(2)
         kept = [(view == image).flatten(2).all(2) for view in (first, second)]
@@ -102,7 +89,7 @@ def test_fine_tuning_of_the_full_view_and_an_incomplete_one(network):
 def test_fine_tuning_never_shows_a_modality_that_the_subject_lacks(network):
     image = torch.rand(1, 4, 32, 32, 32)
     image[:, 1:3] = float("nan")
-    method = FineTuning(network)
+    method = m3ae.FineTuning(network)
     for _ in range(20):
         assert torch.isfinite(method(image)).all()
 
@@ -118,20 +105,17 @@ def test_location_follows_the_affine_of_crop_and_flip(network):
     assert torch.equal(filled, network.x_sub[:, :, 3:35, 5:37, 7:39].flip(2))
 
 
-def test_pretraining_parameters_give_x_sub_its_own_rate():
+def test_x_sub_has_its_own_rate_and_starts_from_noise():
     network = M3AE(grid=(8, 8, 8), width=8)
-    unet, x_sub = pretraining_parameters(network, 3e-4, 5e-3)
+    unet, x_sub = m3ae.pretraining_parameters(network, 3e-4, 5e-3)
     assert (unet["lr"], x_sub["lr"], x_sub["params"]) == (3e-4, 5e-3, [network.x_sub])
-    prepare_fill(network, "zero", None)
-    assert len(pretraining_parameters(network, 3e-4, 5e-3)) == 1
+    m3ae.prepare_fill(network, "zero", None)
+    assert len(m3ae.pretraining_parameters(network, 3e-4, 5e-3)) == 1
     assert network.x_sub.abs().sum() == 0
-
-
-def test_x_sub_starts_from_noise_of_the_standard_deviation_that_is_set():
     torch.manual_seed(0)
     network = M3AE(grid=(24, 24, 24), width=8)
     before = network.x_sub.detach().clone()
-    prepare_fill(network, "x_sub", None, 0.01)
+    m3ae.prepare_fill(network, "x_sub", None, 0.01)
     assert torch.equal(network.x_sub, before * 0.01)
     assert network.x_sub.requires_grad
 
@@ -147,7 +131,7 @@ def test_mean_image_averages_at_each_location_those_that_are_present():
         meta = {"original_affine": torch.eye(4, dtype=torch.float64), "spatial_shape": torch.tensor(grid)}
         return {"image": MetaTensor(image, affine=affine, meta=meta)}
 
-    mean = mean_image(Dataset([subject(1.0, (0, 0, 0)), subject(3.0, (2, 2, 2), missing=[1])]), grid)
+    mean = m3ae.mean_image(Dataset([subject(1.0, (0, 0, 0)), subject(3.0, (2, 2, 2), missing=[1])]), grid)
     assert mean.shape == (1, 2, 6, 6, 6)
     assert mean[0, 0, 0, 0, 0] == 0.5
     assert mean[0, 0, 2, 2, 2] == 2.0
@@ -155,40 +139,37 @@ def test_mean_image_averages_at_each_location_those_that_are_present():
     assert mean[0, 1, 2, 2, 2] == 1.0  # the second subject lacks this modality: it does not count
 
 
-def test_load_pretrained_takes_everything_but_the_heads(tmp_path):
+def test_what_fine_tuning_starts_from(tmp_path):
     torch.manual_seed(0)
     source = M3AE(4, 4, 8, (8, 8, 8), deep_supervision=False)
     write_checkpoint(source.state_dict(), tmp_path / "pretrained.pt")
     network = M3AE(4, 3, 8, (8, 8, 8))
     head = network.unet.head.weight.clone()
-    load_pretrained(network, tmp_path / "pretrained.pt")
+    m3ae.load_pretrained(network, tmp_path / "pretrained.pt")
     assert torch.equal(network.x_sub, source.x_sub)
     assert torch.equal(network.unet.encoder[3][0].weight, source.unet.encoder[3][0].weight)
     assert torch.equal(network.unet.head.weight, head)
     other = M3AE(4, 3, 8, (8, 8, 8))
-    load_pretrained(other, tmp_path / "pretrained.pt", weights=False)
+    m3ae.load_pretrained(other, tmp_path / "pretrained.pt", weights=False)
     assert torch.equal(other.x_sub, source.x_sub)
     assert not torch.equal(other.unet.encoder[3][0].weight, source.unet.encoder[3][0].weight)
-
-
-def test_fine_tuning_goes_on_from_whole_weights(tmp_path):
     source, network = M3AE(4, 3, 8, (8, 8, 8)), M3AE(4, 3, 8, (8, 8, 8))
     write_checkpoint(source.state_dict(), tmp_path / "model.pt")
-    start_finetuning(network, tmp_path / "none.pt", init_from=tmp_path / "model.pt")
+    m3ae.start_finetuning(network, tmp_path / "none.pt", init_from=tmp_path / "model.pt")
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in source.state_dict().items())
 
 
 def test_load_pretrained_refuses_another_architecture(tmp_path):
     for weights in (True, False):
         with pytest.raises(FileNotFoundError, match=r"pretrained\.pt: no pretraining\. Run `pretrain`.*init_from"):
-            load_pretrained(M3AE(4, 3, 8, (8, 8, 8)), tmp_path / "pretrained.pt", weights)
+            m3ae.load_pretrained(M3AE(4, 3, 8, (8, 8, 8)), tmp_path / "pretrained.pt", weights)
     wrapped = {f"module.{key}": value for key, value in M3AE(4, 3, 8, (8, 8, 8)).state_dict().items()}
     write_checkpoint(wrapped, tmp_path / "wrapped.pt")
     with pytest.raises(ValueError, match=r"wrapped\.pt: its names begin with 'module\.'"):
-        load_pretrained(M3AE(4, 3, 8, (8, 8, 8)), tmp_path / "wrapped.pt")
+        m3ae.load_pretrained(M3AE(4, 3, 8, (8, 8, 8)), tmp_path / "wrapped.pt")
     write_checkpoint(M3AE(4, 4, 16, (8, 8, 8)).state_dict(), tmp_path / "pretrained.pt")
     with pytest.raises(ValueError, match=r"pretrained\.pt: not a pretraining checkpoint of this network.*same width"):
-        load_pretrained(M3AE(4, 3, 8, (8, 8, 8)), tmp_path / "pretrained.pt")
+        m3ae.load_pretrained(M3AE(4, 3, 8, (8, 8, 8)), tmp_path / "pretrained.pt")
 
 
 def test_plain_forwards_what_is_there():
@@ -209,8 +190,8 @@ def test_pretraining_loss_leaves_out_modalities_that_the_subject_lacks():
     image = torch.full((1, 2, 1, 1, 2), float("nan"))
     image[0, 0] = 0
     reconstruction = torch.tensor([1.0, 3.0, 0.0, 2.0]).reshape(1, 2, 1, 1, 2)
-    loss = PretrainingLoss(gamma=0)
-    assert loss(Reconstruction(reconstruction, image, torch.tensor([[True, False]]), image[:, :1] * 0)).item() == 5.0
+    output = m3ae.Reconstruction(reconstruction, image, torch.tensor([[True, False]]), image[:, :1] * 0)
+    assert m3ae.PretrainingLoss(gamma=0)(output).item() == 5.0
 
 
 def test_the_regulariser_is_the_mean_square_or_the_norm_of_what_differs_from_the_mean():
@@ -218,8 +199,8 @@ def test_the_regulariser_is_the_mean_square_or_the_norm_of_what_differs_from_the
     image = torch.zeros(1, 1, 1, 2, 2)
     there = torch.tensor([[True]])
     for kind, value, pull in (("mean_square", 3.0, 2 / 4), ("norm", 12**0.5, 12**-0.5)):
-        loss = PretrainingLoss(gamma=2.0, regulariser=kind)
-        total = loss(Reconstruction(image, image, there, x_sub))
+        loss = m3ae.PretrainingLoss(gamma=2.0, regulariser=kind)
+        total = loss(m3ae.Reconstruction(image, image, there, x_sub))
         assert total.item() == pytest.approx(2 * value)
         (gradient,) = torch.autograd.grad(total, x_sub)
         assert gradient.flatten().tolist() == pytest.approx([2 * pull * d for d in (-1, -1, -1, 3)])
@@ -232,7 +213,7 @@ def test_ignored_voxels_count_as_if_they_had_been_cut_off():
     full, half = (torch.randn(4, 3, *size, generator=generator).requires_grad_() for size in sizes)
     target = torch.randint(2, (2, 3, 4, 4, 4), generator=generator, dtype=torch.uint8)
     bottleneck = torch.zeros(4, 1, 1, 1, 1)
-    loss = FineTuningLoss(lambda_distil=1.0)
+    loss = m3ae.FineTuningLoss(lambda_distil=1.0)
     expected = loss(output(full[..., :2], [half[..., :1]], bottleneck), target[..., :2])
     target[..., 2:] = IGNORED
     found = loss(output(full, [half], bottleneck), target)
@@ -251,12 +232,12 @@ def golden():
 
 def test_segmentation_loss_gives_the_authors_numbers(golden):
     (quarter, half, full), target = golden
-    each = [DiceBCELoss()(logits, target).item() for logits in (quarter, half, full)]
+    each = [m3ae.DiceBCELoss()(logits, target).item() for logits in (quarter, half, full)]
     assert each == pytest.approx(GOLDEN["loss/seg_each"].tolist(), rel=1e-5)
-    dice = [DiceBCELoss(1, 0)(logits, target).item() for logits in (quarter, half, full)]
+    dice = [m3ae.DiceBCELoss(1, 0)(logits, target).item() for logits in (quarter, half, full)]
     assert dice == pytest.approx(GOLDEN["loss/dice_only"].tolist(), rel=1e-5)
     quarter = quarter.clone().requires_grad_()
-    total = DeeplySupervisedLoss()(output(full, [quarter, half], None), target)
+    total = m3ae.DeeplySupervisedLoss()(output(full, [quarter, half], None), target)
     total.backward()
     assert total.item() == pytest.approx(float(GOLDEN["loss/seg_sum"]), rel=1e-5)
     stride = int(GOLDEN["loss/grad_logits0/stride"])
@@ -268,7 +249,7 @@ def test_consistency_gives_the_authors_numbers(golden):
     bottleneck = transpose(draw(M3AE_SEED + 20, (2, 128, 4, 4, 4)))
     views = output(full, [quarter, half], bottleneck)  # a subject whose two views are the golden batch
     for kind, key in (("bottleneck", "consistency_mse"), ("quarter_logits", "consistency_code_ds_quarter")):
-        loss = FineTuningLoss(lambda_con=1, consistency=kind)
+        loss = m3ae.FineTuningLoss(lambda_con=1, consistency=kind)
         loss(views, target[:1])
         assert loss.terms["consistency"].item() == pytest.approx(float(GOLDEN[f"loss/{key}"]), rel=1e-5)
 
@@ -278,15 +259,12 @@ def test_fine_tuning_loss_weighs_the_consistency_and_pools_the_views():
     logits, target = torch.randn(2, 3, 4, 4, 4), (torch.rand(1, 3, 4, 4, 4) > 0.5).to(torch.uint8)
     views = output(logits, [logits, logits], torch.stack([torch.zeros(8, 1, 1, 1), torch.full((8, 1, 1, 1), 3.0)]))
     both = torch.cat([target, target]).float()
-    pooled = 3 * DiceBCELoss()(logits, both)
-    assert FineTuningLoss(0.1)(views, target).item() == pytest.approx(pooled.item() + 0.9, rel=1e-6)
-    assert FineTuningLoss(0)(views, target).item() == pytest.approx(pooled.item(), rel=1e-6)
-
-
-def test_views_of_several_subjects_are_paired_subject_by_subject():
+    pooled = 3 * m3ae.DiceBCELoss()(logits, both)
+    assert m3ae.FineTuningLoss(0.1)(views, target).item() == pytest.approx(pooled.item() + 0.9, rel=1e-6)
+    assert m3ae.FineTuningLoss(0)(views, target).item() == pytest.approx(pooled.item(), rel=1e-6)
     bottleneck = torch.tensor([1.0, 2.0, 1.0, 5.0]).reshape(4, 1, 1, 1, 1)  # views 0 of two subjects, then views 1
     logits = torch.zeros(4, 3, 4, 4, 4)
-    loss = FineTuningLoss(1)
+    loss = m3ae.FineTuningLoss(1)
     loss(output(logits, [logits, logits], bottleneck), torch.zeros(2, 3, 4, 4, 4))
     assert loss.terms["consistency"].item() == pytest.approx((0 + 9) / 2)
 
@@ -297,7 +275,7 @@ def test_distillation_teaches_the_second_view_by_the_first_alone():
     logits.requires_grad_()
     views = output(logits, [logits.detach()] * 2, torch.zeros(2, 8, 1, 1, 1))
     target = torch.zeros(1, 3, 4, 4, 4)
-    with_teacher, without = FineTuningLoss(lambda_distil=0.5), FineTuningLoss()
+    with_teacher, without = m3ae.FineTuningLoss(lambda_distil=0.5), m3ae.FineTuningLoss()
     difference = with_teacher(views, target) - without(views, target)
     expected = -(0.75 * math.log(0.8) + 0.25 * math.log(0.2))
     assert difference.item() == pytest.approx(0.5 * expected, rel=1e-5)

@@ -114,9 +114,6 @@ def test_divergence_by_hand():
     assert divergence(student, teacher, UNLABELLED).item() == pytest.approx(first / 2)
     back = 0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2)  # the other way round is another number
     assert divergence(teacher, student, UNLABELLED).item() == pytest.approx(back / 2)
-
-
-def test_temperature_softens_both_and_its_square_is_the_weight():
     # at T = 2 odds of 16 : 1 become 4 : 1
     teacher = torch.tensor([16.0, 1.0]).log().reshape(1, 2, 1, 1, 1)
     student = torch.zeros(1, 2, 1, 1, 1)
@@ -127,9 +124,8 @@ def test_temperature_softens_both_and_its_square_is_the_weight():
 def test_distance_is_a_mean_over_the_bottleneck_s_elements():
     logits = torch.zeros(1, 2, 1, 1, 1)
     teacher = MagMSDecoded(logits, torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1, 1))
-    students = MagMSDecoded(
-        logits.expand(2, -1, -1, -1, -1), torch.tensor([[1.0, 2, 6], [2, 3, 4]])[..., None, None, None]
-    )
+    bottlenecks = torch.tensor([[1.0, 2, 6], [2, 3, 4]])[..., None, None, None]
+    students = MagMSDecoded(logits.expand(2, -1, -1, -1, -1), bottlenecks)
     loss = MagMSLoss()
     loss(MagMSOutput(teacher, students, torch.ones(1, 2, dtype=torch.bool)), torch.zeros(1, 1, 1, 1, 1))
     assert loss.terms["l2"].item() == pytest.approx(9 / 3 + 3 / 3)  # of the two modalities, summed

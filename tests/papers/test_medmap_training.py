@@ -49,13 +49,17 @@ def test_encoders_take_as_many_channels_as_the_feature_encoder_has(network):
         assert torch.equal(network(x), network.decode(network.encode(x), present))
 
 
-def test_what_is_aligned_are_the_features_that_the_network_saw():
+def test_what_is_aligned_are_the_features_that_the_network_saw_kept_for_a_step():
     network = RFNet(**SMALL, feature_encoder="shared").train()
     x = image()
     output = FeatureAlignment(RandomSubsetFusion(network), network)(x)
     assert torch.equal(output.features, network.feature_encoder(x, output.present))
     assert bool(output.present.all())
     assert output.features.requires_grad
+    # validation runs hundreds of windows whose features nobody needs
+    step = FeatureAlignment(RandomSubsetFusion(network), network)
+    step(image())
+    assert not network.feature_encoder._forward_hooks
 
 
 def test_alignment_teaches_the_feature_encoder_and_nothing_behind_it():
@@ -74,9 +78,8 @@ def test_alpha_0_gives_the_gradients_of_the_backbone_alone():
     for align, settings in ((True, {"anchor": "adaptive", "alpha": 0.0}), (False, {"anchor": None})):
         network.zero_grad()
         torch.manual_seed(0)
-        AlignedLoss(FusionLoss(), NAMES, **settings)(
-            FeatureAlignment(RandomSubsetFusion(network), network, align)(x), label
-        ).backward()
+        output = FeatureAlignment(RandomSubsetFusion(network), network, align)(x)
+        AlignedLoss(FusionLoss(), NAMES, **settings)(output, label).backward()
         found.append([p.grad.clone() for p in network.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
@@ -92,14 +95,6 @@ def test_under_passion_the_subjects_own_modalities_are_aligned():
 def test_without_alignment_a_network_needs_no_feature_encoder():
     network = RFNet(**SMALL)
     assert FeatureAlignment(RandomSubsetFusion(network), network, align=False)(image()).features is None
-
-
-def test_features_are_kept_for_no_longer_than_a_step():
-    """Validation runs hundreds of windows whose features nobody needs."""
-    network = RFNet(**SMALL, feature_encoder="shared").train()
-    step = FeatureAlignment(RandomSubsetFusion(network), network)
-    step(image())
-    assert not network.feature_encoder._forward_hooks
 
 
 ALL = torch.ones(2, 4, dtype=torch.bool)
@@ -132,23 +127,16 @@ def test_distance_to_the_learnt_mixture():
     assert mixture(0.5, 0.5, 0.25, 0.0)(features, ALL).item() == pytest.approx((2.25 + 0.25 + 2.25 + 20.25) / 4)
 
 
-def test_mixture_of_those_present_keeps_the_sum_of_the_weights():
+def test_mixture_of_those_present():
     present = torch.tensor([[True, False, True, False]])
     features = constant(1.0, 0.0, 4.0, 0.0, batch=1)
     anchor = 1.25 / 0.75 * (0.5 * 1 + 0.25 * 4)
     found = mixture(0.5, 0.5, 0.25, 0.0)(features, present)
     assert found.item() == pytest.approx(((1 - anchor) ** 2 + (4 - anchor) ** 2) / 2)
-
-
-def test_mixture_is_the_mean_where_those_present_have_no_weight():
-    """As at the start of a training when FLAIR is absent."""
-    present = torch.tensor([[True, False, True, False]])
+    # as at the start of a training when FLAIR is absent
     found = Alignment(NAMES, "adaptive")(constant(1.0, 9.0, 4.0, 9.0, batch=1), present)
     assert found.item() == pytest.approx(1.5**2)
-
-
-def test_weights_of_those_present_that_nearly_cancel_are_not_scaled_up():
-    """Weights can get any sign: 1 % and -0.99 % would be scaled by 10 000, and their gradient by 10^8."""
+    # weights can get any sign: 1 % and -0.99 % would be scaled by 10 000, and their gradient by 10^8
     present = torch.tensor([[True, True, False, False]])
     found = mixture(0.01, -0.0099, 0.0, 1.0)(constant(1.0, 4.0, 0.0, 0.0, batch=1), present)
     assert found.item() == pytest.approx(1.5**2)
@@ -157,9 +145,8 @@ def test_weights_of_those_present_that_nearly_cancel_are_not_scaled_up():
 @pytest.mark.parametrize(("weight", "expected"), [(0.11, (0 + 3**2) / 2), (0.09, 1.5**2)])
 def test_weights_are_scaled_up_from_a_tenth_of_all_on(weight, expected):
     """Scaled, T1 is the anchor, 3 from T1c; less is not scaled, and the anchor is their mean."""
-    found = mixture(weight, 0.0, 0.0, 1 - weight)(
-        constant(1.0, 4.0, 0.0, 0.0, batch=1), torch.tensor([[True, True, False, False]])
-    )
+    features, present = constant(1.0, 4.0, 0.0, 0.0, batch=1), torch.tensor([[True, True, False, False]])
+    found = mixture(weight, 0.0, 0.0, 1 - weight)(features, present)
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -183,10 +170,8 @@ def test_sample_without_the_named_anchor_has_no_loss():
 
 
 def test_absent_modalities_have_no_say():
-    features, present = (
-        torch.randn(2, 4, 3, 4, 4, 4),
-        torch.tensor([[True, True, False, True], [True, True, True, True]]),
-    )
+    features = torch.randn(2, 4, 3, 4, 4, 4)
+    present = torch.tensor([[True, True, False, True], [True, True, True, True]])
     other = features.clone()
     other[0, 2] = 100
     for anchor in ("adaptive", "flair", "normal"):
@@ -197,9 +182,8 @@ def test_absent_modalities_have_no_say():
 def test_weights_that_nearly_cancel_are_as_printed_unless_a_sequence_is_absent():
     alignment, features = mixture(0.5, -0.5, 0.02, 0.0), constant(1.0, 2.0, 4.0, 7.0, batch=1)
     anchor = 0.5 * 1 - 0.5 * 2 + 0.02 * 4  # eq. (13)
-    assert alignment(features, ALL[:1]).item() == pytest.approx(
-        sum((value - anchor) ** 2 for value in (1, 2, 4, 7)) / 4, rel=1e-5
-    )
+    expected = sum((value - anchor) ** 2 for value in (1, 2, 4, 7)) / 4
+    assert alignment(features, ALL[:1]).item() == pytest.approx(expected, rel=1e-5)
     without = alignment(features, torch.tensor([[True, True, True, False]]))
     assert without.item() == pytest.approx(sum((value - 7 / 3) ** 2 for value in (1, 2, 4)) / 3, rel=1e-5)
 
@@ -254,9 +238,6 @@ def test_alignment_is_added_with_its_weight():
     loss = AlignedLoss(Constant(), NAMES, anchor="t1c")
     assert loss(output, torch.zeros(1)).item() == pytest.approx(3 + 0.125 * 7.5)
     assert {name: value.item() for name, value in loss.terms.items()} == pytest.approx({"fuse": 3, "align": 7.5})
-
-
-def test_without_an_anchor_the_loss_is_the_methods():
     loss = AlignedLoss(Constant(), NAMES, anchor=None)
     assert loss(AlignedOutput(torch.zeros(1), None, None), torch.zeros(1)) == 3
     assert not loss.aligns

@@ -1,20 +1,57 @@
-"""Packages are the same every time, hold all that a bundle needs, and never change."""
+"""Packages of bundles, for the zoo too, and the weights that are shipped."""
 
+import ast
+import hashlib
 import json
 import os
+import shutil
+import subprocess
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import black
+import isort
 import pytest
-from small_bundle import write_bundle
+import torch
+from evaluation.examples import random_evaluation
+from run_tools import run_script
 
 import common
+from common.evaluation.metrics.results import Evaluation, write_evaluation
+from common.io import file_digest, read_checkpoint, shipped_weights, write_checkpoint
+from mmb.clinic.calibration.calibration import read_calibration
+from tools import zoo
 from tools.package import make_package
+from tools.ship import eval_metrics, ship
+from tools.zoo import make_zoo_folder
 
 REPOSITORY = Path(common.__file__).parents[1]
 NAMES = ["LICENSE", "__init__.py", "configs/inference.json", "configs/metadata.json", "configs/recipes/one.json"]
 NAMES += ["docs/README.md", "models/model.pt", "requirements.txt"]
+
+
+def write_bundle(folder: Path, name: str = "tiny", version: str = "0.1.0", weights: bytes = b"weights") -> Path:
+    """Write a bundle, with files that its use and an editor leave in it; return its folder."""
+    known = {"model.pt": {"sha256": hashlib.sha256(weights).hexdigest(), "data_source": "nothing"}}
+    metadata = {"bundle": name, "version": version, "monai_version": "1.6.1", "weights": known}
+    files = {
+        "LICENSE": b"licence",
+        "configs/metadata.json": json.dumps(metadata).encode(),
+        "configs/inference.json": b'{\n    "imports": [\n        "$import common.io as io"\n    ],\n    "run": []\n}\n',
+        "configs/recipes/one.json": b'{"imports": ["$import common.io as io"], "epochs": 3}',
+        "docs/README.md": b"# Tiny\n",
+        "models/model.pt": weights,
+        "eval/inference/case_seg.nii.gz": b"not part of the bundle",
+        "models/.model.pt.swp": b"nor this",
+        "configs/__pycache__/x.pyc": b"nor this",
+    }
+    for path, content in files.items():
+        Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
+        Path(folder, path).write_bytes(content)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +81,7 @@ def test_packages_made_twice_are_identical(package, tmp_path):
 
 def test_what_is_in_it(contents):
     assert [name for name in contents if not name.startswith("common/")] == sorted([*NAMES, "manifest.json"])
-    modules = {
-        f"common/{path.relative_to(REPOSITORY / 'common')}" for path in Path(common.__file__).parent.rglob("*.py")
-    }
+    modules = {path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("common/**/*.py")}
     assert modules <= set(contents)
     assert "common/cohorts/data/brats_splits.csv" in contents
     assert not any("__pycache__" in name or "/." in name for name in contents)
@@ -85,3 +120,211 @@ def test_no_package_of_a_bundle_that_is_not_right(damage, complaint, tmp_path):
     with pytest.raises((FileNotFoundError, ValueError), match=complaint):
         make_package(tmp_path / "tiny", tmp_path / "dist")
     assert not list(tmp_path.glob("dist/*"))
+
+
+NETWORK = {"_target_": "torch.nn.Conv3d", "in_channels": 4, "out_channels": 30, "kernel_size": 7}
+INFERENCE = {"imports": ["$import common.cohorts as cohorts"], "cohort": "brats2020", "crop": [8, 8, 8]}
+INFERENCE |= {"decision": "threshold", "spacing": [2.0, 2, 2]}
+INFERENCE |= {"cohort_def": "$cohorts.get_cohort(@cohort)", "network_def": NETWORK}
+
+
+def evaluated(run: Path, cohort: str = "brats2020", window: str = "8x8x8", **kwargs: Any) -> Evaluation:
+    """Write a random evaluation of the weights, with the scores that a calibration needs."""
+    modalities = ("t1", "t1c", "t2", "flair")
+    facts = {"weights": file_digest(run / "trained.pt"), "window": window, "spacing": "2x2x2"}
+    evaluation = random_evaluation(cohort=cohort, modalities=modalities, facts=facts, probabilities=True, **kwargs)
+    write_evaluation(evaluation, run / "evaluation")
+    return evaluation
+
+
+def trained() -> dict[str, torch.Tensor]:
+    weight = torch.randn(30, 4, 7, 7, 7, generator=torch.Generator().manual_seed(0))
+    weight[0, 0, 0, 0, 0] = 1 / 3
+    return {"weight": weight, "bias": torch.full((30,), 1 / 3)}
+
+
+@pytest.fixture
+def places(tmp_path):
+    """An evaluated run, and a bundle."""
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    run.mkdir()
+    write_checkpoint(trained(), run / "trained.pt")
+    evaluation = evaluated(run)
+    for name in ("configs/recipes", "models"):
+        (bundle / name).mkdir(parents=True)
+    metadata = {"bundle": "tiny", "version": "0.1.0", "data_source": "phantom"}
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    (bundle / "configs" / "inference.json").write_text(json.dumps(INFERENCE))
+    (bundle / "configs" / "recipes" / "phantom.json").write_text("{}")
+    (bundle / "models" / "model_calibration.json").write_text("of other weights\n")
+    return run, bundle, evaluation
+
+
+def test_weights_in_half_with_their_calibration_and_what_they_are_worth(places):
+    run, bundle, evaluation = places
+    target = ship(run, bundle, "model", "39 cases")
+    assert target == bundle / "models" / "model.pt"
+    state = read_checkpoint(target)
+    assert state["weight"].dtype == torch.float16
+    assert state["weight"][0, 0, 0, 0, 0].item() == pytest.approx(1 / 3, abs=1e-4)
+    assert state["bias"][0].item() == torch.tensor(1 / 3).item()
+    assert sorted(path.name for path in target.parent.iterdir()) == ["model.pt", "model_calibration.json"]
+    assert read_calibration(target.with_name("model_calibration.json")).weights == file_digest(target)
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert shipped_weights(target, bundle)["data_source"] == metadata["data_source"] == "39 cases"
+    results = evaluation.results[evaluation.results["metric"] == "dice"]
+    full = results[results["modalities"] == "+".join(evaluation.modalities)]
+    for region in evaluation.regions:
+        name = f"test_dice_{region.lower()}"
+        ours = full[full["region"] == region]["value"].mean()
+        assert metadata["eval_metrics"][f"{name}_full"] == pytest.approx(ours, abs=5e-4)
+        by_subset = results[results["region"] == region].groupby("modalities")["value"].mean()
+        assert metadata["eval_metrics"][f"{name}_mean_of_{len(by_subset)}"] == pytest.approx(by_subset.mean(), abs=5e-4)
+
+
+def test_calibration_and_metrics_are_of_the_bundles_decision(places):
+    run, bundle, _ = places
+    facts = {"weights": file_digest(run / "trained.pt"), "window": "8x8x8", "spacing": "2x2x2"}
+    facts["decision"] = "expected_dice"
+    cases = {"cohort": "brats2020", "modalities": ("t1", "t1c", "t2", "flair"), "probabilities": True}
+    other = random_evaluation(**cases, facts=facts, seed=1)
+    write_evaluation(other, run / "evaluation" / "expected_dice")
+    (bundle / "configs" / "inference.json").write_text(json.dumps(INFERENCE | {"decision": "expected_dice"}))
+    ship(run, bundle, "model", "39 cases")
+    assert (bundle / "models" / "model_calibration.json").is_file()
+    assert json.loads((bundle / "configs" / "metadata.json").read_text())["eval_metrics"] == eval_metrics(other)
+
+
+def test_demo_weights_leave_the_metrics_alone(places):
+    run, bundle, _ = places
+    assert run_script("ship", run, bundle, "phantom", "the phantom") is None
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert metadata["data_source"] == "phantom"
+    assert "eval_metrics" not in metadata
+
+
+def unfit(run: Path, state: dict) -> None:
+    write_checkpoint(state, run / "trained.pt")
+    evaluated(run)
+
+
+DAMAGES = {
+    "too large for half": (lambda run: unfit(run, {**trained(), "weight": trained()["weight"] * 1e6}), "change by nan"),
+    "too small for half": (
+        lambda run: unfit(run, {"weight": trained()["weight"] * 1e-7, "bias": torch.zeros(30)}),
+        r"change by 0\.\d+ of their range",
+    ),
+    "of another network": (lambda run: unfit(run, {"weight": torch.ones(3)}), "another architecture"),
+    "a checkpoint to resume from": (lambda run: unfit(run, {"epoch": 3}), "expected a state dict"),
+    "changed since": (lambda run: write_checkpoint({"w": torch.ones(1)}, run / "trained.pt"), "not of the current"),
+    "some subsets": (lambda run: evaluated(run, only=["t1", "t2"]), r"no results of t1c, flair, t1\+t1c"),
+    "another cohort": (lambda run: evaluated(run, cohort="iseg2017"), "cohort .* is iseg2017, that of .* brats2020"),
+    "other windows": (lambda run: evaluated(run, window="8x16x8"), "window .* is 8x16x8, that of .* 8x8x8"),
+    "validation cases": (lambda run: evaluated(run, calibration=["c4"]), "calibrated on, e.g. c4"),
+    "none": (lambda run: (run / "trained.pt").unlink(), r"neither finetuned\.pt nor trained\.pt"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_not_shipped_leaves_the_bundle_as_it_was(places, damage):
+    run, bundle, _ = places
+    ship(run, bundle, "model", "39 cases")
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    do, message = DAMAGES[damage]
+    do(run)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        ship(run, bundle, "model", "40 cases")
+    assert before == {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("step", ["write_checkpoint", "write_calibration", "text"])
+def test_files_take_their_places_together(places, step, monkeypatch):
+    run, bundle, _ = places
+    ship(run, bundle, "model", "39 cases")
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    unfit(run, {"weight": trained()["weight"] + 1, "bias": torch.zeros(30)})
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(f"tools.ship.{step}", full)
+    with pytest.raises(OSError, match="no space left"):
+        ship(run, bundle, "model", "40 cases")
+    assert before == {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+
+
+ROOT = Path(__file__).parents[2]
+NAME = "glioma_mri_segmentation_tiny"
+
+
+@pytest.mark.slow  # makes a package
+def test_everything_is_in_the_folder_and_in_the_format_of_the_zoo(tmp_path):
+    assert run_script("zoo", write_bundle(tmp_path / "tiny"), tmp_path / "out") is None
+    folder = tmp_path / "out" / "models" / NAME
+    assert os.listdir(tmp_path / "out") == ["models"]
+    assert sorted(os.listdir(folder)) == ["LICENSE", "common", "configs", "docs", "models", "requirements.txt"]
+    assert (folder / "models" / "model.pt").read_bytes() == b"weights"
+    for path in folder.rglob("*.json"):
+        assert path.read_text() == json.dumps(json.loads(path.read_text()), indent=4) + "\n"
+    mode = black.Mode(line_length=120, magic_trailing_comma=False)
+    for path in [folder / "common" / "modalities.py", folder / "common" / "networks" / "m3ae.py"]:
+        code = path.read_text()
+        black.assert_stable(code, black.format_str(code, mode=mode), mode=mode)
+        assert code == black.format_str(code, mode=mode)
+        assert isort.check_code(code, profile="black", line_length=120, src_paths=(tmp_path,))
+        texts = [node for node in ast.parse(code).body if isinstance(getattr(node, "value", None), ast.Constant)]
+        assert [node for node in texts if isinstance(node, ast.Expr)] == texts[:1]  # the module's docstring
+    assert "# " in (folder / "common" / "modalities.py").read_text()
+
+
+def test_large_files_are_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "_format", lambda folder: None)  # takes nearly all the time
+    source = ROOT / "bundles" / "gss"
+    folder = make_zoo_folder(source, tmp_path, url="https://example.org/gss/")
+    weights = source / "models" / "model.pt"
+    assert weights.stat().st_size > zoo.LINKED
+    assert not (folder / "models" / "model.pt").exists()
+    listed = (folder / "large_files.yml").read_text().splitlines()
+    start = listed.index('  - path: "models/model.pt"')
+    assert listed[0] == "large_files:"
+    assert listed[start + 1 : start + 4] == [
+        '    url: "https://example.org/gss/models/model.pt"',
+        f'    hash_val: "{hashlib.sha256(weights.read_bytes()).hexdigest()}"',
+        '    hash_type: "sha256"',
+    ]
+
+
+def test_nothing_is_replaced_or_left_half_done(tmp_path, monkeypatch):
+    bundle = write_bundle(tmp_path / "tiny")
+    folder = tmp_path / "out" / "models" / NAME
+    folder.mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="exists already"):
+        make_zoo_folder(bundle, tmp_path / "out")
+    folder.rmdir()
+    folder.parent.rmdir()
+    monkeypatch.setattr(zoo, "LARGEST", 6)
+    with pytest.raises(ValueError, match=r"LICENSE has 7 bytes, .* at most 6\. .* give --url"):
+        make_zoo_folder(bundle, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.slow  # a fresh process that imports everything
+def test_the_zoo_finds_network_and_weights_as_the_metadata_say(tmp_path):
+    """The zoo's check puts the folder first on Python's path, works in the zoo, and exports to TorchScript."""
+    folder = make_zoo_folder(ROOT / "bundles" / "m3ae", tmp_path)
+    schema = shutil.copy(ROOT / "tests" / "bundles" / "meta_schema.json", tmp_path / "schema.json")
+    code = f"""
+import sys
+sys.path.insert(0, {str(folder)!r})
+from monai.bundle import ckpt_export, verify_metadata, verify_net_in_out
+meta, config = {str(folder / "configs/metadata.json")!r}, {str(folder / "configs/inference.json")!r}
+verify_metadata(meta_file=meta, filepath={str(schema)!r})
+verify_net_in_out(net_id="network_def", meta_file=meta, config_file=config, bundle_root={str(folder)!r})
+ckpt_export(net_id="network_def", filepath={str(tmp_path / "model.ts")!r}, meta_file=meta, config_file=config,
+            ckpt_file={str(folder / "models/model.pt")!r}, bundle_root={str(folder)!r})
+import common
+assert common.__file__.startswith({str(folder)!r}), common.__file__
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "model.ts").stat().st_size > 1_000_000

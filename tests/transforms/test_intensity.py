@@ -1,4 +1,4 @@
-"""Percentile scaling and z-scores over the brain, by hand and compared with the published pipeline's numbers."""
+"""Intensities: scaling and z-scores over the brain, and augmentation of each modality."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import CropForegroundd
+from monai.transforms import Compose, CropForegroundd, RandAdjustContrast, RandGaussianNoise, RandSimulateLowResolution
 from refusals import refused
 
-from common.transforms import NormalizeBrainIntensityd, ScaleBrainIntensityd
+from common.transforms import NormalizeBrainIntensityd, RandEachModalityd, RandThickSlices, ScaleBrainIntensityd
 
 NAN = float("nan")
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "m3ae_pipeline.npz")
@@ -25,15 +25,12 @@ def scale(image: torch.Tensor, **options) -> torch.Tensor:
     return ScaleBrainIntensityd("image", **options)({"case": "x", "image": MetaTensor(image)})["image"]
 
 
-def test_by_hand():
+def test_percentiles_by_hand_where_negative_voxels_are_brain():
     image = channel(np.arange(1, 102))  # of 101 values, the 1st percentile is the second and the 99th the 100th
     expected = np.where(image == 0, 0, (np.clip(image, 2, 100) - 2) / 98)
     np.testing.assert_allclose(scale(image[None])[0], expected, atol=1e-6)
     scaled = scale(image[None], lower=10, upper=90)[0]
     np.testing.assert_allclose(scaled, np.where(image == 0, 0, (np.clip(image, 11, 91) - 11) / 80), atol=1e-6)
-
-
-def test_negative_voxels_are_brain_and_background_stays_0():
     image = channel(np.r_[-50:0, 1:52])
     scaled = scale(image[None])[0]
     expected = np.where(image == 0, 0, (np.clip(image, -49, 50) + 49) / 99)
@@ -106,3 +103,58 @@ def test_each_modality_by_itself_and_a_missing_one_stays_nan(change):
 def test_brain_without_contrast(change, first, fact):
     with refused(ValueError, f"x, channel 0: {fact}; expected an image", "Check the file, or leave this modality out"):
         change(channel(np.r_[first, np.full(100, 7.0)])[None])
+
+
+IMAGE = torch.rand(4, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def changed(transform, image=IMAGE, seed=0):
+    result = Compose([RandEachModalityd("image", transform)]).set_random_state(seed)({"image": MetaTensor(image)})
+    return result["image"].as_tensor()
+
+
+def test_modalities_are_drawn_one_by_one():
+    differ = [changed(RandGaussianNoise(prob=0.5), seed=n) != IMAGE for n in range(20)]
+    kinds = {tuple(one.flatten(1).any(1).tolist()) for one in differ}
+    assert len(kinds) > 5
+    every = changed(RandGaussianNoise(prob=1.0)) - IMAGE
+    assert not torch.equal(every[0], every[1])
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [RandGaussianNoise(prob=1.0), RandSimulateLowResolution(prob=1.0), RandAdjustContrast(prob=1.0, gamma=(0.7, 1.5))],
+    ids=lambda transform: type(transform).__name__,
+)
+def test_a_missing_modality_stays_missing_and_a_seed_fixes_the_draws(transform):
+    image = IMAGE.clone()
+    image[2] = float("nan")
+    before = image.clone()
+    first, again = (changed(transform, image, seed=1) for _ in range(2))
+    assert first[2].isnan().all()
+    assert torch.isfinite(first[[0, 1, 3]]).all()
+    assert not torch.equal(first[0], image[0])
+    assert torch.equal(first.nan_to_num(), again.nan_to_num())
+    assert torch.equal(torch.nan_to_num(image), torch.nan_to_num(before))  # the item itself is not changed
+
+
+def test_thick_slices_are_means_along_one_axis():
+    image = torch.rand(1, 12, 12, 12, generator=torch.Generator().manual_seed(1))
+    thick = RandThickSlices(prob=1.0, thickness=(3.0, 3.0)).set_random_state(0)
+    axes = set()
+    for _ in range(20):
+        result = thick(image)
+        assert result.shape == image.shape
+        means = [image.movedim(1 + a, -1)[..., :3].mean(-1) for a in range(3)]
+        (axis,) = [a for a in range(3) if torch.allclose(result.movedim(1 + a, -1)[..., 1], means[a])]
+        axes.add(axis)
+    assert axes == {0, 1, 2}
+    assert torch.equal(RandThickSlices(prob=0.0)(image), image)
+    assert float(thick(image * 0 + 2).std()) == 0
+    with pytest.raises(ValueError, match="1 or more"):
+        RandThickSlices(thickness=(0.5, 2))
+    # 12 voxels at 1.6 are 7.5 slices, so 8: no more columns of what becomes of each voxel are independent
+    thick = RandThickSlices(prob=1.0, thickness=(1.6, 1.6)).set_random_state(0)
+    image = torch.eye(12)[None, ..., None].expand(1, 12, 12, 12)  # constant along the third axis
+    ranks = {int(torch.linalg.matrix_rank(thick(image)[0, ..., 0])) for _ in range(10)}
+    assert ranks == {8, 12}

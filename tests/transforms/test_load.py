@@ -50,7 +50,7 @@ def refusal(item, **options) -> str:
     return str(info.value)
 
 
-def test_all_modalities_and_label(subject):
+def test_all_modalities_in_the_cohorts_order_and_the_label_if_wanted(subject):
     before = dict(subject)
     loaded = LoadSubjectd(COHORT)(subject)
     assert subject == before
@@ -64,12 +64,10 @@ def test_all_modalities_and_label(subject):
         np.testing.assert_array_equal(volume.affine.numpy(), nib.load(subject["label"]).affine)
     assert image.meta["filename_or_obj"] == "case.nii.gz"
     assert loaded["case"] == "case"
-
-
-def test_channels_are_in_the_cohorts_order_whatever_the_items(subject):
     expected = LoadSubjectd(COHORT)(subject)["image"]
     turned = {**subject, "image": subject["image"][::-1], "modalities": subject["modalities"][::-1]}
     assert torch.equal(LoadSubjectd(COHORT)(turned)["image"].as_tensor(), expected.as_tensor())
+    assert "label" not in LoadSubjectd(COHORT, keys="image")(subject)
 
 
 def test_absent_modality_is_a_channel_of_nan(write_subject):
@@ -84,10 +82,6 @@ def test_requested_subset_opens_no_other_file(subject, opened):
     image = LoadSubjectd(COHORT, modalities=["FLAIR", "t1ce"], keys="image")(subject)["image"]
     assert opened == ["case_t1c.nii.gz", "case_flair.nii.gz"]
     assert presence(image[None]).tolist() == [[False, True, False, True]]
-
-
-def test_label_is_left_out_unless_wanted(subject):
-    assert "label" not in LoadSubjectd(COHORT, keys="image")(subject)
 
 
 def stacked(subject, tmp_path, absent=(), order=MODALITIES) -> str:
@@ -107,13 +101,10 @@ def test_one_file_of_four_channels_with_one_missing(subject, tmp_path):
     assert loaded["case"] == "stack"
 
 
-def test_one_file_with_a_partly_nan_channel(subject, tmp_path):
+def test_one_file_with_a_partly_nan_channel_with_nothing_in_it_or_of_another_number(subject, tmp_path):
     path = stacked(subject, tmp_path)
     edit(path, put(np.nan, (0, 0, slice(0, 3), 1)))
     assert f"{path} (t1c): 3 voxels are NaN or Inf" in refusal({"image": path}, keys="image")
-
-
-def test_one_file_with_nothing_in_it_or_another_number_of_channels(subject, tmp_path):
     message = refusal({"image": stacked(subject, tmp_path, absent=MODALITIES)}, keys="image")
     assert "stack: has none of the requested modalities (t1+t1c+t2+flair); the subject has none." in message
     with refused(ValueError, f"{subject['image'][0]}: shape (20, 18, 16)", "(X, Y, Z, 4)", "t1, t1c, t2, flair"):
@@ -131,9 +122,7 @@ def test_channels_of_one_file_as_in_msd(subject, tmp_path, opened):
 
 def test_no_modality_at_all(write_subject):
     message = refusal(write_subject(modalities=("t1",)), modalities=["t2", "flair"])
-    assert message == (
-        "case: has none of the requested modalities (t2+flair); the subject has t1. Request at least one of them."
-    )
+    assert "case: has none of the requested modalities (t2+flair); the subject has t1." in message
     for modalities, facts in (
         ([], ["No modality was requested", "t1, t1c, t2, flair"]),
         (["t1", "dwi"], ["Unknown modality 'dwi'", "expected one of t1, t1c, t2, flair"]),
@@ -153,15 +142,9 @@ def test_no_modality_at_all(write_subject):
         (lambda item: item.update(channels=[8] * 4), ["{0}: shape (20, 18, 16)", "(X, Y, Z, C) with a channel 8"]),
         (lambda item: item.update(channels=[16] * 4), ["{0}: shape (20, 18, 16)", "with a channel 16"]),
         (lambda item: truncate(item["image"][1]), ["{1}: cannot be read as an image (EOFError", "copy or download it"]),
-        (
-            lambda item: edit(item["image"][2], shift=(3, 0, 4)),
-            ["{2}: not on the grid of {0}: voxels up to 5.00 mm away", "Register and resample"],
-        ),
+        (lambda item: edit(item["image"][2], shift=(3, 0, 4)), ["{2}: not on the grid of {0}: voxels up to 5.00 mm"]),
         (lambda item: edit(item["label"], shift=(0, 0, 2)), ["{4}: not on the grid of {0}: voxels up to 2.00 mm"]),
-        (
-            lambda item: edit(item["image"][1], put(np.nan)),
-            ["{1} (t1c): 2 voxels are NaN or Inf", "Repair the file, or leave this modality out"],
-        ),
+        (lambda item: edit(item["image"][1], put(np.nan)), ["{1} (t1c): 2 voxels are NaN or Inf", "leave this mod"]),
         (
             lambda item: Path(item["image"][3]).write_bytes(Path(item["image"][1]).read_bytes()),
             ["{1} and {3} (t1c, flair): the same image", "Give each image once and leave the missing modality out"],
@@ -192,12 +175,9 @@ def test_not_skull_stripped_is_warned_about(subject, caplog):
     assert "strip the skull first" in record.getMessage()
 
 
-def test_good_subject_is_not_warned_about(subject, caplog):
+def test_modalities_that_the_network_never_saw_are_warned_about_and_a_good_subject_is_not(subject, caplog):
     LoadSubjectd(COHORT, trained=(1, 1, 1))(subject)
     assert not caplog.records
-
-
-def test_modalities_that_the_network_never_saw_are_warned_about(subject, caplog):
     LoadSubjectd(COHORT, ["t1"], seen=["t1c"])(subject)
     assert "The network never saw T1 in training, only T1c: do not trust the result." in caplog.text
 

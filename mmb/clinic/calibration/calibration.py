@@ -14,6 +14,7 @@ from scipy.special import expit, logit
 
 from common.cohorts.registry import patient
 from common.evaluation.metrics.results import Evaluation
+from common.io.documents import read_json
 from common.io.files import replacing
 
 GOOD_DICE = 0.8
@@ -104,7 +105,6 @@ class Calibration:
 
     Attributes:
         weights: SHA-256 of the weights' file.
-        decision: the decision that made the outlines, one of `DECISIONS`.
         patients: number of patients that it was fitted on.
         tested: number of cases that ``measured`` is the mean of.
         no_tumour: raw score of the largest region below which no tumour was found with confidence.
@@ -146,16 +146,6 @@ class Calibration:
         """
         return _interval(volume, self.expected(region, score, t1c), self.regions[region].widening)
 
-    def with_modality(self, expected: float, region: str, subset: str, more: str) -> float | None:
-        """Return the expected Dice of a case if the subset were ``more``, given its expected Dice; None if not known.
-
-        The logit changes by as much as that of the mean Dice of the test cases does.
-        """
-        before, after = (self.measured.get(name, {}).get(region) for name in (subset, more))
-        if before is None or after is None:
-            return None
-        return float(expit(_logit(expected) + _logit(after) - _logit(before)))
-
 
 def calibrate(
     evaluations: Sequence[Evaluation], weights: str, without_tumour: Sequence[float] | None = None
@@ -179,8 +169,9 @@ def calibrate(
         )
     tested = pd.concat([each.results for each in evaluations])
     dice = tested[tested["metric"] == "dice"].drop_duplicates(["case", "modalities", "region"])
-    means = dice.groupby(["modalities", "region"])["value"].mean().dropna()
-    limit, passed, missed = _no_tumour(outlines[outlines["region"] == first.regions[0]], without_tumour)
+    means = dice.groupby(["modalities", "region"])["value"].mean().dropna().astype(float).round(3)
+    of_region = {region: outlines[outlines["region"] == region] for region in first.regions}
+    limit, passed, missed = _no_tumour(of_region[first.regions[0]], without_tumour)
     return Calibration(
         weights=weights,
         decision=decision,
@@ -189,17 +180,9 @@ def calibrate(
         no_tumour=limit,
         passed=passed,
         missed=missed,
-        regions={
-            region: _region(outlines[outlines["region"] == region])
-            for region in first.regions
-            if outlines.loc[outlines["region"] == region, "patient"].nunique() >= FEWEST
-        },
+        regions={name: _region(rows) for name, rows in of_region.items() if rows["patient"].nunique() >= FEWEST},
         measured={
-            subset: {
-                region: round(float(means[subset, region]), 3)
-                for region in first.regions
-                if (subset, region) in means.index
-            }
+            subset: {name: float(means[subset, name]) for name in first.regions if (subset, name) in means.index}
             for subset in first.subsets
         },
     )
@@ -219,21 +202,9 @@ def write_calibration(calibration: Calibration, path: str | Path) -> None:
 def read_calibration(path: str | Path) -> Calibration:
     """Read a calibration; raises ValueError if the file is not one."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        regions = {
-            region: RegionCalibration(
-                *(tuple(map(float, values[name])) for name in ("dice", "chance")),
-                float(values["widening"]),
-                LeftOut(**values["left_out"]),
-            )
-            for region, values in content["regions"].items()
-        }
-        pairs = {name: tuple(map(int, content[name])) for name in ("passed", "missed")}
-        return Calibration(**content | {"regions": regions} | pairs)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: not a calibration ({error}); expected one that `mmb calibrate` made, or none."
-        ) from error
+        return read_json(path, Calibration, "Expected one that `mmb calibrate` made, or none.")
+    except ValueError as error:
+        raise ValueError(f"{path}: not a calibration ({error})") from error
 
 
 def _outlines(rows: pd.DataFrame) -> pd.DataFrame:
@@ -250,22 +221,20 @@ def _region(outlines: pd.DataFrame) -> RegionCalibration:
     score, t1c = outlines["expected_dice"].to_numpy(), outlines["t1c"].to_numpy()
     dice, volume = outlines["dice"].to_numpy(), outlines["volume"].to_numpy()
     true, patients = outlines["reference_volume"].to_numpy(), outlines["patient"].to_numpy()
-    expected, chance = np.empty(len(dice)), np.empty(len(dice))
-    for name in np.unique(patients):
-        out = patients == name
+    good, left_out = dice >= GOOD_DICE, [patients == name for name in np.unique(patients)]
+    expected, chance, widening = np.empty((3, len(dice)))
+    for out in left_out:
         expected[out] = _mapped(_fit(score[~out], t1c[~out], dice[~out]), score[out], t1c[out])
-        chance[out] = _mapped(_fit(score[~out], t1c[~out], dice[~out] >= GOOD_DICE), score[out], t1c[out])
+        chance[out] = _mapped(_fit(score[~out], t1c[~out], good[~out]), score[out], t1c[out])
     ratios = np.abs(np.log((true + OFFSET) / (volume + OFFSET))) / np.log((2 - expected) / expected)
-    widening = np.empty(len(dice))
-    for name in np.unique(patients):
-        out = patients == name
-        widening[out] = min(conformal_quantile(ratios[~out], NOMINAL_COVERAGE), ratios[~out].max())
+    for out in left_out:
+        widening[out] = _widening(ratios[~out])
     low, high = np.array([_interval(*row) for row in zip(volume, expected, widening, strict=True)]).T
-    known, good, usable = high <= WIDEST * low, dice >= GOOD_DICE, chance >= MIN_CHANCE
+    known, usable = high <= WIDEST * low, chance >= MIN_CHANCE
     return RegionCalibration(
         dice=_rounded(_fit(score, t1c, dice)),
         chance=_rounded(_fit(score, t1c, good)),
-        widening=round(min(conformal_quantile(ratios, NOMINAL_COVERAGE), float(ratios.max())), 4),
+        widening=round(_widening(ratios), 4),
         left_out=LeftOut(
             outlines=len(dice),
             good=int(good.sum()),
@@ -292,9 +261,8 @@ def _fit(score: np.ndarray, t1c: np.ndarray, target: np.ndarray) -> np.ndarray:
 
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
         z, pull = columns @ values, RIDGE * (values - prior) * (0, 1, 1)
-        return np.sum(np.logaddexp(0, z) - target * z) + pull @ pull / (2 * RIDGE), columns.T @ (
-            expit(z) - target
-        ) + pull
+        value = np.sum(np.logaddexp(0, z) - target * z) + pull @ pull / (2 * RIDGE)
+        return value, columns.T @ (expit(z) - target) + pull
 
     return minimize(loss, prior, jac=True).x
 
@@ -331,9 +299,10 @@ def _no_tumour(
     below = np.array([np.mean(tumours < each) if len(tumours) else 0.0 for each in LIMITS])
     if len(others):
         errors = below + [np.mean(others >= each) for each in LIMITS]
-        limit = float(LIMITS[np.isclose(errors, errors.min())].max())
+        possible = np.isclose(errors, errors.min())
     else:
-        limit = float(LIMITS[(below <= MOST_MISSED) & (LIMITS <= NO_TUMOUR)].max())
+        possible = (below <= MOST_MISSED) & (LIMITS <= NO_TUMOUR)
+    limit = float(LIMITS[possible].max())
     passed, missed = int((others >= limit).sum()), int((tumours < limit).sum())
     return limit, (passed, len(others)), (missed, len(tumours))
 
@@ -343,6 +312,10 @@ def _common(what: str, values: Sequence) -> object:
     if any(value != values[0] for value in values):
         raise ValueError(f"The evaluations have different {what}: {values[0]} and {values[-1]}; give those of one.")
     return values[0]
+
+
+def _widening(ratios: np.ndarray) -> float:
+    return min(conformal_quantile(ratios, NOMINAL_COVERAGE), float(ratios.max()))
 
 
 def _rounded(values: np.ndarray) -> tuple[float, float, float]:

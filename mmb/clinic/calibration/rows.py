@@ -1,6 +1,8 @@
 """How good a calibration is, as a table."""
 
-from common.evaluation.report.tables import Table, decimal, framed
+import pandas as pd
+
+from common.evaluation.report.tables import Table, decimal
 from mmb.clinic.calibration.calibration import GOOD_DICE, NOMINAL_COVERAGE, WIDEST, Calibration, LeftOut
 
 
@@ -11,23 +13,12 @@ def share(part: int, of: int) -> str:
 
 def left_out_table(calibration: Calibration) -> Table:
     """Return what was said of patients that the calibration was not fitted on, before and after it."""
-    rows = {region: each.left_out for region, each in calibration.regions.items()}
     good = f"Dice >= {100 * GOOD_DICE:.0f} %"
-    columns = [("", [*rows])]
-    columns += [
-        (label, [text(each) for each in rows.values()])
-        for label, text in (
-            ("outlines", _outlines),
-            ("expected before", lambda each: decimal(100 * each.raw)),
-            ("after", lambda each: decimal(100 * each.expected)),
-            ("true Dice (%)", lambda each: decimal(100 * each.dice)),
-            (f"certain before: {good}", lambda each: share(each.raw_right, each.raw_usable)),
-            (f"usable after: {good}", lambda each: share(each.right, each.usable)),
-            ("good ones called so before", lambda each: share(each.raw_right, each.good)),
-            ("after", lambda each: share(each.right, each.good)),
-            (f"intervals within a factor of {WIDEST:g} that hold", lambda each: share(each.held, each.intervals)),
-        )
-    ]
+    labels = (
+        "", "outlines", "expected before", "after", "true Dice (%)", f"certain before: {good}", f"usable after: {good}",
+        "good ones called so before", "after", f"intervals within a factor of {WIDEST:g} that hold",
+    )  # fmt: skip
+    rows = [(region, *_row(each.left_out)) for region, each in calibration.regions.items()]
     (passed, brains), (missed, tumours) = calibration.passed, calibration.missed
     others = f"{passed} of {brains} outlines in brains without a tumour reach it"
     notes = [
@@ -37,8 +28,16 @@ def left_out_table(calibration: Calibration) -> Table:
         f"{missed} of {tumours} outlines of tumours (Dice of at least 50 %) lie below it"
         f"{f'; {others}' if brains else ''}.",
     ]
-    return Table("Left-out patients", framed(columns), notes)
+    return Table("Left-out patients", pd.DataFrame(rows, columns=labels, dtype=object), notes)
 
 
-def _outlines(each: LeftOut) -> str:
-    return f"{each.outlines}, {each.good} of them good"
+def _row(each: LeftOut) -> tuple[str, ...]:
+    return (
+        f"{each.outlines}, {each.good} of them good",
+        *(decimal(100 * dice) for dice in (each.raw, each.expected, each.dice)),
+        share(each.raw_right, each.raw_usable),
+        share(each.right, each.usable),
+        share(each.raw_right, each.good),
+        share(each.right, each.good),
+        share(each.held, each.intervals),
+    )

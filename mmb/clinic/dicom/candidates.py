@@ -1,7 +1,7 @@
 """Series as candidates for the sequences, recognised by their headers, each in the light of the others."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +10,7 @@ from nibabel import Nifti1Image
 
 from common.modalities import GLIOMA, canonical, display_name
 from mmb.clinic.choice import MIN_EXTENT_MM
-from mmb.clinic.dicom.headers import number, quiet
+from mmb.clinic.dicom.headers import number
 from mmb.clinic.dicom.pixels import load
 from mmb.clinic.dicom.sequences import recognise, recognise_study, traits
 from mmb.clinic.dicom.series import Other, Series
@@ -22,7 +22,7 @@ from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence
 class SeriesCandidate(Candidate):
     """A series as a candidate."""
 
-    in_threads: ClassVar[bool] = False  # silencing pydicom changes what holds for the whole process
+    in_threads: ClassVar[bool] = False  # the pixels' decoding changes Python's filter of warnings
     series: Series = field(kw_only=True)
 
     @property
@@ -52,17 +52,13 @@ def series_candidates(series: Sequence[Series], by_hand: Mapping[str, Any] | Non
     for volume, says in zip(series, recognise_study([volume.header for volume in series]), strict=True):
         extent = min(size * step for size, step in zip(volume.shape, volume.spacing, strict=True))
         if volume in fixed:
-            unknown = says.contrast_unknown
-            says = HeaderEvidence(fixed[volume], Grade.SURE, "set by hand", contrast_unknown=unknown)
+            says = replace(says, modality=fixed[volume], grade=Grade.SURE, reason="set by hand")
         elif says.modality and volume.problem is None and extent < MIN_EXTENT_MM:
             slab = f"a slab of {extent:.0f} mm, not a whole brain ({says.reason})"
             says = HeaderEvidence(None, Grade.NONE, slab)
-        candidates.append(
-            SeriesCandidate(
-                volume.name, volume.name, volume.frame_of_reference or volume.name, says, problem=volume.problem,
-                fixed=volume in fixed, series=volume, **traits(volume.header),
-            )
-        )  # fmt: skip
+        frame, shown = volume.frame_of_reference or volume.name, traits(volume.header)
+        shown |= {"problem": volume.problem, "fixed": volume in fixed, "series": volume}
+        candidates.append(SeriesCandidate(volume.name, volume.name, frame, says, **shown))
     return candidates
 
 
@@ -83,7 +79,6 @@ def mixed_series(candidates: Sequence[SeriesCandidate], used: Sequence[Candidate
     ]
 
 
-@quiet()
 def other_series_lines(others: Sequence[Other]) -> dict[str, str | None]:
     """Return a line for each series that is not of a class of MR images -> the modality that its description names."""
     lines = {}

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from mmb.clinic.dicom.headers import MISSING, number, numbers, text, texts
 from mmb.clinic.dicom.regular_grid import SAME_POSITION, tolerance
@@ -44,15 +46,13 @@ class Slice:
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Slices that are one volume, or whose `problem` says why they are none.
+    """Slices that are one volume, in the order of their positions along the normal; `problem`: why they are none.
 
     Attributes:
-        slices: in the order of their positions along the normal.
         axes: directions ``(2, 3)`` of rows and columns.
         first: the slice that describes the volume: its first one, or that of its largest original part.
         differ: attributes in which the parts differ that it was joined of; empty if it is of one piece.
         parts: number of these parts.
-        problem: reason why the parts cannot be joined, or None.
     """
 
     slices: Sequence[Slice]
@@ -164,23 +164,10 @@ def _link_parts(parts: Sequence[_Part]) -> list[list[_Part]]:
     several = [(k, part) for k, part in enumerate(parts) if len(part.slices) > 1]
     others = [*enumerate(parts), *((members[0], part) for members, part in zip(joined, merged, strict=True))]
     links += [(k, other) for k, part in several for other, second in others if k != other and _complete(part, second)]
-    return _connected(parts, links)
-
-
-def _connected(parts: Sequence[_Part], links: Sequence[tuple[int, int]]) -> list[list[_Part]]:
-    """Return the parts that are linked, directly or by others."""
-    owner = list(range(len(parts)))
-
-    def root(k: int) -> int:
-        while owner[k] != k:
-            k = owner[k]
-        return k
-
-    for k, other in links:
-        owner[root(k)] = root(other)
+    graph = coo_array((np.ones(len(links)), np.array(links, int).reshape(-1, 2).T), shape=(len(parts),) * 2)
     stacks: dict[int, list[_Part]] = defaultdict(list)
-    for k, part in enumerate(parts):
-        stacks[root(k)].append(part)
+    for part, stack in zip(parts, connected_components(graph, directed=False)[1], strict=True):
+        stacks[stack].append(part)
     return [*stacks.values()]
 
 
@@ -282,18 +269,16 @@ def _contrasts(parts: Sequence[_Part]) -> list[list[_Part]]:
 def _joined(parts: Sequence[_Part]) -> Volume:
     """Return the volume that parts of a stack make up, described by its largest original part."""
     original = max(parts, key=lambda part: ("ORIGINAL" in texts(part.header, "ImageType"), len(part.slices)))
-    slices = [piece for part in parts for piece in part.slices]
+    slices, members = [piece for part in parts for piece in part.slices], {*original.slices}
     order = np.argsort(positions(slices) @ original.normal, kind="stable")
-    slices, members = [slices[k] for k in order], {*original.slices}
+    slices = [slices[k] for k in order]
     first = next(piece for piece in slices if piece in members)
     if len(parts) == 1:
         return Volume(slices, axes(original.header), first)
-    uids, differ = len({part.series[0] for part in parts}), _differing(parts)
-    problem = None
+    uids, differ, problem = len({part.series[0] for part in parts}), _differing(parts), None
     if uids > 1:
-        what = "each of its {0} images has a SeriesInstanceUID of its own" if uids == len(slices) else (
-            "its {0} images have {1} different SeriesInstanceUIDs"
-        )  # fmt: skip
+        own, several = "each of its {0} images has a SeriesInstanceUID of its own", "different SeriesInstanceUIDs"
+        what = own if uids == len(slices) else f"its {{0}} images have {{1}} {several}"
         problem = (
             f"{what.format(len(slices), uids)}, so it is no series; give all images of a series the same one, as the "
             "scanner did (a program that removes identities has to replace equal UIDs by equal ones)"

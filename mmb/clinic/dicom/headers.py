@@ -1,9 +1,7 @@
 """Tolerant access to DICOM attributes: values may be invalid, and libraries must not quote them."""
 
-import logging
-import warnings
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
-from mmb.clinic.errors import StudyError
+from mmb.clinic.errors import ONE, StudyError
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = (
@@ -86,11 +84,7 @@ def require_one_patient(folder: str | Path, patients: Collection[tuple[str, str,
     counts = [len({value for value in values if value}) for values in zip(*set(patients), strict=True)]
     if max(counts) > 1:
         what = [name for name, count in zip(("ID", "name", "date of birth"), counts, strict=True) if count > 1]
-        raise StudyError.of(
-            folder,
-            f"images of {max(counts)} patients (by {', '.join(what)}); give the folder of one, or --each if every "
-            "subfolder is a study.",
-        )
+        raise StudyError.of(folder, f"images of {max(counts)} patients (by {', '.join(what)}); {ONE}")
 
 
 def colour(header: Dataset) -> str | None:
@@ -171,16 +165,3 @@ def flatten_frame(dataset: Dataset, frame: int) -> Dataset:
     if agents and "ContrastBolusAgent" not in flat:
         flat.ContrastBolusAgent = text(agents[0], "CodeMeaning") or "contrast agent"
     return flat
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence warnings and logs of pydicom and highdicom, since they quote names, dates and UIDs."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

@@ -8,22 +8,18 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nibabel import Nifti1Image
 from pydicom.dataset import Dataset
 
-from common.cohorts.names import without_suffix
-from common.io.images import read_image
-from common.modalities import display_name
-from mmb.clinic.dicom.headers import quiet
+from common.cohorts.names import MASK, REGISTERED_TO, without_suffix
+from common.modalities import ALIASES, display_name
 from mmb.clinic.dicom.sequences import recognise_study, traits
 from mmb.clinic.errors import StudyError
-from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence
-from mmb.clinic.file_names import name_words, names_one_sequence
-from mmb.clinic.words import LEFT_OUT, plain, quoted
+from mmb.clinic.evidence import Grade, HeaderEvidence, ImageFile
+from mmb.clinic.words import LEFT_OUT, NO_AGENT, contrast_said, excluded_kind, plain, quoted, weightings
 
 TEXTS = (
     "SeriesDescription", "ProtocolName", "ScanningSequence", "SequenceName", "ImageType", "MRAcquisitionType",
@@ -34,28 +30,15 @@ MASKS = "mask or segmentation"  # of `LEFT_OUT`; such a file often lies beside t
 _BY_NAME = "the words of its name"
 IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")
 """Keys by which dcm2niix, unless told to leave them out, identifies the patient."""
+_BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
+"""Part of a BIDS file name before the suffix."""
+_SUBJECT = re.compile(
+    r"^(?:sub-[a-z0-9]+|sub(?:j(?:ect)?)?[-_ .]?\d+)(?:_ses-[a-z0-9]+)?|_space-[a-z0-9]+", re.IGNORECASE
+)
+"""Parts of a name that are no words; "sub" does not mean subtraction there."""
 
 
-@dataclass(frozen=True, eq=False)
-class FileCandidate(Candidate):
-    """An image file as a candidate.
-
-    Attributes:
-        path: path of the file.
-        by_json: what the JSON beside it says; None if there is none, or if it says nothing of the sequence.
-        identity: values of `IDENTITY` in its JSON.
-    """
-
-    path: Path = field(kw_only=True)
-    by_json: HeaderEvidence | None = field(kw_only=True)
-    identity: tuple[str, ...] = field(kw_only=True)
-
-    def read(self) -> tuple[Nifti1Image, list[str]]:
-        """Read the volume; ValueError if it is not a single one."""
-        return read_image(self.path)
-
-
-def recognise_files(paths: Sequence[Path], folder: Path | None = None) -> list[FileCandidate]:
+def recognise_files(paths: Sequence[Path], folder: Path | None = None) -> list[ImageFile]:
     """Recognise files of one patient by their JSON; the words of a name replace a missing description.
 
     Candidates are named by their paths in ``folder``, by default by the files' names.
@@ -63,12 +46,39 @@ def recognise_files(paths: Sequence[Path], folder: Path | None = None) -> list[F
     read = [_described(path) for path in paths]
     said = recognise_study([header for header, *_ in read])
     return [
-        FileCandidate(
-            str(path.relative_to(folder or path.parent)), "image file", "NIfTI", _named(path.name, says, by), path=path,
+        ImageFile(
+            str(path.relative_to(folder or path.parent)), says=_named(path.name, says, by), path=path,
             by_json=says if by != _BY_NAME else None, identity=identity, **traits(header),
         )
         for path, (header, by, identity), says in zip(paths, read, said, strict=True)
     ]  # fmt: skip
+
+
+def name_words(name: str) -> str:
+    """Return the words of a name, to be read like a header's description; what is no word of it is left out.
+
+    BIDS's entity ``ce`` says whether contrast agent was given, whatever the agent's name.
+    """
+    text = REGISTERED_TO.sub("", without_suffix(name))
+    bids = _BIDS.match(text)
+    text = _SUBJECT.sub("", text)
+    return re.sub(r"_ce-([a-z0-9]+)", _agent, text, flags=re.IGNORECASE) if bids else text
+
+
+def _agent(entity: re.Match[str]) -> str:
+    said = contrast_said(plain(entity[1]))
+    none = re.fullmatch(NO_AGENT, plain(entity[1])) or (said is not None and said.after is False)
+    return "_without contrast_" if none else "_+C_"
+
+
+def names_one_sequence(name: str) -> bool:
+    """Return whether the words of a name are those of one sequence, and not of a mask or of another image."""
+    stem = REGISTERED_TO.sub("", without_suffix(name))
+    text = plain(name_words(stem))
+    aliases = {ALIASES.get(word) for word in re.split(r"[\W_]", name_words(stem).lower())} - {None}
+    named = {"t1" if each == "t1c" else each for each in {*weightings(text), *aliases}}
+    alone = (len(named) == 1 or named == {"t2", "flair"}) and not aliases >= {"t1", "t1c"}  # T1c-T1
+    return alone and named != {"pd"} and not excluded_kind(text) and not MASK.fullmatch(stem)
 
 
 def _named(name: str, says: HeaderEvidence, by: str) -> HeaderEvidence:
@@ -82,7 +92,11 @@ def _named(name: str, says: HeaderEvidence, by: str) -> HeaderEvidence:
 
 def _described(path: Path) -> tuple[Dataset, str, tuple[str, ...]]:
     """Return a header for a file, the source of what it says, and the values of `IDENTITY`."""
-    fields = _read_json(path.with_name(f"{without_suffix(path.name)}.json"))
+    try:
+        fields = json.loads(path.with_name(f"{without_suffix(path.name)}.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        fields = {}
+    fields = fields if isinstance(fields, dict) else {}
     described = any(isinstance(fields.get(name), str) and fields[name].strip() for name in TEXTS[:2])
     header = _header(fields if described else {**fields, "SeriesDescription": name_words(path.name)})
     by = "its JSON" if described else "its JSON and its name" if fields else _BY_NAME
@@ -100,7 +114,7 @@ def contradiction(path: Path, modality: str) -> str | None:
     )
 
 
-def refuse_several_patients(files: Sequence[FileCandidate]) -> None:
+def refuse_several_patients(files: Sequence[ImageFile]) -> None:
     """Refuse files whose JSON names several patients or studies, and files from folders of several subjects."""
     for number, what in enumerate(IDENTITY):
         if len({file.identity[number] for file in files} - {""}) > 1:
@@ -113,16 +127,6 @@ def refuse_several_patients(files: Sequence[FileCandidate]) -> None:
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return the contents of a JSON file; empty if it does not exist or is not a JSON object."""
-    try:
-        fields = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
-
-
-@quiet()
 def _header(fields: Mapping[str, Any]) -> Dataset:
     """Return a DICOM header, with times in ms, from values with BIDS names and in BIDS units (seconds)."""
     header = Dataset()

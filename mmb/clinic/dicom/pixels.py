@@ -17,14 +17,13 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from mmb.clinic.dicom.headers import MISSING, flatten_frame, items, number, quiet, rescale, text
+from mmb.clinic.dicom.headers import MISSING, flatten_frame, items, number, rescale, text
 from mmb.clinic.dicom.series import Series
 from mmb.clinic.errors import StudyError
 
 JPEG = (b"\xff\xd8", b"\xff\x4f")  # first bytes of a JPEG or JPEG-LS, and of a JPEG 2000 stream; all end with FFD9
 
 
-@quiet()
 def load(series: Series) -> nib.Nifti1Image:
     """Read the pixels: float32 ``(columns, rows, slices)``, rescaled by the headers, with the affine of the series.
 

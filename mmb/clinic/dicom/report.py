@@ -1,9 +1,8 @@
 """DICOM structured reports with the volumes of a DICOM SEG: Measurement Report, TID 1500 of DICOM PS3.16.
 
-Each segment has a group of measurements (TID 1411), which refers to it by the SEG's UID and the segment's number. The
-regions that consist of several segments have one each (TID 1501), which refers to the SEG as a whole. The type of the
-finding is that of the segment; the modifier of this type, which tells enhancing from non-enhancing tumour, is the
-finding's associated morphology, since the templates have no modifier of a type.
+Each segment has a group of measurements (TID 1411), which refers to it. Regions of several segments have one each
+(TID 1501), which refers to the SEG as a whole. The modifier of a segment's type, which tells enhancing from
+non-enhancing tumour, is the finding's associated morphology, since the templates have no modifier of a type.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,6 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from common.io.files import replacing
-from mmb.clinic.dicom.headers import quiet
 from mmb.clinic.dicom.segmentation import CLASSES, explained
 from mmb.clinic.dicom.series import Series
 
@@ -25,7 +23,6 @@ MR_BRAIN = Code("24590-2", "LN", "MR Brain")
 MILLILITRE = Code("ml", "UCUM", "ml")
 
 
-@quiet()
 def write_report(
     path: str | Path,
     seg: str | Path,
@@ -48,42 +45,30 @@ def write_report(
     """
     segmentation = pydicom.dcmread(seg)
     name, _, version = software.rpartition(" ")
-    source = sr.SourceSeriesForSegmentation(reference.uid)
     image = segmentation.SOPClassUID, segmentation.SOPInstanceUID
     algorithm = sr.AlgorithmIdentification(name or software, version, parameters=weights and [f"weights: {weights}"])
     with explained(reference, "SR"):
+        source, whole = sr.SourceSeriesForSegmentation(reference.uid), [sr.SourceImageForMeasurementGroup(*image)]
         groups: list[sr.MeasurementsAndQualitativeEvaluations] = []
         for number, (each, millilitres) in enumerate(segments.items(), start=1):
-            label, kind, modifier = CLASSES[each]
             segment = sr.ReferencedSegment(*image, number, source_series=source)
-            groups.append(
-                sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-                    referenced_segment=segment, **_group(label, kind, millilitres, algorithm, modifier)
-                )
-            )
+            shared = _group(*CLASSES[each], millilitres, algorithm)
+            groups.append(sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=segment, **shared))
         for region, (classes, millilitres) in regions.items():
-            names = [CLASSES[each][0] for each in segments if each in classes]
-            title = f"{region}: {', '.join(names)}"
-            whole = [sr.SourceImageForMeasurementGroup(*image)]
-            groups.append(
-                sr.MeasurementsAndQualitativeEvaluations(
-                    source_images=whole, **_group(title, codes.SCT.Neoplasm, millilitres, algorithm)
-                )
-            )
-        observer = sr.DeviceObserverIdentifyingAttributes(
-            uid=hd.UID(), manufacturer_name="missing-modality-bundles", model_name=name or software
-        )
-        content = sr.MeasurementReport(
-            observation_context=sr.ObservationContext(
-                observer_device_context=sr.ObserverContext(codes.DCM.Device, observer)
-            ),
-            procedure_reported=MR_BRAIN,
-            imaging_measurements=groups,
-            title=codes.DCM.ImagingMeasurementReport,
-        )
+            title = f"{region}: {', '.join(CLASSES[each][0] for each in segments if each in classes)}"
+            shared = _group(title, codes.SCT.Neoplasm, None, millilitres, algorithm)
+            groups.append(sr.MeasurementsAndQualitativeEvaluations(source_images=whole, **shared))
+        made_by = {"manufacturer_name": "missing-modality-bundles", "model_name": name or software}
+        observer = sr.DeviceObserverIdentifyingAttributes(uid=hd.UID(), **made_by)
+        context = sr.ObserverContext(codes.DCM.Device, observer)
         report = sr.Comprehensive3DSR(
             evidence=[segmentation],
-            content=content,
+            content=sr.MeasurementReport(
+                observation_context=sr.ObservationContext(observer_device_context=context),
+                procedure_reported=MR_BRAIN,
+                imaging_measurements=groups,
+                title=codes.DCM.ImagingMeasurementReport,
+            ),
             series_instance_uid=hd.UID(),
             series_number=segmentation.SeriesNumber + 1,
             sop_instance_uid=hd.UID(),
@@ -99,7 +84,7 @@ def write_report(
 
 
 def _group(
-    title: str, kind: Code, millilitres: float, algorithm: sr.AlgorithmIdentification, modifier: Code | None = None
+    title: str, kind: Code, modifier: Code | None, millilitres: float, algorithm: sr.AlgorithmIdentification
 ) -> dict[str, object]:
     """Return what all groups have in common."""
     shown = [sr.QualitativeEvaluation(codes.SCT.AssociatedMorphology, modifier)] if modifier else None

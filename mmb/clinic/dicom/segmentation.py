@@ -17,7 +17,7 @@ each attribute with such a value is left out, never corrected, since a guessed n
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from unicodedata import category
@@ -35,11 +35,10 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.tag import BaseTag
 from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 
 from common.io.files import replacing
-from mmb.clinic.dicom.headers import number, quiet, texts
+from mmb.clinic.dicom.headers import number, texts
 from mmb.clinic.dicom.series import LPS_TO_RAS, Series
 from mmb.clinic.errors import StudyError
 
@@ -81,12 +80,10 @@ PARAGRAPHS = {"LT", "ST", "UT"}  # value representations that may contain line b
 ASCII = {"", "ISO_IR 6", "ISO 2022 IR 6"}
 
 
-@quiet()
 def require_referable(series: Series) -> str | None:
-    """Check that `write_seg` can write a SEG of a series, by writing one to memory.
+    """Check that `write_seg` can write a SEG of a series, by writing one to memory; ValueError if it cannot.
 
     Returns a sentence on the attributes of patient and study that the SEG will lack because they are invalid, or None.
-    Raises ValueError if a SEG cannot be written.
     """
     _check_source(series)
     one_voxel = np.zeros(series.shape, np.uint8)
@@ -96,7 +93,6 @@ def require_referable(series: Series) -> str | None:
         return _clean(pydicom.dcmread(series.files[0], stop_before_pixels=True))
 
 
-@quiet()
 def write_seg(
     path: str | Path,
     label: np.ndarray,
@@ -106,16 +102,16 @@ def write_seg(
     weights: str | None = None,
     algorithm_type: str = "AUTOMATIC",
 ) -> list[str]:
-    """Write a label map as a binary DICOM SEG, with a segment for each class that occurs.
+    """Write a label map as a binary DICOM SEG, with a segment for each class that occurs; return these classes in
+    order.
 
     Label and code of a segment depend only on its class; segments are numbered from 1 in the order of `classes`, as
-    DICOM requires. Frames without any voxel are left out. Returns the classes that occur, by segment number.
+    DICOM requires. Frames without any voxel are left out.
 
     Args:
         path: file to write; an existing file is replaced atomically.
         label: integer label map ``(columns, rows, slices)`` on the grid of `reference`; an empty one is refused.
-        reference: the series that was segmented; the SEG references its images and copies its valid attributes of
-            patient and study.
+        reference: the series that was segmented, whose valid attributes of patient and study are copied.
         classes: class name (ED, NCR, NET, ET) -> value in `label`; 0 is background.
         software: name and version of the program that made it, e.g. ``m3ae 0.1.0``.
         weights: name and SHA-256 of the weights, for the attribute Algorithm Parameters; None without a network.
@@ -187,25 +183,22 @@ def explained(reference: Series, by: str = "SEG") -> Iterator[None]:
 
 
 def _check_source(series: Series) -> None:
-    why = series.problem
-    if not series.frame_of_reference:
-        why = why or "it has no frame of reference"
-    elif "FrameOfReferenceUID" in series.differ:
-        why = why or "its images have different frames of reference"
-    elif series.multiframe and len(series.files) > 1:
-        why = why or "it consists of several multi-frame files, and a SEG can refer to one of them only"
-    if why:
+    several = series.multiframe and len(series.files) > 1
+    reasons = {
+        "it has no frame of reference": not series.frame_of_reference,
+        "its images have different frames of reference": "FrameOfReferenceUID" in series.differ,
+        "it consists of several multi-frame files, and a SEG can refer to one of them only": several,
+    }
+    if why := series.problem or next((reason for reason, holds in reasons.items() if holds), None):
         raise StudyError(f"{series.name} cannot be referenced by a DICOM SEG: {why}.")
 
 
-@quiet()
 def read_seg(path: str | Path, reference: Series, classes: Mapping[str, int]) -> np.ndarray:
     """Read a DICOM SEG, ours or another program's, as a label map on the grid of a series.
 
-    Segments are identified by their labels (those of `CLASSES`, or class names), never by their numbers.
-
-    The label map is uint8 ``(columns, rows, slices)`` with the values of ``classes``. Raises ValueError for a
-    fractional SEG, overlapping segments, unknown classes, or voxels off the grid.
+    Segments are identified by their labels (those of `CLASSES`, or class names), never by their numbers. The label map
+    is uint8 ``(columns, rows, slices)`` with the values of ``classes``. Raises ValueError for a fractional SEG,
+    overlapping segments, unknown classes, or voxels off the grid.
     """
     segmentation = hd.seg.segread(path)
     if segmentation.SegmentationType == "FRACTIONAL":
@@ -231,8 +224,7 @@ def read_seg(path: str | Path, reference: Series, classes: Mapping[str, int]) ->
 
 
 def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int]) -> None:
-    unknown = [name for name in classes if name not in CLASSES]
-    if unknown:
+    if unknown := [name for name in classes if name not in CLASSES]:
         raise ValueError(f"Class {unknown[0]} has no code; expected some of {', '.join(CLASSES)}.")
     _check_source(reference)
     if label.shape != reference.shape or not np.issubdtype(label.dtype, np.integer):
@@ -240,8 +232,7 @@ def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int]) -> 
             f"{reference.name}: a label map of shape {label.shape} and type {label.dtype}; expected integers of shape "
             f"{reference.shape}, the grid of the series."
         )
-    foreign = sorted(set(np.unique(label).tolist()) - {0, *classes.values()})
-    if foreign:
+    if foreign := sorted({*np.unique(label).tolist()} - {0, *classes.values()}):
         raise ValueError(f"{reference.name}: label values {foreign} have no class; expected 0 and {dict(classes)}.")
 
 
@@ -289,16 +280,19 @@ def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSeq
 def _clean(image: Dataset) -> str | None:
     """Remove invalid attributes from an image, in place, and add empty ones for those of `TYPE_2` that it lacks.
 
-    A value is invalid if it does not fit its value representation, is too long, has characters outside the declared
-    character set, or is not in an enumeration. A sequence is invalid if it contains such a value. Returns a sentence
-    with the names, never the values, of attributes that the SEG will therefore lack; None if all are valid.
+    Returns a sentence with the names, never the values, of attributes that the SEG will therefore lack; None if all are
+    valid (`_check_element`).
     """
     alphabet = set(texts(image, "SpecificCharacterSet")) or {""}
     ascii_only = alphabet <= ASCII or not alphabet <= python_encoding.keys()
     empty, left_out = [], []
     for tag in sorted(image.keys()):  # keys, since iterating over the dataset would convert values
-        if tag in IDENTITY_AND_GEOMETRY or (not tag.is_private and _is_right(image, tag, ascii_only)):
+        if tag in IDENTITY_AND_GEOMETRY:
             continue
+        with suppress(Exception):  # pydicom converts values on access and raises many types
+            if not tag.is_private:
+                _check_element(image[tag], ascii_only)
+                continue
         del image[tag]
         name = keyword_for_tag(tag)
         if name in TYPE_2:
@@ -309,20 +303,11 @@ def _clean(image: Dataset) -> str | None:
         if name not in image:
             setattr(image, name, "")
     sentences = [
-        f"{', '.join(names)} {'is not valid DICOM' if len(names) == 1 else 'are not valid DICOM'}; {what}"
-        for names, what in ((empty, "left empty in the SEG"), (left_out, "left out of the SEG"))
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not valid DICOM; {what} the SEG."
+        for names, what in ((empty, "left empty in"), (left_out, "left out of"))
         if names
     ]
-    return ". ".join(sentences) + "." if sentences else None
-
-
-def _is_right(dataset: Dataset, tag: BaseTag, ascii_only: bool) -> bool:
-    """Return whether the value of an attribute is valid."""
-    try:
-        _check_element(dataset[tag], ascii_only)
-    except Exception:  # pydicom converts values on access and raises many types
-        return False
-    return True
+    return " ".join(sentences) or None
 
 
 def _check_element(element: DataElement, ascii_only: bool) -> None:

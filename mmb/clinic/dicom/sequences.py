@@ -1,14 +1,13 @@
 """Recognition of a series' sequence (T1, T1c, T2, FLAIR, or none of them) from its header.
 
-There are two kinds of evidence. The description was written by a person, in the terms of vendors and hospitals
-(``t1_mprage_sag_KM``, ``Sag CUBE T2 FLAIR``, ``sT1W_3D_TFE_GD``). The parameters TR, TE and TI, as the scanner used
-them, distinguish T1, T2 and FLAIR. If the two contradict each other, the series is left out, to be set by hand.
+The description was written by a person, in the terms of vendors and hospitals (``t1_mprage_sag_KM``, ``Sag CUBE T2
+FLAIR``); the parameters TR, TE and TI, as the scanner used them, distinguish T1, T2 and FLAIR. If the two contradict
+each other, the series is left out, to be set by hand.
 
 T1c is a T1 after contrast agent; a T2 or FLAIR after it keeps its name. The attribute that names the agent is often set
 for everything acquired later, or for the whole study, and is missing as often. So the description counts more.
 
-Descriptions are never quoted as a whole, since they may contain anything, including names of patients; only the words
-known here are quoted.
+Only the words known here are quoted, since descriptions may contain anything, including names of patients.
 """
 
 import re
@@ -20,7 +19,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from common.modalities import display_name
-from mmb.clinic.dicom.headers import GREY, colour, items, number, quiet, text, texts
+from mmb.clinic.dicom.headers import GREY, colour, items, number, text, texts
 from mmb.clinic.evidence import Agent, Basis, Grade, HeaderEvidence, grade
 from mmb.clinic.words import (
     IMAGE_TYPES,
@@ -44,7 +43,6 @@ FLUID_LEFT = 0.15  # maximum share of the magnetisation of fluid that is left in
 KINDS = {"se", "ir", "gr", "ep", "rm"}  # values of ScanningSequence, in lower case
 
 
-@quiet()
 def recognise_study(headers: Sequence[Dataset]) -> list[HeaderEvidence]:
     """Return what the headers of a study's images say, each in the light of the others.
 
@@ -77,7 +75,6 @@ def _late(says: HeaderEvidence, agent: Agent, why: str, header: Dataset) -> Head
     return HeaderEvidence("t1c", sure, f"{says.reason}{why}", (basis, agent))
 
 
-@quiet()
 def recognise(header: Dataset) -> HeaderEvidence:
     """Recognise an image by its header (of a single-frame image, or `Series.header`); any attribute may be missing."""
     unwanted = _unwanted(header)
@@ -101,7 +98,6 @@ def recognise(header: Dataset) -> HeaderEvidence:
     return HeaderEvidence(weighting, grade(basis, agent, computed), evidence, (basis, agent))
 
 
-@quiet()
 def traits(header: Dataset) -> dict[str, Any]:
     """Return those fields of a `Candidate` that its header gives directly."""
     return {

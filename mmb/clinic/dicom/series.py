@@ -4,7 +4,7 @@ Messages never contain patients' names or dates, identifiers or UIDs; a series i
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,12 +13,7 @@ import pydicom
 from nibabel.affines import apply_affine, from_matvec
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import (
-    UID,
-    EnhancedMRImageStorage,
-    LegacyConvertedEnhancedMRImageStorage,
-    MRImageStorage,
-)
+from pydicom.uid import UID, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
 
 from common.io.files import unread, walk
 from common.io.geometry import require_plausible, require_shape
@@ -31,13 +26,12 @@ from mmb.clinic.dicom.headers import (
     number,
     numbers,
     patient,
-    quiet,
     require_one_patient,
     text,
     unlike_grey,
 )
 from mmb.clinic.dicom.regular_grid import why_no_grid
-from mmb.clinic.errors import StudyError
+from mmb.clinic.errors import ONE, StudyError
 
 SAME_SLICE = 0.25  # distance, in gaps between slices, up to which an image lies at the place of a slice
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -63,12 +57,10 @@ class Series:
 
     Attributes:
         number: SeriesNumber; 0 if it is missing or not a number.
-        uid: SeriesInstanceUID.
         files: the file of each slice, in the order of the slices, which ascends along the normal of
             ImageOrientationPatient; a single file if all slices are frames of one multi-frame image.
-        header: attributes of the first slice, or that of the largest original part if it was joined, without pixels.
-            For a multi-frame image, those of its functional groups are moved to the top and named as in a single-frame
-            image (EchoTime, InversionTime, ImageType, ...).
+        header: attributes, without pixels, of the first slice, or that of the largest original part if it was joined;
+            of a multi-frame image named as in a single-frame one (EchoTime, ImageType, ...).
         frame_of_reference: FrameOfReferenceUID; empty if missing. Series with the same one share their coordinates.
         spacing: distances in mm between columns, rows and slices.
         shape: numbers of columns, rows and slices.
@@ -114,13 +106,7 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Other:
-    """DICOM files of one series that are not of a class of MR images. Its repr tells nothing about the patient.
-
-    Attributes:
-        number: SeriesNumber; 0 if it is missing or not a number.
-        kind: name of their class, e.g. ``Secondary Capture Image``.
-        files: the files.
-    """
+    """DICOM files of one series, of a class (``kind``) that is not of MR images; its repr names no patient."""
 
     number: int
     kind: str
@@ -142,18 +128,15 @@ def read_series(folder: str | Path) -> list[Series]:
     return read_all(folder)[0]
 
 
-@quiet()
 def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[list[Series], list[Other]]:
-    """Find the MR series in a folder and its subfolders, without reading pixels, and what else lies there.
+    """Find the MR series in a folder and its subfolders, without reading pixels, and what else lies there, by number.
 
     A series that mixes orientations, matrices, echo times, b-values or image types is split, unless the parts make up
-    one volume (`mmb.clinic.dicom.grouping`). An instance that occurs twice is used once. A series in which two
-    instances have one UID but different pixels cannot be used. What is wrong with a single series is stored in its
-    `Series.problem`. Missing slices are noticed only between slices that are there.
+    one volume (`mmb.clinic.dicom.grouping`). An instance that occurs twice is used once. What is wrong with a single
+    series is stored in its `Series.problem`. Missing slices are noticed only between slices that are there.
 
-    ``files`` are all files in the folder, if they are known. Returns the volumes, and the files of other classes, both
-    sorted by SeriesNumber. Raises StudyError if the folder
-    has no DICOM file or no MR image, a damaged file, images without UIDs, or images of two patients or two studies.
+    ``files`` are all files in the folder, if they are known. Raises StudyError if the folder has no DICOM file or no MR
+    image, a damaged file, images without UIDs, or images of two patients or two studies.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM files of a study.")
@@ -164,7 +147,9 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
         patients.append(patient(dataset))
         uids = {name: text(dataset, name) for name in UIDS}
         if text(dataset, "SOPClassUID") not in (MRImageStorage, *MULTIFRAME):
-            what = int(number(dataset, "SeriesNumber") or 0), _class(dataset)
+            uid = UID(text(dataset, "SOPClassUID"))  # which messages never show, since DICOM need not know it
+            kind = uid.name.removesuffix(" Storage") if uid.name != uid else "object of an unknown class"
+            what = int(number(dataset, "SeriesNumber") or 0), kind
             others.setdefault(what, Other(*what)).files.append(path)
             if (position := numbers(dataset, "ImagePositionPatient", 3)) is not None:
                 foreign[uids["SeriesInstanceUID"]].append(position)
@@ -201,18 +186,8 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
             "equal ones).",
         )
     if len(studies) > 1:
-        raise StudyError.of(
-            folder,
-            f"images of {len(studies)} studies; give the folder of one, or --each if every subfolder is a study.",
-        )
-    volumes = [_series(volume, ambiguous) for volume in group(slices)]
-    return _numbered([_without(volume, foreign.get(volume.uid, [])) for volume in volumes]), left_out
-
-
-def _class(dataset: Dataset) -> str:
-    """Return the name of an object's class, without "Storage"; never its UID, which DICOM need not know."""
-    uid = UID(text(dataset, "SOPClassUID"))
-    return uid.name.removesuffix(" Storage") if uid.name != uid else "object of an unknown class"
+        raise StudyError.of(folder, f"images of {len(studies)} studies; {ONE}")
+    return _numbered([_series(volume, ambiguous, foreign) for volume in group(slices)]), left_out
 
 
 def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path, Dataset]]:
@@ -294,15 +269,14 @@ def _same_pixels(path: Path, other: Path) -> bool:
         return False
 
 
-def _series(volume: Volume, ambiguous: Collection[Path]) -> Series:
+def _series(volume: Volume, ambiguous: Collection[Path], foreign: Mapping[str, Sequence[np.ndarray]]) -> Series:
+    """Return a volume as a series; ``foreign``: UID -> positions in mm (LPS) of a series' images of another class."""
     header, whole = _whole_header(volume.first)
-    pieces, axes = volume.slices, volume.axes
-    places = positions(pieces)
+    pieces, axes, places = volume.slices, volume.axes, positions(volume.slices)
     pixel = numbers(header, "PixelSpacing", 2)
     rows, columns = (1.0, 1.0) if pixel is None else pixel.tolist()
     steps = len(pieces) - 1
-    normal = np.cross(*axes)
-    step = (places[-1] - places[0]) / steps if steps else normal * (number(header, "SliceThickness") or 1)
+    step = (places[-1] - places[0]) / steps if steps else np.cross(*axes) * (number(header, "SliceThickness") or 1)
     shape = (int(number(header, "Columns") or 0), int(number(header, "Rows") or 0), len(pieces))
     affine = LPS_TO_RAS @ from_matvec(np.stack([axes[0] * columns, axes[1] * rows, step], axis=1), places[0])
     uneven = why_no_grid(header, axes, places, (columns, rows))
@@ -311,14 +285,13 @@ def _series(volume: Volume, ambiguous: Collection[Path]) -> Series:
     problem = (
         volume.problem
         or (None if whole else f"the header of its first image is damaged; {MISSING}")
-        or _ambiguous(pieces, ambiguous)
-        or _unlike_grey(pieces)
+        or _unusable(pieces, ambiguous)
         or uneven
         or _implausible(shape, affine)
+        or _incomplete(shape, affine, foreign.get(text(header, "SeriesInstanceUID"), []))
     )
-    frames = [piece.frame for piece in pieces]
+    frames, files = [piece.frame for piece in pieces], [piece.path for piece in pieces]
     multiframe = any(frame is not None for frame in frames)
-    files = [piece.path for piece in pieces]
     return Series(
         number=int(number(header, "SeriesNumber") or 0),
         uid=text(header, "SeriesInstanceUID"),
@@ -335,17 +308,12 @@ def _series(volume: Volume, ambiguous: Collection[Path]) -> Series:
     )
 
 
-def _without(volume: Series, foreign: Sequence[np.ndarray]) -> Series:
-    """Return a series, with a problem if slices of it, at these positions in mm (LPS), are of another class."""
-    if volume.problem or not foreign:
-        return volume
-    to_slices = np.linalg.inv(LPS_TO_RAS @ volume.affine)
-    places = apply_affine(to_slices, np.array(foreign))[:, 2]
-    beside = (np.abs(places - np.rint(places).clip(0, volume.shape[2] - 1)) > SAME_SLICE).sum()
-    if not beside:
-        return volume
-    problem = f"{beside} of its slices are not of a class of MR images, so it is only a part; export the scanner's own"
-    return replace(volume, problem=f"{problem} images", affine=np.eye(4))
+def _incomplete(shape: tuple[int, int, int], affine: np.ndarray, foreign: Sequence[np.ndarray]) -> str | None:
+    """Return that slices of a volume are of another class, if any of these positions is not one of its own."""
+    places = apply_affine(np.linalg.inv(LPS_TO_RAS @ affine), np.array(foreign))[:, 2] if foreign else np.empty(0)
+    beside = (np.abs(places - np.rint(places).clip(0, shape[2] - 1)) > SAME_SLICE).sum()
+    only = "slices are not of a class of MR images, so it is only a part; export the scanner's own images"
+    return f"{beside} of its {only}" if beside else None
 
 
 def _whole_header(piece: Slice) -> tuple[Dataset, bool]:
@@ -357,15 +325,10 @@ def _whole_header(piece: Slice) -> tuple[Dataset, bool]:
         return piece.header, False
 
 
-def _ambiguous(volume: Sequence[Slice], ambiguous: Collection[Path]) -> str | None:
-    count = len({piece.path for piece in volume} & {*ambiguous})
-    if not count:
-        return None
-    return f"{count} of its images share their SOPInstanceUID with a file of other pixels; {MISSING}"
-
-
-def _unlike_grey(volume: Sequence[Slice]) -> str | None:
-    """Return why the pixels of a volume cannot be used as grey values; None if they can, according to the headers."""
+def _unusable(volume: Sequence[Slice], ambiguous: Collection[Path]) -> str | None:
+    """Return why images are not what they seem, or why their pixels are no grey values, according to the headers."""
+    if count := len({piece.path for piece in volume} & {*ambiguous}):
+        return f"{count} of its images share their SOPInstanceUID with a file of other pixels; {MISSING}"
     reasons = [reason for piece in volume if (reason := unlike_grey(piece.header))]
     return f"{len(reasons)} of its {len(volume)} images {reasons[0]}" if reasons else None
 

@@ -1,8 +1,8 @@
 """Trained models of nnU-Net v2 as predictors (Isensee et al., Nature Methods 18, 2021; package ``nnunetv2``).
 
-A model is the folder that nnU-Net trained into: ``plans.json``, ``dataset.json`` and ``fold_*`` with checkpoints, of
-the plain or the residual encoder. nnU-Net preprocesses, mirrors and resamples by itself; here are only the way in and
-out. A model needs exactly its own sequences, so a folder may hold one for each subset, as GlioMODA's weights do.
+A model is the folder that nnU-Net trained into: ``plans.json``, ``dataset.json`` and ``fold_*`` with checkpoints.
+nnU-Net preprocesses, mirrors and resamples by itself; here are only the way in and out. A model needs exactly its own
+sequences, so a folder may hold one for each subset, as GlioMODA's weights do.
 """
 
 import hashlib
@@ -80,24 +80,17 @@ def is_nnunet(folder: str | os.PathLike) -> bool:
     return folder.is_dir() and (_own(folder) or bool(_models(folder)))
 
 
-def load_nnunet(
-    folder: str | os.PathLike, device: str | None = None, decision: str | None = None, axes: str | None = None
-) -> "NnUNet | NnUNets":
+def load_nnunet(folder: str | os.PathLike, device: str | None = None, axes: str | None = None) -> "NnUNet | NnUNets":
     """Return the model in a folder, or the models in it for several subsets of the modalities.
 
     Raises FileNotFoundError or ValueError if the folder is incomplete, of nnU-Net v1, for single slices or a cascade,
     has unknown channels or classes, or ``nnunetv2`` is not installed. Networks are built when they are first used.
-
-    Args:
-        device: as for bundles; None: a GPU if there is one.
-        decision: one of `DECISIONS`; None: threshold, which is nnU-Net's own.
-        axes: directions in which voxels are given to the network, e.g. `BRATS_AXES`; None: as the images are stored,
-            which is what nnU-Net does with files.
+    They decide by the threshold, as nnU-Net does, unless `decide_by` says otherwise. ``axes`` are the directions in
+    which voxels are given to the network, e.g. `BRATS_AXES`; None: as the images are stored, as nnU-Net reads files.
     """
     folder = Path(folder)
     options = {
         "device": usable_device("--device", device or ("cuda" if torch.cuda.is_available() else "cpu")),
-        "decision": check_choice("decision", decision or DECISIONS[0], DECISIONS),
         "axes": axes,
     }
     if _own(folder):
@@ -115,8 +108,9 @@ class NnUNet:
     the latter if it distinguishes other classes.
     """
 
-    def __init__(self, folder: Path, device: torch.device, decision: str, axes: str | None) -> None:
-        self.folder, self.device, self.decision, self.axes = folder, device, decision, axes
+    def __init__(self, folder: Path, device: torch.device, axes: str | None) -> None:
+        self.folder, self.device, self.axes = folder, device, axes
+        self.decide_by(DECISIONS[0])
         self.described = _complete(folder)
         self.told = read_json(self.described.path, dict[str, Any])
         self.channels = _channels(self.described)
@@ -143,9 +137,8 @@ class NnUNet:
         self.weights = _weights(folder)
         self.checkpoints = [read_checkpoint(path) for path in self.weights]
         self.configuration = str(self.checkpoints[0]["init_args"].get("configuration"))
-        self._refuse_unusable()
-        self.spacing = tuple(map(float, self._setting("spacing")[::-1]))
-        self.window = tuple(map(int, self._setting("patch_size")[::-1]))
+        patch, spacing = self._settings()
+        self.window, self.spacing = tuple(map(int, patch[::-1])), tuple(map(float, spacing[::-1]))
         self.subsets = [tuple(name for name in GLIOMA if name in self.channels)]
         self.method, self.version = f"nnU-Net {self.plans.get('dataset_name', folder.name)}", _installed(folder)
         self.software, self.title = f"nnU-Net {self.version}", self.method
@@ -156,11 +149,13 @@ class NnUNet:
         """Names of the checkpoints, and the SHA-256 of all of them, one after the other."""
         digest = hashlib.sha256()
         for path in self.weights:
-            with path.open("rb") as file:
-                while block := file.read(1 << 24):
-                    digest.update(block)
+            digest.update(np.memmap(path, mode="r"))
         names = " + ".join(path.parent.name for path in self.weights)
         return f"{self.folder.name}, {names}/{self.weights[0].name}, SHA-256 {digest.hexdigest()}"
+
+    def decide_by(self, decision: str) -> None:
+        """Make label maps by one of `DECISIONS` from now on."""
+        self.decision = check_choice("decision", decision, DECISIONS)
 
     def using(self, modalities: Sequence[str]) -> Self:
         """Return this model; ValueError if it needs other modalities."""
@@ -211,26 +206,23 @@ class NnUNet:
         with redirect_stdout(StringIO()):
             return _initialised(self)
 
-    def _refuse_unusable(self) -> None:
-        where = f"{self.folder}: configuration {self.configuration}"
-        if self.configuration not in self.plans["configurations"]:
+    def _settings(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Return patch size and spacing of the configuration, some of which it may inherit from another one."""
+        where, known = f"{self.folder}: configuration {self.configuration}", self.plans["configurations"]
+        name, settings = self.configuration, {}
+        if name not in known:
             raise ValueError(f"{where} of the checkpoint is not in {PLANS}; they belong to different trainings.")
-        if self._setting("previous_stage"):
+        for _ in known:
+            settings = known.get(name, {}) | settings
+            name = known.get(name, {}).get("inherits_from")
+        if settings.get("previous_stage"):
             raise ValueError(f"{where} is the second stage of a cascade; give a model of 3d_fullres or 3d_lowres.")
-        sizes = [len(self._setting(key) or ()) for key in ("patch_size", "spacing")]
-        if sizes[0] == 2:
+        patch, spacing = (settings.get(key) or () for key in ("patch_size", "spacing"))
+        if len(patch) == 2:
             raise ValueError(f"{where} segments single slices; only 3d configurations are read.")
-        if sizes != [3, 3]:
+        if not len(patch) == len(spacing) == 3:
             raise ValueError(f"{where} has no patch_size and spacing along three axes. {COPY}")
-
-    def _setting(self, key: str) -> Any:
-        """Return a setting of the configuration, or of that which it inherits from; None if there is none."""
-        configurations, name = self.plans["configurations"], self.configuration
-        for _ in configurations:
-            if key in configurations.get(name, {}):
-                return configurations[name][key]
-            name = configurations.get(name, {}).get("inherits_from")
-        return None
+        return patch, spacing
 
 
 class NnUNets:
@@ -241,30 +233,30 @@ class NnUNets:
         self.models: dict[tuple[str, ...], NnUNet] = {}
         for model in models:
             other = self.models.setdefault(model.subsets[0], model)
-            if other is not model:
-                raise ValueError(
-                    f"{folder}: {other.folder.relative_to(folder)} and {model.folder.relative_to(folder)} are both for "
-                    f"{subset_name(model.subsets[0])}; give the folder of one of them."
-                )
-            if model.cohort != first.cohort:
-                raise ValueError(
-                    f"{folder}: {first.folder.relative_to(folder)} and {model.folder.relative_to(folder)} differ in "
-                    "label values; give the folder of one of them."
-                )
+            twice = f"are both for {subset_name(model.subsets[0])}" if other is not model else ""
+            other, differ = (other, twice) if twice else (first, "differ in label values")
+            if twice or model.cohort != first.cohort:
+                one, two = (each.folder.relative_to(folder) for each in (other, model))
+                raise ValueError(f"{folder}: {one} and {two} {differ}; give the folder of one of them.")
         self.subsets = sorted(self.models, key=lambda subset: subset_names(GLIOMA).index(subset_name(subset)))
-        self.cohort, self.device, self.decision = first.cohort, first.device, first.decision
-        self.spacing, self.window, self.version, self.software = (
-            getattr(first, name) for name in ("spacing", "window", "version", "software")
-        )
+        for name in ("cohort", "device", "decision", "spacing", "window", "version", "software"):
+            setattr(self, name, getattr(first, name))
         self.method, self.trained_on, self.seen, self.calibration = f"nnU-Net {folder.name}", None, None, None
-        known = [*map(subset_name, self.subsets)]
-        self.lacking, self.warnings = [name for name in subset_names(GLIOMA) if name not in known], []
+        self.warnings: list[str] = []
+        known = {*map(subset_name, self.subsets)}
+        self.lacking = [name for name in subset_names(GLIOMA) if name not in known]
         self.title = f"{self.method}, without models for {', '.join(self.lacking) or 'no subset'}"
 
     @cached_property
     def weights_name(self) -> str:
         """Names and SHA-256 of the weights of all models."""
         return "; ".join(self.models[subset].weights_name for subset in self.subsets)
+
+    def decide_by(self, decision: str) -> None:
+        """Make label maps by one of `DECISIONS` from now on."""
+        self.decision = decision
+        for model in self.models.values():
+            model.decide_by(decision)
 
     def using(self, modalities: Sequence[str]) -> NnUNet:
         """Return the model for exactly these modalities; ValueError if there is none."""
@@ -283,7 +275,7 @@ class NnUNets:
 
 def _own(folder: Path) -> bool:
     """Return whether a folder is that of a model, or of one of its folds, which is refused."""
-    return any((folder / name).exists() for name in (PLANS, "plans.pkl", *CHECKPOINTS)) or any(folder.glob("fold_*"))
+    return any(any(folder.glob(name)) for name in (PLANS, "plans.pkl", *CHECKPOINTS, "fold_*"))
 
 
 def _models(folder: Path) -> list[Path]:
@@ -392,8 +384,7 @@ def _require_known_parts(path: Path, settings: Any) -> None:
     """Refuse plans that name classes other than the two encoders and PyTorch's layers, since they would be imported."""
     name, arguments = settings.network_arch_class_name, settings.network_arch_init_kwargs
     parts = [arguments.get(key) for key in settings.network_arch_init_kwargs_req_import]
-    strange = [part for part in (name, *parts) if part is not None and not KNOWN_PARTS.fullmatch(str(part))]
-    if strange:
+    if strange := [part for part in (name, *parts) if part is not None and not KNOWN_PARTS.fullmatch(str(part))]:
         raise ValueError(
             f"{path}: network {strange[0]}; expected the plain or the residual encoder, with layers of torch.nn."
         )

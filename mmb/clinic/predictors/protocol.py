@@ -62,6 +62,9 @@ class Predictor(Protocol):
     calibration: Calibration | None
     warnings: Sequence[str]
 
+    def decide_by(self, decision: str) -> None:
+        """Make label maps by one of `DECISIONS` from now on; ValueError for another word."""
+
     def using(self, modalities: Sequence[str]) -> Self:
         """Return the predictor for exactly these modalities; ValueError if there is none."""
 

@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import sys
-import warnings
 from pathlib import Path
 
 import uvicorn
@@ -13,6 +12,7 @@ from common.cohorts import generate_phantom
 from common.io.settings import check_number
 from common.text import printable
 from mmb.arguments import REFUSALS, parse
+from mmb.clinic.errors import silence_libraries
 from mmb.clinic.server.api import create_api
 from mmb.clinic.server.app import BUNDLES, App
 from mmb.clinic.server.datastore import is_url
@@ -90,7 +90,7 @@ def main() -> None:
     """Serve; what is wrong with options and files ends in one line and status 1, all else in a traceback."""
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("label").setLevel(logging.INFO)
-    warnings.simplefilter("ignore")  # those of pydicom quote the content of files
+    silence_libraries()
     try:
         parse(serve, sys.argv[1:], "python -m mmb.clinic.server")()
     except REFUSALS as error:

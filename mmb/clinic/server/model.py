@@ -14,6 +14,7 @@ import numpy as np
 from dicomweb_client import DICOMwebClient
 from monai.data import ITKWriter
 
+from mmb.clinic.predictors.protocol import Predictor
 from mmb.clinic.server.archive import archive_session, store
 from mmb.clinic.server.datastore import Datastore, class_label
 from mmb.clinic.server.errors import private
@@ -105,8 +106,15 @@ class BundleInferTask:
         )  # fmt: skip
 
 
-_loaded = lru_cache(maxsize=2)(load_predictor)
+_network = lru_cache(maxsize=2)(load_predictor)
 """A network of this process, which stays loaded from one request to the next; clients choose among few at a time."""
+
+
+def _loaded(asked: Options) -> Predictor:
+    """Return what segments a study; how it decides is said for each study."""
+    predictor = _network(*asked.network)
+    predictor.decide_by(asked.decision)
+    return predictor
 
 
 def _segment(study: Path, results: Path, asked: Options) -> Prediction:
@@ -117,12 +125,12 @@ def _segment(study: Path, results: Path, asked: Options) -> Prediction:
         report_progress("Aligning the images, finding the brain and segmenting")
 
     with private():
-        return segment(study, results, _loaded(*asked.network), asked, explain)
+        return segment(study, results, _loaded(asked), asked, explain)
 
 
 def _of_upload(folder: Path, asked: Options, send: str | None) -> dict[str, Any]:
     """Segment an uploaded study, and send its DICOM results to an archive; return the facts."""
-    study, cohort = folder / "study", _loaded(*asked.network).cohort
+    study, cohort = folder / "study", _loaded(asked).cohort
     if asked.series:
         with private():
             told = as_told(study, cohort, asked.series, asked.modalities)

@@ -8,7 +8,6 @@ import os
 import signal
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from threading import Lock, Thread
@@ -16,6 +15,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
+from mmb.clinic.errors import silence_libraries
 from mmb.clinic.server.errors import refusal
 
 SECONDS = 900  # time limit of one task in seconds
@@ -107,7 +107,7 @@ def _serve(connection: Connection, folder: str) -> None:
     Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s")
-    warnings.simplefilter("ignore")  # those of pydicom quote headers
+    silence_libraries()
     _to_server.append(connection)
     while True:
         try:

@@ -27,16 +27,15 @@ class MisfitError(StudyError):
 
 @dataclass(frozen=True)
 class AlignedStudy:
-    """A subject's volumes on one grid.
+    """A subject's volumes on one grid, by their names, e.g. of the modalities.
 
     Attributes:
-        images: name, e.g. of the modality -> volume, float32, 0 outside the volume's field of view.
-        registered: name -> registration, for volumes in another frame of reference or with a wrong position.
-        covered: name -> fraction of the reference's foreground that lies in the volume's field of view.
-        misplaced: name -> warning, for volumes whose header gives a wrong position, or that seem mirrored.
-        placed: name -> volume on its own grid, in the place where it was found.
-        failed: name -> reason, for misplaced volumes that could not be registered and stayed where their headers put
-            them.
+        images: float32, 0 outside the volume's field of view.
+        registered: those in another frame of reference or with a wrong position.
+        covered: fraction of the reference's foreground that lies in the volume's field of view.
+        misplaced: warnings on volumes whose header gives a wrong position, or that seem mirrored.
+        placed: volumes on their own grids, in the place where they were found.
+        failed: why misplaced volumes could not be registered, and stayed where their headers put them.
     """
 
     images: dict[str, Image]
@@ -71,11 +70,8 @@ class AlignedStudy:
         """Return the study with its volumes set to 0 outside a mask ``(X, Y, Z)``; None leaves them as they are."""
         if brain is None:
             return self
-        images = {
-            name: Image(np.where(brain, image.dataobj, np.float32(0)), image.affine)
-            for name, image in self.images.items()
-        }
-        return replace(self, images=images)
+        cut = {name: np.where(brain, image.dataobj, np.float32(0)) for name, image in self.images.items()}
+        return replace(self, images={name: Image(cut[name], image.affine) for name, image in self.images.items()})
 
 
 def align(
@@ -92,24 +88,24 @@ def align(
     all volumes of a frame by the transform of the finest one. If the header of a volume is wrong, it may still not lie
     over the reference (see `compare_places`). It is then registered on its own, if that improves the overlap.
 
-    ``frames`` names the frame of reference of each volume; volumes in one frame share their coordinates in mm.
-    ``spacing`` is the grid's voxel size in mm; ``label`` words a volume's name for messages. Raises MisfitError if a
-    volume does not overlap the reference, or cannot be registered to it; the message gives the measured values.
+    ``frames`` names the frame of reference of each volume; ``spacing`` is the grid's voxel size in mm; ``label`` words
+    a
+    volume's name for messages. Raises MisfitError if a volume does not overlap the reference, or cannot be registered.
     """
     grid = isotropic_grid(images[reference], spacing)
     fixed = resample(images[reference], grid)
     shown = not_air(fixed)
-    moves: dict[str, Registration | None] = {frames[reference]: None}
-    for frame in frames.values():
-        if frame not in moves:
-            members = [name for name in images if frames[name] == frame]
+    moves: dict[str, Registration] = {}
+    for frame in dict.fromkeys(frames.values()):
+        members = [name for name in images if frames[name] == frame]
+        if frame != frames[reference]:
             leader = finest({name: images[name] for name in members})
             pair = f"{' and '.join(map(label, members))} to {label(reference)}"
             try:
                 moves[frame] = register(Image(fixed, grid.affine), images[leader], pair)
             except ValueError as error:
                 raise MisfitError([*members, reference], str(error)) from error
-    registered = {name: move for name, frame in frames.items() if (move := moves[frame]) is not None}
+    registered = {name: moves[frame] for name, frame in frames.items() if frame in moves}
     placed = {**images, **{name: moved(images[name], move.transform) for name, move in registered.items()}}
 
     def compare(name: str) -> tuple[np.ndarray, Fit | None]:
@@ -158,12 +154,12 @@ def _mended(fixed: Image, placed: Image, name: str, reference: str, fit: Fit) ->
     try:
         return register(fixed, placed, f"{name} to {reference}")
     except (ValueError, ModuleNotFoundError) as error:
-        if fit.overlap < NO_OVERLAP:
-            raise ValueError(
-                f"{name} and {reference} do not overlap by their headers (Dice of their outlines {fit.overlap:.2f}), "
-                f"and could not be registered: {error} Leave one out, or convert both again from the scanner's files."
-            ) from error
-        return str(error).rstrip(".")
+        if fit.overlap >= NO_OVERLAP:
+            return str(error).rstrip(".")
+        raise ValueError(
+            f"{name} and {reference} do not overlap by their headers (Dice of their outlines {fit.overlap:.2f}), "
+            f"and could not be registered: {error} Leave one out, or convert both again from the scanner's files."
+        ) from error
 
 
 def _seen(image: Image, grid: Grid) -> np.ndarray:
@@ -175,7 +171,7 @@ def _covered(image: Image, grid: Grid, shown: np.ndarray) -> float:
 
 
 def _compared(more: float, less: float) -> str:
-    digits = 3
-    while digits < MOST_DIGITS and f"{1 + more:.{digits}f}" == f"{1 + less:.{digits}f}":
-        digits += 1
-    return f"normalised mutual information {1 + more:.{digits}f} instead of {1 + less:.{digits}f}"
+    """Return both, with so many digits, up to `MOST_DIGITS`, that they are not said to be the same."""
+    said = [[f"{1 + value:.{digits}f}" for value in (more, less)] for digits in range(3, MOST_DIGITS + 1)]
+    first, second = next((pair for pair in said if pair[0] != pair[1]), said[-1])
+    return f"normalised mutual information {first} instead of {second}"

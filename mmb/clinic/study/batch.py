@@ -31,13 +31,7 @@ RECORD, TABLE = "studies.json", "studies.csv"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one study, or why there is none.
-
-    Attributes:
-        study: name of its folder.
-        made_from: fingerprint of its files, the weights and the options; empty if there is no result.
-        failure: why there is no result; None if there is one.
-    """
+    """The result of a study, by its folder's name and a fingerprint of what it was made from, or why there is none."""
 
     study: str
     made_from: str = ""
@@ -52,12 +46,10 @@ def segment_each(
 ) -> Iterator[tuple[Outcome, Prediction | None]]:
     """Segment each subfolder of a folder as `predict` does, into a folder of the same name in ``output_dir``.
 
-    Of a folder of nnU-Net's raw data, or its ``imagesTs``, each case is a study.
-
-    A study that cannot be segmented does not stop the others. ``studies.csv`` is rewritten after each study, and lists
-    all studies so far by the names of their folders. A study that was segmented before from the same files, with the
-    same weights and options, is not segmented again. Raises ValueError if there is no study, or
-    images lie beside the subfolders; OSError if the disk is full.
+    Of a folder of nnU-Net's raw data, or its ``imagesTs``, each case is a study. A study that cannot be segmented does
+    not stop the others. ``studies.csv`` is rewritten after each study. A study that was segmented before from the same
+    files, with the same weights and options, is not segmented again. Raises ValueError if there is no study, or images
+    lie beside the subfolders; OSError if the disk is full.
 
     ``explain`` is called with a study's name and a line for everything found in it. Yields each study's outcome, with
     its prediction if that was made now.
@@ -66,13 +58,18 @@ def segment_each(
     out = Path(output_dir)
     lock_folder(out)
     try:
-        inference = load_predictor(*options.network)
+        inference = load_predictor(*options.network, options.decision)
         studies = _studies(folder, inference.cohort)
         resolve_subset(options.modalities, inference.cohort.modalities)  # refuse unknown ones
         others = replace(options, bundle="", ckpt_path=None, device=None, decision=None)  # what these are is said next
         settings = (inference.software, inference.weights_name, inference.decision, others)
-        earlier = [before for before in _read(out / RECORD) if before.study in studies]
-        outcomes = {each.study: each for each in earlier if each.failure or _complete(out / each.study)}
+        try:
+            earlier = [Outcome(**entry) for entry in json.loads((out / RECORD).read_text())]
+        except (OSError, ValueError, TypeError):  # there was no earlier run, or its record is damaged
+            earlier = []
+        needed = [RESULTS[what] for what in ("label map", "summary", "JSON")]
+        whole = {name for name in studies if all((out / name / file).is_file() for file in needed)}
+        outcomes = {each.study: each for each in earlier if each.study in (studies if each.failure else whole)}
         for name, study in studies.items():
             made = None
             try:
@@ -86,7 +83,11 @@ def segment_each(
             except Exception as error:
                 if full_disk(error):
                     raise
-                outcomes[name] = Outcome(name, failure=_reason(error))
+                told = printable(str(error))
+                if not isinstance(error, ValueError | OSError | ImportError):
+                    logger.exception("an error that is not the study's")
+                    told = f"{type(error).__name__}: {error}"
+                outcomes[name] = Outcome(name, failure=told)
             _write(out, [outcomes[each] for each in studies if each in outcomes])
             yield outcomes[name], made
     finally:
@@ -99,25 +100,6 @@ def _studies(folder: str | Path, cohort: Cohort) -> dict[str, Path | dict[str, s
         return {path.name: path for path in require_studies(folder)}
     items = find_cases(folder, cohort)
     return {item["case"]: dict(zip(item["modalities"], item["image"], strict=True)) for item in items}
-
-
-def _complete(folder: Path) -> bool:
-    return all((folder / RESULTS[what]).is_file() for what in ("label map", "summary", "JSON"))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValueError | OSError | ImportError):
-        return printable(str(error))
-    logger.exception("an error that is not the study's")
-    return f"{type(error).__name__}: {error}"
-
-
-def _read(record: Path) -> list[Outcome]:
-    """Return the outcomes of an earlier run; none if there was none, or its record is damaged."""
-    try:
-        return [Outcome(**entry) for entry in json.loads(record.read_text())]
-    except (OSError, ValueError, TypeError):
-        return []
 
 
 def _write(out: Path, outcomes: Sequence[Outcome]) -> None:

@@ -10,9 +10,6 @@ from mmb.clinic.study.formats import millilitres
 from mmb.clinic.study.options import Options
 from mmb.clinic.study.predict import Prediction, predict
 
-FOUND = "In the study"
-WAIT = "Segmenting; without a GPU this takes up to a few minutes ..."
-
 
 def segment_study(study: Source, output_dir: str, options: Options, each: bool) -> None:
     """Segment a study, and print what was used as which sequence, and the result.
@@ -20,12 +17,16 @@ def segment_study(study: Source, output_dir: str, options: Options, each: bool) 
     With ``each`` every subfolder is a study (`segment_each`); raises ValueError at the end if any could not be
     segmented.
     """
+
+    def explain(name: str, lines: Sequence[str]) -> None:
+        _print({f"In the study {name}".rstrip(): lines})
+        print("Segmenting; without a GPU this takes up to a few minutes ...", flush=True)
+
     if not each:
-        _print(_sections(predict(study, output_dir, options, partial(_explain, FOUND))))
+        _print(_sections(predict(study, output_dir, options, partial(explain, ""))))
         return
     failed = []
-    started = segment_each(study, output_dir, options, lambda name, lines: _explain(f"{FOUND} {name}", lines))
-    for number, (outcome, made) in enumerate(started, start=1):
+    for number, (outcome, made) in enumerate(segment_each(study, output_dir, options, explain), start=1):
         if outcome.failure:
             failed.append(outcome.study)
         result = f"not segmented: {outcome.failure}" if outcome.failure else "segmented" if made else "segmented before"
@@ -38,12 +39,16 @@ def segment_study(study: Source, output_dir: str, options: Options, each: bool) 
 def _sections(made: Prediction) -> dict[str, Sequence[str]]:
     """Return title -> lines; the warnings come first, as on the page."""
     summary = made.summary
+    truly = {
+        region: f" (true volume probably {' to '.join(map(millilitres, ends))} ml)"
+        for region, ends in summary.intervals.items()
+    }
     unknown = "The file does not say what they were trained on."
     trained = f"They were trained on {summary.trained_on}." if summary.trained_on else unknown
     return {
         "Warnings": summary.warnings,
         "Volumes": [
-            f"{row.region}: {millilitres(row.volume)} ml{_interval(row.interval)}; {row.verdict.text}"
+            f"{row.region}: {millilitres(row.volume)} ml{truly.get(row.region, '')}; {row.verdict.text}"
             for row in summary.rows()
         ],
         "Geometry": summary.notes,
@@ -52,16 +57,7 @@ def _sections(made: Prediction) -> dict[str, Sequence[str]]:
     }
 
 
-def _explain(title: str, lines: Sequence[str]) -> None:
-    _print({title: lines})
-    print(WAIT, flush=True)
-
-
 def _print(sections: Mapping[str, Sequence[str]]) -> None:
     for title, lines in sections.items():
         if lines:
             print(printable("\n  ".join([f"{title}:", *lines])), flush=True)
-
-
-def _interval(ends: tuple[float, float] | None) -> str:
-    return "" if ends is None else f" (true volume probably {millilitres(ends[0])} to {millilitres(ends[1])} ml)"

@@ -51,10 +51,7 @@ def grave_warnings(
     cohort: Cohort,
     trained: Sequence[float],
 ) -> Iterator[str]:
-    """Yield reasons to doubt all of a result.
-
-    The segmentation lies on the grid of ``aligned``; ``trained`` is the voxel size of the training images in mm.
-    """
+    """Yield reasons to doubt all of a result; ``trained`` is the voxel size of the training images in mm."""
     yield from image_warnings(study, aligned, brain, cohort.brain_ml)
     lesion = segmentation.masks.any(axis=0)
     if cohort.skull_stripped:
@@ -70,10 +67,7 @@ def lesser_warnings(
     volumes: Mapping[str, float],
     trained: Sequence[float],
 ) -> Iterator[str]:
-    """Yield further reasons to doubt a result, last those that make it less exact.
-
-    ``volumes`` are those of the regions in ml, in the order of the masks.
-    """
+    """Yield further reasons to doubt a result, last those that make it less exact."""
     lesion = segmentation.masks.any(axis=0)
     if "TC" in volumes:
         core = segmentation.masks[list(volumes).index("TC")]
@@ -98,8 +92,7 @@ def image_warnings(
         )
     if brain and (doubts := _brain_doubts(study, brain, *brain_ml)):
         yield f"The brain that was cut out of the head is doubtful, see its outline in the pictures: {doubts}."
-    strange = [name for name, match in aligned.registered.items() if match.quality < MINIMUM_INFORMATION]
-    if strange:
+    if strange := [name for name, match in aligned.registered.items() if match.quality < MINIMUM_INFORMATION]:
         yield (
             f"{_named(study, strange)}: after registration it still agrees poorly with the reference; check in the "
             "pictures that it shows the same head, in the right place."
@@ -130,8 +123,7 @@ def _brain_doubts(study: Study, brain: Brain, least: float, most: float) -> str:
     doubts = [f"{_named(study, [name])}: {reason}" for name, reason in brain.doubts.items()]
     if brain.is_whole and not least <= brain.millilitres <= most:
         doubts.append(f"it has {brain.millilitres:.0f} ml; expected {least:.0f} to {most:.0f} ml")
-    others = {name: f"{value:.2f}" for name, value in brain.agreement.items() if value < MINIMUM_AGREEMENT}
-    if others:
+    if others := {name: f"{value:.2f}" for name, value in brain.agreement.items() if value < MINIMUM_AGREEMENT}:
         doubts.append(f"Dice of its mask in {display_name(brain.modality)} with those in {_named(study, others)}")
     return "; ".join(doubts)
 
@@ -182,8 +174,7 @@ def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[str]:
 
 def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[float]) -> Iterator[str]:
     """Yield reasons why the result is less exact: what the images do not cover, and voxels coarser than ``trained``."""
-    partial = {name: in_percent(share) for name, share in aligned.covered.items() if share < MIN_OVERLAP}
-    if partial:
+    if partial := {name: in_percent(share) for name, share in aligned.covered.items() if share < MIN_OVERLAP}:
         yield f"{_named(study, partial)}: covers only this part of what the reference shows; the rest is empty."
     thick = {
         name: f"{lengths(voxel_sizes(image.affine))} mm"
@@ -208,26 +199,14 @@ def _named(study: Study, modalities: Collection[str] | Mapping[str, str]) -> str
 
 
 def segmentation_warnings(lesion: np.ndarray, volumes: Mapping[str, float], used: Collection[str]) -> Iterator[str]:
-    """Yield reasons why a prediction may be wrong that can be seen without a reference segmentation.
-
-    The mask is in RAS; ``volumes`` are those of the regions in ml, and ``used`` the modalities.
-    """
+    """Yield reasons why a prediction may be wrong, given its mask in RAS, volumes in ml, and the modalities used."""
     if "ET" in volumes and "t1c" not in used:
-        if volumes["ET"]:
-            volume = millilitres(volumes["ET"])
-            yield (
-                f"No T1c: the enhancing tumour ({volume} ml) is an estimate from sequences in which enhancement is not "
-                "visible."
-            )
-        else:
-            yield "No T1c: no enhancing tumour was found, but without contrast it cannot be ruled out."
-    ends = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
-    sides = [
-        side
-        for axis, pair in enumerate(ends)
-        for side, end in zip(pair, (0, -1), strict=True)
-        if lesion.take(end, axis).any()
-    ]
+        estimate = "is an estimate from sequences in which enhancement is not visible"
+        none = "no enhancing tumour was found, but without contrast it cannot be ruled out"
+        volume = volumes["ET"]
+        yield f"No T1c: {f'the enhancing tumour ({millilitres(volume)} ml) {estimate}' if volume else none}."
+    ends = {"left": 0, "right": 0, "posterior": 1, "anterior": 1, "inferior": 2, "superior": 2}
+    sides = [side for side, at in zip(ends, (0, -1) * 3, strict=True) if lesion.take(at, ends[side]).any()]
     if sides:
         yield f"The lesion reaches the edge of the image ({', '.join(sides)}): what lies beyond is not measured."
     sizes = connected_pieces(lesion)[1]

@@ -1,5 +1,6 @@
 """What the images of candidates show: they are read, aligned and skull-stripped once, and judged together."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -20,12 +21,9 @@ from mmb.clinic.study.skull import Brain, Masks, agreed, find_masks
 
 
 class Volumes(NamedTuple):
-    """Volumes as they were read, by the names of their candidates.
+    """Volumes with background 0, by the names of their candidates, and what is wrong with them.
 
-    Attributes:
-        images: volumes with background 0.
-        warnings: warnings of their readers.
-        flaws: what is wrong with them; which sequences they show is judged when all are on one grid.
+    Which sequences they show is judged when all are on one grid.
     """
 
     images: dict[str, Image]
@@ -41,7 +39,6 @@ class ImageEvidence(NamedTuple):
         reference: name of the candidate on whose grid the others lie.
         aligned: the images on one grid, by the names of their candidates.
         masks: brain masks found in them; None if none was looked for.
-        brain: the brain that is cut out to judge them, or None.
         log_probs: name -> what the image shows; without those that show too little, those beneath a skull, and those
             that do not lie over the others.
     """
@@ -86,19 +83,19 @@ def judge_images(
     """Align images of one head, find the brain in them, and judge what they show.
 
     ``candidates`` maps each to the modality that it is taken for, or an empty text. ``reference`` names the one on
-    whose grid they are put; None: the only T1c, else the finest. ``strip`` is one of `mmb.clinic.study.options.MODES`;
-    the brain is found on ``device``. Those named in ``t1`` are known to be T1 or T1c. Raises MisfitError if the volumes
-    cannot be put on one grid; StudyError if no brain is found in them.
+    whose grid they are put; None: the only T1c, else the finest. ``strip`` is one of `mmb.clinic.study.options.MODES`.
+    Those named in ``t1`` are known to be T1 or T1c. Raises MisfitError if the volumes cannot be put on one grid;
+    StudyError if no brain is found in them.
     """
     unusable = {name for flaw in volumes.flaws if flaw.fatal and len(flaw.modalities) == 1 for name in flaw.modalities}
     used = {each.name: each for each in candidates if each.name not in unusable}
     images = {name: volumes.images[name] for name in used}
-    modalities = {name: candidates[each] for name, each in used.items()}
-    times = [*modalities.values()]
-    labels = {
-        name: display_name(modality) + (f" ({used[name].source})" if times.count(modality) > 1 else "")
-        for name, modality in modalities.items()
-    }
+    modalities, times = (
+        {name: candidates[each] for name, each in used.items()},
+        Counter(candidates[e] for e in used.values()),
+    )
+    labels = {name: display_name(modality) for name, modality in modalities.items()}
+    labels |= {name: f"{labels[name]} ({each.source})" for name, each in used.items() if times[modalities[name]] > 1}
     if not images:
         return ImageEvidence(volumes, "", AlignedStudy({}, {}, {}), None, None, {})
     if reference is None:

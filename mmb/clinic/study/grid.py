@@ -61,9 +61,9 @@ def isotropic_grid(image: Image, spacing: float) -> Grid:
 def resample(image: Image, grid: Grid) -> np.ndarray:
     """Interpolate a volume linearly on a grid, float32.
 
-    Voxels of exactly 0 (the background of a stripped image) and those outside the field of view hold no data, and are
-    left out of the interpolation. So edges stay in place and are not blurred. The result is 0 where voxels with data
-    have less than half of the weight.
+    Voxels of exactly 0 (the background of a stripped image) and those outside the field of view are left out of the
+    interpolation, so that edges stay in place. The result is 0 where voxels with data have less than half of the
+    weight.
     """
     turned = nib.as_closest_canonical(image)
     if turned.shape == grid.shape and np.allclose(turned.affine, grid.affine, rtol=0, atol=1e-5):
@@ -81,8 +81,8 @@ def sample(channels: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray:
     """
     to_source = np.linalg.inv(affine) @ grid.affine
     finer = np.maximum(np.rint(np.abs(to_source[:3, :3]).max(axis=0)), 1).astype(int)
-    turned = np.abs(to_source[:3, :3]) * grid.shape > STRAIGHT
-    if (turned.sum(axis=0) == 1).all() and (turned.sum(axis=1) == 1).all():
+    runs = np.abs(to_source[:3, :3]) * grid.shape > STRAIGHT
+    if (runs.sum(axis=0) == 1).all() and (runs.sum(axis=1) == 1).all():
         return _sample_straight(channels, to_source, finer, grid.shape)
     volumes = MetaTensor(torch.from_numpy(channels.astype(np.float32)), affine=torch.from_numpy(affine))
     linear = SpatialResample(mode="bilinear", padding_mode="zeros", align_corners=True, dtype=np.float32)
@@ -115,13 +115,11 @@ def resample_label_to(
     reference_shape: Sequence[int],
     classes: Iterable[int],
 ) -> np.ndarray:
-    """Resample a label map to the reference's own grid.
+    """Resample a label map ``(X, Y, Z)`` of these ``classes`` to the reference's own grid; affines lead to mm, RAS.
 
     Each class is interpolated linearly and averaged over the reference's voxels. A voxel gets the class with the
     largest share, where the background counts as a class. A class that gets no voxel this way is given the one where
     its share is largest. Parts outside the reference's grid are lost.
-
-    ``classes`` are the values of the label map ``(X, Y, Z)``; affines lead to mm, RAS.
     """
     target = Grid(tuple(reference_shape), np.asarray(reference_affine, float))
     source = Grid(label.shape, np.asarray(grid_affine, float))

@@ -1,8 +1,6 @@
 """Inference with a bundle's inference.json for one case on one grid: label map and probabilities."""
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,10 +18,10 @@ from common.evaluation.metrics.overlap import region_masks
 from common.io import bundle_root, file_digest, setting_of_weights, shipped_weights
 from common.io.bundle import require_same_common
 from common.io.command import unwrapped_errors
-from common.io.settings import usable_device
+from common.io.settings import check_choice, usable_device
 from common.io.weights import metadata_of, trained_on, weights_name
 from common.modalities import display_name, subset_name
-from common.transforms.decision import region_probabilities
+from common.transforms.decision import DECISIONS, DecideLabelsd, region_probabilities
 from common.transforms.load import check_volumes, subject
 from mmb.clinic.calibration.calibration import Calibration, calibration_file, read_calibration
 from mmb.clinic.predictors.nnunet import BRATS_AXES, is_nnunet, load_nnunet
@@ -45,43 +43,28 @@ def load_predictor(
     ``bundle`` is the name or folder of a bundle, or the folder of a trained nnU-Net, which has neither recipes nor
     other weights than its own, and gets images as BraTS stores them.
     """
-    if not is_nnunet(bundle):
-        return Inference(bundle, recipe, ckpt_path, device, decision)
-    if option := "--recipe" if recipe else "--ckpt_path" if ckpt_path else None:
+    option = "--recipe" if recipe else "--ckpt_path" if ckpt_path else None
+    if is_nnunet(bundle) and option:
         raise ValueError(f"{option}: is for bundles; {bundle} is a trained nnU-Net. Leave it out.")
-    return load_nnunet(bundle, device, decision, BRATS_AXES)
+    predictor: Predictor
+    if is_nnunet(bundle):
+        predictor = load_nnunet(bundle, device, BRATS_AXES)
+    else:
+        predictor = Inference(bundle, recipe, ckpt_path, device)
+    if decision is not None:
+        predictor.decide_by(decision)
+    return predictor
 
 
 class Inference:
-    """A bundle's inference.json, prepared to segment cases, one after the other.
+    """A bundle's inference.json, prepared to segment cases, one after the other; for the attributes see `Predictor`.
 
     Raises FileNotFoundError if there is no such bundle, recipe or weights; ValueError if the weights belong to another
-    network, or the calibration beside them is of other weights.
-
-    Args:
-        recipe: overlay with the settings of the weights' training, or None.
-        ckpt_path: weights other than the bundle's own, or None.
-        decision: one of `DECISIONS`, or None for the config's default.
-
-    Attributes:
-        calibration: what was calibrated for these weights (`calibration_file`) and this decision; None if nothing was.
-        weights: path of the weights.
-        weights_name: name and SHA-256 of the weights' file.
-        method: name of the method that the weights were trained by; if they do not say so, that of the bundle.
-        trained_on: short description of the training data; None if unknown.
-        seen: modalities that the network saw in training; None if unknown.
-        subsets: None, since a bundle segments any subset of the modalities.
-        warnings: reasons why no result of these weights can be trusted.
+    network, or the calibration beside them is of other weights. ``recipe`` is an overlay with the settings of the
+    weights' training, ``ckpt_path`` other weights than the bundle's own; None stands for the config's default.
     """
 
-    def __init__(
-        self,
-        bundle: str,
-        recipe: str | None,
-        ckpt_path: str | None,
-        device: str | None,
-        decision: str | None = None,
-    ) -> None:
+    def __init__(self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None) -> None:
         root, files = config_files(bundle, recipe)
         transforms = {"_target_": "Compose", "transforms": "@image_transforms"}
         overrides = {
@@ -94,28 +77,33 @@ class Inference:
             overrides["ckpt_path"] = str(ckpt_path)
         if device is not None:
             overrides["device"] = f"$torch.device({str(usable_device('--device', device))!r})"
-        if decision is not None:
-            overrides["decision"] = decision
-        with _quiet(), unwrapped_errors():
+        with unwrapped_errors():
             self.workflow = ConfigWorkflow(
                 [str(path) for path in files], workflow_type="infer", logging_file=False, **overrides
             )
             self.workflow.initialize()  # reads the weights
-        self.metadata = metadata_of(root)
-        self.version, self.title = self.metadata["version"], self.metadata["name"]
-        self.software = f"{self.metadata['bundle']} {self.version}"
+        metadata = metadata_of(root)
+        self.version, self.title = metadata["version"], metadata["name"]
+        self.software = f"{metadata['bundle']} {self.version}"
         self.weights = Path(self._content("ckpt_path"))
         self.cohort: Cohort = self._content("cohort_def")
         self.device: torch.device = self._content("device")
         self.spacing: Sequence[float] = self._content("spacing")
-        self.decision: str = self._content("decision")
-        self.calibration = self._calibration()
-        shipped = shipped_weights(self.weights, root)
+        self.decide_by(self._content("decision"))
         self.weights_name, self.trained_on = weights_name(self.weights), trained_on(self.weights, root)
-        self.method = setting_of_weights(self.weights, "method", self.metadata["name"])
+        self.method = setting_of_weights(self.weights, "method", self.title)
         self.subsets = None
         self.seen: Sequence[str] | None = setting_of_weights(self.weights, "modalities", None)
-        self.warnings = [SYNTHETIC] if shipped and shipped == self.metadata["weights"].get("phantom.pt") else []
+        shipped = shipped_weights(self.weights, root)
+        self.warnings = [SYNTHETIC] if shipped and shipped == metadata["weights"].get("phantom.pt") else []
+
+    def decide_by(self, decision: str) -> None:
+        """Make label maps by one of `DECISIONS` from now on."""
+        self.decision = check_choice("decision", decision, DECISIONS)
+        for transform in self._content("to_labels").transforms:
+            if isinstance(transform, DecideLabelsd):
+                transform.decision = decision
+        self.calibration = self._calibration()
 
     def using(self, modalities: Sequence[str]) -> Self:
         """Return itself, for any modalities."""
@@ -128,14 +116,13 @@ class Inference:
             name: zero_background(MetaTensor(np.asarray(image.dataobj, np.float32), affine=affine))
             for name, image in images.items()
         }
-        with _quiet(), unwrapped_errors():
+        with unwrapped_errors():
             check_volumes(volumes, {name: display_name(name) for name in volumes}, self.cohort)
             self._content("dataset").data = [subject(volumes, self.cohort, "case")]
             self._content("evaluator").run()  # MONAI's workflow evaluates the config's `run` only once
         (output,) = self._content("evaluator").state.output
         label = self._content("to_labels")({**output, "subset": subset_name(images)})["pred"][0].cpu().numpy()
-        softmax = self._content("inferer").softmax
-        regions = region_probabilities(output["pred"], self.cohort.labels, softmax)
+        regions = region_probabilities(output["pred"], self.cohort.labels, self._content("inferer").softmax)
         return Segmentation(label, region_masks(label, self.cohort.labels), regions.cpu().numpy())
 
     def _calibration(self) -> Calibration | None:
@@ -175,20 +162,9 @@ def config_files(bundle: str, recipe: str | None = None) -> tuple[Path, list[Pat
 def _straight(affine: np.ndarray) -> np.ndarray:
     """Return an affine with its axes along those of space, each in the nearest direction, and at the origin.
 
-    For oblique axes MONAI's Spacingd rounds the grid's origin inconsistently. The network works on voxels, and its
-    label map comes back on the same voxels. Values are rounded to float32, as NIfTI files hold them.
+    For oblique axes MONAI's Spacingd rounds the grid's origin inconsistently; the network works on voxels. Values are
+    rounded to float32, as NIfTI files hold them.
     """
     axes, straight = io_orientation(affine), np.diag([0.0, 0, 0, 1])
     straight[axes[:, 0].astype(int), range(3)] = axes[:, 1] * voxel_sizes(affine).round(6)
     return straight.astype(np.float32).astype(float)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence logging below errors; everything relevant to the case is in the summary."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

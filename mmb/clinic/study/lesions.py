@@ -15,12 +15,9 @@ FRONT_TO_BACK = 0.87  # cosine of the largest angle, 30 degrees, between the bra
 
 @dataclass(frozen=True)
 class Lesion:
-    """A connected piece of the outermost region.
+    """A connected piece of the outermost region, its volume in ml, and the voxel nearest to its centre of mass.
 
-    Attributes:
-        volume: its volume in ml.
-        side: ``left``, ``right`` or ``both sides`` of the patient.
-        centre: the voxel of the lesion that is nearest to its centre of mass.
+    ``side`` is ``left``, ``right`` or ``both sides`` of the patient.
     """
 
     volume: float
@@ -33,11 +30,9 @@ def lesions(
 ) -> tuple[list[Lesion], int]:
     """Return the lesions, the largest first, and the number of pieces of less than `SMALLEST` ml.
 
-    Args:
-        masks: region -> bool ``(X, Y, Z)``, RAS; the outermost region first.
-        spacing: voxel size in mm.
-        brain: mask of the brain, whose midline separates left from right.
-        total: volume of the outermost region in ml, which the pieces share by their numbers of voxels.
+    ``masks`` are those of the regions, bool ``(X, Y, Z)``, RAS, the outermost first; ``spacing`` is in mm. The
+    ``brain``'s midline separates left from right. The pieces share the ``total`` volume (ml) by their numbers of
+    voxels.
     """
     outermost = next(iter(masks.values()))
     if not outermost.any():
@@ -53,15 +48,9 @@ def lesions(
         inside = boxes[piece]
         mask = numbers[inside] == piece + 1
         share = float(right[inside][mask].mean())
-        listed.append(
-            Lesion(
-                volume=float(total * sizes[piece] / sizes.sum()),
-                side="both sides" if BOTH_SIDES <= share <= 1 - BOTH_SIDES else "right" if share > 0.5 else "left",
-                centre=tuple(
-                    at + part.start + low for at, part, low in zip(centre(mask, spacing), inside, corner, strict=True)
-                ),
-            )
-        )
+        side = "both sides" if BOTH_SIDES <= share <= 1 - BOTH_SIDES else "right" if share > 0.5 else "left"
+        at = np.add(centre(mask, spacing), [part.start + low for part, low in zip(inside, corner, strict=True)])
+        listed.append(Lesion(float(total * sizes[piece] / sizes.sum()), side, tuple(at.tolist())))
     return listed, len(sizes) - len(listed)
 
 

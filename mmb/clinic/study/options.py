@@ -33,6 +33,6 @@ class Options:
             check_choice("--decision", self.decision, DECISIONS)
 
     @property
-    def network(self) -> tuple[str, str | None, str | None, str | None, str | None]:
-        """The first five, which say what segments."""
-        return self.bundle, self.recipe, self.ckpt_path, self.device, self.decision
+    def network(self) -> tuple[str, str | None, str | None, str | None]:
+        """The first four, which say what network segments."""
+        return self.bundle, self.recipe, self.ckpt_path, self.device

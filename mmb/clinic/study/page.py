@@ -7,18 +7,20 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader
 
 from common.evaluation.report.slices import OUTLINES
-from common.evaluation.report.tables import NOTHING, Table, framed
+from common.evaluation.report.tables import NOTHING, Table
 from common.io.files import replacing
 from common.modalities import display_name
 from mmb.clinic.calibration.calibration import GOOD_DICE, WIDEST
 from mmb.clinic.calibration.rows import share
-from mmb.clinic.study.formats import REGIONS, class_phrase, millilitres, region_phrase
+from mmb.clinic.study.formats import class_phrase, millilitres, region_phrase
 from mmb.clinic.study.lesions import SMALLEST
 from mmb.clinic.study.pictures import BRAIN_OUTLINE, SCALE_BAR
 from mmb.clinic.study.result import StudySummary
@@ -30,9 +32,10 @@ MOST_WARNINGS = 6  # number of warnings shown at the top; further ones are among
 def write_summary(summary: StudySummary, path: str | Path) -> None:
     """Write the summary as one self-contained HTML file; the same summary gives the same bytes."""
     templates = Environment(loader=PackageLoader("mmb.clinic.study"), autoescape=True)
-    script = Path(__file__).with_name("templates").joinpath("viewer.js").read_text(encoding="utf-8")
-    outlines = [OUTLINES[i % len(OUTLINES)] for i in range(len(summary.volumes))]
-    brain = [] if summary.brain_ml is None else [(f"brain, cut out ({summary.brain_ml:.0f} ml)", BRAIN_OUTLINE)]
+    script, _, _ = templates.loader.get_source(templates, "viewer.js")
+    outlines = dict(zip(map(region_phrase, summary.volumes), cycle(OUTLINES), strict=False))
+    if summary.brain_ml is not None:
+        outlines[f"brain, cut out ({summary.brain_ml:.0f} ml)"] = BRAIN_OUTLINE
     shown = {
         "summary": summary,
         "warnings": summary.warnings[:MOST_WARNINGS],
@@ -43,10 +46,9 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
         "volumes": _volume_table(summary),
         "classes": {class_phrase(name): millilitres(ml) for name, ml in summary.classes.items()},
         "lesions": _lesion_table(summary) if summary.lesions else None,
-        "further": _further_table(summary) if summary.with_further else None,
         "sequences": _sequence_table(summary),
         "pictures": {display_name(name): png for name, png in summary.pictures.items()},
-        "outlines": dict([*zip(map(region_phrase, summary.volumes), outlines, strict=True), *brain]),
+        "outlines": outlines,
         "sheets": _viewer_data(summary) if summary.sheets else None,
         "script": script,
         "script_hash": b64encode(sha256(script.encode()).digest()).decode(),
@@ -58,47 +60,41 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
 
 def _volume_table(summary: StudySummary) -> Table:
     rows, calibrated = summary.rows(), summary.calibrated_on
-    columns = [
-        ("Region", [_heading(row.region) for row in rows]),
-        ("Volume (ml)", [millilitres(row.volume) for row in rows]),
-    ]
-    notes = []
-    if calibrated:
-        columns.append(("True volume probably (ml)", [_interval(row.interval) for row in rows]))
-        notes.append(
-            "Such intervals held the true volume in patients that they were not calibrated on: "
-            f"{_shares(summary.intervals_held)}. None is given if it would span more than a factor of {WIDEST:g}, or "
-            "if no tumour was found with confidence."
-        )
-    if summary.expected_dice:
-        expected = [_percent(row.expected) if row.volume else NOTHING for row in rows]
-        columns.append((f"Expected overlap{'' if calibrated else ', not calibrated'} (%)", expected))
-    if summary.chances:
-        columns.append((f"Chance of {100 * GOOD_DICE:.0f} % or more (%)", [_percent(row.chance) for row in rows]))
-        notes.append(
-            f"Overlap (Dice, 100 % is perfect) with an expert's outline, calibrated on {calibrated} patients. Of "
-            f"the outlines called usable in patients left out of the calibration, {100 * GOOD_DICE:.0f} % or more had: "
-            f"{_shares(summary.usable_right)}."
-        )
-    if summary.measured:
-        columns.append(("Overlap in test cases (%)", [_percent(row.measured) for row in rows]))
-        notes.append(f"Last column: mean of {summary.tested} test cases, segmented from the same sequences.")
-    return Table("Volumes", framed(columns), notes)
+    expected_label = f"Expected overlap{'' if calibrated else ', not calibrated'} (%)"
+    texts = {
+        "Region": [row.heading for row in rows],
+        "Volume (ml)": [millilitres(row.volume) for row in rows],
+        "True volume probably (ml)": [_interval(row.interval) for row in rows],
+        expected_label: [_percent(row.expected) if row.volume else NOTHING for row in rows],
+        f"Chance of {100 * GOOD_DICE:.0f} % or more (%)": [_percent(row.chance) for row in rows],
+        "Overlap in test cases (%)": [_percent(row.measured) for row in rows],
+    }
+    known = (True, True, calibrated, summary.expected_dice, summary.chances, summary.measured)
+    notes = (
+        "Such intervals held the true volume in patients that they were not calibrated on: "
+        f"{_shares(summary.intervals_held)}. None is given if it would span more than a factor of {WIDEST:g}, or "
+        "if no tumour was found with confidence.",
+        "",
+        f"Overlap (Dice, 100 % is perfect) with an expert's outline, calibrated on {calibrated} patients. Of "
+        f"the outlines called usable in patients left out of the calibration, {100 * GOOD_DICE:.0f} % or more had: "
+        f"{_shares(summary.usable_right)}.",
+        f"Last column: mean of {summary.tested} test cases, segmented from the same sequences.",
+    )
+    columns = [column for column, shown in zip(texts, known, strict=True) if shown]
+    remarks = [note for note, shown in zip(notes, known[2:], strict=True) if note and shown]
+    return Table("Volumes", pd.DataFrame(texts)[columns], remarks)
 
 
 def _lesion_table(summary: StudySummary) -> Table:
     shown = summary.lesions[:MOST_LESIONS]
-    columns = [
-        ("Lesion", [str(number) for number, _ in enumerate(shown, 1)]),
-        ("Side", [lesion.side for lesion in shown]),
-        ("Volume (ml)", [millilitres(lesion.volume) for lesion in shown]),
-    ]
+    rows = [(str(number), each.side, millilitres(each.volume)) for number, each in enumerate(shown, 1)]
     more = ["Lesions whose oedema touches count as one."]
     if len(summary.lesions) > len(shown):
         more.append(f"Smaller lesions not listed: {len(summary.lesions) - len(shown)}.")
     if summary.specks:
         more.append(f"Left out as specks of less than {SMALLEST:g} ml: {summary.specks}.")
-    return Table(f"Lesions: {len(summary.lesions)}", framed(columns), more)
+    frame = pd.DataFrame(rows, columns=("Lesion", "Side", "Volume (ml)"))
+    return Table(f"Lesions: {len(summary.lesions)}", frame, more)
 
 
 def _viewer_data(summary: StudySummary) -> dict[str, Any]:
@@ -123,39 +119,10 @@ def _interval(ends: tuple[float, float] | None) -> str:
     return "unknown" if ends is None else f"{millilitres(ends[0])} to {millilitres(ends[1])}"
 
 
-def _further_table(summary: StudySummary) -> Table:
-    rows = {"none": summary.expected_dice} | {display_name(k): values for k, values in summary.with_further.items()}
-    columns = [(("", "Further sequence"), [*rows])]
-    columns += [
-        (("Expected overlap (%)", region), [_percent(values.get(region)) for values in rows.values()])
-        for region in summary.volumes
-        if summary.volumes[region]
-    ]
-    return Table(
-        "With a further sequence",
-        framed(columns),
-        [
-            f"From the means of {summary.tested} test cases: a few points may be chance, and a single patient may "
-            "differ."
-        ],
-    )
-
-
 def _sequence_table(summary: StudySummary) -> Table:
     rows = [
-        (
-            display_name(used.modality),
-            used.source,
-            used.reason,
-            used.confidence or NOTHING,
-        )
-        for used in summary.used
+        (display_name(each.modality), each.source, each.reason, each.confidence or NOTHING) for each in summary.used
     ]
     rows += [(display_name(name), "missing", "", "") for name in summary.missing]
-    labels = ("Sequence", "Taken from", "Recognised by", "Confidence")
-    return Table("Sequences", framed([*zip(labels, zip(*rows, strict=True), strict=True)]))
-
-
-def _heading(region: str) -> str:
-    """Return the heading of a region's row, e.g. ``Whole tumour (WT)``."""
-    return f"{REGIONS[region].capitalize()} ({region})" if region in REGIONS else region
+    columns = ("Sequence", "Taken from", "Recognised by", "Confidence")
+    return Table("Sequences", pd.DataFrame(rows, columns=columns))

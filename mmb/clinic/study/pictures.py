@@ -32,13 +32,11 @@ def pictures(
     """Return a PNG in base64 of each modality: three planes through the lesion's centre, with the regions outlined.
 
     The centre is that of the largest piece, or of the image if nothing was segmented. The view is radiological (the
-    patient's right on the left, the front on the left in the sagittal plane) and cropped to the head. Black is each
-    image's 1st percentile within the crop. White is its 99.9th percentile, taken within the brain mask if there is one,
-    since fat can be much brighter.
+    patient's right on the left, the front on the left in the sagittal plane) and cropped to the head.
 
     ``images`` are the modalities used, ``(X, Y, Z)``, RAS, finite. ``masks`` are the regions on the same grid, bool
-    ``(R, X, Y, Z)``; each is outlined over those before it. An extracted ``brain`` is outlined as well. ``origin`` is
-    the position of the first voxel along each axis in mm; each plane shows its own.
+    ``(R, X, Y, Z)``; each is outlined over those before it. ``origin`` is the position of the first voxel along each
+    axis in mm; each plane shows its own.
     """
     head = head_box(images, masks.any(axis=0))
     masks, brain = masks[:, *head], None if brain is None else brain[head]
@@ -48,12 +46,11 @@ def pictures(
     lines += [(OUTLINES[i % len(OUTLINES)], max(PIXELS - i, 2), mask) for i, mask in enumerate(masks)]
     made = {}
     for name, image in images.items():
-        picture, (low, high) = new("RGB", (858, 560)), grey_window(image[head], brain)
-        grey = np.clip((image[head] - low) * (255 / max(high - low, 1e-6)), 0, 255).astype(np.uint8)
+        picture, shown = new("RGB", (858, 560)), grey(image[head], grey_window(image[head], brain))
         for axis, ((left, top, width, height), sides) in PLANES.items():
             cut = [(colour, thick, mask.take(middle[axis], axis)) for colour, thick, mask in lines]
             steps = [size for other, size in enumerate(spacing) if other != axis]
-            plane = _plane(grey.take(middle[axis], axis), cut, steps, (width, height))
+            plane = _plane(shown.take(middle[axis], axis), cut, steps, (width, height))
             _label(plane, sides, f"{'RAS'[axis] if at[axis] >= 0 else 'LPI'[axis]} {abs(at[axis]):.0f} mm")
             picture.paste(plane, (left + (width - plane.width) // 2, top + (height - plane.height) // 2))
         file = BytesIO()
@@ -63,10 +60,7 @@ def pictures(
 
 
 def head_box(images: Mapping[str, np.ndarray], lesion: np.ndarray) -> tuple[slice, ...]:
-    """Return the box of the foreground of all images and of the lesion, with a margin of `MARGIN` voxels or one more.
-
-    It looks at every second voxel along each axis, which takes an eighth of the time.
-    """
+    """Return the box of the foreground of all images and of the lesion, and `MARGIN` voxels or one more around it."""
     some = (slice(None, None, 2),) * 3
     inside = lesion[some].copy()
     for image in images.values():
@@ -75,10 +69,15 @@ def head_box(images: Mapping[str, np.ndarray], lesion: np.ndarray) -> tuple[slic
 
 
 def grey_window(image: np.ndarray, brain: np.ndarray | None) -> tuple[float, float]:
-    """Return an image's values for black and white: see `pictures`."""
+    """Return an image's values for black and white: its 1st and 99.9th percentile, the latter within a given brain."""
     some = (slice(None, None, 2),) * 3  # an eighth of the voxels is enough for percentiles
     shown = image[some]
     return float(np.quantile(shown, 0.01)), float(np.quantile(shown if brain is None else shown[brain[some]], 0.999))
+
+
+def grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Return an image as uint8, black and white at these values."""
+    return np.clip((image - window[0]) * (255 / max(window[1] - window[0], 1e-6)), 0, 255).astype(np.uint8)
 
 
 def _centre(lesion: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:
@@ -90,16 +89,16 @@ def _centre(lesion: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:
 
 
 def _plane(
-    grey: np.ndarray, lines: Sequence[tuple[str, int, np.ndarray]], spacing: Sequence[float], most: tuple[int, int]
+    shown: np.ndarray, lines: Sequence[tuple[str, int, np.ndarray]], spacing: Sequence[float], most: tuple[int, int]
 ) -> Image:
     """Draw a plane (A, B), whose first axis runs to the patient's right or front, with this side on the left.
 
     ``lines`` are the colour, the width in pixels and the mask of each outline; ``most`` is the largest size in pixels.
     """
-    extent = [size * step for size, step in zip(grey.shape, spacing, strict=True)]
+    extent = [size * step for size, step in zip(shown.shape, spacing, strict=True)]
     scale = min(pixels / mm for pixels, mm in zip(most, extent, strict=True))
     size = tuple(max(round(scale * mm), 1) for mm in extent)
-    plane = fromarray(grey[::-1, ::-1].T.copy()).resize(size, Resampling.BOX).convert("RGB")
+    plane = fromarray(shown[::-1, ::-1].T.copy()).resize(size, Resampling.BOX).convert("RGB")
     for colour, thick, mask in lines:
         large = fromarray(255 * mask[::-1, ::-1].T.astype(np.uint8)).resize(size, Resampling.BILINEAR)
         large = large.point(lambda value: 255 * (value > 127))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
+from torch.nn.functional import avg_pool3d
 
 from mmb.clinic.study.grid import box, not_air
 from mmb.clinic.study.registration import normalised_mutual_information
@@ -40,8 +41,8 @@ class Fit:
 
     Attributes:
         overlap: Dice of the two foregrounds within the image's field of view.
-        information: normalised mutual information at the position in the headers, minus 1 (its value for unrelated
-            images).
+        information: normalised mutual information at the position in the headers, minus 1, its value for unrelated
+            ones.
         best: the largest value that small shifts and rotations reach.
         displacement_mm: mean displacement in mm of the best position, over the reference's foreground.
         mirrored: the largest value that they reach with left and right of the image exchanged.
@@ -71,7 +72,8 @@ def compare_places(reference: np.ndarray, image: np.ndarray, seen: np.ndarray, s
 
     ``seen`` is the mask of the image's field of view, ``spacing`` the voxel size in mm.
     """
-    fixed, moving, inside = (_coarse(volume, FIT_SPACING / spacing) for volume in (reference, image, seen))
+    volumes = torch.from_numpy(np.stack([reference, image, seen]).astype(np.float32))[None]
+    fixed, moving, inside = avg_pool3d(volumes, max(round(FIT_SPACING / spacing), 1), ceil_mode=True)[0].numpy()
     inside = inside > 0.5
     both = not_air(fixed) & inside, not_air(moving) & inside
     overlap = 2 * (both[0] & both[1]).sum() / max(both[0].sum() + both[1].sum(), 1)
@@ -79,12 +81,6 @@ def compare_places(reference: np.ndarray, image: np.ndarray, seen: np.ndarray, s
     pose, best = pair.search(STEPS)
     mirrored = _Pair(fixed, moving[::-1], inside[::-1]).search(STEPS[:1])[1]
     return Fit(float(overlap), pair.information(np.zeros(6)) - 1, best - 1, pair.distance(pose), mirrored - 1)
-
-
-def _coarse(volume: np.ndarray, factor: float) -> np.ndarray:
-    step = max(round(factor), 1)
-    channel = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))[None, None]
-    return torch.nn.functional.avg_pool3d(channel, step, ceil_mode=True)[0, 0].numpy()
 
 
 class _Pair:
@@ -119,9 +115,8 @@ class _Pair:
         """Return the mean distance in mm by which a pose moves the reference's foreground."""
         voxels = np.argwhere(self.shown) + self.corner
         turn, shift = self._placed(pose)
-        return (
-            float(np.linalg.norm(voxels @ turn.T + shift - voxels, axis=1).mean() * FIT_SPACING) if len(voxels) else 0.0
-        )
+        apart = np.linalg.norm(voxels @ turn.T + shift - voxels, axis=1)
+        return float(apart.mean() * FIT_SPACING) if len(voxels) else 0.0
 
     def search(self, steps: Sequence[tuple[float, float]]) -> tuple[np.ndarray, float]:
         """Return the best pose found by single steps, coarse ones first, and its information."""

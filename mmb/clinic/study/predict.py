@@ -1,9 +1,10 @@
 """Segmentation of a patient's study by a bundle or a trained nnU-Net, on the grid of one of its series."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -17,7 +18,6 @@ from mmb.clinic.predictors.protocol import Predictor, Segmentation
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.document import write_document
 from mmb.clinic.study.folder import Source, StudyFiles
-from mmb.clinic.study.formats import region_phrase
 from mmb.clinic.study.grid import resample_label_to
 from mmb.clinic.study.inference import load_predictor
 from mmb.clinic.study.options import Options
@@ -35,7 +35,7 @@ RESULTS = {
 }
 IMAGES = "images"
 """Subfolder of the images that are kept on request."""
-BRAIN_MASK = "brain_mask"
+BRAIN_MASK, PROBABILITY = "brain_mask", "probability_{}"
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,7 @@ class Prediction:
 
 
 def predict(
-    study: Source,
-    output_dir: str | Path,
-    options: Options,
-    explain: Callable[[list[str]], None] | None = None,
+    study: Source, output_dir: str | Path, options: Options, explain: Callable[[list[str]], None] | None = None
 ) -> Prediction:
     """Segment a patient's study: DICOM series or NIfTI files of any non-empty subset of the modalities.
 
@@ -71,12 +68,11 @@ def predict(
     `RESULTS` (``seg.dcm`` and ``report.dcm`` for DICOM, unless nothing was found or no SEG can reference the series),
     all or none. Raises ValueError if the study or an option cannot be used; nothing is written then.
 
-    ``study`` is a folder, or the image file of each modality. Intervals and words for how far the outlines can be used
-    come from ``<weights>_calibration.json`` beside the weights (see `mmb.verbs.calibrate`), if it is there. ``explain``
-    is called with a line for everything found in the study, before later steps can fail.
+    ``study`` is a folder, or the image file of each modality. ``explain`` is called with a line for everything found in
+    it, before later steps can fail.
     """
     check_output(study, output_dir)
-    return segment(study, output_dir, load_predictor(*options.network), options, explain)
+    return segment(study, output_dir, load_predictor(*options.network, options.decision), options, explain)
 
 
 def segment(
@@ -105,16 +101,19 @@ def segment(
     read, chosen, why = align_and_assign(read, options.reference, device, strip)
     inference = inference.using([*read.images])
     aligned, brain = _prepared(read, chosen, strip, cohort)
-    seg_note, no_seg = _referred(read, chosen)
+    seg_note, no_seg = _referred(read.series.get(chosen))
     segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
-    voxels = _on_grid_of(read.images[chosen], segmentation.label, aligned.images[chosen].affine, cohort)
+    target, affine, values = read.images[chosen], aligned.images[chosen].affine, cohort.labels.values.values()
+    label = resample_label_to(segmentation.label, affine, target.affine, target.shape, values)
+    label = _in_mm(label, target.affine)
+    label.header["descrip"] = "research only, not for clinical use"
     grid_note = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {why}."
     notes = [grid_note, *filter(None, (seg_note, no_seg)), *read.notes]
-    summary = summarise(voxels, segmentation, read, aligned, brain, inference, notes)
+    summary = summarise(label, segmentation, read, aligned, brain, inference, notes)
     summary = replace(summary, label=options.label, created=datetime.now().astimezone().isoformat(timespec="seconds"))
     kept = _images(aligned, brain, segmentation, cohort) if options.keep_images else {}
-    files = _write(Path(output_dir), voxels, summary, read, None if no_seg else chosen, inference, kept)
-    return Prediction(voxels, chosen, summary, read.explanations, files, no_seg)
+    files = _write(Path(output_dir), label, summary, read, None if no_seg else chosen, inference, kept)
+    return Prediction(label, chosen, summary, read.explanations, files, no_seg)
 
 
 def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) -> tuple[AlignedStudy, Brain | None]:
@@ -133,33 +132,24 @@ def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) ->
     return aligned, brain
 
 
+def _referred(series: Any) -> tuple[str | None, str]:
+    """Return a note on how a DICOM SEG references a series, or None; and why none can, or an empty text."""
+    if series is None:
+        return None, ""
+    from mmb.clinic import dicom  # imported here, since NIfTI does not need its packages
+
+    try:
+        return dicom.require_referable(series), ""
+    except ValueError as error:  # the label map can be written nevertheless
+        return None, f"No DICOM SEG was written: {error}"
+
+
 def check_output(study: Source, output_dir: str | Path) -> None:
     """Refuse an output folder that lies in the study's or cannot be written."""
     output, place = Path(output_dir).resolve(), study.folder if isinstance(study, StudyFiles) else study
     if not isinstance(place, Mapping) and Path(place).resolve() in (output, *output.parents):
         raise StudyError(f"--output_dir {output_dir} lies in the study's folder; expected a folder outside it.")
     require_writable(output_dir)
-
-
-def _referred(study: Study, reference: str) -> tuple[str | None, str]:
-    """Return a note on how a DICOM SEG references the series, or None; and why none can, or an empty text."""
-    if not study.series:
-        return None, ""
-    from mmb.clinic import dicom  # imported here, since NIfTI does not need its packages
-
-    try:
-        return dicom.require_referable(study.series[reference]), ""
-    except ValueError as error:  # the label map can be written nevertheless
-        return None, f"No DICOM SEG was written: {error}"
-
-
-def _on_grid_of(target: nib.Nifti1Image, label: np.ndarray, affine: np.ndarray, cohort: Cohort) -> nib.Nifti1Image:
-    """Return a label map with the given affine, resampled to the grid of an image."""
-    voxels = resample_label_to(label, affine, target.affine, target.shape, cohort.labels.values.values())
-    image = nib.Nifti1Image(voxels, target.affine)
-    image.header["descrip"] = "research only, not for clinical use"
-    image.header.set_xyzt_units("mm")
-    return image
 
 
 def _write(
@@ -173,7 +163,9 @@ def _write(
 ) -> dict[str, Path]:
     """Write the results, with a SEG if there is a series to refer to, and remove those of an earlier run."""
     voxels, files = np.asarray(label.dataobj), {what: folder / name for what, name in RESULTS.items()}
-    earlier = [*files.values(), *(folder / IMAGES / f"{name}.nii.gz" for name in _image_names(inference.cohort))]
+    cohort = inference.cohort
+    images = (*cohort.modalities, BRAIN_MASK, *map(PROBABILITY.format, cohort.labels.regions))
+    earlier = [*files.values(), *(folder / IMAGES / f"{name}.nii.gz" for name in images)]
     with written_whole(folder, earlier, last=RESULTS["summary"]) as temporary:
         made = {what: temporary / name for what, name in RESULTS.items()}
         nib.save(label, made["label map"])
@@ -185,16 +177,12 @@ def _write(
         if referred in study.series and voxels.any():
             from mmb.clinic import dicom
 
-            labels, made_by = inference.cohort.labels, (inference.software, inference.weights_name)
-            series = study.series[referred]
-            segments = dicom.write_seg(made["DICOM SEG"], voxels, series, labels.values, *made_by)
-            of_segments = {name: summary.classes[name] for name in segments}
-            of_regions = {
-                f"{region_phrase(region).capitalize()} ({region})": (classes, summary.volumes[region])
-                for region, classes in labels.regions.items()
-                if len(classes) > 1
-            }
-            dicom.write_report(made["DICOM SR"], made["DICOM SEG"], of_segments, of_regions, series, *made_by)
+            series, made_by = study.series[referred], (inference.software, inference.weights_name)
+            segments = dicom.write_seg(made["DICOM SEG"], voxels, series, cohort.labels.values, *made_by)
+            volumes = {name: summary.classes[name] for name in segments}
+            joined = {row.heading: (cohort.labels.regions[row.region], row.volume) for row in summary.rows()}
+            joined = {name: each for name, each in joined.items() if len(each[0]) > 1}
+            dicom.write_report(made["DICOM SR"], made["DICOM SEG"], volumes, joined, series, *made_by)
     files |= {"images": folder / IMAGES} if kept else {}
     return {what: file for what, file in files.items() if file.exists()}
 
@@ -206,20 +194,12 @@ def _images(
     affine = next(iter(aligned.images.values())).affine
     voxels = {name: np.asarray(image.dataobj, np.float32) for name, image in aligned.images.items()}
     voxels[BRAIN_MASK] = brain_mask(aligned, brain).astype(np.uint8)
-    regions = zip(cohort.labels.regions, segmentation.probabilities, strict=True)
-    voxels |= {_probability(region): p.astype(np.float32).round(3) for region, p in regions}  # else 15 MB each
-    images = {name: nib.Nifti1Image(each, affine) for name, each in voxels.items()}
-    for image in images.values():
-        image.header.set_xyzt_units("mm")
-    return images
+    for region, p in zip(cohort.labels.regions, segmentation.probabilities, strict=True):
+        voxels[PROBABILITY.format(region)] = p.astype(np.float32).round(3)  # else 15 MB each
+    return {name: _in_mm(each, affine) for name, each in voxels.items()}
 
 
-def _image_names(cohort: Cohort) -> Iterator[str]:
-    """Yield the names of all images that `_images` can return."""
-    yield from cohort.modalities
-    yield BRAIN_MASK
-    yield from map(_probability, cohort.labels.regions)
-
-
-def _probability(region: str) -> str:
-    return f"probability_{region}"
+def _in_mm(voxels: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
+    image = nib.Nifti1Image(voxels, affine)
+    image.header.set_xyzt_units("mm")
+    return image

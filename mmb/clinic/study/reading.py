@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,12 +20,11 @@ import torch
 from common.cohorts.cohort import Cohort
 from common.cohorts.scan import find_cases, named_after
 from common.io.files import unread
-from common.io.images import read_image
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
-from mmb.clinic.choice import Assignment, Record, assign_series, in_question
-from mmb.clinic.errors import StudyError
-from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence, LogProbs
+from mmb.clinic.choice import Assignment, Option, Record, assign_series, in_question
+from mmb.clinic.errors import ONE, StudyError
+from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence, ImageFile, LogProbs
 from mmb.clinic.sequence_check import has_known_sequences
 from mmb.clinic.study.alignment import MisfitError
 from mmb.clinic.study.evidence import ImageEvidence, Volumes, judge_images, read_volumes
@@ -38,15 +38,20 @@ CPU = torch.device("cpu")
 
 
 class Remark(NamedTuple):
-    """A remark that the user should check.
-
-    Attributes:
-        modalities: modalities that it is about; empty for the whole study.
-        text: without the modalities' names.
-    """
+    """What the user should check, without the names of the modalities that it is about (none: the whole study)."""
 
     modalities: tuple[str, ...]
     text: str
+
+
+def _give_files(names: Sequence[str], value: str = "") -> str:
+    """Return how the user sets modalities by hand."""
+    return f"give the right ones, {' '.join(f'--{name} FILE' for name in names)}"
+
+
+def _name_files(names: Sequence[str], value: str = "") -> str:
+    """Return how the user names files of a folder after modalities."""
+    return f"move the wrong files away, or name the right ones {' and '.join(f'x_{name}.nii.gz' for name in names)}"
 
 
 @dataclass(frozen=True)
@@ -54,42 +59,17 @@ class Headers:
     """A study's image files, given one by one, or its files or series with what their headers and names say.
 
     Attributes:
-        candidates: the series or files.
-        cohort: cohort whose modalities they may be.
-        modalities: modalities that may be used.
-        remarks: remarks that the user should check.
+        modalities: those that may be used.
+        option: words how the user sets modalities by hand, by default to a candidate.
         others: further lines: on each series or file that is no candidate, and on what was joined.
     """
 
     candidates: Sequence[Candidate]
     cohort: Cohort
     modalities: Sequence[str]
+    option: Option = _give_files
     remarks: Sequence[Remark] = ()
     others: Sequence[str] = ()
-
-    def option(self, names: Sequence[str], value: str = "") -> str:
-        """Return how the user sets modalities by hand."""
-        return f"give the right ones, {' '.join(f'--{name} FILE' for name in names)}"
-
-    def further(self, assignment: Assignment) -> list[str]:
-        """Return further remarks on an assignment; StudyError if it cannot be right."""
-        return []
-
-
-class FileHeaders(Headers):
-    """The image files of a folder."""
-
-    def option(self, names: Sequence[str], value: str = "") -> str:
-        """Return how the user names files after modalities."""
-        return f"move the wrong files away, or name the right ones {' and '.join(f'x_{name}.nii.gz' for name in names)}"
-
-    def further(self, assignment: Assignment) -> list[str]:
-        """Refuse files of several patients."""
-        if recognised := [each.candidate for each in assignment.chosen.values() if not each.candidate.fixed]:
-            from mmb.clinic.dicom.image_files import refuse_several_patients
-
-            refuse_several_patients(recognised)
-        return []
 
 
 @dataclass(frozen=True)
@@ -97,21 +77,6 @@ class SeriesHeaders(Headers):
     """DICOM series; ``foreign`` maps lines on those not of a class of MR images to the modality that they seem."""
 
     foreign: Mapping[str, str | None] = field(default_factory=dict)
-
-    def option(self, names: Sequence[str], value: str | None = None) -> str:
-        """Return how the user sets modalities by hand, by default to a series."""
-        from mmb.clinic import dicom
-
-        return dicom.option(self.candidates, names, value)
-
-    def further(self, assignment: Assignment) -> list[str]:
-        """Return remarks on series that are parts of others, and on those that could not be used."""
-        from mmb.clinic import dicom
-
-        used = [each.candidate for each in assignment.chosen.values()]
-        lacking = {*self.modalities} - {*assignment.chosen}
-        mixed = dicom.mixed_series(self.candidates, used)
-        return [*mixed, *(line for line, name in self.foreign.items() if name in lacking)]
 
 
 @dataclass(frozen=True)
@@ -122,10 +87,8 @@ class Study:
         images: modality -> volume with its own grid and background 0, in the cohort's order; affines lead to mm, RAS.
         used: modality -> the record of the series or image file that the volume was read from.
         explanations: a line for everything that was found: what it is used as, or why it is left out.
-        remarks: remarks that the user should check.
         notes: volumes that could have been used instead, and why they are not.
         skulls: modalities whose images show more than a brain, although the cohort is skull-stripped.
-        headers: what was read of it before the decision.
         records: what was decided of each candidate.
         volumes: the volumes as they were read.
         evidence: what the images show, as far as they were looked at.
@@ -167,25 +130,9 @@ class Assigned(NamedTuple):
     why: str
 
 
-@dataclass(frozen=True, eq=False)
-class NamedFile(Candidate):
-    """An image file whose modality is told by its name, or by the user.
-
-    ``channel`` is that of its modality if it holds several.
-    """
-
-    path: str = field(kw_only=True)
-    channel: int | None = field(default=None, kw_only=True)
-
-    def read(self) -> tuple[nib.Nifti1Image, list[str]]:
-        """Read the volume."""
-        return read_image(self.path, self.channel)
-
-
-def _named_file(name: str, path: str, modality: str, why: str, channel: int | None = None) -> NamedFile:
-    says = HeaderEvidence(modality, Grade.SURE, why)
+def _named_file(name: str, path: str, modality: str, why: str, channel: int | None = None) -> ImageFile:
     name = name if channel is None else f"{name}, channel {channel}"
-    return NamedFile(name, "image file", "NIfTI", says, fixed=True, path=path, channel=channel)
+    return ImageFile(name, says=HeaderEvidence(modality, Grade.SURE, why), fixed=True, path=Path(path), channel=channel)
 
 
 def read_folder(
@@ -205,8 +152,7 @@ def read_folder(
     Args:
         folder: DICOM files in the folder or its subfolders; or NIfTI (or MHA) files that are named after their
             modalities (see `find_cases`), or whose JSON or name identifies them (see `mmb.clinic.dicom.image_files`).
-        cohort: cohort whose modalities are looked for.
-        modalities: modalities to use; None: all that are found.
+        modalities: those to use; None: all that are found.
         by_hand: modality -> SeriesNumber, for DICOM only; see `mmb.clinic.dicom.series_candidates`.
         skull_strip: ``yes`` to look for a brain even where no head is seen.
     """
@@ -240,7 +186,7 @@ def read_headers(
 ) -> Headers:
     """Read what the names and headers of a study's files say; arguments and errors are those of `read_folder`."""
     wanted = resolve_subset(modalities, cohort.modalities)
-    listed = folder if isinstance(folder, StudyFiles) else study_files(folder)
+    listed = study_files(folder)
     headers = (_of_files if listed.images else _of_series)(listed, cohort, wanted, by_hand)
     return replace(headers, remarks=[*headers.remarks, *(Remark((), f"{text}.") for text in unread(listed.files))])
 
@@ -356,13 +302,15 @@ def _assigned(
         raise StudyError("\n".join([error.text, *headers.others]), public) from None
     used = assignment.chosen
     names = {record.candidate.name: modality for modality, record in used.items()}
-    further = headers.further(assignment)
+    further = _further(headers, assignment)
     if volumes is None or not names.keys() <= volumes.images.keys():
         volumes = read_volumes([record.candidate for record in used.values()], headers.cohort)
     images = {modality: volumes.images[name] for name, modality in names.items()}
     remarks = [*(Remark((), text) for text in (*assignment.warnings, *further)), *headers.remarks]
     remarks += [Remark((names[name],), f"{text}.") for name in names for text in volumes.warnings[name]]
-    if not isinstance(headers, SeriesHeaders) and not _on_one_grid([*images.values()]):
+    first, *others = images.values()
+    on_one_grid = all(image.shape == first.shape and np.allclose(image.affine, first.affine) for image in others)
+    if not isinstance(headers, SeriesHeaders) and not on_one_grid:
         text = "The files lie on different grids; a common frame of reference is assumed, which NIfTI cannot confirm."
         remarks.append(Remark((), text))
     skulls: list[str] = []
@@ -381,14 +329,23 @@ def _assigned(
     return Study(images, used, lines, remarks, assignment.notes, skulls, headers, assignment.records, volumes, evidence)
 
 
-def _on_one_grid(images: Sequence[nib.Nifti1Image]) -> bool:
-    first, *others = images
-    return all(image.shape == first.shape and np.allclose(image.affine, first.affine) for image in others)
+def _further(headers: Headers, assignment: Assignment) -> list[str]:
+    """Return remarks on series that are parts of others or could not be used; refuse files of several patients."""
+    used = [each.candidate for each in assignment.chosen.values()]
+    if isinstance(headers, SeriesHeaders):
+        from mmb.clinic import dicom
+
+        lacking = {*headers.modalities} - {*assignment.chosen}
+        mixed = dicom.mixed_series(headers.candidates, used)
+        return [*mixed, *(line for line, name in headers.foreign.items() if name in lacking)]
+    if recognised := [each for each in used if not each.fixed]:
+        from mmb.clinic.dicom.image_files import refuse_several_patients
+
+        refuse_several_patients(recognised)
+    return []
 
 
-def _of_files(
-    listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None
-) -> FileHeaders:
+def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Headers:
     """Read the names of image files, and the JSON beside those whose names do not end in a modality."""
     folder = listed.folder
     if by_hand:
@@ -407,25 +364,20 @@ def _of_files(
         public = "The study: its image files cannot be assigned to sequences; name them x_t1.nii.gz, and so on."
         raise StudyError(str(error), public) from None
     if len(cases) > 1:
-        subjects, todo = f"{len(cases)} subjects", "give the folder of one, or --each if every subfolder is a study."
         names = shortened(case["case"] for case in cases)
-        raise StudyError(f"{folder}: {subjects}, {names}; {todo}", f"The study: {subjects}; {todo}")
+        raise StudyError(f"{folder}: {len(cases)} subjects, {names}; {ONE}", f"The study: {len(cases)} subjects; {ONE}")
     case = cases[0] if cases else {"image": [], "modalities": []}
     channels = case.get("channels", [None] * len(case["image"]))
     by_name = {
         name: _named_file(str(Path(path).relative_to(folder)), path, name, "named by its file", channel)
         for name, path, channel in zip(case["modalities"], case["image"], channels, strict=True)
     }
-    left_out = [
-        f"{file.name}: {display_name(name)}, by its name; not requested."
-        for name, file in by_name.items()
-        if name not in wanted
-    ]
-    by_name = {name: file for name, file in by_name.items() if name in wanted}
+    unwanted = {name: by_name.pop(name) for name in [*by_name] if name not in wanted}
+    left_out = [f"{file.name}: {display_name(name)}, by its name; not requested." for name, file in unwanted.items()]
     if not by_name and not files:
         what = f"none of the requested modalities ({subset_name(wanted)}); it has {subset_name(case['modalities'])}."
         raise StudyError.of(folder, what)
-    shown = {file.path for file in files} | {Path(file.path) for file in by_name.values()}
+    shown = {file.path for file in (*files, *by_name.values())}
     unused = {"label": "a label, by its name", None: "its name is none of a sequence"}
     left_out += [
         f"{path.relative_to(folder)}: left out: {unused[role]}."
@@ -434,9 +386,9 @@ def _of_files(
     ]
     remarks = []
     if image_files and "channels" not in case:
-        doubts = {name: image_files.contradiction(Path(file.path), name) for name, file in by_name.items()}
+        doubts = {name: image_files.contradiction(file.path, name) for name, file in by_name.items()}
         remarks = [Remark((name,), text) for name, text in doubts.items() if text]
-    return FileHeaders([*files, *by_name.values()], cohort, wanted, remarks, left_out)
+    return Headers([*files, *by_name.values()], cohort, wanted, _name_files, remarks, left_out)
 
 
 def _of_series(
@@ -463,4 +415,5 @@ def _of_series(
         if each.differ and each.problem is None
     ]
     modalities = [name for name in wanted if given.get(name, "") is not None]
-    return SeriesHeaders(candidates, cohort, modalities, (), [*joined, *foreign], foreign)
+    option = partial(dicom.option, candidates)
+    return SeriesHeaders(candidates, cohort, modalities, option, (), [*joined, *foreign], foreign)

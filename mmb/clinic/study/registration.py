@@ -2,7 +2,6 @@
 
 import tempfile
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from nibabel.affines import apply_affine, from_matvec, voxel_sizes
@@ -25,13 +24,9 @@ LPS = np.diag([-1.0, -1, 1, 1])  # transform between mm in RAS (NIfTI) and LPS (
 
 @dataclass(frozen=True)
 class Registration:
-    """Registration of a volume to the reference.
+    """The rigid transform ``(4, 4)`` from mm (RAS) of the reference to those of the volume, and in words what it is.
 
-    Attributes:
-        transform: rigid transform ``(4, 4)`` from mm (RAS) of the reference to those of the volume.
-        quality: normalised mutual information (see `normalised_mutual_information`) over the voxels that are foreground
-            in both.
-        text: what was found, in words.
+    ``quality`` is the normalised mutual information over the voxels that are foreground in both.
     """
 
     transform: np.ndarray
@@ -50,20 +45,28 @@ def register(fixed: Image, moving: Image, name: str) -> Registration:
     coarse = isotropic_grid(fixed, REGISTRATION_SPACING)
     still, shown = np.eye(4), resample(fixed, coarse)
 
-    def compare(transform: np.ndarray) -> _Overlap:
-        return _Overlap.of(shown, moved(moving, transform), coarse)
+    def compare(transform: np.ndarray) -> tuple[bool, float, float, float]:
+        """Return whether the foregrounds overlap enough, the information, its peak, and the overlap."""
+        second = moved(moving, transform)
+        volumes, seen = (shown, resample(second, coarse)), in_field_of_view(Grid(second.shape, second.affine), coarse)
+        masks = tuple(not_air(volume) & seen for volume in volumes)
+        both, smaller = masks[0] & masks[1], min(mask.sum() for mask in masks)
+        overlap = float(both.sum() / smaller) if smaller else 0.0
+        information, step = _information(volumes, masks), round(PEAK_DISTANCE / REGISTRATION_SPACING)
+        aside = [_information(volumes, masks, axis, sign * step) - 1 for axis in range(3) for sign in (-1, 1)]
+        peak = (information - 1) / max(float(np.mean(aside)), 1e-6)
+        return overlap >= MINIMUM_OVERLAP, information, peak, overlap
 
     # A small overlap may have a large mutual information by chance.
-    start = max((still, _between_centres(fixed, moving)), key=lambda move: compare(move).score())
+    start = max((still, _between_centres(fixed, moving)), key=lambda move: compare(move)[:2])
     own = isotropic_grid(moving, REGISTRATION_SPACING)
     transform = start @ _elastix(Image(shown, coarse.affine), moved(Image(resample(moving, own), own.affine), start))
-    after = compare(transform)
-    quality, peak, overlap = after.information(), after.peak(), after.overlap()
+    _, quality, peak, overlap = compare(transform)
     middle = apply_affine(coarse.affine, (np.array(coarse.shape) - 1) / 2)
     angle = np.degrees(Rotation.from_matrix(transform[:3, :3]).magnitude())
     text = (
         f"registered, moved by {np.linalg.norm(apply_affine(transform, middle) - middle):.1f} mm and turned by "
-        f"{angle:.1f} degrees; normalised mutual information {compare(still).information():.3f} before, {quality:.3f} "
+        f"{angle:.1f} degrees; normalised mutual information {compare(still)[1]:.3f} before, {quality:.3f} "
         f"after, {peak:.1f} times the value {PEAK_DISTANCE:g} mm away; foregrounds overlap by {overlap:.0%}"
     )
     if peak < MINIMUM_PEAK or overlap < MINIMUM_OVERLAP:
@@ -90,41 +93,14 @@ def normalised_mutual_information(first: np.ndarray, second: np.ndarray) -> floa
     return float((entropy(joint.sum(axis=0)) + entropy(joint.sum(axis=1))) / together) if together > 0 else 1.0
 
 
-@dataclass(frozen=True)
-class _Overlap:
-    """Two volumes on one grid of cubes of ``spacing`` mm, with their foregrounds."""
-
-    volumes: tuple[np.ndarray, np.ndarray]
-    masks: tuple[np.ndarray, np.ndarray]
-    spacing: float
-
-    @classmethod
-    def of(cls, first: np.ndarray, second: Image, grid: Grid) -> Self:
-        volumes = first, resample(second, grid)
-        seen = in_field_of_view(Grid(second.shape, second.affine), grid)
-        masks = tuple(not_air(volume) & seen for volume in volumes)
-        return cls(volumes, masks, float(voxel_sizes(grid.affine)[0]))
-
-    def overlap(self) -> float:
-        smaller = min(mask.sum() for mask in self.masks)
-        return float((self.masks[0] & self.masks[1]).sum() / smaller) if smaller else 0.0
-
-    def information(self, axis: int = 0, step: int = 0) -> float:
-        """Return the normalised mutual information over the common foreground, the second shifted along an axis."""
-        ends = slice(max(step, 0), min(step, 0) or None), slice(max(-step, 0), min(-step, 0) or None)
-        at = [(slice(None),) * axis + (end,) for end in ends]
-        both = self.masks[0][at[0]] & self.masks[1][at[1]]
-        if not both.any():
-            return 1.0
-        return normalised_mutual_information(self.volumes[0][at[0]][both], self.volumes[1][at[1]][both])
-
-    def peak(self) -> float:
-        step = round(PEAK_DISTANCE / self.spacing)
-        aside = [self.information(axis, sign * step) - 1 for axis in range(3) for sign in (-1, 1)]
-        return (self.information() - 1) / max(float(np.mean(aside)), 1e-6)
-
-    def score(self) -> tuple[bool, float]:
-        return self.overlap() >= MINIMUM_OVERLAP, self.information()
+def _information(
+    volumes: tuple[np.ndarray, np.ndarray], masks: tuple[np.ndarray, np.ndarray], axis: int = 0, step: int = 0
+) -> float:
+    """Return the normalised mutual information over the common foreground, the second shifted along an axis."""
+    ends = slice(max(step, 0), min(step, 0) or None), slice(max(-step, 0), min(-step, 0) or None)
+    at = [(slice(None),) * axis + (end,) for end in ends]
+    both = masks[0][at[0]] & masks[1][at[1]]
+    return normalised_mutual_information(volumes[0][at[0]][both], volumes[1][at[1]][both]) if both.any() else 1.0
 
 
 def _between_centres(fixed: Image, moving: Image) -> np.ndarray:

@@ -22,13 +22,14 @@ from mmb.clinic.choice import contradictions
 from mmb.clinic.predictors.protocol import Predictor, Segmentation
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.doubts import grave_warnings, lesser_warnings
+from mmb.clinic.study.formats import REGIONS
 from mmb.clinic.study.grid import Image, volume_of
 from mmb.clinic.study.lesions import Lesion, lesions
 from mmb.clinic.study.pictures import pictures
 from mmb.clinic.study.reading import Study
 from mmb.clinic.study.sheets import Sheets, sheets
 from mmb.clinic.study.skull import Brain, brain_mask
-from mmb.clinic.study.verdicts import Verdict, absent, intervals, verdicts, with_further
+from mmb.clinic.study.verdicts import Verdict, absent, intervals, verdicts
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class RegionRow(NamedTuple):
     measured: float | None
     verdict: Verdict | None
 
+    @property
+    def heading(self) -> str:
+        """The region's name, e.g. ``Whole tumour (WT)``."""
+        return f"{REGIONS[self.region].capitalize()} ({self.region})" if self.region in REGIONS else self.region
+
 
 @dataclass(frozen=True)
 class StudySummary:
@@ -71,7 +77,7 @@ class StudySummary:
         volumes: region -> volume of its outline in ml, larger regions first.
         expected_dice: region -> expected Dice of its outline, in [0, 1], calibrated if ``calibrated_on`` is not 0.
         intervals: region -> lower and upper limit (ml) of an interval for the true volume, where it is known.
-        with_further: missing modality -> region -> expected Dice if it were added; the one that adds most first.
+
         pictures: modality -> PNG in base64; see `mmb.clinic.study.pictures`.
         warnings: why the result may be wrong, the most important reason first; see `mmb.clinic.study.doubts`.
         notes: notes on preparation: what was registered and how well, what was resampled.
@@ -104,7 +110,7 @@ class StudySummary:
     missing: Sequence[str] = ()
     expected_dice: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    with_further: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
     pictures: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -160,29 +166,21 @@ def calibrated(
 
     ``volumes`` (ml) and raw ``scores`` are those of the regions, ``brain`` is the visible brain in ml.
     """
-    t1c, subset, none = "t1c" in used, subset_name(used), absent(volumes, scores, calibration)
-    known = [region for region in volumes if calibration and region in calibration.regions and volumes[region]]
-    expected = {region: calibration.expected(region, scores[region], t1c) for region in known}
-    further = {
-        name: subset_name([each for each in cohort.modalities if each in (*used, name)])
-        for name in cohort.modalities
-        if name not in used
-    }
-    fields = {
-        "no_tumour": none,
-        "scores": scores,
-        "expected_dice": scores | expected,
-        "intervals": intervals(volumes, scores, t1c, calibration, brain, cohort.labels),
-        "with_further": {} if none else with_further(expected, subset, further, calibration),
-    }
+    t1c = "t1c" in used
+    fields = {"no_tumour": absent(volumes, scores, calibration), "scores": scores, "expected_dice": scores}
     if calibration is None:
         return fields
+    known = [region for region in volumes if region in calibration.regions and volumes[region]]
+    expected = {region: calibration.expected(region, scores[region], t1c) for region in known}
+
     judged = {region: each.left_out for region, each in calibration.regions.items()}
     return fields | {
+        "expected_dice": scores | expected,
+        "intervals": intervals(volumes, scores, t1c, calibration, brain, cohort.labels),
         "chances": {region: calibration.chance(region, scores[region], t1c) for region in known},
         "usable_right": {region: (each.right, each.usable) for region, each in judged.items()},
         "intervals_held": {region: (each.held, each.intervals) for region, each in judged.items()},
-        "measured": calibration.measured.get(subset, {}),
+        "measured": calibration.measured.get(subset_name(used), {}),
         "tested": calibration.tested,
         "calibrated_on": calibration.patients,
     }
@@ -222,27 +220,25 @@ def summarise(
     notes: Sequence[str],
 ) -> StudySummary:
     """Return what a study yields; ``label`` lies on the reference's grid, which the first of ``notes`` names."""
-    labels, subset = inference.cohort.labels, subset_name(study.images)
-    spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
-    measured = volumes(label, labels)
+    cohort, used = inference.cohort, [*study.images]
+    labels, affine = cohort.labels, next(iter(aligned.images.values())).affine
+    measured, masks = volumes(label, labels), dict(zip(labels.regions, segmentation.masks, strict=True))
     scores = {
         region: expected_dice(p, mask, float(p.sum(dtype=np.float64))) if measured[region] else 0.0
-        for region, p, mask in zip(labels.regions, segmentation.probabilities, segmentation.masks, strict=True)
+        for (region, mask), p in zip(masks.items(), segmentation.probabilities, strict=True)
     }
-    head = brain_mask(aligned, brain)
-    visible = volume_of(head, spacing)
-    affine = next(iter(aligned.images.values())).affine
+    spacing, head = voxel_sizes(affine), brain_mask(aligned, brain)
     origin = affine[:3, 3] @ affine[:3, :3] / spacing  # along the grid's own axes
-    masks = dict(zip(labels.regions, segmentation.masks, strict=True))
-    pieces, specks = lesions(masks, spacing, head, measured[next(iter(masks))])
     drawn = {name: np.asarray(image.dataobj) for name, image in aligned.images.items()}
-    fields = calibrated(measured, scores, [*study.images], visible, inference.cohort, inference.calibration)
-    unknown = [*filter(None, [unseen(list(study.images), inference.seen)])]
-    grave = [*grave_warnings(study, aligned, brain, segmentation, inference.cohort, inference.spacing), *unknown]
+    fields = calibrated(measured, scores, used, volume_of(head, spacing), cohort, inference.calibration)
+    grave = [*grave_warnings(study, aligned, brain, segmentation, cohort, inference.spacing)]
+    grave += filter(None, [unseen(used, inference.seen)])
     lesser = lesser_warnings(study, aligned, brain, segmentation, measured, inference.spacing)
-    shown = [] if fields["no_tumour"] else pieces
+    pieces, specks = lesions(masks, spacing, head, measured[next(iter(masks))])
+    pieces = [] if fields["no_tumour"] else pieces
+    none = filter(None, [fields["no_tumour"]])
     return StudySummary(
-        title=f"Segmentation from {display_subset(subset)}",
+        title=f"Segmentation from {display_subset(subset_name(used))}",
         bundle=inference.method,
         version=inference.version,
         weights=inference.weights_name,
@@ -251,26 +247,16 @@ def summarise(
             UsedModality(name, each.candidate.source, each.reason, each.stated_grade and each.stated_grade.word)
             for name, each in study.used.items()
         ],
-        missing=[name for name in inference.cohort.modalities if name not in study.images],
+        missing=[name for name in cohort.modalities if name not in used],
         volumes=measured,
         pictures=pictures(drawn, segmentation.masks, spacing, brain and brain.mask, origin),
         brain_ml=brain and brain.millilitres,
         classes=class_volumes(label, labels),
-        lesions=shown,
+        lesions=pieces,
         specks=specks,
-        sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in shown], brain and brain.mask),
-        warnings=[
-            *filter(None, [fields["no_tumour"]]),
-            *contradictions(study.used),
-            *inference.warnings,
-            *grave,
-            *lesser,
-        ],
-        notes=[
-            *notes,
-            *([brain_note(study, brain)] if brain else []),
-            *registration_notes(study, aligned),
-        ],
-        verdicts=verdicts(measured, scores, study.images, inference.calibration, bool(inference.warnings), bool(grave)),
+        sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in pieces], brain and brain.mask),
+        warnings=[*none, *contradictions(study.used), *inference.warnings, *grave, *lesser],
+        notes=[*notes, *([brain_note(study, brain)] if brain else []), *registration_notes(study, aligned)],
+        verdicts=verdicts(measured, scores, used, inference.calibration, bool(inference.warnings), bool(grave)),
         **fields,
     )

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mmb.clinic.study.grid import box
-from mmb.clinic.study.pictures import grey_window, head_box
+from mmb.clinic.study.pictures import grey, grey_window, head_box
 
 MARGIN = 10.0  # margin in mm around an extracted brain; more would show the face
 BLOCK = 8  # slices begin at multiples of this many pixels, so that no block of a JPEG belongs to two of them
@@ -28,10 +28,8 @@ class Sheets:
         images: modality -> JPEG in base64.
         masks: PNG in base64; a pixel's value, divided by ``unit``, has a bit for each name, the lowest for the first.
         names: the regions, and ``brain`` for the outline of an extracted one.
-        unit: the value of the lowest bit.
         drawn: number of pixels of ``masks`` that are not 0, by which a reader can check that it decoded them right.
         shape: number of voxels from the patient's right to the left, from front to back, and from bottom to top.
-        spacing: size of a voxel in mm.
         first: position of the first voxel in mm, RAS, along these axes.
         starts: voxels that the viewer may start from: the centres of the lesions, or else of the image.
         step: 2 if only every second voxel is shown along each axis, since there are too many, and so on.
@@ -61,9 +59,8 @@ def sheets(
 ) -> Sheets:
     """Return the sheets of ``images`` ``(X, Y, Z)``, RAS, and of the regions ``masks`` on the same grid.
 
-    They show the brain if it was extracted, with a margin of `MARGIN` mm; else the whole head. Black and white are as
-    in `mmb.clinic.study.pictures.pictures`. ``origin`` is the position of the first voxel along each axis in mm,
-    ``centres`` are voxels of the lesions.
+    They show the brain if it was extracted, with a margin of `MARGIN` mm; else the whole head. ``origin`` is the
+    position of the first voxel along each axis in mm, ``centres`` are voxels of the lesions.
     """
     lesion = np.any([*masks.values()], axis=0)
     shown = head_box(images, lesion) if brain is None else box(brain | lesion, round(MARGIN / min(spacing)))
@@ -72,20 +69,21 @@ def sheets(
     every = tuple(slice(part.start, part.stop, step) for part in shown)
     low = np.array([part.start for part in shown])
     shape = lesion[every].shape
-    if brain is not None:
-        masks = {**masks, "brain": brain}
+    masks = {**masks} if brain is None else {**masks, "brain": brain}
     bits = sum(mask[every].astype(np.uint8) << i for i, mask in enumerate(masks.values()))
     unit = 256 >> len(masks)
     last = np.array(shape) - 1
     inside = [np.clip((np.array(voxel) - low) // step, 0, last) for voxel in centres] or [last // 2]
+    inner, (columns, tile) = None if brain is None else brain[every], _layout(shape)
+    greys = {name: grey(image[every], grey_window(image[every], inner)) for name, image in images.items()}
     return Sheets(
-        images={name: _jpeg(image[every], None if brain is None else brain[every]) for name, image in images.items()},
+        images={name: _encoded(values, "JPEG", quality=QUALITY) for name, values in greys.items()},
         masks=_encoded(bits * unit, "PNG"),
         names=list(masks),
         unit=unit,
         drawn=int(np.count_nonzero(bits)),
-        columns=_columns(shape[2]),
-        tile=_tile(shape),
+        columns=columns,
+        tile=tile,
         shape=shape,
         spacing=tuple(float(step * size) for size in spacing),
         first=tuple((np.array(origin) + (low + step * _turned(0 * last, last)) * spacing).tolist()),
@@ -99,25 +97,9 @@ def _turned(voxel: np.ndarray, last: np.ndarray) -> np.ndarray:
     return np.where([True, True, False], last - voxel, voxel)
 
 
-def _columns(slices: int) -> int:
-    """Return how many slices a row of a sheet has."""
-    return int(np.ceil(np.sqrt(slices)))
-
-
-def _tile(shape: Sequence[int]) -> tuple[int, int]:
-    """Return the width and height in pixels that a slice takes in a sheet."""
-    return -(-shape[0] // BLOCK) * BLOCK, -(-shape[1] // BLOCK) * BLOCK
-
-
-def _jpeg(image: np.ndarray, brain: np.ndarray | None) -> str:
-    low, high = grey_window(image, brain)
-    grey = np.clip((image - low) * (255 / max(high - low, 1e-6)), 0, 255)
-    return _encoded(grey.astype(np.uint8), "JPEG", quality=QUALITY)
-
-
 def _encoded(volume: np.ndarray, kind: str, **options: int) -> str:
     """Return a volume ``(X, Y, Z)``, RAS, uint8, as a sheet in base64."""
-    (width, height), columns, slices = _tile(volume.shape), _columns(volume.shape[2]), volume.shape[2]
+    columns, (width, height), slices = *_layout(volume.shape), volume.shape[2]
     rows = -(-slices // columns)
     sheet = np.zeros((rows * columns, height, width), np.uint8)
     sheet[:slices, : volume.shape[1], : volume.shape[0]] = volume[::-1, ::-1].transpose(2, 1, 0)
@@ -125,3 +107,8 @@ def _encoded(volume: np.ndarray, kind: str, **options: int) -> str:
     file = BytesIO()
     Image.fromarray(sheet).save(file, kind, **options)
     return b64encode(file.getvalue()).decode("ascii")
+
+
+def _layout(shape: Sequence[int]) -> tuple[int, tuple[int, int]]:
+    """Return how many slices a row of a sheet has, and the width and height in pixels that a slice takes."""
+    return int(np.ceil(np.sqrt(shape[2]))), (-(-shape[0] // BLOCK) * BLOCK, -(-shape[1] // BLOCK) * BLOCK)

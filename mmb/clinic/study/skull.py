@@ -37,9 +37,8 @@ class Brain:
     """The brain that was extracted from a head.
 
     Attributes:
-        mask: mask of the brain, bool ``(X, Y, Z)``.
+        mask: bool ``(X, Y, Z)``.
         modality: modality in whose image it was found.
-        millilitres: volume in ml.
         is_whole: whether all of it is in the field of view.
         agreement: modality -> Dice of the mask found in its image with that of ``modality``; for plausible masks.
         doubts: modality -> reason why the mask found in its image is not a brain.
@@ -77,10 +76,10 @@ class Masks(NamedTuple):
 def find_masks(
     aligned: AlignedStudy, heads: Collection[str], brain_ml: tuple[float, float], device: torch.device
 ) -> Masks:
-    """Find the brain in images on one grid of cubes.
+    """Find the brain in images on one grid of cubes: in ``heads`` by deepbet, in others it is what is not 0.
 
-    deepbet (Fisch et al., Computers in Biology and Medicine, 2024, arXiv:2308.07003) finds it in each image of
-    ``heads``. ``brain_ml`` are the smallest and largest plausible volume of a whole brain in ml.
+    deepbet: Fisch et al., Computers in Biology and Medicine, 2024, arXiv:2308.07003. ``brain_ml`` are the smallest and
+    largest plausible volume of a whole brain in ml.
     """
     spacing, volumes = _volumes(aligned)
     masks = {name: ndimage.binary_fill_holes(volume != 0) for name, volume in volumes.items() if name not in heads}
@@ -100,18 +99,17 @@ def agreed(
     modality: Callable[[str], str | None] = str,
     label: Callable[[str], str] = display_name,
 ) -> Brain:
-    """Return the brain on which the images agree.
+    """Return the brain on which the images agree; ValueError if no mask is plausible.
 
     The foreground of a skull-stripped image suffices if no brain was found in the heads. Among the plausible masks, the
     one that agrees best with the others is used. Voxels that more than half of the masks contain are added, so that a
     tumour at the border is kept even if one image leaves it out. ``modality`` and ``label`` return an image's modality
-    and its name for messages. Raises ValueError if no mask is plausible.
+    and its name for messages.
     """
     (heads, plausible, doubts), (spacing, volumes) = masks, _volumes(aligned)
     if len(doubts) == len(heads):
-        plausible = {
-            name: mask for name, mask in plausible.items() if not why_no_brain(mask, volumes[name], spacing, brain_ml)
-        }
+        why = {name: why_no_brain(mask, volumes[name], spacing, brain_ml) for name, mask in plausible.items()}
+        plausible = {name: mask for name, mask in plausible.items() if not why[name]}
     if not plausible:
         reasons = "; ".join(f"{label(name)}: {reason}" for name, reason in doubts.items())
         raise StudyError(
@@ -120,11 +118,14 @@ def agreed(
         )
     agreement = {name: {name: 1.0} for name in plausible}
     for first, second in combinations(plausible, 2):
-        agreement[first][second] = agreement[second][first] = _dice(plausible[first], plausible[second])
+        one, two = plausible[first], plausible[second]
+        dice = 2 * np.count_nonzero(one & two) / (np.count_nonzero(one) + np.count_nonzero(two))
+        agreement[first][second] = agreement[second][first] = dice
     ranked = sorted(plausible, key=lambda name: (*PREFERRED, modality(name)).index(modality(name)))
     chosen = max(ranked, key=lambda name: round(sum(agreement[name].values()), 2))
     mask = plausible[chosen] | (2 * sum(mask.astype(np.uint8) for mask in plausible.values()) > len(plausible))
-    return Brain(mask, chosen, volume_of(mask, spacing), _whole(mask), agreement[chosen], doubts, chosen not in heads)
+    is_whole = whole(torch.from_numpy(mask))
+    return Brain(mask, chosen, volume_of(mask, spacing), is_whole, agreement[chosen], doubts, chosen not in heads)
 
 
 def brain_mask(aligned: AlignedStudy, brain: Brain | None) -> np.ndarray:
@@ -157,10 +158,7 @@ def run_deepbet(volumes: Mapping[str, np.ndarray], device: torch.device) -> dict
 def why_no_brain(
     mask: np.ndarray, volume: np.ndarray, spacing: Sequence[float], brain_ml: tuple[float, float]
 ) -> str | None:
-    """Return why a mask ``(X, Y, Z)`` that was found in a volume is not that of a brain; None if it may be.
-
-    ``spacing`` is the voxel size in mm, ``brain_ml`` the smallest and largest plausible volume of a whole brain in ml.
-    """
+    """Return why a mask ``(X, Y, Z)`` that was found in a volume is not that of a brain; None if it may be."""
     _, sizes = connected_pieces(mask)
     if not len(sizes):
         return "nothing looks like a brain"
@@ -175,7 +173,7 @@ def why_no_brain(
             f"what looks like a brain has {volume_ml:.0f} ml and a section of {max(sections):.0f} cm2; expected at "
             f"most {most:.0f} ml and {widest:.0f} cm2"
         )
-    if _whole(mask):
+    if whole(torch.from_numpy(mask)):
         if volume_ml < SMALLER * brain_ml[0]:
             return f"what looks like a brain has only {volume_ml:.0f} ml"
         crossings = (np.abs(np.diff(np.pad(mask, 1).astype(np.int8), axis=axis)).sum() for axis in range(3))
@@ -207,11 +205,3 @@ def _contrast(mask: np.ndarray, volume: np.ndarray, spacing: Sequence[float]) ->
         return np.inf
     mean, square = (ndimage.uniform_filter(values, tuple(size))[inside] for values in (volume, volume**2))
     return float(np.median(np.sqrt(np.maximum(square - mean**2, 0)) / np.maximum(np.abs(mean), 1e-6)))
-
-
-def _whole(mask: np.ndarray) -> bool:
-    return whole(torch.from_numpy(mask))
-
-
-def _dice(first: np.ndarray, second: np.ndarray) -> float:
-    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))

@@ -63,29 +63,25 @@ def verdicts(
     Outlines of ``untrusted`` weights are not reliable. Where the images or the whole result are ``doubted``, or the
     weights are not calibrated, none is usable.
     """
-    missing = absent(volumes, scores, calibration)
+    if untrusted:
+        return dict.fromkeys(volumes, UNTRUSTED)
+    missing, t1c = absent(volumes, scores, calibration), "t1c" in used
     given = {}
     for region, volume in volumes.items():
-        why = ["no T1c"] if region in SHOWN_BY_T1C and "t1c" not in used else []
+        why, score = ["no T1c"] if region in SHOWN_BY_T1C and not t1c else [], scores[region]
         known = calibration is not None and region in calibration.regions
-        t1c, score = "t1c" in used, scores[region]
         expected = calibration.expected(region, score, t1c) if known else score
-        usable = known and calibration.usable(region, score, t1c)
         unsure = [*why, *([f"only {display_name(*used)}"] if len(used) == 1 else [])] or ["the network is unsure"]
-        if untrusted:
-            given[region] = UNTRUSTED
-        elif missing:
-            word = UNRELIABLE if volume and expected < UNRELIABLE_BELOW_DICE else DOUBTFUL
-            given[region] = Verdict(word, "no tumour found with confidence")
+        word, reasons = DOUBTFUL, ["see the warnings"] * doubted + ["these weights are not calibrated"] * (not known)
+        if missing:
+            reasons = ["no tumour found with confidence"]
         elif not volume:
-            given[region] = Verdict(DOUBTFUL, ", ".join(["none found", *why]))
-        elif expected < UNRELIABLE_BELOW_DICE:
-            given[region] = Verdict(UNRELIABLE, ", ".join(unsure))
-        elif usable and not doubted:
-            given[region] = Verdict(WORD_USABLE)
-        else:
-            reasons = ["see the warnings"] * doubted + ["these weights are not calibrated"] * (not known)
-            given[region] = Verdict(DOUBTFUL, ", ".join(reasons or unsure))
+            reasons = ["none found", *why]
+        if expected < UNRELIABLE_BELOW_DICE and volume:
+            word, reasons = UNRELIABLE, reasons if missing else unsure
+        elif known and not missing and volume and not doubted and calibration.usable(region, score, t1c):
+            word, reasons, unsure = WORD_USABLE, [], []
+        given[region] = Verdict(word, ", ".join(reasons or unsure))
     return given
 
 
@@ -116,22 +112,3 @@ def intervals(
         for region, classes in ((region, {*labels.regions[region]}) for region in made)
     }
     return {region: ends for region, ends in nested.items() if ends[1] <= WIDEST * ends[0]}
-
-
-def with_further(
-    expected: Mapping[str, float], subset: str, further: Mapping[str, str], calibration: Calibration | None
-) -> dict[str, dict[str, float]]:
-    """Return missing modality -> region -> expected Dice with it, the one that adds most first.
-
-    ``expected`` is that of ``subset``, and ``further`` maps each missing modality to the subset with it.
-    """
-    made = {
-        modality: {
-            region: value
-            for region, before in expected.items()
-            if calibration and (value := calibration.with_modality(before, region, subset, more)) is not None
-        }
-        for modality, more in further.items()
-    }
-    means = {name: sum(values.values()) / len(values) for name, values in made.items() if values}
-    return {name: made[name] for name in sorted(means, key=means.get, reverse=True)}

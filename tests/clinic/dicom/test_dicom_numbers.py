@@ -96,6 +96,12 @@ ODD, ALTERNATING = 8.0 * np.arange(21), np.where(np.arange(21) % 2, 1.0, -1.0)
         (np.r_[GRID, GRID[-1] + 0.009], "1 of its 21 images lie at the position of another one"),
         (np.sort(np.r_[GRID, GRID + 0.009]), "each of its 20 slices is there 2 times"),
         (np.delete(GRID, [4, 5, 9]), "3 of 20 slices are missing, the first after slice 4"),
+        (np.delete(GRID, [*range(1, 20)]), "a single slice"),
+        (0 * GRID, "all of its 20 images have the same ImagePositionPatient"),
+        (GRID + 0.01 * np.arange(20) ** 2, "mm from a regular grid"),  # gaps that differ little from the next
+        *((np.round(gap * np.arange(20) - 7.04, 1), None) for gap in (0.7, 0.8333, 0.9375, 1.25, 3.3)),
+        *((np.round(gap * np.delete(np.arange(20), 7), 1), "1 of 20 slices are missing, the first after slice 7")
+          for gap in (0.8333, 1.25)),
         (GRID + 9999 - GRID[-1], None),
         (GRID + 10001 - GRID[-1], "over 10 m from the scanner's centre"),
     ],
@@ -290,7 +296,13 @@ def test_codes_titles_and_volumes_of_all_classes_in_the_report(reported):
         label: (kind, *filter(None, [modifier]), round(0.024 * SIZES[name], 3))
         for name, (label, kind, modifier) in CODES.items()
     }
+    assert [each.referenced_segment.referenced_segment_numbers for each in groups] == [[1], [2], [3], [4]]
+    seg, document = pydicom.dcmread(reported["seg"]), hd.sr.srread(reported["report"])
+    for name in ("PatientName", "PatientID", "StudyInstanceUID", "StudyDate"):
+        assert document[name] == seg[name]
     whole, core = content.get_image_measurement_groups()
+    parts = [*(each.referenced_segment for each in groups), *whole.source_images, *core.source_images]
+    assert {each.referenced_sop_instance_uid for each in parts} == {seg.SOPInstanceUID}
     assert whole.tracking_identifier == (
         "Whole tumour (WT): Necrotic core, Oedema, Non-enhancing tumour, Enhancing tumour"
     )

@@ -12,7 +12,7 @@ import pytest
 from dicom_studies import T2_TSE, Scan, edit, write_study
 from pydicom.uid import EnhancedMRImageStorage, SecondaryCaptureImageStorage, generate_uid
 
-from mmb.clinic.dicom import Series, load, read_series
+from mmb.clinic.dicom import load, read_series
 
 WHOLE = Scan(3, "t2", "t2_tse", T2_TSE, "axial", (5, -3, 4), (6, 6, 8))
 UPPER, LOWER, ODD, EDGES = slice(11, None), slice(0, 12), slice(1, None, 2), slice(None, None, 19)
@@ -109,15 +109,14 @@ def overlapping(study: Path) -> None:
     drop(*range(14, 20), *range(20, 29))(study)
 
 
+def without(study: Path, *numbers: int) -> None:
+    mark(study, UPPER, **DERIVED)
+    drop(*numbers)(study)
+
+
 IN_PARTS = {
-    "a slice is missing": (
-        lambda study: (mark(study, UPPER, **DERIVED), drop(15)(study)),
-        "1 of 20 slices are missing",
-    ),
-    "slices are missing between": (
-        lambda study: (mark(study, UPPER, **DERIVED), drop(9, 10, 11, 12)(study)),
-        "4 of 20 slices are missing",
-    ),
+    "a slice is missing": (lambda study: without(study, 15), "1 of 20 slices are missing"),
+    "slices are missing between": (lambda study: without(study, 9, 10, 11, 12), "4 of 20 slices are missing"),
     "a slice in both": (overlapping, "5 of its 25 images lie at the position of another one"),
     "beside the grid": (lambda study: up(study, 4), "the distance between its slices varies"),
     "two volumes in halves": (halves_twice, "each of its 20 slices is there 2 times"),
@@ -221,43 +220,3 @@ def test_single_frames_and_a_multiframe_file_that_make_up_a_volume(tmp_path, pha
     (series,) = read_series(tmp_path)
     assert series.problem is None
     np.testing.assert_array_equal(load(series).get_fdata(), written[1].get_fdata())
-
-
-def rounded(study: Path, gap: float, start: float) -> Series:
-    """Return the series with slices at a distance, whose positions were written with one decimal."""
-    for k, path in enumerate(files(study)):
-        place = {"ImagePositionPatient": [0, 0, round(start + k * gap, 1)], "SpacingBetweenSlices": gap}
-        edit(path, lambda one, place=place: one.update(place | {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}))
-    return read_series(study)[0]
-
-
-@pytest.mark.parametrize("gap", [0.8333, 0.9375, 1.25, 3.3, 0.7])
-def test_positions_may_be_rounded(study, gap):
-    series = rounded(study, gap, -7.04)
-    assert series.problem is None
-    assert series.spacing[2] == pytest.approx(gap, abs=0.01)
-
-
-@pytest.mark.parametrize("gap", [0.8333, 1.25])
-def test_a_hole_between_rounded_positions_is_found(study, gap):
-    rounded(study, gap, 0)
-    drop(7)(study)
-    assert "1 of 20 slices are missing, the first after slice 7" in read_series(study)[0].problem
-
-
-def test_gaps_that_grow_are_refused(study):
-    """Each differs little from the next, but in the end slices lie beside the grid."""
-    for k, path in enumerate(files(study)):
-        edit(path, lambda one, k=k: one.update({"ImagePositionPatient": [0, 0, 4 * k + 0.01 * k * k]}))
-    assert "mm from a regular grid" in rounded_problem(study)
-
-
-def rounded_problem(study: Path) -> str:
-    for path in files(study):
-        edit(path, lambda one: one.update({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}))
-    return read_series(study)[0].problem
-
-
-def test_positions_that_were_lost(study):
-    mark(study, slice(None), ImagePositionPatient=[0, 0, 0])
-    assert "all of its 20 images have the same ImagePositionPatient" in read_series(study)[0].problem

@@ -1,6 +1,7 @@
 """What a header says of its pixels is checked before decoding, and the decoded pixels are checked against it."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,23 +138,26 @@ def test_a_slope_alone_counts(study, written):
     np.testing.assert_array_equal(after, before + 16)
 
 
+def load_changed(
+    folder: Path, subject: Path, change: Callable[[pydicom.Dataset], None], which: int = 0, **scan: object
+) -> np.ndarray:
+    """Return the voxels of a series of which one file was changed."""
+    write_study(folder, subject, [replace(SMALL, **{"spacing": (6, 5, 8)} | scan)])
+    edit(sorted((folder / "002").iterdir())[which], change)
+    (series,) = read_series(folder)
+    return load(series).get_fdata()
+
+
 @pytest.mark.parametrize("count", [10**9, 2, 0])
 def test_a_multiframe_image_has_the_frames_that_it_describes(tmp_path, phantom_subject, count):
-    write_study(tmp_path, phantom_subject, [replace(SMALL, multiframe=True)])
-    (path,) = (tmp_path / "002").iterdir()
-    edit(path, lambda dataset: setattr(dataset, "NumberOfFrames", count))
-    (series,) = read_series(tmp_path)
     with pytest.raises(ValueError, match=rf"^series 2: its header announces {count or 1} frames but describes 20"):
-        load(series)
+        load_changed(tmp_path, phantom_subject, lambda one: setattr(one, "NumberOfFrames", count), multiframe=True)
 
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless], ids=["JPEG 2000", "JPEG-LS"])
 @pytest.mark.parametrize("size", [(48, 40), (60000, 60000)], ids=["turned", "huge"])
 def test_a_compressed_image_is_as_large_as_the_header_says(tmp_path, phantom_subject, syntax, size):
     """Decoders follow the stream: with another shape the pixels are wrong, and a large one fills the memory."""
-    scan = replace(SMALL, spacing=(6, 5, 8), transfer_syntax=syntax)
-    write_study(tmp_path, phantom_subject, [scan])
-    path = sorted((tmp_path / "002").iterdir())[0]
 
     def turn(dataset):
         (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
@@ -164,27 +168,20 @@ def test_a_compressed_image_is_as_large_as_the_header_says(tmp_path, phantom_sub
         both = columns + rows if wide else rows + columns
         dataset.PixelData = encapsulate([frame[:at] + both + frame[at + 2 * width :]])
 
-    edit(path, turn)
-    (series,) = read_series(tmp_path)
     with pytest.raises(ValueError, match=rf"damaged \({size[0]} x {size[1]} are compressed; expected 40 x 48\)"):
-        load(series)
+        load_changed(tmp_path, phantom_subject, turn, transfer_syntax=syntax)
 
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, RLELossless], ids=["JPEG 2000", "JPEG-LS", "RLE"])
 def test_a_compressed_image_that_ends_too_early(tmp_path, phantom_subject, syntax):
     """The decoder for JPEG-LS makes up the rest."""
-    scan = replace(SMALL, spacing=(6, 5, 8), transfer_syntax=syntax)
-    write_study(tmp_path, phantom_subject, [scan])
-    path = sorted((tmp_path / "002").iterdir())[0]
 
     def cut(dataset):
         (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
         dataset.PixelData = encapsulate([frame[: len(frame) * 3 // 4]])
 
-    edit(path, cut)
-    (series,) = read_series(tmp_path)
     with pytest.raises(ValueError, match=r"^series 2: image 1 of 20: its pixels are (damaged or )?cut off"):
-        load(series)
+        load_changed(tmp_path, phantom_subject, cut, transfer_syntax=syntax)
 
 
 def test_run_lengths_are_of_as_many_pixels_as_the_header_says(tmp_path, phantom_subject):
@@ -200,8 +197,7 @@ def test_run_lengths_are_of_as_many_pixels_as_the_header_says(tmp_path, phantom_
 @pytest.mark.parametrize("signed", [0, 1])
 def test_no_value_beyond_its_bits_is_read(tmp_path, phantom_subject, compressed, signed):
     """What lies above HighBit in native pixels is no value, e.g. an overlay; of a codec it would be one."""
-    (expected,) = write_study(tmp_path, phantom_subject, [replace(SMALL, spacing=(6, 5, 8))])
-    path = sorted((tmp_path / "002").iterdir())[5]
+    (expected,) = write_study(tmp_path / "as it was", phantom_subject, [replace(SMALL, spacing=(6, 5, 8))])
 
     def fill(dataset):
         dataset.PixelRepresentation = signed
@@ -212,11 +208,10 @@ def test_no_value_beyond_its_bits_is_read(tmp_path, phantom_subject, compressed,
             dataset.compress(compressed, generate_instance_uid=False)
         dataset.BitsStored, dataset.HighBit = 12, 11
 
-    edit(path, fill)
-    (series,) = read_series(tmp_path)
     if compressed in (JPEG2000Lossless, JPEGLSLossless):
         with pytest.raises(ValueError, match=r"image 6 of 20: it has values beyond its 12 bits \(BitsStored\)"):
-            load(series)
+            load_changed(tmp_path / "study", phantom_subject, fill, 5)
     else:
         stored = np.round((expected.get_fdata()[..., 5] + 16) / 0.5) % 2048
-        np.testing.assert_array_equal(load(series).get_fdata()[..., 5], stored * 0.5 - 16)
+        found = load_changed(tmp_path / "study", phantom_subject, fill, 5)[..., 5]
+        np.testing.assert_array_equal(found, stored * 0.5 - 16)

@@ -1,13 +1,15 @@
 """What images show, beneath heads too, and what happens to those that do not show what they are taken for."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from dicom_studies import MPRAGE, T1_SE, T2_TSE, Scan, write_study
 from heads import with_bright_edge, with_heads
-from phantom_case import LPS
+from phantom_case import HEAD, LPS, write_case
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.iseg import ISEG
@@ -16,8 +18,10 @@ from common.cohorts.registry import PHANTOM
 from mmb.clinic.choice import Assignment, assign_series, contradictions
 from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence
 from mmb.clinic.sequence_check import CLASSES
+from mmb.clinic.study.doubts import study_warnings
 from mmb.clinic.study.evidence import judge_images, read_volumes
 from mmb.clinic.study.grid import Grid, resample
+from mmb.clinic.study.reading import read_folder
 from mmb.clinic.study.skull import Masks
 
 CPU = torch.device("cpu")
@@ -91,7 +95,7 @@ def test_what_headers_leave_open_is_decided_by_what_it_shows(images):
     assert sources(decision) == {"t1c": "series 1", "t2": "series 2"}
     assert decision.chosen["t1c"].stated_grade is None
     assert decision.warnings == [
-        "series 1: its header leaves open whether it is T1 (words: 'x'); it looks like T1c, and is taken for it.",
+        "series 1: its header leaves open whether it is T1 (words: 'x'); it looks like T1c, and is taken for it."
     ]
     both = decided(given({"t1": images["t1c"], "t1c": images["t1"]}, t1=Grade.LIKELY, t1c=Grade.OPEN))
     assert sources(both) == {"t1": "series 2", "t1c": "series 1"}
@@ -139,3 +143,43 @@ def test_a_t1_that_is_bright_at_its_edge_is_known_where_the_brain_was_cut_out_of
     for volumes, is_head in ((brains, False), (with_heads(brains), True)):
         t1 = shown(given(volumes))["series 1"]
         assert (t1["t1"] > t1["t1c"]) == is_head
+
+
+PLANE = {"plane": "axial", "tilt": (8, -4, 6), "spacing": (2, 2, 5)}
+FLAIR = T2_TSE | {"ScanningSequence": ["SE", "IR"], "RepetitionTime": 11000, "EchoTime": 125, "InversionTime": 2800}
+T2_STAR = {"ScanningSequence": "GR", "MRAcquisitionType": "2D", "RepetitionTime": 700, "EchoTime": 23, "FlipAngle": 18}
+SCANS = (
+    Scan(301, "t2", "T2W_TSE", T2_TSE, **PLANE),
+    Scan(401, "flair", "FLAIR_longTR", FLAIR, **PLANE),
+    Scan(501, "t2", "T2W_FFE", T2_STAR, **PLANE),
+    Scan(601, "t1", "T1W_SE", T1_SE, **PLANE),
+    Scan(701, "t1c", "T1W_SE", T1_SE, **PLANE),
+    Scan(751, "t1c-t1", "SUB T1W_SE", T1_SE, **PLANE),
+    Scan(801, "t1c", "T1W_3D_TFE Gd", MPRAGE, "coronal", (4, -3, 5), (2, 2, 2)),
+)
+USED = {"t1": "series 601", "t1c": "series 701", "t2": "series 301", "flair": "series 401"}
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom") / "case"
+    write_case(folder, "case", seed=77_080, box=HEAD)
+    return folder
+
+
+@pytest.mark.slow  # the sequence check on seven series
+@pytest.mark.parametrize("scans", [SCANS, SCANS[::-1][1:]], ids=["as sent", "without the coronal one"])
+def test_it_is_read_with_its_own_files_and_no_option(subject, tmp_path, scans):
+    write_study(tmp_path, subject, scans)
+    found = read_folder(tmp_path, PHANTOM)
+    assert found.sources == USED
+    assert (found.used["t1"].stated_grade, found.used["t1c"].stated_grade) == (None, None)
+    assert found.used["t1c"].reason.startswith("by what it shows; its header: words: 't1'")
+    expected = [
+        "T1c too, but not used: series 801 (coronal, 2 x 2 x 2 mm), since series 701 (axial, 2 x 2 x 5 mm) is in the "
+        "plane and resolution of the others."
+    ]
+    assert found.notes == (expected if scans is SCANS else [])
+    assert [*study_warnings(found)] == []
+    left_out = {line.split(":")[0] for line in found.explanations if "left out" in line}
+    assert left_out == {"series 501", "series 751"}

@@ -2,15 +2,25 @@
 
 import base64
 import re
+from base64 import b64decode
 from dataclasses import replace
 from hashlib import sha256
+from io import BytesIO
 
 import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+from PIL import Image
+from small_lesion import lesion, regions
 
+from common.evaluation.report.slices import OUTLINES
+from mmb.clinic.study import sheets as module
 from mmb.clinic.study.lesions import Lesion
 from mmb.clinic.study.page import write_summary
+from mmb.clinic.study.pictures import pictures
 from mmb.clinic.study.result import StudySummary, UsedModality
-from mmb.clinic.study.sheets import sheets
+from mmb.clinic.study.sheets import Sheets, sheets
 from mmb.clinic.study.verdicts import Verdict
 
 SUMMARY = StudySummary(
@@ -23,7 +33,7 @@ SUMMARY = StudySummary(
     volumes={"WT": 34.04, "TC": 13.6, "ET": 0.03},
     expected_dice={"WT": 0.81, "TC": 0.6, "ET": 0.31},
     intervals={"WT": (22.81, 48.6)},
-    with_further={"t1c": {"WT": 0.83, "TC": 0.7, "ET": 0.72}, "t1": {"WT": 0.82, "TC": 0.59}},
+
     pictures={"flair": base64.b64encode(b"a picture").decode()},
     warnings=["No T1c."],
     notes=["FLAIR was registered."],
@@ -69,9 +79,6 @@ def test_values_appear_and_no_other_file_is_needed(tmp_path):
         ["Whole tumour (WT)", "34.0", "22.8 to 48.6", "81", "77", "90"],
         ["Tumour core (TC)", "13.6", "unknown", "60", "20", "40"],
         ["Enhancing tumour (ET)", "&lt; 0.1", "unknown", "31", "4", "20"],  # an empty region would be 0.0
-        ["none", "81", "60", "31"],
-        ["T1c", "83", "70", "72"],
-        ["T1", "82", "59", "–"],
         ["T2", "series 4", "TE 100 ms", "sure"],
         ["FLAIR", "series 5", "set by hand", "–"],
         ["T1c", "missing", "", ""],
@@ -86,23 +93,14 @@ def test_what_matters_first_stands_first_six_warnings_at_most_and_nothing_empty(
     warnings = [f"Warning {number}." for number in range(8)]
     html = page(tmp_path, replace(SUMMARY, warnings=warnings))
     parts = ["not for clinical use", *warnings[:6], "Volumes", "<img", "Further remarks", *warnings[6:]]
-    parts += ["With a further sequence", "<details>", "Sequences", "Geometry and preparation", "trained on"]
+    parts += ["<details>", "Sequences", "Geometry and preparation", "trained on"]
     order = [html.index(part) for part in parts]
     assert order == sorted(order)
     assert all(html.count(warning) == 1 for warning in warnings)
-    nothing = {"missing": (), "with_further": {}, "pictures": {}, "notes": (), "warnings": (), "verdicts": {}}
+    nothing = {"missing": (), "pictures": {}, "notes": (), "warnings": (), "verdicts": {}}
     nothing |= {"chances": {}, "measured": {}, "calibrated_on": 0}
     least = page(tmp_path, replace(SUMMARY, **nothing, trained_on=None))
-    for heading in (
-        "Further remarks",
-        "further sequence",
-        "intervals",
-        "Chance",
-        "<img",
-        "Warnings",
-        "Geometry",
-        "missing:",
-    ):
+    for heading in ("Further remarks", "intervals", "Chance", "<img", "Warnings", "Geometry", "missing:"):
         assert heading not in least
     assert not re.search(r"<(ul|section|h2|caption|p)[^>]*>\s*</", least)
     assert "found no problem" in least
@@ -135,3 +133,119 @@ def test_text_is_escaped(tmp_path):
     assert "<script" not in html
     assert 'alert("' not in html
     assert "&amp;amp;" not in html  # once, not twice
+
+
+def test_pictures_are_in_radiological_view():
+    image = np.full((20, 18, 16), 10.0)
+    image[14:, 13:] = 100  # right and front, at all heights
+    ((axial, _, _),) = planes({"t2": image}, np.zeros(image.shape, np.uint8))
+    assert brightest(axial) == ("top", "left")
+    image[:, :, :9] = 10  # now above only
+    image[10:14, 13:, 10:] = 100  # in the sagittal plane through the middle, too
+    ((_, _, sagittal),) = planes({"t2": image}, np.zeros(image.shape, np.uint8))
+    assert brightest(sagittal) == ("top", "left")
+
+
+def test_pictures_cut_through_the_largest_piece():
+    label = np.zeros((40, 40, 40), np.uint8)
+    label[22:34, 22:34, 22:34] = 4
+    label[24:32, 24:32, 24:32] = 0  # it is hollow, so its centre of mass lies outside of it
+    label[3:6, 3:6, 3:6] = 2
+    images = {name: np.random.default_rng(0).random(label.shape) for name in ("t1c", "flair")}
+    for drawn in planes(images, label):
+        for panel in drawn:
+            assert shows(panel, OUTLINES[2])  # ET
+    for drawn in planes(images, np.zeros_like(label)):
+        assert not any(shows(panel, colour) for panel in drawn for colour in OUTLINES)
+
+
+def test_pictures_are_cut_to_the_head_and_keep_its_proportions():
+    image = np.zeros((60, 60, 60))
+    image[20:40, 25:35, 5:10] = 50  # 20 x 10 x 20 mm
+    ((axial, coronal, _),) = planes({"t2": image}, np.zeros(image.shape, np.uint8), spacing=(1, 1, 4))
+    for panel, height in ((axial, 10), (coronal, 20)):
+        bright = panel.mean(axis=2) > 0.9
+        box = [(bright.mean(axis=axis) > 0.2).sum() for axis in (1, 0)]  # letters are smaller
+        assert box[0] / box[1] == pytest.approx(height / 20, rel=0.1)
+        assert box[1] > 0.35 * panel.shape[1]
+
+
+def test_the_letters_of_the_sides_are_seen_on_what_is_bright():
+    image = np.full((40, 40, 40), 100.0)
+    image[:20, 20:] = image[20:, :10] = 10  # bright at the letters
+    (panels,) = planes({"t1": image}, np.zeros(image.shape, np.uint8))
+    for panel in panels:
+        rows, columns = panel.shape[:2]
+        grey = panel[2 * rows // 5 : 3 * rows // 5, : columns // 2].mean(axis=2)
+        bright = grey > 0.9
+        assert bright.mean() > 0.5
+        assert (grey < 0.1)[:, : columns // 5].sum() > 50  # the letter's edge
+
+
+def planes(
+    images: dict[str, np.ndarray], label: np.ndarray, spacing=(1, 1, 1), brain: np.ndarray | None = None
+) -> list[tuple[np.ndarray, ...]]:
+    """Return the axial, coronal and sagittal part of each picture, (rows, columns, RGB) in [0, 1]."""
+    drawn = pictures(images, regions(label), spacing, brain)
+    assert list(drawn) == list(images)
+    panels = []
+    for png in drawn.values():
+        picture = imread(BytesIO(base64.b64decode(png, validate=True)))[..., :3]
+        assert min(picture.shape[:2]) > 400
+        right, middle = round(0.55 * picture.shape[1]), picture.shape[0] // 2
+        panels.append((picture[:, :right], picture[:middle, right:], picture[middle:, right:]))
+    return panels
+
+
+def brightest(panel: np.ndarray) -> tuple[str, str]:
+    rows, columns = (part.mean() for part in np.nonzero(panel.mean(axis=2) > 0.9))
+    return "top" if rows < panel.shape[0] / 2 else "bottom", "left" if columns < panel.shape[1] / 2 else "right"
+
+
+def shows(panel: np.ndarray, colour: str) -> bool:
+    return bool((np.abs(panel - to_rgb(colour)).max(axis=2) < 0.02).sum() > 20)
+
+
+def volume(made: Sheets, content: str) -> np.ndarray:
+    """Return a sheet as ``(X, Y, Z)``, RAS."""
+    sheet, (x, y, z), tile = np.asarray(Image.open(BytesIO(b64decode(content)))), made.shape, made.tile
+    corners = [(i // made.columns * tile[1], i % made.columns * tile[0]) for i in range(z)]
+    return np.stack([sheet[row : row + y, column : column + x].T for row, column in corners], axis=2)[::-1, ::-1]
+
+
+@pytest.fixture
+def masks() -> dict[str, np.ndarray]:
+    return dict(zip(("WT", "TC", "ET"), regions(lesion()), strict=True))
+
+
+def test_masks_are_exact_and_images_nearly(masks):
+    image = np.random.default_rng(0).random(lesion().shape).cumsum(axis=0)
+    made = sheets({"t1": image}, masks, (1, 1, 2), (-5, -10, 30), [(6, 7, 8)])
+    bits = volume(made, made.masks)
+    for i, mask in enumerate(masks.values()):
+        assert np.array_equal(bits // made.unit >> i & 1, mask)
+    assert made.drawn == masks["WT"].sum()
+    assert np.corrcoef(volume(made, made.images["t1"]).ravel(), image.ravel())[0, 1] > 0.98
+    assert made.first == (-5 + 19, -10 + 17, 30)  # right, front, bottom
+    assert made.starts == [(19 - 6, 17 - 7, 8)]
+    assert made == sheets({"t1": image}, masks, (1, 1, 2), (-5, -10, 30), [(6, 7, 8)])
+
+
+def test_an_extracted_brain_is_shown_without_the_face(masks):
+    head, brain = np.ones((60, 60, 60)), np.zeros((60, 60, 60), bool)
+    brain[20:40, 5:40, 20:40] = True
+    made = sheets({"t1": head}, {"WT": np.zeros_like(brain)}, (1, 1, 1), (0, 0, 0), [], brain)
+    assert made.names == ["WT", "brain"]
+    assert made.shape == (40, 50, 40)
+    assert made.first == (49, 49, 10)
+    assert (volume(made, made.masks) // made.unit == 2).sum() == brain.sum()
+
+
+def test_what_browsers_cannot_hold_is_thinned_out(masks, monkeypatch):
+    monkeypatch.setattr(module, "MOST_VOXELS", lesion().size)  # and two images at least are assumed
+    image = np.arange(lesion().size, dtype=float).reshape(lesion().shape)
+    made = sheets({"t1": image}, masks, (1, 1, 1), (0, 0, 0), [(6, 7, 8)])
+    assert (made.step, made.shape, made.spacing) == (2, (10, 9, 8), (2, 2, 2))
+    assert np.array_equal(volume(made, made.masks) > 0, masks["WT"][::2, ::2, ::2])
+    assert made.first == (18, 16, 0)
+    assert made.starts == [(9 - 3, 8 - 3, 4)]

@@ -4,12 +4,15 @@ import errno
 import json
 import re
 import shutil
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
 import jsonschema
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from dicom_studies import STUDY, write_study
 from heads import with_heads
@@ -31,6 +34,7 @@ from mmb.clinic.study.reading import choose_reference, read_folder
 
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe_")
 DEMO = Path(bundle_root("m3ae"), "models", "phantom.pt")
+ROOT = Path(__file__).parents[3]
 USED = {"t1": 2, "t2": 3, "flair": 4, "t1c": 6}
 """Modality -> number of the series that is the right one in `STUDY`."""
 
@@ -116,22 +120,6 @@ def test_files_of_any_names_and_the_images_that_are_kept(subject, tmp_path):
     label = nib.load(out / "label.nii.gz")
     marked = np.asarray(resample_from_to(label, kept["flair.nii.gz"], order=0).dataobj) > 0
     assert 2 * (marked & (whole > 0.5)).sum() / (marked.sum() + (whole > 0.5).sum()) > 0.85  # two resamplings apart
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("{study}",), "expected STUDY OUTPUT_DIR, two folders; or OUTPUT_DIR alone and the file of each"),
-        (("{study}", "{out}", "--t1", "{study}/Doe_t1.nii.gz"), "or OUTPUT_DIR alone and the file of each"),
-        (("{out}", "--t1", "{study}/Doe_t1.nii.gz", "--each"), "--each is for folders of studies"),
-        (("{out}", "--t1", "{study}"), "/case: expected an image file; of DICOM series, give the study's folder"),
-        (("{out}", "--t1", "{study}/Doe_t1.nii.gz", "--t2", "{study}/Doe_t1.nii.gz"), "is given as --t1, too"),
-        (("{out}", "--t1", "absent.nii.gz"), "absent.nii.gz: no such file"),
-    ],
-)
-def test_files_that_cannot_be_used(words, message, subject, tmp_path):
-    assert message in predict(*(word.format(study=subject, out=tmp_path / "out") for word in words))
-    assert not list(tmp_path.glob("out/*"))
 
 
 def test_the_schema_in_the_docs_is_that_of_the_summary():
@@ -254,27 +242,90 @@ def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("words", "message"),
     [
-        (("--reference", "t2", "--modalities", "t1"), "--reference: t2 is not used; expected one of T1 (image file)"),
-        (("--series", "t1=3"), "--series is for DICOM"),
-        (("--modalities", "t1,pd"), "Unknown modality 'pd'"),
-        (("--recipe", "brats1900"), "--recipe brats1900: no such file or recipe; the bundle has average, brats2018"),
-        (("--ckpt_path", "absent.pt"), "absent.pt: no such checkpoint"),
-        (("--device", "tpu"), "--device tpu"),
-        (("--skull_strip", "maybe"), "--skull_strip 'maybe': expected one of 'auto', 'yes', 'no'"),
-        (("--decision", "best"), "--decision 'best': expected one of 'threshold', 'expected_dice'"),
-        (("{subject}/out", "m3ae"), "lies in the study's folder; expected a folder outside it"),
-        (("{tmp}", "m4ae"), "bundle 'm4ae' was not found in"),
+        ("{case} {out} --reference t2 --modalities t1", "--reference: t2 is not used; expected one of T1 (image file)"),
+        ("{case} {out} --series t1=3", "--series is for DICOM"),
+        ("{case} {out} --modalities t1,pd", "Unknown modality 'pd'"),
+        ("{case} {out} --recipe brats1900", "brats1900: no such file or recipe; the bundle has average, brats2018"),
+        ("{case} {out} --ckpt_path absent.pt", "absent.pt: no such checkpoint"),
+        ("{case} {out} --device tpu", "--device tpu"),
+        ("{case} {out} --skull_strip maybe", "--skull_strip 'maybe': expected one of 'auto', 'yes', 'no'"),
+        ("{case} {out} --decision best", "--decision 'best': expected one of 'threshold', 'expected_dice'"),
+        ("{case} {case}/out", "lies in the study's folder; expected a folder outside it"),
+        ("{case} {out} m4ae", "bundle 'm4ae' was not found in"),
+        ("{case}", "expected STUDY OUTPUT_DIR, two folders; or OUTPUT_DIR alone and the file of each"),
+        ("{case} {out} --t1 {case}/Doe_t1.nii.gz", "or OUTPUT_DIR alone and the file of each"),
+        ("{out} --t1 {case}/Doe_t1.nii.gz --each", "--each is for folders of studies"),
+        ("{out} --t1 {case}", "/case: expected an image file; of DICOM series, give the study's folder"),
+        ("{out} --t1 {case}/Doe_t1.nii.gz --t2 {case}/Doe_t1.nii.gz", "is given as --t1, too"),
+        ("{out} --t1 absent.nii.gz", "absent.nii.gz: no such file"),
+        ("{case}/none {out} --each", "no such folder; expected one with a subfolder for each study."),
+        ("{tmp} {out} --each", "no subfolder; expected one for each study."),
+        ("{case} {out} --each", "5 images lie beside the subfolders; with --each"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(arguments, message, subject, tmp_path):
-    arguments = [text.format(subject=subject, tmp=tmp_path) if "{'" not in text else text for text in arguments]
-    error = predict(subject, *([tmp_path, "m3ae"] if arguments[0].startswith("--") else []), *arguments)
+def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(words, message, subject, tmp_path):
+    (empty := tmp_path / "empty").mkdir()
+    error = predict(*words.format(case=subject, out=tmp_path / "out", tmp=empty).split())
     assert error.startswith("error: ")
     assert message in error
-    assert not any(tmp_path.iterdir())
+    assert not list(tmp_path.glob("out/*"))
     assert not (subject / "out").exists()
+
+
+def test_a_folder_is_refused_before_pytorch_is_loaded(tmp_path):
+    (tmp_path / "empty").mkdir()
+    program = f"""
+import sys
+from mmb.__main__ import main
+for name in ("none", "empty"):
+    sys.argv = ["mmb", "predict", "{tmp_path}/" + name, "{tmp_path}/out"]
+    try:
+        main()
+    except SystemExit as end:
+        print(end.code)
+print(sorted({{"torch", "monai", "pandas", "scipy"}} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    none, empty, slow = done.stdout.splitlines()
+    assert none.endswith("none: no such folder; expected one with the DICOM or NIfTI files of a study.")
+    assert "an empty folder" in empty
+    assert slow == "[]"
+
+
+@pytest.mark.slow  # several segmentations
+def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(subject, tmp_path, capsys):
+    """A good study, one without any known sequence, and one whose name has spaces."""
+    studies, out = tmp_path / "studies", tmp_path / "out"
+    for place, modality in (("a & b/c", "flair"), ("good", "t2"), ("bad", None)):
+        (studies / place).mkdir(parents=True)
+        if modality:
+            (studies / place / f"Doe_{modality}.nii.gz").symlink_to(subject / f"Doe_{modality}.nii.gz")
+    (studies / "bad" / "notes.txt").write_text("no image")
+    error = predict(studies, out, "m3ae", "--each")
+    assert error == "error: 1 of 3 studies were not segmented: bad; see studies.csv."
+    said = capsys.readouterr().out
+    assert re.search(r"In the study good:\n.*\nSegmenting; .*\nStudy 3:\n  good: segmented\n", said)
+    assert f"bad: not segmented: {studies / 'bad'}: " in said
+    made = {name: out / name / "label.nii.gz" for name in ("good", "a & b")}
+    rows = pd.read_csv(out / "studies.csv").set_index("study")
+    assert [*rows.index] == ["a & b", "bad", "good"]
+    assert rows.failure["bad"].startswith(f"{studies / 'bad'}: ")
+    assert (rows.used["good"], rows.WT_verdict["good"]) == ("t2", "not reliable")
+    label = np.asarray(nib.load(made["good"]).dataobj)
+    assert rows.WT_ml["good"] == pytest.approx((label > 0).sum() * SPACING**3 / 1000, rel=1e-6)
+    times = {name: path.stat().st_mtime_ns for name, path in made.items()}
+    made["good"].unlink()  # interrupted
+    shutil.rmtree(studies / "bad")
+    capsys.readouterr()
+    assert predict(studies, out, "m3ae", "--each") is None
+    said = capsys.readouterr().out
+    assert "a & b: segmented before" in said
+    assert "good: segmented\n" in said
+    assert made["a & b"].stat().st_mtime_ns == times["a & b"]
+    assert made["good"].stat().st_mtime_ns > times["good"]
+    assert [one["study"] for one in json.loads((out / "studies.json").read_text())] == ["a & b", "good"]
 
 
 @pytest.mark.parametrize(

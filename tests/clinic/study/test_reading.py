@@ -1,12 +1,15 @@
 import re
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from dicom_studies import T2_TSE, Scan, edit, study, write_study
+import torch
+from dicom_studies import STUDY, T2_TSE, Scan, edit, study, write_study
 from monai.data import MetaTensor
 from phantom_case import LPS, write_case
 
@@ -15,7 +18,8 @@ from common.cohorts.myops import MYOPS
 from common.cohorts.phantom.simulation import SPACING
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.evidence import Grade
-from mmb.clinic.study.reading import read_folder
+from mmb.clinic.study.doubts import study_warnings
+from mmb.clinic.study.reading import align_and_assign, read_folder
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +74,15 @@ def test_a_series_set_by_hand_goes_before_what_is_recognised(dicom):
     found = read_folder(dicom, PHANTOM, by_hand={"T1ce": 2})
     assert found.sources == {"t1c": "series 2", "flair": "series 4"}
     assert found.used["t1c"].stated_grade is None
-    with pytest.raises(ValueError, match="--series: t1c is not among the modalities to use, flair"):
-        read_folder(dicom, PHANTOM, ["flair"], {"t1c": 2})
+    for wanted, by_hand, message in [
+        (["flair"], {"t1c": 2}, "--series: t1c is not among the modalities to use, flair"),
+        (None, {"t1c": 2, "T1ce": 4}, "one modality is given twice in t1c, T1ce"),
+        (None, [("t1c", 2)], r"--series \[\('t1c', 2\)\]: expected sequences and SeriesNumbers"),
+        (None, {None: 2}, "Unknown modality 'None'"),
+        (None, {"t1c": [2]}, r"t1c: \[2\]: there is no such series; expected one of"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            read_folder(dicom, PHANTOM, wanted, by_hand)
 
 
 @pytest.fixture(scope="module")
@@ -80,20 +91,6 @@ def dicom(subject, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dicom")
     write_study(folder, subject, study(("t1", "flair")))
     return folder
-
-
-@pytest.mark.parametrize(
-    ("by_hand", "message"),
-    [
-        ({"t1c": 2, "T1ce": 4}, "one modality is given twice in t1c, T1ce"),
-        ([("t1c", 2)], r"--series \[\('t1c', 2\)\]: expected sequences and SeriesNumbers"),
-        ({None: 2}, "Unknown modality 'None'"),
-        ({"t1c": [2]}, r"t1c: \[2\]: there is no such series; expected one of"),
-    ],
-)
-def test_what_is_set_by_hand_is_checked(dicom, by_hand, message):
-    with pytest.raises(ValueError, match=message):
-        read_folder(dicom, PHANTOM, by_hand=by_hand)
 
 
 def test_a_broken_series_that_is_not_wanted_does_not_matter(subject, tmp_path):
@@ -112,20 +109,18 @@ def save(voxels: np.ndarray, path: Path, affine: np.ndarray = LPS) -> None:
     nib.save(nib.Nifti1Image(np.asarray(voxels), affine), path)
 
 
-def two_subjects(subject: Path, folder: Path) -> None:
-    for case in ("other", "another"):
-        (folder / f"{case}_t1.nii.gz").symlink_to(subject / "case_t1.nii.gz")
-
-
 def both_kinds(subject: Path, folder: Path) -> None:
     write_study(folder, subject, study(("t1",)))
     (folder / "001").rename(folder / "localizer")
     (folder / "case_t2.nii.gz").symlink_to(subject / "case_t2.nii.gz")
 
 
-def twice(subject: Path, folder: Path) -> None:
-    for name in ("t1", "t1ce"):
-        shutil.copy(subject / "case_t1.nii.gz", folder / f"case_{name}.nii.gz")
+def linked(*names: str) -> Callable[[Path, Path], None]:
+    """Make a study of one image under several names."""
+    return lambda subject, folder: [(folder / name).symlink_to(subject / "case_t1.nii.gz") for name in names]
+
+
+TWICE = linked("case_t1.nii.gz", "case_t1ce.nii.gz")
 
 
 @pytest.mark.parametrize(
@@ -133,19 +128,26 @@ def twice(subject: Path, folder: Path) -> None:
     [
         (lambda subject, folder: folder.rmdir(), {}, FileNotFoundError, "no such folder"),
         (lambda subject, folder: None, {}, ValueError, "an empty folder; expected the DICOM or NIfTI files"),
-        (twice, {"by_hand": {"t1": 3}}, ValueError, "--series is for DICOM"),
-        (twice, {"modalities": ["t2"]}, ValueError, r"none of the requested modalities \(t2\); it has t1"),
-        (twice, {}, ValueError, r"\(T1\) and .*\(T1c\): the same image\. Give each image once"),
-        (two_subjects, {}, ValueError, "2 subjects, another, other"),
+        (TWICE, {"by_hand": {"t1": 3}}, ValueError, "--series is for DICOM"),
+        (TWICE, {"modalities": ["t2"]}, ValueError, r"none of the requested modalities \(t2\); it has t1"),
+        (TWICE, {}, ValueError, r"\(T1\) and .*\(T1c\): the same image\. Give each image once"),
+        (
+            linked("other_t1.nii.gz", "another_t1.nii.gz"),
+            {},
+            ValueError,
+            "2 subjects, another, other; give the folder of",
+        ),
+        (linked("P1_t1.nii.gz", "P1_flair.nii.gz", "P2_t1.nii.gz", "P2_flair.nii.gz"), {}, ValueError, "2 subjects"),
         (both_kinds, {}, ValueError, r"both DICOM and image files \(1\)"),
         (lambda _, folder: save(np.ones((9, 9, 9)), folder / "a_t1.nii.gz"), {}, ValueError, "T1.*every voxel is 1"),
     ],
 )
-def test_what_cannot_be_one_study_is_refused(subject, tmp_path, make, options, kind, message):
+def test_what_cannot_be_one_study_is_refused(subject, tmp_path, monkeypatch, make, options, kind, message):
     (tmp_path / "study").mkdir()
     make(subject, tmp_path / "study")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(kind, match=message):
-        read_folder(tmp_path / "study", PHANTOM, **options)
+        read_folder("study", PHANTOM, **options)
 
 
 def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brain(subject, tmp_path):
@@ -231,22 +233,18 @@ def with_multiframe(subject: Path, folder: Path) -> None:
     edit(slices(folder / "more")[0], lambda one: setattr(one, "SOPInstanceUID", pydicom.uid.generate_uid()))
 
 
+SHARED = "1 of its images share their SOPInstanceUID with a file of other"
+MIXED = r"series 3-1 is only a part of a series with single slices and a multi-frame image \(series 3-2"
+
+
 @pytest.mark.parametrize(
     ("kind", "change", "said"),
     [
         ("nifti", lambda folder: (folder / "x_t1ce.mgz").touch(), r"1 file not read \(\.mgz\): convert it to NIfTI"),
         ("dicom", without_meta, "hold DICOM data without the preamble and meta.*dcmconv"),
-        (
-            "dicom",
-            lambda folder: one_uid(folder, True),
-            "1 of its images share their SOPInstanceUID with a file of other",
-        ),
-        ("dicom", lambda folder: one_uid(folder, False), "1 of its images share their SOPInstanceUID with a file"),
-        (
-            "dicom",
-            None,
-            r"series 3-1 is only a part of a series with single slices and a multi-frame image \(series 3-2",
-        ),
+        ("dicom", lambda folder: one_uid(folder, True), SHARED),
+        ("dicom", lambda folder: one_uid(folder, False), SHARED),
+        ("dicom", None, MIXED),
     ],
 )
 def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, change, said):
@@ -259,3 +257,46 @@ def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, chang
         heard = str(error)
     assert re.search(said, heard)
     assert "x_t1ce" not in heard
+
+
+BY_NUMBER = {scan.number: scan for scan in STUDY}
+
+
+def write_noise(folder, brain):
+    """Write noise that has the outline of no head, named T2."""
+    folder.mkdir()
+    shape = np.asarray(nib.load(brain).dataobj).shape
+    noise = np.random.default_rng(0).uniform(1, 1000, shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(noise, LPS), folder / "noise_t2.nii.gz")
+    return folder
+
+
+@pytest.mark.slow  # one registration of what cannot be registered
+def test_what_cannot_be_registered_gives_way_by_name(subject, tmp_path):
+    pytest.importorskip("itk.itkElastixRegistrationMethodPython")
+    write_study(tmp_path / "study", subject, [BY_NUMBER[number] for number in (2, 3)])
+    thin = replace(BY_NUMBER[3], number=9, spacing=(3, 3, 3), moved=((0, 0, 0), (0, 0, 0)))
+    write_study(tmp_path / "study", write_noise(tmp_path / "noise", subject / "case_t2.nii.gz"), [thin])
+    read = read_folder(tmp_path / "study", PHANTOM)
+    assert read.sources["t2"] == "series 9"
+    study, *_ = align_and_assign(read, None, torch.device("cpu"), "no")
+    assert study.sources == {"t1": "series 2", "t2": "series 3"}
+    (warning,) = (line for line in study_warnings(study) if "series 9" in line)
+    assert warning.startswith("series 9, by its header T2, is not used: it cannot be registered (")
+    (line,) = (line for line in study.explanations if line.startswith("series 9"))
+    assert "cannot be used: it cannot be registered" in line
+
+
+def test_what_is_misplaced_and_cannot_be_registered_is_not_judged_by_what_it_shows(subject, tmp_path, monkeypatch):
+    def refuse(fixed, moving, name):
+        raise ValueError(f"{name}: not registered.")
+
+    monkeypatch.setattr("mmb.clinic.study.alignment.register", refuse)
+    for name, moved in (("t1ce", 0), ("t2", 8), ("flair", 0)):
+        image = nib.load(subject / f"case_{name}.nii.gz")
+        nib.save(nib.Nifti1Image(np.roll(image.dataobj, moved, 1), LPS), tmp_path / f"x_{name}.nii.gz")
+    study, *_ = align_and_assign(read_folder(tmp_path, PHANTOM), None, torch.device("cpu"), "no")
+    names = {record.candidate.name: modality for modality, record in study.used.items()}
+    assert [names[name] for name in study.evidence.aligned.failed] == ["t2"]
+    assert "Do not trust the result" in " ".join(study.evidence.aligned.misplaced.values())
+    assert {names[name] for name in study.evidence.log_probs} == {"t1c", "flair"}

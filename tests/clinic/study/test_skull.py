@@ -46,6 +46,12 @@ def uneven(mask: np.ndarray) -> np.ndarray:
     return np.where(mask, np.random.default_rng(0).uniform(50, 150, mask.shape), 0).astype(np.float32)
 
 
+def check(said: str | None, *arguments) -> None:
+    """Check whether, and why, a mask is that of no brain."""
+    found = why_no_brain(*arguments)
+    assert found is None if said is None else re.search(said, found)
+
+
 @pytest.mark.slow  # deepbet
 def test_the_brain_in_a_head(brains):
     truth = brains["t1c"] > 0
@@ -59,15 +65,6 @@ def test_the_brain_in_a_head(brains):
     image = np.asarray(cut.images["t1c"].dataobj)
     assert not image[~found.mask].any()
     assert np.array_equal(image[found.mask], np.asarray(study.images["t1c"].dataobj)[found.mask])
-
-
-@pytest.mark.slow  # deepbet
-def test_an_image_that_was_stripped_before_is_a_mask_too(brains):
-    study = aligned(with_heads({"t2": brains["t2"]}) | {"t1": brains["t1"]})
-    found = find_brain(study, ["t2"])
-    assert (found.modality, found.stripped) == ("t1", True)
-    assert np.array_equal(found.mask, brains["t1"] > 0)
-    assert 0.8 < found.agreement["t2"] < 1
 
 
 @pytest.mark.slow  # deepbet on three images
@@ -100,16 +97,14 @@ def test_water_is_doubted_beside_a_head_and_refused_alone(brains):
     ids=["brain", "slab", "nothing", "small", "large", "slab-of-a-trunk", "odd", "pieces"],
 )
 def test_what_is_no_brain_by_its_shape(mask, said):
-    found = why_no_brain(mask, uneven(mask), [SPACING] * 3, ADULT)
-    assert found is None if said is None else re.search(said, found)
+    check(said, mask, uneven(mask), [SPACING] * 3, ADULT)
 
 
 def test_what_is_no_brain_by_its_contrast():
     mask, rng = ellipsoid(65, 85, 65), np.random.default_rng(0)
     for noise, said in ((0.03, "varies by 3%"), (0.1, None)):
         volume = (1000 * mask * (1 + noise * rng.standard_normal(mask.shape))).astype(np.float32)
-        found = why_no_brain(mask, volume, [SPACING] * 3, ADULT)
-        assert found is None if said is None else said in found
+        check(said, mask, volume, [SPACING] * 3, ADULT)
 
 
 def voxels(*numbers: int) -> np.ndarray:
@@ -175,8 +170,7 @@ ML = BALL.sum() * 0.027  # of voxels of 3 mm
     ],
 )
 def test_limits_of_a_brains_volume(brain_ml, said):
-    found = why_no_brain(BALL, uneven(BALL), [3, 3, 3], brain_ml)
-    assert found is None if said is None else said in found
+    check(said, BALL, uneven(BALL), [3, 3, 3], brain_ml)
 
 
 @pytest.mark.parametrize(("ratio", "said"), [(1.36, None), (1.38, "a section of 83 cm2")])
@@ -186,17 +180,15 @@ def test_limits_of_a_slabs_section(ratio, said, axis):
     mask = np.moveaxis(np.hypot(*np.mgrid[-19:20, -19:20])[..., None] + np.zeros(4) < 17.1, 2, axis)
     spacing = np.insert([3.0, 3.0], axis, 5.0)
     section = mask.any(axis=axis).sum() * 0.09  # cm2
-    found = why_no_brain(mask, uneven(mask), spacing, (1, (100 * section / ratio) ** 1.5 / 1250))
-    assert found is None if said is None else said in found
+    check(said, mask, uneven(mask), spacing, (1, (100 * section / ratio) ** 1.5 / 1250))
 
 
-@pytest.mark.parametrize(("height", "said"), [(6, "(sphericity 0.74)"), (6.9, None)])
+@pytest.mark.parametrize(("height", "said"), [(6, r"\(sphericity 0\.74\)"), (6.9, None)])
 def test_limits_of_a_brains_shape(height, said):
     """Half-axes of 30, 30 and h voxels have a sphericity of 3 r^(2/3) / (1 + 2 r), r = h / 30: about 0.73 and 0.77."""
     x, y, z = np.mgrid[-32:33, -32:33, -9:10]
     mask = (x / 30) ** 2 + (y / 30) ** 2 + (z / height) ** 2 <= 1
-    found = why_no_brain(mask, uneven(mask), [2, 2, 2], (1, 2000))
-    assert found is None if said is None else said in found
+    check(said, mask, uneven(mask), [2, 2, 2], (1, 2000))
 
 
 @pytest.mark.parametrize(("side", "said"), [((8, 8, 8), "in 2 pieces"), ((8, 8, 6), None)])
@@ -204,8 +196,7 @@ def test_limits_of_a_brains_pieces(side, said):
     """A ball of 4224 voxels beside a box of 512 or 384: 89 and 92 % are in the largest piece."""
     mask = np.pad(BALL, ((0, 12), (0, 0), (0, 0)))
     mask[tuple(slice(start, start + extent) for start, extent in zip((32, 10, 10), side, strict=True))] = True
-    found = why_no_brain(mask, uneven(mask), [3, 3, 3], (1, 2000))
-    assert found is None if said is None else said in found
+    check(said, mask, uneven(mask), [3, 3, 3], (1, 2000))
 
 
 @pytest.mark.parametrize(("variation", "said"), [(0.044, "varies by 4% in 15 mm"), (0.055, None)])
@@ -213,5 +204,4 @@ def test_limits_of_a_brains_contrast(variation, said):
     """Five voxels of 3 mm of a slope s have a standard deviation of s sqrt(18) mm."""
     mask = ellipsoid(65, 85, 65)
     slope = 1 + variation / 18**0.5 * ((np.arange(80) - 39.5) * SPACING)[:, None, None]
-    found = why_no_brain(mask, (1000 * mask * slope).astype(np.float32), [SPACING] * 3, ADULT)
-    assert found is None if said is None else said in found
+    check(said, mask, (1000 * mask * slope).astype(np.float32), [SPACING] * 3, ADULT)

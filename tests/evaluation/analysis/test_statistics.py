@@ -1,10 +1,13 @@
-"""Means, intervals and paired tests against numbers worked out by hand."""
+"""Means, intervals, paired tests and Shapley values against numbers worked out by hand."""
+
+from itertools import chain, combinations
 
 import numpy as np
 import pandas as pd
 import pytest
 from evaluation.examples import evaluation_of
 
+from common.evaluation.analysis.attribution import dice_of_empty_prediction, shapley, shapley_summary, shapley_values
 from common.evaluation.analysis.statistics import (
     bootstrap_mean,
     compare_to_first,
@@ -18,6 +21,7 @@ from common.evaluation.analysis.statistics import (
 )
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation
+from common.modalities import subset_name, subsets
 
 NAN = float("nan")
 
@@ -42,9 +46,8 @@ def overlap(case: str, hits: float, predicted: float, reference: float) -> list[
 
 class TestSummary:
     def test_over_cases_without_nan(self):
-        table = subset_statistics(
-            evaluation_of({("t1+t2", "WT"): [1, 1, 1], ("t1", "WT"): [0.25, 0.5, NAN], ("t1", "ET"): [NAN] * 3}), "dice"
-        )
+        values = {("t1+t2", "WT"): [1, 1, 1], ("t1", "WT"): [0.25, 0.5, NAN], ("t1", "ET"): [NAN] * 3}
+        table = subset_statistics(evaluation_of(values), "dice")
         assert list(table.index) == ["t1", "t1+t2"]
         assert table["mean"].loc["t1", "WT"] == 0.375
         assert table["std"].loc["t1", "WT"] == pytest.approx(0.125 * 2**0.5)
@@ -61,11 +64,8 @@ class TestSummary:
             assert mean == pytest.approx(expected)
             assert np.isnan(std)
             assert count == 2
-        assert subset_statistics(pooled, "hd95").loc["t1"].tolist() == [
-            pytest.approx(35 / 3),
-            pytest.approx(np.std([30, 5, 0], ddof=1)),
-            3,
-        ]
+        hd95 = subset_statistics(pooled, "hd95").loc["t1"].tolist()
+        assert hd95 == pytest.approx([35 / 3, np.std([30, 5, 0], ddof=1), 3])
         per_case = evaluation(rows, regions=("WT",))
         assert subset_statistics(per_case, "dice").loc["t1", ("mean", "WT")] == pytest.approx((0.6 + 1 / 3 + 1) / 3)
 
@@ -83,12 +83,8 @@ class TestSummary:
 
 class TestOverall:
     def test_mean_of_subset_means(self):
-        values = {
-            ("t1", "WT"): [0.2, 0.4, 0.6],
-            ("t1+t2", "WT"): [0.5, 0.7, 0.9],
-            ("t1", "ET"): [0.1, 0.1, NAN],
-            ("t1+t2", "ET"): [0.3, 0.3, 0.3],
-        }
+        values = {("t1", "WT"): [0.2, 0.4, 0.6], ("t1+t2", "WT"): [0.5, 0.7, 0.9]}
+        values |= {("t1", "ET"): [0.1, 0.1, NAN], ("t1+t2", "ET"): [0.3, 0.3, 0.3]}
         table = mean_over_subsets(evaluation_of(values), "dice")
         assert list(table.index) == ["WT", "ET", "mean"]
         assert table["mean"].tolist() == pytest.approx([0.55, 0.2, 0.375])
@@ -136,14 +132,12 @@ class TestBootstrap:
     def test_few_cases(self, values, expected):
         assert bootstrap_mean(values) == pytest.approx(expected, nan_ok=True)
 
-    def test_width(self):
+    def test_width_weights_and_axes(self):
         values = np.random.default_rng(0).normal(size=200)
         mean, low, high = bootstrap_mean(values)
         assert mean == values.mean()
         assert high - low == pytest.approx(2 * 1.96 * values.std() / 200**0.5, rel=0.1)
         assert bootstrap_mean([*values, NAN, NAN]) == (mean, low, high)
-
-    def test_weights_and_axes(self):
         assert bootstrap_mean([0, 1], [1, 3])[0] == 0.75
         assert bootstrap_mean([[0, 1], [1, NAN]])[0] == 0.75
         assert bootstrap_mean([[[0, 0], [NAN, NAN]], [[1, 1], [0, 0]]])[0] == 0.25
@@ -199,9 +193,8 @@ class TestPairedTests:
     def test_correction_within_subsets_and_within_means(self):
         better = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
         keys = [(subset, region) for subset in ("t1", "t2", "t1+t2") for region in ("WT", "ET")]
-        tests = paired_tests(
-            evaluation_of({key: better for key in keys}), evaluation_of({key: [0] * 6 for key in keys}), "dice"
-        )
+        one, other = (evaluation_of({key: values for key in keys}) for values in (better, [0] * 6))
+        tests = paired_tests(one, other, "dice")
         assert tests["p"].tolist() == pytest.approx([2 / 64] * 8)
         assert tests["p_holm"].tolist() == pytest.approx([6 * 2 / 64] * 6 + [2 * 2 / 64] * 2)
 
@@ -217,10 +210,8 @@ class TestPairedTests:
             for name, chosen in {"a": ("t1", "t2", "t1+t2"), "b": ("t2", "t1+t2"), "c": ("t1", "t1+t2")}.items()
         ]
         tests = compare_to_first(methods).set_index(["method", "modalities"])
-        assert tests.index.tolist() == [
-            *(("b", name) for name in ("t2", "t1+t2", "mean")),
-            *(("c", name) for name in ("t1", "t1+t2", "mean")),
-        ]
+        pairs = [("b", "t2"), ("b", "t1+t2"), ("b", "mean"), ("c", "t1"), ("c", "t1+t2"), ("c", "mean")]
+        assert tests.index.tolist() == pairs
         assert tests["mean"].tolist() == pytest.approx([0.3, 0.8, 0.8, 0.1, 0.8, 0.8])
         two = compare_to_first(methods[:2]).iloc[-1]
         assert two["mean"] == pytest.approx(0.55)
@@ -235,3 +226,94 @@ class TestPairedTests:
             for name, metrics in (("a", ("volume", "hd95", "assd", "dice")), ("b", ("volume", "dice", "hd95")))
         )
         assert compare_to_first([one, other])["metric"].unique().tolist() == ["dice", "hd95"]
+
+
+MODALITIES = ("t1", "t1c", "t2", "flair")
+REGIONS = ("WT", "TC", "ET")
+
+
+def long(rows) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def evaluated(results, calibration=(), modalities=MODALITIES, regions=REGIONS, **conventions) -> Evaluation:
+    return Evaluation("a", "b", modalities, regions, Conventions(**conventions), long(results), long(calibration))
+
+
+def random_rows(cases=8, modalities=MODALITIES, regions=REGIONS, seed=0) -> list[tuple]:
+    rng = np.random.default_rng(seed)
+    return [
+        (f"case{case}", subset_name(subset), region, metric, value)
+        for case in range(cases)
+        for subset in subsets(modalities)
+        for region in regions
+        for metric, value in (("dice", rng.uniform()), ("reference_volume", 5.0))
+    ]
+
+
+# v(none), v(a), v(b), v(c), v(ab), v(ac), v(bc), v(abc)
+TOY = dict(zip(["", "a", "b", "c", "ab", "ac", "bc", "abc"], [0.0, 12, 6, 0, 24, 18, 6, 30], strict=True))
+
+
+def test_three_modalities_by_hand():
+    """a: (2*12 + 18 + 18 + 2*24)/6 = 18; b: (2*6 + 12 + 6 + 2*12)/6 = 9; c: (2*0 + 6 + 0 + 2*6)/6 = 3."""
+    worth = shapley({frozenset(name): value for name, value in TOY.items()}, "abc")
+    assert worth == pytest.approx({"a": 18, "b": 9, "c": 3}, abs=1e-12)
+
+
+@pytest.mark.parametrize("modalities", ["ab", "abc", "abcd"])
+def test_efficiency_symmetry_and_null_player(modalities):
+    rng = np.random.default_rng(0)
+    every = [frozenset(s) for s in chain.from_iterable(combinations(modalities, k) for k in range(len(modalities) + 1))]
+    value = {subset: rng.uniform(size=50) for subset in every}
+    worth = shapley(value, modalities)
+    np.testing.assert_allclose(sum(worth.values()), value[every[-1]] - value[every[0]], atol=1e-9, rtol=0)
+
+    alike = {s: value[frozenset(modalities[: len(s)])] for s in every}  # only the number of modalities matters
+    worth = shapley(alike, modalities)
+    np.testing.assert_allclose(worth["a"], worth["b"], atol=1e-12)
+
+    without_a = {s: value[s - {"a"}] for s in every}
+    np.testing.assert_allclose(shapley(without_a, modalities)["a"], 0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("empty", "absent"), [("brats", 1), ("released", 1), ("nan", np.nan), ("skip", np.nan)])
+def test_nothing_predicts_nothing(empty, absent):
+    found = dice_of_empty_prediction(np.array([0.0, 0.001, 30.0]), Conventions(empty=empty))
+    np.testing.assert_array_equal(found, [absent, 0, 0])
+
+
+def toy_rows(case: str, scale: float, volume: float) -> list[tuple]:
+    names = {"a": "t1", "b": "t1c", "c": "t2"}
+    return [
+        (case, subset_name([names[letter] for letter in subset]), "WT", metric, value)
+        for subset, score in TOY.items()
+        if subset
+        for metric, value in (("dice", scale * score), ("reference_volume", volume))
+    ]
+
+
+def test_values_of_cases():
+    """Without the region, v(none) is 1, so each modality gets a third less. A case that lacks a subset is left out."""
+    rows = toy_rows("x", 1 / 30, 5.0) + toy_rows("y", 1 / 30, 0.0)
+    rows += [row for row in toy_rows("z", 1 / 30, 5.0) if row[1] != "t1+t2"]
+    values = shapley_values(evaluated(rows, (), ("t1", "t1c", "t2"), ("WT",)))
+    assert list(values.columns) == ["case", "region", "modality", "value"]
+    found = values.pivot(index="case", columns="modality", values="value")[["t1", "t1c", "t2"]]
+    assert list(found.index) == ["x", "y"]
+    np.testing.assert_allclose(found.loc["x"], [0.6, 0.3, 0.1], atol=1e-12)
+    np.testing.assert_allclose(found.loc["y"], np.array([0.6, 0.3, 0.1]) - 1 / 3, atol=1e-12)
+    assert set(shapley_values(evaluated(rows, (), ("t1", "t1c", "t2"), ("WT",), empty="nan"))["case"]) == {"x"}
+
+
+def test_summary():
+    values = shapley_values(evaluated(random_rows()))
+    summary = shapley_summary(values)
+    assert list(summary.columns) == ["region", "modality", "mean", "low", "high", "n"]
+    assert {*zip(summary["region"], summary["modality"], strict=True)} == {(r, m) for r in REGIONS for m in MODALITIES}
+    means = values.groupby(["region", "modality"])["value"].mean()
+    for row in summary.itertuples():
+        assert row.mean == pytest.approx(means[row.region, row.modality])
+        assert row.low < row.mean < row.high
+    assert set(summary["n"]) == {8}
+    pd.testing.assert_frame_equal(summary, shapley_summary(values))

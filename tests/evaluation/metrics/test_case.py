@@ -123,9 +123,8 @@ class TestRows:
         expected = Reference(reference(), LABELS, SPACING, Conventions())
         for subset, prediction in predictions.items():
             measured = expected.measure(prediction)
-            assert {
-                key[1:]: v for key, v in values.items() if key[0] == subset and key[2] not in PROBABILISTIC
-            } == measured
+            own = {key[1:]: v for key, v in values.items() if key[0] == subset and key[2] not in PROBABILISTIC}
+            assert own == measured
         # TC has 2 x 2 x 2 = 8 of the 8 x 7 x 6 = 336 voxels; p is 0.9 in it and 0.1 elsewhere
         soft = 8 * 0.9 + 328 * 0.1
         assert values["t1+t2", "TC", "expected_volume"] == pytest.approx(soft * 1.5e-3, rel=1e-6)

@@ -1,6 +1,7 @@
-"""Results on disk: they are read back as written, and files that are missing or others are named."""
+"""Results on disk: read back as written, missing or other files named, and stale results of cases not used."""
 
 import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from evaluation.examples import random_evaluation
 from pandas.testing import assert_frame_equal
 
 from common.evaluation.metrics import results as module
+from common.evaluation.metrics import store as store_module
+from common.evaluation.metrics.case import CaseResult
+from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, read_evaluation, read_rows, write_evaluation, write_results
+from common.evaluation.metrics.store import CaseStore
 
 
 def whole(**more):
-    return random_evaluation(
-        calibration=("v1", "v2"), probabilities=True, facts={"parameters": 12, "gflops": 0.1}, **more
-    )
+    facts = {"parameters": 12, "gflops": 0.1}
+    return random_evaluation(calibration=("v1", "v2"), probabilities=True, facts=facts, **more)
 
 
 @pytest.fixture
@@ -71,12 +75,9 @@ class TestRoundTrip:
         assert read_evaluation(folder, "two").name == "two"
 
 
-def test_subsets_go_from_few_to_many_modalities():
+def test_subsets_from_few_to_many_modalities_and_values_as_a_table():
     found = random_evaluation(only=["t1+t2+flair", "flair", "t1", "t2+flair"])
     assert found.subsets == ["t1", "flair", "t2+flair", "t1+t2+flair"]
-
-
-def test_values_are_a_table_of_subset_and_case_by_region():
     evaluation = random_evaluation(only=["t1+flair", "t2"])
     values = evaluation.values("hd95")
     assert list(values.columns) == ["WT", "ET"]
@@ -108,3 +109,112 @@ def test_results_are_written_whole_or_not_at_all(tmp_path):
         write_results(unwritable, path)
     assert_frame_equal(read_rows(path, COLUMNS), rows)
     assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
+
+
+SETTINGS = [Conventions(), "weights 1"]
+
+
+@pytest.fixture
+def items(tmp_path) -> list[dict]:
+    """Datalist items of two cases whose files are there."""
+
+    def write(name: str) -> str:
+        (tmp_path / name).write_text(name)
+        return str(tmp_path / name)
+
+    return [
+        {"case": case, "image": [write(f"{case}_t1"), write(f"{case}_t2")], "modalities": ["t1", "t2"]}
+        | {"label": write(f"{case}_seg")}
+        for case in ("007", "NA")
+    ]
+
+
+def result(case: str, seed: int = 0) -> CaseResult:
+    """Return the result of a case with every kind of content."""
+    rng = np.random.default_rng(seed)
+    evaluation = random_evaluation(cases=(case,), probabilities=True, seed=seed)
+    evaluation.results.loc[4, "value"] = float("nan")
+    planes = {"image": rng.random((2, 5, 4)).astype(np.float16), "spacing": np.array([1.0, 0.9])}
+    planes |= {name: rng.integers(0, 4, (5, 4), np.uint8) for name in ("reference", "expected_dice/t1+t2")}
+    latents = {name: rng.random(4, np.float32) for name in ("t1", "t1c")}
+    results = evaluation.results.assign(decision="threshold")
+    return CaseResult(case, results, evaluation.bins, latents, planes, seconds=0.1 + 0.2, memory_mb=512.5)
+
+
+def stored(folder: Path, items: list[dict], settings=SETTINGS) -> CaseStore:
+    """Return a store with the results of all items."""
+    store = CaseStore(folder, settings, items)
+    for item in store.pending():
+        store.write(result(item["case"]))
+    return store
+
+
+def pending(folder: Path, items: list[dict], settings=SETTINGS) -> list[str]:
+    """Return the cases that a later session still has to do."""
+    return [item["case"] for item in CaseStore(folder, settings, items).pending()]
+
+
+def test_a_result_comes_back_as_it_was(tmp_path, items):
+    store = stored(tmp_path / "cases", items)
+    for case in ("007", "NA"):  # texts that look like a number and like a missing value
+        found, written = store.read(case), result(case)
+        assert found.case == case
+        assert_frame_equal(found.results, written.results, check_exact=True)
+        assert_frame_equal(found.bins, written.bins, check_exact=True)
+        for key in ("latents", "planes"):
+            ours, theirs = getattr(found, key), getattr(written, key)
+            assert list(ours) == list(theirs)
+            for name in ours:
+                assert ours[name].dtype == theirs[name].dtype
+                assert np.array_equal(ours[name], theirs[name])
+        assert (found.seconds, found.memory_mb) == (written.seconds, written.memory_mb)
+        small = store.read(case, planes=False)
+        assert (small.planes, small.latents.keys()) == ({}, found.latents.keys())
+
+
+class TestPending:
+    def test_all_at_first_and_none_in_the_end(self, tmp_path, items):
+        folder = tmp_path / "cases"
+        assert pending(folder, items) == ["007", "NA"]
+        stored(folder, items[:1])
+        assert pending(folder, items) == ["NA"]
+        stored(folder, items)
+        assert pending(folder, items) == []
+
+    @pytest.mark.parametrize(
+        "settings", [[Conventions(hd95="pooled"), "weights 1"], [Conventions(), "weights 2"], [Conventions()]]
+    )
+    def test_after_a_change_of_settings(self, tmp_path, items, settings):
+        stored(tmp_path / "cases", items)
+        assert pending(tmp_path / "cases", items, settings) == ["007", "NA"]
+        assert pending(tmp_path / "cases", items) == []  # the earlier ones are still there
+
+    @pytest.mark.parametrize("token", ["t2", "seg"])
+    def test_after_a_change_of_a_file(self, tmp_path, items, token):
+        stored(tmp_path / "cases", items)
+        path = tmp_path / f"007_{token}"
+        then = os.stat(path).st_mtime_ns
+        path.write_text(path.read_text().upper())
+        os.utime(path, ns=(then, then + 1))
+        assert pending(tmp_path / "cases", items) == ["007"]
+
+    @pytest.mark.parametrize("suffix", [".csv", ".npz"])
+    def test_where_half_of_a_result_is_there(self, tmp_path, items, suffix):
+        stored(tmp_path / "cases", items)
+        (lost,) = (tmp_path / "cases").glob(f"007-*{suffix}")
+        lost.unlink()
+        assert pending(tmp_path / "cases", items) == ["007"]
+
+    def test_after_a_crash_while_writing(self, tmp_path, items, monkeypatch):
+        store = CaseStore(tmp_path / "cases", SETTINGS, items)
+        monkeypatch.setattr(store_module, "write_results", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.write(result("007"))
+        monkeypatch.undo()
+        assert pending(tmp_path / "cases", items) == ["007", "NA"]
+        assert not list((tmp_path / "cases").glob(".*"))
+
+    def test_two_cases_of_one_name_are_refused(self, tmp_path, items):
+        twice = [*items, {**items[0], "label": "other"}]
+        with pytest.raises(ValueError, match="Case 007 is listed 2 times; name each case once"):
+            CaseStore(tmp_path / "cases", SETTINGS, twice)

@@ -198,18 +198,14 @@ def test_embedding():
 def test_panels():
     rows = [made_slice(), made_slice(subset="t1")]
     figure = slice_panels(rows, LABELS, BRATS)
-    assert [frame.get_title() for frame in figure.axes] == [
-        "reference",
-        "T1c+FLAIR\nWT 90, TC 75, ET n/a",
-        "T1\nWT 90, TC 75, ET n/a",
-    ]
+    scores = "WT 90, TC 75, ET n/a"
+    assert [frame.get_title() for frame in figure.axes] == ["reference", f"T1c+FLAIR\n{scores}", f"T1\n{scores}"]
     assert figure.subfigs[0].get_suptitle() == "worst case: a"
     shown = [frame.images[0].get_array() for frame in figure.axes]
     for image, (row, channel) in zip(shown, ((rows[1], 0), (rows[0], 3), (rows[1], 0)), strict=True):
         np.testing.assert_array_equal(image, row.images[channel, 10:50, 5:55].T.astype(np.float32))
-    reference, prediction = (
-        [c for c in frame.collections if isinstance(c, ContourSet)] for frame in (figure.axes[0], figure.axes[1])
-    )
+    frames = figure.axes[:2]
+    reference, prediction = ([c for c in frame.collections if isinstance(c, ContourSet)] for frame in frames)
     assert len(reference) == len(prediction) == 3
     whole = reference[0].get_paths()[0].vertices
     np.testing.assert_allclose([whole.min(axis=0), whole.max(axis=0)], [[3.5, 14.5], [15.5, 34.5]])

@@ -8,31 +8,16 @@ from evaluation.examples import evaluation_of
 from common.evaluation.analysis.statistics import compare_to_first
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation
-from common.evaluation.report.tables import (
-    Table,
-    comparison_table,
-    framed,
-    markdown,
-    statistics_table,
-    subset_table,
-)
+from common.evaluation.report.tables import Table, comparison_table, framed, markdown, statistics_table, subset_table
 from common.modalities import subset_name, subsets
 
 NAN = float("nan")
 
 
 def base(**more) -> Evaluation:
-    return evaluation_of(
-        {
-            ("t1+t2", "WT"): [0.8, 1.0],
-            ("t1+t2", "ET"): [0.5, 0.7],
-            ("t1", "WT"): [0.25, 0.75],
-            ("t1", "ET"): [0.1, NAN],
-            ("t2", "WT"): [0.4, 0.4],
-            ("t2", "ET"): [NAN, NAN],
-        },
-        **more,
-    )
+    values = {("t1+t2", "WT"): [0.8, 1.0], ("t1", "WT"): [0.25, 0.75], ("t2", "WT"): [0.4, 0.4]}
+    values |= {("t1+t2", "ET"): [0.5, 0.7], ("t1", "ET"): [0.1, NAN], ("t2", "ET"): [NAN, NAN]}
+    return evaluation_of(values, **more)
 
 
 def steady(value: float, name: str, metric="dice", cases=6, modalities=("t1", "t2"), **more) -> Evaluation:
@@ -95,9 +80,8 @@ class TestSubsetTable:
             for case, dice, predicted, reference in (("a", 0.6, 40, 60), ("b", 1 / 3, 20, 10))
             for metric, value in (("dice", dice), ("volume", predicted), ("reference_volume", reference))
         ]
-        pooled = Evaluation(
-            "a", "toy", ("t1",), ("WT",), Conventions(average="voxel"), pd.DataFrame(rows, columns=COLUMNS)
-        )
+        results, conventions = pd.DataFrame(rows, columns=COLUMNS), Conventions(average="voxel")
+        pooled = Evaluation("a", "toy", ("t1",), ("WT",), conventions, results)
         table = subset_table([pooled])
         assert texts(table) == [["●", "53.8"], ["mean", "53.8"]]  # 2 * (30 + 5) / (100 + 30)
         assert noted(table, "pooled voxels of 2 cases")
@@ -126,30 +110,21 @@ class TestLackingSubsets:
         assert texts(table) == [["base", "70.0 [65.0, 75.0]", "–"], ["some", "70.0 [70.0, 70.0]", "+0.0"]]
         assert noted(table, "over 2 of 3 subsets: T2, T1 + T2")
 
-    def test_nothing_is_shared(self):
+    def test_nothing_is_shared_or_nothing_is_lacking(self):
         table = subset_table([self.LAST, self.ONLY])
         assert texts(table)[-1] == ["mean", "", "–", "–"]
         assert noted(table, "over 0 of 2 subsets: none")
         assert texts(comparison_table([self.LAST, self.ONLY])) == [["last", "–", "–"], ["only", "–", "–"]]
-
-    def test_nothing_is_lacking(self):
         for methods in ([self.SOME], [self.SOME, replace(self.SOME, name="same")]):
             assert not noted(subset_table(methods), "leave out")
 
 
 class TestComparisonTable:
     def test_means_and_differences(self):
-        other = evaluation_of(
-            {
-                ("t1", "WT"): [0.5, 0.5],
-                ("t2", "WT"): [0.5, 0.5],
-                ("t1+t2", "WT"): [0.8, 0.8],
-                ("t1", "ET"): [0.3, 0.3],
-                ("t2", "ET"): [0.9, 0.9],  # where the first method has no value
-                ("t1+t2", "ET"): [0.6, 0.7],
-            },
-            "other",
-        )
+        values = {("t1", "WT"): [0.5, 0.5], ("t2", "WT"): [0.5, 0.5], ("t1+t2", "WT"): [0.8, 0.8]}
+        values |= {("t1", "ET"): [0.3, 0.3], ("t1+t2", "ET"): [0.6, 0.7]}
+        values["t2", "ET"] = [0.9, 0.9]  # where the first method has no value
+        other = evaluation_of(values, "other")
         table = comparison_table([base(), other])
         assert list(table.frame) == [("", "method"), *((r, c) for r in ("WT", "ET", "mean") for c in ("Dice", "Δ"))]
         first, second = texts(table)
@@ -175,9 +150,8 @@ def test_statistics_table():
     table = statistics_table(tests)
     assert table.title == "Paired tests of Dice (%)"
     assert len(texts(table)) == 8
-    assert texts(table)[-1] == [
-        *("b", "a", "mean", "ET", "9", "60.2", "50.2", "+10.0 [10.0, 10.1]", "0.004", "0.008*", "+1.00")
-    ]
+    last = ["b", "a", "mean", "ET", "9", "60.2", "50.2", "+10.0 [10.0, 10.1]", "0.004", "0.008*", "+1.00"]
+    assert texts(table)[-1] == last
     assert texts(table)[4][2] == "T1 + T2"
     few = statistics_table(compare_to_first([base(), base(name="b")]))
     assert texts(few)[1][4:] == ["1", "10.0", "10.0", "+0.0", "–", "–", "–"]

@@ -1,4 +1,4 @@
-"""Crops are located in the cohort's grid: a template passes the same pipeline as the image and must be found."""
+"""Grids: crops are located in the cohort's, and the way back is that of MONAI."""
 
 from pathlib import Path
 
@@ -10,14 +10,16 @@ from monai.data import MetaTensor, list_data_collate
 from monai.transforms import (
     Compose,
     CropForegroundd,
+    Invertd,
     Orientationd,
     RandFlipd,
     RandSpatialCropd,
+    Spacingd,
     SpatialCropd,
     SpatialPadd,
 )
 
-from common.transforms import LoadSubjectd, ScaleBrainIntensityd, crop_at, locate
+from common.transforms import LoadSubjectd, ScaleBrainIntensityd, ToFileGridd, crop_at, locate
 
 GRID = [20, 18, 16]  # that of the subjects on disk
 CROP = [8, 16, 6]  # the brain's box, 13 x 11 x 11 voxels with its margin, is padded along the second axis
@@ -78,9 +80,8 @@ def test_training_crops_are_located_exactly(stored, axes, corner):
     loaded["image"][:, 0, 0, 0] = corner
     batch = list_data_collate([pipeline(loaded) for _ in range(4)])
     assert len({tuple(a.flatten().tolist()) for a in batch["image"].affine}) > 1  # crops at several places
-    for template, expected, inside in zip(
-        found(batch["image"], stored.ras), batch["template"], batch["inside"], strict=True
-    ):
+    parts = found(batch["image"], stored.ras)
+    for template, expected, inside in zip(parts, batch["template"], batch["inside"], strict=True):
         inside = inside.bool().expand_as(expected)
         assert inside.any()
         assert torch.equal(template[inside], expected[inside].as_tensor())
@@ -114,10 +115,6 @@ def test_another_grid_is_laid_centre_on_centre():
     assert locate(image.as_tensor()[None], [10, 10, 10])[0].tolist() == expected
     crop = SpatialCropd("image", roi_start=[2, 3, 4], roi_end=[6, 7, 8])({"image": image})["image"]
     assert locate(crop[None], [10, 10, 10])[0].tolist() == [[3, 4, 3]]
-
-
-def test_flipped_crop_of_another_grid_covers_the_same_voxels():
-    image = uncropped([8, 9, 13], np.diag([1.0, 1, 1, 1]))
     template = random_template(10, 10, 10)
     (plain,) = found(image[None], template)
     turned = Compose([RandFlipd("image", prob=1.0, spatial_axis=axis) for axis in range(3)])({"image": image})["image"]
@@ -138,18 +135,61 @@ def test_all_crops_of_an_image_lie_consistently_in_another_grid(spacing):
         assert locate(crop[None], [18, 14, 11])[0].tolist() == [[a + o for a, o in zip(origin, offset, strict=True)]]
 
 
-def test_border_is_repeated_beyond_the_grid():
+def test_beyond_the_grid_its_border_is_repeated():
     template = random_template(6, 6, 6)
     crop = crop_at(template, [5, 4, 9], [-2, 4, -1], [False] * 3)
     expected = np.pad(template[0, :, :3, 4:].numpy(), [(0, 0), (2, 0), (0, 2), (1, 2)], mode="edge")
     np.testing.assert_array_equal(crop[0], expected)
-
-
-def test_crop_wholly_outside_is_the_nearest_face():
-    template = random_template(6, 6, 6)
     crop = crop_at(template, [2, 6, 6], [9, 0, 0], [False] * 3)
     assert torch.equal(crop[0], template[0, :, 5:].expand(-1, 2, -1, -1))
     crop = crop_at(template, [2, 6, 6], [-5, 0, 0], [False] * 3)
     assert torch.equal(crop[0], template[0, :, :1].expand(-1, 2, -1, -1))
     partly = crop_at(template, [4, 6, 6], [4, 0, 0], [False] * 3)
     assert torch.equal(crop_at(template, [4, 6, 6], [7, 0, 0], [True, False, False]), partly.flip(2))
+
+
+TURNED = np.array([[-0.3, 0.95, -0.1], [0.95, 0.3, 0.05], [0.08, -0.08, -0.99]])  # a coronal scan, tilted
+
+
+def image_of(axes: np.ndarray, spacing: tuple[float, ...], shape: tuple[int, ...], shear: float) -> MetaTensor:
+    """Return an image of two sequences, one of which is missing, with axes that are orthogonal if it is not sheared."""
+    affine = np.eye(len(shape) + 1)
+    affine[:-1, :-1] = np.linalg.qr(axes)[0] * spacing
+    affine[0, 1] += shear * affine[1, 1]
+    affine[:-1, -1] = 10
+    voxels = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    voxels[1] = float("nan")
+    meta = {"original_affine": affine, "spatial_shape": np.array(shape), "filename_or_obj": "x.nii.gz"}
+    return MetaTensor(voxels, affine=torch.from_numpy(affine), meta=meta)
+
+
+@pytest.mark.parametrize(
+    ("axes", "spacing", "shape", "shear"),
+    [
+        (np.diag([-1.0, -1.0, 1.0]), (1.0, 1.0, 1.0), (13, 16, 11), 0),
+        (TURNED, (0.5, 3.0, 1.3), (21, 6, 12), 0),
+        (np.eye(3)[[2, 0, 1]], (2.0, 2.0, 2.0), (8, 7, 9), 0),
+        (np.eye(3), (1.0, 1.0, 1.0), (9, 8, 1), 0),
+        (np.array([[0.0, 1.0], [-1.0, 0.0]]), (1.5, 0.7), (12, 9), 0),
+        (np.diag([-1.0, -1.0, 1.0]), (1.0, 1.0, 1.0), (13, 16, 11), 0.02),
+        (TURNED, (0.5, 3.0, 1.3), (21, 6, 12), 0.1),
+    ],
+)
+def test_it_is_that_of_monai(axes, spacing, shape, shear):
+    rank = len(shape)
+    orientation = [] if rank == 2 else [Orientationd("image", axcodes="RAS", labels=None)]
+    preprocessing = Compose([*orientation, Spacingd("image", pixdim=(2.0, 1.7, 2.0)[:rank], mode="bilinear")])
+    item = preprocessing({"image": image_of(axes, spacing, shape, shear)})
+    item["pred"] = torch.rand(3, *item["image"].shape[1:], generator=torch.Generator().manual_seed(1))
+    if rank == 2:
+        item["image"].affine = item["image"].affine[:3, :3]
+    given = {**item, "pred": MetaTensor(item["pred"])}
+    expected = Invertd("pred", preprocessing, orig_keys="image", nearest_interp=False)(given)["pred"]
+    found = ToFileGridd("pred")(item)["pred"]
+    assert found.shape == expected.shape == (3, *shape)
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(found.affine.numpy(), expected.affine.numpy())
+    assert found.meta["filename_or_obj"] == "x.nii.gz"
+    shown = ToFileGridd("image")(item)["image"]
+    assert shown[1].isnan().all()
+    assert not shown[0].isnan().any()
