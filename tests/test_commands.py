@@ -113,7 +113,7 @@ STANDS_FOR = {
 def clone(tmp_path_factory, phantom_dir) -> Path:
     """A copy of the repository with small phantoms."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("docs", "tools"):
+    for name in ("docs", "tools", "pyproject.toml"):
         os.symlink(ROOT / name, folder / name)
     for name in ("common", "mmb"):  # NVFlare takes no code that lies elsewhere
         shutil.copytree(ROOT / name, folder / name)

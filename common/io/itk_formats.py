@@ -14,6 +14,8 @@ NRRD_FILE = re.compile(rb"[\r\n]data\s*file\s*:(?!=)", re.IGNORECASE)
 """The field that names another file (section 5); ``key:=value`` is a note."""
 META_FIELD = re.compile(rb"ElementDataFile", re.IGNORECASE)
 META_LOCAL = re.compile(rb"^ElementDataFile *= *LOCAL *\r?\n", re.MULTILINE)
+META_PACKED = re.compile(rb"^CompressedData *= *[Tt1]", re.MULTILINE)
+META_SIZE = re.compile(rb"^CompressedDataSize *= *(\d+) *\r?$", re.MULTILINE)
 """Source: MetaIO, "Reference: Tags of MetaImage"."""
 
 
@@ -43,10 +45,13 @@ def shape_in_header(path: Path) -> tuple[int, ...]:
         whole = start is not None and not NRRD_FILE.search(start[0])
     else:  # fields count up to ElementDataFile; it may occur only once, so that no other one is meant
         end = META_LOCAL.search(content)
-        lines = content[: end.start()].decode(errors="replace").replace("\r\n", "\n").split("\n") if end else []
-        # MetaIO takes two fields on one line for one, and may then read packed voxels wrongly
+        fields = content[: end.start()] if end else b""
+        lines = fields.decode(errors="replace").replace("\r\n", "\n").split("\n")
         clear = all(line.isprintable() and line.count("=") == 1 for line in lines if line)
         whole = end is not None and len(META_FIELD.findall(content)) == 1 and clear
+        if whole and META_PACKED.search(fields):  # MetaIO makes up what it cannot unpack
+            size = META_SIZE.search(fields)
+            whole = size is not None and int(size[1]) == len(content) - end.end()
     header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode) if whole else None
     if header is None:
         raise ValueError("its header is damaged, or its voxels lie in another file; expected them after the header")

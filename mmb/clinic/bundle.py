@@ -20,10 +20,11 @@ REAL = "fiu"
 
 @dataclass(frozen=True)
 class Result:
-    """What a network says of a case, on the voxels ``(X, Y, Z)`` of its images, whose affine leads to mm, in RAS.
+    """What a network says of a case, on the voxels of its images.
 
-    The label map has the cohort's values; probabilities are float32. ``warnings`` are reasons why no result of these
-    weights can be trusted.
+    ``label`` is the label map ``(X, Y, Z)`` in the cohort's values; ``regions`` are masks, bool, and ``probabilities``
+    float32 from 0 to 1, of the same shape for each region. ``affine`` leads from voxels to mm, in RAS. ``warnings`` are
+    reasons why no result of these weights can be trusted.
     """
 
     label: np.ndarray
@@ -54,8 +55,7 @@ class Bundle:
         """Segment a case, from any of the cohort's modalities; an nnU-Net needs those that it was trained on.
 
         ``images`` maps a modality, or an alias such as ``t1ce``, to its file, or to its voxels ``(X, Y, Z)``, which
-        need an
-        ``affine`` ``(4, 4)`` to mm, in RAS. They have to be prepared as those of the cohort: on one grid, and
+        need an ``affine`` ``(4, 4)`` to mm, in RAS. They have to be prepared as those of the cohort: on one grid, and
         skull-stripped for gliomas. For studies as scanners write them, use `mmb.clinic.study.predict.predict`. Raises
         FileNotFoundError if a file does not exist; ValueError for an unknown modality, an array without a plausible
         affine, and whatever a training refuses: other shapes or grids, constant images, the same one twice, NaN or Inf.

@@ -67,6 +67,7 @@ def test_u_hved_encodes_what_the_subject_has_and_u_hemis_only_what_it_fuses():
         assert not bool((output.chosen & ~PRESENT).any())
         assert bool(output.chosen.any(dim=1).all())
     assert all(torch.equal(present, PRESENT) for present in recorder.encoded)
+    recorder = Recorder()
     for _ in range(20):
         RandomSubset(recorder)(image())
     assert all(one is other for one, other in zip(recorder.encoded, recorder.fused, strict=True))

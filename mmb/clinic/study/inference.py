@@ -43,14 +43,13 @@ def load_predictor(
     ``bundle`` is the name or folder of a bundle, or the folder of a trained nnU-Net, which has neither recipes nor
     other weights than its own, and gets images as BraTS stores them.
     """
-    option = "--recipe" if recipe else "--ckpt_path" if ckpt_path else None
-    if is_nnunet(bundle) and option:
-        raise ValueError(f"{option}: is for bundles; {bundle} is a trained nnU-Net. Leave it out.")
     predictor: Predictor
-    if is_nnunet(bundle):
-        predictor = load_nnunet(bundle, device, BRATS_AXES)
-    else:
+    if not is_nnunet(bundle):
         predictor = Inference(bundle, recipe, ckpt_path, device)
+    elif option := "--recipe" if recipe else "--ckpt_path" if ckpt_path else None:
+        raise ValueError(f"{option}: is for bundles; {bundle} is a trained nnU-Net. Leave it out.")
+    else:
+        predictor = load_nnunet(bundle, device, BRATS_AXES)
     if decision is not None:
         predictor.decide_by(decision)
     return predictor
