@@ -57,7 +57,7 @@ def _format(folder: Path) -> None:
         import black
         import isort
     except ImportError as error:
-        raise ImportError(f'{error}. The zoo checks the format of code: pip install -e ".[zoo]".') from error
+        raise ImportError(f'{error}. The zoo checks the format of code: pip install -e ".[test]".') from error
     mode = black.Mode(line_length=120, magic_trailing_comma=False)
     config = isort.Config(profile="black", line_length=120, src_paths=(folder.parent,))  # `common` is third party there
     for path in folder.rglob("*.json"):

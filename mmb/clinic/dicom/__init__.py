@@ -6,6 +6,8 @@ Each module is imported when one of its names is first used, since headers are r
 from importlib import import_module
 from typing import Any
 
+from mmb.extras import required
+
 _MODULES = {
     "candidates": ("other_series_lines", "mixed_series", "option", "series_candidates"),
     "pixels": ("load",),
@@ -21,9 +23,5 @@ __all__ = sorted(_PLACES)
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
+    with required("clinic", "The study is DICOM"):
         return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
-    except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] not in ("highdicom", "pydicom"):
-            raise
-        raise ImportError(f'{error}; DICOM requires: pip install "missing-modality-bundles[dicom]".') from error

@@ -155,6 +155,4 @@ def _undecodable(syntax: UID) -> str | None:
     except (NotImplementedError, ValueError):
         name = syntax.name if syntax.name != syntax else "an unknown format"
         return f"compressed as {name}, which is not supported; send it uncompressed (Explicit VR Little Endian)"
-    return (
-        f'compressed as {syntax.name}, for which no decoder is installed: pip install "missing-modality-bundles[dicom]"'
-    )
+    return f"compressed as {syntax.name}, for which no decoder is installed: pip install pylibjpeg-libjpeg (GPL-3.0)"

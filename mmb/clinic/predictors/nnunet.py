@@ -38,6 +38,7 @@ from common.text import shortened
 from common.transforms.decision import DECISIONS, decide
 from mmb.clinic.errors import StudyError
 from mmb.clinic.predictors.protocol import Segmentation
+from mmb.extras import required
 
 logger = logging.getLogger(__name__)
 PLANS = "plans.json"
@@ -57,7 +58,6 @@ REORIENTING = "NibabelIOWithReorient"
 LARGER = "_ResEncL"
 """End of the name of a second, larger model for a subset, as GlioMODA's weights have; the other one is taken."""
 COPY = f"Copy {PLANS} from the folder of the training."
-INSTALL = 'It needs nnU-Net: pip install "missing-modality-bundles[nnunet]".'
 EXPECTED = f"expected a folder of nnU-Net v2 with {PLANS}, dataset.json and fold_*/{CHECKPOINTS[0]}"
 
 
@@ -346,13 +346,11 @@ def _initialised(model: NnUNet) -> Any:
 
     `nnUNetPredictor.initialize_from_trained_model_folder` would do this too, but loads checkpoints with code in them.
     """
-    try:
+    with required("nnunet", f"{model.folder}: a trained nnU-Net"):
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
         from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
         from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-    except ImportError as error:
-        raise ValueError(f"{model.folder}: a trained nnU-Net. {INSTALL} ({error})") from None
     told, trainer_name = model.told, model.checkpoints[0]["trainer_name"]
     manager = PlansManager(model.plans)
     settings = manager.get_configuration(model.configuration)
@@ -400,7 +398,5 @@ def _no_model(folder: Path, subsets: Sequence[Sequence[str]], modalities: Sequen
 
 
 def _installed(folder: Path) -> str:
-    try:
+    with required("nnunet", f"{folder}: a trained nnU-Net"):
         return version("nnunetv2")
-    except ImportError:
-        raise ValueError(f"{folder}: a trained nnU-Net. {INSTALL}") from None

@@ -153,7 +153,7 @@ def _mended(fixed: Image, placed: Image, name: str, reference: str, fit: Fit) ->
     """Return the registration of a misplaced volume, or why it failed; ValueError if the two do not even overlap."""
     try:
         return register(fixed, placed, f"{name} to {reference}")
-    except (ValueError, ModuleNotFoundError) as error:
+    except (ValueError, ImportError) as error:
         if fit.overlap >= NO_OVERLAP:
             return str(error).rstrip(".")
         raise ValueError(

@@ -16,6 +16,7 @@ from common.modalities import display_name
 from mmb.clinic.errors import StudyError
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.grid import box, connected_pieces, volume_of
+from mmb.extras import required
 
 PREFERRED = ("t1", "t1c", "flair", "t2")
 """Order of preference among masks that agree equally well with the others; deepbet was trained on T1."""
@@ -141,7 +142,8 @@ def _volumes(aligned: AlignedStudy) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 def run_deepbet(volumes: Mapping[str, np.ndarray], device: torch.device) -> dict[str, np.ndarray]:
     """Return deepbet's brain mask of each volume ``(X, Y, Z)``, RAS: bool; it may have several pieces or be empty."""
-    from deepbet.bet import BrainExtraction  # slow to import
+    with required("clinic", "The images show a whole head"):
+        from deepbet.bet import BrainExtraction  # slow to import
 
     extraction = BrainExtraction(no_gpu=True)  # otherwise it would use the first GPU instead of the given device
     extraction.model.to(device)
