@@ -66,7 +66,7 @@ def check_bundle(words: list[str]) -> None:
 
 
 def check_server(words: list[str]) -> None:
-    server = ast.parse((ROOT / "mmb/clinic/server/__main__.py").read_text()).body
+    server = ast.parse((ROOT / "mmb/clinic/server/serve.py").read_text()).body
     (serve,) = [made for made in server if getattr(made, "name", None) == "serve"]
     known = {argument.arg for argument in serve.args.args} | {"recipe", "ckpt_path"}
     assert {word[2:].rpartition(".")[2] for word in words if word.startswith("--")} <= known

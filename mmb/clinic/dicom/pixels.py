@@ -15,7 +15,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGExtended12Bit
 
 from mmb.clinic.dicom.headers import MISSING, flatten_frame, items, number, rescale, text
 from mmb.clinic.dicom.series import Series
@@ -50,7 +50,7 @@ def _read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarr
     syntax = UID(text(dataset.file_meta, "TransferSyntaxUID"))
     if wrong := _unlike_its_header(dataset, syntax, columns, rows):
         raise StudyError(f"{wrong}; {MISSING}")
-    if undecodable := _undecodable(syntax):
+    if undecodable := _undecodable(syntax, number(dataset, "BitsStored")):
         raise StudyError(undecodable)
     try:
         with warnings.catch_warnings():
@@ -147,12 +147,18 @@ def _size(frame: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _undecodable(syntax: UID) -> str | None:
+def _undecodable(syntax: UID, bits: float) -> str | None:
     """Return why pixels with a transfer syntax cannot be decoded here; None if they can."""
     try:
-        if not syntax.is_encapsulated or get_decoder(syntax).is_available:
+        if not syntax.is_encapsulated:
             return None
+        plugins = get_decoder(syntax).available_plugins
     except (NotImplementedError, ValueError):
         name = syntax.name if syntax.name != syntax else "an unknown format"
         return f"compressed as {name}, which is not supported; send it uncompressed (Explicit VR Little Endian)"
-    return f"compressed as {syntax.name}, for which no decoder is installed: pip install pylibjpeg-libjpeg (GPL-3.0)"
+    if syntax == JPEGExtended12Bit and bits > 8 and "pylibjpeg" not in plugins:  # the others take 8 bits
+        return f"compressed as {syntax.name} with {bits:g} bits, whose decoder is GPL-3.0: pip install pylibjpeg-libjpeg"
+    if not plugins:
+        needed = 'pip install "missing-modality-bundles[clinic]"'
+        return f"compressed as {syntax.name}, for which no decoder is installed: {needed}"
+    return None

@@ -41,7 +41,7 @@ def register(fixed: Image, moving: Image, name: str) -> Registration:
     It uses elastix (Klein et al., IEEE TMI 29(1), 2010), coarse to fine, starting from the position in the headers or
     with the centres of mass aligned, whichever is better. The same volumes give the same transform. ``fixed`` has cubic
     voxels and orthogonal axes. ``name`` is the name of the pair for messages, e.g. ``T2 to T1c``. Raises ValueError if
-    the volumes have too little in common, or hardly overlap; `ExtraMissing` if itk-elastix is not installed.
+    the volumes have too little in common, or hardly overlap; `MissingExtraError` if itk-elastix is not installed.
     """
     coarse = isotropic_grid(fixed, REGISTRATION_SPACING)
     still, shown = np.eye(4), resample(fixed, coarse)

@@ -17,6 +17,7 @@ from pydicom.tag import Tag
 from pydicom.uid import (
     CTImageStorage,
     JPEG2000Lossless,
+    JPEGExtended12Bit,
     JPEGLSLossless,
     RLELossless,
     SecondaryCaptureImageStorage,
@@ -347,9 +348,10 @@ def test_what_cannot_be_opened_is_not_called_damaged(study, as_anybody):
     ("syntax", "message"),
     [
         ("1.2.840.10008.1.2.4.102", "compressed as MPEG-4 AVC/H.264 High Profile .* not supported"),
-        (JPEG2000Lossless, "compressed as JPEG 2000 .* no decoder is installed: pip install .*dicom"),
+        (JPEG2000Lossless, "compressed as JPEG 2000 .* no decoder is installed: pip install .*clinic"),
+        (JPEGExtended12Bit, "compressed as JPEG Extended .* with .* bits, .* GPL-3.0: pip install pylibjpeg-libjpeg"),
     ],
-    ids=["mpeg", "no-plugin"],
+    ids=["mpeg", "no-plugin", "12-bit"],
 )
 def test_compressions_that_cannot_be_decoded(tmp_path, phantom_subject, monkeypatch, syntax, message):
     write_study(tmp_path, phantom_subject, [replace(SMALL, multiframe=True, transfer_syntax=JPEG2000Lossless)])
