@@ -157,7 +157,9 @@ def _undecodable(syntax: UID, bits: float) -> str | None:
         name = syntax.name if syntax.name != syntax else "an unknown format"
         return f"compressed as {name}, which is not supported; send it uncompressed (Explicit VR Little Endian)"
     if syntax == JPEGExtended12Bit and bits > 8 and "pylibjpeg" not in plugins:  # the others take 8 bits
-        return f"compressed as {syntax.name} with {bits:g} bits, whose decoder is GPL-3.0: pip install pylibjpeg-libjpeg"
+        return (
+            f"compressed as {syntax.name} with {bits:g} bits; its decoder is GPL-3.0: pip install pylibjpeg-libjpeg"
+        )
     if not plugins:
         needed = 'pip install "missing-modality-bundles[clinic]"'
         return f"compressed as {syntax.name}, for which no decoder is installed: {needed}"

@@ -349,7 +349,7 @@ def test_what_cannot_be_opened_is_not_called_damaged(study, as_anybody):
     [
         ("1.2.840.10008.1.2.4.102", "compressed as MPEG-4 AVC/H.264 High Profile .* not supported"),
         (JPEG2000Lossless, "compressed as JPEG 2000 .* no decoder is installed: pip install .*clinic"),
-        (JPEGExtended12Bit, "compressed as JPEG Extended .* with .* bits, .* GPL-3.0: pip install pylibjpeg-libjpeg"),
+        (JPEGExtended12Bit, "compressed as JPEG Extended .* with .* bits; .* GPL-3.0: pip install pylibjpeg-libjpeg"),
     ],
     ids=["mpeg", "no-plugin", "12-bit"],
 )
