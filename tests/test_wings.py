@@ -19,7 +19,7 @@ MAY_IMPORT = {
     for number, part in enumerate(CHAIN)
 }
 MAY_IMPORT |= {
-    "mmb/clinic": ["common", "mmb.arguments", "mmb.clinic"],
+    "mmb/clinic": ["common", "mmb.arguments", "mmb.clinic", "mmb.extras"],
     "mmb/experiments": ["common", "mmb.experiments"],
     "mmb/experiments/federation": ["common", "mmb.experiments.federation", "mmb.experiments.training"],
     "mmb/authors": ["common", "mmb.authors"],

@@ -9,6 +9,7 @@ from typing import Any
 _MODULES = {
     "bundle": ("bundle_root",),
     "checkpoints": ("load_weights", "read_checkpoint", "read_weights", "start_from", "write_checkpoint"),
+    "command": ("recipe_names",),
     "facts": ("setting_of_weights",),
     "files": ("file_digest", "require_writable"),
     "images": ("AtomicNibabelWriter", "read_volume"),

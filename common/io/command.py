@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai.bundle import ConfigParser, create_workflow, run, update_kwargs
+from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, run, update_kwargs
 
 from common.io.settings import flag, optional
 from common.text import shortened
@@ -46,7 +46,7 @@ def given_run() -> Given | None:
     if frame.f_locals["args_file"]:
         options = update_kwargs(frame.f_locals["args_file"], ignore_none=False, **options)
         files = files or options.get("config_file")
-    own = inspect.signature(run).parameters
+    own = {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters}
     settings = {key.replace("::", "#"): value for key, value in options.items() if key not in own}
     return Given([files] if isinstance(files, str) else list(files or ()), settings, options.get("run_id") or "run")
 
@@ -59,7 +59,7 @@ def check_step(step: str, config: ConfigParser) -> None:
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the config files after the first one that MONAI was given."""
+    """Return the names of the config files after the first one that MONAI was given; known while it initialises."""
     given = given_run()
     return [Path(file).name for file in given.files[1:]] if given else []
 

@@ -49,7 +49,8 @@ def run(request, coarse_dir, tmp_path_factory):
         settings["evaluation#overrides#subsets"] = SUBSETS
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sections, "rendered", lambda _: {".png": b"", ".pdf": b""})  # takes long
-        bundle.run_here(["train.json"], **settings, **{"evaluation#overrides#mlflow": "none"})
+        (folder / "own.json").write_text('{"evaluation#overrides#mlflow": "none"}')
+        assert not bundle.complaint(["train.json", str(folder / "own.json")], **settings)
     assert {path: path.stat().st_mtime_ns for path in models} == models
     last = torch.load(folder / "trained_last.pt", weights_only=True)
     weights = torch.load(folder / "trained.pt", weights_only=True)
@@ -72,7 +73,7 @@ class TestTraining:
         facts = read_facts(run.folder / "trained.pt")
         own = {key: value for key, value in {**TINY, **OWN[run.name]}.items() if key in SETTINGS}
         assert facts.settings | own == facts.settings
-        assert facts.settings["cohort"] == "phantom"
+        assert (facts.settings["cohort"], facts.recipe) == ("phantom", ["own.json"])
         assert (facts.bundle, facts.cases, facts.modalities) == (run.name, 6, list(MODALITIES))
         file = next(coarse_dir.rglob("*_t1ce.nii.gz"))
         copy_subset({"image": [file], "modalities": ["t1c"]}, ["t1c"], tmp_path / "study")

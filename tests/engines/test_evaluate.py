@@ -118,7 +118,7 @@ def test_wrong_settings_are_refused_before_the_evaluation(tmp_path, settings, fa
 
 ROOT = Path(__file__).parents[2]
 GSS = str(ROOT / "bundles" / "gss")
-SETTINGS = {"method": "GSS", "cohort": "brats2021"}
+SETTINGS = {"method": "GSS", "cohort": "brats2021", "recipe": ["brats2021.json"]}
 
 
 def item(case: str, **more: str) -> dict:
