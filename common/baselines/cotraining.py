@@ -125,13 +125,7 @@ class CoTrainingLoss(nn.Module):
         super().__init__()
         self.ramp_epochs = check_number("ramp_epochs", ramp_epochs, 1)
         self.weights = {name: check_number(f"{name}_weight", weight, 0) for name, weight in weights.items()}
-        settings: dict[str, Any] = {
-            "squared_pred": True,
-            "batch": True,
-            "reduction": "sum",
-            "smooth_nr": 0,
-            "smooth_dr": 1e-7,
-        }
+        settings: dict[str, Any] = {"squared_pred": True, "reduction": "sum", "smooth_nr": 0, "smooth_dr": 1e-7}
         self.dice = DiceLoss(include_background=False, to_onehot_y=True, batch=True, **settings)
         self.discriminators = nn.ModuleDict()
         self.epoch = 0
