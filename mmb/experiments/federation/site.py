@@ -36,7 +36,7 @@ class Site:
         settings = plan.settings_of(name, output_dir)
         self._require_data(settings)
         root, configs = bundle_root(plan.bundle), [f"configs/{config}" for config in plan.files]
-        self.algo = MonaiAlgo(
+        self.algo: Any = MonaiAlgo(  # whose attributes MONAI declares as optional; `initialize` sets them
             root,
             local_epochs=plan.local_epochs,
             config_train_filename=configs,
