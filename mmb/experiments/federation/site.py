@@ -45,7 +45,7 @@ class Site:
             eval_kwargs=dict(settings),
         )
         self.algo.initialize({ExtraItems.CLIENT_NAME: name})
-        workflow = self.algo.train_workflow
+        workflow: Any = self.algo.train_workflow
         self.cases = len(workflow.train_dataset_data)
         self.validates = len(workflow.val_dataset) > 0
         self._schedule = workflow.parser.get_parsed_content("lr_scheduler")
