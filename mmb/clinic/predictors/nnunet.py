@@ -242,12 +242,8 @@ class NnUNets(Predictor):
         every = subset_names(GLIOMA)
         self.subsets: list[tuple[str, ...]] = sorted(self.models, key=lambda subset: every.index(subset_name(subset)))
         self.cohort, self.device, self.decision = first.cohort, first.device, first.decision
-        self.spacing, self.window, self.version, self.software = (
-            first.spacing,
-            first.window,
-            first.version,
-            first.software,
-        )
+        self.spacing, self.window = first.spacing, first.window
+        self.version, self.software = first.version, first.software
         self.method, self.trained_on, self.seen, self.calibration = f"nnU-Net {folder.name}", None, None, None
         self.warnings: list[str] = []
         known = {*map(subset_name, self.subsets)}
