@@ -8,6 +8,7 @@ made of both.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -356,12 +357,10 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
     roles = named_after(folder, cohort)
     unnamed = [path for path, role in roles.items() if role is None]
     named = {role for role in roles.values()} - {None, "label"}
-    try:
-        from mmb.clinic.dicom import image_files  # needs pydicom, which is not required if all names are clear
-    except ImportError:
-        files = []
-    else:
-        files = image_files.recognise_files(unnamed, folder) if "channels" not in named else []
+    image_files: Any = None
+    with suppress(ImportError):  # of pydicom, which is not required if all names are clear
+        from mmb.clinic.dicom import image_files
+    files = image_files.recognise_files(unnamed, folder) if image_files and "channels" not in named else []
     try:
         cases = find_cases(folder, cohort, unnamed if named else ()) if named or not files else []
     except ValueError as error:
