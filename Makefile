@@ -50,9 +50,11 @@ format: $(LINT_VENV)/.installed ## ruff's corrections and format
 	$(LINT_VENV)/bin/ruff check --fix .
 	$(LINT_VENV)/bin/ruff format .
 
-lint: $(LINT_VENV)/.installed ## ruff's checks, without PyTorch
+# ruff needs no PyTorch and fails in seconds; mypy reads the types of what is installed.
+lint: $(LINT_VENV)/.installed $(VENV)/.installed-test ## ruff's checks, then mypy's
 	$(LINT_VENV)/bin/ruff check .
 	$(LINT_VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 # STUDIES: a folder with a subfolder for each study, or the URL of a DICOMweb archive; without it a phantom is made.
 label: $(VENV)/.installed-clinic ## serve the bundles on a page, and to 3D Slicer and OHIF

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import combinations
+from typing import Any
 
 import torch
 
@@ -213,7 +214,7 @@ class LabelSet:
 
     def class_of(self, value: float) -> str | None:
         """Return the class that a value in a file means, or None."""
-        value = self.synonyms.get(value, value)
+        value = next((own for other, own in self.synonyms.items() if other == value), value)
         return next((name for name, own in self.meanings.items() if own == value), None)
 
     def read(self, label: torch.Tensor, source: str) -> torch.Tensor:
@@ -246,8 +247,8 @@ class LabelSet:
                     f"its class {name} (value {value}) has no counterpart among {', '.join(self.meanings)}."
                 )
 
-    def _counterpart(self, name: str) -> str | None:
-        return name if name in self.meanings else _COUNTERPARTS.get(name)
+    def _counterpart(self, name: str) -> str:
+        return name if name in self.meanings else _COUNTERPARTS.get(name, name)
 
     def to_regions(self, label: torch.Tensor) -> torch.Tensor:
         """Turn a label map ``(1, ...)`` in the cohort's values into region masks ``(R, ...)``, uint8.
@@ -274,7 +275,7 @@ class LabelSet:
         """Return, for each region, the class painted where no later (smaller) region lies, e.g. ED for WT."""
         painted: list[str] = []
         later: set[str] = set()
-        for classes in reversed(self.regions.values()):
+        for classes in reversed([*self.regions.values()]):
             painted.insert(0, next((name for name in classes if name not in later), classes[0]))
             later.update(classes)
         return painted
@@ -307,7 +308,8 @@ class LabelSet:
                 f"The softmax head has {len(probabilities)} classes; expected {len(channels) + 1}, the background and "
                 f"{', '.join(channels)}. Change the network's classes, or choose the cohort it was trained on."
             )
-        return torch.stack([sum(probabilities[channels[t]] for t in self._targets_of(name)) for name in self.regions])
+        parts = ((probabilities[channels[t]] for t in self._targets_of(name)) for name in self.regions)
+        return torch.stack([reduce(torch.add, of) for of in parts])
 
     def _targets_of(self, region: str) -> list[str]:
         return [target for target, classes in self.targets.items() if set(classes) <= set(self.regions[region])]
@@ -328,7 +330,7 @@ def tumour_labels(**values: int) -> LabelSet:
     published code, whatever values files have.
     """
     core = tuple(name for name in _CORE if name in values)
-    targets = {name: (name,) for name in ("NCR", "ED", "NET", "CC", "ET", "RC") if name in values}
+    targets: dict[str, tuple[str, ...]] = {name: (name,) for name in ("NCR", "ED", *_CORE[1:], "RC") if name in values}
     regions = {"WT": ("ED", *core), "TC": core, "ET": ("ET",)}
     return LabelSet(values=values, regions=regions | ({"RC": ("RC",)} if "RC" in values else {}), targets=targets)
 
@@ -336,4 +338,5 @@ def tumour_labels(**values: int) -> LabelSet:
 def without_cavity(labels: LabelSet, reading: str) -> LabelSet:
     """Return a label set that reads the resection cavity (RC) as ``background``, or as ``ignored`` voxels."""
     others = {name: value for name, value in labels.values.items() if name != "RC"}
-    return replace(tumour_labels(**others), **{reading: {"RC": labels.values["RC"]}})
+    read_so: dict[str, Any] = {reading: {"RC": labels.values["RC"]}}
+    return replace(tumour_labels(**others), **read_so)

@@ -81,8 +81,8 @@ def patient(case: str) -> str:
     ``_Timepoint_2``, ``_visit1`` and ``_preop``, or dates. ``BraTS-SSA-00121`` is the same patient as
     ``BraTS-SSA-00115``.
     """
-    known = owners(case)
-    match = known[0].case_name.fullmatch(case) if known else _OWN_NAMES.fullmatch(case)
+    matches = (cohort.case_name.fullmatch(case) for cohort in COHORTS.values() if cohort.case_name)
+    match = next(filter(None, matches), None) or _OWN_NAMES.fullmatch(case)
     names = match.groupdict() if match else {}
     name = names.get("patient") or names.get("before") or case
     return SAME.get(name, name)

@@ -48,7 +48,7 @@ def walk(folder: str | os.PathLike) -> list[Path]:
         raise error
 
     try:
-        for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        for place, folders, names in os.walk(Path(folder), onerror=refuse, followlinks=True):
             folders[:] = [name for name in sorted(folders) if not name.startswith(".") and is_new(Path(place, name))]
             paths = [Path(place, name) for name in names if not name.startswith(".")]
             files += [path for path in paths if path.is_file() or not path.exists()]
@@ -97,7 +97,7 @@ def require_writable(folder: str | os.PathLike) -> str:
         raise PermissionError(f"{folder}: lies within an installed package; pass another --output_dir.")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=Path(folder)):
             pass
     except OSError as error:
         raise PermissionError(

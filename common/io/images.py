@@ -41,9 +41,10 @@ def read_volume(path: str | os.PathLike) -> MetaTensor:
         )
     if not os.access(path, os.R_OK):
         raise PermissionError(f"{path}: permission denied; give this user the right to read it.")
+    doubts: list[str] = []
     try:
         if str(path).lower().endswith(ITK_SUFFIXES):
-            (voxels, affine), doubts = read_with_itk(Path(path)), []
+            voxels, affine = read_with_itk(Path(path))
         else:
             voxels, affine, doubts = read_nifti(Path(path))
         if not (np.issubdtype(voxels.dtype, np.floating) or np.issubdtype(voxels.dtype, np.integer)):
@@ -58,8 +59,8 @@ def read_volume(path: str | os.PathLike) -> MetaTensor:
     for doubt in doubts:
         _warn_once(f"{path}: {doubt}.")
     meta = {"warnings": doubts}
-    volume = MetaTensor(torch.as_tensor(voxels.astype(np.float32)), affine=torch.as_tensor(affine), meta=meta)
-    return volume[..., 0] if volume.ndim == 4 and volume.shape[3] == 1 else volume
+    voxels = voxels[..., 0] if voxels.ndim == 4 and voxels.shape[3] == 1 else voxels
+    return MetaTensor(torch.as_tensor(voxels.astype(np.float32)), affine=torch.as_tensor(affine), meta=meta)
 
 
 def read_image(path: str | Path, channel: int | None = None) -> tuple[Nifti1Image, list[str]]:

@@ -45,9 +45,9 @@ class FusionLoss(nn.Module):
         parts = {
             "fuse": self._head(output.fused.logits, label),
             "separate": self._separate(output, label),
-            "deep": sum(self._head(logits, label) for logits in output.fused.deep),
+            "deep": sum((self._head(logits, label) for logits in output.fused.deep), torch.zeros(())),
         }
-        self.terms = {name: torch.as_tensor(value).detach() for name, value in parts.items()}
+        self.terms = {name: value.detach() for name, value in parts.items()}
         return parts
 
     def forward(self, output: FusionOutput, target: torch.Tensor) -> torch.Tensor:

@@ -85,7 +85,7 @@ def require_classes(network: nn.Module, targets: Sequence[str]) -> None:
     """Refuse a network whose last layer, ``head``, does not fit the background and a cohort's targets."""
     if not hasattr(network, "head"):  # a network made of several networks
         return
-    classes = network.head.weight.shape[0]
+    classes = network.get_parameter("head.weight").shape[0]
     if classes != 1 + len(targets):
         raise ValueError(
             f"The network's head has {classes} classes, but the cohort has {1 + len(targets)}: the background, "

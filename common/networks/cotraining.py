@@ -78,7 +78,7 @@ class Path(nn.Module):
         super().__init__()
         self.unet = ResidualUNet(channels, classes, width, deep_supervision=False)
         self.dropout = nn.Dropout(DROPOUT)
-        nn.init.constant_(self.unet.head.bias[1:], math.log(PRIOR / (1 - PRIOR)))
+        nn.init.constant_(self.unet.head.get_parameter("bias")[1:], math.log(PRIOR / (1 - PRIOR)))
 
     def decode(self, bottleneck: torch.Tensor, features: list[torch.Tensor]) -> torch.Tensor:
         """Return logits ``(B, K, X, Y, Z)`` of sigmoids in training, of a softmax in evaluation.
@@ -141,6 +141,8 @@ class ACN(FullAndMissing):
     The ``subsets``, as channels of the image, are the incomplete ones that get a missing path; None: all (14 for four
     modalities).
     """
+
+    full: ACNPath
 
     def __init__(
         self,

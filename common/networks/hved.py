@@ -9,9 +9,9 @@ There are two choices of our own: in evaluation U-HVED segments from the mean, w
 decoders upsample with aligned corners, which the paper and code leave open.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -66,13 +66,15 @@ class HeteroModal(nn.Module):
     With ``halved`` the last convolution of a level outputs half as many channels as the one before.
     """
 
+    decode: Callable[..., Any]
+
     def __init__(self, modalities: int, width: int, halved: bool) -> None:
         super().__init__()
         if width % 2:
             raise ValueError(f"width {width}: expected an even number, since {type(self).__name__} halves it.")
         self.encoders = Encoders(Encoder(width, halved) for _ in range(modalities))
 
-    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | HVEDOutput:
         """Return logits ``(B, K, X, Y, Z)`` of images ``(B, M, X, Y, Z)``; X, Y, Z are multiples of 8, 16 or more."""
         present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)
@@ -105,7 +107,7 @@ class UHVED(HeteroModal):
         features = self.encode(image, present)
         return HVEDOutput(self.decode(features, present), features, image.as_subclass(torch.Tensor), present, present)
 
-    def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Completed:
+    def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> Any:
         """Return logits ``(B, K, X, Y, Z)`` of the latents' means; in training, a `Completed` of a sample of them."""
         latents = []
         for level in features:

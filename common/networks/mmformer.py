@@ -8,6 +8,7 @@ One error of that release is corrected: for T2 alone, in PASSION's self-distilla
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from common.networks.blocks import (
     SplitPointwise,
     UpLevel,
     conv,
+    module_list,
     pointwise,
 )
 from common.networks.checks import check_crop, require_window
@@ -62,21 +64,21 @@ class MMFormer(FusionNetwork):
         self.feature_encoder = FeatureEncoder(modalities, dims, feature_encoder)
         channels = self.feature_encoder.channels
         self.encoders = Encoders(Encoder(dims, width, LEVELS, pre=True, channels=channels) for _ in range(modalities))
-        self.embeddings = nn.ModuleList([conv(dims, coarsest, embed_dim, 1) for _ in range(modalities)])
+        self.embeddings = module_list([conv(dims, coarsest, embed_dim, 1) for _ in range(modalities)])
         self.positions = nn.ParameterList([torch.zeros(1, tokens, embed_dim) for _ in range(modalities)])
         self.intra = nn.ModuleList([TransformerLayer(embed_dim, heads, mlp_dim, dropout) for _ in range(modalities)])
         self.inter = TransformerLayer(embed_dim, heads, mlp_dim, dropout)
         self.projection = conv(dims, modalities * embed_dim, modalities * coarsest, 1)
-        self.entries = nn.ModuleList(SplitPointwise(dims, modalities, (w, w), pre=True) for w in widths[:-1])
-        self.entries.append(ConvBlock(dims, (modalities * coarsest, coarsest), kernel=1, pre=True))
+        entries: list[Any] = [SplitPointwise(dims, modalities, (w, w), pre=True) for w in widths[:-1]]
+        self.entries = module_list([*entries, ConvBlock(dims, (modalities * coarsest, coarsest), kernel=1, pre=True)])
         self.refinements = nn.ModuleList(
             nn.Sequential(
                 ConvBlock(dims, (w, w), pre=True, padding_mode="zeros"), ConvBlock(dims, (w, w), kernel=1, pre=True)
             )
             for w in widths
         )
-        self.levels = nn.ModuleList([UpLevel(dims, w, pre=True) for w in widths[:-1]])
-        self.deep_heads = nn.ModuleList([conv(dims, w, classes, 1) for w in widths[1:]])
+        self.levels = module_list([UpLevel(dims, w, pre=True) for w in widths[:-1]])
+        self.deep_heads = module_list([conv(dims, w, classes, 1) for w in widths[1:]])
         self.head = conv(dims, width, classes, 1)
         self.separate = SeparateDecoder(dims, classes, width, LEVELS, pre=True)
 
@@ -100,7 +102,7 @@ class MMFormer(FusionNetwork):
         *parts, tokens = features[-LEVELS:]
         present = present.to(tokens.device, non_blocking=True)
         y = self.refinements[-1](self.entries[-1](self.correlated(tokens, present)))
-        deep = []
+        deep: list[torch.Tensor] = []
         for level in reversed(range(LEVELS - 1)):
             if self.training:
                 head = self.deep_heads[level]

@@ -76,6 +76,8 @@ class PMKL(FullAndMissing):
     those of one modality.
     """
 
+    full: GatedNetwork
+
     def __init__(
         self,
         modalities: int = 4,
@@ -93,5 +95,5 @@ class PMKL(FullAndMissing):
         )
 
 
-def _along(axis: int, extent: int) -> tuple[int, ...]:
-    return tuple(extent if a == axis else 1 for a in range(3))
+def _along(axis: int, extent: int) -> tuple[int, int, int]:
+    return extent if axis == 0 else 1, extent if axis == 1 else 1, extent if axis == 2 else 1

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.networks.blocks import module_list
 from common.networks.kernels import Conv3d, GroupNorm
 
 
@@ -70,7 +71,7 @@ class ResidualUNet(nn.Module):
         super().__init__()
         if width % 8:
             raise ValueError(f"width {width}: expected a multiple of 8, since every norm has 8 groups.")
-        self.encoder = nn.ModuleList(
+        self.encoder = module_list(
             [
                 nn.Sequential(Conv3d(in_channels, width, 3, padding=1), ResidualBlock(width)),
                 self._down(width, blocks=2),

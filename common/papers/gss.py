@@ -34,6 +34,8 @@ class RandomSubsetFusion(TrainingStep):
     So the backbones are trained without GSS, too, and with MedMAP.
     """
 
+    network: FusionNetwork
+
     def __init__(self, network: FusionNetwork) -> None:
         super().__init__(require_fusion(network, "This training"))
 
@@ -99,11 +101,11 @@ def group_vote(
     for k, leading in enumerate(leaders):
         order = [*leading, *(m for m in range(sure.shape[1]) if m not in leading)]
         # Stacked, since a list of indices would be copied to the GPU each time.
-        ordered = (torch.stack([part[:, m, k] for m in order], dim=1) for part in (sure, votes))
-        ballot = *ordered, leader_threshold, member_threshold
-        elected.append(
-            single_leader_vote(*ballot, rule) if len(leading) == 1 else double_leader_vote(*ballot, rho, rule)
-        )
+        seen, cast = (torch.stack([part[:, m, k] for m in order], dim=1) for part in (sure, votes))
+        if len(leading) == 1:
+            elected.append(single_leader_vote(seen, cast, leader_threshold, member_threshold, rule))
+        else:
+            elected.append(double_leader_vote(seen, cast, leader_threshold, member_threshold, rho, rule))
     return torch.stack(elected, dim=1)
 
 

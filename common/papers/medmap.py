@@ -50,6 +50,8 @@ class FeatureAlignment(TrainingStep):
             encoder.
     """
 
+    network: Any
+
     def __init__(self, method: nn.Module, network: nn.Module, align: bool = True, at: str = "input") -> None:
         super().__init__(network)
         self.method, self.align = method, align
@@ -158,7 +160,8 @@ class AlignedLoss(nn.Module):
         prior: str = "flair",
     ) -> None:
         super().__init__()
-        self.loss, self.alpha = loss, check_number("alpha", alpha, 0)
+        self.loss: Any = loss
+        self.alpha = check_number("alpha", alpha, 0)
         self.alignment = None if anchor is None else Alignment(modalities, anchor, prior)
         self.terms: dict[str, torch.Tensor] = {}
 
@@ -172,6 +175,8 @@ class AlignedLoss(nn.Module):
         total = self.loss(output.output, target)
         self.terms = dict(self.loss.terms)
         if self.alignment is not None:
+            if output.features is None or output.present is None:
+                raise ValueError("`FeatureAlignment` passed on no features to align: expected its `align` to be true.")
             with torch.autocast(output.features.device.type, enabled=False):
                 align = self.alignment(output.features, output.present)
             self.terms["align"] = align.detach()

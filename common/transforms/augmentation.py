@@ -56,7 +56,8 @@ class RandThickSlices(RandomizableTransform):
         """Return the image, or one of thick slices."""
         if randomize:
             self.randomize(None)
-            self.axis, self.drawn = int(self.R.randint(img.ndim - 1)), self.R.uniform(*self.thickness)
+            self.axis = int(self.R.randint(img.ndim - 1))
+            self.drawn = self.R.uniform(self.thickness[0], self.thickness[1])
         if not self._do_transform:
             return img
         voxels, axis = torch.as_tensor(img).as_subclass(torch.Tensor).movedim(1 + self.axis, -1), 1 + self.axis

@@ -86,7 +86,7 @@ class LoadSubjectd(MapTransform):
                     f"{item['image']}: shape {tuple(stack.shape)}; expected (X, Y, Z, {len(order)}) with the channels "
                     f"{', '.join(order)}; fill absent channels with NaN."
                 )
-            paths, names, channels = [str(item["image"])] * len(order), order, range(len(order))
+            paths, names, channels = [str(item["image"])] * len(order), list(order), range(len(order))
             present = [not bool(torch.isnan(stack[..., c]).all()) for c in channels]
             opened = {str(item["image"]): stack}
         else:
@@ -127,7 +127,7 @@ def subject(volumes: Mapping[str, MetaTensor], cohort: Cohort, case: str) -> dic
         "spatial_shape": np.asarray(first.shape),
         "filename_or_obj": f"{case}.nii.gz",  # SaveImaged names its output after it
     }
-    return {"case": case, "subset": subset_name(volumes), "image": MetaTensor(image, affine=first.affine, meta=meta)}
+    return {"case": case, "subset": subset_name([*volumes]), "image": MetaTensor(image, affine=first.affine, meta=meta)}
 
 
 def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str], cohort: Cohort) -> None:

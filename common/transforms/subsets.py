@@ -41,10 +41,10 @@ class SubsetDataset(CachedDataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def _transform(self, index: int) -> dict[str, Any]:
         number, subset = self.pairs[index]
         if self._latest[0] != number:
-            self._latest = (number, super().__getitem__(number))
+            self._latest = (number, super()._transform(number))
         item = dict(self._latest[1])
         keep = torch.tensor([[name in subset for name in self.modalities]])
         item["image"] = drop(item["image"][None], keep)[0]

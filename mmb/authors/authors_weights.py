@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def _m3ae(checkpoint: str) -> tuple[Weights, dict[str, Any]]:
 def _fusion(method: str, checkpoint: str, crop: Sequence[int] | None) -> tuple[Weights, dict[str, Any]]:
     state = _read(checkpoint)
     classes, width = _sizes(state, method)
-    tokens = state.get(TOKENS.get(method))
+    tokens = state.get(TOKENS.get(method, ""))
     side = STRIDE * round(tokens.shape[1] ** (1 / 3)) if tokens is not None and tokens.ndim == 3 else CROP[0]
     crop = tuple(crop or [side] * 3)
     with torch.device("meta"):  # only its shapes are needed
@@ -123,9 +124,9 @@ def _cotraining(method: str, full: str, missing: Sequence[str]) -> tuple[Weights
     _, width = _sizes(_read(full), method)
     with torch.device("meta"):  # only its shapes are needed
         network = build_network(method, 4, 4, width, (), subsets=list(channels))
-    weights = {}
-    for subset, file in {None: full, **channels}.items():
-        weights |= _mapped(file, lambda state, subset=subset: import_cotraining(state, network, subset))
+    weights = _mapped(full, lambda state: import_cotraining(state, network))
+    for subset, file in channels.items():
+        weights |= _mapped(file, partial(import_cotraining, network=network, subset=subset))
     subsets = [list(subset) for subset in files]
     return weights, {"backbone": method, "width": width, "dedicated": subsets, "feature_encoder": None}
 
@@ -137,7 +138,7 @@ def _read(file: str) -> Weights:
 def _sizes(state: Weights, method: str) -> tuple[int, int]:
     """Return classes and width of a method's network; without its head, those of one that the file does not fit."""
     head = state.get(HEAD[method])
-    return tuple(head.shape[:2]) if head is not None and head.ndim > 2 else (4, 16)
+    return (head.shape[0], head.shape[1]) if head is not None and head.ndim > 2 else (4, 16)
 
 
 def _mapped(file: str, to_ours: Callable[[Weights], Weights]) -> Weights:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch
 from monai.data import MetaTensor
 
 from common.cohorts.check import read_modality, zero_background
@@ -93,4 +94,4 @@ def _volume(name: str, image: str | Path | np.ndarray, affine: np.ndarray | None
         require_plausible(to_mm, voxels.shape)
     except ValueError as error:
         raise ValueError(f"{name}: {error}.") from None
-    return zero_background(MetaTensor(voxels.astype(np.float32), affine=to_mm.astype(float)))
+    return zero_background(MetaTensor(voxels.astype(np.float32), affine=torch.as_tensor(to_mm.astype(float))))

@@ -6,6 +6,7 @@ trees, exact), and the surfaces of the reference are computed once.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +89,8 @@ class Reference:
         Values are fractions, mm, or ml (2D: of slices 1 mm thick). Volumes are never NaN. If ``conventions.empty`` is
         ``skip``, a region that the reference lacks has only volumes.
         """
-        box, values = _bounding_box(prediction), {}
+        box = _bounding_box(prediction)
+        values: dict[tuple[str, str], float] = {}
         inside = np.where(prediction[box] == IGNORED, 0, prediction[box])
         _require_known(inside, self._labels, "The prediction")
         for region, mask in zip(self._labels.regions, region_masks(inside, self._labels), strict=True):
@@ -124,7 +126,7 @@ def _empty_scores(predicted: int, expected: int, empty: str) -> dict[str, float]
     if empty == "skip" and not expected:
         return {}
     if not (predicted or expected):
-        scores = {metric: METRICS[metric].best for metric in SCORES}
+        scores: dict[str, Any] = {metric: METRICS[metric].best for metric in SCORES}
     else:
         scores = {metric: METRICS[metric].worst for metric in SCORES}
         if empty == "released":

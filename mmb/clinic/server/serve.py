@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -69,7 +70,7 @@ def serve(
         viewer = f" OHIF: {address}ohif/" if is_url(studies) else ""
         print(f"Serving {', '.join(app.models)}. Research only, not for clinical use.", flush=True)
         print(f"Page, and server for 3D Slicer (in which it was never tried): {address}{viewer}", flush=True)
-        quiet = {"log_config": None, "access_log": False, "server_header": False}
+        quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
         uvicorn.run(
             api, host=host, port=port, timeout_graceful_shutdown=5, limit_concurrency=REQUESTS, ws="none", **quiet
         )

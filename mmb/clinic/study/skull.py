@@ -1,10 +1,10 @@
 """Extraction of the brain from a head, in every volume of a study."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, final
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ NEIGHBOURHOOD = 15.0
 LEAST_PIECE = 0.9  # minimum fraction of a mask in its largest piece; it is at least 0.99 in those heads
 
 
+@final
 @dataclass(frozen=True)
 class Brain:
     """The brain that was extracted from a head.
@@ -70,7 +71,7 @@ class Masks(NamedTuple):
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         """Return the masks of some images under other names: ``names`` maps old ones to new ones."""
-        parts = ({new: part[old] for old, new in names.items() if old in part} for part in self[1:])
+        parts: Any = ({new: part[old] for old, new in names.items() if old in part} for part in self[1:])
         return type(self)([new for old, new in names.items() if old in self.heads], *parts)
 
 
@@ -158,7 +159,7 @@ def run_deepbet(volumes: Mapping[str, np.ndarray], device: torch.device) -> dict
 
 
 def why_no_brain(
-    mask: np.ndarray, volume: np.ndarray, spacing: Sequence[float], brain_ml: tuple[float, float]
+    mask: np.ndarray, volume: np.ndarray, spacing: np.ndarray, brain_ml: tuple[float, float]
 ) -> str | None:
     """Return why a mask ``(X, Y, Z)`` that was found in a volume is not that of a brain; None if it may be."""
     _, sizes = connected_pieces(mask)
@@ -197,7 +198,7 @@ def _largest_piece(mask: np.ndarray) -> np.ndarray:
     return piece
 
 
-def _contrast(mask: np.ndarray, volume: np.ndarray, spacing: Sequence[float]) -> float:
+def _contrast(mask: np.ndarray, volume: np.ndarray, spacing: np.ndarray) -> float:
     """Return the local coefficient of variation of a volume within a mask: the median over neighbourhoods."""
     step = max(round(2 / min(spacing)), 1)  # a resolution of 2 mm suffices
     volume, mask = (array[::step, ::step, ::step] for array in (volume, mask))
