@@ -2,7 +2,6 @@
 
 import logging
 import os
-import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,6 @@ from common.io.itk_formats import read_with_itk
 from common.io.nifti import read_nifti
 
 logger = logging.getLogger(__name__)
-
-# LoadImage creates every reader; where pydicom is installed, one of them logs that a GPU decoder is missing.
-logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
-warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
 ITK_SUFFIXES = (".mha", ".nrrd")
 

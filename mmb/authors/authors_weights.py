@@ -13,7 +13,7 @@ from common.io import read_weights, write_checkpoint
 from common.io.facts import SETTINGS, TrainingFacts
 from common.io.settings import check_number
 from common.modalities import resolve_subset
-from common.networks.build import BACKBONES, build_network
+from common.networks.build import build_network, network_class
 from mmb.authors.cotraining_keys import fits_cotraining, import_cotraining
 from mmb.authors.fusion_keys import fits_fusion, import_fusion
 from mmb.authors.m3ae_keys import fits_m3ae, import_m3ae
@@ -108,7 +108,7 @@ def _fusion(method: str, checkpoint: str, crop: Sequence[int] | None) -> tuple[W
     crop = tuple(crop or [side] * 3)
     with torch.device("meta"):  # only its shapes are needed
         network = build_network(method, 4, classes, width, crop)
-    parameters = inspect.signature(BACKBONES[method]).parameters
+    parameters = inspect.signature(network_class(method)).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items() if name in SETTINGS}
     settings = {**defaults, "backbone": method, "width": width, "crop": list(crop)}
     settings |= {"cohort": "brats2015"} if classes == OF_2015 else {}

@@ -247,6 +247,7 @@ class TestConfigs:
         for key in ("conventions", "calibrate_on", "split_seed"):
             assert evaluate[key] == train[key]
             assert overrides[key] == f"@{key}"
+        assert recorded.pop("recipe") == "$io.recipe_names()"
         assert recorded == {key: f"@{key}" for key in recorded}
         for key in recorded:  # read from the weights
             assert {**evaluate, **inference}[key].startswith(f"$io.setting_of_weights(@ckpt_path, '{key}', ")

@@ -19,7 +19,7 @@ from mmb.clinic.server.guard import VIEWER
 router, without_archive = APIRouter(), APIRouter()
 
 
-@without_archive.get("/ohif/{path:path}")
+@without_archive.get("/ohif/{path:path}", response_model=None)
 def no_viewer(path: str) -> NoReturn:
     """Say why there is no viewer."""
     raise HTTPException(404, "OHIF needs a DICOMweb archive, but the studies are in a folder; use 3D Slicer.")
