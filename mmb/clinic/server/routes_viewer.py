@@ -3,7 +3,7 @@
 import importlib.util
 from mimetypes import guess_type
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import FileResponse
@@ -17,12 +17,13 @@ from mmb.clinic.server.archive import forward
 from mmb.clinic.server.guard import VIEWER
 
 router, without_archive = APIRouter(), APIRouter()
+NO_ARCHIVE = "OHIF needs a DICOMweb archive, but the studies are in a folder; use 3D Slicer."
 
 
-@without_archive.get("/ohif/{path:path}", response_model=None)
-def no_viewer(path: str) -> NoReturn:
+@without_archive.get("/ohif/{path:path}")
+def no_viewer(path: str) -> None:
     """Say why there is no viewer."""
-    raise HTTPException(404, "OHIF needs a DICOMweb archive, but the studies are in a folder; use 3D Slicer.")
+    raise HTTPException(404, NO_ARCHIVE)
 
 
 @router.get("/proxy/dicom/{service}/{path:path}")
@@ -30,7 +31,7 @@ def no_viewer(path: str) -> NoReturn:
 async def proxy(request: Request, app: Served, service: Literal["wado", "qido", "stow"], path: str) -> Response:
     """Pass a WADO, QIDO or STOW request of the viewer on to the archive, which has one address for all."""
     if app.archive is None:
-        return no_viewer(path)
+        raise HTTPException(404, NO_ARCHIVE)
     query, body = request.query_params.multi_items(), await request.body()
     return await run_in_threadpool(
         forward, app.session, app.archive, request.method, path, query, request.headers, body
