@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ImageChops, ImageDraw, ImageFilter
+from PIL import ImageChops, ImageDraw
 from PIL.Image import Image, Resampling, fromarray, new
+from scipy.ndimage import minimum_filter
 
 from common.evaluation.report.slices import OUTLINES
 from common.modalities import foreground
@@ -103,7 +104,8 @@ def _plane(
     for colour, thick, mask in lines:
         large = fromarray(255 * mask[::-1, ::-1].T.astype(np.uint8)).resize(size, Resampling.BILINEAR)
         large = large.point(lambda value: 255 * (value > 127))
-        plane.paste(colour, mask=ImageChops.difference(large, large.filter(ImageFilter.MinFilter(2 * thick + 1))))
+        inner = fromarray(minimum_filter(np.asarray(large), 2 * thick + 1))  # much faster than Pillow's
+        plane.paste(colour, mask=ImageChops.difference(large, inner))
     if extent[0] > SCALE_BAR:
         bar = (size[0] - 6 - scale * SCALE_BAR, size[1] - 7, size[0] - 6, size[1] - 5)
         ImageDraw.Draw(plane).rectangle(bar, "white")
