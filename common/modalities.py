@@ -46,7 +46,13 @@ def canonical(name: str, own: Sequence[str] = ()) -> str:
 
 
 def resolve_subset(names: Iterable[str] | None, modalities: Sequence[str]) -> tuple[str, ...]:
-    """Return the requested modalities, names or aliases in any order, in the cohort's order; None means all of them."""
+    """Return the requested modalities, names or aliases in any order, in the cohort's order; None means all of them.
+
+    Examples:
+        >>> from common.modalities import resolve_subset
+        >>> resolve_subset(["FLAIR", "T1ce"], ["t1", "t1c", "t2", "flair"])
+        ('t1c', 'flair')
+    """
     if names is None:
         return tuple(modalities)
     if isinstance(names, str):
@@ -100,6 +106,14 @@ def presence(image: torch.Tensor) -> torch.Tensor:
 
     A channel counts as missing if any voxel is NaN, not only if all are, because padding in stock tools puts zeros
     beside the NaNs. NaN inside a present modality does not occur here: such a file is refused when it is loaded.
+
+    Examples:
+        >>> import torch
+        >>> from common.modalities import presence
+        >>> image = torch.rand(1, 4, 16, 16, 16)  # T1, T1c, T2 and FLAIR of one subject
+        >>> image[:, [0, 2]] = torch.nan  # T1 and T2 are missing
+        >>> presence(image)
+        tensor([[False,  True, False,  True]])
     """
     return ~torch.isnan(image).flatten(2).any(dim=2)
 
@@ -133,7 +147,16 @@ def foreground(image: torch.Tensor) -> torch.Tensor:
 
 
 def drop(image: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """Return ``(B, M, ...)`` with every channel where ``keep`` (bool ``(B, M)``) is False replaced by NaN."""
+    """Return ``(B, M, ...)`` with every channel where ``keep`` (bool ``(B, M)``) is False replaced by NaN.
+
+    Examples:
+        >>> import torch
+        >>> from common.modalities import drop
+        >>> image = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])  # one subject, two modalities of two voxels
+        >>> drop(image, keep=torch.tensor([[False, True]]))
+        tensor([[[nan, nan],
+                 [3., 4.]]])
+    """
     mask = keep.reshape(*keep.shape, *([1] * (image.ndim - 2)))
     return torch.where(mask, image, torch.full_like(image, float("nan")))
 
@@ -151,6 +174,16 @@ class LabelSet:
             of several publishers. Synonyms are replaced on reading, so no tensor and no output contains them.
         background: class name -> value in the files that is read as background.
         ignored: class name -> value in the files that is read as `IGNORED`.
+
+    Examples:
+        >>> import torch
+        >>> from common.modalities import LabelSet
+        >>> labels = LabelSet({"oedema": 1, "core": 4}, regions={"whole": ("oedema", "core"), "core": ("core",)})
+        >>> labels.to_regions(torch.tensor([[0, 1, 4]]))
+        tensor([[0, 1, 1],
+                [0, 0, 1]], dtype=torch.uint8)
+        >>> labels.to_classes(torch.tensor([[0, 1, 4]]))
+        tensor([[0, 1, 2]])
     """
 
     values: Mapping[str, int]

@@ -37,7 +37,16 @@ _OWN_NAMES = re.compile(
 
 
 def get_cohort(name: str) -> Cohort:
-    """Return a cohort by name, or that of a data set of one's own by its JSON file, or the text of this file."""
+    """Return a cohort by name, or that of a data set of one's own by its JSON file, or the text of this file.
+
+    Examples:
+        >>> from common.cohorts import get_cohort
+        >>> cohort = get_cohort("brats2021")
+        >>> cohort.modalities  # the order of the channels
+        ('t1', 't1c', 't2', 'flair')
+        >>> cohort.labels.values, list(cohort.labels.regions)
+        ({'NCR': 1, 'ED': 2, 'ET': 4}, ['WT', 'TC', 'ET'])
+    """
     if name in COHORTS:
         return COHORTS[name]
     if not is_description(name):

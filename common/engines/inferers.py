@@ -31,6 +31,19 @@ class ForegroundInferer(SlidingWindowInferer):
         softmax: True if the logits are for a softmax whose channel 0 is the background; False if for sigmoids.
         precision: precision of the network, see `check_device`; logits are summed in float32.
         mirror_axes: axes along which windows are also mirrored, see `Mirrored`; none by default.
+
+    Examples:
+        >>> import torch
+        >>> from common.engines import ForegroundInferer
+        >>> image = torch.zeros(1, 2, 24, 24, 24)
+        >>> image[:, 0, 8:16, 8:16, 8:16] = 1  # the brain
+        >>> image[:, 1] = torch.nan  # the second modality is missing
+        >>> inferer = ForegroundInferer(roi_size=(8, 8, 8))
+        >>> image[inferer.box(image)].shape  # with a margin of one voxel
+        torch.Size([1, 2, 10, 10, 10])
+        >>> logits = inferer(image, torch.nan_to_num)  # a function in place of a network
+        >>> logits.shape, logits[0, 0, 12, 12, 12], logits[0, 0, 0, 0, 0]
+        (torch.Size([1, 2, 24, 24, 24]), tensor(1.), tensor(-10000.))
     """
 
     def __init__(

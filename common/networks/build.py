@@ -44,6 +44,18 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
     ``classes``, ``width`` and ``crop``, or if it has ``in_channels`` instead, as MONAI's networks do, becomes a
     `FilledNetwork`. Of other arguments, such as ``heads``, each network gets those that it accepts. Every
     `nn.Conv3d` in it becomes a `Conv3d` of `common.networks.kernels`, whose gradient in bfloat16 is right on every CPU.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import build_network
+        >>> sizes = {"modalities": 2, "classes": 3, "width": 4, "crop": (32, 32)}
+        >>> type(build_network("RFNet", **sizes)).__name__
+        'RFNet'
+        >>> network = build_network("monai.networks.nets.BasicUNet", **sizes)
+        >>> image = torch.randn(1, 2, 32, 32)
+        >>> image[:, 1] = torch.nan  # a missing modality is zeros for MONAI's networks
+        >>> network(image).shape
+        torch.Size([1, 3, 32, 32])
     """
     network = network_class(name)
     sizes = {"modalities": modalities, "classes": classes, "width": width, "crop": tuple(crop), **sizes}

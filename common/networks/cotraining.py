@@ -140,6 +140,17 @@ class ACN(FullAndMissing):
 
     The ``subsets``, as channels of the image, are the incomplete ones that get a missing path; None: all (14 for four
     modalities).
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import ACN
+        >>> network = ACN(modalities=2, classes=3, width=8, subsets=[(1,)]).eval()  # a missing path for FLAIR alone
+        >>> network.supported_subsets(["t1c", "flair"])
+        [['flair'], ['t1c', 'flair']]
+        >>> image = torch.randn(1, 2, 16, 16, 16)
+        >>> image[:, 0] = torch.nan  # T1c is missing
+        >>> network(image).shape
+        torch.Size([1, 3, 16, 16, 16])
     """
 
     full: ACNPath

@@ -91,6 +91,16 @@ class UHVED(HeteroModal):
     """A variational encoder-decoder whose latents at each level follow the product of the modalities' Gaussians.
 
     Half of the width are means, half log-variances.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks.hved import UHVED
+        >>> network = UHVED(modalities=2, classes=3, width=4)
+        >>> image = torch.randn(1, 2, 16, 16, 16)
+        >>> image[:, 1] = torch.nan  # the second modality is missing
+        >>> completed = network(image).completed  # in training mode, both modalities are reconstructed
+        >>> completed.reconstructions.shape, bool(completed.reconstructions.isnan().any())
+        (torch.Size([1, 2, 16, 16, 16]), False)
     """
 
     def __init__(self, modalities: int = 4, classes: int = 4, width: int = 8) -> None:
@@ -121,7 +131,16 @@ class UHVED(HeteroModal):
 
 
 class UHeMIS(HeteroModal):
-    """An encoder-decoder on mean and variance of the modalities' features at each level."""
+    """An encoder-decoder on mean and variance of the modalities' features at each level.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks.hved import UHeMIS
+        >>> image = torch.randn(1, 2, 16, 16, 16)
+        >>> image[:, 1] = torch.nan  # the second modality is missing
+        >>> UHeMIS(modalities=2, classes=3, width=4)(image).shape  # logits, in training mode, too
+        torch.Size([1, 3, 16, 16, 16])
+    """
 
     def __init__(self, modalities: int = 4, classes: int = 4, width: int = 8) -> None:
         super().__init__(modalities, width, halved=True)

@@ -46,6 +46,16 @@ class M2FTrans(FusionNetwork):
 
     The crop has 2 or 3 multiples of 16; a token has ``16 * width`` channels. Dropout is in the transformer and the
     cross attention.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import M2FTrans
+        >>> network = M2FTrans(modalities=3, classes=2, width=4, crop=(32, 32), mlp_dim=32, heads=2)
+        >>> image = torch.randn(2, 3, 32, 32)
+        >>> image[0, 1] = torch.nan  # the first of two subjects lacks the second of three modalities
+        >>> output = network(image)  # in training mode
+        >>> output.fused.logits.shape, output.separate.shape  # separate: a row for each of the five modalities present
+        (torch.Size([2, 2, 32, 32]), torch.Size([5, 2, 32, 32]))
     """
 
     def __init__(

@@ -43,6 +43,17 @@ class MAGMS(nn.Module):
     """A UNETR encoder for each modality, the mean over the modalities present at each level, and one decoder.
 
     The crop has 2 or 3 multiples of 16.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks.mag_ms import MAGMS
+        >>> network = MAGMS(modalities=2, classes=3, crop=(16, 16), width=2, hidden=12, mlp_dim=24, heads=2).eval()
+        >>> image = torch.randn(1, 2, 16, 16)
+        >>> image[:, 1] = torch.nan  # the second modality is missing: its features are zero, and no part of the mean
+        >>> [bool(level[:, 1].any()) for level in network.encode(image)]
+        [False, False, False, False, False]
+        >>> network(image).shape
+        torch.Size([1, 3, 16, 16])
     """
 
     def __init__(

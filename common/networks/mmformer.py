@@ -41,6 +41,17 @@ class MMFormer(FusionNetwork):
     """A CNN encoder and a transformer per modality, a transformer across modalities, and a decoder that fuses them.
 
     The crop has 2 or 3 multiples of 16.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import MMFormer
+        >>> sizes = {"width": 4, "crop": (32, 32), "embed_dim": 16, "mlp_dim": 32, "heads": 2}
+        >>> network = MMFormer(modalities=2, classes=3, **sizes).eval()
+        >>> image = torch.randn(1, 2, 32, 32)
+        >>> logits = network(image, present=torch.tensor([[True, False]]))  # only the first modality is used
+        >>> image[:, 1] = torch.nan
+        >>> torch.allclose(logits, network(image))
+        True
     """
 
     def __init__(

@@ -39,6 +39,15 @@ class RFNet(FusionNetwork):
 
     The width is a multiple of 4. The crop has 2 or 3 multiples of 8; windows of other multiples of 8 are processed,
     too.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import RFNet
+        >>> network = RFNet(modalities=2, classes=3, width=4, crop=(16, 16, 16)).eval()
+        >>> image = torch.randn(1, 2, 16, 16, 16)
+        >>> image[:, 1] = torch.nan  # the second modality is missing
+        >>> network(image).shape  # logits of the classes, of which the first is the background
+        torch.Size([1, 3, 16, 16, 16])
     """
 
     def __init__(

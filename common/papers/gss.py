@@ -172,6 +172,18 @@ class GSSLoss(nn.Module):
 
     Attributes:
         terms: ``fuse``, ``separate``, ``deep`` and ``distillation``.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import RFNet
+        >>> from common.papers.gss import GSSLoss, RandomSubsetFusion
+        >>> step = RandomSubsetFusion(RFNet(modalities=2, classes=2, width=4, crop=(16, 16)))
+        >>> loss = GSSLoss(["t1c", "flair"], classes=["BG", "tumour"], leaders={"BG": ["t1c"], "tumour": ["flair"]})
+        >>> output = step(torch.randn(1, 2, 16, 16))  # no modality may be missing here
+        >>> loss(output, torch.zeros(1, 1, 16, 16)).shape
+        torch.Size([])
+        >>> list(loss.terms)
+        ['fuse', 'separate', 'deep', 'distillation']
     """
 
     def __init__(

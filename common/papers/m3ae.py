@@ -267,6 +267,18 @@ class FineTuningLoss(nn.Module):
 
     Attributes:
         terms: ``segmentation``, ``consistency`` and, if it has a weight, ``distillation``.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import SegmentationOutput
+        >>> from common.papers.m3ae import FineTuningLoss
+        >>> views = torch.tensor([0.0, 2.0]).reshape(2, 1, 1, 1, 1)  # two views of one subject
+        >>> output = SegmentationOutput(logits=views.expand(2, 3, 4, 4, 4), deep=[], bottleneck=views)
+        >>> loss = FineTuningLoss()
+        >>> loss(output, torch.zeros(1, 3, 4, 4, 4)).shape  # the masks of the subject's three regions, once
+        torch.Size([])
+        >>> loss.terms["consistency"]  # (2 - 0) ** 2
+        tensor(4.)
     """
 
     def __init__(

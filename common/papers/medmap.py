@@ -149,6 +149,17 @@ class AlignedLoss(nn.Module):
 
     Attributes:
         terms: those of the method's loss, and ``align``.
+
+    Examples:
+        >>> import torch
+        >>> from common.baselines.hved import SoftmaxLoss
+        >>> from common.papers.medmap import AlignedLoss, AlignedOutput
+        >>> features = torch.tensor([0.0, 2.0]).reshape(1, 2, 1, 1, 1)  # of T1c and FLAIR
+        >>> output = AlignedOutput(torch.zeros(1, 3, 4, 4), features, present=torch.tensor([[True, True]]))
+        >>> loss = AlignedLoss(SoftmaxLoss(), ["t1c", "flair"], anchor="t1c")
+        >>> value = loss(output, torch.zeros(1, 1, 4, 4))
+        >>> loss.terms["align"]  # the mean of 0 and (2 - 0) ** 2, which counts an eighth
+        tensor(2.)
     """
 
     def __init__(

@@ -203,6 +203,19 @@ class PassionLoss(nn.Module):
             before `end_epoch`.
         terms: those in use of ``fuse``, ``deep``, ``separate``, ``pixel``, ``prototype`` and ``pmr``, summed over
             samples and modalities, weighted as above but without the lambdas.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import RFNet
+        >>> from common.papers.passion import PassionLoss, SelfDistillation
+        >>> step = SelfDistillation(RFNet(modalities=2, classes=2, width=4, crop=(16, 16)))
+        >>> loss = PassionLoss(["t1c", "flair"], counts=[10, 5], subjects=10)
+        >>> loss.v  # half of the subjects lack FLAIR, so it counts twice as much
+        tensor([1., 2.])
+        >>> image = torch.randn(1, 2, 16, 16)
+        >>> image[:, 1] = torch.nan  # this one lacks it, too
+        >>> loss(step(image), torch.zeros(1, 1, 16, 16)).shape
+        torch.Size([])
     """
 
     def __init__(

@@ -41,6 +41,18 @@ class LoadSubjectd(MapTransform):
         trained: voxel size in mm that the network was trained at, to warn about coarser or tilted images; None skips
             these warnings.
         seen: modalities that the network saw in training, to warn about others; None skips this.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> import nibabel as nib
+        >>> import numpy as np
+        >>> from common.transforms import LoadSubjectd
+        >>> load = LoadSubjectd("brats2021", keys=["image"])
+        >>> with TemporaryDirectory() as folder:
+        ...     nib.save(nib.Nifti1Image(np.pad(np.arange(64.0).reshape(4, 4, 4), 2), np.eye(4)), f"{folder}/a.nii.gz")
+        ...     item = load({"case": "A", "image": [f"{folder}/a.nii.gz"], "modalities": ["flair"]})
+        >>> item["image"].shape, item["image"].isnan().all(dim=(1, 2, 3)).tolist(), item["subset"]
+        (torch.Size([4, 8, 8, 8]), [True, True, True, False], 'flair')
     """
 
     def __init__(

@@ -30,6 +30,15 @@ class Reference:
     in mm along each axis. The attribute ``masks`` has the mask of each region by name. Voxels that are `IGNORED` belong
     to no region of the reference or of a prediction; the attribute ``counted`` is the mask of all others. Raises
     ValueError if the spacing, a value or the conventions do not fit.
+
+    Examples:
+        >>> import numpy as np
+        >>> from common.cohorts import get_cohort
+        >>> from common.evaluation import Reference
+        >>> truth, prediction = np.array([[0, 2, 2], [0, 0, 4]]), np.array([[0, 2, 2], [0, 0, 0]])
+        >>> scores = Reference(truth, get_cohort("brats2021").labels, spacing=(1, 1)).measure(prediction)
+        >>> scores["WT", "dice"], scores["ET", "dice"]  # 2 * 2 / (3 + 2), and a region that was missed
+        (0.8, 0.0)
     """
 
     def __init__(
