@@ -106,8 +106,7 @@ def test_predicted_regions_that_do_not_nest():
 
 def test_regions_that_share_nothing():
     labels = LabelSet({"a": 200, "b": 600, "c": 2221}, {"A": ("a",), "BC": ("b", "c")})
-    label = torch.tensor([0, 200, 600, 2221], dtype=torch.int16).reshape(1, 4, 1)
-    regions = labels.to_regions(label)
+    regions = labels.to_regions(torch.tensor([0, 200, 600, 2221], dtype=torch.int16).reshape(1, 4, 1))
     assert regions[..., 0].tolist() == [[0, 1, 0, 0], [0, 0, 1, 1]]
     assert labels.painted() == ["a", "b"]
     back = labels.from_regions(regions)

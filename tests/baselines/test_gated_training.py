@@ -54,8 +54,7 @@ class TestPMKL:
         step = draws(method(), (0, 3))
         before = {name: value.clone() for name, value in step.named_parameters()}
         optimizer = torch.optim.SGD(step.parameters(), lr=0.1, weight_decay=0.1)
-        output = step.train()(image())
-        PMKLLoss()(output, label()).backward()
+        PMKLLoss()(step.train()(image()), label()).backward()
         trained = ("network.missing.networks.0_3.", "heads.networks.0_3.")
         for name, parameter in step.named_parameters():
             assert (parameter.grad is not None) == name.startswith(trained), name
@@ -255,8 +254,7 @@ class TestRobustSeg:
     def test_modalities_stay_independently_and_one_always_does(self):
         present = torch.ones(64_000, 4, dtype=torch.bool)
         torch.manual_seed(0)
-        kept = independent_subsets(present, 0.5)
-        codes = (kept * torch.tensor([1, 2, 4, 8])).sum(dim=1)
+        codes = (independent_subsets(present, 0.5) * torch.tensor([1, 2, 4, 8])).sum(dim=1)
         found = codes.bincount(minlength=16) / len(codes)
         expected = torch.tensor([1 / 16 + (bin(code).count("1") == 1) / 64 if code else 0.0 for code in range(16)])
         assert found[0] == 0
@@ -284,8 +282,7 @@ class TestRobustSeg:
     def test_a_step_trains_every_part(self):
         torch.manual_seed(0)
         step = Disentanglement(RobustSeg(width=2), keep=1.0)
-        loss = RobustSegLoss()(step(image()), label())
-        loss.backward()
+        RobustSegLoss()(step(image()), label()).backward()
         for name, parameter in step.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name

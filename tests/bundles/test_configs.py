@@ -152,8 +152,7 @@ def test_inference_by_a_recipe_is_for_what_was_trained_by_it(path):
     inference = defaults(path.parents[1] / "inference.json")
     simple = {key for key, value in inference.items() if not isinstance(value, dict)} & train.keys() - OWN
     assert {"cohort", "spacing", "crop", "width", "overlap"} <= simple
-    differing = {key for key in simple if recipe.get(key, train[key]) != recipe.get(key, inference[key])}
-    assert not differing
+    assert not {key for key in simple if recipe.get(key, train[key]) != recipe.get(key, inference[key])}
 
 
 @pytest.mark.parametrize("bundle", BUNDLE_NAMES)

@@ -64,8 +64,7 @@ def test_torchscript(bundle, tmp_path):
     traced = {} if folder.name == "m3ae" else {"use_trace": True, "input_shape": [1, 4, *WINDOW]}
     ckpt_export("network_def", filepath=str(tmp_path / "model.ts"), **places(folder), **traced)
     extra = {"metadata.json": "", "inference.json": ""}
-    exported = torch.jit.load(str(tmp_path / "model.ts"), _extra_files=extra)
-    assert_equal(exported, network)
+    assert_equal(torch.jit.load(str(tmp_path / "model.ts"), _extra_files=extra), network)
     assert json.loads(extra["metadata.json"])["bundle"] == folder.name
 
 

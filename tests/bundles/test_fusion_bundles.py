@@ -146,8 +146,7 @@ class TestRecipes:
         assert evaluation.modalities == ("bssfp", "lge", "t2")
         assert len(evaluation.subsets) == 7
         assert evaluation.results["case"].nunique() == 1
-        history = pd.read_csv(tmp_path / "out" / "preference.csv")
-        assert set(history["modality"]) == {"bssfp", "lge", "t2"}
+        assert set(pd.read_csv(tmp_path / "out" / "preference.csv")["modality"]) == {"bssfp", "lge", "t2"}
 
 
 def write(path, array):

@@ -40,8 +40,7 @@ def python(*words: str, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def test_the_repository_is_out_of_reach(alone):
-    done = python("-c", "import common", cwd=alone)
-    assert "No module named 'common'" in done.stderr
+    assert "No module named 'common'" in python("-c", "import common", cwd=alone).stderr
 
 
 @pytest.fixture(scope="module")

@@ -121,8 +121,7 @@ def test_two_that_cannot_be_told_apart():
 def test_a_t1_that_says_nothing_after_contrast():
     """Philips states no agent; a T1 after the perfusion series is after contrast, one before it is not."""
     perfusion = series(5, "DSC perfusion", {"ScanningSequence": "EP"} | GD)
-    study = [series(2, "T1W_3D_TFE", T1), perfusion, series(7, "T1W_3D_TFE", T1)]
-    selection = choose(study)
+    selection = choose([series(2, "T1W_3D_TFE", T1), perfusion, series(7, "T1W_3D_TFE", T1)])
     assert numbers(selection) == {"t1": 2, "t1c": 7}
     assert "acquired after a series with contrast agent" in lines(selection)[2]
     assert selection.chosen["t1c"].grade == Grade.OPEN

@@ -129,8 +129,7 @@ class Code:
 
 
 def test_checkpoint_with_numbers_of_numpy_is_read_and_one_with_code_refused(tmp_path: Path) -> None:
-    model = _model(tmp_path / "a")
-    assert read_checkpoint(model / "fold_0" / "checkpoint_final.pth")["logging"] == [1.5, 2]
+    assert read_checkpoint(_model(tmp_path / "a") / "fold_0" / "checkpoint_final.pth")["logging"] == [1.5, 2]
     other = _model(tmp_path / "c", init_args=[])
     with pytest.raises(ValueError, match="no checkpoint of nnU-Net v2, which has init_args"):
         read_checkpoint(other / "fold_0" / "checkpoint_final.pth")
@@ -246,8 +245,7 @@ def test_voxels_and_spacing_in_and_regions_out_along_the_axes_of_the_image(
     affine = np.array([[0, -1.0, 0, 5], [0, 0, 2, 6], [3, 0, 0, 7], [0, 0, 0, 1]])
     first = np.arange(120, dtype=np.float32).reshape(4, 5, 6)
     volumes = {name: first + 1000 * number for number, name in enumerate(("t1", "t1c", "t2", "flair"))}
-    images = {name: nib.Nifti1Image(volume, affine) for name, volume in reversed(volumes.items())}
-    made = model.run(images)
+    made = model.run({name: nib.Nifti1Image(volume, affine) for name, volume in reversed(volumes.items())})
     assert answer.spacing == spacing
     for given, volume in zip(answer.stack, volumes.values(), strict=True):
         np.testing.assert_array_equal(given, turned(volume))

@@ -95,8 +95,7 @@ def outlines(evaluation: Evaluation) -> pd.DataFrame:
 
 
 def of_cases(evaluation: Evaluation, chosen: Callable[[pd.Series], pd.Series]) -> Evaluation:
-    rows = (evaluation.results, evaluation.calibration)
-    results, calibration = (each[chosen(each["case"])] for each in rows)
+    results, calibration = (each[chosen(each["case"])] for each in (evaluation.results, evaluation.calibration))
     return replace(evaluation, results=results, calibration=calibration)
 
 

@@ -177,8 +177,7 @@ def test_labels_are_read_by_meaning(raw: tuple[Path, Path], capsys: pytest.Captu
     load = LoadSubjectd("brats2021")
     for item in parts["training"]:
         truth = np.asarray(nib.load(phantom / item["case"] / f"{item['case']}_seg.nii.gz").dataobj)
-        loaded = load(item)
-        assert (loaded["label"][0].numpy() == truth).all()
+        assert (load(item)["label"][0].numpy() == truth).all()
     print_check("brats2021", folder)
     out = capsys.readouterr().out
     assert "have 1, ED" in out

@@ -72,8 +72,7 @@ def test_official_folder(download, caplog):
 @pytest.mark.parametrize("suffix", [".hdr", ".nii"])
 def test_values_survive_loading(tmp_path, caplog, suffix):
     write(tmp_path / "iSeg-2017-Training", [1, 2], suffix=suffix)
-    item = cases("iseg2017", tmp_path)[0]
-    loaded = LoadSubjectd("iseg2017")(item)
+    loaded = LoadSubjectd("iseg2017")(cases("iseg2017", tmp_path)[0])
     assert not caplog.records
     truth = torch.from_numpy(volume(12, label=True))[None]
     np.testing.assert_array_equal(loaded["image"].numpy(), np.stack([volume(10), volume(11)]))

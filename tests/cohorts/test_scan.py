@@ -112,8 +112,7 @@ def test_msd_files_hold_four_channels(tmp_path):
     ],
 )
 def test_any_subset_of_one_subject_is_one_case(tmp_path, files, modalities):
-    subject = touch(tmp_path / "patient19", *files)
-    (item,) = scan(subject)
+    (item,) = scan(touch(tmp_path / "patient19", *files))
     assert item["case"] == "patient19"
     assert item["modalities"] == modalities
     assert "label" not in item

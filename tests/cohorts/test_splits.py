@@ -122,8 +122,7 @@ def test_brats2018_fold3_from_a_folder_of_another_release(tmp_path):
 
 
 def test_brats2020_from_a_folder_with_its_misnamed_label_and_validation_cases(tmp_path, caplog):
-    listed = [case for part in official_splits("brats2020")["fixed"].values() for case in part]
-    folder(tmp_path, listed)
+    folder(tmp_path, [case for part in official_splits("brats2020")["fixed"].values() for case in part])
     case = tmp_path / "BraTS20_Training_355"
     (case / "BraTS20_Training_355_seg.nii.gz").rename(case / "W39_1998.09.19_Segm.nii")
     folder(tmp_path, ["BraTS20_Validation_001", "BraTS20_Validation_002"], label=False)

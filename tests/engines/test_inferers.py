@@ -145,8 +145,7 @@ def test_axes_that_are_not_there(roi_size, axes):
 
 def test_box_of_a_batch_holds_all_samples(network):
     one, other = random_image(BOXES[0]), random_image(BOXES[1])
-    logits = ForegroundInferer(**WINDOWS)(torch.cat([one, other]), network)
-    inside = torch.sigmoid(logits[:, 0]) > 0
+    inside = torch.sigmoid(ForegroundInferer(**WINDOWS)(torch.cat([one, other]), network)[:, 0]) > 0
     assert torch.equal(inside[0], inside[1])
     assert inside[0].nonzero().min(dim=0).values.tolist() == [3, 2, 5]
 
@@ -181,8 +180,7 @@ def test_missing_content_is_taken_from_its_own_location_and_forwarded(m3ae, subj
     cropped = SpatialCropd("image", roi_start=[2, 3, 4], roi_end=[10, 11, 12])(preprocessing(["t1", "t2"])(subject))
     complete = SubstituteInferer(**WINDOWS).fill_missing(list_data_collate([cropped])["image"], m3ae)
     assert torch.equal(complete[:, [1, 3]], crop_at(m3ae.x_sub, [8, 8, 8], [2, 3, 4], [False] * 3)[:, [1, 3]])
-    keep = presence(image)[:, :, None, None, None]
-    complete = torch.where(keep, image.as_tensor(), m3ae.x_sub)
+    complete = torch.where(presence(image)[:, :, None, None, None], image.as_tensor(), m3ae.x_sub)
     logits = infer(m3ae, preprocessing(["t1", "t2"])(subject))
     inside = torch.sigmoid(logits[0, 0]) > 0
     low, high = inside.nonzero().min(dim=0).values.tolist(), (inside.nonzero().max(dim=0).values + 1).tolist()
@@ -259,8 +257,7 @@ def test_planes_for_a_network_of_two_dimensions(shape):
 
 def test_a_missing_modality_is_never_encoded(two_stage):
     image = drop(torch.rand(1, 3, 12, 12, 12), torch.tensor([[True, False, True]]))
-    inferer = SlidingWindowInferer((8, 8, 8), 4, 0.5)
-    (found,) = decode_subsets(image, two_stage, KEEP[:1], inferer)
+    (found,) = decode_subsets(image, two_stage, KEEP[:1], SlidingWindowInferer((8, 8, 8), 4, 0.5))
     assert two_stage.encoded == 2**3 * 2
     assert torch.isfinite(found).all()
 
@@ -360,8 +357,7 @@ def test_the_loss_is_in_single(precision, inside, _):
     parts = 1, [batch], network, torch.optim.SGD(network.parameters()), loss
     half = {"amp": precision == "float16", "amp_kwargs": {"enabled": False}}
     inferer = PrecisionInferer(precision)
-    trainer = SupervisedTrainer(torch.device("cpu"), *parts, inferer=inferer, decollate=False, **half)
-    trainer.run()
+    SupervisedTrainer(torch.device("cpu"), *parts, inferer=inferer, decollate=False, **half).run()
     assert (network.seen, seen) == ([inside], [torch.float32])
 
 

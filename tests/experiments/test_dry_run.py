@@ -36,8 +36,7 @@ def test_sizes_are_small_and_the_method_is_as_listed(tmp_path):
 
 def test_masks_and_planes_have_counterparts(tmp_path):
     made = read_list(ROOT / "bundles" / "tables" / "passion_table1_brats2020.json")
-    small = made_small(made.trainings()[:2], get_cohort("brats2020"), tmp_path)
-    configs = [entry.config() for entry in small]
+    configs = [entry.config() for entry in made_small(made.trainings()[:2], get_cohort("brats2020"), tmp_path)]
     assert [config["masks"] for config in configs] == [None, None]
     assert configs[1]["crop"] == [32, 32, 32]  # mmFormer needs no less
     items = prepare("brats2020", configs[1]["dataset_dir"], datalist=configs[1]["datalist"])["training"]
@@ -52,8 +51,7 @@ def test_masks_and_planes_have_counterparts(tmp_path):
 @pytest.mark.parametrize("name", ["brats2015", "brats2020", "msd_task01", "iseg2017", "myops2020", "brats_ped"])
 def test_phantoms_have_the_modalities_and_label_values_of_the_cohort(tmp_path, name):
     cohort = get_cohort(name)
-    entry = Entry("x", "m3ae", settings={"split": None})
-    config = on_phantoms([entry], cohort, tmp_path)[0].config()
+    config = on_phantoms([Entry("x", "m3ae", settings={"split": None})], cohort, tmp_path)[0].config()
     parts = prepare(name, config["dataset_dir"], datalist=config["datalist"])
     assert [len(parts[part]) for part in PARTS] == [4, 1, 2]
     loaded = LoadSubjectd(name)(parts["training"][0])
@@ -80,8 +78,7 @@ def test_every_training_of_every_list_can_start(tmp_path, path):
     made = read_list(path)
     definition = get_cohort(made.cohort or "phantom")
     entries = made_small(made.entries, definition, tmp_path / "data")
-    folders = trainings.folders_of(entries, tmp_path)
-    trainings._require_usable(entries, folders, {"cohort": definition.name})
+    trainings._require_usable(entries, trainings.folders_of(entries, tmp_path), {"cohort": definition.name})
 
 
 @pytest.mark.slow  # each fold is trained and evaluated by a process of its own

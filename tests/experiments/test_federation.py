@@ -49,8 +49,7 @@ def test_a_server_with_another_version_is_refused():
 
 def test_a_recipe_is_the_same_everywhere():
     """Recipes are compared by content, not only by name."""
-    plan = Plan(**{**PLAN, "configs": ("recipes/open_glioma.json",)})
-    ours = plan.identity()
+    ours = Plan(**{**PLAN, "configs": ("recipes/open_glioma.json",)}).identity()
     assert ours["cohort"] == "open_glioma"
     theirs = ours | {"configs": "train.json (SHA-256 0123456789ab)"}
     with pytest.raises(RefusedError, match=r"configs: train.json \(SHA.*open_gl.* has .* \(SHA-256 0123456789ab"):

@@ -83,8 +83,7 @@ def test_a_packed_file_is_as_it_was_written(tmp_path_factory, bits, cut, more):
 @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
 @given(st.lists(st.integers(0, 2**15), max_size=3), st.integers(0, 60), st.binary(max_size=9), st.booleans())
 def test_metaimage_and_nrrd(tmp_path_factory, suffix, bits, cut, more, packed):
-    folder = tmp_path_factory.getbasetemp()
-    path = folder / f"other{suffix}"
+    path = tmp_path_factory.getbasetemp() / f"other{suffix}"
     itk.imwrite(itk.image_from_array(np.ascontiguousarray(VOXELS.T)), str(path), compression=packed)
     whole = path.read_bytes()
     end = whole.index(b"\n\n" if suffix == ".nrrd" else b"LOCAL\n")

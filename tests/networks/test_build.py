@@ -148,8 +148,7 @@ def test_all_subsets_and_those_drawn_from_what_all_samples_have():
     assert len(channel_subsets(4, complete=False)) == 14
     dedicated = Dedicated(channel_subsets(3), Sum)
     present = torch.tensor([[True, True, True], [True, False, True]])
-    drawn = {dedicated.draw_subset(present) for _ in range(100)}
-    assert drawn == {(0,), (2,), (0, 2)}
+    assert {dedicated.draw_subset(present) for _ in range(100)} == {(0,), (2,), (0, 2)}
     with pytest.raises(ValueError, match="none can be trained"):
         dedicated.draw_subset(torch.tensor([[True, False, False], [False, True, False]]))
 

@@ -37,8 +37,7 @@ class Spec:
 
     def image(self, batch: int) -> torch.Tensor:
         """Return an input for the smallest network."""
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(batch, 4, *[self.window] * 3, generator=generator)
+        return torch.randn(batch, 4, *[self.window] * 3, generator=torch.Generator().manual_seed(0))
 
 
 SMALL = {"mlp_dim": 64, "heads": 4, "dropout": 0.0}
@@ -243,8 +242,7 @@ def test_m2ftrans_positions_of_a_modality_go_with_it():
     theirs = golden.fusion_state("m2ftrans", network)
     of_modality = torch.arange(5.0)  # flair, t1ce, t1, t2, fusion
     theirs["pos"] = of_modality.repeat_interleave(8)[None, :, None].expand(-1, -1, 64)
-    state = import_fusion(theirs, network)
-    assert state["transformer.positions"][:, 0, 0].tolist() == [2, 1, 3, 0, 4]
+    assert import_fusion(theirs, network)["transformer.positions"][:, 0, 0].tolist() == [2, 1, 3, 0, 4]
 
 
 def test_m2ftrans_fusion_tokens_give_each_modality_present_its_share_of_attention():
@@ -255,8 +253,7 @@ def test_m2ftrans_fusion_tokens_give_each_modality_present_its_share_of_attentio
     assert tokens.shape == (2, 4, 8)
     assert not weights.requires_grad
     # 2 heads and 4 fusion tokens each spread a sum of 1 over the tokens that they see, 3 * 4 or 2 * 4 of them.
-    expected = torch.tensor([[8 / 12, 0, 8 / 12], [0, 1, 0]])
-    assert torch.allclose(weights, expected[:, :, None].expand(-1, -1, 4))
+    assert torch.allclose(weights, torch.tensor([[8 / 12, 0, 8 / 12], [0, 1, 0]])[:, :, None].expand(-1, -1, 4))
 
 
 def test_m2ftrans_voxels_are_weighted_before_they_are_fused():

@@ -258,8 +258,7 @@ def test_fine_tuning_loss_weighs_the_consistency_and_pools_the_views():
     torch.manual_seed(0)
     logits, target = torch.randn(2, 3, 4, 4, 4), (torch.rand(1, 3, 4, 4, 4) > 0.5).to(torch.uint8)
     views = output(logits, [logits, logits], torch.stack([torch.zeros(8, 1, 1, 1), torch.full((8, 1, 1, 1), 3.0)]))
-    both = torch.cat([target, target]).float()
-    pooled = 3 * m3ae.DiceBCELoss()(logits, both)
+    pooled = 3 * m3ae.DiceBCELoss()(logits, torch.cat([target, target]).float())
     assert m3ae.FineTuningLoss(0.1)(views, target).item() == pytest.approx(pooled.item() + 0.9, rel=1e-6)
     assert m3ae.FineTuningLoss(0)(views, target).item() == pytest.approx(pooled.item(), rel=1e-6)
     bottleneck = torch.tensor([1.0, 2.0, 1.0, 5.0]).reshape(4, 1, 1, 1, 1)  # views 0 of two subjects, then views 1

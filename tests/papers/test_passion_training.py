@@ -353,8 +353,7 @@ def test_a_subject_with_one_modality_is_neither_preferred_nor_neglected():
 def test_no_class_shared_by_all_samples(changes):
     target, out, loss = torch.zeros(2, 1, 4, 4, dtype=torch.long), output(), passion(**changes)
     target[1] = 1
-    total = loss(out, target)
-    total.backward()
+    loss(out, target).backward()
     assert loss.terms.get("prototype", loss.terms.get("pmr")) == 0
     assert loss.sums.tolist() == loss.counts.tolist() == [0] * 4  # nothing has been measured
     assert all(x.grad.isfinite().all() for x in (out.separate, out.teacher.logits))

@@ -98,8 +98,7 @@ def test_missing_modality_survives(write_subject, folder):
     item = write_subject(modalities=("t1c", "flair"))
     cached = CachedDataset([item], deterministic(), folder)
     cached[0]
-    image = cached[0]["image"]
-    assert presence(image[None]).tolist() == [[False, True, False, True]]
+    assert presence(cached[0]["image"][None]).tolist() == [[False, True, False, True]]
     expected = Dataset([item], deterministic())[0]
     expected["image"][[0, 2]] = float("nan")  # where padding has put zeros too
     same(cached[0], expected)
@@ -121,8 +120,7 @@ def test_random_transforms_run_each_time_and_do_not_reach_the_files(subject, fol
     path = entries(folder)[0] / "image.npy"
     before = path.read_bytes()
     cached[0]["image"].fill_(5)
-    only_loaded = CachedDataset([subject], deterministic(), folder)[0]
-    only_loaded["image"].fill_(5)
+    CachedDataset([subject], deterministic(), folder)[0]["image"].fill_(5)
     assert path.read_bytes() == before
 
 

@@ -32,8 +32,7 @@ def chi_square(counts: Counter, probabilities: dict[tuple, float]) -> float:
 
 
 def test_subset_frequencies():
-    drawn = random_subsets(torch.ones(20_000, 4, dtype=torch.bool))
-    counts = Counter(map(tuple, drawn.tolist()))
+    counts = Counter(map(tuple, random_subsets(torch.ones(20_000, 4, dtype=torch.bool)).tolist()))
     of_size = {1: 1 / 16, 2: 1 / 24, 3: 1 / 16, 4: 1 / 4}
     expected = {key: of_size[sum(key)] for key in counts}
     assert len(counts) == 15
@@ -47,8 +46,7 @@ def test_subset_frequencies():
 
 
 def test_incomplete_subsets_lack_one_to_three_alike():
-    drawn = incomplete_subsets(torch.ones(20_000, 4, dtype=torch.bool))
-    counts = Counter(map(tuple, drawn.tolist()))
+    counts = Counter(map(tuple, incomplete_subsets(torch.ones(20_000, 4, dtype=torch.bool)).tolist()))
     of_size = {1: 1 / 12, 2: 1 / 18, 3: 1 / 12}
     assert len(counts) == 14
     assert chi_square(counts, {key: of_size[sum(key)] for key in counts}) < 34.5  # 13 degrees of freedom, p = 0.001
@@ -82,8 +80,7 @@ def test_patches_are_shared_out_alike_over_modalities_and_positions():
     visible = random_patches(KEEP[1:2].expand(600, 4), [4, 4, 4], 0.875).flatten(2)
     rate = 32 / (3 * 64)
     assert visible.float().mean(dim=(0, 2)).tolist() == pytest.approx([rate, 0, rate, rate], abs=0.01)
-    by_position = visible[:, KEEP[1]].float().mean(dim=(0, 1))
-    assert by_position.std() < 2 * (rate * (1 - rate) / 1800) ** 0.5
+    assert visible[:, KEEP[1]].float().mean(dim=(0, 1)).std() < 2 * (rate * (1 - rate) / 1800) ** 0.5
     both = (visible[:, 0] & visible[:, 2]).float().mean()  # independent of each other's position
     assert both == pytest.approx(rate**2, abs=0.005)
 
@@ -119,8 +116,7 @@ TRANSFORM = Compose([LoadSubjectd("brats2020"), TURN, ScaleBrainIntensityd("imag
 
 def test_order_and_content_and_an_unknown_modality(write_subject, subject):
     items = [write_subject("a", seed=1), write_subject("b", seed=2)]
-    chosen = [("flair",), ("T1ce", "t1"), MODALITIES]
-    dataset = SubsetDataset(items, TRANSFORM, chosen, MODALITIES)
+    dataset = SubsetDataset(items, TRANSFORM, [("flair",), ("T1ce", "t1"), MODALITIES], MODALITIES)
     names = ["flair", "t1+t1c", "t1+t1c+t2+flair"]
     assert [(s["case"], s["subset"]) for s in dataset] == [(case, name) for case in "ab" for name in names]
     full = TRANSFORM(items[1])["image"]
@@ -148,8 +144,7 @@ def test_subsets_beyond_what_a_case_has_are_left_out(write_subject):
 
 
 def test_cached_on_disk(write_subject, tmp_path, opened):
-    items = [write_subject()]
-    arguments = (items, TRANSFORM, subsets(MODALITIES), MODALITIES, tmp_path / "cache")
+    arguments = ([write_subject()], TRANSFORM, subsets(MODALITIES), MODALITIES, tmp_path / "cache")
     first = [sample["image"] for sample in SubsetDataset(*arguments)]
     again = [sample["image"] for sample in SubsetDataset(*arguments)]
     assert len(opened) == 5

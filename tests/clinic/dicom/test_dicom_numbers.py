@@ -161,8 +161,7 @@ def test_positions_are_rounded_along_each_axis():
 def test_an_image_of_another_class_lies_at_a_slice_up_to_a_quarter_of_their_distance(tmp_path, height, known):
     """Of slices 8 mm apart at 0 to 56 mm; where none lies, the series is only a part."""
     write(tmp_path / "study", flat(8))
-    path = write(tmp_path / "other", flat(1), [height]) / "000.dcm"
-    dataset = pydicom.dcmread(path)
+    dataset = pydicom.dcmread(write(tmp_path / "other", flat(1), [height]) / "000.dcm")
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     dataset.save_as(tmp_path / "study" / "other.dcm")
@@ -239,8 +238,7 @@ def test_slices_of_one_plane_differ_by_up_to_45_degrees(degrees, volumes):
     """Those of another plane are a volume of their own, and not the rest of one."""
     turn = np.radians(degrees)
     tilted = {"ImageOrientationPatient": [1, 0, 0, 0, np.cos(turn), np.sin(turn)]}
-    upper = pieces(8.0 * np.arange(12, 20), **tilted)
-    assert len(group([*pieces(8.0 * np.arange(12)), *upper])) == volumes
+    assert len(group([*pieces(8.0 * np.arange(12)), *pieces(8.0 * np.arange(12, 20), **tilted)])) == volumes
 
 
 VALUES = {"NCR": 1, "ED": 2, "NET": 3, "ET": 4}

@@ -45,8 +45,7 @@ def read_back(path: Path, series) -> np.ndarray:
     options = {"combine_segments": True, "ignore_spatial_locations": False, "assert_missing_frames_are_empty": True}
     if series.multiframe:
         instance = pydicom.dcmread(series.files[0], stop_before_pixels=True).SOPInstanceUID
-        frames = [frame + 1 for frame in series.frames]
-        return seg.get_pixels_by_source_frame(instance, frames, **options).T
+        return seg.get_pixels_by_source_frame(instance, [frame + 1 for frame in series.frames], **options).T
     instances = [pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in series.files]
     return seg.get_pixels_by_source_instance(instances, **options).T
 

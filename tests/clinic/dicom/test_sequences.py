@@ -214,8 +214,7 @@ def test_reasons_say_what_was_heard():
         "after contrast agent by 'km', a contrast agent is named"
     )
     assert recognise(header("T1GD", *TFE)).reason.endswith("after contrast agent by 'gd', no attribute names one")
-    reason = recognise(header("T1 Meyer KM", *TFE)).reason
-    assert reason.endswith(
+    assert recognise(header("T1 Meyer KM", *TFE)).reason.endswith(
         "'km' beside an unknown word or sign leaves open whether contrast agent was given, no attribute names one"
     )
     contradiction = recognise(ge("Ax T2", *T1_SE))

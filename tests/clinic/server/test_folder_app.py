@@ -135,8 +135,7 @@ def test_any_subset(url, segmented, subject, image, found, tmp_path):
     truth = nib.load(subject / "Doe_seg.nii.gz")
     at = apply_affine(np.linalg.inv(truth.affine) @ label.affine, np.argwhere(voxels)).round().astype(int)
     at = at[((at >= 0) & (at < truth.shape)).all(axis=1)]
-    hits = np.asarray(truth.dataobj)[tuple(at.T)] > 0
-    assert hits.mean() > 0.6
+    assert (np.asarray(truth.dataobj)[tuple(at.T)] > 0).mean() > 0.6
     assert voxels.astype(bool).sum() * abs(np.linalg.det(label.affine)) > 0.5 * np.count_nonzero(truth.dataobj) * 27
 
 
@@ -213,8 +212,7 @@ class TestLabels:
             return {"label_info": [{"name": name, "idx": number} for number, name in enumerate(names, start=1)]}
 
         def final(image: str, number: int = -1) -> np.ndarray:
-            labels = sorted((store / "labels" / "final" / image).iterdir())
-            return np.asarray(nib.load(labels[number]).dataobj)
+            return np.asarray(nib.load(sorted((store / "labels" / "final" / image).iterdir())[number]).dataobj)
 
         save((voxels == 2).astype(int))
         for refused, params, reason in [

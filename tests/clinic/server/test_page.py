@@ -155,8 +155,7 @@ class TestPage:
         drop(page, dropped)
         page.wait(shown("recognised"))
         assert page.evaluate("document.activeElement.innerText") == "2. Check what was recognised"
-        table = page.evaluate("document.getElementById('candidates').innerText")
-        assert re.search(r"series 6.*\tT1c\t", table)
+        assert re.search(r"series 6.*\tT1c\t", page.evaluate("document.getElementById('candidates').innerText"))
         chosen = "[...document.querySelectorAll('#sequences select')].map((s) => s.selectedOptions[0].text)"
         assert page.evaluate(chosen)[1:3] == ["auto: series 6", "auto: series 3"]
 

@@ -71,8 +71,7 @@ def test_like_warnings_of_several_images_are_one():
     sizes = {"t1": (0.5, 0.5, 6), "t1c": (1, 1, 1), "t2": (0.4, 0.4, 6), "flair": (1, 1, 5)}
     images = {name: nib.Nifti1Image(np.zeros((4, 4, 4)), np.diag([*size, 1])) for name, size in sizes.items()}
     study = Study(images, used(images))
-    covered = {"t1": 0.7, "t1c": 1.0, "t2": 0.96, "flair": 0.85}
-    aligned = AlignedStudy(images, {}, covered)
+    aligned = AlignedStudy(images, {}, {"t1": 0.7, "t1c": 1.0, "t2": 0.96, "flair": 0.85})
     partial, thick = geometry_warnings(study, aligned, (1, 1, 1))
     assert partial.startswith(
         "T1 (series 0: 70 %), FLAIR (series 3: 85 %): covers only this part of what the reference shows"

@@ -217,8 +217,7 @@ def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as
 
 @pytest.mark.slow  # three predictions, and deepbet on two images
 def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
-    names = ("t1", "t2")
-    images = {name: np.asarray(nib.load(subject / f"Doe_{name}.nii.gz").dataobj) for name in names}
+    images = {name: np.asarray(nib.load(subject / f"Doe_{name}.nii.gz").dataobj) for name in ("t1", "t2")}
     brains, study = tmp_path / "brains", tmp_path / "study"
     for folder, volumes in ((brains, images), (study, with_heads(images))):
         folder.mkdir()
@@ -339,8 +338,7 @@ def test_a_foreign_calibration_beside_the_weights_is_refused_before_the_images_a
     damage, message, subject, tmp_path
 ):
     shutil.copy(DEMO, tmp_path / "own.pt")
-    shipped = DEMO.with_name("model_calibration.json").read_text()
-    (tmp_path / "own_calibration.json").write_text(damage(shipped))
+    (tmp_path / "own_calibration.json").write_text(damage(DEMO.with_name("model_calibration.json").read_text()))
     error = predict(subject, tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
     assert error.startswith(f"error: {tmp_path / 'own_calibration.json'}: {message}")
 

@@ -110,8 +110,7 @@ class TestInCommon:
         assert other.results["value"].tolist() == [0.5, 0.1, 0.2]
 
     def test_nothing(self):
-        other = evaluation_of({("t2", "WT"): [0.5]})
-        for nothing in with_shared_cells([self.SOME, other], "dice"):
+        for nothing in with_shared_cells([self.SOME, evaluation_of({("t2", "WT"): [0.5]})], "dice"):
             assert nothing.subsets == []
             assert subset_statistics(nothing, "dice").empty
             assert mean_over_subsets(nothing, "dice").isna().all(axis=None)
@@ -213,8 +212,7 @@ class TestPairedTests:
         pairs = [("b", "t2"), ("b", "t1+t2"), ("b", "mean"), ("c", "t1"), ("c", "t1+t2"), ("c", "mean")]
         assert tests.index.tolist() == pairs
         assert tests["mean"].tolist() == pytest.approx([0.3, 0.8, 0.8, 0.1, 0.8, 0.8])
-        two = compare_to_first(methods[:2]).iloc[-1]
-        assert two["mean"] == pytest.approx(0.55)
+        assert compare_to_first(methods[:2]).iloc[-1]["mean"] == pytest.approx(0.55)
         lost = evaluation_of({("t1", "WT"): [0.1, 0.1]}, name="d", regions=("WT",))
         none = compare_to_first([methods[0], methods[1], lost]).query("modalities == 'mean'")
         assert none["n"].tolist() == [0, 0]
@@ -273,8 +271,7 @@ def test_efficiency_symmetry_and_null_player(modalities):
     worth = shapley(alike, modalities)
     np.testing.assert_allclose(worth["a"], worth["b"], atol=1e-12)
 
-    without_a = {s: value[s - {"a"}] for s in every}
-    np.testing.assert_allclose(shapley(without_a, modalities)["a"], 0, atol=1e-12)
+    np.testing.assert_allclose(shapley({s: value[s - {"a"}] for s in every}, modalities)["a"], 0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("empty", "absent"), [("brats", 1), ("released", 1), ("nan", np.nan), ("skip", np.nan)])

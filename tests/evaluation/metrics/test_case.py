@@ -85,8 +85,7 @@ class TestEntropies:
         found = measure(shown=both() if shown is None else shown)
         for subset, given in added:
             found.add(subset, {"threshold": reference()}, given)
-        rows = found.result({}, 0).results
-        return rows.set_index(["modalities", "region", "metric"])["value"].to_dict()
+        return found.result({}, 0).results.set_index(["modalities", "region", "metric"])["value"].to_dict()
 
     def test_are_over_the_brain_that_all_modalities_show(self):
         whole, part = np.full((3, *SHAPE), 0.8, np.float32), np.full((3, *SHAPE), 0.8, np.float32)

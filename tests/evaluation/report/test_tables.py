@@ -81,8 +81,7 @@ class TestSubsetTable:
             for metric, value in (("dice", dice), ("volume", predicted), ("reference_volume", reference))
         ]
         results, conventions = pd.DataFrame(rows, columns=COLUMNS), Conventions(average="voxel")
-        pooled = Evaluation("a", "toy", ("t1",), ("WT",), conventions, results)
-        table = subset_table([pooled])
+        table = subset_table([Evaluation("a", "toy", ("t1",), ("WT",), conventions, results)])
         assert texts(table) == [["●", "53.8"], ["mean", "53.8"]]  # 2 * (30 + 5) / (100 + 30)
         assert noted(table, "pooled voxels of 2 cases")
 
@@ -124,8 +123,7 @@ class TestComparisonTable:
         values = {("t1", "WT"): [0.5, 0.5], ("t2", "WT"): [0.5, 0.5], ("t1+t2", "WT"): [0.8, 0.8]}
         values |= {("t1", "ET"): [0.3, 0.3], ("t1+t2", "ET"): [0.6, 0.7]}
         values["t2", "ET"] = [0.9, 0.9]  # where the first method has no value
-        other = evaluation_of(values, "other")
-        table = comparison_table([base(), other])
+        table = comparison_table([base(), evaluation_of(values, "other")])
         assert list(table.frame) == [("", "method"), *((r, c) for r in ("WT", "ET", "mean") for c in ("Dice", "Δ"))]
         first, second = texts(table)
         assert first[1:3] == ["60.0 [48.3, 71.7]", "–"]
@@ -146,8 +144,7 @@ class TestComparisonTable:
 
 
 def test_statistics_table():
-    tests = compare_to_first([steady(0.5, "a", cases=9), steady(0.6, "b", cases=9)])
-    table = statistics_table(tests)
+    table = statistics_table(compare_to_first([steady(0.5, "a", cases=9), steady(0.6, "b", cases=9)]))
     assert table.title == "Paired tests of Dice (%)"
     assert len(texts(table)) == 8
     last = ["b", "a", "mean", "ET", "9", "60.2", "50.2", "+10.0 [10.0, 10.1]", "0.004", "0.008*", "+1.00"]
