@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from heads import with_bright_edge
 from monai.data import MetaTensor
+from phantom_case import with_bright_edge
 
 from common.cohorts import get_cohort
 from common.cohorts.check import check_folder

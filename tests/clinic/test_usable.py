@@ -7,9 +7,9 @@ from math import exp, inf, log
 import numpy as np
 import pandas as pd
 import pytest
+from phantom_case import LABELS
 from run_tools import run
 from scipy.special import expit, logit
-from small_lesion import LABELS
 
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation, write_evaluation

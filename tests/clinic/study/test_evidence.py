@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 from dicom_studies import MPRAGE, T1_SE, T2_TSE, Scan, write_study
-from heads import with_bright_edge, with_heads
-from phantom_case import HEAD, LPS, write_case
+from phantom_case import HEAD, LPS, with_bright_edge, with_heads, write_case
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.iseg import ISEG

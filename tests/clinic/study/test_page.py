@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
+from phantom_case import lesion, regions
 from PIL import Image
-from small_lesion import lesion, regions
 
 from common.evaluation.report.slices import OUTLINES
 from mmb.clinic.study import sheets as module

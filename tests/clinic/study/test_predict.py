@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from dicom_studies import STUDY, write_study
-from heads import with_heads
 from nibabel.affines import apply_affine
 from nibabel.processing import resample_from_to
-from phantom_case import HEAD, LPS, write_case
+from phantom_case import HEAD, LPS, with_heads, write_case
 from run_tools import run
 from scipy.spatial.transform import Rotation
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from heads import with_heads
+from phantom_case import with_heads
 
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.cohorts.registry import PHANTOM
