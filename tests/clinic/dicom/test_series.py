@@ -13,16 +13,9 @@ import pydicom
 import pytest
 from choosing import choose
 from dicom_studies import ACCESSION, EPI, MPRAGE, PATIENT, SPACE_FLAIR, T2_TSE, Scan, edit, edit_series, write_study
+from pydicom import uid
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from pydicom.uid import (
-    CTImageStorage,
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    RLELossless,
-    SecondaryCaptureImageStorage,
-    generate_uid,
-)
 from run_tools import run
 
 from common.cohorts.phantom.cohort import generate
@@ -66,11 +59,11 @@ def only(study: Path, number: int):
         {"plane": "axial", "tilt": (20, -15, 30)},
         {"moved": ((3, 2, 1), (5, -4, 3))},
         {"multiframe": True},
-        {"multiframe": True, "reverse": True, "transfer_syntax": RLELossless},
-        {"transfer_syntax": RLELossless},
-        {"transfer_syntax": JPEG2000Lossless},
-        {"transfer_syntax": JPEGLSLossless},
-        {"multiframe": True, "transfer_syntax": JPEG2000Lossless},
+        {"multiframe": True, "reverse": True, "transfer_syntax": uid.RLELossless},
+        {"transfer_syntax": uid.RLELossless},
+        {"transfer_syntax": uid.JPEG2000Lossless},
+        {"transfer_syntax": uid.JPEGLSLossless},
+        {"multiframe": True, "transfer_syntax": uid.JPEG2000Lossless},
     ],
     ids=lambda change: "-".join(change) or "plain",
 )
@@ -270,7 +263,7 @@ def test_one_patient_written_in_two_ways(study, name):
     assert len(read_series(study)) == 2
 
 
-CT = {"SOPClassUID": CTImageStorage, "Modality": "CT"}
+CT = {"SOPClassUID": uid.CTImageStorage, "Modality": "CT"}
 
 
 def test_other_files_beside(study):
@@ -278,11 +271,11 @@ def test_other_files_beside(study):
     (study / "DICOMDIR").write_bytes(b"")
     (study / ".DS_Store").write_bytes(b"\0")
     shutil.copy(files(study, 3)[0], study / "ct.dcm")
-    edit(study / "ct.dcm", lambda dataset: dataset.update(CT | {"SOPInstanceUID": generate_uid()}))
+    edit(study / "ct.dcm", lambda dataset: dataset.update(CT | {"SOPInstanceUID": uid.generate_uid()}))
     assert [one.number for one in read_series(study)] == [2, 3]
 
 
-CAPTURE = {"SOPClassUID": SecondaryCaptureImageStorage, "Modality": "MR", "SeriesDescription": "T2 tra"}
+CAPTURE = {"SOPClassUID": uid.SecondaryCaptureImageStorage, "Modality": "MR", "SeriesDescription": "T2 tra"}
 
 
 def test_what_is_not_of_a_class_of_mr_images_is_named(study):
@@ -318,7 +311,7 @@ def only_ct(study: Path) -> None:
     ("change", "kind", "words"),
     [
         (
-            lambda study: edit(files(study, 3)[0], lambda one: setattr(one, "StudyInstanceUID", generate_uid())),
+            lambda study: edit(files(study, 3)[0], lambda one: setattr(one, "StudyInstanceUID", uid.generate_uid())),
             ValueError,
             "images of 2 studies; give the folder of one",
         ),
@@ -352,12 +345,12 @@ def test_what_cannot_be_opened_is_not_called_damaged(study, as_anybody):
     ("syntax", "message"),
     [
         ("1.2.840.10008.1.2.4.102", "compressed as MPEG-4 AVC/H.264 High Profile .* not supported"),
-        (JPEG2000Lossless, "compressed as JPEG 2000 .* no decoder is installed: pip install .*dicom"),
+        (uid.JPEG2000Lossless, "compressed as JPEG 2000 .* no decoder is installed: pip install .*dicom"),
     ],
     ids=["mpeg", "no-plugin"],
 )
 def test_compressions_that_cannot_be_decoded(tmp_path, phantom_subject, monkeypatch, syntax, message):
-    write_study(tmp_path, phantom_subject, [replace(SMALL, multiframe=True, transfer_syntax=JPEG2000Lossless)])
+    write_study(tmp_path, phantom_subject, [replace(SMALL, multiframe=True, transfer_syntax=uid.JPEG2000Lossless)])
 
     def relabel(dataset):
         dataset.file_meta.TransferSyntaxUID = syntax
