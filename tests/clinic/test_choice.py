@@ -201,25 +201,22 @@ CLOSED = [
 """A study as from a hospital: two T1 of one name, before and after contrast agent, and a T1c in 3D of another plane."""
 
 
-@pytest.mark.parametrize(
-    ("study", "shown", "expected"),
-    [
-        (CLOSED, {"s601": "t1", "s701": "t1c", "s801": "t1c"}, {"t1": 601, "t1c": 701}),
-        (CLOSED, {"s601": "t1c", "s701": "t1", "s801": "t1c"}, {"t1": 701, "t1c": 601}),
-        (CLOSED[:-1], {"s601": "t1", "s701": "t1c"}, {"t1": 601, "t1c": 701}),
-        (CLOSED, {"s601": "t1", "s701": "t1c t1", "s801": "t1c"}, {"t1": 601, "t1c": 801}),
-        (CLOSED, {"s601": "t1", "s701": "other", "s801": "t1c"}, {"t1": 601, "t1c": 801}),
-        (
-            [series(2, "t1 +c", T1 | GD), series(7, "t1", T1), series(8, "t1", T1)],
-            dict.fromkeys(("s2", "s7", "s8"), "t1c"),
-            {"t1c": 8},
-        ),
-        ([*FULL, series(7, "t1_mprage", T1, **COARSE)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 5}),
-        ([series(2, "t1", T1 | GD), series(7, "t1", T1 | GD)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 7}),
-        ([series(2, "t1 nativ", T1), series(7, "t1", T1)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 7}),
-        ([series(3, "t2", T2), series(8, "t2", T2)], {"s3": "flair", "s8": "t2"}, {"t2": 8}),
-    ],
-)
+@pytest.mark.parametrize(("study", "shown", "expected"), [
+    (CLOSED, {"s601": "t1", "s701": "t1c", "s801": "t1c"}, {"t1": 601, "t1c": 701}),
+    (CLOSED, {"s601": "t1c", "s701": "t1", "s801": "t1c"}, {"t1": 701, "t1c": 601}),
+    (CLOSED[:-1], {"s601": "t1", "s701": "t1c"}, {"t1": 601, "t1c": 701}),
+    (CLOSED, {"s601": "t1", "s701": "t1c t1", "s801": "t1c"}, {"t1": 601, "t1c": 801}),
+    (CLOSED, {"s601": "t1", "s701": "other", "s801": "t1c"}, {"t1": 601, "t1c": 801}),
+    (
+        [series(2, "t1 +c", T1 | GD), series(7, "t1", T1), series(8, "t1", T1)],
+        dict.fromkeys(("s2", "s7", "s8"), "t1c"),
+        {"t1c": 8},
+    ),
+    ([*FULL, series(7, "t1_mprage", T1, **COARSE)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 5}),
+    ([series(2, "t1", T1 | GD), series(7, "t1", T1 | GD)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 7}),
+    ([series(2, "t1 nativ", T1), series(7, "t1", T1)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 7}),
+    ([series(3, "t2", T2), series(8, "t2", T2)], {"s3": "flair", "s8": "t2"}, {"t2": 8}),
+])  # fmt: skip
 def test_images_decide_what_headers_leave_open(study, shown, expected):
     found = numbers(choose(study, look=looking(**shown)))
     assert {name: number for name, number in found.items() if name in expected or name in ("t1", "t1c")} == expected
@@ -239,18 +236,12 @@ def test_a_closed_study_says_what_it_used_and_what_else_there_is():
     assert "left out: subtraction" in lines(selection)[5]
 
 
-@pytest.mark.parametrize(
-    ("study", "shown", "by_hand"),
-    [
-        (CLOSED, {"s601": "t1 t1c", "s701": "t1c t1"}, {}),
-        (CLOSED, {"s601": "t1c", "s701": "t1c t1"}, {}),
-        (CLOSED[:-1], {"s601": "t1", "s701": "t1c t1"}, {}),
-        (CLOSED[:-1], {"s601": "other", "s701": "t1"}, {}),
-        (CLOSED[:-1], {"s601": "t1", "s701": "t1"}, {}),
-        (CLOSED[:-1], {"s601": "t1c", "s701": "t1c"}, {}),
-        (CLOSED, {"s601": "t1 t1c", "s701": "t1c t1"}, {"t1c": None}),
-    ],
-)
+@pytest.mark.parametrize(("study", "shown", "by_hand"), [
+    (CLOSED, {"s601": "t1 t1c", "s701": "t1c t1"}, {}), (CLOSED, {"s601": "t1c", "s701": "t1c t1"}, {}),
+    (CLOSED[:-1], {"s601": "t1", "s701": "t1c t1"}, {}), (CLOSED[:-1], {"s601": "other", "s701": "t1"}, {}),
+    (CLOSED[:-1], {"s601": "t1", "s701": "t1"}, {}), (CLOSED[:-1], {"s601": "t1c", "s701": "t1c"}, {}),
+    (CLOSED, {"s601": "t1 t1c", "s701": "t1c t1"}, {"t1c": None}),
+])  # fmt: skip
 def test_what_images_do_not_decide_is_refused_with_the_candidates_and_no_number_to_type(study, shown, by_hand):
     with pytest.raises(ValueError, match="neither header nor image tells") as refused:
         choose(study, by_hand, looking(**shown))

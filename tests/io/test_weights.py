@@ -152,18 +152,14 @@ def test_a_setting_is_the_trainings_or_else_the_default(tmp_path):
     assert setting_of_weights(tmp_path / "none.pt", "width", 16) == 16
 
 
-@pytest.mark.parametrize(
-    ("key", "text", "message"),
-    [
-        ("width", '"8"', "was trained with width '8'; expected a value such as 16"),
-        ("width", '"$__import__(\\"os\\").abort()"', r"width: .*expected a text .* not begin with \$, @ or %"),
-        ("cohort", '"@network"', "expected a text"),
-        ("crop", '[8, ["%x.json"]]', "expected a text"),
-        ("width", '{"a": 1}', "expected a text, a number, or a list of these"),
-        ("backbone", '"antigravity.Network"', "not choose.*--backbone antigravity.Network"),
-        ("width", "[", "Invalid JSON"),
-    ],
-)
+@pytest.mark.parametrize(("key", "text", "message"), [
+    ("width", '"8"', "was trained with width '8'; expected a value such as 16"),
+    ("width", '"$__import__(\\"os\\").abort()"', r"width: .*expected a text .* not begin with \$, @ or %"),
+    ("cohort", '"@network"', "expected a text"), ("crop", '[8, ["%x.json"]]', "expected a text"),
+    ("width", '{"a": 1}', "expected a text, a number, or a list of these"),
+    ("backbone", '"antigravity.Network"', "not choose.*--backbone antigravity.Network"),
+    ("width", "[", "Invalid JSON"),
+])  # fmt: skip
 def test_facts_are_data(key, text, message, tmp_path):
     with io.BytesIO() as file:
         torch.save({"weight": torch.ones(1)}, file)
@@ -174,15 +170,11 @@ def test_facts_are_data(key, text, message, tmp_path):
         setting_of_weights(tmp_path / "a.pt", key, "RFNet" if key == "backbone" else 16)
 
 
-@pytest.mark.parametrize(
-    ("used", "seen", "expected"),
-    [
-        (["t1"], None, None),
-        (["t1c"], ["t1c", "flair"], None),
-        (["t1", "t2"], ["t1c"], "The network never saw T1 + T2 in training, only T1c: do not trust the result."),
-        (["t1", "t1c"], ["t1c"], "The network never saw T1 in training, only T1c: the result may be better without."),
-    ],
-)
+@pytest.mark.parametrize(("used", "seen", "expected"), [
+    (["t1"], None, None), (["t1c"], ["t1c", "flair"], None),
+    (["t1", "t2"], ["t1c"], "The network never saw T1 + T2 in training, only T1c: do not trust the result."),
+    (["t1", "t1c"], ["t1c"], "The network never saw T1 in training, only T1c: the result may be better without."),
+])  # fmt: skip
 def test_modalities_that_no_training_case_had(used, seen, expected):
     assert unseen(used, seen) == expected
 

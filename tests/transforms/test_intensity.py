@@ -93,13 +93,10 @@ def test_each_modality_by_itself_and_a_missing_one_stays_nan(change):
     assert torch.equal(image.nan_to_num(-1), torch.stack([one, -torch.ones_like(one), other]))
 
 
-@pytest.mark.parametrize(
-    ("change", "first", "fact"),
-    [
-        (scale, 9, "percentiles 1 and 99 over the brain are both 7"),
-        (normalize, 7, "the standard deviation over the brain is 0"),
-    ],
-)
+@pytest.mark.parametrize(("change", "first", "fact"), [
+    (scale, 9, "percentiles 1 and 99 over the brain are both 7"),
+    (normalize, 7, "the standard deviation over the brain is 0"),
+])  # fmt: skip
 def test_brain_without_contrast(change, first, fact):
     with refused(ValueError, f"x, channel 0: {fact}; expected an image", "Check the file, or leave this modality out"):
         change(channel(np.r_[first, np.full(100, 7.0)])[None])

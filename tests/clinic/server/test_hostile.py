@@ -134,18 +134,14 @@ class TestWorker:
         with pytest.raises(HTTPException, match="unexpected error"):
             worker.run(Path, "an object")
 
-    @pytest.mark.parametrize(
-        ("error", "status", "reason"),
-        [
-            ((ValueError, "no image"), 400, "no image"),
-            ((FileNotFoundError, "no study"), 404, "no study"),
-            ((OSError, 28, "No space left on device", "/data/Doe.nii"), 507, "A disk of the server is full"),
-            ((PermissionError, 13, "Permission denied", "/data/Doe.nii"), 500, "of its own (Permission denied)."),
-            ((requests.ConnectionError, "http://archive/1.2.3"), 502, "archive does not answer"),
-            ((MemoryError, "Unable to allocate 2.35 TiB"), 503, "Unable to allocate 2.35 TiB"),
-            ((KeyError, "Doe"), 500, "unexpected error"),
-        ],
-    )
+    @pytest.mark.parametrize(("error", "status", "reason"), [
+        ((ValueError, "no image"), 400, "no image"), ((FileNotFoundError, "no study"), 404, "no study"),
+        ((OSError, 28, "No space left on device", "/data/Doe.nii"), 507, "A disk of the server is full"),
+        ((PermissionError, 13, "Permission denied", "/data/Doe.nii"), 500, "of its own (Permission denied)."),
+        ((requests.ConnectionError, "http://archive/1.2.3"), 502, "archive does not answer"),
+        ((MemoryError, "Unable to allocate 2.35 TiB"), 503, "Unable to allocate 2.35 TiB"),
+        ((KeyError, "Doe"), 500, "unexpected error"),
+    ])  # fmt: skip
     def test_errors_are_told_without_names_of_files(self, worker, error, status, reason):
         with pytest.raises(HTTPException) as found:
             worker.run(refuse, *error)
