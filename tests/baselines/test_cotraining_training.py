@@ -57,8 +57,7 @@ def test_full_path_sees_everything_and_one_missing_path_its_subset(name):
         subset, given = seen[-1]
         assert torch.equal(given, x[:, list(subset)])
         assert type(output.missing.logits) is torch.Tensor
-    assert len(seen) == 30
-    assert {subset for subset, _ in seen} == set(SUBSETS)
+    assert (len(seen), {subset for subset, _ in seen}) == (30, set(SUBSETS))
 
 
 @both

@@ -71,8 +71,7 @@ class TestTraining:
     def test_leaves_weights_that_need_no_options_at_inference(self, run, coarse_dir, tmp_path, caplog):
         facts = read_facts(run.folder / "trained.pt")
         own = {key: value for key, value in {**TINY, **OWN[run.name]}.items() if key in SETTINGS}
-        assert facts.settings | own == facts.settings
-        assert facts.settings["cohort"] == "phantom"
+        assert (facts.settings | own, facts.settings["cohort"]) == (facts.settings, "phantom")
         assert (facts.bundle, facts.cases, facts.modalities) == (run.name, 6, list(MODALITIES))
         file = next(coarse_dir.rglob("*_t1ce.nii.gz"))
         copy_subset({"image": [file], "modalities": ["t1c"]}, ["t1c"], tmp_path / "study")
@@ -234,8 +233,7 @@ class TestConfigs:
         train, evaluate, inference = (read(name, f"{file}.json") for file in ("train", "evaluate", "inference"))
         overrides, recorded = train["evaluation"]["overrides"], train["recorded"]
         for key in ("conventions", "calibrate_on", "split_seed"):
-            assert evaluate[key] == train[key]
-            assert overrides[key] == f"@{key}"
+            assert (evaluate[key], overrides[key]) == (train[key], f"@{key}")
         assert recorded == {key: f"@{key}" for key in recorded}
         for key in recorded:  # read from the weights
             assert {**evaluate, **inference}[key].startswith(f"$io.setting_of_weights(@ckpt_path, '{key}', ")

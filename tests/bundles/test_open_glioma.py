@@ -32,8 +32,7 @@ def test_data_settings_are_the_same_in_all_bundles_and_all_methods_train_by_the_
         assert {key: other[key] for key in SHARED} == {key: first[key] for key in SHARED}
         assert augmentation(other) == augmentation(first)
     entries = read_list(ROOT / "bundles" / "open_glioma.json").entries
-    assert {entry.bundle for entry in entries} == set(BUNDLES)
-    assert len(entries) == 8
+    assert ({entry.bundle for entry in entries}, len(entries)) == (set(BUNDLES), 8)
     assert all(Path(entry.files[-1]).name == "open_glioma.json" for entry in entries)
 
 

@@ -64,8 +64,7 @@ def test_a_full_study():
     selection = choose(FULL)
     assert numbers(selection) == {"t1": 2, "t1c": 5, "t2": 3, "flair": 4}
     assert list(selection.chosen) == ["t1", "t1c", "t2", "flair"]
-    assert selection.chosen["t1c"].grade == Grade.SURE
-    assert selection.warnings == []
+    assert (selection.chosen["t1c"].grade, selection.warnings) == (Grade.SURE, [])
     assert lines(selection)[0] == "series 1: left out: localizer ('localizer')."
     assert lines(selection)[1].startswith("series 2: T1, likely (words: 't1'; parameters: TR 2300 ms")
     assert all(line.endswith("; taken.") for line in lines(selection)[1:])
@@ -124,8 +123,7 @@ def test_a_t1_that_says_nothing_after_contrast():
     selection = choose([series(2, "T1W_3D_TFE", T1), perfusion, series(7, "T1W_3D_TFE", T1)])
     assert numbers(selection) == {"t1": 2, "t1c": 7}
     assert "acquired after a series with contrast agent" in lines(selection)[2]
-    assert selection.chosen["t1c"].grade == Grade.OPEN
-    assert selection.warnings == []
+    assert (selection.chosen["t1c"].grade, selection.warnings) == (Grade.OPEN, [])
 
 
 def test_the_surer_of_two_is_taken_and_one_that_says_before_contrast_is_believed():

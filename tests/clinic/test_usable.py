@@ -64,8 +64,7 @@ def test_words_and_intervals_by_hand():
 
 def test_too_certain_scores_are_mended_for_patients_that_were_left_out():
     calibration = calibrate([simulated()], "12ab")
-    assert calibration.patients == 40
-    assert calibration.tested == 20
+    assert (calibration.patients, calibration.tested) == (40, 20)
     intercept, slope, t1c = calibration.regions["WT"].dice
     assert (intercept, slope, t1c) == pytest.approx((-0.5, 1.0, 1.0), abs=0.25)
     judged = calibration.regions["WT"].left_out
@@ -189,10 +188,8 @@ def test_scores_are_cut_and_chances_limited_by_hand():
 def test_the_limit_parts_tumours_from_brains_without_one():
     """Outlines of tumours have a raw score of at least 0.55; of two limits that are as good, the higher is taken."""
     calibration = calibrate([simulated()], "12ab", [0.0, 0.2, 0.42])
-    assert calibration.no_tumour == 0.55
-    assert calibration.passed == (0, 3)
-    assert calibration.missed[0] == 0
-    assert calibrate([simulated()], "12ab").no_tumour == 0.5
+    assert (calibration.no_tumour, calibration.passed) == (0.55, (0, 3))
+    assert (calibration.missed[0], calibrate([simulated()], "12ab").no_tumour) == (0, 0.5)
     lower = simulated()
     rows = [each.assign(value=each["value"].where(each["metric"] != "expected_dice", each["value"] - 0.3))
             for each in (lower.results, lower.calibration)]  # fmt: skip
@@ -216,8 +213,7 @@ def test_a_file_beside_the_weights(tmp_path):
     calibration = calibrate([simulated(6)], "12ab")
     write_calibration(calibration, path)
     read = read_calibration(path)
-    assert read.regions == calibration.regions
-    assert read.measured == calibration.measured
+    assert (read.regions, read.measured) == (calibration.regions, calibration.measured)
     for text in ("", "[]", "{}", path.read_text().replace('"widening"', '"other"'), "\x00\udcff",
                  path.read_text().replace('"dice": [', '"dice": ["x",')):  # fmt: skip
         path.write_bytes(text.encode(errors="surrogateescape"))

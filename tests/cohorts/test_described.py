@@ -93,8 +93,7 @@ def test_weights_carry_the_description(tmp_path):
     text = recorded(path)
     assert get_cohort(text) == get_cohort(path)
     facts = TrainingFacts(method="M3AE", bundle="m3ae", cases=3, settings={"cohort": text})
-    assert facts.trained_on == "3 cases of prostate"
-    assert recorded("brats2020") == "brats2020"
+    assert (facts.trained_on, recorded("brats2020")) == ("3 cases of prostate", "brats2020")
 
 
 @pytest.mark.parametrize(("change", "fact"), [

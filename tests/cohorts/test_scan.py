@@ -86,8 +86,7 @@ def test_msd_files_hold_four_channels(tmp_path):
     assert labelled["case"] == "BRATS_001"
     assert labelled["image"] == [str(tmp_path / "imagesTr" / "BRATS_001.nii.gz")] * 4
     # the channels of the files are FLAIR, T1w, T1gd, T2w
-    assert labelled["modalities"] == ALL
-    assert labelled["channels"] == [1, 2, 3, 0]
+    assert (labelled["modalities"], labelled["channels"]) == (ALL, [1, 2, 3, 0])
     assert labelled["label"] == str(tmp_path / "labelsTr" / "BRATS_001.nii.gz")
     assert unlabelled["case"] == "BRATS_485"
     assert "label" not in unlabelled
@@ -107,8 +106,7 @@ def test_msd_files_hold_four_channels(tmp_path):
 ])  # fmt: skip
 def test_any_subset_of_one_subject_is_one_case(tmp_path, files, modalities):
     (item,) = scan(touch(tmp_path / "patient19", *files))
-    assert item["case"] == "patient19"
-    assert item["modalities"] == modalities
+    assert (item["case"], item["modalities"]) == ("patient19", modalities)
     assert "label" not in item
     assert scan(tmp_path) == [item]
 

@@ -169,8 +169,7 @@ def test_seeded_split_keeps_a_patient_in_one_part(tmp_path):
     folder(tmp_path, [f"BraTS-GLI-{patient:05d}-{scan:03d}" for patient in range(12) for scan in range(3)])
     parts = split_cases(get_cohort("brats2023"), tmp_path)
     patients = [{name[:-4] for name in names(items)} for items in parts.values()]
-    assert [len(part) for part in patients] == [9, 1, 2]
-    assert len(set.union(*patients)) == 12
+    assert ([len(part) for part in patients], len(set.union(*patients))) == ([9, 1, 2], 12)
 
 
 @pytest.mark.parametrize(("split", "sizes"), [(None, [1, 1, 1]), ("full", [3, 0, 1]), ("all_test", [0, 0, 3])])

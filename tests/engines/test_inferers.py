@@ -314,8 +314,7 @@ def test_half_inside_and_single_outside(precision, inside, error):
 def test_windows_are_forwarded_in_it_and_summed_in_single(precision, inside, error):
     network, image = Logits(), torch.randn(1, 2, 12, 8, 8)
     logits = ForegroundInferer((8, 8, 8), 1, 0.5, precision=precision)(image, network)
-    assert set(network.seen) == {inside}
-    assert logits.dtype == torch.float32
+    assert (set(network.seen), logits.dtype) == ({inside}, torch.float32)
     difference = float((logits - SlidingWindowInferer((8, 8, 8), 1, 0.5)(image, network)).abs().max())
     assert 1e-5 < difference < error if error else difference == 0
 

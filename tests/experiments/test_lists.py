@@ -177,8 +177,7 @@ def test_sizes_are_small_and_the_method_is_as_listed(tmp_path):
     small = {entry.name: entry for entry in made_small(made.trainings(), get_cohort("brats2018"), tmp_path)}
     for entry in made.entries:
         config, before = small[entry.name].config(), entry.config()
-        assert small[entry.name].files == entry.files
-        assert config["epochs"] == 1
+        assert (small[entry.name].files, config["epochs"]) == (entry.files, 1)
         assert config["crop"] == [16, 16, 16]
         assert config["width"] <= 8 < before["width"] or entry.name == "U-HVED"
         assert config["split"] == "fold3"
@@ -247,8 +246,7 @@ def test_a_list_of_folds_runs_to_its_printed_table(tmp_path, monkeypatch, capsys
     for words in ("M3AE, Table S3: Dice (%)", "Dry run: invented images", "drawn folds", "RFNet‡", "over 4 cases"):
         assert words in said
     pooled = read_evaluation(tmp_path / "out" / "u_net" / "evaluation")
-    assert pooled.results["case"].nunique() == 4
-    assert pooled.facts["folds"] == 2
+    assert (pooled.results["case"].nunique(), pooled.facts["folds"]) == (4, 2)
     other = read_evaluation(tmp_path / "out" / "u_net" / "evaluation" / "expected_dice")
     assert other.facts["decision"] == "expected_dice"
     assert pd.read_csv(tmp_path / "out" / "leaderboard.csv")["state"].tolist() == ["finished", "finished"]

@@ -107,8 +107,7 @@ def test_a_command_line_can_say_null(value, expected):
 
 def test_what_can_be_used():
     assert check_choice("kl", "paper", ("released", "paper")) == "paper"
-    assert check_number("rate", 1, 0, 1) == 1
-    assert per_axis("spacing", [6, 6, 6]) == [6, 6, 6]
+    assert (check_number("rate", 1, 0, 1), per_axis("spacing", [6, 6, 6])) == (1, [6, 6, 6])
     check_counts(epochs=1, rounds=5)
 
 

@@ -180,5 +180,4 @@ def test_interrupted_writer_leaves_the_old_file(path, volume, monkeypatch):
     monkeypatch.setattr(nib, "save", interrupted)
     with pytest.raises(OSError, match="No space left"):
         writer.write(path)
-    assert path.read_bytes() == before
-    assert list(path.parent.iterdir()) == [path]
+    assert (path.read_bytes(), list(path.parent.iterdir())) == (before, [path])

@@ -136,8 +136,7 @@ def test_changed_file_is_another_entry(subject, folder, which, opened):
     path.write_bytes(path.read_bytes() + b"\0")  # another size
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     cached[0]
-    assert len(entries(folder)) == 3
-    assert len(opened) == 15
+    assert (len(entries(folder)), len(opened)) == (3, 15)
 
 
 class Given:

@@ -45,13 +45,11 @@ def test_regions_there_and_back(cohort, ed, ncr, et):
 def test_published_order_and_back(cohort, values):
     item = {"label": volume(*values)}
     classes = LabelsToClassesd("label", cohort)(item)["label"]
-    assert classes.dtype == torch.long
-    assert classes.flatten().tolist() == list(range(len(values)))
+    assert (classes.dtype, classes.flatten().tolist()) == (torch.long, list(range(len(values))))
     assert torch.equal(classes.affine, AFFINE)
     one_hot = torch.nn.functional.one_hot(classes.as_tensor()[0, :, 0, 0]).T[..., None, None].float()
     back = DecideLabelsd("label", cohort, softmax=True)({"label": MetaTensor(one_hot, affine=AFFINE)})["label"]
-    assert back.dtype == torch.uint8
-    assert back.flatten().tolist() == list(values)
+    assert (back.dtype, back.flatten().tolist()) == (torch.uint8, list(values))
     assert back.shape == (1, len(values), 1, 1)
     assert torch.equal(back.affine, AFFINE)
     assert item["label"].flatten().tolist() == list(values)
@@ -167,8 +165,7 @@ def test_regions_are_decided_and_painted(decision, labels):
 
 def test_a_probability_of_one_half_is_marked_by_the_threshold():
     half, less = [0.5, 0.5], [0.4999, 0.5]
-    assert decided([half, less, [0.0, 0.0]]) == [2, 1]
-    assert decided([half, half, less]) == [1, 4]
+    assert (decided([half, less, [0.0, 0.0]]), decided([half, half, less])) == ([2, 1], [1, 4])
 
 
 @pytest.mark.parametrize(("p", "labels"), [(0.0526, [0, 0]), (0.0527, [2, 2])])

@@ -25,8 +25,7 @@ def test_subset_frequencies():
     counts = Counter(map(tuple, transforms.random_subsets(torch.ones(20_000, 4, dtype=torch.bool)).tolist()))
     of_size = {1: 1 / 16, 2: 1 / 24, 3: 1 / 16, 4: 1 / 4}
     expected = {key: of_size[sum(key)] for key in counts}
-    assert len(counts) == 15
-    assert sum(expected.values()) == pytest.approx(1)
+    assert (len(counts), sum(expected.values())) == (15, pytest.approx(1))
     assert chi_square(counts, expected) < 36.1  # 14 degrees of freedom, p = 0.001
     present = torch.tensor([True, False, True, True]).expand(20_000, 4)
     counts = Counter(map(tuple, transforms.random_subsets(present).tolist()))

@@ -237,8 +237,7 @@ def test_reasons_say_what_was_heard():
 )  # fmt: skip
 def test_an_agent_makes_one_doubt_what_is_said_in_brief(description, sure):
     verdict = recognise(siemens(description, *MPRAGE, **GD))
-    assert verdict.modality == "t1"
-    assert (verdict.grade >= Grade.LIKELY) == sure
+    assert (verdict.modality, verdict.grade >= Grade.LIKELY) == ("t1", sure)
     assert recognise(siemens(description, *MPRAGE)).grade == Grade.SURE
 
 

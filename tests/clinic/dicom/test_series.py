@@ -154,8 +154,7 @@ def test_the_header_of_a_multiframe_image_reads_like_any(tmp_path, phantom_subje
     write_study(tmp_path, phantom_subject, [replace(SMALL, header=header, multiframe=True)])
     found = read_series(tmp_path)[0].header
     assert (found.RepetitionTime, found.EchoTime, found.InversionTime) == (5000, 388, 1800)
-    assert set(found.ScanningSequence) == {"SE", "IR"}
-    assert found.MRAcquisitionType == "3D"
+    assert (set(found.ScanningSequence), found.MRAcquisitionType) == ({"SE", "IR"}, "3D")
     assert found.ContrastBolusAgent == "Gadolinium"
     assert tuple(found.ImageType) == SMALL.image_type[:4]
 

@@ -82,8 +82,7 @@ def test_the_result_lies_on_the_viewed_series_and_on_no_other(stack, tmp_path):
 )
 def test_what_is_not_in_the_archive_is_refused(stack, image, status):
     answer = infer(stack.url, image)
-    assert answer.status_code == status
-    assert len(answer.json()["detail"].splitlines()) == 1
+    assert (answer.status_code, len(answer.json()["detail"].splitlines())) == (status, 1)
 
 
 class TestProxy:

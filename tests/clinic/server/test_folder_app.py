@@ -101,8 +101,7 @@ def put(url: str, image: str, label: Path, tag: str = "final", **params: object)
 
 def test_info_lists_all_bundles(url):
     info = requests.get(f"{url}/info/", timeout=10).json()
-    assert list(info["models"]) == list(BUNDLES)
-    assert info["trainers"] == {}
+    assert (list(info["models"]), info["trainers"]) == (list(BUNDLES), {})
     for model in info["models"].values():
         assert (model["type"], model["labels"]) == ("segmentation", NAMES)
         assert {"use_t1", "use_t1c", "use_t2", "use_flair"} <= set(model["config"])

@@ -227,8 +227,7 @@ def test_lesions_by_size_with_side_and_volume():
     whole = small | large
     whole[35, 5, 10] = True
     found, specks = lesions({"WT": whole, "ET": ellipse((52, 30, 10), (5, 3))}, (1, 1, 1), BRAIN, 50.0)
-    assert [lesion.side for lesion in found] == ["right", "left"]
-    assert specks == 1
+    assert ([lesion.side for lesion in found], specks) == (["right", "left"], 1)
     assert found[0].volume / found[1].volume == pytest.approx(large.sum() / small.sum())
     assert sum(lesion.volume for lesion in found) == pytest.approx(50, rel=0.01)
     assert [lesion.centre for lesion in found] == [(52, 30, 10), (16, 30, 10)]

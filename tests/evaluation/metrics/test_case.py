@@ -116,8 +116,7 @@ class TestRows:
         for subset, prediction in predictions.items():
             found.add(subset, {"threshold": prediction}, probabilities())
         rows = found.result({}, 1.5).results
-        assert list(rows.columns) == list(CASE_COLUMNS)
-        assert set(rows["case"]) == {"case"}
+        assert (list(rows.columns), set(rows["case"])) == (list(CASE_COLUMNS), {"case"})
         assert list(rows["modalities"].unique()) == ["t1", "t1+t2"]
         values = rows.set_index(["modalities", "region", "metric"])["value"].to_dict()
         assert len(values) == len(rows) == 2 * 3 * len(ALWAYS)
@@ -177,8 +176,7 @@ class TestPlanes:
         assert set(planes) == {"image", "reference", "spacing", "threshold/t2"}
         assert (planes["reference"] == reference()[..., 2]).all()
         assert (planes["threshold/t2"] == prediction[..., 2]).all()
-        assert planes["image"].shape == (2, 8, 7)
-        assert planes["image"].dtype == np.float16
+        assert (planes["image"].shape, planes["image"].dtype) == ((2, 8, 7), np.float16)
         assert np.isnan(planes["image"][1]).all()
         assert planes["spacing"].tolist() == [1.0, 1.0]
 
@@ -224,8 +222,7 @@ def test_only_the_mask_counts():
     mask = torch.zeros(4, 5, 6, dtype=torch.uint8)
     mask[1:3, 2:4] = 1
     found = bin_probabilities(probability, truth, mask)
-    assert len(found) == 15
-    assert found["voxels"].sum() == 2 * 2 * 6
+    assert (len(found), found["voxels"].sum()) == (15, 2 * 2 * 6)
     assert found["positives"].sum() == truth[1:3, 2:4].sum()
     assert found["probability"].sum() == pytest.approx(probability[1:3, 2:4].double().sum().item())
     elsewhere = torch.where(mask > 0, probability, 7.0)

@@ -145,11 +145,9 @@ class TestComparisonTable:
 
 def test_statistics_table():
     table = statistics_table(compare_to_first([steady(0.5, "a", cases=9), steady(0.6, "b", cases=9)]))
-    assert table.title == "Paired tests of Dice (%)"
-    assert len(texts(table)) == 8
+    assert (table.title, len(texts(table))) == ("Paired tests of Dice (%)", 8)
     last = ["b", "a", "mean", "ET", "9", "60.2", "50.2", "+10.0 [10.0, 10.1]", "0.004", "0.008*", "+1.00"]
-    assert texts(table)[-1] == last
-    assert texts(table)[4][2] == "T1 + T2"
+    assert (texts(table)[-1], texts(table)[4][2]) == (last, "T1 + T2")
     few = statistics_table(compare_to_first([base(), base(name="b")]))
     assert texts(few)[1][4:] == ["1", "10.0", "10.0", "+0.0", "–", "–", "–"]
 
