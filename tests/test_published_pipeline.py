@@ -75,9 +75,8 @@ def test_rotation(number):
 def test_augmentation_keeps_what_is_missing_and_what_a_label_may_be(shape, axes):
     """Planes, which are one voxel thick, are rotated about the last axis only."""
     options = {"keys": ["image", "label"], "prob": 1.0, "mode": "nearest", "padding_mode": "zeros"}
-    rotation = transforms.OneOf(
-        [transforms.RandRotated(**options, **{f"range_{axis}": float(np.deg2rad(10))}) for axis in axes]
-    )
+    angle = float(np.deg2rad(10))
+    rotation = transforms.OneOf([transforms.RandRotated(**options, **{f"range_{axis}": angle}) for axis in axes])
     scale = transforms.RandScaleIntensityd("image", factors=0.1, prob=1.0, channel_wise=True)
     shift = transforms.RandShiftIntensityd("image", offsets=0.1, prob=1.0, channel_wise=True)
     augment = transforms.Compose([*with_outside(rotation), scale, shift])

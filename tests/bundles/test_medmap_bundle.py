@@ -76,13 +76,12 @@ def test_alignment_goes_with_passions_training(coarse_dir, tmp_path, undrawn):
     assert (tmp_path / "preference.csv").is_file()
 
 
+BASE = ["train.json", "recipes/brats2018.json"]
 STACKS = {
-    "PMKL": ["train.json", "recipes/brats2018.json", "backbones/pmkl.json", "recipes/pmkl.json"],
-    "ACN": ["train.json", "recipes/brats2018.json", "backbones/acn.json", "recipes/acn.json"],
-    "SMU-Net": [
-        "train.json", "recipes/brats2018.json", "baselines/smunet.json", "recipes/acn.json", "recipes/smunet.json"
-    ],
-}  # fmt: skip
+    "PMKL": [*BASE, "backbones/pmkl.json", "recipes/pmkl.json"],
+    "ACN": [*BASE, "backbones/acn.json", "recipes/acn.json"],
+    "SMU-Net": [*BASE, "baselines/smunet.json", "recipes/acn.json", "recipes/smunet.json"],
+}
 COTRAINING = {
     "width": 16, "crop": [160, 192, 128], "batch_size": 1, "learning_rate": 1e-4, "weight_decay": 1e-5, "power": 0.9,
     "discriminator_learning_rate": 1e-4, "discriminator_betas": [0.9, 0.99], "consistency_weight": 10.0,

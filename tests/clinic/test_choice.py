@@ -43,13 +43,8 @@ def series(
     return Series(number, f"1.2.{number}", (), header, "1", spacing, shape, affine, False, (), part, problem)
 
 
-FULL = [
-    series(1, "localizer", T1),
-    series(2, "t1_mprage", T1),
-    series(3, "t2_tse", T2),
-    series(4, "t2_flair", FLAIR),
-    series(5, "t1_mprage_KM", T1 | GD),
-]
+FULL = [series(1, "localizer", T1), series(2, "t1_mprage", T1), series(3, "t2_tse", T2)]
+FULL += [series(4, "t2_flair", FLAIR), series(5, "t1_mprage_KM", T1 | GD)]
 
 
 def numbers(selection) -> dict[str, int]:
@@ -83,10 +78,8 @@ BETTER = {
 @pytest.mark.parametrize("first", [True, False])
 def test_the_better_of_two(reason, first):
     better, worse = BETTER[reason]
-    study = [
-        series(3, "t2_tse", T2, **(better if first else worse)),
-        series(4, "t2_tse", T2, **(worse if first else better)),
-    ]
+    both = ((3, better), (4, worse)) if first else ((3, worse), (4, better))
+    study = [series(number, "t2_tse", T2, **more) for number, more in both]
     taken, other = (0, 1) if first else (1, 0)
     selection = choose(study)
     assert numbers(selection) == {"t2": study[taken].number}
@@ -150,9 +143,8 @@ def test_by_hand():
 
 
 def test_of_several_that_cannot_be_used_each_says_why():
-    parts = [
-        series(3, "t2_tse", T2, part=k, problem=why) for k, why in enumerate(("a slice is missing", "no place"), 1)
-    ]
+    problems = enumerate(("a slice is missing", "no place"), 1)
+    parts = [series(3, "t2_tse", T2, part=part, problem=problem) for part, problem in problems]
     with pytest.raises(ValueError, match=r"^series 3-1 is the first of 2 T2, none of which can be used: a sl") as info:
         choose([FULL[1], *parts])
     assert str(info.value).endswith("; cannot be used: no place.")
@@ -260,9 +252,8 @@ def test_what_is_set_by_hand_is_not_looked_at_and_studies_without_doubt_are_not(
     selection = choose(CLOSED, {"t1": 601}, look)
     assert numbers(selection) == {"t1": 601, "t1c": 801, "t2": 401, "flair": 501}
     assert sorted(look.seen) == [401, 501, 601, 701, 801]
-    assert selection.notes[0].startswith(
-        "Left out: series 701 (axial, 1 x 1 x 6 mm): its image shows nothing clearly; its"
-    )
+    said = "Left out: series 701 (axial, 1 x 1 x 6 mm): its image shows nothing clearly; its"
+    assert selection.notes[0].startswith(said)
 
 
 def test_images_that_cannot_be_compared_are_refused_with_the_reason():

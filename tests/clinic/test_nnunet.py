@@ -185,9 +185,7 @@ def test_what_is_no_usable_model_is_refused_in_one_line(tmp_path: Path, change: 
         load_predictor(str(_model(tmp_path / "other") / "fold_0"), device="cpu")
 
 
-def test_folds_without_weights_are_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folds_without_weights_are_named(tmp_path, caplog, monkeypatch) -> None:
     monkeypatch.setattr("mmb.clinic.predictors.nnunet.version", lambda _: "2")  # also where it is not installed
     model = _model(tmp_path / "model")
     (model / "fold_1").mkdir()

@@ -48,9 +48,8 @@ def simulated(patients: int = 40, regions=("WT",), seed: int = 0, **facts) -> Ev
                 rows += [(f"case{number}", subset, region, metric, value) for metric, value in values.items()]
     table = pd.DataFrame(rows, columns=COLUMNS)
     test = table["case"].isin([f"case{number}" for number in range(patients // 2)])
-    return Evaluation(
-        "a", "toy", ("t1", "t1c"), tuple(regions), Conventions(), table[test], table[~test], facts=dict(facts)
-    )
+    tables = (table[test], table[~test])
+    return Evaluation("a", "toy", ("t1", "t1c"), tuple(regions), Conventions(), *tables, facts=dict(facts))
 
 
 def test_words_and_intervals_by_hand():

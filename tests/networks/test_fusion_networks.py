@@ -64,9 +64,8 @@ def trained(imported):
     """The outputs of training mode for the golden batch, the features of its encoding, and the golden arrays."""
     spec, network, *_ = imported
     arrays, meta = golden.fusion_golden(spec.trained or f"{spec.name}_small")
-    image = golden.without(
-        golden.fusion_image(meta["batch_input_seed"], 2, meta["crop"]), golden.ours(meta["train_mask"])
-    )
+    image = golden.fusion_image(meta["batch_input_seed"], 2, meta["crop"])
+    image = golden.without(image, golden.ours(meta["train_mask"]))
     with train_mode(network), torch.no_grad():
         return network(image), network.encode(image), arrays, meta
 
@@ -95,9 +94,8 @@ class TestGolden:
         assert shapes == golden.published_shapes(spec.name)
         golden.with_fusion_weights(spec.name, network)
         with eval_mode(network), torch.no_grad():
-            logits = network(
-                golden.without(golden.fusion_image(meta["input_seed"], 1, meta["crop"]), golden.subset(mask))
-            )
+            image = golden.fusion_image(meta["input_seed"], 1, meta["crop"])
+            logits = network(golden.without(image, golden.subset(mask)))
         assert golden.relative_error(logits, arrays[f"eval/{mask}/logits"], meta["eval_stride"]) <= golden.TOLERANCE
 
     def test_fused_head_and_auxiliary_heads(self, imported, trained):
@@ -163,11 +161,8 @@ class TestCheckpoints:
 
     @pytest.mark.parametrize(("state", "network", "message"), [
         (lambda theirs, _: theirs, SPECS[1].made, r"missing \['.*are unexpected \["),
-        (
-            lambda theirs, _: theirs | {KEY: theirs[KEY].transpose(0, 1)},
-            SPECS[0].made,
-            rf"1 have another shape \['{KEY} \(8, 4, 3, 3, 3\)",
-        ),
+        (lambda theirs, _: theirs | {KEY: theirs[KEY].transpose(0, 1)}, SPECS[0].made,
+         rf"1 have another shape \['{KEY} \(8, 4, 3, 3, 3\)"),
         (lambda _, own: own, SPECS[0].made, "made by this software, which need no import"),
         (lambda *_: {}, lambda: RFNet(modalities=3), "RFNet of 3 modalities"),
     ], ids=["another-network", "transposed", "own", "modalities"])  # fmt: skip

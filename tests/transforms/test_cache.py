@@ -168,9 +168,8 @@ def test_any_part_is_read_as_it_was(subject, folder, shape):
     given = Given(torch.from_numpy(image), len(shape))
     size = [4, 5, 3][: len(shape) - 1]
     item = {key: value for key, value in subject.items() if key != "label"}
-    cached = CachedDataset(
-        [item], transforms.Compose([given, transforms.RandSpatialCropd("image", size, random_size=False)]), folder
-    )
+    crop = transforms.RandSpatialCropd("image", size, random_size=False)
+    cached = CachedDataset([item], transforms.Compose([given, crop]), folder)
     cached[0]
     for seed in range(20):
         cached.transform.set_random_state(seed=seed)

@@ -286,9 +286,8 @@ def test_codes_titles_and_volumes_of_all_classes_in_the_report(reported):
     whole, core = content.get_image_measurement_groups()
     parts = [*(each.referenced_segment for each in groups), *whole.source_images, *core.source_images]
     assert {each.referenced_sop_instance_uid for each in parts} == {seg.SOPInstanceUID}
-    assert whole.tracking_identifier == (
-        "Whole tumour (WT): Necrotic core, Oedema, Non-enhancing tumour, Enhancing tumour"
-    )
+    title, classes = whole.tracking_identifier.split(": ")
+    assert (title, classes.split(", ")) == ("Whole tumour (WT)", [label for label, *_ in CODES.values()])
     assert core.tracking_identifier == "Tumour core (TC): Necrotic core, Non-enhancing tumour, Enhancing tumour"
     assert [round(each.get_measurements()[0].value, 3) for each in (whole, core)] == [0.48, 0.24]
     assert {code(each.finding_type) for each in (whole, core)} == {"SCT 108369006"}
@@ -305,10 +304,8 @@ def another(reported: Mapping[str, Any], folder: Path, segments: np.ndarray, shi
                                   "AUTOMATIC", algorithm)
         for number, label in enumerate(("Oedema", "Enhancing tumour"), start=1)
     ]  # fmt: skip
-    seg = hd.seg.Segmentation(
-        sources, segments.transpose(2, 1, 0, 3), "BINARY", described, hd.UID(), 9, hd.UID(), 1, "m", "n", "1", "2"
-    )
-    seg.save_as(folder / "other.dcm")
+    given = (sources, segments.transpose(2, 1, 0, 3), "BINARY", described, hd.UID(), 9, hd.UID(), 1, "m", "n", "1", "2")
+    hd.seg.Segmentation(*given).save_as(folder / "other.dcm")
     return folder / "other.dcm"
 
 

@@ -54,10 +54,8 @@ def per_frame_orientation(dataset) -> None:
     """Store orientation and pixel size with each frame, as Philips and Siemens do."""
     shared = dataset.SharedFunctionalGroupsSequence[0]
     for frame in dataset.PerFrameFunctionalGroupsSequence:
-        frame.PlaneOrientationSequence, frame.PixelMeasuresSequence = (
-            shared.PlaneOrientationSequence,
-            shared.PixelMeasuresSequence,
-        )
+        frame.PlaneOrientationSequence = shared.PlaneOrientationSequence
+        frame.PixelMeasuresSequence = shared.PixelMeasuresSequence
     del shared.PlaneOrientationSequence, shared.PixelMeasuresSequence
 
 
@@ -174,9 +172,7 @@ def test_attributes(segmented):
     ("charset", "name"),
     [("ISO_IR 100", "Müller^Ä"), (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"), (None, "SECRETNAME")],
 )
-def test_names_are_written_as_they_are_and_nowhere_else(
-    tmp_path, phantom_subject, capfd, recwarn, caplog, charset, name
-):
+def test_names_are_written_unchanged_and_nowhere_else(tmp_path, phantom_subject, capfd, recwarn, caplog, charset, name):
     write_study(tmp_path, phantom_subject, [SCAN])
 
     def rename(dataset):

@@ -196,10 +196,8 @@ def test_flaws_of_a_series_are_named_and_the_others_are_used(study, change, prob
 @pytest.mark.parametrize("raw", [b"1,5 ", b"SECRET"])
 def test_text_in_the_place_of_a_number(study, raw):
     """Values that pydicom refuses to convert, and quotes in its message."""
-    tags = {
-        name: RawDataElement(Tag(name), "DS", len(raw), raw, 0, False, True) for name in ("EchoTime", "PixelSpacing")
-    }
-    edit_series(study, 3, lambda dataset: [dataset.__setitem__(name, tag) for name, tag in tags.items()])
+    tags = [RawDataElement(Tag(name), "DS", len(raw), raw, 0, False, True) for name in ("EchoTime", "PixelSpacing")]
+    edit_series(study, 3, lambda dataset: [dataset.__setitem__(tag.tag, tag) for tag in tags])
     assert "PixelSpacing: missing" in only(study, 3).problem
     assert choose(read_series(study), {"t2": None}).chosen["t1"].candidate.series.number == 2
 
@@ -271,13 +269,8 @@ def test_what_is_not_of_a_class_of_mr_images_is_named(study):
     """Also if others are taken; if its description names a sequence that is lacking, the user is warned."""
     edit_series(study, 3, CAPTURE)
     shutil.copy(files(study, 2)[0], study / "sr.dcm")
-    report = {
-        "Rows": None,
-        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11",
-        "SeriesNumber": 9,
-        "SeriesDescription": "T2 report",
-    }
-    edit(study / "sr.dcm", lambda dataset: dataset.update(report))
+    report = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11", "SeriesNumber": 9, "SeriesDescription": "T2 report"}
+    edit(study / "sr.dcm", lambda dataset: dataset.update({"Rows": None, **report}))
     read = read_folder(study, PHANTOM)
     line = (
         "series 3: left out: T2 by its description, but Secondary Capture Image (20 files), not MR Image; export the "

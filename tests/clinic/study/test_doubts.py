@@ -48,9 +48,8 @@ def used(images: Iterable[str], grade: Grade = Grade.SURE, fixed: bool = False) 
 
 def test_volumes_in_ml():
     # 216, 64 and 56 voxels of 6 mm3
-    assert volumes(nib.Nifti1Image(lesion(), np.diag([1.0, 2, 3, 1])), LABELS) == pytest.approx(
-        {"WT": 1.296, "TC": 0.384, "ET": 0.336}
-    )
+    found = volumes(nib.Nifti1Image(lesion(), np.diag([1.0, 2, 3, 1])), LABELS)
+    assert found == pytest.approx({"WT": 1.296, "TC": 0.384, "ET": 0.336})
 
 
 @pytest.mark.parametrize("enhancing", [True, False])
@@ -74,12 +73,9 @@ def test_like_warnings_of_several_images_are_one():
     study = Study(images, used(images))
     aligned = AlignedStudy(images, {}, {"t1": 0.7, "t1c": 1.0, "t2": 0.96, "flair": 0.85})
     partial, thick = geometry_warnings(study, aligned, (1, 1, 1))
-    assert partial.startswith(
-        "T1 (series 0: 70 %), FLAIR (series 3: 85 %): covers only this part of what the reference shows"
-    )
-    assert thick.startswith(
-        "T1 (series 0: 0.5 x 0.5 x 6 mm), T2 (series 2: 0.4 x 0.4 x 6 mm), FLAIR (series 3: 1 x 1 x 5 mm): voxels"
-    )
+    assert partial.startswith("T1 (series 0: 70 %), FLAIR (series 3: 85 %): covers only this part of what the")
+    sizes = "T1 (series 0: 0.5 x 0.5 x 6 mm), T2 (series 2: 0.4 x 0.4 x 6 mm), FLAIR (series 3: 1 x 1 x 5 mm)"
+    assert thick.startswith(f"{sizes}: voxels")
     assert list(geometry_warnings(study, replace(aligned, covered={}), (5, 5, 6))) == []
 
 
@@ -175,13 +171,10 @@ def test_a_doubtful_brain():
 
 
 def test_what_was_noticed_as_a_study_was_read():
-    study = Study(
-        {}, used(["t1", "t1c", "t2"], Grade.OPEN), remarks=[Remark(("t1", "t2"), "odd."), Remark((), "of all.")]
-    )
+    remarks = [Remark(("t1", "t2"), "odd."), Remark((), "of all.")]
+    study = Study({}, used(["t1", "t1c", "t2"], Grade.OPEN), remarks=remarks)
     unsure, *others = study_warnings(study)
-    assert unsure.startswith(
-        "Recognised with little confidence: T1 (series 0: why), T1c (series 1: why), T2 (series 2:"
-    )
+    assert unsure.startswith("Recognised with little confidence: T1 (series 0: why), T1c (series 1: why), T2 (series 2")
     assert unsure.endswith("name the file after it, e.g. x_t1.nii.gz.")
     assert others == ["T1 (series 0), T2 (series 2): odd.", "of all."]
     for records in (used(["t1"], Grade.LIKELY), used(["t1"], Grade.OPEN, fixed=True)):
@@ -211,9 +204,7 @@ def test_pieces_are_warned_of_by_their_volume_and_not_by_their_number():
 
 
 GRID = np.mgrid[:70, :60, :20].astype(float)
-BRAIN = (
-    sum(((axis - middle) / half) ** 2 for axis, middle, half in zip(GRID, (35, 30, 10), (34, 29, 9), strict=True)) <= 1
-)
+BRAIN = sum(((axis - at) / half) ** 2 for axis, at, half in zip(GRID, (35, 30, 10), (34, 29, 9), strict=True)) <= 1
 
 
 def ellipse(centre, half) -> np.ndarray:

@@ -35,9 +35,8 @@ def find_brain(study: AlignedStudy, heads: list[str]) -> Brain:
 
 def ellipsoid(*axes: float) -> np.ndarray:
     """Return the mask of an ellipsoid with these half-axes in mm on the phantom's grid."""
-    places = [
-        (np.arange(size) - (size - 1) / 2) * SPACING / axis for size, axis in zip((80, 80, 52), axes, strict=True)
-    ]
+    sizes = zip((80, 80, 52), axes, strict=True)
+    places = [(np.arange(size) - (size - 1) / 2) * SPACING / axis for size, axis in sizes]
     return sum(place**2 for place in np.meshgrid(*places, indexing="ij")) < 1
 
 

@@ -151,9 +151,8 @@ def test_segments_and_volumes_are_those_of_the_label_map(results, name):
     }
     values = GLIOMA.labels.values
     counted = {key: (label == values[key]).sum() * ml for key in values}
-    assert said == pytest.approx(
-        {"Necrotic core": counted["NCR"], "Oedema": counted["ED"], "Enhancing tumour": counted["ET"]}, abs=2e-3
-    )
+    expected = {"Necrotic core": counted["NCR"], "Oedema": counted["ED"], "Enhancing tumour": counted["ET"]}
+    assert said == pytest.approx(expected, abs=2e-3)
     assert len({round(value, 2) for value in said.values()}) == 3
     regions = {
         each.tracking_identifier.partition(" (")[2][:2]: each.get_measurements()[0].value

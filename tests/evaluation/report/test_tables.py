@@ -89,9 +89,8 @@ class TestSubsetTable:
 class TestLackingSubsets:
     """Means cover the subsets that all methods have; one method is better on these, and lacks the difficult ones."""
 
-    FULL = evaluation_of(
-        {("t1", "WT"): [0.2, 0.4], ("t2", "WT"): [0.5, 0.7], ("t1+t2", "WT"): [0.8, 0.8]}, regions=("WT",)
-    )
+    TWO = {("t1", "WT"): [0.2, 0.4], ("t2", "WT"): [0.5, 0.7]}  # noqa: RUF012
+    FULL = evaluation_of(TWO | {("t1+t2", "WT"): [0.8, 0.8]}, regions=("WT",))
     SOME = evaluation_of({("t2", "WT"): [0.5, 0.5], ("t1+t2", "WT"): [0.9, 0.9]}, "some", regions=("WT",))
     LAST = evaluation_of({("t1+t2", "WT"): [0.7, 0.7]}, "last", regions=("WT",))
     ONLY = evaluation_of({("t1", "WT"): [0.7, 0.7]}, "only", regions=("WT",))
