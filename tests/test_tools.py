@@ -183,10 +183,8 @@ def verb(
     (["--text", "1e3", "--number=None", "a", "b"], ("1e3", None, ("a", "b"), {})),
     (["a", "--flag", "b", "--number", "-8", "c"], ("a", -8, ("b", "c"), {"flag": True})),
     (["a", "--flag", "false", "--sizes=[80, 64,80]"], ("a", None, (), {"sizes": [80, 64, 80]})),
-    (
-        ["a", "--sizes", "5", "--pairs", "t1c=7", "t1=none"],
-        ("a", None, (), {"sizes": [5], "pairs": {"t1c": "7", "t1": None}}),
-    ),
+    (["a", "--sizes", "5", "--pairs", "t1c=7", "t1=none"],
+     ("a", None, (), {"sizes": [5], "pairs": {"t1c": "7", "t1": None}})),
     (["a", "--pairs", "t1c=7", "--pairs", "t2=3-1"], ("a", None, (), {"pairs": {"t1c": "7", "t2": "3-1"}})),
 ])  # fmt: skip
 def test_words_become_values_by_their_annotations(words, expected):

@@ -197,11 +197,8 @@ CLOSED = [
     (CLOSED[:-1], {"s601": "t1", "s701": "t1c"}, {"t1": 601, "t1c": 701}),
     (CLOSED, {"s601": "t1", "s701": "t1c t1", "s801": "t1c"}, {"t1": 601, "t1c": 801}),
     (CLOSED, {"s601": "t1", "s701": "other", "s801": "t1c"}, {"t1": 601, "t1c": 801}),
-    (
-        [series(2, "t1 +c", T1 | GD), series(7, "t1", T1), series(8, "t1", T1)],
-        dict.fromkeys(("s2", "s7", "s8"), "t1c"),
-        {"t1c": 8},
-    ),
+    ([series(2, "t1 +c", T1 | GD), series(7, "t1", T1), series(8, "t1", T1)],
+     dict.fromkeys(("s2", "s7", "s8"), "t1c"), {"t1c": 8}),
     ([*FULL, series(7, "t1_mprage", T1, **COARSE)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 5}),
     ([series(2, "t1", T1 | GD), series(7, "t1", T1 | GD)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 7}),
     ([series(2, "t1 nativ", T1), series(7, "t1", T1)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 7}),

@@ -114,16 +114,10 @@ def test_what_can_be_used():
 @pytest.mark.parametrize(("check", "values", "fact"), [
     (flag, ["no"], "expected true or false"),
     (lambda key, value: check_choice(key, value, ("a", "b")), ["c"], "expected one of 'a', 'b'"),
-    (
-        lambda key, value: check_number(key, value, 0, 1),
-        [-0.1, 1.1, float("nan"), "abc", True],
-        "expected a number from 0 to 1",
-    ),
-    (
-        lambda key, value: check_counts(epochs=1, **{key: value}),
-        ["3", 0, -1, 2.5, True, None],
-        "expected a whole number, 1 or more",
-    ),
+    (lambda key, value: check_number(key, value, 0, 1), [-0.1, 1.1, float("nan"), "abc", True],
+     "expected a number from 0 to 1"),
+    (lambda key, value: check_counts(epochs=1, **{key: value}), ["3", 0, -1, 2.5, True, None],
+     "expected a whole number, 1 or more"),
     (per_axis, [[6.0, 6.0], [6.0] * 4, 6.0, "6,6,6"], "expected 3 numbers"),
 ])  # fmt: skip
 def test_what_is_refused(check, values, fact):

@@ -99,10 +99,8 @@ def label_set(**targets: tuple[str, ...]) -> LabelSet:
     (lambda: label_set(A=("a",)), ["expected each of a, b in one target"]),
     (lambda: label_set(A=("a", "b"), B=("b",)), ["expected each of a, b in one target"]),
     (lambda: LabelsToRegionsd("label", "brats1999"), ["Unknown cohort 'brats1999'; expected one of phantom, "]),
-    (
-        lambda: region_probabilities(torch.ones(4, 1, 1, 1), get_cohort("brats2015").labels, softmax=True),
-        ["softmax head has 4 classes; expected 5, the background and NCR, ED, NET, ET"],
-    ),
+    (lambda: region_probabilities(torch.ones(4, 1, 1, 1), get_cohort("brats2015").labels, softmax=True),
+     ["softmax head has 4 classes; expected 5, the background and NCR, ED, NET, ET"]),
 ])  # fmt: skip
 def test_what_is_refused(call, facts):
     with refused(ValueError, *facts):

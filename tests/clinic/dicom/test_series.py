@@ -290,18 +290,12 @@ def only_ct(study: Path) -> None:
 
 
 @pytest.mark.parametrize(("change", "kind", "words"), [
-    (
-        lambda study: edit(files(study, 3)[0], lambda one: setattr(one, "StudyInstanceUID", uid.generate_uid())),
-        ValueError,
-        "images of 2 studies; give the folder of one",
-    ),
+    (lambda study: edit(files(study, 3)[0], lambda one: setattr(one, "StudyInstanceUID", uid.generate_uid())),
+     ValueError, "images of 2 studies; give the folder of one"),
     (only_ct, ValueError, "no MR image, only 20 CT"),
     (shutil.rmtree, FileNotFoundError, "no such folder"),
-    (
-        lambda study: files(study, 2)[1].write_bytes(b"\0" * 1000),
-        ValueError,
-        "1 of 55 files are damaged DICOM files, the first is number 2 in",
-    ),
+    (lambda study: files(study, 2)[1].write_bytes(b"\0" * 1000), ValueError,
+     "1 of 55 files are damaged DICOM files, the first is number 2 in"),
 ], ids=["studies", "ct", "absent", "damaged"])  # fmt: skip
 def test_what_is_no_study(study, change, kind, words):
     change(study)
