@@ -168,13 +168,9 @@ def test_help(capsys):
 
 
 def verb(
-    text: str,
-    number: int | None = None,
-    *more: str,
-    flag: bool = False,
-    sizes: Sequence[int] = (),
+    text: str, number: int | None = None, *more: str, flag: bool = False, sizes: Sequence[int] = (),
     pairs: dict | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Do nothing."""
 
 

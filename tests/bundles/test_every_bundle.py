@@ -147,10 +147,9 @@ class TestTraining:
 
 
 class TestInference:
-    @pytest.mark.parametrize(
-        ("name", "least"),
-        [("m3ae", 0.8), *(pytest.param(name, 0.75, marks=pytest.mark.slow) for name in NAMES if name != "m3ae")],
-    )
+    @pytest.mark.parametrize(("name", "least"), [
+        ("m3ae", 0.8), *(pytest.param(name, 0.75, marks=pytest.mark.slow) for name in NAMES if name != "m3ae"),
+    ])  # fmt: skip
     def test_demo_weights_segment_every_subset(self, name, least, case, tmp_path, caplog):
         assert_every_subset_is_segmented(Bundle(name), case, tmp_path, least_dice=least)
         assert "no image of a person. Research only." in caplog.text  # says what the weights are

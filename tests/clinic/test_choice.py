@@ -22,17 +22,10 @@ GD = {"ContrastBolusAgent": "Gadovist"}
 
 
 def series(
-    number: int,
-    description: str,
-    parameters: dict[str, Any],
-    *,
-    spacing: tuple[float, ...] = (1, 1, 1),
-    shape: tuple[int, ...] = (256, 256, 170),
-    problem: str | None = None,
-    part: int = 0,
-    axes: tuple[int, ...] = (0, 1, 2),
-    **more: Any,
-) -> Series:
+    number: int, description: str, parameters: dict[str, Any], *, spacing: tuple[float, ...] = (1, 1, 1),
+    shape: tuple[int, ...] = (256, 256, 170), problem: str | None = None, part: int = 0,
+    axes: tuple[int, ...] = (0, 1, 2), **more: Any,
+) -> Series:  # fmt: skip
     """Return a series whose columns, rows and slices lie along these axes of the patient."""
     affine = np.eye(4)
     affine[:3, :3] = np.eye(3)[:, list(axes)] * spacing
@@ -180,14 +173,10 @@ def looking(**shown: str):
 
 COARSE = {"spacing": (1, 1, 6), "shape": (256, 256, 26), "MRAcquisitionType": "2D"}
 CLOSED = [
-    series(401, "t2_tse", T2, **COARSE),
-    series(501, "t2_flair", FLAIR, **COARSE),
-    series(601, "T1W_SE", T1, **COARSE),
-    series(651, "T2*", T2, **COARSE),
-    series(701, "T1W_SE", T1, **COARSE),
-    series(751, "T1W_SE SUB", T1, **COARSE),
-    series(801, "T1W_3D +C", T1 | GD, axes=(0, 2, 1)),
-]
+    series(401, "t2_tse", T2, **COARSE), series(501, "t2_flair", FLAIR, **COARSE),
+    series(601, "T1W_SE", T1, **COARSE), series(651, "T2*", T2, **COARSE), series(701, "T1W_SE", T1, **COARSE),
+    series(751, "T1W_SE SUB", T1, **COARSE), series(801, "T1W_3D +C", T1 | GD, axes=(0, 2, 1)),
+]  # fmt: skip
 """A study as from a hospital: two T1 of one name, before and after contrast agent, and a T1c in 3D of another plane."""
 
 
@@ -305,10 +294,9 @@ def test_clear_class_needs_log_odds_of_1(odds, expected):
     assert record.clear_class() == expected
 
 
-@pytest.mark.parametrize(
-    ("odds", "grade", "expected"),
-    [(2.9, Grade.OPEN, "t1"), (3.1, Grade.OPEN, "t1c"), (3.1, Grade.LIKELY, "t1c"), (3.1, Grade.SURE, "t1")],
-)
+@pytest.mark.parametrize(("odds", "grade", "expected"), [
+    (2.9, Grade.OPEN, "t1"), (3.1, Grade.OPEN, "t1c"), (3.1, Grade.LIKELY, "t1c"), (3.1, Grade.SURE, "t1"),
+])  # fmt: skip
 def test_assign_series_by_content_at_its_limits(odds, grade, expected):
     one = Candidate("series 1", "series 1", says=HeaderEvidence("t1", grade, ""))
     other = Candidate("series 2", "series 2", says=HeaderEvidence("t2", Grade.SURE, ""))

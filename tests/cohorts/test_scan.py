@@ -224,13 +224,12 @@ def test_labels_go_to_their_cases(tmp_path, images, label):
         assert all(c in Path(path).relative_to(tmp_path).as_posix() for path in [*item["image"], item["label"]])
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "said"),
-    [("P1.zip", b"", "1 file not read (.zip): unpack it"), ("a/T1.mgz", b"", "(.mgz): convert it to NIfTI"),
-     ("vol/P1_vol.npy", b"", "only 1 .npy. 1 file not read (.npy): an array says neither voxel size"),
-     ("a/1.png", b"", "only 1 .png. Unpack the data there"),
-     ("a/1-01.dcm", bytes(128) + b"DICM", "Convert its DICOM files to NIfTI")],
-)  # fmt: skip
+@pytest.mark.parametrize(("file", "content", "said"), [
+    ("P1.zip", b"", "1 file not read (.zip): unpack it"), ("a/T1.mgz", b"", "(.mgz): convert it to NIfTI"),
+    ("vol/P1_vol.npy", b"", "only 1 .npy. 1 file not read (.npy): an array says neither voxel size"),
+    ("a/1.png", b"", "only 1 .png. Unpack the data there"),
+    ("a/1-01.dcm", bytes(128) + b"DICM", "Convert its DICOM files to NIfTI"),
+])  # fmt: skip
 def test_what_is_there_instead_of_images_is_said(tmp_path, file, content, said):
     (touch(tmp_path, file) / file).write_bytes(content)
     with refused(FileNotFoundError, "no image", said):

@@ -121,10 +121,9 @@ def test_a_single_volume_may_have_further_dimensions(tmp_path, volume, further):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(
-    ("suffix", "elsewhere"),
-    [(".mha", (b"= LOCAL", b"= /etc/passwd")), (".nrrd", (b"encoding:", b"data file: /etc/passwd\nencoding:"))],
-)
+@pytest.mark.parametrize(("suffix", "elsewhere"), [
+    (".mha", (b"= LOCAL", b"= /etc/passwd")), (".nrrd", (b"encoding:", b"data file: /etc/passwd\nencoding:")),
+])  # fmt: skip
 def test_a_header_cannot_name_another_file(path, tmp_path, suffix, elsewhere, packed):
     file = tmp_path / f"x{suffix}"
     itk.imwrite(itk.imread(str(path)), str(file), compression=packed)

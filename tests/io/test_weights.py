@@ -57,10 +57,9 @@ def flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [truncated, flipped, executable, lambda path: path.write_bytes(b""), lambda path: path.write_text("hello world")],
-)
+@pytest.mark.parametrize("damage", [
+    truncated, flipped, executable, lambda path: path.write_bytes(b""), lambda path: path.write_text("hello world"),
+])  # fmt: skip
 def test_damaged_or_not_of_plain_tensors(tmp_path, damage):
     path = tmp_path / "model.pt"
     with refused(FileNotFoundError, "model.pt: no such checkpoint. Train first, or name one"):

@@ -117,11 +117,9 @@ def test_modalities_are_drawn_one_by_one():
     assert not torch.equal(every[0], every[1])
 
 
-@pytest.mark.parametrize(
-    "transform",
-    [RandGaussianNoise(prob=1.0), RandSimulateLowResolution(prob=1.0), RandAdjustContrast(prob=1.0, gamma=(0.7, 1.5))],
-    ids=lambda transform: type(transform).__name__,
-)
+@pytest.mark.parametrize("transform", [
+    RandGaussianNoise(prob=1.0), RandSimulateLowResolution(prob=1.0), RandAdjustContrast(prob=1.0, gamma=(0.7, 1.5)),
+], ids=lambda transform: type(transform).__name__)  # fmt: skip
 def test_a_missing_modality_stays_missing_and_a_seed_fixes_the_draws(transform):
     image = IMAGE.clone()
     image[2] = float("nan")

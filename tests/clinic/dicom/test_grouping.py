@@ -63,10 +63,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "which"),
-    [*((name, which) for name in (*JOINED, *REFUSED) for which in (UPPER, ODD)), ("defaced", LOWER), ("series", EDGES)],
-)
+@pytest.mark.parametrize(("name", "which"), [
+    *((name, which) for name in (*JOINED, *REFUSED) for which in (UPPER, ODD)), ("defaced", LOWER), ("series", EDGES),
+])  # fmt: skip
 def test_an_attribute_that_differs_in_some_slices(written, study, name, which):
     values, refusal = REFUSED.get(name, (JOINED.get(name), None))
     mark(study, which, **values)

@@ -230,11 +230,10 @@ def test_reasons_say_what_was_heard():
     )
 
 
-@pytest.mark.parametrize(
-    ("description", "sure"),
-    [("T1 PRE", False), ("T1 POST OP PRE", False), ("T1 W/O", False), ("T1 PRE GAD", True),
-     ("T1 without contrast", True), ("T1 ohne KM", True), ("T1 nativ", True)],
-)  # fmt: skip
+@pytest.mark.parametrize(("description", "sure"), [
+    ("T1 PRE", False), ("T1 POST OP PRE", False), ("T1 W/O", False), ("T1 PRE GAD", True),
+    ("T1 without contrast", True), ("T1 ohne KM", True), ("T1 nativ", True),
+])  # fmt: skip
 def test_an_agent_makes_one_doubt_what_is_said_in_brief(description, sure):
     verdict = recognise(siemens(description, *MPRAGE, **GD))
     assert (verdict.modality, verdict.grade >= Grade.LIKELY) == ("t1", sure)

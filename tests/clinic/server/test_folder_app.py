@@ -72,11 +72,6 @@ def store(subject, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("server")
-
-
-@pytest.fixture(scope="module")
 def url(store, place):
     with server(place, store) as address:
         yield address
@@ -108,11 +103,10 @@ def test_info_lists_all_bundles(url):
     assert info["datastore"]["total"] == 8
 
 
-@pytest.mark.parametrize(
-    ("image", "found"),
-    [("one", ["t2"]), ("two", ["t1c", "flair"]), ("three", ["t1", "t1c", "flair"]),
-     ("four", ["t1", "t1c", "t2", "flair"]), ("dicom", ["t1c", "t2"])],
-)  # fmt: skip
+@pytest.mark.parametrize(("image", "found"), [
+    ("one", ["t2"]), ("two", ["t1c", "flair"]), ("three", ["t1", "t1c", "flair"]),
+    ("four", ["t1", "t1c", "t2", "flair"]), ("dicom", ["t1c", "t2"]),
+])  # fmt: skip
 def test_any_subset(url, segmented, subject, image, found, tmp_path):
     params, label = segmented(image)
     assert list(params["modalities"]) == found

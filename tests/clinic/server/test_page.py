@@ -28,11 +28,6 @@ needs_chromium = pytest.mark.skipif(not Path(browser.PROGRAM).is_file(), reason=
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("server")
-
-
-@pytest.fixture(scope="module")
 def dropped(place, subject) -> Path:
     """A DICOM study in a folder with a patient's name."""
     write_study(place / "Doe", subject, study(("t1c", "t2")))

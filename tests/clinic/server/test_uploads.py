@@ -48,17 +48,9 @@ def packed(files: dict[str, bytes]) -> bytes:
 
 
 OUTSIDE = [
-    "../escaped",
-    "/etc/escaped",
-    "a/../../escaped",
-    "..",
-    "..\\escaped",
-    "a/" * 20 + "x",
-    "x" * 300,
-    "a\nb",
-    "a\0b",
+    "../escaped", "/etc/escaped", "a/../../escaped", "..", "..\\escaped", "a/" * 20 + "x", "x" * 300, "a\nb", "a\0b",
     "",
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OUTSIDE)

@@ -134,10 +134,9 @@ class TestBootstrap:
         assert bootstrap_mean([[[0, 0], [NAN, NAN]], [[1, 1], [0, 0]]])[0] == 0.25
 
 
-@pytest.mark.parametrize(
-    ("p", "corrected"),
-    [([0.01, 0.04, NAN, 0.03], [0.03, 0.06, NAN, 0.06]), ([0.9, 0.8], [1, 1]), ([NAN, NAN], [NAN, NAN])],
-)
+@pytest.mark.parametrize(("p", "corrected"), [
+    ([0.01, 0.04, NAN, 0.03], [0.03, 0.06, NAN, 0.06]), ([0.9, 0.8], [1, 1]), ([NAN, NAN], [NAN, NAN]),
+])  # fmt: skip
 def test_holm(p, corrected):
     np.testing.assert_allclose(holm(p), corrected)
 
