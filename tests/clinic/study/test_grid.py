@@ -129,16 +129,9 @@ def test_an_empty_label_map_stays_empty_and_one_outside_of_the_grid_is_lost():
 
 
 def test_the_finest_volume_is_the_one_of_the_smallest_largest_edge():
-    images = {
-        "thick": nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([0.4, 0.4, 5, 1])),
-        "cubes": nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([1.0, 1, 1, 1])),
-    }
-    assert finest(images) == "cubes"
-    equals = {
-        "large": nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([1.0, 1, 3, 1])),
-        "small": nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([0.5, 0.5, 3, 1])),
-    }
-    assert finest(equals) == "small"
+    for sizes in ({"thick": (0.4, 0.4, 5), "finest": (1, 1, 1)}, {"large": (1, 1, 3), "finest": (0.5, 0.5, 3)}):
+        empty = np.zeros((2, 2, 2), np.float32)
+        assert finest({name: nib.Nifti1Image(empty, np.diag([*size, 1.0])) for name, size in sizes.items()}) == "finest"
 
 
 def test_air_is_what_has_a_tenth_of_the_99th_percentile_of_what_is_above_0():
