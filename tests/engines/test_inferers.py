@@ -132,14 +132,6 @@ def test_mirrored_axes(conv, window):
     assert not torch.equal(found, alone(image, network))
 
 
-@pytest.mark.parametrize(
-    ("roi_size", "axes"), [((8, 8, 8), [3]), ((8, 8, 8), [0, 0]), ((8, 8, 8), ["x"]), ((8, 8), [2]), ((8, 8, 1), [2])]
-)
-def test_axes_that_are_not_there(roi_size, axes):
-    with pytest.raises(ValueError, match=r"mirror_axes .*: expected distinct axes from \[0, 1"):
-        ForegroundInferer(roi_size, mirror_axes=axes)
-
-
 def test_box_of_a_batch_holds_all_samples(network):
     one, other = random_image(BOXES[0]), random_image(BOXES[1])
     inside = torch.sigmoid(ForegroundInferer(**WINDOWS)(torch.cat([one, other]), network)[:, 0]) > 0
@@ -300,8 +292,7 @@ def test_half_inside_and_single_outside(precision, inside, error):
     out = PrecisionInferer(precision)(image, network)
     assert network.seen == [inside]
     assert isinstance(out, Out)
-    found = [tensor.dtype for tensor in (out.logits, *out.features)]
-    assert found == [torch.float32, torch.float64, torch.bool]
+    assert [tensor.dtype for tensor in (out.logits, *out.features)] == [torch.float32, torch.float64, torch.bool]
     assert out.present is None
     out.logits.square().mean().backward()
     assert network.conv.weight.grad.dtype == torch.float32
@@ -360,6 +351,9 @@ def test_the_loss_is_in_single(precision, inside, _):
     (lambda: check_device("cpu", "half"), "precision 'half'"),
     (lambda: check_device("cpu", "float16"), "'float16' with device cpu"),
     (lambda: check_device("gpu", "float32"), "^device gpu: not available"),
+    *((lambda size=size, axes=axes: ForegroundInferer(size, mirror_axes=axes),
+       r"mirror_axes .*: expected distinct axes from \[0, 1") for size, axes in (
+        ((8, 8, 8), [3]), ((8, 8, 8), [0, 0]), ((8, 8, 8), ["x"]), ((8, 8), [2]), ((8, 8, 1), [2]))),
 ])  # fmt: skip
 def test_wrong_settings_are_refused(check, facts):
     with pytest.raises(ValueError, match=facts):
