@@ -116,9 +116,12 @@ def study(modalities: Sequence[str] = ("t1", "t1c", "t2", "flair")) -> tuple[Sca
 
 
 def write_study(
-    folder: str | Path, subject_dir: str | Path, scans: Sequence[Scan] = STUDY, patient: Mapping[str, str] = PATIENT,
+    folder: str | Path,
+    subject_dir: str | Path,
+    scans: Sequence[Scan] = STUDY,
+    patient: Mapping[str, str] = PATIENT,
     seed: str = "study",
-) -> list[nib.Nifti1Image]:  # fmt: skip
+) -> list[nib.Nifti1Image]:
     """Write a study into a folder, ``<folder>/<SeriesNumber>/<image>.dcm``, and return what is in it.
 
     Args:

@@ -39,21 +39,26 @@ def test_resolve_subset_is_in_the_cohorts_order():
     assert resolve_subset(None, MODALITIES) == MODALITIES
 
 
-@pytest.mark.parametrize(("call", "facts"), [
-    (lambda: canonical("adc"), ["Unknown modality 'adc'", "bssfp, c0, ct1, de, fla, flair, lge, "]),
-    (lambda: resolve_subset([], MODALITIES), ["No modality was requested", "t1, t1c, t2, flair"]),
-    (lambda: resolve_subset(["t1", "pd"], MODALITIES), ["Unknown modality 'pd'; expected one of t1, "]),
-    (lambda: resolve_subset(["t1c", "T1ce"], MODALITIES), ["requested twice: ['t1c', 't1c']"]),
-    (lambda: resolve_subset(["flair"], ("t1", "t2")), ["'flair' is not in this cohort; it has t1, t2"]),
-    (lambda: BRATS.check([0, 1, 7], "seg.nii"),
-     ["seg.nii: label values [7]", "0, 1 (NCR), 2 (ED), 4 (ET). Choose the cohort", "(key `cohort`)"]),
-    (lambda: BRATS.check([0, 1.5, 3], "seg.nii"), ["seg.nii: label values 1.5 are no whole", "nearest"]),
-    # 3 and 4 in one file are two different classes, as in BraTS 2015
-    (lambda: EITHER.read(torch.tensor([0, 3, 4]), "seg.nii"), ["seg.nii: label values 3 and 4", "both stand for"]),
-    (lambda: EITHER.check([4, 5], "seg.nii"), ["label values [5] are not defined", "which has 0, 1 (NCR)"]),
-    (lambda: replace(EITHER, synonyms={1: 3}), ["expected values not in"]),
-    (lambda: replace(EITHER, synonyms={4: 5}), ["expected values not in"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("call", "facts"),
+    [
+        (lambda: canonical("adc"), ["Unknown modality 'adc'", "bssfp, c0, ct1, de, fla, flair, lge, "]),
+        (lambda: resolve_subset([], MODALITIES), ["No modality was requested", "t1, t1c, t2, flair"]),
+        (lambda: resolve_subset(["t1", "pd"], MODALITIES), ["Unknown modality 'pd'; expected one of t1, "]),
+        (lambda: resolve_subset(["t1c", "T1ce"], MODALITIES), ["requested twice: ['t1c', 't1c']"]),
+        (lambda: resolve_subset(["flair"], ("t1", "t2")), ["'flair' is not in this cohort; it has t1, t2"]),
+        (
+            lambda: BRATS.check([0, 1, 7], "seg.nii"),
+            ["seg.nii: label values [7]", "0, 1 (NCR), 2 (ED), 4 (ET). Choose the cohort", "(key `cohort`)"],
+        ),
+        (lambda: BRATS.check([0, 1.5, 3], "seg.nii"), ["seg.nii: label values 1.5 are no whole", "nearest"]),
+        # 3 and 4 in one file are two different classes, as in BraTS 2015
+        (lambda: EITHER.read(torch.tensor([0, 3, 4]), "seg.nii"), ["seg.nii: label values 3 and 4", "both stand for"]),
+        (lambda: EITHER.check([4, 5], "seg.nii"), ["label values [5] are not defined", "which has 0, 1 (NCR)"]),
+        (lambda: replace(EITHER, synonyms={1: 3}), ["expected values not in"]),
+        (lambda: replace(EITHER, synonyms={4: 5}), ["expected values not in"]),
+    ],
+)
 def test_what_is_refused(call, facts):
     with refused(ValueError, *facts):
         call()

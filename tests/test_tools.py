@@ -51,11 +51,15 @@ def black(data: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((5, 5, 5), np.float32), np.eye(4)), data / "b" / "b_t1.nii.gz")
 
 
-@pytest.mark.parametrize(("change", "code", "end"), [
-    (lambda data: None, None, "3 cases, 0 with problems\n"),
-    (unlabelled, None, ", 1 without a readable label; image files ignored because of their names: 1\n"),
-    (black, 1, "3 cases, 1 with problems\nb: t1: every voxel is 0\n"),
-], ids=["good", "unlabelled", "bad"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "code", "end"),
+    [
+        (lambda data: None, None, "3 cases, 0 with problems\n"),
+        (unlabelled, None, ", 1 without a readable label; image files ignored because of their names: 1\n"),
+        (black, 1, "3 cases, 1 with problems\nb: t1: every voxel is 0\n"),
+    ],
+    ids=["good", "unlabelled", "bad"],
+)
 def test_check(capsys, data, change, code, end):
     change(data)
     assert run("check", "--cohort", "brats2020", "--dataset_dir", data) == code
@@ -113,16 +117,19 @@ DATALIST = ("datalist", "brats2020", "DATA", "OUT")
 PREDICT = ("predict", "DATA/a", "OUT", "m3ae")
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (("dattalist", "brats2020"), "dattalist: no such verb; see mmb --help"),
-    (("check", "brats", "x"), "Unknown cohort 'brats'"),
-    (("check", "brats2020", "nowhere\x1b[2J"), "nowhere\\x1b[2J: no such folder"),
-    ((*LEADERBOARD, "--slurm", "--at_once", 2), "--slurm, --only and --at_once: expected at most one"),
-    ((*LEADERBOARD, "--at_once", -1), "--at_once -1: expected a number from 0 to inf."),
-    ((*LEADERBOARD, "--dry_run", "--dataset_dir", "DATA"), "--dry_run makes its own data; give only one"),
-    ((*LEADERBOARD, "--cohort", "brats2020"), "--dataset_dir: missing; expected the folder of cohort brats2020"),
-    ((*PREDICT, "--modalities", 5), "Unknown modality '5'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("dattalist", "brats2020"), "dattalist: no such verb; see mmb --help"),
+        (("check", "brats", "x"), "Unknown cohort 'brats'"),
+        (("check", "brats2020", "nowhere\x1b[2J"), "nowhere\\x1b[2J: no such folder"),
+        ((*LEADERBOARD, "--slurm", "--at_once", 2), "--slurm, --only and --at_once: expected at most one"),
+        ((*LEADERBOARD, "--at_once", -1), "--at_once -1: expected a number from 0 to inf."),
+        ((*LEADERBOARD, "--dry_run", "--dataset_dir", "DATA"), "--dry_run makes its own data; give only one"),
+        ((*LEADERBOARD, "--cohort", "brats2020"), "--dataset_dir: missing; expected the folder of cohort brats2020"),
+        ((*PREDICT, "--modalities", 5), "Unknown modality '5'"),
+    ],
+)
 def test_what_is_refused_leaves_nothing_behind(data, tmp_path, words, message):
     said = run(*(str(word).replace("DATA", str(data)).replace("OUT", str(tmp_path / "out")) for word in words))
     assert said.startswith("error: ")
@@ -131,17 +138,20 @@ def test_what_is_refused_leaves_nothing_behind(data, tmp_path, words, message):
     assert not list(tmp_path.glob("out/*"))
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    ((*DATALIST, "--sead", 5), "unrecognized arguments: --sead 5"),
-    ((*DATALIST, "--seed", "five"), "--seed: five: expected a whole number"),
-    ((*DATALIST, "--split", "--seed", 5), "--split: expected one argument"),
-    ((*DATALIST, "--split", ""), "--split: expected a value, not an empty one"),
-    ((*DATALIST, "full"), "unrecognized arguments: full"),
-    (DATALIST[:3], "the following arguments are required: OUTPUT"),
-    ((*LEADERBOARD, "--dry_run=perhaps"), "--dry_run: perhaps: expected true or false"),
-    ((*PREDICT, "--serie", "t1c=7"), "unrecognized arguments: --serie t1c=7"),
-    ((*PREDICT, "--series", "7"), "--series: 7: expected NAME=VALUE"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((*DATALIST, "--sead", 5), "unrecognized arguments: --sead 5"),
+        ((*DATALIST, "--seed", "five"), "--seed: five: expected a whole number"),
+        ((*DATALIST, "--split", "--seed", 5), "--split: expected one argument"),
+        ((*DATALIST, "--split", ""), "--split: expected a value, not an empty one"),
+        ((*DATALIST, "full"), "unrecognized arguments: full"),
+        (DATALIST[:3], "the following arguments are required: OUTPUT"),
+        ((*LEADERBOARD, "--dry_run=perhaps"), "--dry_run: perhaps: expected true or false"),
+        ((*PREDICT, "--serie", "t1c=7"), "unrecognized arguments: --serie t1c=7"),
+        ((*PREDICT, "--series", "7"), "--series: 7: expected NAME=VALUE"),
+    ],
+)
 def test_words_that_do_not_fit(capsys, tmp_path, words, message):
     assert run(*words) == 2
     said = capsys.readouterr().err
@@ -168,21 +178,30 @@ def test_help(capsys):
 
 
 def verb(
-    text: str, number: int | None = None, *more: str, flag: bool = False, sizes: Sequence[int] = (),
+    text: str,
+    number: int | None = None,
+    *more: str,
+    flag: bool = False,
+    sizes: Sequence[int] = (),
     pairs: dict | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Do nothing."""
 
 
-@pytest.mark.parametrize(("words", "expected"), [
-    (["007"], ("007", None, (), {})),
-    (["--text", "1e3", "--number=None", "a", "b"], ("1e3", None, ("a", "b"), {})),
-    (["a", "--flag", "b", "--number", "-8", "c"], ("a", -8, ("b", "c"), {"flag": True})),
-    (["a", "--flag", "false", "--sizes=[80, 64,80]"], ("a", None, (), {"sizes": [80, 64, 80]})),
-    (["a", "--sizes", "5", "--pairs", "t1c=7", "t1=none"],
-     ("a", None, (), {"sizes": [5], "pairs": {"t1c": "7", "t1": None}})),
-    (["a", "--pairs", "t1c=7", "--pairs", "t2=3-1"], ("a", None, (), {"pairs": {"t1c": "7", "t2": "3-1"}})),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["007"], ("007", None, (), {})),
+        (["--text", "1e3", "--number=None", "a", "b"], ("1e3", None, ("a", "b"), {})),
+        (["a", "--flag", "b", "--number", "-8", "c"], ("a", -8, ("b", "c"), {"flag": True})),
+        (["a", "--flag", "false", "--sizes=[80, 64,80]"], ("a", None, (), {"sizes": [80, 64, 80]})),
+        (
+            ["a", "--sizes", "5", "--pairs", "t1c=7", "t1=none"],
+            ("a", None, (), {"sizes": [5], "pairs": {"t1c": "7", "t1": None}}),
+        ),
+        (["a", "--pairs", "t1c=7", "--pairs", "t2=3-1"], ("a", None, (), {"pairs": {"t1c": "7", "t2": "3-1"}})),
+    ],
+)
 def test_words_become_values_by_their_annotations(words, expected):
     call, (text, number, more, named) = parse(verb, words, "verb"), expected
     assert call.args == (text, number, *more)
@@ -327,16 +346,19 @@ class TestCompareRefuses:
         assert "Not comparable: empty of Careful is 'brats', of A&B <guess> 'nan'; " in said
         assert "the reference of case P_04 is another one" in said
 
-    @pytest.mark.parametrize(("more", "message"), [
-        (["--conventions", "empty=lenient"], "conventions: empty is 'lenient'; expected brats or released"),
-        (["--cohort", "brats"], "Unknown cohort 'brats'"),
-        (["--published", "M3AE"], "--published M3AE: expected PAPER/TABLE/DATASET."),
-        (["--published", "M3AE/99/x"], "No published table M3AE, 99, x"),
-        (["--panel_cases", "P_01"], "slices that evaluations store, and Careful is label maps"),
-        (["Careful=."], "two have the same name; give each its own."),
-        (["."], "expected two or more NAME=FOLDER, or with --published one"),
-        (["third=nowhere"], "nowhere: no such folder; expected an evaluation's output, or label maps."),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (["--conventions", "empty=lenient"], "conventions: empty is 'lenient'; expected brats or released"),
+            (["--cohort", "brats"], "Unknown cohort 'brats'"),
+            (["--published", "M3AE"], "--published M3AE: expected PAPER/TABLE/DATASET."),
+            (["--published", "M3AE/99/x"], "No published table M3AE, 99, x"),
+            (["--panel_cases", "P_01"], "slices that evaluations store, and Careful is label maps"),
+            (["Careful=."], "two have the same name; give each its own."),
+            (["."], "expected two or more NAME=FOLDER, or with --published one"),
+            (["third=nowhere"], "nowhere: no such folder; expected an evaluation's output, or label maps."),
+        ],
+    )
     def test_what_the_command_line_got_wrong(self, others, more, message):
         assert message in refused(others, *more)
         assert not (others / "out").exists() or not list((others / "out").iterdir())

@@ -75,13 +75,16 @@ def test_what_holds_no_weights_is_refused(tmp_path, method, content):
     assert not (tmp_path / "model.pt").exists()
 
 
-@pytest.mark.parametrize(("method", "more", "fact"), [
-    ("UNet", (), "UNet: no such method; expected one of M3AE, ACN, SMU-Net, RFNet, mmFormer, M2FTrans."),
-    ("RFNet", ("--crop", "[80,0,80]"), "--crop 0: expected a number from 1 to 1024."),
-    ("RFNet", ("t1c=x",), "t1c=x: the weights of RFNet are in one file"),
-    ("ACN", ("--crop", "[80,80,80]"), "not an option of ACN."),
-    ("ACN", ("t1c",), "expected SUBSET=FILE, each subset once"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "more", "fact"),
+    [
+        ("UNet", (), "UNet: no such method; expected one of M3AE, ACN, SMU-Net, RFNet, mmFormer, M2FTrans."),
+        ("RFNet", ("--crop", "[80,0,80]"), "--crop 0: expected a number from 1 to 1024."),
+        ("RFNet", ("t1c=x",), "t1c=x: the weights of RFNet are in one file"),
+        ("ACN", ("--crop", "[80,80,80]"), "not an option of ACN."),
+        ("ACN", ("t1c",), "expected SUBSET=FILE, each subset once"),
+    ],
+)
 def test_options_are_checked_before_the_file_is_read(tmp_path, method, more, fact):
     assert fact in run("import_weights", "nowhere", tmp_path / "model.pt", *more, "--method", method)
 

@@ -272,11 +272,14 @@ class TestGradients:
             for parameter, expected in zip(own, torch.autograd.grad(alone, own), strict=True):
                 torch.testing.assert_close(parameter.grad, expected)
 
-    @pytest.mark.parametrize(("name", "terms", "moved"), [
-        ("acn", ("entropy", "knowledge"), {"missing.logits", "missing.bottleneck"}),
-        ("smunet", ("adversary",), {"missing.style"}),
-        *((name, ("consistency",), {"full.logits", "missing.logits"}) for name in NETWORKS),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("name", "terms", "moved"),
+        [
+            ("acn", ("entropy", "knowledge"), {"missing.logits", "missing.bottleneck"}),
+            ("smunet", ("adversary",), {"missing.style"}),
+            *((name, ("consistency",), {"full.logits", "missing.logits"}) for name in NETWORKS),
+        ],
+    )
     def test_what_a_term_pulls(self, name, terms, moved):
         found = []
         for weight in (0.0, 1.0):

@@ -99,9 +99,15 @@ def test_network_takes_and_returns_what_the_metadata_says(meta_file):
 
 
 @each_bundle
-@pytest.mark.parametrize(("files", "kind"), [
-    (["train.json"], "train"), (["inference.json"], "infer"), (["inference.json", "evaluate.json"], "infer"),
-], ids=["train", "inference", "evaluate"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (["train.json"], "train"),
+        (["inference.json"], "infer"),
+        (["inference.json", "evaluate.json"], "infer"),
+    ],
+    ids=["train", "inference", "evaluate"],
+)
 def test_configs_have_the_properties_that_monai_expects(meta_file, files, kind, coarse_dir, tmp_path):
     configs = [str(meta_file.with_name(name)) for name in files]
     overrides = {"dataset_dir": str(coarse_dir), "output_dir": str(tmp_path / "out")}

@@ -93,13 +93,17 @@ class TestTraining:
             assert latents.groupby("modality").size().tolist() == [2, 2, 2, 2]
             assert (run.folder / "evaluation" / "figures" / "latents_medmap.png").is_file()
 
-    @pytest.mark.parametrize(("name", "files", "settings"), [
-        # subjects lack modalities, so encoders may have no gradient; RP covers the subjects of all processes
-        ("passion", [], {}),
-        ("mag_ms", [], {}),
-        ("medmap", ["backbones/acn.json"], {"crop": [16, 16, 16], "width": 8}),  # has a mixture and discriminators
-        ("m3ae", [], {"pretrain_batch_size": 1}),  # has two stages
-    ], ids=["passion", "mag_ms", "medmap-acn", "m3ae"])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("name", "files", "settings"),
+        [
+            # subjects lack modalities, so encoders may have no gradient; RP covers the subjects of all processes
+            ("passion", [], {}),
+            ("mag_ms", [], {}),
+            ("medmap", ["backbones/acn.json"], {"crop": [16, 16, 16], "width": 8}),  # has a mixture and discriminators
+            ("m3ae", [], {"pretrain_batch_size": 1}),  # has two stages
+        ],
+        ids=["passion", "mag_ms", "medmap-acn", "m3ae"],
+    )
     @pytest.mark.slow  # processes of their own
     def test_two_processes_train_together(self, coarse_dir, tmp_path, name, files, settings):
         settings = {**TINY, **OWN[name], "batch_size": 1, "val_subsets": [["t1"], ["t2"]], **settings}
@@ -122,23 +126,26 @@ class TestTraining:
             assert tracked.info.status == "FINISHED"
             assert len(client.get_metric_history(tracked.info.run_id, "val_mean_dice")) == 1  # written by one of them
 
-    @pytest.mark.parametrize(("name", "overrides", "message"), [
-        ("passion", {"missing_rates": [0.2, 0.4, 0.8]}, "missing_rates [0.2, 0.4, 0.8]: expected 4"),
-        ("passion", {"missing_rates": "null", "masks": "mr9999"}, "mr9999"),
-        ("passion", {"backbone": "UNet"}, "backbone 'UNet': expected one of RFNet, mmFormer, M2FTrans"),
-        ("passion", {"perfect_data": True}, "perfect_data: some training subjects lack a modality"),
-        ("passion", {"network_def#classes": 5}, "The network's head has 5 classes, but the cohort has 4"),
-        ("gss", {"leaders": {"NET": ["flair"]}}, "leaders of NET; expected those of BG, NCR, ED, ET"),
-        ("gss", {"network_def#classes": 3}, "Set `cohort` to the one that the network was made for"),
-        ("mag_ms", {"crop": [40, 32, 32]}, "crop [40, 32, 32]: expected 2 or 3 multiples of 16"),
-        ("mag_ms", {"detach_teacher": "perhaps"}, "detach_teacher 'perhaps': expected true or false"),
-        ("mag_ms", {"network_def#classes": 5}, "The network's head has 5 classes, but the cohort has 4"),
-        ("mag_ms", {"dedicated": [["lge"]]}, "Modality 'lge' is not in this cohort"),
-        ("medmap", {"prior": "lge"}, "prior 'lge': expected one of"),
-        ("medmap", {"feature_encoder": "null"}, "MMFormer has 0 feature encoders to align"),
-        ("medmap", {"dedicated": [["t1"]]}, "backbone 'mmFormer' does not support it; set `dedicated` to null"),
-        ("medmap/backbones/pmkl.json", {"align_at": "bottleneck", "width": 2}, "cannot compute the bottleneck"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("name", "overrides", "message"),
+        [
+            ("passion", {"missing_rates": [0.2, 0.4, 0.8]}, "missing_rates [0.2, 0.4, 0.8]: expected 4"),
+            ("passion", {"missing_rates": "null", "masks": "mr9999"}, "mr9999"),
+            ("passion", {"backbone": "UNet"}, "backbone 'UNet': expected one of RFNet, mmFormer, M2FTrans"),
+            ("passion", {"perfect_data": True}, "perfect_data: some training subjects lack a modality"),
+            ("passion", {"network_def#classes": 5}, "The network's head has 5 classes, but the cohort has 4"),
+            ("gss", {"leaders": {"NET": ["flair"]}}, "leaders of NET; expected those of BG, NCR, ED, ET"),
+            ("gss", {"network_def#classes": 3}, "Set `cohort` to the one that the network was made for"),
+            ("mag_ms", {"crop": [40, 32, 32]}, "crop [40, 32, 32]: expected 2 or 3 multiples of 16"),
+            ("mag_ms", {"detach_teacher": "perhaps"}, "detach_teacher 'perhaps': expected true or false"),
+            ("mag_ms", {"network_def#classes": 5}, "The network's head has 5 classes, but the cohort has 4"),
+            ("mag_ms", {"dedicated": [["lge"]]}, "Modality 'lge' is not in this cohort"),
+            ("medmap", {"prior": "lge"}, "prior 'lge': expected one of"),
+            ("medmap", {"feature_encoder": "null"}, "MMFormer has 0 feature encoders to align"),
+            ("medmap", {"dedicated": [["t1"]]}, "backbone 'mmFormer' does not support it; set `dedicated` to null"),
+            ("medmap/backbones/pmkl.json", {"align_at": "bottleneck", "width": 2}, "cannot compute the bottleneck"),
+        ],
+    )
     def test_wrong_settings_are_named_before_training(self, coarse_dir, tmp_path, name, overrides, message):
         name, _, overlay = name.partition("/")
         settings = {**TINY, **OWN[name], "dataset_dir": coarse_dir, "output_dir": tmp_path, **overrides}
@@ -147,9 +154,13 @@ class TestTraining:
 
 
 class TestInference:
-    @pytest.mark.parametrize(("name", "least"), [
-        ("m3ae", 0.8), *(pytest.param(name, 0.75, marks=pytest.mark.slow) for name in NAMES if name != "m3ae"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("name", "least"),
+        [
+            ("m3ae", 0.8),
+            *(pytest.param(name, 0.75, marks=pytest.mark.slow) for name in NAMES if name != "m3ae"),
+        ],
+    )
     def test_demo_weights_segment_every_subset(self, name, least, case, tmp_path, caplog):
         assert_every_subset_is_segmented(Bundle(name), case, tmp_path, least_dice=least)
         assert "no image of a person. Research only." in caplog.text  # says what the weights are
@@ -198,23 +209,26 @@ class TestConfigs:
         "weight_decay": 1e-5, "power": 0.0, "batch_size": 1, "accumulation_steps": 2,
     }  # fmt: skip
 
-    @pytest.mark.parametrize(("name", "recipes", "expected", "parameters"), [
-        ("passion", "brats2020", {**PASSION, "split": "fixed"}, 35_599_184),
-        ("passion", "brats2018", {**PASSION, "split": "fold1"}, 35_599_184),
-        ("gss", "brats2020", {**GSS, "split": "fixed"}, 8_984_960),
-        ("gss", "brats2018", {**GSS, "split": "fold3"}, 8_984_960),
-        ("gss", "brats2023", {**GSS, "split": "imfuse", "backbone": "mmFormer"}, 60_236_680),
-        ("m3ae", "brats2023", {**M3AE, "split": "imfuse"}, 4_704_505),
-        ("passion", "brats2023", {**PASSION, "split": "imfuse", "masks": None}, 35_599_184),
-        ("gss", "brats2021", {**GSS, "split": "fixed"}, 8_984_960),
-        ("gss", "brats2015", {**GSS, "split": "robustseg"}, None),  # has a fifth class
-        ("m3ae", "brats2018", {**M3AE, "split": "fold3"}, 4_704_505),
-        ("m3ae", "brats2020", {**M3AE, "split": "fixed"}, 4_704_505),
-        ("m3ae", "brats2018 full_modal_brats2018", {**M3AE, "split": "full"}, 4_704_505),
-        ("m3ae", "brats2020 full_modal_brats2020", {**M3AE, "split": "full"}, 4_704_505),
-        ("mag_ms", "msd_task01", {**MAG_MS, "crop": [128] * 3}, 366.3e6),
-        ("mag_ms", "iseg2017", {**MAG_MS, "crop": [96] * 3}, 184.3e6),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("name", "recipes", "expected", "parameters"),
+        [
+            ("passion", "brats2020", {**PASSION, "split": "fixed"}, 35_599_184),
+            ("passion", "brats2018", {**PASSION, "split": "fold1"}, 35_599_184),
+            ("gss", "brats2020", {**GSS, "split": "fixed"}, 8_984_960),
+            ("gss", "brats2018", {**GSS, "split": "fold3"}, 8_984_960),
+            ("gss", "brats2023", {**GSS, "split": "imfuse", "backbone": "mmFormer"}, 60_236_680),
+            ("m3ae", "brats2023", {**M3AE, "split": "imfuse"}, 4_704_505),
+            ("passion", "brats2023", {**PASSION, "split": "imfuse", "masks": None}, 35_599_184),
+            ("gss", "brats2021", {**GSS, "split": "fixed"}, 8_984_960),
+            ("gss", "brats2015", {**GSS, "split": "robustseg"}, None),  # has a fifth class
+            ("m3ae", "brats2018", {**M3AE, "split": "fold3"}, 4_704_505),
+            ("m3ae", "brats2020", {**M3AE, "split": "fixed"}, 4_704_505),
+            ("m3ae", "brats2018 full_modal_brats2018", {**M3AE, "split": "full"}, 4_704_505),
+            ("m3ae", "brats2020 full_modal_brats2020", {**M3AE, "split": "full"}, 4_704_505),
+            ("mag_ms", "msd_task01", {**MAG_MS, "crop": [128] * 3}, 366.3e6),
+            ("mag_ms", "iseg2017", {**MAG_MS, "crop": [96] * 3}, 184.3e6),
+        ],
+    )
     def test_paper_constants(self, name, recipes, expected, parameters):
         get = Bundle(name).get("train.json", *(f"recipes/{recipe}.json" for recipe in recipes.split()))
         expected = {**expected, "cohort": recipes.split()[0]}

@@ -36,10 +36,14 @@ class TestTraining:
         assert torch.equal(loss["beta"], torch.ones(4))
         assert pd.read_csv(tmp_path / "preference.csv")["relative_preference"].abs().max() > 0  # recorded nevertheless
 
-    @pytest.mark.parametrize(("bundle", "backbone"), [
-        pytest.param(PASSION, "M2FTrans", marks=pytest.mark.slow), (PASSION, "bundles.small_unet.SmallUNet"),
-        (GSS, "mmFormer"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("bundle", "backbone"),
+        [
+            pytest.param(PASSION, "M2FTrans", marks=pytest.mark.slow),
+            (PASSION, "bundles.small_unet.SmallUNet"),
+            (GSS, "mmFormer"),
+        ],
+    )
     def test_backbone_is_one_scalar(self, bundle, coarse_dir, tmp_path, backbone):
         """A backbone of one's own, SmallUNet, needs one file and one option."""
         settings = {**tiny(bundle, coarse_dir, tmp_path), "backbone": backbone, "val_interval": 2}
@@ -93,10 +97,13 @@ class TestRecipes:
         assert last["trainer"]["iteration"] == 2 * 3
         assert max(state["step"] for state in last["optimizer"]["state"].values()) == 3  # anew in the second round
 
-    @pytest.mark.parametrize(("name", "steps", "expected", "rates"), [
-        ("uhved", 60_000, {"width": 8, "crop": [112] * 3, "weight_decay": 1e-5}, {1665: 1e-3, 1666: 2.5e-4}),
-        ("robustseg", 90_000, {"width": 16, "crop": [80] * 3, "flip_prob": 0.0}, {7500: 1e-4 * 0.5**0.9}),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("name", "steps", "expected", "rates"),
+        [
+            ("uhved", 60_000, {"width": 8, "crop": [112] * 3, "weight_decay": 1e-5}, {1665: 1e-3, 1666: 2.5e-4}),
+            ("robustseg", 90_000, {"width": 16, "crop": [80] * 3, "flip_prob": 0.0}, {7500: 1e-4 * 0.5**0.9}),
+        ],
+    )
     def test_published_settings_of_baselines(self, coarse_dir, name, steps, expected, rates):
         files = ("train.json", "recipes/brats2018.json", f"baselines/{name}.json", f"recipes/{name}.json")
         get = GSS.get(*files, cohort="phantom", split=None, dataset_dir=coarse_dir)

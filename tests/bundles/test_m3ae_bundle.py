@@ -140,10 +140,13 @@ class TestInference:
         found = written.get_fdata()
         assert 2 * ((found > 0) & (expected > 0)).sum() / ((found > 0).sum() + (expected > 0).sum()) > 0.95
 
-    @pytest.mark.parametrize(("overrides", "message"), [
-        ({"modalities": ["t1x"]}, "Unknown modality 't1x'; expected one of"),
-        ({"width": 16}, "a checkpoint of another architecture than M3AE"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("overrides", "message"),
+        [
+            ({"modalities": ["t1x"]}, "Unknown modality 't1x'; expected one of"),
+            ({"width": 16}, "a checkpoint of another architecture than M3AE"),
+        ],
+    )
     def test_wrong_settings_are_named(self, case, tmp_path, overrides, message):
         settings = {"dataset_dir": Path(case["image"][0]).parent, "output_dir": tmp_path / "out", **overrides}
         assert message in M3AE.complaint(DEMO, **settings)

@@ -120,13 +120,18 @@ def tensors(value, name=""):
             yield from tensors(part, f"{name}/{key}")
 
 
-@pytest.mark.parametrize(("bundle", "configs", "settings", "stage"), [
-    (MAG_MS, ["train.json"], MAG_MS_SIZES, "training"),
-    (MEDMAP, ["train.json", "backbones/acn.json"], {"width": 8}, "training"),
-    (MEDMAP, ["train.json", "backbones/pmkl.json"], {"width": 2, "teacher_epochs": 3}, "teacher"),
-    (PASSION, ["train.json"], RFNET, "training"), (M3AE_BUNDLE, ["train.json"], M3AE_SIZES, "pretraining"),
-    (M3AE_BUNDLE, ["train.json"], M3AE_SIZES, "fine-tuning"),
-], ids=["MAG-MS", "ACN", "PMKL", "PASSION", "M3AE, pretraining", "M3AE, fine-tuning"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("bundle", "configs", "settings", "stage"),
+    [
+        (MAG_MS, ["train.json"], MAG_MS_SIZES, "training"),
+        (MEDMAP, ["train.json", "backbones/acn.json"], {"width": 8}, "training"),
+        (MEDMAP, ["train.json", "backbones/pmkl.json"], {"width": 2, "teacher_epochs": 3}, "teacher"),
+        (PASSION, ["train.json"], RFNET, "training"),
+        (M3AE_BUNDLE, ["train.json"], M3AE_SIZES, "pretraining"),
+        (M3AE_BUNDLE, ["train.json"], M3AE_SIZES, "fine-tuning"),
+    ],
+    ids=["MAG-MS", "ACN", "PMKL", "PASSION", "M3AE, pretraining", "M3AE, fine-tuning"],
+)
 @pytest.mark.slow  # three trainings, one of them killed
 def test_killed_run_resumes_to_the_same_end(coarse_dir, tmp_path, bundle, configs, settings, stage):
     settings = {**SHORT, **settings, "dataset_dir": coarse_dir}

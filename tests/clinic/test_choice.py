@@ -22,10 +22,17 @@ GD = {"ContrastBolusAgent": "Gadovist"}
 
 
 def series(
-    number: int, description: str, parameters: dict[str, Any], *, spacing: tuple[float, ...] = (1, 1, 1),
-    shape: tuple[int, ...] = (256, 256, 170), problem: str | None = None, part: int = 0,
-    axes: tuple[int, ...] = (0, 1, 2), **more: Any,
-) -> Series:  # fmt: skip
+    number: int,
+    description: str,
+    parameters: dict[str, Any],
+    *,
+    spacing: tuple[float, ...] = (1, 1, 1),
+    shape: tuple[int, ...] = (256, 256, 170),
+    problem: str | None = None,
+    part: int = 0,
+    axes: tuple[int, ...] = (0, 1, 2),
+    **more: Any,
+) -> Series:
     """Return a series whose columns, rows and slices lie along these axes of the patient."""
     affine = np.eye(4)
     affine[:3, :3] = np.eye(3)[:, list(axes)] * spacing
@@ -180,19 +187,25 @@ CLOSED = [
 """A study as from a hospital: two T1 of one name, before and after contrast agent, and a T1c in 3D of another plane."""
 
 
-@pytest.mark.parametrize(("study", "shown", "expected"), [
-    (CLOSED, {"s601": "t1", "s701": "t1c", "s801": "t1c"}, {"t1": 601, "t1c": 701}),
-    (CLOSED, {"s601": "t1c", "s701": "t1", "s801": "t1c"}, {"t1": 701, "t1c": 601}),
-    (CLOSED[:-1], {"s601": "t1", "s701": "t1c"}, {"t1": 601, "t1c": 701}),
-    (CLOSED, {"s601": "t1", "s701": "t1c t1", "s801": "t1c"}, {"t1": 601, "t1c": 801}),
-    (CLOSED, {"s601": "t1", "s701": "other", "s801": "t1c"}, {"t1": 601, "t1c": 801}),
-    ([series(2, "t1 +c", T1 | GD), series(7, "t1", T1), series(8, "t1", T1)],
-     dict.fromkeys(("s2", "s7", "s8"), "t1c"), {"t1c": 8}),
-    ([*FULL, series(7, "t1_mprage", T1, **COARSE)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 5}),
-    ([series(2, "t1", T1 | GD), series(7, "t1", T1 | GD)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 7}),
-    ([series(2, "t1 nativ", T1), series(7, "t1", T1)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 7}),
-    ([series(3, "t2", T2), series(8, "t2", T2)], {"s3": "flair", "s8": "t2"}, {"t2": 8}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("study", "shown", "expected"),
+    [
+        (CLOSED, {"s601": "t1", "s701": "t1c", "s801": "t1c"}, {"t1": 601, "t1c": 701}),
+        (CLOSED, {"s601": "t1c", "s701": "t1", "s801": "t1c"}, {"t1": 701, "t1c": 601}),
+        (CLOSED[:-1], {"s601": "t1", "s701": "t1c"}, {"t1": 601, "t1c": 701}),
+        (CLOSED, {"s601": "t1", "s701": "t1c t1", "s801": "t1c"}, {"t1": 601, "t1c": 801}),
+        (CLOSED, {"s601": "t1", "s701": "other", "s801": "t1c"}, {"t1": 601, "t1c": 801}),
+        (
+            [series(2, "t1 +c", T1 | GD), series(7, "t1", T1), series(8, "t1", T1)],
+            dict.fromkeys(("s2", "s7", "s8"), "t1c"),
+            {"t1c": 8},
+        ),
+        ([*FULL, series(7, "t1_mprage", T1, **COARSE)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 5}),
+        ([series(2, "t1", T1 | GD), series(7, "t1", T1 | GD)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 7}),
+        ([series(2, "t1 nativ", T1), series(7, "t1", T1)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 7}),
+        ([series(3, "t2", T2), series(8, "t2", T2)], {"s3": "flair", "s8": "t2"}, {"t2": 8}),
+    ],
+)
 def test_images_decide_what_headers_leave_open(study, shown, expected):
     found = numbers(choose(study, look=looking(**shown)))
     assert {name: number for name, number in found.items() if name in expected or name in ("t1", "t1c")} == expected
@@ -212,12 +225,18 @@ def test_a_closed_study_says_what_it_used_and_what_else_there_is():
     assert "left out: subtraction" in lines(selection)[5]
 
 
-@pytest.mark.parametrize(("study", "shown", "by_hand"), [
-    (CLOSED, {"s601": "t1 t1c", "s701": "t1c t1"}, {}), (CLOSED, {"s601": "t1c", "s701": "t1c t1"}, {}),
-    (CLOSED[:-1], {"s601": "t1", "s701": "t1c t1"}, {}), (CLOSED[:-1], {"s601": "other", "s701": "t1"}, {}),
-    (CLOSED[:-1], {"s601": "t1", "s701": "t1"}, {}), (CLOSED[:-1], {"s601": "t1c", "s701": "t1c"}, {}),
-    (CLOSED, {"s601": "t1 t1c", "s701": "t1c t1"}, {"t1c": None}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("study", "shown", "by_hand"),
+    [
+        (CLOSED, {"s601": "t1 t1c", "s701": "t1c t1"}, {}),
+        (CLOSED, {"s601": "t1c", "s701": "t1c t1"}, {}),
+        (CLOSED[:-1], {"s601": "t1", "s701": "t1c t1"}, {}),
+        (CLOSED[:-1], {"s601": "other", "s701": "t1"}, {}),
+        (CLOSED[:-1], {"s601": "t1", "s701": "t1"}, {}),
+        (CLOSED[:-1], {"s601": "t1c", "s701": "t1c"}, {}),
+        (CLOSED, {"s601": "t1 t1c", "s701": "t1c t1"}, {"t1c": None}),
+    ],
+)
 def test_what_images_do_not_decide_is_refused_with_the_candidates_and_no_number_to_type(study, shown, by_hand):
     with pytest.raises(ValueError, match="neither header nor image tells") as refused:
         choose(study, by_hand, looking(**shown))
@@ -294,9 +313,15 @@ def test_clear_class_needs_log_odds_of_1(odds, expected):
     assert record.clear_class() == expected
 
 
-@pytest.mark.parametrize(("odds", "grade", "expected"), [
-    (2.9, Grade.OPEN, "t1"), (3.1, Grade.OPEN, "t1c"), (3.1, Grade.LIKELY, "t1c"), (3.1, Grade.SURE, "t1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("odds", "grade", "expected"),
+    [
+        (2.9, Grade.OPEN, "t1"),
+        (3.1, Grade.OPEN, "t1c"),
+        (3.1, Grade.LIKELY, "t1c"),
+        (3.1, Grade.SURE, "t1"),
+    ],
+)
 def test_assign_series_by_content_at_its_limits(odds, grade, expected):
     one = Candidate("series 1", "series 1", says=HeaderEvidence("t1", grade, ""))
     other = Candidate("series 2", "series 2", says=HeaderEvidence("t2", Grade.SURE, ""))

@@ -198,12 +198,16 @@ def test_folds_without_weights_are_named(tmp_path, caplog, monkeypatch) -> None:
     assert "fold_1 without checkpoint_final.pth" in caplog.text
 
 
-@pytest.mark.parametrize(("part", "known"), [
-    ("dynamic_network_architectures.architectures.unet.ResidualEncoderUNet", True),
-    ("torch.nn.modules.conv.Conv3d", True), ("torch.nn.LeakyReLU", True),
-    ("torch.nn.parallel.distributed.os.system", False),
-    ("dynamic_network_architectures.architectures.primus.Primus", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("part", "known"),
+    [
+        ("dynamic_network_architectures.architectures.unet.ResidualEncoderUNet", True),
+        ("torch.nn.modules.conv.Conv3d", True),
+        ("torch.nn.LeakyReLU", True),
+        ("torch.nn.parallel.distributed.os.system", False),
+        ("dynamic_network_architectures.architectures.primus.Primus", False),
+    ],
+)
 def test_plans_may_name_only_known_parts(part: str, known: bool) -> None:
     assert bool(KNOWN_PARTS.fullmatch(part)) == known
 

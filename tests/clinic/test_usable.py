@@ -241,9 +241,19 @@ def test_the_verb(tmp_path, capsys):
     assert "No evaluation" in run("calibrate", weights)
 
 
-@pytest.mark.parametrize(("n", "coverage", "expected"), [
-    (4, 0.8, 4), (3, 0.8, inf), (4, 0.9, inf), (9, 0.8, 8), (9, 0.9, 9), (8, 0.9, inf), (99, 0.9, 90), (99, 0.55, 55),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("n", "coverage", "expected"),
+    [
+        (4, 0.8, 4),
+        (3, 0.8, inf),
+        (4, 0.9, inf),
+        (9, 0.8, 8),
+        (9, 0.9, 9),
+        (8, 0.9, inf),
+        (99, 0.9, 90),
+        (99, 0.55, 55),
+    ],
+)
 def test_quantile_by_hand(n, coverage, expected):
     assert conformal_quantile(np.random.default_rng(0).permutation(n) + 1.0, coverage) == expected
 

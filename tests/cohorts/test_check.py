@@ -98,18 +98,21 @@ def with_background(value: float) -> np.ndarray:
     return np.where(brain == 0, np.float32(value), brain + value)
 
 
-@pytest.mark.parametrize(("token", "volume", "affine", "problems"), [
-    ("t2", image(2), from_matvec(LPS[:3, :3], (3, 0, 4)), "t2: not on the grid of t1: voxels up to 5.00 mm away"),
-    ("seg", label(1), np.diag([-1.0, -1, 3, 1]), "label: not on the grid of t1: voxels up to 7.00 mm away"),
-    ("t2", image(2), LPS + 1e-5 * np.eye(4), ""),  # rounding in the header
-    ("flair", image(3)[:, :, :7], LPS, "flair: not on the grid of t1: shape 6x7x7, not 6x7x8"),
-    *[("t1ce", put(v, (0, 0, slice(3))), LPS, "t1c: 3 voxels are NaN or Inf") for v in (np.nan, np.inf)],
-    *[("t1ce", put(value), LPS, f"t1c: every voxel is {value}") for value in (0, 7)],
-    ("t1ce", put(1e30, (3, 3, 3)), LPS, "t1c: 1 voxels are beyond 1e+09 (from 0 to 1e+30)"),
-    ("t2", image(0), LPS, "t1 and t2: the same image"),
-    ("t2", image(2) + np.linspace(1, 2, 8, dtype="f4"), LPS, "t2: not skull-stripped (0% of the voxels are 0)"),
-    *[("t2", with_background(value), LPS, "") for value in (-1000, -0.75, 3)],  # which is none of the head
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("token", "volume", "affine", "problems"),
+    [
+        ("t2", image(2), from_matvec(LPS[:3, :3], (3, 0, 4)), "t2: not on the grid of t1: voxels up to 5.00 mm away"),
+        ("seg", label(1), np.diag([-1.0, -1, 3, 1]), "label: not on the grid of t1: voxels up to 7.00 mm away"),
+        ("t2", image(2), LPS + 1e-5 * np.eye(4), ""),  # rounding in the header
+        ("flair", image(3)[:, :, :7], LPS, "flair: not on the grid of t1: shape 6x7x7, not 6x7x8"),
+        *[("t1ce", put(v, (0, 0, slice(3))), LPS, "t1c: 3 voxels are NaN or Inf") for v in (np.nan, np.inf)],
+        *[("t1ce", put(value), LPS, f"t1c: every voxel is {value}") for value in (0, 7)],
+        ("t1ce", put(1e30, (3, 3, 3)), LPS, "t1c: 1 voxels are beyond 1e+09 (from 0 to 1e+30)"),
+        ("t2", image(0), LPS, "t1 and t2: the same image"),
+        ("t2", image(2) + np.linspace(1, 2, 8, dtype="f4"), LPS, "t2: not skull-stripped (0% of the voxels are 0)"),
+        *[("t2", with_background(value), LPS, "") for value in (-1000, -0.75, 3)],  # which is none of the head
+    ],
+)
 def test_a_file_unlike_the_others(tmp_path, token, volume, affine, problems):
     save(subject(tmp_path) / f"x_{token}.nii.gz", volume, affine)
     assert check(tmp_path)["problems"] == problems
@@ -142,9 +145,17 @@ def test_a_head_in_air_of_0_and_a_brain_of_half_the_voxel_size():
     assert "Is the voxel size in the file right?" in finding.remedy
 
 
-@pytest.mark.parametrize("part", [
-    np.s_[:, :, 14:18], np.s_[:, :, 16:17], np.s_[:, :, 18:], np.s_[:, :12], np.s_[17:],
-], ids=["slab", "slice", "top", "back", "one half"])  # fmt: skip
+@pytest.mark.parametrize(
+    "part",
+    [
+        np.s_[:, :, 14:18],
+        np.s_[:, :, 16:17],
+        np.s_[:, :, 18:],
+        np.s_[:, :12],
+        np.s_[17:],
+    ],
+    ids=["slab", "slice", "top", "back", "one half"],
+)
 def test_a_part_of_a_brain_may_be_small(part):
     cut = ball(1300)[part]
     assert 0 < np.count_nonzero(cut) * 0.216 < 700
@@ -154,14 +165,17 @@ def test_a_part_of_a_brain_may_be_small(part):
     assert not found(padded)
 
 
-@pytest.mark.parametrize(("cohort", "millilitres", "said"), [
-    *[("brats2020", size, None) for size in (800, 1300, 1900)],  # an adult
-    ("iseg2017", 500, None),  # an infant
-    ("iseg2017", 100, "a whole brain of only"),
-    ("iseg2017", 1700, "not skull-stripped"),
-    ("myops2020", 100, None),  # a heart
-    ("myops2020", 2800, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cohort", "millilitres", "said"),
+    [
+        *[("brats2020", size, None) for size in (800, 1300, 1900)],  # an adult
+        ("iseg2017", 500, None),  # an infant
+        ("iseg2017", 100, "a whole brain of only"),
+        ("iseg2017", 1700, "not skull-stripped"),
+        ("myops2020", 100, None),  # a heart
+        ("myops2020", 2800, None),
+    ],
+)
 def test_what_is_too_small_or_too_large_depends_on_the_cohort(cohort, millilitres, said):
     texts = [finding.what for finding in found(ball(millilitres), 6, cohort)]
     assert [text.startswith(said) for text in texts] == ([] if said is None else [True])
@@ -221,10 +235,13 @@ def test_what_label_values_mean_is_printed(tmp_path, capsys):
     assert "3 labels have 1, ET\n1 labels have 2, NET\n1 labels have 4, ED\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("labels", "fact"), [
-    ([label(1, 2, 5)], "No cohort has all of these label values."),
-    ([label(1, 2, 3)], "All labels fit brats2015 or brats2023 or "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "fact"),
+    [
+        ([label(1, 2, 5)], "No cohort has all of these label values."),
+        ([label(1, 2, 3)], "All labels fit brats2015 or brats2023 or "),
+    ],
+)
 def test_labels_of_another_kind(tmp_path, capsys, labels, fact):
     assert not print_check("brats2020", write_labels(tmp_path, *labels))
     assert fact in capsys.readouterr().out

@@ -70,13 +70,16 @@ def test_raw_data_of_nnunet_are_read_by_these_names(tmp_path):
     assert item["label_values"] == {"TZ": 1, "PZ": 2}
 
 
-@pytest.mark.parametrize(("labels", "fact"), [
-    ({"all": [1, 2], "TZ": [1]}, {"TZ": 1, "PZ": 2}),  # as `datalist --nnunet` writes it
-    ({"all": [1, 2], "TZ": 1, "PZ": 2}, {"TZ": 1, "PZ": 2}),
-    ({"all": [1, 2]}, "leave open which value is"),
-    ({"all": [1, 2, 3], "TZ": 1, "PZ": 2}, "do not give each value one class"),
-    ({"all": [1], "TZ": 1, "PZ": 2}, "each region all values"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "fact"),
+    [
+        ({"all": [1, 2], "TZ": [1]}, {"TZ": 1, "PZ": 2}),  # as `datalist --nnunet` writes it
+        ({"all": [1, 2], "TZ": 1, "PZ": 2}, {"TZ": 1, "PZ": 2}),
+        ({"all": [1, 2]}, "leave open which value is"),
+        ({"all": [1, 2, 3], "TZ": 1, "PZ": 2}, "do not give each value one class"),
+        ({"all": [1], "TZ": 1, "PZ": 2}, "each region all values"),
+    ],
+)
 def test_raw_data_of_nnunet_may_name_these_regions(tmp_path, labels, fact):
     cohort = get_cohort(written(tmp_path, PROSTATE | {"regions": {"all": ["PZ", "TZ"], "TZ": ["TZ"]}}))
     content = {"channel_names": {"0": "T2", "1": "ADC"}, "labels": {"background": 0, **labels}}
@@ -96,24 +99,27 @@ def test_weights_carry_the_description(tmp_path):
     assert (facts.trained_on, recorded("brats2020")) == ("3 cases of prostate", "brats2020")
 
 
-@pytest.mark.parametrize(("change", "fact"), [
-    ({"name": "my data"}, "own.json: name: String should match pattern"),
-    ({"name": "brats2020"}, "own.json: name: brats2020 is the name of another data set"),
-    ({"sequences": []}, "own.json: sequences: List should have at least 1 item"),
-    ({"sequences": ["t1ce", "adc"]}, "own.json: sequences.0: 't1ce' is called t1c here"),
-    ({"sequences": ["t2", "ADC"]}, "own.json: sequences.1: 'ADC'; expected small letters and digits"),
-    ({"sequences": ["t2", "t2"]}, "own.json: sequences ['t2', 't2']; expected each once"),
-    ({"sequences": ["t2", "seg"]}, "own.json: sequences.1: 'seg' is what label files are called"),
-    ({"regions": {"A/B": ["PZ"]}}, "own.json: regions.A/B.[key]: String should match pattern"),
-    ({"labels": {"PZ": 1, "TZ": 1}}, "own.json: labels [1, 1]; expected each once"),
-    ({"labels": {"PZ": 0, "TZ": 1}}, "own.json: labels.PZ: Input should be greater than or equal to 1"),
-    ({"labels": {"PZ": 1, "TZ": 255}}, "own.json: labels: 255 stands for voxels that do not count"),
-    ({"regions": {"all": ["PZ", "CZ"]}}, "own.json: regions.all ['PZ', 'CZ']; expected some of PZ, TZ"),
-    ({"image_files": "{case}"}, "own.json: image_files '{case}'; expected {modality} in it, or the key channels"),
-    ({"channels": ["t2"]}, "own.json: channels ['t2']; expected t2, adc"),
-    ({"case_names": "("}, "own.json: names of files: missing ), unterminated subpattern"),
-    ({"label": {}}, "own.json: unknown key 'label'; expected name, sequences, labels"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        ({"name": "my data"}, "own.json: name: String should match pattern"),
+        ({"name": "brats2020"}, "own.json: name: brats2020 is the name of another data set"),
+        ({"sequences": []}, "own.json: sequences: List should have at least 1 item"),
+        ({"sequences": ["t1ce", "adc"]}, "own.json: sequences.0: 't1ce' is called t1c here"),
+        ({"sequences": ["t2", "ADC"]}, "own.json: sequences.1: 'ADC'; expected small letters and digits"),
+        ({"sequences": ["t2", "t2"]}, "own.json: sequences ['t2', 't2']; expected each once"),
+        ({"sequences": ["t2", "seg"]}, "own.json: sequences.1: 'seg' is what label files are called"),
+        ({"regions": {"A/B": ["PZ"]}}, "own.json: regions.A/B.[key]: String should match pattern"),
+        ({"labels": {"PZ": 1, "TZ": 1}}, "own.json: labels [1, 1]; expected each once"),
+        ({"labels": {"PZ": 0, "TZ": 1}}, "own.json: labels.PZ: Input should be greater than or equal to 1"),
+        ({"labels": {"PZ": 1, "TZ": 255}}, "own.json: labels: 255 stands for voxels that do not count"),
+        ({"regions": {"all": ["PZ", "CZ"]}}, "own.json: regions.all ['PZ', 'CZ']; expected some of PZ, TZ"),
+        ({"image_files": "{case}"}, "own.json: image_files '{case}'; expected {modality} in it, or the key channels"),
+        ({"channels": ["t2"]}, "own.json: channels ['t2']; expected t2, adc"),
+        ({"case_names": "("}, "own.json: names of files: missing ), unterminated subpattern"),
+        ({"label": {}}, "own.json: unknown key 'label'; expected name, sequences, labels"),
+    ],
+)
 def test_descriptions_that_cannot_be_used_are_refused(tmp_path, change, fact):
     with refused(ValueError, fact):
         get_cohort(written(tmp_path, PROSTATE | change))
@@ -195,23 +201,30 @@ def test_label_maps_of_nnunet_are_compared_by_meaning(raw: tuple[Path, Path]) ->
     assert (result.values("dice") == 1).all(axis=None)
 
 
-@pytest.mark.parametrize(("labels", "values"), [
-    (REGIONS, {"ED": 1, "NCR": 2, "ET": 3}),
-    ({"edema": 1, "non-enhancing tumor": 2, "enhancing tumour": 3}, {"ED": 1, "NET": 2, "ET": 3}),
-    ({"NCR": 1, "ED": 2, "ET": 3, "RC": 4}, {"NCR": 1, "ED": 2, "ET": 3, "RC": 4}),
-    ({"NETC": 1, "SNFH": 2, "ET": 3}, {"NCR": 1, "ED": 2, "ET": 3}),
-    ({"necrotic core": 2, "peritumoral oedema": 1, "enhancing": 3, "ignore": 4}, None),
-    ({"whole tumor": [1, 2, 3], "tumor core": [1, 3], "ET": 3}, {"NCR": 1, "ED": 2, "ET": 3}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "values"),
+    [
+        (REGIONS, {"ED": 1, "NCR": 2, "ET": 3}),
+        ({"edema": 1, "non-enhancing tumor": 2, "enhancing tumour": 3}, {"ED": 1, "NET": 2, "ET": 3}),
+        ({"NCR": 1, "ED": 2, "ET": 3, "RC": 4}, {"NCR": 1, "ED": 2, "ET": 3, "RC": 4}),
+        ({"NETC": 1, "SNFH": 2, "ET": 3}, {"NCR": 1, "ED": 2, "ET": 3}),
+        ({"necrotic core": 2, "peritumoral oedema": 1, "enhancing": 3, "ignore": 4}, None),
+        ({"whole tumor": [1, 2, 3], "tumor core": [1, 3], "ET": 3}, {"NCR": 1, "ED": 2, "ET": 3}),
+    ],
+)
 def test_classes_by_their_names(tmp_path: Path, labels: dict, values: dict | None) -> None:
     expected = values or {"ED": 1, "NCR": 2, "ET": 3, "ignore": 4}
     assert described(_describe(tmp_path, labels)).values() == expected
 
 
-@pytest.mark.parametrize(("labels", "said"), [
-    ({"liver": 1}, "'liver' is no known class"), ({"WT": [1, 2, 3], "TC": [2, 3]}, "leave open which value is NCR"),
-    ({"ED": 1, "NCR": 2, "ET": 3, "WT": [1, 2]}, "each region all values"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"liver": 1}, "'liver' is no known class"),
+        ({"WT": [1, 2, 3], "TC": [2, 3]}, "leave open which value is NCR"),
+        ({"ED": 1, "NCR": 2, "ET": 3, "WT": [1, 2]}, "each region all values"),
+    ],
+)
 def test_unclear_labels_are_refused(tmp_path: Path, labels: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         described(_describe(tmp_path, labels)).values()

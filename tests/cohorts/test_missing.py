@@ -124,15 +124,18 @@ class TestFile:
         assert [each["image"] for each in found] == [["a_t2.nii.gz"], ["b_t1c.nii.gz", "b_flair.nii.gz"]]
         assert [each["modalities"] for each in found] == [["t2"], ["t1c", "flair"]]
 
-    @pytest.mark.parametrize(("rows", "fact"), [
-        (["case,modalities", "a,t1", "b,t1", "c,t1"], "1 cases are not among the training cases: c."),
-        (["case,modalities", "a,t1"], "1 cases are training cases that it does not list: b."),
-        (["case,modalities", "a,t1", "b,"], "case b: Unknown modality ''; expected one of"),
-        (["case,modalities", "a,t1", "b,lge"], "case b: Modality 'lge' is not in this cohort"),
-        (["subject,mask", "a,3"], "columns subject, mask; expected case and modalities"),
-        (["case,modalities", "a,t1", "b,t1", "A,t2"], "two rows for A; expected one for each case"),
-        (["case,modalities", "a,t1", "b,t1,t2,flair"], "cannot be read (Error tokenizing data"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("rows", "fact"),
+        [
+            (["case,modalities", "a,t1", "b,t1", "c,t1"], "1 cases are not among the training cases: c."),
+            (["case,modalities", "a,t1"], "1 cases are training cases that it does not list: b."),
+            (["case,modalities", "a,t1", "b,"], "case b: Unknown modality ''; expected one of"),
+            (["case,modalities", "a,t1", "b,lge"], "case b: Modality 'lge' is not in this cohort"),
+            (["subject,mask", "a,3"], "columns subject, mask; expected case and modalities"),
+            (["case,modalities", "a,t1", "b,t1", "A,t2"], "two rows for A; expected one for each case"),
+            (["case,modalities", "a,t1", "b,t1,t2,flair"], "cannot be read (Error tokenizing data"),
+        ],
+    )
     def test_refused(self, write, rows, fact):
         with refused(ValueError, "masks.csv: ", fact):
             mask_cases(items("a", "b"), MODALITIES, masks=write(*rows[1:], header=rows[0]))

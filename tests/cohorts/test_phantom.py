@@ -122,11 +122,14 @@ class TestSimulate:
 class TestContrasts:
     """Relative to white matter, each region is visible in the sequences where radiologists look for it."""
 
-    @pytest.mark.parametrize(("modality", "tissue", "least", "most"), [
-        *[("t1c", "ET", 1.3, 9), ("t1", "ET", 0, 1), ("flair", "ED", 1.5, 9), ("t2", "ED", 1.5, 9)],
-        *[("t1c", "NCR", 0, 0.8), ("t2", "csf", 2, 9), ("t1", "gm", 0, 0.95), ("t2", "gm", 1.2, 9)],
-        *[(modality, "csf", 0, 0.6) for modality in ("t1", "t1c", "flair")],
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("modality", "tissue", "least", "most"),
+        [
+            *[("t1c", "ET", 1.3, 9), ("t1", "ET", 0, 1), ("flair", "ED", 1.5, 9), ("t2", "ED", 1.5, 9)],
+            *[("t1c", "NCR", 0, 0.8), ("t2", "csf", 2, 9), ("t1", "gm", 0, 0.95), ("t2", "gm", 1.2, 9)],
+            *[(modality, "csf", 0, 0.6) for modality in ("t1", "t1c", "flair")],
+        ],
+    )
     def test_bright_and_dark(self, parts, modality, tissue, least, most):
         assert least < median(parts, modality, tissue) < most
 

@@ -23,15 +23,18 @@ def names(item: dict, key: str = "image") -> list[str] | str:
     return [Path(p).name for p in item[key]] if key == "image" else Path(item[key]).name
 
 
-@pytest.mark.parametrize(("cohort", "values", "core"), [
-    ("brats2015", {"NCR": 1, "ED": 2, "NET": 3, "ET": 4}, ("NCR", "NET", "ET")),
-    *((f"brats20{year}", {"NCR": 1, "ED": 2, "ET": 4}, ("NCR", "ET")) for year in (18, 19, 20, 21)),
-    ("brats2023", {"NCR": 1, "ED": 2, "ET": 3}, ("NCR", "ET")),
-    ("brats_ped", {"ET": 1, "NET": 2, "CC": 3, "ED": 4}, ("NET", "CC", "ET")),
-    ("lumiere", {"ET": 1, "NCR": 2, "ED": 3}, ("NCR", "ET")),
-    ("open_glioma", {"NCR": 1, "ED": 2, "ET": 3}, ("NCR", "ET")),
-    ("msd_task01", {"ED": 1, "NCR": 2, "ET": 3}, ("NCR", "ET")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cohort", "values", "core"),
+    [
+        ("brats2015", {"NCR": 1, "ED": 2, "NET": 3, "ET": 4}, ("NCR", "NET", "ET")),
+        *((f"brats20{year}", {"NCR": 1, "ED": 2, "ET": 4}, ("NCR", "ET")) for year in (18, 19, 20, 21)),
+        ("brats2023", {"NCR": 1, "ED": 2, "ET": 3}, ("NCR", "ET")),
+        ("brats_ped", {"ET": 1, "NET": 2, "CC": 3, "ED": 4}, ("NET", "CC", "ET")),
+        ("lumiere", {"ET": 1, "NCR": 2, "ED": 3}, ("NCR", "ET")),
+        ("open_glioma", {"NCR": 1, "ED": 2, "ET": 3}, ("NCR", "ET")),
+        ("msd_task01", {"ED": 1, "NCR": 2, "ET": 3}, ("NCR", "ET")),
+    ],
+)
 def test_cohorts_have_their_own_label_values(cohort, values, core):
     assert COHORTS[cohort].labels.values == values
     assert set(COHORTS[cohort].labels.regions["TC"]) == set(core)
@@ -93,17 +96,20 @@ def test_msd_files_hold_four_channels(tmp_path):
     assert [item["case"] for item in scan(tmp_path / "imagesTs", "msd_task01")] == ["BRATS_485"]
 
 
-@pytest.mark.parametrize(("files", "modalities"), [
-    (["x_t1ce.nii.gz", "x_flair.nii.gz"], ["t1c", "flair"]),
-    (["FLAIR.nii.gz", "T1POST.nii.gz"], ["t1c", "flair"]),
-    (["scan-T2w.nii"], ["t2"]),
-    (["sub.x.T1Gd.mha", "sub.x.T1w.mha"], ["t1", "t1c"]),
-    (["sub-01_T1w.nii.gz", "sub-01_ce-GAD_T1w.nii.gz", "sub-01_acq-tse_run-2_T2w.nii.gz"], ["t1", "t1c", "t2"]),
-    (["sub-01_ses-2_ce-gad_desc-brain_T1w.nii.gz", "sub-01_ses-2_ce-gad_FLAIR.nii.gz"], ["t1c", "flair"]),
-    (["003_t1.nii.gz", "007_flair.NII.GZ"], ["t1", "flair"]),
-    (["x_t1.nii.gz", "x_T1_brain.nii.gz", "x_T1_xyz_KM.nii.gz", "x_t1c.nii.gz"], ["t1", "t1c"]),  # no endings
-    (["x_CE_T1.nii.gz", "x_flair.nii.gz"], ["flair"]),  # by its ending alone it would be a T1 without agent
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("files", "modalities"),
+    [
+        (["x_t1ce.nii.gz", "x_flair.nii.gz"], ["t1c", "flair"]),
+        (["FLAIR.nii.gz", "T1POST.nii.gz"], ["t1c", "flair"]),
+        (["scan-T2w.nii"], ["t2"]),
+        (["sub.x.T1Gd.mha", "sub.x.T1w.mha"], ["t1", "t1c"]),
+        (["sub-01_T1w.nii.gz", "sub-01_ce-GAD_T1w.nii.gz", "sub-01_acq-tse_run-2_T2w.nii.gz"], ["t1", "t1c", "t2"]),
+        (["sub-01_ses-2_ce-gad_desc-brain_T1w.nii.gz", "sub-01_ses-2_ce-gad_FLAIR.nii.gz"], ["t1c", "flair"]),
+        (["003_t1.nii.gz", "007_flair.NII.GZ"], ["t1", "flair"]),
+        (["x_t1.nii.gz", "x_T1_brain.nii.gz", "x_T1_xyz_KM.nii.gz", "x_t1c.nii.gz"], ["t1", "t1c"]),  # no endings
+        (["x_CE_T1.nii.gz", "x_flair.nii.gz"], ["flair"]),  # by its ending alone it would be a T1 without agent
+    ],
+)
 def test_any_subset_of_one_subject_is_one_case(tmp_path, files, modalities):
     (item,) = scan(touch(tmp_path / "patient19", *files))
     assert (item["case"], item["modalities"]) == ("patient19", modalities)
@@ -134,29 +140,32 @@ def test_folders_of_bids(tmp_path, caplog):
 TWICE = "BraTS20_Training_001/BraTS20_Training_001_t1.nii"
 
 
-@pytest.mark.parametrize(("files", "facts"), [
-    *[
-        ((*more, one, other), [f"/{one} and", f"/{other}: two files for the {role} of case", "Move one away"])
-        for role, one, other, *more in (
-            ("t1", "x_t1.nii.gz", "x_t1n.nii.gz"),
-            ("t1", "sub-1_run-1_T1w.nii", "sub-1_run-2_T1w.nii"),
-            ("label", "x_seg.nii.gz", "y_seg.nii.gz", "x_t1.nii.gz"),
-        )
+@pytest.mark.parametrize(
+    ("files", "facts"),
+    [
+        *[
+            ((*more, one, other), [f"/{one} and", f"/{other}: two files for the {role} of case", "Move one away"])
+            for role, one, other, *more in (
+                ("t1", "x_t1.nii.gz", "x_t1n.nii.gz"),
+                ("t1", "sub-1_run-1_T1w.nii", "sub-1_run-2_T1w.nii"),
+                ("label", "x_seg.nii.gz", "y_seg.nii.gz", "x_t1.nii.gz"),
+            )
+        ],
+        *[
+            (files, ["these names do not tell one case from several", "a folder of its own"])
+            for files in (
+                ("x_t1.nii.gz", "x_brain_t1.nii.gz"),
+                ("T1.nii.gz", "x_T1.nii.gz"),
+                ("subject_t1.nii.gz", "old_t1.nii.gz"),
+                ("pre_T1.nii.gz", "post_T1.nii.gz", "T2.nii.gz"),
+                ("P1_pre_T1.nii.gz", "P1_post_T1.nii.gz", "P1_T2.nii.gz"),
+            )
+        ],
+        ((f"a/{TWICE}", f"b/{TWICE}"), ["two files for the t1 of case BraTS20_Training_001"]),
+        (("a/b/x_t1.nii", "a_b/x_t1.nii"), ["subject/a/b and", "subject/a_b: two cases named a_b"]),
+        (("imagesTr/x_0000.nii.gz", "labelsTr/x.nii.gz"), ["no modality recognised: x_0000.nii.gz", "known names"]),
     ],
-    *[
-        (files, ["these names do not tell one case from several", "a folder of its own"])
-        for files in (
-            ("x_t1.nii.gz", "x_brain_t1.nii.gz"),
-            ("T1.nii.gz", "x_T1.nii.gz"),
-            ("subject_t1.nii.gz", "old_t1.nii.gz"),
-            ("pre_T1.nii.gz", "post_T1.nii.gz", "T2.nii.gz"),
-            ("P1_pre_T1.nii.gz", "P1_post_T1.nii.gz", "P1_T2.nii.gz"),
-        )
-    ],
-    ((f"a/{TWICE}", f"b/{TWICE}"), ["two files for the t1 of case BraTS20_Training_001"]),
-    (("a/b/x_t1.nii", "a_b/x_t1.nii"), ["subject/a/b and", "subject/a_b: two cases named a_b"]),
-    (("imagesTr/x_0000.nii.gz", "labelsTr/x.nii.gz"), ["no modality recognised: x_0000.nii.gz", "known names"]),
-])  # fmt: skip
+)
 def test_what_is_ambiguous_is_refused(tmp_path, files, facts):
     subject = touch(tmp_path / "subject", *files)
     with refused(ValueError, *facts):
@@ -195,13 +204,18 @@ def test_relative_folders_give_absolute_paths_and_names(tmp_path, monkeypatch):
     assert cases("brats2021", ".") == [item]
 
 
-@pytest.mark.parametrize(("pattern", "times", "told"), [
-    ("{c}/{d}/{t}.nii.gz", ["2019_01_02", "2019_07_11"], True),
-    ("{c}/{d}/{c}_{d}_{t}.nii.gz", ["25-01-2019", "31.07.2019"], True),
-    ("{c}/{d}/{t}.nii.gz", ["preop", "follow-up 2"], True), ("{c}_{d}_{t}.nii.gz", ["pre", "post"], True),
-    ("{c}/{c}_{d}_{t}.nii.gz", ["preop", "postop"], True), ("{c}/{d}/{t}.nii.gz", ["1", "2"], False),
-    ("{c}/{d}/{t}.nii.gz", ["T1", "T2"], False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pattern", "times", "told"),
+    [
+        ("{c}/{d}/{t}.nii.gz", ["2019_01_02", "2019_07_11"], True),
+        ("{c}/{d}/{c}_{d}_{t}.nii.gz", ["25-01-2019", "31.07.2019"], True),
+        ("{c}/{d}/{t}.nii.gz", ["preop", "follow-up 2"], True),
+        ("{c}_{d}_{t}.nii.gz", ["pre", "post"], True),
+        ("{c}/{c}_{d}_{t}.nii.gz", ["preop", "postop"], True),
+        ("{c}/{d}/{t}.nii.gz", ["1", "2"], False),
+        ("{c}/{d}/{t}.nii.gz", ["T1", "T2"], False),
+    ],
+)
 def test_time_points_are_of_one_patient_or_asked_about(tmp_path, caplog, pattern, times, told):
     touch(tmp_path, *(pattern.format(c=c, d=d, t=t) for c in ("P1", "P2") for d in times for t in FOUR))
     found = scan(tmp_path)
@@ -210,11 +224,16 @@ def test_time_points_are_of_one_patient_or_asked_about(tmp_path, caplog, pattern
     assert ("--patients FILE.csv" in caplog.text) == (not told)
 
 
-@pytest.mark.parametrize(("images", "label"), [
-    ("{c}/{t}.nii.gz", "{c}/manual/seg.nii.gz"), ("images/{c}_{t}.nii.gz", "labels/{c}_seg.nii.gz"),
-    ("images/{c}/{c}_{t}.nii.gz", "segmentations/{c}_tumor.nii.gz"), ("{c}/{c}_{t}.nii.gz", "{c}/{c}_gtv.nii.gz"),
-    ("{c}_{t}.NII.GZ", "{c} seg.NII.GZ"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("images", "label"),
+    [
+        ("{c}/{t}.nii.gz", "{c}/manual/seg.nii.gz"),
+        ("images/{c}_{t}.nii.gz", "labels/{c}_seg.nii.gz"),
+        ("images/{c}/{c}_{t}.nii.gz", "segmentations/{c}_tumor.nii.gz"),
+        ("{c}/{c}_{t}.nii.gz", "{c}/{c}_gtv.nii.gz"),
+        ("{c}_{t}.NII.GZ", "{c} seg.NII.GZ"),
+    ],
+)
 def test_labels_go_to_their_cases(tmp_path, images, label):
     for c in ("P1", "P2"):
         touch(tmp_path, *(images.format(c=c, t=t) for t in ALL), label.format(c=c))
@@ -224,12 +243,16 @@ def test_labels_go_to_their_cases(tmp_path, images, label):
         assert all(c in Path(path).relative_to(tmp_path).as_posix() for path in [*item["image"], item["label"]])
 
 
-@pytest.mark.parametrize(("file", "content", "said"), [
-    ("P1.zip", b"", "1 file not read (.zip): unpack it"), ("a/T1.mgz", b"", "(.mgz): convert it to NIfTI"),
-    ("vol/P1_vol.npy", b"", "only 1 .npy. 1 file not read (.npy): an array says neither voxel size"),
-    ("a/1.png", b"", "only 1 .png. Unpack the data there"),
-    ("a/1-01.dcm", bytes(128) + b"DICM", "Convert its DICOM files to NIfTI"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("P1.zip", b"", "1 file not read (.zip): unpack it"),
+        ("a/T1.mgz", b"", "(.mgz): convert it to NIfTI"),
+        ("vol/P1_vol.npy", b"", "only 1 .npy. 1 file not read (.npy): an array says neither voxel size"),
+        ("a/1.png", b"", "only 1 .png. Unpack the data there"),
+        ("a/1-01.dcm", bytes(128) + b"DICM", "Convert its DICOM files to NIfTI"),
+    ],
+)
 def test_what_is_there_instead_of_images_is_said(tmp_path, file, content, said):
     (touch(tmp_path, file) / file).write_bytes(content)
     with refused(FileNotFoundError, "no image", said):
@@ -241,22 +264,25 @@ THEMSELVES = ("BraTS20_Training_001", "Brats18_2013_10_1", "own_case_7", "own_MR
 """No visit's number, a record's number, no date."""
 
 
-@pytest.mark.parametrize(("case", "expected"), [
-    ("UCSF-PDGM-0429_FU003d", "UCSF-PDGM-0429"),
-    ("UPENN-GBM-00001_21", "UPENN-GBM-00001"),
-    ("PatientID_0003_Timepoint_2", "PatientID_0003"),
-    ("Patient-001_week-000-2", "Patient-001"),
-    ("UCSD-PTGBM-0002_02", "UCSD-PTGBM-0002"),
-    ("RHUH-0001_2", "RHUH-0001"),
-    ("BraTS-GLI-00005-101", "BraTS-GLI-00005"),
-    ("BraTS-SSA-00121-000", "BraTS-SSA-00115"),  # the same patient under another number
-    ("brats_tcia_pat105_0002", "brats_tcia_pat105"),
-    ("HGG_brats_2013_pat0001_1", "HGG_brats_2013_pat0001"),
-    *((name, "sub-01") for name in ("sub-01_ses-02_anat", "derivatives_brains_sub-01_ses-02_anat")),
-    *(("clinic7_visit3", "clinic7"), ("Patient 01 FU1", "Patient 01"), ("PAT01.2019-02-01", "PAT01")),
-    *((f"own_{time}", "own") for time in OF_OWN),
-    *((case, case) for case in THEMSELVES),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("UCSF-PDGM-0429_FU003d", "UCSF-PDGM-0429"),
+        ("UPENN-GBM-00001_21", "UPENN-GBM-00001"),
+        ("PatientID_0003_Timepoint_2", "PatientID_0003"),
+        ("Patient-001_week-000-2", "Patient-001"),
+        ("UCSD-PTGBM-0002_02", "UCSD-PTGBM-0002"),
+        ("RHUH-0001_2", "RHUH-0001"),
+        ("BraTS-GLI-00005-101", "BraTS-GLI-00005"),
+        ("BraTS-SSA-00121-000", "BraTS-SSA-00115"),  # the same patient under another number
+        ("brats_tcia_pat105_0002", "brats_tcia_pat105"),
+        ("HGG_brats_2013_pat0001_1", "HGG_brats_2013_pat0001"),
+        *((name, "sub-01") for name in ("sub-01_ses-02_anat", "derivatives_brains_sub-01_ses-02_anat")),
+        *(("clinic7_visit3", "clinic7"), ("Patient 01 FU1", "Patient 01"), ("PAT01.2019-02-01", "PAT01")),
+        *((f"own_{time}", "own") for time in OF_OWN),
+        *((case, case) for case in THEMSELVES),
+    ],
+)
 def test_patients(case, expected):
     assert patient(case) == expected
 

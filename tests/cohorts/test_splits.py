@@ -136,15 +136,18 @@ def test_brats2020_from_a_folder_with_its_misnamed_label_and_validation_cases(tm
         split_cases(get_cohort("brats2020"), tmp_path, "fixed")
 
 
-@pytest.mark.parametrize(("cohort", "cases", "unlabelled", "split", "fact"), [
-    ("brats2020", [f"x{n}" for n in range(9)], [], "cv1of9", "split cv1of9 of 9 patients"),
-    ("brats2020", ["x1", "x2", "x3"], [], "cv1of2", "split cv1of2 of 3 patients with a label; expected four"),
-    ("brats2020", [f"BraTS20_Training_00{n}" for n in (1, 2)], [], "fixed", "367 of the 369 cases of split fixed"),
-    ("brats2018", ["Brats18_x"], [], "fold4", "'fold4' of brats2018; expected one of fold1, fold2, fold3, full, s"),
-    ("brats2023", [f"BraTS-GLI-0000{n}" for n in ("1-0", "1-1", "2-0")], [], None, "2 patients with a label"),
-    ("brats2021", [], ["x"], None, "none of its 1 cases has a label; training needs labelled cases"),
-    ("brats2021", [], ["x"], "all_test", "none of its 1 cases has a label; evaluation needs"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cohort", "cases", "unlabelled", "split", "fact"),
+    [
+        ("brats2020", [f"x{n}" for n in range(9)], [], "cv1of9", "split cv1of9 of 9 patients"),
+        ("brats2020", ["x1", "x2", "x3"], [], "cv1of2", "split cv1of2 of 3 patients with a label; expected four"),
+        ("brats2020", [f"BraTS20_Training_00{n}" for n in (1, 2)], [], "fixed", "367 of the 369 cases of split fixed"),
+        ("brats2018", ["Brats18_x"], [], "fold4", "'fold4' of brats2018; expected one of fold1, fold2, fold3, full, s"),
+        ("brats2023", [f"BraTS-GLI-0000{n}" for n in ("1-0", "1-1", "2-0")], [], None, "2 patients with a label"),
+        ("brats2021", [], ["x"], None, "none of its 1 cases has a label; training needs labelled cases"),
+        ("brats2021", [], ["x"], "all_test", "none of its 1 cases has a label; evaluation needs"),
+    ],
+)
 def test_splits_that_cannot_be_made_are_refused(tmp_path, cohort, cases, unlabelled, split, fact):
     folder(tmp_path, cases)
     folder(tmp_path, unlabelled, label=False)
@@ -257,16 +260,21 @@ def test_what_does_not_fit_the_data_is_refused(listed):
             load_datalist(path, data)
 
 
-@pytest.mark.parametrize(("change", "facts"), [
-    ({"modalities": ["t1", "t2"]}, ("4 images for modalities", "['t1', 't2']", "one for each")),
-    ({"modalities": ["t1", "t1c", "t2", "pd"]}, (".modalities.3: Unknown modality 'pd'",)),
-    ({"modalities": ["t1", "t1c", "t1ce", "t2"]}, ("twice", "['t1', 't1c', 't1c', 't2']")),
-    ({"image": [], "modalities": []}, ("0 images", "at least one")),
-    *[({"case": case}, (".case: ", "expected a valid folder name")) for case in NO_CASES],
-    ({"case": 7}, (".case: ", "valid string")), ({"image": "a_t1.nii.gz"}, (".image: ",)),
-    ({"label": None}, (".label: ", "string")), ({"channels": [0, 1]}, ("4 images", "likewise channels")),
-    ({"channels": [True] * 4}, (".channels.0: ", "integer")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "facts"),
+    [
+        ({"modalities": ["t1", "t2"]}, ("4 images for modalities", "['t1', 't2']", "one for each")),
+        ({"modalities": ["t1", "t1c", "t2", "pd"]}, (".modalities.3: Unknown modality 'pd'",)),
+        ({"modalities": ["t1", "t1c", "t1ce", "t2"]}, ("twice", "['t1', 't1c', 't1c', 't2']")),
+        ({"image": [], "modalities": []}, ("0 images", "at least one")),
+        *[({"case": case}, (".case: ", "expected a valid folder name")) for case in NO_CASES],
+        ({"case": 7}, (".case: ", "valid string")),
+        ({"image": "a_t1.nii.gz"}, (".image: ",)),
+        ({"label": None}, (".label: ", "string")),
+        ({"channels": [0, 1]}, ("4 images", "likewise channels")),
+        ({"channels": [True] * 4}, (".channels.0: ", "integer")),
+    ],
+)
 def test_items_that_do_not_fit_are_refused(listed, change, facts):
     datalist, path, data = listed
     datalist["training"][0].update(change)
@@ -385,10 +393,13 @@ def test_no_patient_is_in_two_parts(tmp_path, name):
         assert all(parts[part] for part in PARTS)
 
 
-@pytest.mark.parametrize(("change", "fact"), [
-    (lambda first: {"patient": patient_of(first)}, "patient BraTS2021_00001 is in two parts"),
-    (lambda first: {"image": first["image"]}, "t1.nii.gz is in two parts"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (lambda first: {"patient": patient_of(first)}, "patient BraTS2021_00001 is in two parts"),
+        (lambda first: {"image": first["image"]}, "t1.nii.gz is in two parts"),
+    ],
+)
 def test_a_datalist_with_a_patient_or_an_image_in_two_parts_is_refused(tmp_path, change, fact):
     items = find_cases(touch_cases(tmp_path, "brats2021"), get_cohort("brats2021"))
     first, second = items[0], items[1] | change(items[0])

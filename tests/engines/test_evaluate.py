@@ -50,11 +50,15 @@ def evaluated(
     return Evaluation(name, "made up", ("t1", "t2"), ("WT",), Conventions(), results, facts=facts), store
 
 
-@pytest.mark.parametrize(("cases", "expected"), [
-    ("abcde", ["best case: b", "median case: e", "worst case: a"]),
-    ("abcd", ["best case: b", "median case: c", "worst case: a"]), ("ab", ["best case: b", "worst case: a"]),
-    ("a", ["best case: a"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cases", "expected"),
+    [
+        ("abcde", ["best case: b", "median case: e", "worst case: a"]),
+        ("abcd", ["best case: b", "median case: c", "worst case: a"]),
+        ("ab", ["best case: b", "worst case: a"]),
+        ("a", ["best case: a"]),
+    ],
+)
 def test_best_median_and_worst_case_are_shown(tmp_path, cases, expected):
     slices = list(_shown(*evaluated(tmp_path, cases), None, None))
     assert list(dict.fromkeys(row.title for row in slices)) == expected
@@ -98,12 +102,15 @@ def test_panels_may_be_chosen(tmp_path, panels):
     assert report.panel_cases == (["a", "b"] if "panel_cases" in panels else None)
 
 
-@pytest.mark.parametrize(("settings", "facts"), [
-    ({"panel_cases": ["x"]}, "panel_cases: 'x' .* a, b"),
-    ({"panel_subsets": "t1,t2+t1"}, r"panel_subsets: 't2\+t1' .* t1, t1\+t2"),
-    ({"method": ("U-Net", "ModDrop")}, r"method \('U-Net', 'ModDrop'\): .* two pairs of quotes"),
-    ({"cases": []}, "part of the split is empty"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "facts"),
+    [
+        ({"panel_cases": ["x"]}, "panel_cases: 'x' .* a, b"),
+        ({"panel_subsets": "t1,t2+t1"}, r"panel_subsets: 't2\+t1' .* t1, t1\+t2"),
+        ({"method": ("U-Net", "ModDrop")}, r"method \('U-Net', 'ModDrop'\): .* two pairs of quotes"),
+        ({"cases": []}, "part of the split is empty"),
+    ],
+)
 def test_wrong_settings_are_refused_before_the_evaluation(tmp_path, settings, facts):
     with pytest.raises(ValueError, match=facts):
         Report(**RIGHT | {"output_dir": str(tmp_path)} | settings)

@@ -79,11 +79,14 @@ def test_box_ends_at_the_image(network):
     assert torch.equal(logits[box], SlidingWindowInferer(**WINDOWS)(image[box], network))
 
 
-@pytest.mark.parametrize(("foreground", "box"), [
-    ((slice(9, 10), slice(9, 10), slice(8, 9)), ((6, 14), (6, 14), (5, 13))),
-    ((slice(0, 1), slice(17, 18), slice(15, 16)), ((0, 8), (10, 18), (8, 16))),  # at the ends of the image
-    ((slice(1, 2), slice(15, 16), slice(7, 9)), ((0, 8), (10, 18), (4, 12))),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("foreground", "box"),
+    [
+        ((slice(9, 10), slice(9, 10), slice(8, 9)), ((6, 14), (6, 14), (5, 13))),
+        ((slice(0, 1), slice(17, 18), slice(15, 16)), ((0, 8), (10, 18), (8, 16))),  # at the ends of the image
+        ((slice(1, 2), slice(15, 16), slice(7, 9)), ((0, 8), (10, 18), (4, 12))),
+    ],
+)
 def test_a_small_box_grows_to_both_sides(network, foreground, box):
     (*_, x, y, z) = ForegroundInferer(**WINDOWS).box(random_image(foreground))
     assert tuple((side.start, side.stop) for side in (x, y, z)) == box
@@ -203,17 +206,20 @@ def two_stage():
     return TwoStage().eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize(("shape", "padding", "overlap", "sw_batch_size", "mode"), [
-    ((20, 17, 15), {}, 0.25, 7, "gaussian"),
-    ((20, 17, 15), {}, 0.5, 1, "constant"),
-    ((8, 20, 9), {}, 0.5, 7, "gaussian"),
-    ((6, 20, 5), {}, 0.5, 1, "gaussian"),
-    ((6, 20, 5), {"cval": 1.0}, 0.25, 7, "constant"),
-    ((6, 9, 5), "reflect", 0.5, 7, "gaussian"),
-    ((20, 17, 15), {}, 0.3, 7, "gaussian"),  # steps of int(5.6) and not of 6 voxels
-    ((10, 9, 9), {}, 0.95, 64, "constant"),  # of 1 voxel and not of int(0.4)
-    ((11, 9, 13), {}, (0.6, 0.4, 0.15), 5, "gaussian"),  # 3, 4 and 6 voxels, another one along each axis
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shape", "padding", "overlap", "sw_batch_size", "mode"),
+    [
+        ((20, 17, 15), {}, 0.25, 7, "gaussian"),
+        ((20, 17, 15), {}, 0.5, 1, "constant"),
+        ((8, 20, 9), {}, 0.5, 7, "gaussian"),
+        ((6, 20, 5), {}, 0.5, 1, "gaussian"),
+        ((6, 20, 5), {"cval": 1.0}, 0.25, 7, "constant"),
+        ((6, 9, 5), "reflect", 0.5, 7, "gaussian"),
+        ((20, 17, 15), {}, 0.3, 7, "gaussian"),  # steps of int(5.6) and not of 6 voxels
+        ((10, 9, 9), {}, 0.95, 64, "constant"),  # of 1 voxel and not of int(0.4)
+        ((11, 9, 13), {}, (0.6, 0.4, 0.15), 5, "gaussian"),  # 3, 4 and 6 voxels, another one along each axis
+    ],
+)
 def test_equals_monai_bit_for_bit(two_stage, shape, padding, overlap, sw_batch_size, mode):
     image = torch.rand(1, 3, *shape, generator=torch.Generator().manual_seed(1))
     options = {"padding_mode": padding} if isinstance(padding, str) else padding
@@ -345,16 +351,29 @@ def test_the_loss_is_in_single(precision, inside, _):
     assert (network.seen, seen) == ([inside], [torch.float32])
 
 
-@pytest.mark.parametrize(("check", "facts"), [
-    (lambda: PrecisionInferer("half"), "precision 'half': .* 'float32', 'bfloat16', 'float16'"),
-    (lambda: ForegroundInferer((8, 8, 8), precision="half"), "precision 'half'"),
-    (lambda: check_device("cpu", "half"), "precision 'half'"),
-    (lambda: check_device("cpu", "float16"), "'float16' with device cpu"),
-    (lambda: check_device("gpu", "float32"), "^device gpu: not available"),
-    *((lambda size=size, axes=axes: ForegroundInferer(size, mirror_axes=axes),
-       r"mirror_axes .*: expected distinct axes from \[0, 1") for size, axes in (
-        ((8, 8, 8), [3]), ((8, 8, 8), [0, 0]), ((8, 8, 8), ["x"]), ((8, 8), [2]), ((8, 8, 1), [2]))),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("check", "facts"),
+    [
+        (lambda: PrecisionInferer("half"), "precision 'half': .* 'float32', 'bfloat16', 'float16'"),
+        (lambda: ForegroundInferer((8, 8, 8), precision="half"), "precision 'half'"),
+        (lambda: check_device("cpu", "half"), "precision 'half'"),
+        (lambda: check_device("cpu", "float16"), "'float16' with device cpu"),
+        (lambda: check_device("gpu", "float32"), "^device gpu: not available"),
+        *(
+            (
+                lambda size=size, axes=axes: ForegroundInferer(size, mirror_axes=axes),
+                r"mirror_axes .*: expected distinct axes from \[0, 1",
+            )
+            for size, axes in (
+                ((8, 8, 8), [3]),
+                ((8, 8, 8), [0, 0]),
+                ((8, 8, 8), ["x"]),
+                ((8, 8), [2]),
+                ((8, 8, 1), [2]),
+            )
+        ),
+    ],
+)
 def test_wrong_settings_are_refused(check, facts):
     with pytest.raises(ValueError, match=facts):
         check()

@@ -17,10 +17,14 @@ CASES = ("c1", "c2", "c3", "c4")
 
 
 def evaluation_of(
-    values: Mapping[tuple[str, str], Sequence[float]], name: str = "base", metric: str = "dice",
-    modalities: Sequence[str] = ("t1", "t2"), regions: Sequence[str] = ("WT", "ET"), cohort: str = "toy",
+    values: Mapping[tuple[str, str], Sequence[float]],
+    name: str = "base",
+    metric: str = "dice",
+    modalities: Sequence[str] = ("t1", "t2"),
+    regions: Sequence[str] = ("WT", "ET"),
+    cohort: str = "toy",
     **conventions,
-) -> Evaluation:  # fmt: skip
+) -> Evaluation:
     """Return an evaluation with the values of cases c0, c1, ... for each subset and region."""
     rows = [
         (f"c{number}", subset, region, metric, value)
@@ -32,10 +36,18 @@ def evaluation_of(
 
 
 def random_evaluation(
-    name: str = "one", modalities: Sequence[str] = ("t1", "t2", "flair"), regions: Sequence[str] = ("WT", "ET"),
-    cases: Sequence[str] = CASES, calibration: Sequence[str] = (), probabilities: bool = False,
-    only: Sequence[str] | None = None, cohort: str = "toy", seed: int = 0, facts: dict | None = None, **conventions,
-) -> Evaluation:  # fmt: skip
+    name: str = "one",
+    modalities: Sequence[str] = ("t1", "t2", "flair"),
+    regions: Sequence[str] = ("WT", "ET"),
+    cases: Sequence[str] = CASES,
+    calibration: Sequence[str] = (),
+    probabilities: bool = False,
+    only: Sequence[str] | None = None,
+    cohort: str = "toy",
+    seed: int = 0,
+    facts: dict | None = None,
+    **conventions,
+) -> Evaluation:
     """Return an evaluation with random values of all metrics; the reference volumes are the same for every seed.
 
     With ``probabilities`` it has the metrics that need them, bins and latents; ``only`` names the evaluated subsets.

@@ -64,18 +64,22 @@ def test_weights_of_as_many_values_but_another_shape_are_refused():
         require_same_shapes({"head": torch.zeros(2, 3)}, {"head": torch.zeros(3, 2)})
 
 
-@pytest.mark.parametrize(("keys", "complaint"), [
-    ({"rounds": 0}, "rounds.*greater than or equal to 1"), ({"local_epochs": "2"}, "local_epochs.*valid integer"),
-    ({"name": "../data"}, "name: String should match pattern"),
-    ({"sites": {"a/b": {"dataset_dir": "/data"}}}, "sites.a/b.*: String should match pattern"),
-    ({"sites": {}}, "sites: Dictionary should have at least 1 item"),
-    ({"sites": {"a": {"dataset_dir": "data"}}}, "site a: dataset_dir 'data'; expected an absolute path"),
-    ({"sites": {"a": {"dataset_dir": "/data", "splits": "full"}}}, "'splits' is not a key of .*mean split[?]"),
-    ({"settings": {"epochs": 3}}, "epochs: the federation sets this key itself"),
-    ({"settings": {"learning_rte": 0.1}}, "'learning_rte' is not a key of .*mean learning_rate[?]"),
-    ({"settings": {"learning_rate": "high"}}, "learning_rate 'high': expected a number"),
-    ({"start_round": 6}, "start_round 6: expected one of the 6 rounds"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ({"rounds": 0}, "rounds.*greater than or equal to 1"),
+        ({"local_epochs": "2"}, "local_epochs.*valid integer"),
+        ({"name": "../data"}, "name: String should match pattern"),
+        ({"sites": {"a/b": {"dataset_dir": "/data"}}}, "sites.a/b.*: String should match pattern"),
+        ({"sites": {}}, "sites: Dictionary should have at least 1 item"),
+        ({"sites": {"a": {"dataset_dir": "data"}}}, "site a: dataset_dir 'data'; expected an absolute path"),
+        ({"sites": {"a": {"dataset_dir": "/data", "splits": "full"}}}, "'splits' is not a key of .*mean split[?]"),
+        ({"settings": {"epochs": 3}}, "epochs: the federation sets this key itself"),
+        ({"settings": {"learning_rte": 0.1}}, "'learning_rte' is not a key of .*mean learning_rate[?]"),
+        ({"settings": {"learning_rate": "high"}}, "learning_rate 'high': expected a number"),
+        ({"start_round": 6}, "start_round 6: expected one of the 6 rounds"),
+    ],
+)
 def test_what_cannot_be_is_refused_by_key(tmp_path, keys, complaint):
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({**PLAN, **keys}))

@@ -155,25 +155,31 @@ CHANNELS = np.stack([label_map(0) > 0] * 3, axis=-1).astype(np.uint8)
 
 
 class TestBadInput:
-    @pytest.mark.parametrize(("file", "label", "affine", "said"), [
-        (B, label_map(1)[:-1], LPS, "on another grid than its reference {root}/reference/b.nii.gz (shape 11x10"),
-        (B, label_map(1), LPS @ np.diag([1, 1, 1.2, 1]), "up to 2.10 mm away). Label maps are not resampled"),
-        (B, label_map(1), np.eye(4), "(voxels up to 240"),  # as if the header had been lost
-        (A, OTHER_ET, LPS, "label values [3] are not defined in this cohort, which has 0, 1 (NCR), 2 (ED)"),
-        ("reference/a.nii.gz", label_map(0).astype(np.int16) - 1, LPS, "label values [-1, 3] are not defined"),
-        *((A, one_voxel(v), LPS, f"holds {v:g}; expected a label map") for v in (0.5, np.nan, np.inf, 1e6, -1e-3)),
-        (A, CHANNELS, LPS, "shape (12, 10, 8, 3); expected a label map (X, Y, Z)"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("file", "label", "affine", "said"),
+        [
+            (B, label_map(1)[:-1], LPS, "on another grid than its reference {root}/reference/b.nii.gz (shape 11x10"),
+            (B, label_map(1), LPS @ np.diag([1, 1, 1.2, 1]), "up to 2.10 mm away). Label maps are not resampled"),
+            (B, label_map(1), np.eye(4), "(voxels up to 240"),  # as if the header had been lost
+            (A, OTHER_ET, LPS, "label values [3] are not defined in this cohort, which has 0, 1 (NCR), 2 (ED)"),
+            ("reference/a.nii.gz", label_map(0).astype(np.int16) - 1, LPS, "label values [-1, 3] are not defined"),
+            *((A, one_voxel(v), LPS, f"holds {v:g}; expected a label map") for v in (0.5, np.nan, np.inf, 1e6, -1e-3)),
+            (A, CHANNELS, LPS, "shape (12, 10, 8, 3); expected a label map (X, Y, Z)"),
+        ],
+    )
     def test_files(self, tmp_path, folder, reference, file, label, affine, said):
         path = write(tmp_path / file, label, affine)
         with pytest.raises(ValueError, match=f"^{path}: .*{re.escape(said.format(root=tmp_path))}"):
             evaluate(folder, reference)
 
-    @pytest.mark.parametrize(("files", "said"), [
-        (["x.nii.gz", "x.nii"], "Case x occurs twice, as {maps}/x.nii and {maps}/x.nii.gz"),
-        (["t1/a.nii.gz", "t1_gadolinium/a.nii.gz"], "{maps}/t1_gadolinium: not named after a subset of t1, t1c"),
-        (["t1/a.nii.gz", "b.nii.gz"], "{maps}/b.nii.gz: not named after a subset of t1, t1c"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("files", "said"),
+        [
+            (["x.nii.gz", "x.nii"], "Case x occurs twice, as {maps}/x.nii and {maps}/x.nii.gz"),
+            (["t1/a.nii.gz", "t1_gadolinium/a.nii.gz"], "{maps}/t1_gadolinium: not named after a subset of t1, t1c"),
+            (["t1/a.nii.gz", "b.nii.gz"], "{maps}/b.nii.gz: not named after a subset of t1, t1c"),
+        ],
+    )
     def test_names(self, tmp_path, reference, files, said):
         for name in files:
             write(tmp_path / "maps" / name, label_map(0))
@@ -213,11 +219,14 @@ def doubt(prediction: np.ndarray, reference: np.ndarray, labels=BRATS_2023) -> s
     return order.doubt()
 
 
-@pytest.mark.parametrize(("meant", "words"), [
-    ([0, 2, 1, 3], "1 meant ED and 2 meant NCR: "),  # nnU-Net's conversion of BraTS
-    ([0, 3, 2, 1], "1 meant ET and 3 meant NCR: "),
-    ([0, 2, 3, 1], "1 meant ET and 2 meant NCR and 3 meant ED: "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("meant", "words"),
+    [
+        ([0, 2, 1, 3], "1 meant ED and 2 meant NCR: "),  # nnU-Net's conversion of BraTS
+        ([0, 3, 2, 1], "1 meant ET and 3 meant NCR: "),
+        ([0, 2, 3, 1], "1 meant ET and 2 meant NCR and 3 meant ED: "),
+    ],
+)
 def test_another_order(truth, meant, words):
     said = doubt(np.array(meant)[truth], truth)
     assert words in said

@@ -256,13 +256,17 @@ def only_volumes(evaluation: Evaluation) -> Evaluation:
     return replace(evaluation, results=rows[(rows["case"] != "c2") | rows["metric"].isin(["reference_volume"])])
 
 
-@pytest.mark.parametrize("evaluations", [
-    [ONE],
-    [ONE, two()],
-    [ONE, with_reference(7.0001)],
-    [ONE, two(only=["t1+t2+flair"])],  # subsets that a method lacks altogether are no missing cases
-    [only_volumes(random_evaluation(empty="skip", probabilities=True)), only_volumes(two(empty="skip"))],
-], ids=["alone", "alike", "rounding", "fewer subsets", "no scores"])  # fmt: skip
+@pytest.mark.parametrize(
+    "evaluations",
+    [
+        [ONE],
+        [ONE, two()],
+        [ONE, with_reference(7.0001)],
+        [ONE, two(only=["t1+t2+flair"])],  # subsets that a method lacks altogether are no missing cases
+        [only_volumes(random_evaluation(empty="skip", probabilities=True)), only_volumes(two(empty="skip"))],
+    ],
+    ids=["alone", "alike", "rounding", "fewer subsets", "no scores"],
+)
 def test_what_is_comparable(evaluations):
     assert require_comparable(evaluations) == []
 
@@ -276,18 +280,21 @@ def test_different_decisions_and_precisions_are_remarked(fact, values):
     assert require_comparable([one, two()]) == []
 
 
-@pytest.mark.parametrize(("others", "fact"), [
-    ([two(cohort="brats2020")], "cohort of one is 'toy', of two 'brats2020'"),
-    ([two(empty="skip", hd95="pooled")], "empty of one is 'brats', of two 'skip'; hd95 of one is 'max', of two"),
-    ([two(et_min_voxels=500)], "et_min_voxels of one is 0, of two 500"),
-    ([two(), random_evaluation("three", empty="nan")], "of one is 'brats', of three 'nan'"),
-    ([with_reference(7.5)], "the reference of case c2 is another one (ET 7 ml for one, 7.5 ml for two)"),
-    ([two(modalities=("t1", "t2"))], "modalities of one is ('t1', 't2', 'flair'), of two ('t1', 't2')"),
-    ([two(regions=("WT", "TC"))], "regions of one is ('WT', 'ET'), of two ('WT', 'TC')"),
-    ([without(two(), "c1")], "two lacks c1. Complete them, or name the cases to compare with --cases."),
-    ([two(cases=("c1", "c2", "c3", "c4", "c5"))], "one lacks c5"),
-    ([without(without(two(), "c2", "t1+t2"), "c3")], "two lacks c2 (t1+t2), c3"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("others", "fact"),
+    [
+        ([two(cohort="brats2020")], "cohort of one is 'toy', of two 'brats2020'"),
+        ([two(empty="skip", hd95="pooled")], "empty of one is 'brats', of two 'skip'; hd95 of one is 'max', of two"),
+        ([two(et_min_voxels=500)], "et_min_voxels of one is 0, of two 500"),
+        ([two(), random_evaluation("three", empty="nan")], "of one is 'brats', of three 'nan'"),
+        ([with_reference(7.5)], "the reference of case c2 is another one (ET 7 ml for one, 7.5 ml for two)"),
+        ([two(modalities=("t1", "t2"))], "modalities of one is ('t1', 't2', 'flair'), of two ('t1', 't2')"),
+        ([two(regions=("WT", "TC"))], "regions of one is ('WT', 'ET'), of two ('WT', 'TC')"),
+        ([without(two(), "c1")], "two lacks c1. Complete them, or name the cases to compare with --cases."),
+        ([two(cases=("c1", "c2", "c3", "c4", "c5"))], "one lacks c5"),
+        ([without(without(two(), "c2", "t1+t2"), "c3")], "two lacks c2 (t1+t2), c3"),
+    ],
+)
 def test_what_is_not(others, fact):
     with pytest.raises(ValueError, match=re.escape(fact)):
         require_comparable([ONE, *others])
@@ -324,16 +331,19 @@ def test_each_case_is_taken_from_the_fold_that_tested_it(tmp_path):
     assert pooled.calibration.empty
 
 
-@pytest.mark.parametrize(("folds", "said"), [
-    ([fold("ab"), fold("bc"), fold("de")], "b: tested by 2 of ab, bc, de"),
-    ([fold("ab"), fold("de")], "c: tested by 0 of ab, de"),
-    ([fold("ab"), fold("cde", "bcde")], "a: not in the split of cde, but in that of another"),
-    ([fold("ab"), replace(fold("cde"), other_cases=())], "cde: its evaluation.json does not list"),
-    ([fold("ab"), fold("cde", cohort="another")], "cohort of cde is another, of ab toy"),
-    ([fold("ab"), fold("cde", hd95="pooled")], "conventions of cde"),
-    ([fold("ab"), fold("cde", facts={"decision": "expected_dice"})], "the decisions differ"),
-    ([fold("ab"), fold("cde", only=("t1",))], "subsets of cde"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("folds", "said"),
+    [
+        ([fold("ab"), fold("bc"), fold("de")], "b: tested by 2 of ab, bc, de"),
+        ([fold("ab"), fold("de")], "c: tested by 0 of ab, de"),
+        ([fold("ab"), fold("cde", "bcde")], "a: not in the split of cde, but in that of another"),
+        ([fold("ab"), replace(fold("cde"), other_cases=())], "cde: its evaluation.json does not list"),
+        ([fold("ab"), fold("cde", cohort="another")], "cohort of cde is another, of ab toy"),
+        ([fold("ab"), fold("cde", hd95="pooled")], "conventions of cde"),
+        ([fold("ab"), fold("cde", facts={"decision": "expected_dice"})], "the decisions differ"),
+        ([fold("ab"), fold("cde", only=("t1",))], "subsets of cde"),
+    ],
+)
 def test_what_is_no_whole_cross_validation_is_refused_by_name(folds, said):
     with pytest.raises(ValueError, match=said):
         pool_folds("method", folds)

@@ -108,30 +108,33 @@ def x(**more):
     return {"methods": {"x": {**M3AE, **more}}}
 
 
-@pytest.mark.parametrize(("parts", "facts"), [
-    ({"settings": {"split": "fold9"}}, ("'M3AE'", "'fold9'", "brats2018", "fold1")),
-    ({"settings": {"split": "cv4of3"}}, ("'cv4of3'", "cv1of3")),
-    ({"folds": ["cv1of3", "half"]}, ("'half'", "brats2018")),
-    ({"folds": ["cv1of3", "cv2of3"]}, ("cv1of3, cv2of3", "not all folds of one")),
-    ({"folds": ["fold1", "fold2", "fold3"]}, ("fold3", "not all folds of one")),  # their tests overlap
-    ({"folds": ["cv1of2", "cv2of2"], "settings": {"split": "fold1"}}, ("'M3AE'", "split", "no effect", "folds")),
-    ({"cohort": "brats1999"}, ("'brats1999'",)),
-    ({"table": []}, ("'table'", "tables")),
-    ({"tables": [{**TABLE, "row": {}}]}, ("'row'", "rows")),
-    ({"tables": [{**TABLE, "published": ["M3AE", "9", "x"]}]}, ("M3AE, 9, x", "1, BraTS2018 test split")),
-    (rows(HeMIS="M3AE"), ("(57)", "'HeMIS'", "expected one of HVED, ACN")),
-    (rows(ACN="ACN"), ("(57)", "'ACN'", "method of the list", "M3AE")),
-    ({"methods": {"a=b": M3AE}}, ("methods", "'a=b'", "a name on one line, without =")),
-    (x(variant=["recipes/table3.json", "RFNet"]), ("methods.x", "'variant'", "bundle, nnunet, configs, settings")),
-    (x(configs=["logging.conf"]), ("'x'", "logging.conf: not a JSON config")),
-    (x(settings={"cohort": "brats2020"}), ("methods.x.settings", "'cohort'", "the leaderboard itself")),
-    (x(settings={"conventions#size": 1}), ("'x'", "'conventions#size' is not a key of")),
-    (x(configs=["recipes/brats2020.json"]), ("'x'", "recipes/brats2020.json", "brats2020, not for brats2018")),
-    (
-        {"methods": {"M3AE": M3AE, "other": {**M3AE, "settings": {"conventions#hd95": "max"}}}},
-        ("'other'", "'conventions#hd95' is 'max'", "'pooled' for 'M3AE'"),
-    ),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("parts", "facts"),
+    [
+        ({"settings": {"split": "fold9"}}, ("'M3AE'", "'fold9'", "brats2018", "fold1")),
+        ({"settings": {"split": "cv4of3"}}, ("'cv4of3'", "cv1of3")),
+        ({"folds": ["cv1of3", "half"]}, ("'half'", "brats2018")),
+        ({"folds": ["cv1of3", "cv2of3"]}, ("cv1of3, cv2of3", "not all folds of one")),
+        ({"folds": ["fold1", "fold2", "fold3"]}, ("fold3", "not all folds of one")),  # their tests overlap
+        ({"folds": ["cv1of2", "cv2of2"], "settings": {"split": "fold1"}}, ("'M3AE'", "split", "no effect", "folds")),
+        ({"cohort": "brats1999"}, ("'brats1999'",)),
+        ({"table": []}, ("'table'", "tables")),
+        ({"tables": [{**TABLE, "row": {}}]}, ("'row'", "rows")),
+        ({"tables": [{**TABLE, "published": ["M3AE", "9", "x"]}]}, ("M3AE, 9, x", "1, BraTS2018 test split")),
+        (rows(HeMIS="M3AE"), ("(57)", "'HeMIS'", "expected one of HVED, ACN")),
+        (rows(ACN="ACN"), ("(57)", "'ACN'", "method of the list", "M3AE")),
+        ({"methods": {"a=b": M3AE}}, ("methods", "'a=b'", "a name on one line, without =")),
+        (x(variant=["recipes/table3.json", "RFNet"]), ("methods.x", "'variant'", "bundle, nnunet, configs, settings")),
+        (x(configs=["logging.conf"]), ("'x'", "logging.conf: not a JSON config")),
+        (x(settings={"cohort": "brats2020"}), ("methods.x.settings", "'cohort'", "the leaderboard itself")),
+        (x(settings={"conventions#size": 1}), ("'x'", "'conventions#size' is not a key of")),
+        (x(configs=["recipes/brats2020.json"]), ("'x'", "recipes/brats2020.json", "brats2020, not for brats2018")),
+        (
+            {"methods": {"M3AE": M3AE, "other": {**M3AE, "settings": {"conventions#hd95": "max"}}}},
+            ("'other'", "'conventions#hd95' is 'max'", "'pooled' for 'M3AE'"),
+        ),
+    ],
+)
 def test_what_does_not_exist_or_fit_is_refused_by_name(tmp_path, parts, facts):
     with refused(ValueError, "list.json: ", *facts):
         read_list(write(tmp_path, **{"tables": [TABLE], **parts}))

@@ -149,27 +149,30 @@ MAG_MS = ("MAG-MS", "3", "MSD Task01 test (24)")
 IM_FUSE = ("IM-Fuse protocol", "README of orhna/missing_modality_MRI", "BraTS2023 GLI (875/125/251)")
 
 
-@pytest.mark.parametrize(("source", "of", "expected"), [
-    *(
-        (M3AE_2018, ("M3AE", "mean", region), mean)
-        for region, mean in (("WT", 0.858), ("TC", 0.774), ("ET", 0.599))
-    ),
-    (M3AE_2018, ("HVED", "t2", "WT"), 0.775),
-    (M3AE_2018, ("RFNet", "t1+t1c+t2+flair", "WT"), 0.906),
-    (M3AE_2018, ("M3AE", "t1c+flair", "ET"), 0.75),
-    (M3AE_2018, ("M3AE", "mean", "WT", "dice", "std"), math.nan),
-    (("M3AE", "S3", "BraTS2020 test split (100)"), ("U-HVED", "t2", "WT", "dice", "std"), 0.15),
-    (("M3AE", "S1", "BraTS2020 online validation"), ("U-HVED", "t1+t1c+t2+flair", "ET", "hd95", "std"), 109.4),
-    (MAG_MS, ("MAG-MS", "flair", "mean"), 0.656),
-    (MAG_MS, ("MAG-MS", "flair", "mean", "dice", "std"), 0.016**0.5),  # printed as variance
-    # other means and measures keep their words
-    (("MedMAP", "II", "BraTS2018"), ("PMKL", "mean of pairs (N=2 missing)", "WT"), 0.7672),
-    (("M3AE", "S2", "BraTS2018 test split (57)"), ("ACN", "mean", "mean", "training_time_h"), 450),
-    (PASSION, ("mmFormer baseline", "mean", "WT", "hd"), 14.99),
-    (PASSION, ("mmFormer baseline", "mean", "WT", "hd95"), 14.99),  # the paper does not say which
-    (IM_FUSE, ("IM-Fuse", "mean", "ET"), 0.743),
-    (("DeMoSeg", "README of kk42yy/DeMoSeg", "BraTS2020 (219/50/100)"), ("DeMoSeg", "mean", "TC"), 0.8158),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "of", "expected"),
+    [
+        *(
+            (M3AE_2018, ("M3AE", "mean", region), mean)
+            for region, mean in (("WT", 0.858), ("TC", 0.774), ("ET", 0.599))
+        ),
+        (M3AE_2018, ("HVED", "t2", "WT"), 0.775),
+        (M3AE_2018, ("RFNet", "t1+t1c+t2+flair", "WT"), 0.906),
+        (M3AE_2018, ("M3AE", "t1c+flair", "ET"), 0.75),
+        (M3AE_2018, ("M3AE", "mean", "WT", "dice", "std"), math.nan),
+        (("M3AE", "S3", "BraTS2020 test split (100)"), ("U-HVED", "t2", "WT", "dice", "std"), 0.15),
+        (("M3AE", "S1", "BraTS2020 online validation"), ("U-HVED", "t1+t1c+t2+flair", "ET", "hd95", "std"), 109.4),
+        (MAG_MS, ("MAG-MS", "flair", "mean"), 0.656),
+        (MAG_MS, ("MAG-MS", "flair", "mean", "dice", "std"), 0.016**0.5),  # printed as variance
+        # other means and measures keep their words
+        (("MedMAP", "II", "BraTS2018"), ("PMKL", "mean of pairs (N=2 missing)", "WT"), 0.7672),
+        (("M3AE", "S2", "BraTS2018 test split (57)"), ("ACN", "mean", "mean", "training_time_h"), 450),
+        (PASSION, ("mmFormer baseline", "mean", "WT", "hd"), 14.99),
+        (PASSION, ("mmFormer baseline", "mean", "WT", "hd95"), 14.99),  # the paper does not say which
+        (IM_FUSE, ("IM-Fuse", "mean", "ET"), 0.743),
+        (("DeMoSeg", "README of kk42yy/DeMoSeg", "BraTS2020 (219/50/100)"), ("DeMoSeg", "mean", "TC"), 0.8158),
+    ],
+)
 def test_numbers_are_as_printed(source, of, expected):
     assert number(source, *of) == pytest.approx(expected, nan_ok=True)
 

@@ -62,26 +62,32 @@ def files(tmp_path):
     return [str(tmp_path / "configs" / f"{name}.json") for name in ("train", "recipe")]
 
 
-@pytest.mark.parametrize(("key", "value"), [
-    *[("lambda_con", value) for value in (0, "$2 * 3", "@epochs", "%train.json::epochs", "null", None)],
-    *[("quiet", "true"), ("method", "x"), ("steps", "x"), ("masks", "x"), ("train#more", 3), ("train", "x")],
-    *[("optimizer#betas", "x"), ("train#several#0#x", 2), ("evaluation#overrides#bootstrap", 1)],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("lambda_con", value) for value in (0, "$2 * 3", "@epochs", "%train.json::epochs", "null", None)],
+        *[("quiet", "true"), ("method", "x"), ("steps", "x"), ("masks", "x"), ("train#more", 3), ("train", "x")],
+        *[("optimizer#betas", "x"), ("train#several#0#x", 2), ("evaluation#overrides#bootstrap", 1)],
+    ],
+)
 def test_what_configs_can_be_given(files, key, value):
     check_settings(files, {"epochs": 4, key: value})
 
 
-@pytest.mark.parametrize(("key", "value", "words"), [
-    ("epoch", 1, ("'epoch' is not a key of", "train.json, ", "recipe.json", "did you mean epochs?")),
-    ("zzz", 1, ("'zzz' is not a key of", "expected one of epochs, quiet, ")),
-    ("trian#inner", 1, ("'trian' is not a key of", "did you mean train?")),
-    ("train#iner", 1, ("'train#iner' is not a key of", "did you mean train#inner?")),
-    ("train#inner#size#x", 1, ("'train#inner#size#x' is not a key of",)),
-    ("train#several#7", 1, ("'train#several#7' is not a key of",)),
-    ("evaluation#overrides#bootstraps", 1, ("did you mean evaluation#overrides#bootstrap?",)),
-    ("lambda_con", "x", ("lambda_con 'x': expected a number, such as 0.1",)),
-    ("optimizer#lr", "x", ("optimizer#lr 'x': expected a number, such as 0.5",)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("epoch", 1, ("'epoch' is not a key of", "train.json, ", "recipe.json", "did you mean epochs?")),
+        ("zzz", 1, ("'zzz' is not a key of", "expected one of epochs, quiet, ")),
+        ("trian#inner", 1, ("'trian' is not a key of", "did you mean train?")),
+        ("train#iner", 1, ("'train#iner' is not a key of", "did you mean train#inner?")),
+        ("train#inner#size#x", 1, ("'train#inner#size#x' is not a key of",)),
+        ("train#several#7", 1, ("'train#several#7' is not a key of",)),
+        ("evaluation#overrides#bootstraps", 1, ("did you mean evaluation#overrides#bootstrap?",)),
+        ("lambda_con", "x", ("lambda_con 'x': expected a number, such as 0.1",)),
+        ("optimizer#lr", "x", ("optimizer#lr 'x': expected a number, such as 0.5",)),
+    ],
+)
 def test_what_they_cannot_be_given(files, key, value, words):
     with refused(ValueError, *words):
         check_settings(files, {"epochs": 4, key: value})
@@ -101,15 +107,24 @@ def test_what_can_be_used():
     check_counts(epochs=1, rounds=5)
 
 
-@pytest.mark.parametrize(("check", "values", "fact"), [
-    (flag, ["no"], "expected true or false"),
-    (lambda key, value: check_choice(key, value, ("a", "b")), ["c"], "expected one of 'a', 'b'"),
-    (lambda key, value: check_number(key, value, 0, 1), [-0.1, 1.1, float("nan"), "abc", True],
-     "expected a number from 0 to 1"),
-    (lambda key, value: check_counts(epochs=1, **{key: value}), ["3", 0, -1, 2.5, True, None],
-     "expected a whole number, 1 or more"),
-    (per_axis, [[6.0, 6.0], [6.0] * 4, 6.0, "6,6,6"], "expected 3 numbers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("check", "values", "fact"),
+    [
+        (flag, ["no"], "expected true or false"),
+        (lambda key, value: check_choice(key, value, ("a", "b")), ["c"], "expected one of 'a', 'b'"),
+        (
+            lambda key, value: check_number(key, value, 0, 1),
+            [-0.1, 1.1, float("nan"), "abc", True],
+            "expected a number from 0 to 1",
+        ),
+        (
+            lambda key, value: check_counts(epochs=1, **{key: value}),
+            ["3", 0, -1, 2.5, True, None],
+            "expected a whole number, 1 or more",
+        ),
+        (per_axis, [[6.0, 6.0], [6.0] * 4, 6.0, "6,6,6"], "expected 3 numbers"),
+    ],
+)
 def test_what_is_refused(check, values, fact):
     for value in values:
         with refused(ValueError, "some_key ", fact):
@@ -144,16 +159,22 @@ def test_a_file_becomes_a_model(tmp_path):
     assert parse_json("[1, 2]", list[int], "x") == [1, 2]
 
 
-@pytest.mark.parametrize(("text", "facts"), [
-    ("{", ("Invalid JSON",)), (b"\xff", ("Invalid JSON",)), ("[" * 100_000, ("Invalid JSON",)),
-    ("[]", ("Input should be",)), ("{}", ("name: Field required",)),
-    ('{"name": "a", "round": 2}', ("unknown key 'round'", "expected name, rounds")),
-    ('{"name": "a", "sites": {"b": {"folder": "", "nr": 1}}}', ("sites.b: ", "'nr'", "folder, share")),
-    ('{"name": "a", "parts": [{"x": "y", "folder": 3}]}', ("parts.0.folder: ", "valid string")),
-    ('{"name": "a", "rounds": "2"}', ("rounds: ", "valid integer")),
-    ('{"name": "a", "rounds": 0}', ("rounds: ", "greater than 0")),
-    ('{"name": "a/b"}', ("name: ", "'a/b' has a slash")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ("{", ("Invalid JSON",)),
+        (b"\xff", ("Invalid JSON",)),
+        ("[" * 100_000, ("Invalid JSON",)),
+        ("[]", ("Input should be",)),
+        ("{}", ("name: Field required",)),
+        ('{"name": "a", "round": 2}', ("unknown key 'round'", "expected name, rounds")),
+        ('{"name": "a", "sites": {"b": {"folder": "", "nr": 1}}}', ("sites.b: ", "'nr'", "folder, share")),
+        ('{"name": "a", "parts": [{"x": "y", "folder": 3}]}', ("parts.0.folder: ", "valid string")),
+        ('{"name": "a", "rounds": "2"}', ("rounds: ", "valid integer")),
+        ('{"name": "a", "rounds": 0}', ("rounds: ", "greater than 0")),
+        ('{"name": "a/b"}', ("name: ", "'a/b' has a slash")),
+    ],
+)
 def test_what_does_not_fit_is_refused_in_one_line(text, facts):
     with refused(ValueError, "plan.json: ", *facts, ". Ask.") as info:
         parse_json(text, Plan, "plan.json", "Ask.")

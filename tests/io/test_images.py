@@ -52,12 +52,17 @@ def test_a_file_that_does_not_say_how_it_lies_is_warned_about_once_and_other_for
     assert record.getMessage().startswith(f"{x}: {fact}")
 
 
-@pytest.mark.parametrize(("damage", "reason"), [
-    (lambda data: data[: len(data) // 2], "EOFError"), (lambda data: gzip.compress(gzip.decompress(data)[:1000]), ""),
-    (lambda data: data[:-8] + bytes([data[-8] ^ 1]) + data[-7:], "CRC check failed"),
-    (lambda data: data + b"x" * 10, "Not a gzipped file"), (lambda data: b"not an image\n" * 100, "HeaderDataError"),
-    (lambda data: b"", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: data[: len(data) // 2], "EOFError"),
+        (lambda data: gzip.compress(gzip.decompress(data)[:1000]), ""),
+        (lambda data: data[:-8] + bytes([data[-8] ^ 1]) + data[-7:], "CRC check failed"),
+        (lambda data: data + b"x" * 10, "Not a gzipped file"),
+        (lambda data: b"not an image\n" * 100, "HeaderDataError"),
+        (lambda data: b"", ""),
+    ],
+)
 def test_missing_and_corrupt_files(path, damage, reason):
     with refused(FileNotFoundError, "x_t2.nii.gz: no such file. A listed file must exist"):
         read_volume(path.with_name("x_t2.nii.gz"))
@@ -78,15 +83,21 @@ def _header(**fields: object) -> Callable[[bytes], bytes]:
     return change
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    (_header(srow_x=[np.nan, 0, 0, 0]), "has NaN or Inf"), (_header(srow_x=0, srow_y=0, srow_z=0), "singular"),
-    (_header(srow_x=[0, -1, 0.01, 10]), "singular or nearly so"),
-    (_header(srow_x=[100, 0, 0, 0]), "voxels of 100 x 1 x 2 mm"),
-    (_header(xyzt_units=1), "voxels of 1e.03 x 1e.03 x 2e.03 mm"),
-    (_header(xyzt_units=3), "voxels of 0.001 x 0.001 x 0.002 mm"), (_header(dim=[3, 0, 10, 8, 1, 1, 1, 1]), "shape"),
-    (_header(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), "exceeds the maximum of 536870912 voxels"),
-    (_header(dim=[5, 12, 10, 4, 1, 2, 1, 1]), "expected one volume"), (_header(magic=b"xx"), "magic string"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_header(srow_x=[np.nan, 0, 0, 0]), "has NaN or Inf"),
+        (_header(srow_x=0, srow_y=0, srow_z=0), "singular"),
+        (_header(srow_x=[0, -1, 0.01, 10]), "singular or nearly so"),
+        (_header(srow_x=[100, 0, 0, 0]), "voxels of 100 x 1 x 2 mm"),
+        (_header(xyzt_units=1), "voxels of 1e.03 x 1e.03 x 2e.03 mm"),
+        (_header(xyzt_units=3), "voxels of 0.001 x 0.001 x 0.002 mm"),
+        (_header(dim=[3, 0, 10, 8, 1, 1, 1, 1]), "shape"),
+        (_header(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), "exceeds the maximum of 536870912 voxels"),
+        (_header(dim=[5, 12, 10, 4, 1, 2, 1, 1]), "expected one volume"),
+        (_header(magic=b"xx"), "magic string"),
+    ],
+)
 def test_what_cannot_be_a_scan_is_refused(tmp_path, volume, change, reason):
     nib.save(nib.Nifti1Image(volume, AFFINE), tmp_path / "x.nii")
     (tmp_path / "x.nii").write_bytes(change((tmp_path / "x.nii").read_bytes()))
@@ -97,10 +108,14 @@ def test_what_cannot_be_a_scan_is_refused(tmp_path, volume, change, reason):
         read_volume(tmp_path / "x.nii")
 
 
-@pytest.mark.parametrize(("change", "affine", "warning"), [
-    (_header(qoffset_x=0, qform_code=1), AFFINE, "place voxels up to 1[0-9.]+ mm apart; the sform is used"),
-    (_header(sform_code=0, qform_code=1), np.diag([-1, -1, 2, 1]), None),
-], ids=["qform elsewhere", "qform alone"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "affine", "warning"),
+    [
+        (_header(qoffset_x=0, qform_code=1), AFFINE, "place voxels up to 1[0-9.]+ mm apart; the sform is used"),
+        (_header(sform_code=0, qform_code=1), np.diag([-1, -1, 2, 1]), None),
+    ],
+    ids=["qform elsewhere", "qform alone"],
+)
 def test_the_affine_is_that_of_the_standard_and_doubts_are_said(tmp_path, volume, caplog, change, affine, warning):
     image = nib.Nifti1Image(volume, AFFINE)
     image.set_qform(AFFINE, 1)
@@ -121,9 +136,13 @@ def test_a_single_volume_may_have_further_dimensions(tmp_path, volume, further):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(("suffix", "elsewhere"), [
-    (".mha", (b"= LOCAL", b"= /etc/passwd")), (".nrrd", (b"encoding:", b"data file: /etc/passwd\nencoding:")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("suffix", "elsewhere"),
+    [
+        (".mha", (b"= LOCAL", b"= /etc/passwd")),
+        (".nrrd", (b"encoding:", b"data file: /etc/passwd\nencoding:")),
+    ],
+)
 def test_a_header_cannot_name_another_file(path, tmp_path, suffix, elsewhere, packed):
     file = tmp_path / f"x{suffix}"
     itk.imwrite(itk.imread(str(path)), str(file), compression=packed)
@@ -144,11 +163,14 @@ def test_a_header_cannot_name_another_file(path, tmp_path, suffix, elsewhere, pa
                 read_volume(file)
 
 
-@pytest.mark.parametrize(("before", "after"), [
-    (b"\n", b"\r\n"),
-    (b"encoding: ", b"ENCODING: "),
-    (b"encoding: ", b"type:=of a program\n# data file: none\ndata file:=a note\nencoding: "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"\n", b"\r\n"),
+        (b"encoding: ", b"ENCODING: "),
+        (b"encoding: ", b"type:=of a program\n# data file: none\ndata file:=a note\nencoding: "),
+    ],
+)
 def test_nrrd_as_the_specification_allows_it(path, tmp_path, before, after):
     file = tmp_path / "x.nrrd"
     itk.imwrite(itk.imread(str(path)), str(file), compression=True)

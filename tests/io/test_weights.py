@@ -57,9 +57,16 @@ def flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [
-    truncated, flipped, executable, lambda path: path.write_bytes(b""), lambda path: path.write_text("hello world"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncated,
+        flipped,
+        executable,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("hello world"),
+    ],
+)
 def test_damaged_or_not_of_plain_tensors(tmp_path, damage):
     path = tmp_path / "model.pt"
     with refused(FileNotFoundError, "model.pt: no such checkpoint. Train first, or name one"):
@@ -73,14 +80,24 @@ STATE, PREFIXES = Small().state_dict(), ("module.", "_orig_mod.", "model.backbon
 ANOTHER = ("than Small", "Use the config of its training (cohort, backbone, width, crop); convert a file")
 
 
-@pytest.mark.parametrize(("state", "facts"), [
-    (Small(4).state_dict(), (*ANOTHER, "conv.weight", "[4, 1, 1, 1, 1]")),
-    ({key.replace("conv.bias", "extra"): value for key, value in STATE.items()}, (*ANOTHER, "conv.bias", "extra")),
-    *(({prefix + key: value for key, value in STATE.items()}, (f"its names begin with '{prefix}'", "state_dict()"))
-      for prefix in PREFIXES),
-    *((STATE | {"norm.bias": torch.tensor(value, dtype=torch.double)}, ("'norm.bias' holds NaN or infinity",))
-      for value in ([0, float("nan")], [float("inf"), 0], [1, 1e300])),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("state", "facts"),
+    [
+        (Small(4).state_dict(), (*ANOTHER, "conv.weight", "[4, 1, 1, 1, 1]")),
+        ({key.replace("conv.bias", "extra"): value for key, value in STATE.items()}, (*ANOTHER, "conv.bias", "extra")),
+        *(
+            (
+                {prefix + key: value for key, value in STATE.items()},
+                (f"its names begin with '{prefix}'", "state_dict()"),
+            )
+            for prefix in PREFIXES
+        ),
+        *(
+            (STATE | {"norm.bias": torch.tensor(value, dtype=torch.double)}, ("'norm.bias' holds NaN or infinity",))
+            for value in ([0, float("nan")], [float("inf"), 0], [1, 1e300])
+        ),
+    ],
+)
 def test_weights_that_do_not_fit_are_refused(tmp_path, state, facts):
     torch.save(state, tmp_path / "model.pt")
     with refused(ValueError, str(tmp_path / "model.pt"), *facts):
@@ -143,14 +160,18 @@ def test_a_setting_is_the_trainings_or_else_the_default(tmp_path):
     assert setting_of_weights(tmp_path / "none.pt", "width", 16) == 16
 
 
-@pytest.mark.parametrize(("key", "text", "message"), [
-    ("width", '"8"', "was trained with width '8'; expected a value such as 16"),
-    ("width", '"$__import__(\\"os\\").abort()"', r"width: .*expected a text .* not begin with \$, @ or %"),
-    ("cohort", '"@network"', "expected a text"), ("crop", '[8, ["%x.json"]]', "expected a text"),
-    ("width", '{"a": 1}', "expected a text, a number, or a list of these"),
-    ("backbone", '"antigravity.Network"', "not choose.*--backbone antigravity.Network"),
-    ("width", "[", "Invalid JSON"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        ("width", '"8"', "was trained with width '8'; expected a value such as 16"),
+        ("width", '"$__import__(\\"os\\").abort()"', r"width: .*expected a text .* not begin with \$, @ or %"),
+        ("cohort", '"@network"', "expected a text"),
+        ("crop", '[8, ["%x.json"]]', "expected a text"),
+        ("width", '{"a": 1}', "expected a text, a number, or a list of these"),
+        ("backbone", '"antigravity.Network"', "not choose.*--backbone antigravity.Network"),
+        ("width", "[", "Invalid JSON"),
+    ],
+)
 def test_facts_are_data(key, text, message, tmp_path):
     with io.BytesIO() as file:
         torch.save({"weight": torch.ones(1)}, file)
@@ -161,11 +182,15 @@ def test_facts_are_data(key, text, message, tmp_path):
         setting_of_weights(tmp_path / "a.pt", key, "RFNet" if key == "backbone" else 16)
 
 
-@pytest.mark.parametrize(("used", "seen", "expected"), [
-    (["t1"], None, None), (["t1c"], ["t1c", "flair"], None),
-    (["t1", "t2"], ["t1c"], "The network never saw T1 + T2 in training, only T1c: do not trust the result."),
-    (["t1", "t1c"], ["t1c"], "The network never saw T1 in training, only T1c: the result may be better without."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("used", "seen", "expected"),
+    [
+        (["t1"], None, None),
+        (["t1c"], ["t1c", "flair"], None),
+        (["t1", "t2"], ["t1c"], "The network never saw T1 + T2 in training, only T1c: do not trust the result."),
+        (["t1", "t1c"], ["t1c"], "The network never saw T1 in training, only T1c: the result may be better without."),
+    ],
+)
 def test_modalities_that_no_training_case_had(used, seen, expected):
     assert unseen(used, seen) == expected
 

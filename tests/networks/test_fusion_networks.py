@@ -159,13 +159,20 @@ class TestCheckpoints:
         with refused(ValueError, key, "crop"):
             import_fusion(golden.fusion_state(spec.name, spec.made()), spec.made(crop=(32, 32, 48)))
 
-    @pytest.mark.parametrize(("state", "network", "message"), [
-        (lambda theirs, _: theirs, SPECS[1].made, r"missing \['.*are unexpected \["),
-        (lambda theirs, _: theirs | {KEY: theirs[KEY].transpose(0, 1)}, SPECS[0].made,
-         rf"1 have another shape \['{KEY} \(8, 4, 3, 3, 3\)"),
-        (lambda _, own: own, SPECS[0].made, "made by this software, which need no import"),
-        (lambda *_: {}, lambda: RFNet(modalities=3), "RFNet of 3 modalities"),
-    ], ids=["another-network", "transposed", "own", "modalities"])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("state", "network", "message"),
+        [
+            (lambda theirs, _: theirs, SPECS[1].made, r"missing \['.*are unexpected \["),
+            (
+                lambda theirs, _: theirs | {KEY: theirs[KEY].transpose(0, 1)},
+                SPECS[0].made,
+                rf"1 have another shape \['{KEY} \(8, 4, 3, 3, 3\)",
+            ),
+            (lambda _, own: own, SPECS[0].made, "made by this software, which need no import"),
+            (lambda *_: {}, lambda: RFNet(modalities=3), "RFNet of 3 modalities"),
+        ],
+        ids=["another-network", "transposed", "own", "modalities"],
+    )
     def test_other_checkpoints_are_refused(self, state, network, message):
         rfnet = SPECS[0].made()
         with pytest.raises(ValueError, match=message):

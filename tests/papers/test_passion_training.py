@@ -312,11 +312,21 @@ def test_prototypes_are_of_classes_that_all_samples_show():
     np.testing.assert_allclose(loss.sums, distance.sum(dim=0), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("epoch", "changes", "sums", "expected"), [
-    *((epoch, {}, [1.0, 3, 2, 2], [1 - 0.5 * rate, 1 + 0.5 * rate, 1, 1])
-      for epoch, rate in ((0, 0.015), (99, 0.015), (100, 0.0225), (200, 0.03375))),
-    (0, {"growth_factor": 2.0, "gamma": 0.1, "beta_range": (0.95, 1.05)}, [1, 3, 2.2, 1.8], [0.95, 1.05, 1.02, 0.98]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("epoch", "changes", "sums", "expected"),
+    [
+        *(
+            (epoch, {}, [1.0, 3, 2, 2], [1 - 0.5 * rate, 1 + 0.5 * rate, 1, 1])
+            for epoch, rate in ((0, 0.015), (99, 0.015), (100, 0.0225), (200, 0.03375))
+        ),
+        (
+            0,
+            {"growth_factor": 2.0, "gamma": 0.1, "beta_range": (0.95, 1.05)},
+            [1, 3, 2.2, 1.8],
+            [0.95, 1.05, 1.02, 0.98],
+        ),
+    ],
+)
 def test_rate_and_range_of_the_updates_of_beta(epoch, changes, sums, expected):
     loss, expected = passion(**changes), torch.tensor(expected)
     loss.sums.copy_(torch.tensor(sums))

@@ -102,14 +102,18 @@ def test_another_content_of_the_same_version_is_refused(tmp_path):
     assert (made.read_bytes(), os.listdir(tmp_path / "dist")) == (before, [made.name])
 
 
-@pytest.mark.parametrize(("damage", "complaint"), [
-    (lambda folder: (folder / "LICENSE").unlink(), "LICENSE: no such file"),
-    (lambda folder: (folder / "models" / "model.pt").unlink(), "model.pt: no such file"),
-    (lambda folder: (folder / "models" / "model.pt").write_bytes(b"others"), "is not the file that tiny"),
-    (lambda folder: write_bundle(folder, version="1"), "version '1'"),
-    (lambda folder: write_bundle(folder, name="../tiny"), "bundle '../tiny'"),
-    (lambda folder: (folder / "docs" / "link").symlink_to("/etc/passwd"), "docs/link is a link"),
-], ids=["licence", "no-weights", "other-weights", "version", "name", "link"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda folder: (folder / "LICENSE").unlink(), "LICENSE: no such file"),
+        (lambda folder: (folder / "models" / "model.pt").unlink(), "model.pt: no such file"),
+        (lambda folder: (folder / "models" / "model.pt").write_bytes(b"others"), "is not the file that tiny"),
+        (lambda folder: write_bundle(folder, version="1"), "version '1'"),
+        (lambda folder: write_bundle(folder, name="../tiny"), "bundle '../tiny'"),
+        (lambda folder: (folder / "docs" / "link").symlink_to("/etc/passwd"), "docs/link is a link"),
+    ],
+    ids=["licence", "no-weights", "other-weights", "version", "name", "link"],
+)
 def test_no_package_of_a_bundle_that_is_not_right(damage, complaint, tmp_path):
     damage(write_bundle(tmp_path / "tiny"))
     with pytest.raises((FileNotFoundError, ValueError), match=complaint):

@@ -14,9 +14,14 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow  # processes of their own
-@pytest.mark.parametrize(("job", "name"), [
-    ("predict", "SIGKILL at 85%"), ("predict", "output of 1 MiB"), ("training", "SIGKILL at 60%"),
-    ("package", "SIGKILL at 85%"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("job", "name"),
+    [
+        ("predict", "SIGKILL at 85%"),
+        ("predict", "output of 1 MiB"),
+        ("training", "SIGKILL at 60%"),
+        ("package", "SIGKILL at 85%"),
+    ],
+)
 def test_what_was_promised_holds(folder, job, name):
     assert not attempt(job, name, folder)

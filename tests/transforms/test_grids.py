@@ -163,12 +163,18 @@ def image_of(axes: np.ndarray, spacing: tuple[float, ...], shape: tuple[int, ...
     return MetaTensor(voxels, affine=torch.from_numpy(affine), meta=meta)
 
 
-@pytest.mark.parametrize(("axes", "spacing", "shape", "shear"), [
-    (np.diag([-1.0, -1.0, 1.0]), (1.0, 1.0, 1.0), (13, 16, 11), 0), (TURNED, (0.5, 3.0, 1.3), (21, 6, 12), 0),
-    (np.eye(3)[[2, 0, 1]], (2.0, 2.0, 2.0), (8, 7, 9), 0), (np.eye(3), (1.0, 1.0, 1.0), (9, 8, 1), 0),
-    (np.array([[0.0, 1.0], [-1.0, 0.0]]), (1.5, 0.7), (12, 9), 0),
-    (np.diag([-1.0, -1.0, 1.0]), (1.0, 1.0, 1.0), (13, 16, 11), 0.02), (TURNED, (0.5, 3.0, 1.3), (21, 6, 12), 0.1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("axes", "spacing", "shape", "shear"),
+    [
+        (np.diag([-1.0, -1.0, 1.0]), (1.0, 1.0, 1.0), (13, 16, 11), 0),
+        (TURNED, (0.5, 3.0, 1.3), (21, 6, 12), 0),
+        (np.eye(3)[[2, 0, 1]], (2.0, 2.0, 2.0), (8, 7, 9), 0),
+        (np.eye(3), (1.0, 1.0, 1.0), (9, 8, 1), 0),
+        (np.array([[0.0, 1.0], [-1.0, 0.0]]), (1.5, 0.7), (12, 9), 0),
+        (np.diag([-1.0, -1.0, 1.0]), (1.0, 1.0, 1.0), (13, 16, 11), 0.02),
+        (TURNED, (0.5, 3.0, 1.3), (21, 6, 12), 0.1),
+    ],
+)
 def test_it_is_that_of_monai(axes, spacing, shape, shear):
     rank = len(shape)
     orientation = [] if rank == 2 else [Orientationd("image", axcodes="RAS", labels=None)]

@@ -93,10 +93,13 @@ def test_each_modality_by_itself_and_a_missing_one_stays_nan(change):
     assert torch.equal(image.nan_to_num(-1), torch.stack([one, -torch.ones_like(one), other]))
 
 
-@pytest.mark.parametrize(("change", "first", "fact"), [
-    (scale, 9, "percentiles 1 and 99 over the brain are both 7"),
-    (normalize, 7, "the standard deviation over the brain is 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "first", "fact"),
+    [
+        (scale, 9, "percentiles 1 and 99 over the brain are both 7"),
+        (normalize, 7, "the standard deviation over the brain is 0"),
+    ],
+)
 def test_brain_without_contrast(change, first, fact):
     with refused(ValueError, f"x, channel 0: {fact}; expected an image", "Check the file, or leave this modality out"):
         change(channel(np.r_[first, np.full(100, 7.0)])[None])
@@ -117,9 +120,15 @@ def test_modalities_are_drawn_one_by_one():
     assert not torch.equal(every[0], every[1])
 
 
-@pytest.mark.parametrize("transform", [
-    RandGaussianNoise(prob=1.0), RandSimulateLowResolution(prob=1.0), RandAdjustContrast(prob=1.0, gamma=(0.7, 1.5)),
-], ids=lambda transform: type(transform).__name__)  # fmt: skip
+@pytest.mark.parametrize(
+    "transform",
+    [
+        RandGaussianNoise(prob=1.0),
+        RandSimulateLowResolution(prob=1.0),
+        RandAdjustContrast(prob=1.0, gamma=(0.7, 1.5)),
+    ],
+    ids=lambda transform: type(transform).__name__,
+)
 def test_a_missing_modality_stays_missing_and_a_seed_fixes_the_draws(transform):
     image = IMAGE.clone()
     image[2] = float("nan")

@@ -35,13 +35,16 @@ def test_regions_there_and_back(cohort, ed, ncr, et):
     assert torch.equal(item["label"].as_tensor(), label)
 
 
-@pytest.mark.parametrize(("cohort", "values"), [
-    ("brats2020", (0, 1, 2, 4)),  # background, NCR, ED, ET, as the published code's
-    ("brats2023", (0, 1, 2, 3)),
-    ("msd_task01", (0, 2, 1, 3)),
-    ("brats2015", (0, 1, 2, 3, 4)),  # NET before ET
-    ("iseg2017", (0, 10, 150, 250)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cohort", "values"),
+    [
+        ("brats2020", (0, 1, 2, 4)),  # background, NCR, ED, ET, as the published code's
+        ("brats2023", (0, 1, 2, 3)),
+        ("msd_task01", (0, 2, 1, 3)),
+        ("brats2015", (0, 1, 2, 3, 4)),  # NET before ET
+        ("iseg2017", (0, 10, 150, 250)),
+    ],
+)
 def test_published_order_and_back(cohort, values):
     item = {"label": volume(*values)}
     classes = LabelsToClassesd("label", cohort)(item)["label"]
@@ -94,14 +97,19 @@ def label_set(**targets: tuple[str, ...]) -> LabelSet:
     return LabelSet({"a": 1, "b": 2}, {"A": ("a",)}, targets)
 
 
-@pytest.mark.parametrize(("call", "facts"), [
-    (lambda: label_set(all=("a", "b")), ["Region A", "is not a union of"]),
-    (lambda: label_set(A=("a",)), ["expected each of a, b in one target"]),
-    (lambda: label_set(A=("a", "b"), B=("b",)), ["expected each of a, b in one target"]),
-    (lambda: LabelsToRegionsd("label", "brats1999"), ["Unknown cohort 'brats1999'; expected one of phantom, "]),
-    (lambda: region_probabilities(torch.ones(4, 1, 1, 1), get_cohort("brats2015").labels, softmax=True),
-     ["softmax head has 4 classes; expected 5, the background and NCR, ED, NET, ET"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("call", "facts"),
+    [
+        (lambda: label_set(all=("a", "b")), ["Region A", "is not a union of"]),
+        (lambda: label_set(A=("a",)), ["expected each of a, b in one target"]),
+        (lambda: label_set(A=("a", "b"), B=("b",)), ["expected each of a, b in one target"]),
+        (lambda: LabelsToRegionsd("label", "brats1999"), ["Unknown cohort 'brats1999'; expected one of phantom, "]),
+        (
+            lambda: region_probabilities(torch.ones(4, 1, 1, 1), get_cohort("brats2015").labels, softmax=True),
+            ["softmax head has 4 classes; expected 5, the background and NCR, ED, NET, ET"],
+        ),
+    ],
+)
 def test_what_is_refused(call, facts):
     with refused(ValueError, *facts):
         call()

@@ -130,21 +130,30 @@ def test_no_modality_at_all(write_subject):
             LoadSubjectd(COHORT, modalities=modalities)
 
 
-@pytest.mark.parametrize(("change", "facts"), [
-    (lambda item: item["image"].__setitem__(0, stacked(item, Path(item["label"]).parent)),
-     ["stack.nii.gz: shape (20, 18, 16, 4); expected (X, Y, Z)"]),
-    (lambda item: item.pop("label"), ["case: the datalist names no label; expected a segmentation", "`label`"]),
-    (lambda item: item.update(channels=[8] * 4), ["{0}: shape (20, 18, 16)", "(X, Y, Z, C) with a channel 8"]),
-    (lambda item: item.update(channels=[16] * 4), ["{0}: shape (20, 18, 16)", "with a channel 16"]),
-    (lambda item: truncate(item["image"][1]), ["{1}: cannot be read as an image (EOFError", "copy or download it"]),
-    (lambda item: edit(item["image"][2], shift=(3, 0, 4)), ["{2}: not on the grid of {0}: voxels up to 5.00 mm"]),
-    (lambda item: edit(item["label"], shift=(0, 0, 2)), ["{4}: not on the grid of {0}: voxels up to 2.00 mm"]),
-    (lambda item: edit(item["image"][1], put(np.nan)), ["{1} (t1c): 2 voxels are NaN or Inf", "leave this mod"]),
-    (lambda item: Path(item["image"][3]).write_bytes(Path(item["image"][1]).read_bytes()),
-     ["{1} and {3} (t1c, flair): the same image", "Give each image once and leave the missing modality out"]),
-    (lambda item: edit(item["label"], lambda voxels: np.where(voxels == 4, 3, voxels).astype(np.uint8)),
-     ["{4}: label values [3", "which has 0, 1 (NCR), 2 (ED), 4 (ET)", "Choose the cohort", "check"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "facts"),
+    [
+        (
+            lambda item: item["image"].__setitem__(0, stacked(item, Path(item["label"]).parent)),
+            ["stack.nii.gz: shape (20, 18, 16, 4); expected (X, Y, Z)"],
+        ),
+        (lambda item: item.pop("label"), ["case: the datalist names no label; expected a segmentation", "`label`"]),
+        (lambda item: item.update(channels=[8] * 4), ["{0}: shape (20, 18, 16)", "(X, Y, Z, C) with a channel 8"]),
+        (lambda item: item.update(channels=[16] * 4), ["{0}: shape (20, 18, 16)", "with a channel 16"]),
+        (lambda item: truncate(item["image"][1]), ["{1}: cannot be read as an image (EOFError", "copy or download it"]),
+        (lambda item: edit(item["image"][2], shift=(3, 0, 4)), ["{2}: not on the grid of {0}: voxels up to 5.00 mm"]),
+        (lambda item: edit(item["label"], shift=(0, 0, 2)), ["{4}: not on the grid of {0}: voxels up to 2.00 mm"]),
+        (lambda item: edit(item["image"][1], put(np.nan)), ["{1} (t1c): 2 voxels are NaN or Inf", "leave this mod"]),
+        (
+            lambda item: Path(item["image"][3]).write_bytes(Path(item["image"][1]).read_bytes()),
+            ["{1} and {3} (t1c, flair): the same image", "Give each image once and leave the missing modality out"],
+        ),
+        (
+            lambda item: edit(item["label"], lambda voxels: np.where(voxels == 4, 3, voxels).astype(np.uint8)),
+            ["{4}: label values [3", "which has 0, 1 (NCR), 2 (ED), 4 (ET)", "Choose the cohort", "check"],
+        ),
+    ],
+)
 def test_what_is_refused(subject, change, facts):
     files = [*subject["image"], subject["label"]]
     change(subject)

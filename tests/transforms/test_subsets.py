@@ -160,9 +160,15 @@ def test_each_dataset_serves_from_its_epoch_on_and_all_are_reseeded():
     assert len(staged) == 2
 
 
-@pytest.mark.parametrize(("cases", "from_epoch", "fact"), [
-    (2, [0], "expected"), (2, [1, 3], "expected"), (2, [0, 0], "expected"), (3, [0, 3], "same length"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cases", "from_epoch", "fact"),
+    [
+        (2, [0], "expected"),
+        (2, [1, 3], "expected"),
+        (2, [0, 0], "expected"),
+        (3, [0, 3], "same length"),
+    ],
+)
 def test_stages_that_do_not_follow_each_other_or_differ_are_refused(cases, from_epoch, fact):
     with pytest.raises(ValueError, match=fact):
         transforms.StagedDataset([dataset(1), dataset(2, cases)], from_epoch)

@@ -42,10 +42,13 @@ def flat(slices: int) -> np.ndarray:
     return np.full((COLUMNS, ROWS, slices), 7, np.uint16)
 
 
-@pytest.mark.parametrize(("signed", "stored", "white"), [
-    (0, [0, 1, 100, 4094, 4095], [4095, 4094, 3995, 1, 0]),
-    (1, [-2048, -2047, -1, 0, 2047], [2047, 2046, 0, -1, -2048]),  # -1 - v: the smallest becomes the largest
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("signed", "stored", "white"),
+    [
+        (0, [0, 1, 100, 4094, 4095], [4095, 4094, 3995, 1, 0]),
+        (1, [-2048, -2047, -1, 0, 2047], [2047, 2046, 0, -1, -2048]),  # -1 - v: the smallest becomes the largest
+    ],
+)
 def test_where_the_least_value_is_white_values_are_inverted_within_their_bits(tmp_path, signed, stored, white):
     voxels = np.tile(np.array(stored, np.int16 if signed else np.uint16)[:, None, None], (1, ROWS, 3))
     header = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": signed, "RescaleSlope": 0.5,
@@ -109,34 +112,40 @@ def test_limits_of_a_regular_grid(along, reason):
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize(("shift", "reason"), [
-    (np.linspace(0, 2.45, 20), None),  # half of a pixel's smaller side is 2.5 mm
-    (np.linspace(0, 2.55, 20), "tilted gantry"),
-    (np.linspace(0, -2.55, 20), "tilted gantry"),
-    (np.where(np.arange(20) == 7, 2.45, 0), None),
-    (np.where(np.arange(20) == 7, -2.55, 0), "1 of its 20 slices lie beside the others, by up to 2.55 mm"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shift", "reason"),
+    [
+        (np.linspace(0, 2.45, 20), None),  # half of a pixel's smaller side is 2.5 mm
+        (np.linspace(0, 2.55, 20), "tilted gantry"),
+        (np.linspace(0, -2.55, 20), "tilted gantry"),
+        (np.where(np.arange(20) == 7, 2.45, 0), None),
+        (np.where(np.arange(20) == 7, -2.55, 0), "1 of its 20 slices lie beside the others, by up to 2.55 mm"),
+    ],
+)
 def test_limits_of_a_block(axis, shift, reason):
     found = flaw(GRID, shift, axis)
     assert found is None if reason is None else reason in found
 
 
-@pytest.mark.parametrize(("apart", "stated", "thickness", "times"), [
-    (8, 4, 4, 2),  # every other one is there; a gap of half the distance is not what is stated
-    (8, 4, 3, 2),
-    (9, 3, 6, 0),  # the gap beside a thickness of 6 mm
-    (9, 3, 5.9, 0),  # 0.14 mm are tolerated
-    (9, 3, 5.8, 3),
-    (9, 3, 3, 3),
-    (12, 3, 9, 0),
-    (8, 4.03, 4, 2),  # 1.985 times, up to 1 % less than 2
-    (8, 4.05, 4, 0),  # 1.975 times
-    (8, 8, 4, 0),
-    (8, 16, 4, 0),
-    (8, 0.005, 4, 0),
-    (9, 3.02, 3, 3),  # 2.980
-    (9, 3.04, 3, 0),  # 2.961
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("apart", "stated", "thickness", "times"),
+    [
+        (8, 4, 4, 2),  # every other one is there; a gap of half the distance is not what is stated
+        (8, 4, 3, 2),
+        (9, 3, 6, 0),  # the gap beside a thickness of 6 mm
+        (9, 3, 5.9, 0),  # 0.14 mm are tolerated
+        (9, 3, 5.8, 3),
+        (9, 3, 3, 3),
+        (12, 3, 9, 0),
+        (8, 4.03, 4, 2),  # 1.985 times, up to 1 % less than 2
+        (8, 4.05, 4, 0),  # 1.975 times
+        (8, 8, 4, 0),
+        (8, 16, 4, 0),
+        (8, 0.005, 4, 0),
+        (9, 3.02, 3, 3),  # 2.980
+        (9, 3.04, 3, 0),  # 2.961
+    ],
+)
 def test_a_stated_distance_says_whether_slices_are_missing_everywhere(apart, stated, thickness, times):
     found = flaw(apart * np.arange(20.0), SpacingBetweenSlices=stated, SliceThickness=thickness)
     assert found is None if not times else f"only one in {times} is present" in found
@@ -176,35 +185,41 @@ def pieces(along: Sequence[float], **values: Any) -> list[Slice]:
 DERIVED = {"ImageType": ["DERIVED", "PRIMARY"]}
 
 
-@pytest.mark.parametrize(("values", "differ", "joined"), [
-    ({"EchoTime": 98.04}, (), True),  # alike
-    ({"EchoTime": 98.06}, ("EchoTime",), True),
-    ({"EchoTime": 99.02}, ("EchoTime",), True),  # 1 % of 98 ms and 0.05 ms
-    ({"EchoTime": 99.04}, ("EchoTime",), False),
-    (DERIVED | {"RepetitionTime": 5050}, ("ImageType", "RepetitionTime"), True),
-    (DERIVED | {"RepetitionTime": 5051}, ("ImageType", "RepetitionTime"), False),
-    (DERIVED | {"FlipAngle": 151.5}, ("ImageType", "FlipAngle"), True),
-    (DERIVED | {"FlipAngle": 151.6}, ("ImageType", "FlipAngle"), False),
-    (DERIVED | {"InversionTime": 0.04}, ("ImageType", "InversionTime"), True),  # none is 0
-    (DERIVED | {"InversionTime": 0.06}, ("ImageType", "InversionTime"), False),
-    (DERIVED | {"PixelSpacing": [5.0009, 6]}, ("ImageType",), True),
-    (DERIVED | {"PixelSpacing": [5.0011, 6]}, ("ImageType", "PixelSpacing"), False),
-    (DERIVED | {"EchoTime": None}, ("ImageType", "EchoTime"), True),  # not known, so no other one
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "differ", "joined"),
+    [
+        ({"EchoTime": 98.04}, (), True),  # alike
+        ({"EchoTime": 98.06}, ("EchoTime",), True),
+        ({"EchoTime": 99.02}, ("EchoTime",), True),  # 1 % of 98 ms and 0.05 ms
+        ({"EchoTime": 99.04}, ("EchoTime",), False),
+        (DERIVED | {"RepetitionTime": 5050}, ("ImageType", "RepetitionTime"), True),
+        (DERIVED | {"RepetitionTime": 5051}, ("ImageType", "RepetitionTime"), False),
+        (DERIVED | {"FlipAngle": 151.5}, ("ImageType", "FlipAngle"), True),
+        (DERIVED | {"FlipAngle": 151.6}, ("ImageType", "FlipAngle"), False),
+        (DERIVED | {"InversionTime": 0.04}, ("ImageType", "InversionTime"), True),  # none is 0
+        (DERIVED | {"InversionTime": 0.06}, ("ImageType", "InversionTime"), False),
+        (DERIVED | {"PixelSpacing": [5.0009, 6]}, ("ImageType",), True),
+        (DERIVED | {"PixelSpacing": [5.0011, 6]}, ("ImageType", "PixelSpacing"), False),
+        (DERIVED | {"EchoTime": None}, ("ImageType", "EchoTime"), True),  # not known, so no other one
+    ],
+)
 def test_limits_of_what_two_halves_of_a_volume_may_differ_in(values, differ, joined):
     (volume,) = group([*pieces(8.0 * np.arange(12)), *pieces(8.0 * np.arange(12, 20), **values)])
     assert (len(volume.slices), volume.differ, volume.problem is None) == (20, differ, joined)
     assert [piece.header.ImagePositionPatient[2] for piece in volume.slices] == [8.0 * k for k in range(20)]
 
 
-@pytest.mark.parametrize(("gap", "volumes"), [
-    (8, 1),
-    (15.5, 1),  # no multiple of the distance of 8 mm, but they continue each other: at most two distances
-    (16.5, 2),
-    (48, 1),  # five slices are missing between: fewer than a part has
-    (56, 1),
-    (64, 2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gap", "volumes"),
+    [
+        (8, 1),
+        (15.5, 1),  # no multiple of the distance of 8 mm, but they continue each other: at most two distances
+        (16.5, 2),
+        (48, 1),  # five slices are missing between: fewer than a part has
+        (56, 1),
+        (64, 2),
+    ],
+)
 def test_limits_of_the_gap_between_the_parts_of_a_volume(gap, volumes):
     lower, upper = 8.0 * np.arange(7), 48 + gap + 8.0 * np.arange(7)
     assert len(group([*pieces(lower), *pieces(upper, **DERIVED)])) == volumes

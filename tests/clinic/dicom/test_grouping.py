@@ -63,9 +63,14 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("name", "which"), [
-    *((name, which) for name in (*JOINED, *REFUSED) for which in (UPPER, ODD)), ("defaced", LOWER), ("series", EDGES),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "which"),
+    [
+        *((name, which) for name in (*JOINED, *REFUSED) for which in (UPPER, ODD)),
+        ("defaced", LOWER),
+        ("series", EDGES),
+    ],
+)
 def test_an_attribute_that_differs_in_some_slices(written, study, name, which):
     values, refusal = REFUSED.get(name, (JOINED.get(name), None))
     mark(study, which, **values)
@@ -147,12 +152,25 @@ def test_each_echo_is_joined_by_itself(study, written):
         np.testing.assert_array_equal(load(one).get_fdata(), written[1].get_fdata())
 
 
-@pytest.mark.parametrize(("which", "values", "why"), [
-    (UPPER, DERIVED | {"SeriesInstanceUID": "1.2.3", "SeriesNumber": 103}, "its 20 images have 2 different SeriesI"),
-    (slice(None), {"SeriesInstanceUID": generate_uid}, "each of its 20 images has a SeriesInstanceUID of its own"),
-    *((which, {"SOPClassUID": SecondaryCaptureImageStorage},
-       r"(9|10) of its slices are not of a class of MR images|only one in 2 is present") for which in (UPPER, ODD)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("which", "values", "why"),
+    [
+        (
+            UPPER,
+            DERIVED | {"SeriesInstanceUID": "1.2.3", "SeriesNumber": 103},
+            "its 20 images have 2 different SeriesI",
+        ),
+        (slice(None), {"SeriesInstanceUID": generate_uid}, "each of its 20 images has a SeriesInstanceUID of its own"),
+        *(
+            (
+                which,
+                {"SOPClassUID": SecondaryCaptureImageStorage},
+                r"(9|10) of its slices are not of a class of MR images|only one in 2 is present",
+            )
+            for which in (UPPER, ODD)
+        ),
+    ],
+)
 def test_images_of_another_series_or_class(study, which, values, why):
     mark(study, which, **values)
     (series,) = read_series(study)

@@ -35,24 +35,27 @@ def write(path: Path, voxels: np.ndarray, said: object = None) -> None:
         path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json").write_text(json.dumps(said))
 
 
-@pytest.mark.parametrize(("name", "said", "modality"), [
-    ("5_T1_MPRAGE_post_20200101", None, "t1c"),
-    ("3 T1 AX POST", None, "t1c"),
-    ("8: Ax T2 FLAIR fs", None, "flair"),
-    ("5_x_20200101", {**MPRAGE, **AGENT}, "t1c"),
-    ("5_x_20200101", MPRAGE, "t1"),
-    ("5_x_20200101", FLAIR, "flair"),
-    ("5_x_20200101", {**TSE, "EchoTime": 98, "RepetitionTime": 5000}, "t2"),  # in ms
-    ("5_x_20200101", {**FLAIR, "SeriesDescription": "t2_spc_flair"}, "flair"),
-    ("5_T1_20200101", {**TSE, "SeriesDescription": "t2_tse"}, "t2"),  # the JSON takes precedence over the name
-    ("5_T1_KM_20200101", {**MPRAGE, "ImageType": ["DERIVED", "SECONDARY", "SUBTRACT"]}, None),
-    ("sub-01_T1w_brain", None, "t1"),  # sub stands for subject, not subtraction
-    ("sub-01_T1w_mask", None, None),
-    ("tumor_T1_segmentation_final", None, None),
-    ("5_ep2d_diff_20200101", None, None),
-    ("T1_T2_9", {"SeriesDescription": ["t2_tse"], "EchoTime": "98", "RepetitionTime": {}}, None),
-    ("7_x", [1, 2], None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "said", "modality"),
+    [
+        ("5_T1_MPRAGE_post_20200101", None, "t1c"),
+        ("3 T1 AX POST", None, "t1c"),
+        ("8: Ax T2 FLAIR fs", None, "flair"),
+        ("5_x_20200101", {**MPRAGE, **AGENT}, "t1c"),
+        ("5_x_20200101", MPRAGE, "t1"),
+        ("5_x_20200101", FLAIR, "flair"),
+        ("5_x_20200101", {**TSE, "EchoTime": 98, "RepetitionTime": 5000}, "t2"),  # in ms
+        ("5_x_20200101", {**FLAIR, "SeriesDescription": "t2_spc_flair"}, "flair"),
+        ("5_T1_20200101", {**TSE, "SeriesDescription": "t2_tse"}, "t2"),  # the JSON takes precedence over the name
+        ("5_T1_KM_20200101", {**MPRAGE, "ImageType": ["DERIVED", "SECONDARY", "SUBTRACT"]}, None),
+        ("sub-01_T1w_brain", None, "t1"),  # sub stands for subject, not subtraction
+        ("sub-01_T1w_mask", None, None),
+        ("tumor_T1_segmentation_final", None, None),
+        ("5_ep2d_diff_20200101", None, None),
+        ("T1_T2_9", {"SeriesDescription": ["t2_tse"], "EchoTime": "98", "RepetitionTime": {}}, None),
+        ("7_x", [1, 2], None),
+    ],
+)
 def test_what_a_file_holds(tmp_path, name, said, modality):
     if said is not None:
         (tmp_path / f"{name}.json").write_text(json.dumps(said))

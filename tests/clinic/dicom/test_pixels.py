@@ -51,11 +51,15 @@ def change(study: Path, one: bool = False, **values: object) -> None:
         edit(path, set_them)
 
 
-@pytest.mark.parametrize(("values", "reason"), [
-    ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR; expected MONOCHROME1 or MONOCHROME2"),
-    ({"PhotometricInterpretation": "YBR_FULL_422", "SamplesPerPixel": 3}, "YBR_FULL_422; expected"),
-    ({"PhotometricInterpretation": "SECRET"}, "of no known kind; expected"),
-], ids=lambda case: case.get("PhotometricInterpretation") if isinstance(case, dict) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR; expected MONOCHROME1 or MONOCHROME2"),
+        ({"PhotometricInterpretation": "YBR_FULL_422", "SamplesPerPixel": 3}, "YBR_FULL_422; expected"),
+        ({"PhotometricInterpretation": "SECRET"}, "of no known kind; expected"),
+    ],
+    ids=lambda case: case.get("PhotometricInterpretation") if isinstance(case, dict) else "",
+)
 def test_a_series_in_colour_is_left_out_and_refused_if_it_is_asked_for(study, values, reason):
     """ITK aborts the process at the first of them."""
     change(study, **values)
@@ -70,18 +74,21 @@ def test_a_series_in_colour_is_left_out_and_refused_if_it_is_asked_for(study, va
 
 
 @pytest.mark.parametrize("one", [False, True], ids=["all", "one"])
-@pytest.mark.parametrize(("values", "reason"), [
-    ({"PhotometricInterpretation": None}, "lack PhotometricInterpretation"),
-    ({"SamplesPerPixel": 3}, "SamplesPerPixel 3; expected 1"),
-    ({"BitsAllocated": 1}, "BitsAllocated 1; expected 8 or 16 or 32"),
-    ({"BitsStored": 17, "HighBit": 16}, "BitsStored 17; expected 1 to 16"),
-    ({"HighBit": 15}, "HighBit 15; expected 11"),
-    ({"PixelRepresentation": 7}, "PixelRepresentation 7; expected 0 or 1"),
-    ({"RescaleSlope": 0}, "RescaleSlope 0; expected more than 0"),
-    ({"RescaleSlope": b"abc "}, "RescaleSlope that is not a number"),
-    ({"RescaleIntercept": b"1\\2 "}, "RescaleIntercept that is not a number"),
-], ids=lambda case: "-".join(f"{key} {value}" for key, value in case.items())
-    if isinstance(case, dict) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"PhotometricInterpretation": None}, "lack PhotometricInterpretation"),
+        ({"SamplesPerPixel": 3}, "SamplesPerPixel 3; expected 1"),
+        ({"BitsAllocated": 1}, "BitsAllocated 1; expected 8 or 16 or 32"),
+        ({"BitsStored": 17, "HighBit": 16}, "BitsStored 17; expected 1 to 16"),
+        ({"HighBit": 15}, "HighBit 15; expected 11"),
+        ({"PixelRepresentation": 7}, "PixelRepresentation 7; expected 0 or 1"),
+        ({"RescaleSlope": 0}, "RescaleSlope 0; expected more than 0"),
+        ({"RescaleSlope": b"abc "}, "RescaleSlope that is not a number"),
+        ({"RescaleIntercept": b"1\\2 "}, "RescaleIntercept that is not a number"),
+    ],
+    ids=lambda case: "-".join(f"{key} {value}" for key, value in case.items()) if isinstance(case, dict) else "",
+)
 def test_what_a_header_can_not_mean_is_refused(study, values, reason, one):
     change(study, one, **values)
     with pytest.raises(ValueError, match=r"^series 2 is the only T1 .* To go on without it: --series") as refused:

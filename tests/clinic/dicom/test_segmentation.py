@@ -168,9 +168,14 @@ def test_attributes(segmented):
     assert seg.NumberOfFrames == frames == len(seg.PerFrameFunctionalGroupsSequence)
 
 
-@pytest.mark.parametrize(("charset", "name"), [
-    ("ISO_IR 100", "Müller^Ä"), (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"), (None, "SECRETNAME"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        ("ISO_IR 100", "Müller^Ä"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+        (None, "SECRETNAME"),
+    ],
+)
 def test_names_are_written_unchanged_and_nowhere_else(tmp_path, phantom_subject, capfd, recwarn, caplog, charset, name):
     write_study(tmp_path, phantom_subject, [SCAN])
 

@@ -230,10 +230,18 @@ def test_reasons_say_what_was_heard():
     )
 
 
-@pytest.mark.parametrize(("description", "sure"), [
-    ("T1 PRE", False), ("T1 POST OP PRE", False), ("T1 W/O", False), ("T1 PRE GAD", True),
-    ("T1 without contrast", True), ("T1 ohne KM", True), ("T1 nativ", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("description", "sure"),
+    [
+        ("T1 PRE", False),
+        ("T1 POST OP PRE", False),
+        ("T1 W/O", False),
+        ("T1 PRE GAD", True),
+        ("T1 without contrast", True),
+        ("T1 ohne KM", True),
+        ("T1 nativ", True),
+    ],
+)
 def test_an_agent_makes_one_doubt_what_is_said_in_brief(description, sure):
     verdict = recognise(siemens(description, *MPRAGE, **GD))
     assert (verdict.modality, verdict.grade >= Grade.LIKELY) == ("t1", sure)
@@ -276,13 +284,16 @@ def test_each_attribute_of_the_agent_speaks_for_itself(keyword):
                 assert recognise(siemens("t1_mprage", *MPRAGE, **{**other, keyword: value})).modality == expected, value
 
 
-@pytest.mark.parametrize(("expected", "grade", "descriptions"), [
-    ("t1c", Grade.OPEN, ["T1/3D/FFE/C", "T1/SE/TRA/C ", "T1_SE_C", "AX T1 C"]),
-    ("t1c", Grade.SURE, ["T1 +C", "T1 C+", "T1 KM", "T1 GD", "T1 GADO", "T1 SOUS GADO", "T1 POST", "T1 POST C"]),
-    ("t1c", Grade.SURE, ["T1 INJECTE", "T1 APRES INJ"]),
-    ("t1", Grade.LIKELY, ["T1 C-", "T1 C - ", "T1 C lesion", "T1_TFE_SENSEC"]),
-    ("t1", Grade.SURE, ["T1 no C", "T1 W/O C", "T1 pre C", "T1 SANS INJECTION", "T1 NON INJECTE"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("expected", "grade", "descriptions"),
+    [
+        ("t1c", Grade.OPEN, ["T1/3D/FFE/C", "T1/SE/TRA/C ", "T1_SE_C", "AX T1 C"]),
+        ("t1c", Grade.SURE, ["T1 +C", "T1 C+", "T1 KM", "T1 GD", "T1 GADO", "T1 SOUS GADO", "T1 POST", "T1 POST C"]),
+        ("t1c", Grade.SURE, ["T1 INJECTE", "T1 APRES INJ"]),
+        ("t1", Grade.LIKELY, ["T1 C-", "T1 C - ", "T1 C lesion", "T1_TFE_SENSEC"]),
+        ("t1", Grade.SURE, ["T1 no C", "T1 W/O C", "T1 pre C", "T1 SANS INJECTION", "T1 NON INJECTE"]),
+    ],
+)
 def test_words_of_contrast_agent(expected, grade, descriptions):
     """A single letter says less than a word; a named agent makes it certain."""
     for description in descriptions:
@@ -292,12 +303,15 @@ def test_words_of_contrast_agent(expected, grade, descriptions):
             assert recognise(header(description, *TFE, **GD)).grade == Grade.SURE
 
 
-@pytest.mark.parametrize(("manufacturer", "protocol", "expected"), [
-    ("Philips Medical Systems", "WIP T1W_3D_TFE_GD", "t1c"),
-    ("Philips", "T1W_3D_TFE_PRE_GD", "t1"),
-    ("Philips", "T1W_3D_TFE", "t1"),
-    ("GE MEDICAL SYSTEMS", "BRAIN W GAD", "t1"),  # of the whole examination
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("manufacturer", "protocol", "expected"),
+    [
+        ("Philips Medical Systems", "WIP T1W_3D_TFE_GD", "t1c"),
+        ("Philips", "T1W_3D_TFE_PRE_GD", "t1"),
+        ("Philips", "T1W_3D_TFE", "t1"),
+        ("GE MEDICAL SYSTEMS", "BRAIN W GAD", "t1"),  # of the whole examination
+    ],
+)
 def test_what_only_the_protocol_of_philips_says(manufacturer, protocol, expected):
     found = header("T1 3D sag", *TFE, Manufacturer=manufacturer, ProtocolName=protocol)
     assert recognise(found).modality == expected

@@ -50,13 +50,23 @@ def only(study: Path, number: int):
     return next(series for series in read_series(study) if series.number == number)
 
 
-@pytest.mark.parametrize("change", [
-    {}, {"reverse": True}, {"plane": "coronal"}, {"plane": "axial", "tilt": (20, -15, 30)},
-    {"moved": ((3, 2, 1), (5, -4, 3))}, {"multiframe": True},
-    {"multiframe": True, "reverse": True, "transfer_syntax": uid.RLELossless}, {"transfer_syntax": uid.RLELossless},
-    {"transfer_syntax": uid.JPEG2000Lossless}, {"transfer_syntax": uid.JPEGLSLossless},
-    {"multiframe": True, "transfer_syntax": uid.JPEG2000Lossless},
-], ids=lambda change: "-".join(change) or "plain")  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"reverse": True},
+        {"plane": "coronal"},
+        {"plane": "axial", "tilt": (20, -15, 30)},
+        {"moved": ((3, 2, 1), (5, -4, 3))},
+        {"multiframe": True},
+        {"multiframe": True, "reverse": True, "transfer_syntax": uid.RLELossless},
+        {"transfer_syntax": uid.RLELossless},
+        {"transfer_syntax": uid.JPEG2000Lossless},
+        {"transfer_syntax": uid.JPEGLSLossless},
+        {"multiframe": True, "transfer_syntax": uid.JPEG2000Lossless},
+    ],
+    ids=lambda change: "-".join(change) or "plain",
+)
 def test_voxels_and_affine(tmp_path, phantom_subject, change):
     scan = replace(SMALL, **change)
     (expected,) = write_study(tmp_path, phantom_subject, [scan])
@@ -289,14 +299,24 @@ def only_ct(study: Path) -> None:
     edit_series(study, 3, CT)
 
 
-@pytest.mark.parametrize(("change", "kind", "words"), [
-    (lambda study: edit(files(study, 3)[0], lambda one: setattr(one, "StudyInstanceUID", uid.generate_uid())),
-     ValueError, "images of 2 studies; give the folder of one"),
-    (only_ct, ValueError, "no MR image, only 20 CT"),
-    (shutil.rmtree, FileNotFoundError, "no such folder"),
-    (lambda study: files(study, 2)[1].write_bytes(b"\0" * 1000), ValueError,
-     "1 of 55 files are damaged DICOM files, the first is number 2 in"),
-], ids=["studies", "ct", "absent", "damaged"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        (
+            lambda study: edit(files(study, 3)[0], lambda one: setattr(one, "StudyInstanceUID", uid.generate_uid())),
+            ValueError,
+            "images of 2 studies; give the folder of one",
+        ),
+        (only_ct, ValueError, "no MR image, only 20 CT"),
+        (shutil.rmtree, FileNotFoundError, "no such folder"),
+        (
+            lambda study: files(study, 2)[1].write_bytes(b"\0" * 1000),
+            ValueError,
+            "1 of 55 files are damaged DICOM files, the first is number 2 in",
+        ),
+    ],
+    ids=["studies", "ct", "absent", "damaged"],
+)
 def test_what_is_no_study(study, change, kind, words):
     change(study)
     with pytest.raises(kind, match=words) as refused:
@@ -313,10 +333,14 @@ def test_what_cannot_be_opened_is_not_called_damaged(study, as_anybody):
     assert "002" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("syntax", "message"), [
-    ("1.2.840.10008.1.2.4.102", "compressed as MPEG-4 AVC/H.264 High Profile .* not supported"),
-    (uid.JPEG2000Lossless, "compressed as JPEG 2000 .* no decoder is installed: pip install .*dicom"),
-], ids=["mpeg", "no-plugin"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("syntax", "message"),
+    [
+        ("1.2.840.10008.1.2.4.102", "compressed as MPEG-4 AVC/H.264 High Profile .* not supported"),
+        (uid.JPEG2000Lossless, "compressed as JPEG 2000 .* no decoder is installed: pip install .*dicom"),
+    ],
+    ids=["mpeg", "no-plugin"],
+)
 def test_compressions_that_cannot_be_decoded(tmp_path, phantom_subject, monkeypatch, syntax, message):
     write_study(tmp_path, phantom_subject, [replace(SMALL, multiframe=True, transfer_syntax=uid.JPEG2000Lossless)])
 

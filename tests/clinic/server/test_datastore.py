@@ -48,11 +48,14 @@ def test_equal_grids_of_different_frames_are_not_guessed_between():
         labelled_modality(one, label())
 
 
-@pytest.mark.parametrize(("error", "expected"), [
-    (StudyError.of("/a/Doe", "an empty folder"), "The study: an empty folder"),
-    (ValueError("/a/Doe_t1.nii.gz: shape (8, 8)"), "The study, or one of its files, cannot be used."),
-    (FileNotFoundError("/a/Doe_t1.nii.gz: no such file"), "The study, or one of its files, cannot be used."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (StudyError.of("/a/Doe", "an empty folder"), "The study: an empty folder"),
+        (ValueError("/a/Doe_t1.nii.gz: shape (8, 8)"), "The study, or one of its files, cannot be used."),
+        (FileNotFoundError("/a/Doe_t1.nii.gz: no such file"), "The study, or one of its files, cannot be used."),
+    ],
+)
 def test_names_of_files_are_in_no_message(error, expected):
     with pytest.raises(StudyError) as raised, private():
         raise error

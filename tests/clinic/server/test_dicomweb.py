@@ -124,10 +124,19 @@ class TestProxy:
                 assert "SECRET" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("method", "path"), [
-    ("PUT", "model/m3ae"), ("DELETE", "model/m3ae"), ("GET", "logs/"), ("POST", "reload"), ("PUT", "session/"),
-    ("POST", "train/m3ae"), ("DELETE", "datastore/image?id=x"), ("GET", "datastore/dataset"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PUT", "model/m3ae"),
+        ("DELETE", "model/m3ae"),
+        ("GET", "logs/"),
+        ("POST", "reload"),
+        ("PUT", "session/"),
+        ("POST", "train/m3ae"),
+        ("DELETE", "datastore/image?id=x"),
+        ("GET", "datastore/dataset"),
+    ],
+)
 def test_the_rest_of_the_stock_server_does_not_exist(stack, method, path):
     assert requests.request(method, f"{stack.url}/{path}", timeout=30).status_code in (404, 405)
 

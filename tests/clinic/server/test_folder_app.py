@@ -103,10 +103,16 @@ def test_info_lists_all_bundles(url):
     assert info["datastore"]["total"] == 8
 
 
-@pytest.mark.parametrize(("image", "found"), [
-    ("one", ["t2"]), ("two", ["t1c", "flair"]), ("three", ["t1", "t1c", "flair"]),
-    ("four", ["t1", "t1c", "t2", "flair"]), ("dicom", ["t1c", "t2"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        ("one", ["t2"]),
+        ("two", ["t1c", "flair"]),
+        ("three", ["t1", "t1c", "flair"]),
+        ("four", ["t1", "t1c", "t2", "flair"]),
+        ("dicom", ["t1c", "t2"]),
+    ],
+)
 def test_any_subset(url, segmented, subject, image, found, tmp_path):
     params, label = segmented(image)
     assert list(params["modalities"]) == found
@@ -163,14 +169,19 @@ def test_the_server_answers_while_it_infers(url):
     assert answers > 5  # a server that waits for the network would answer once or twice
 
 
-@pytest.mark.parametrize(("image", "params", "status", "reason"), [
-    ("patients", {}, 400, "The study: images of 2 patients"),
-    ("candidates", {}, 400, "series 6, series 9: all are T1c and cannot be told apart"),
-    ("unusable", {}, 400, "Nothing is recognised as one of T1, T1c, T2, FLAIR"),
-    ("nobody", {}, 404, "no study of this name"), ("/etc/passwd", {}, 403, "is not in the study store"),
-    ("../store/two", {}, 403, "is not in the study store"), ("labels", {}, 404, "no study of this name"),
-    ("two", {"use_t1c": False, "use_flair": False}, 400, "none of the requested modalities"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("image", "params", "status", "reason"),
+    [
+        ("patients", {}, 400, "The study: images of 2 patients"),
+        ("candidates", {}, 400, "series 6, series 9: all are T1c and cannot be told apart"),
+        ("unusable", {}, 400, "Nothing is recognised as one of T1, T1c, T2, FLAIR"),
+        ("nobody", {}, 404, "no study of this name"),
+        ("/etc/passwd", {}, 403, "is not in the study store"),
+        ("../store/two", {}, 403, "is not in the study store"),
+        ("labels", {}, 404, "no study of this name"),
+        ("two", {"use_t1c": False, "use_flair": False}, 400, "none of the requested modalities"),
+    ],
+)
 def test_what_cannot_be_done_is_refused_with_the_reason(url, store, image, params, status, reason):
     before = sorted(store.rglob("*"))
     answer = infer(url, image, store=True, **params)
@@ -338,14 +349,17 @@ def test_studies_get_the_weights_of_patients_with_their_own_settings(store, tmp_
 OTHER_WEIGHTS = bundle_root("gss") + "/models/phantom.pt"
 
 
-@pytest.mark.parametrize(("option", "reason"), [
-    ({"port": 99999}, "--port 99999"),
-    ({"studies": "out#1"}, "out#1: no such folder"),
-    ({"host": "0.0.0.0", "token": "none"}, "--token none: 0.0.0.0 is reached from other machines"),
-    ({"send": "archive"}, "--send archive: expected the URL"),
-    ({"gss.ckpt_path": "x"}, "--gss.ckpt_path: no such option"),
-    ({"m3ae.ckpt_path": OTHER_WEIGHTS}, f"{OTHER_WEIGHTS}: a checkpoint of another architecture"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ({"port": 99999}, "--port 99999"),
+        ({"studies": "out#1"}, "out#1: no such folder"),
+        ({"host": "0.0.0.0", "token": "none"}, "--token none: 0.0.0.0 is reached from other machines"),
+        ({"send": "archive"}, "--send archive: expected the URL"),
+        ({"gss.ckpt_path": "x"}, "--gss.ckpt_path: no such option"),
+        ({"m3ae.ckpt_path": OTHER_WEIGHTS}, f"{OTHER_WEIGHTS}: a checkpoint of another architecture"),
+    ],
+)
 def test_options_that_cannot_be_used(store, monkeypatch, option, reason):
     options = {"studies": store, "models": "m3ae", "recipe": "phantom"} | option
     monkeypatch.setattr(sys, "argv", ["mmb.clinic.server", *(f"--{key}={value}" for key, value in options.items())])

@@ -129,14 +129,18 @@ class TestWorker:
         with pytest.raises(HTTPException, match="unexpected error"):
             worker.run(Path, "an object")
 
-    @pytest.mark.parametrize(("error", "status", "reason"), [
-        ((ValueError, "no image"), 400, "no image"), ((FileNotFoundError, "no study"), 404, "no study"),
-        ((OSError, 28, "No space left on device", "/data/Doe.nii"), 507, "A disk of the server is full"),
-        ((PermissionError, 13, "Permission denied", "/data/Doe.nii"), 500, "of its own (Permission denied)."),
-        ((requests.ConnectionError, "http://archive/1.2.3"), 502, "archive does not answer"),
-        ((MemoryError, "Unable to allocate 2.35 TiB"), 503, "Unable to allocate 2.35 TiB"),
-        ((KeyError, "Doe"), 500, "unexpected error"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("error", "status", "reason"),
+        [
+            ((ValueError, "no image"), 400, "no image"),
+            ((FileNotFoundError, "no study"), 404, "no study"),
+            ((OSError, 28, "No space left on device", "/data/Doe.nii"), 507, "A disk of the server is full"),
+            ((PermissionError, 13, "Permission denied", "/data/Doe.nii"), 500, "of its own (Permission denied)."),
+            ((requests.ConnectionError, "http://archive/1.2.3"), 502, "archive does not answer"),
+            ((MemoryError, "Unable to allocate 2.35 TiB"), 503, "Unable to allocate 2.35 TiB"),
+            ((KeyError, "Doe"), 500, "unexpected error"),
+        ],
+    )
     def test_errors_are_told_without_names_of_files(self, worker, error, status, reason):
         with pytest.raises(HTTPException) as found:
             worker.run(refuse, *error)
@@ -323,10 +327,17 @@ class TestBodies:
 
 
 class TestOtherSites:
-    @pytest.mark.parametrize("headers", [
-        {"origin": "http://elsewhere.example"}, {"origin": "null"}, {"origin": "http://127.0.0.1:1"},
-        {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}, {"origin": "http://[::1"},
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"origin": "http://elsewhere.example"},
+            {"origin": "null"},
+            {"origin": "http://127.0.0.1:1"},
+            {"sec-fetch-site": "cross-site"},
+            {"sec-fetch-site": "same-site"},
+            {"origin": "http://[::1"},
+        ],
+    )
     def test_their_pages_change_nothing_and_read_nothing(self, url, headers):
         for method, path in (("POST", "/activelearning/random"), ("GET", "/datastore/image?image=good"), ("GET", "/")):
             answer = requests.request(method, url + path, headers=headers, timeout=30)
@@ -338,10 +349,18 @@ class TestOtherSites:
             headers = {"origin": origin, "sec-fetch-site": "same-origin"}
             assert requests.post(f"{url}/activelearning/random", headers=headers, timeout=30).ok
 
-    @pytest.mark.parametrize(("host", "known"), [
-        ("elsewhere.example", False), ("127.0.0.1.elsewhere.example", False), ("", False), ("localhost:80", True),
-        ("10.0.0.1", True), ("[::1]:8000", True), ("label.example.org", True),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("host", "known"),
+        [
+            ("elsewhere.example", False),
+            ("127.0.0.1.elsewhere.example", False),
+            ("", False),
+            ("localhost:80", True),
+            ("10.0.0.1", True),
+            ("[::1]:8000", True),
+            ("label.example.org", True),
+        ],
+    )
     def test_a_name_that_leads_here_from_elsewhere(self, url, host, known):
         answer = requests.get(f"{url}/info/", headers={"host": host}, timeout=30)
         assert answer.status_code == (200 if known else 400)
@@ -463,20 +482,42 @@ class TestLyingArchive:
             assert not session.cookies
         return answer
 
-    @pytest.mark.parametrize("kind", [
-        "text/html", "TEXT/HTML; charset=utf-8", "image/svg+xml", "IMAGE/SVG+XML", "application/xhtml+xml", "text/xml",
-        "image/png, text/html", "multipart/related; type=x, text/html", "application/dicomx", "application/javascript",
-        "image/", "", "*/*", "multipart/x-mixed-replace; boundary=x", "application/pdf",
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            "text/html",
+            "TEXT/HTML; charset=utf-8",
+            "image/svg+xml",
+            "IMAGE/SVG+XML",
+            "application/xhtml+xml",
+            "text/xml",
+            "image/png, text/html",
+            "multipart/related; type=x, text/html",
+            "application/dicomx",
+            "application/javascript",
+            "image/",
+            "",
+            "*/*",
+            "multipart/x-mixed-replace; boundary=x",
+            "application/pdf",
+        ],
+    )
     def test_no_page_or_script_is_passed_on(self, archive, kind):
         with pytest.raises(HTTPException) as found:
             self.ask(archive, 200, kind)
         assert (found.value.status_code, "not passed on" in found.value.detail) == (502, True)
 
-    @pytest.mark.parametrize("kind", [
-        "application/dicom", 'multipart/related; type="application/dicom"; boundary=x-y', "application/octet-stream",
-        "image/jpeg", "image/jp2;q=1", "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1",
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            "application/dicom",
+            'multipart/related; type="application/dicom"; boundary=x-y',
+            "application/octet-stream",
+            "image/jpeg",
+            "image/jp2;q=1",
+            "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1",
+        ],
+    )
     def test_what_dicomweb_has_is_passed_on(self, archive, kind):
         answer = self.ask(archive, 200, kind)
         assert (answer.status_code, answer.headers["content-type"]) == (200, kind)

@@ -83,14 +83,17 @@ class TestOneRequest:
         assert not np.array_equal(label(both, tmp_path / "a.nii.gz"), label(one, tmp_path / "b.nii.gz"))
         assert "seg.dcm" not in both
 
-    @pytest.mark.parametrize(("path", "content", "status", "reason"), [
-        ("m3ae", b"no study", 400, "The body is no zip; send a zip of the study"),
-        ("m3ae?decision=best", b"", 422, "'threshold', 'expected_dice'"),
-        ("m3ae", b"PK\3\4" + bytes(50), 400, "The zip is damaged"),
-        ("m3ae?use_t1x=false", b"", 422, "use_t1x: Extra inputs are not permitted"),
-        ("m3ae?store=true", b"", 422, "store: Extra inputs are not permitted"),
-        ("unet", b"", 404, "Unknown model 'unet'; expected one of m3ae"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("path", "content", "status", "reason"),
+        [
+            ("m3ae", b"no study", 400, "The body is no zip; send a zip of the study"),
+            ("m3ae?decision=best", b"", 422, "'threshold', 'expected_dice'"),
+            ("m3ae", b"PK\3\4" + bytes(50), 400, "The zip is damaged"),
+            ("m3ae?use_t1x=false", b"", 422, "use_t1x: Extra inputs are not permitted"),
+            ("m3ae?store=true", b"", 422, "store: Extra inputs are not permitted"),
+            ("unet", b"", 404, "Unknown model 'unet'; expected one of m3ae"),
+        ],
+    )
     def test_what_is_no_study_is_refused_in_a_line(self, url, path, content, status, reason):
         answer = requests.post(f"{url}/segment/{path}", data=content, timeout=300)
         assert answer.status_code == status, answer.text

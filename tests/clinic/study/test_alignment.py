@@ -259,17 +259,20 @@ def test_what_is_moved_or_turned_is_found(phantom_volumes, name, shift, angle):
     assert found.displacement_mm == pytest.approx(truth, abs=3)
 
 
-@pytest.mark.parametrize(("overlap", "information", "best", "moved", "mirrored", "off", "flipped"), [
-    (0.099, 0.1, 0.1, 0.0, 0.1, True, False),  # hardly any overlap
-    (0.101, 0.1, 0.1, 0.0, 0.1, False, False),
-    (0.9, 0.1, 0.121, 5.0, 0.1, True, False),  # 5 mm away it is better by a fifth
-    (0.9, 0.1, 0.119, 5.0, 0.1, False, False),
-    (0.9, 0.1, 0.2, 4.9, 0.1, False, False),
-    (0.9, 0.1, 0.1, 0.0, 0.121, False, True),  # and mirrored
-    (0.9, 0.1, 0.1, 0.0, 0.119, False, False),
-    (0.9, 0.1, 0.2, 6.0, 0.241, False, True),  # then it is not said to be off
-    (0.9, 0.1, 0.2, 6.0, 0.239, True, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("overlap", "information", "best", "moved", "mirrored", "off", "flipped"),
+    [
+        (0.099, 0.1, 0.1, 0.0, 0.1, True, False),  # hardly any overlap
+        (0.101, 0.1, 0.1, 0.0, 0.1, False, False),
+        (0.9, 0.1, 0.121, 5.0, 0.1, True, False),  # 5 mm away it is better by a fifth
+        (0.9, 0.1, 0.119, 5.0, 0.1, False, False),
+        (0.9, 0.1, 0.2, 4.9, 0.1, False, False),
+        (0.9, 0.1, 0.1, 0.0, 0.121, False, True),  # and mirrored
+        (0.9, 0.1, 0.1, 0.0, 0.119, False, False),
+        (0.9, 0.1, 0.2, 6.0, 0.241, False, True),  # then it is not said to be off
+        (0.9, 0.1, 0.2, 6.0, 0.239, True, False),
+    ],
+)
 def test_limits_by_hand(overlap, information, best, moved, mirrored, off, flipped):
     found = Fit(overlap, information, best, moved, mirrored)
     assert (found.is_misplaced, found.is_mirrored) == (off, flipped)

@@ -181,10 +181,17 @@ def test_what_was_noticed_as_a_study_was_read():
         assert [*study_warnings(Study({}, records))] == []
 
 
-@pytest.mark.parametrize(("voxel", "side"), [
-    ((0, 8, 8), "left"), ((19, 8, 8), "right"), ((8, 0, 8), "posterior"), ((8, 17, 8), "anterior"),
-    ((8, 8, 0), "inferior"), ((8, 8, 15), "superior"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("voxel", "side"),
+    [
+        ((0, 8, 8), "left"),
+        ((19, 8, 8), "right"),
+        ((8, 0, 8), "posterior"),
+        ((8, 17, 8), "anterior"),
+        ((8, 8, 0), "inferior"),
+        ((8, 8, 15), "superior"),
+    ],
+)
 def test_lesion_at_the_edge(voxel, side):
     label = lesion()
     label[voxel] = 2

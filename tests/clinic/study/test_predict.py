@@ -233,27 +233,30 @@ def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
     assert "do not trust the result" in second
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    ("{case} {out} --reference t2 --modalities t1", "--reference: t2 is not used; expected one of T1 (image file)"),
-    ("{case} {out} --series t1=3", "--series is for DICOM"),
-    ("{case} {out} --modalities t1,pd", "Unknown modality 'pd'"),
-    ("{case} {out} --recipe brats1900", "brats1900: no such file or recipe; the bundle has average, brats2018"),
-    ("{case} {out} --ckpt_path absent.pt", "absent.pt: no such checkpoint"),
-    ("{case} {out} --device tpu", "--device tpu"),
-    ("{case} {out} --skull_strip maybe", "--skull_strip 'maybe': expected one of 'auto', 'yes', 'no'"),
-    ("{case} {out} --decision best", "--decision 'best': expected one of 'threshold', 'expected_dice'"),
-    ("{case} {case}/out", "lies in the study's folder; expected a folder outside it"),
-    ("{case} {out} m4ae", "bundle 'm4ae' was not found in"),
-    ("{case}", "expected STUDY OUTPUT_DIR, two folders; or OUTPUT_DIR alone and the file of each"),
-    ("{case} {out} --t1 {case}/Doe_t1.nii.gz", "or OUTPUT_DIR alone and the file of each"),
-    ("{out} --t1 {case}/Doe_t1.nii.gz --each", "--each is for folders of studies"),
-    ("{out} --t1 {case}", "/case: expected an image file; of DICOM series, give the study's folder"),
-    ("{out} --t1 {case}/Doe_t1.nii.gz --t2 {case}/Doe_t1.nii.gz", "is given as --t1, too"),
-    ("{out} --t1 absent.nii.gz", "absent.nii.gz: no such file"),
-    ("{case}/none {out} --each", "no such folder; expected one with a subfolder for each study."),
-    ("{tmp} {out} --each", "no subfolder; expected one for each study."),
-    ("{case} {out} --each", "5 images lie beside the subfolders; with --each"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("{case} {out} --reference t2 --modalities t1", "--reference: t2 is not used; expected one of T1 (image file)"),
+        ("{case} {out} --series t1=3", "--series is for DICOM"),
+        ("{case} {out} --modalities t1,pd", "Unknown modality 'pd'"),
+        ("{case} {out} --recipe brats1900", "brats1900: no such file or recipe; the bundle has average, brats2018"),
+        ("{case} {out} --ckpt_path absent.pt", "absent.pt: no such checkpoint"),
+        ("{case} {out} --device tpu", "--device tpu"),
+        ("{case} {out} --skull_strip maybe", "--skull_strip 'maybe': expected one of 'auto', 'yes', 'no'"),
+        ("{case} {out} --decision best", "--decision 'best': expected one of 'threshold', 'expected_dice'"),
+        ("{case} {case}/out", "lies in the study's folder; expected a folder outside it"),
+        ("{case} {out} m4ae", "bundle 'm4ae' was not found in"),
+        ("{case}", "expected STUDY OUTPUT_DIR, two folders; or OUTPUT_DIR alone and the file of each"),
+        ("{case} {out} --t1 {case}/Doe_t1.nii.gz", "or OUTPUT_DIR alone and the file of each"),
+        ("{out} --t1 {case}/Doe_t1.nii.gz --each", "--each is for folders of studies"),
+        ("{out} --t1 {case}", "/case: expected an image file; of DICOM series, give the study's folder"),
+        ("{out} --t1 {case}/Doe_t1.nii.gz --t2 {case}/Doe_t1.nii.gz", "is given as --t1, too"),
+        ("{out} --t1 absent.nii.gz", "absent.nii.gz: no such file"),
+        ("{case}/none {out} --each", "no such folder; expected one with a subfolder for each study."),
+        ("{tmp} {out} --each", "no subfolder; expected one for each study."),
+        ("{case} {out} --each", "5 images lie beside the subfolders; with --each"),
+    ],
+)
 def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(words, message, subject, tmp_path):
     (empty := tmp_path / "empty").mkdir()
     error = predict(*words.format(case=subject, out=tmp_path / "out", tmp=empty).split())
@@ -316,10 +319,13 @@ def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(subject, tmp_path, 
     assert [one["study"] for one in json.loads((out / "studies.json").read_text())] == ["a & b", "good"]
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (lambda text: "a,b\n1,2\n", "not a calibration ("),
-    (lambda text: text, "is of other weights than own.pt beside it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: "a,b\n1,2\n", "not a calibration ("),
+        (lambda text: text, "is of other weights than own.pt beside it"),
+    ],
+)
 def test_a_foreign_calibration_is_refused_before_the_images_are_read(damage, message, subject, tmp_path):
     shutil.copy(DEMO, tmp_path / "own.pt")
     (tmp_path / "own_calibration.json").write_text(damage(DEMO.with_name("model_calibration.json").read_text()))

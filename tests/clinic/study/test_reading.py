@@ -119,18 +119,25 @@ def linked(*names: str) -> Callable[[Path, Path], None]:
 TWICE = linked("case_t1.nii.gz", "case_t1ce.nii.gz")
 
 
-@pytest.mark.parametrize(("make", "options", "kind", "message"), [
-    (lambda subject, folder: folder.rmdir(), {}, FileNotFoundError, "no such folder"),
-    (lambda subject, folder: None, {}, ValueError, "an empty folder; expected the DICOM or NIfTI files"),
-    (TWICE, {"by_hand": {"t1": 3}}, ValueError, "--series is for DICOM"),
-    (TWICE, {"modalities": ["t2"]}, ValueError, r"none of the requested modalities \(t2\); it has t1"),
-    (TWICE, {}, ValueError, r"\(T1\) and .*\(T1c\): the same image\. Give each image once"),
-    (linked("other_t1.nii.gz", "another_t1.nii.gz"), {}, ValueError,
-     "2 subjects, another, other; give the folder of"),
-    (linked("P1_t1.nii.gz", "P1_flair.nii.gz", "P2_t1.nii.gz", "P2_flair.nii.gz"), {}, ValueError, "2 subjects"),
-    (both_kinds, {}, ValueError, r"both DICOM and image files \(1\)"),
-    (lambda _, folder: save(np.ones((9, 9, 9)), folder / "a_t1.nii.gz"), {}, ValueError, "T1.*every voxel is 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "options", "kind", "message"),
+    [
+        (lambda subject, folder: folder.rmdir(), {}, FileNotFoundError, "no such folder"),
+        (lambda subject, folder: None, {}, ValueError, "an empty folder; expected the DICOM or NIfTI files"),
+        (TWICE, {"by_hand": {"t1": 3}}, ValueError, "--series is for DICOM"),
+        (TWICE, {"modalities": ["t2"]}, ValueError, r"none of the requested modalities \(t2\); it has t1"),
+        (TWICE, {}, ValueError, r"\(T1\) and .*\(T1c\): the same image\. Give each image once"),
+        (
+            linked("other_t1.nii.gz", "another_t1.nii.gz"),
+            {},
+            ValueError,
+            "2 subjects, another, other; give the folder of",
+        ),
+        (linked("P1_t1.nii.gz", "P1_flair.nii.gz", "P2_t1.nii.gz", "P2_flair.nii.gz"), {}, ValueError, "2 subjects"),
+        (both_kinds, {}, ValueError, r"both DICOM and image files \(1\)"),
+        (lambda _, folder: save(np.ones((9, 9, 9)), folder / "a_t1.nii.gz"), {}, ValueError, "T1.*every voxel is 1"),
+    ],
+)
 def test_what_cannot_be_one_study_is_refused(subject, tmp_path, monkeypatch, make, options, kind, message):
     (tmp_path / "study").mkdir()
     make(subject, tmp_path / "study")
@@ -226,12 +233,16 @@ SHARED = "1 of its images share their SOPInstanceUID with a file of other"
 MIXED = r"series 3-1 is only a part of a series with single slices and a multi-frame image \(series 3-2"
 
 
-@pytest.mark.parametrize(("kind", "change", "said"), [
-    ("nifti", lambda folder: (folder / "x_t1ce.mgz").touch(), r"1 file not read \(\.mgz\): convert it to NIfTI"),
-    ("dicom", without_meta, "hold DICOM data without the preamble and meta.*dcmconv"),
-    ("dicom", lambda folder: one_uid(folder, True), SHARED), ("dicom", lambda folder: one_uid(folder, False), SHARED),
-    ("dicom", None, MIXED),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("nifti", lambda folder: (folder / "x_t1ce.mgz").touch(), r"1 file not read \(\.mgz\): convert it to NIfTI"),
+        ("dicom", without_meta, "hold DICOM data without the preamble and meta.*dcmconv"),
+        ("dicom", lambda folder: one_uid(folder, True), SHARED),
+        ("dicom", lambda folder: one_uid(folder, False), SHARED),
+        ("dicom", None, MIXED),
+    ],
+)
 def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, change, said):
     """Each is refused, or remarked on, for this reason."""
     folder = shutil.copytree(small[kind], tmp_path / "study")

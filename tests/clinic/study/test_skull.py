@@ -80,14 +80,20 @@ def test_water_is_doubted_beside_a_head_and_refused_alone(brains):
     assert np.array_equal(found.mask, brains["t2"] > 0)
 
 
-@pytest.mark.parametrize(("mask", "said"), [
-    (ellipsoid(65, 85, 65), None), (ellipsoid(65, 85, 65) & (np.arange(52) > 15) & (np.arange(52) < 25), None),
-    (np.zeros((80, 80, 52), bool), "nothing looks like a brain"), (ellipsoid(40, 40, 40), "only 2[67][0-9] ml"),
-    (ellipsoid(100, 110, 75), "has 3[34][0-9][0-9] ml"),
-    (ellipsoid(110, 115, 500) & (np.arange(52) > 20) & (np.arange(52) < 32), "a section of (39|40)[0-9] cm2"),
-    (ellipsoid(20, 115, 60) | ellipsoid(115, 20, 60), r"does not have its shape \(sphericity 0\.[67]\d\)"),
-    (ellipsoid(65, 85, 65) & (abs(np.arange(80) - 40) > 6)[:, None, None], "is in 2 pieces"),
-], ids=["brain", "slab", "nothing", "small", "large", "slab-of-a-trunk", "odd", "pieces"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (ellipsoid(65, 85, 65), None),
+        (ellipsoid(65, 85, 65) & (np.arange(52) > 15) & (np.arange(52) < 25), None),
+        (np.zeros((80, 80, 52), bool), "nothing looks like a brain"),
+        (ellipsoid(40, 40, 40), "only 2[67][0-9] ml"),
+        (ellipsoid(100, 110, 75), "has 3[34][0-9][0-9] ml"),
+        (ellipsoid(110, 115, 500) & (np.arange(52) > 20) & (np.arange(52) < 32), "a section of (39|40)[0-9] cm2"),
+        (ellipsoid(20, 115, 60) | ellipsoid(115, 20, 60), r"does not have its shape \(sphericity 0\.[67]\d\)"),
+        (ellipsoid(65, 85, 65) & (abs(np.arange(80) - 40) > 6)[:, None, None], "is in 2 pieces"),
+    ],
+    ids=["brain", "slab", "nothing", "small", "large", "slab-of-a-trunk", "odd", "pieces"],
+)
 def test_what_is_no_brain_by_its_shape(mask, said):
     check(said, mask, uneven(mask), [SPACING] * 3, ADULT)
 
@@ -151,10 +157,15 @@ BALL = ball(10)
 ML = BALL.sum() * 0.027  # of voxels of 3 mm
 
 
-@pytest.mark.parametrize(("brain_ml", "said"), [
-    ((ML, ML / 1.24), None), ((ML, ML / 1.26), f"expected at most {1.25 * ML / 1.26:.0f} ml"),
-    ((ML / 0.51, 10 * ML), None), ((ML / 0.49, 10 * ML), "only"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("brain_ml", "said"),
+    [
+        ((ML, ML / 1.24), None),
+        ((ML, ML / 1.26), f"expected at most {1.25 * ML / 1.26:.0f} ml"),
+        ((ML / 0.51, 10 * ML), None),
+        ((ML / 0.49, 10 * ML), "only"),
+    ],
+)
 def test_limits_of_a_brains_volume(brain_ml, said):
     check(said, BALL, uneven(BALL), [3, 3, 3], brain_ml)
 

@@ -67,10 +67,13 @@ class TestSummary:
         per_case = evaluation(rows, regions=("WT",))
         assert subset_statistics(per_case, "dice").loc["t1", ("mean", "WT")] == pytest.approx((0.6 + 1 / 3 + 1) / 3)
 
-    @pytest.mark.parametrize(("metric", "more", "said"), [
-        ("dice", {"average": "voxel"}, "lack their rows of volume and reference_volume"),
-        ("dise", {}, "'dise'; expected one of dice, hd95"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("metric", "more", "said"),
+        [
+            ("dice", {"average": "voxel"}, "lack their rows of volume and reference_volume"),
+            ("dise", {}, "'dise'; expected one of dice, hd95"),
+        ],
+    )
     def test_refuses(self, metric, more, said):
         with pytest.raises(ValueError, match=said):
             subset_statistics(evaluation_of({("t1", "WT"): [1, 0]}, **more), metric)
@@ -113,13 +116,16 @@ class TestInCommon:
 
 
 class TestBootstrap:
-    @pytest.mark.parametrize(("values", "expected"), [
-        ([1, 2], (1.5, 1, 2)),  # two cases span their values
-        ([0.5] * 9, (0.5, 0.5, 0.5)),
-        ([3], (3, NAN, NAN)),
-        ([NAN, 3, NAN], (3, NAN, NAN)),
-        ([], (NAN, NAN, NAN)),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            ([1, 2], (1.5, 1, 2)),  # two cases span their values
+            ([0.5] * 9, (0.5, 0.5, 0.5)),
+            ([3], (3, NAN, NAN)),
+            ([NAN, 3, NAN], (3, NAN, NAN)),
+            ([], (NAN, NAN, NAN)),
+        ],
+    )
     def test_few_cases(self, values, expected):
         assert bootstrap_mean(values) == pytest.approx(expected, nan_ok=True)
 
@@ -134,23 +140,31 @@ class TestBootstrap:
         assert bootstrap_mean([[[0, 0], [NAN, NAN]], [[1, 1], [0, 0]]])[0] == 0.25
 
 
-@pytest.mark.parametrize(("p", "corrected"), [
-    ([0.01, 0.04, NAN, 0.03], [0.03, 0.06, NAN, 0.06]), ([0.9, 0.8], [1, 1]), ([NAN, NAN], [NAN, NAN]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("p", "corrected"),
+    [
+        ([0.01, 0.04, NAN, 0.03], [0.03, 0.06, NAN, 0.06]),
+        ([0.9, 0.8], [1, 1]),
+        ([NAN, NAN], [NAN, NAN]),
+    ],
+)
 def test_holm(p, corrected):
     np.testing.assert_allclose(holm(p), corrected)
 
 
-@pytest.mark.parametrize(("differences", "p", "effect"), [
-    ([1, 2, 3, 4, 5, -6], 2 * 14 / 64, 9 / 21),  # W- = 6; of the 64 sign patterns 14 have a rank sum of at most 6
-    ([-1, -2, -3, -4, -5, -6], 2 / 64, -1),
-    ([0, 1, 2, 0, 3, 4, 5, -6], 2 * 14 / 64, 9 / 21),  # zeros are dropped
-    ([1, 1, 1, 1], 2 / 16, 1),
-    ([-1, 1, 2, 3, 4], 2 * 3 / 32, 12 / 15),  # ranks 1.5, 1.5, 3, 4, 5: of 32 patterns 3 reach W+ of 13.5 or more
-    ([0, 0, 0], 1, 0),
-    ([], NAN, NAN),
-    ([0.5], NAN, NAN),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("differences", "p", "effect"),
+    [
+        ([1, 2, 3, 4, 5, -6], 2 * 14 / 64, 9 / 21),  # W- = 6; of the 64 sign patterns 14 have a rank sum of at most 6
+        ([-1, -2, -3, -4, -5, -6], 2 / 64, -1),
+        ([0, 1, 2, 0, 3, 4, 5, -6], 2 * 14 / 64, 9 / 21),  # zeros are dropped
+        ([1, 1, 1, 1], 2 / 16, 1),
+        ([-1, 1, 2, 3, 4], 2 * 3 / 32, 12 / 15),  # ranks 1.5, 1.5, 3, 4, 5: of 32 patterns 3 reach W+ of 13.5 or more
+        ([0, 0, 0], 1, 0),
+        ([], NAN, NAN),
+        ([0.5], NAN, NAN),
+    ],
+)
 def test_signed_rank(differences, p, effect):
     assert signed_rank(differences) == pytest.approx((p, effect), nan_ok=True)
 

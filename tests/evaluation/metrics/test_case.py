@@ -57,12 +57,15 @@ def probabilities(inside: float = 0.9, outside: float = 0.1) -> np.ndarray:
     return np.where(masks, inside, outside).astype(np.float32)
 
 
-@pytest.mark.parametrize(("p", "y", "expected"), [
-    ([0.9, 0.6, 0.2, 0.1], [1, 1, 0, 0], 2 * 1.5 / (1.8 + 2)),
-    ([1, 0, 1], [1, 0, 1], 1),  # sure and right
-    ([0] * 5, [0] * 5, 1),
-    ([0.4] * 5, [0] * 5, 0),  # nothing predicted, but some probability
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("p", "y", "expected"),
+    [
+        ([0.9, 0.6, 0.2, 0.1], [1, 1, 0, 0], 2 * 1.5 / (1.8 + 2)),
+        ([1, 0, 1], [1, 0, 1], 1),  # sure and right
+        ([0] * 5, [0] * 5, 1),
+        ([0.4] * 5, [0] * 5, 0),  # nothing predicted, but some probability
+    ],
+)
 def test_expected_dice(p, y, expected):
     assert expected_dice(np.array(p, np.float32), np.array(y, np.uint8), sum(p)) == pytest.approx(expected, abs=1e-7)
 
@@ -71,12 +74,15 @@ def bernoulli(q: float) -> float:
     return -q * np.log(q) - (1 - q) * np.log(1 - q)
 
 
-@pytest.mark.parametrize(("q", "p", "entropy", "divergence"), [
-    ([0.5, 0.9], [0.8, 0.9], (0.693147 + 0.325083) / 2, 0.192745 / 2),
-    # probabilities are clamped to 1e-7 and 1 - 1e-7: log(1e-7) is -16.118
-    ([0.0, 1.0], [1.0, 1.0], 1e-7 * 17.118, 16.1181 / 2),
-    ([0.5, 0.5], np.nan, np.log(2), np.nan),  # one subset alone
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("q", "p", "entropy", "divergence"),
+    [
+        ([0.5, 0.9], [0.8, 0.9], (0.693147 + 0.325083) / 2, 0.192745 / 2),
+        # probabilities are clamped to 1e-7 and 1 - 1e-7: log(1e-7) is -16.118
+        ([0.0, 1.0], [1.0, 1.0], 1e-7 * 17.118, 16.1181 / 2),
+        ([0.5, 0.5], np.nan, np.log(2), np.nan),  # one subset alone
+    ],
+)
 def test_uncertainty(q, p, entropy, divergence):
     found = uncertainty(np.array(q, np.float32), np.array(p, np.float32))
     assert found == pytest.approx({"entropy": entropy, "divergence": divergence}, rel=1e-4, abs=1e-10, nan_ok=True)

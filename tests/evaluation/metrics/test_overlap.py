@@ -167,10 +167,15 @@ MISSED = dict.fromkeys(PERFECT, 0) | dict.fromkeys(DISTANCES, PENALTY)
 ONE_MM, NAN = dict.fromkeys(DISTANCES, 1.0), dict.fromkeys(PERFECT, np.nan)
 
 
-@pytest.mark.parametrize(("empty", "both", "missed", "invented"), [
-    ("brats", PERFECT, MISSED, MISSED), ("released", PERFECT, MISSED | ONE_MM, MISSED | ONE_MM),
-    ("nan", NAN, MISSED | dict.fromkeys((*DISTANCES, "precision"), np.nan), NAN), ("skip", {}, MISSED, {}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("empty", "both", "missed", "invented"),
+    [
+        ("brats", PERFECT, MISSED, MISSED),
+        ("released", PERFECT, MISSED | ONE_MM, MISSED | ONE_MM),
+        ("nan", NAN, MISSED | dict.fromkeys((*DISTANCES, "precision"), np.nan), NAN),
+        ("skip", {}, MISSED, {}),
+    ],
+)
 def test_empty_regions(empty, both, missed, invented):
     """Empty in both, in the prediction only, or in the reference only; volumes are not affected."""
     nothing, something = line(), line(3, 4)

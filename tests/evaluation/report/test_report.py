@@ -150,12 +150,16 @@ SOME = random_evaluation(**SMALL)
 SOME = replace(SOME, results=SOME.results.query("metric in ('dice', 'volume')"))
 
 
-@pytest.mark.parametrize(("evaluation", "expected", "words", "tables"), [
-    (random_evaluation(), ["What each modality is worth: one"], "4 cases, 7 subsets of T1, T2, FLAIR.", 11),
-    # there is nothing to attribute
-    (random_evaluation(only=["t2"], cases=("c1",)), [], "1 case, 1 subset of T1", 10),
-    (SOME, [], "4 cases, 3 subsets of T1, T2.", 3),
-], ids=["only metrics", "one case", "some metrics"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("evaluation", "expected", "words", "tables"),
+    [
+        (random_evaluation(), ["What each modality is worth: one"], "4 cases, 7 subsets of T1, T2, FLAIR.", 11),
+        # there is nothing to attribute
+        (random_evaluation(only=["t2"], cases=("c1",)), [], "1 case, 1 subset of T1", 10),
+        (SOME, [], "4 cases, 3 subsets of T1, T2.", 3),
+    ],
+    ids=["only metrics", "one case", "some metrics"],
+)
 def test_what_there_is_none_of_is_left_out(tmp_path, evaluation, expected, words, tables):
     write_report([evaluation], tmp_path)
     measured = [name for name in ("Dice", "HD95") if name.lower() in set(evaluation.results["metric"])]
@@ -197,22 +201,29 @@ UNSCORED = random_evaluation(empty="skip")
 UNSCORED = replace(UNSCORED, results=UNSCORED.results[UNSCORED.results["metric"].isin(VOLUMES)])
 
 
-@pytest.mark.parametrize(("evaluations", "fact"), [
-    ([random_evaluation("two", seed=1), NOTHING], "one: no case has all modalities of any of the subsets"),
-    ([UNSCORED], r"one: no case has a Dice \(convention empty: skip\)"),
-    ([random_evaluation(only=["t1"]), random_evaluation("two", only=["t2"])], "'two' and 'one' share no"),
-    # the level is checked last, when all figures on accuracy have been drawn
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("evaluations", "fact"),
+    [
+        ([random_evaluation("two", seed=1), NOTHING], "one: no case has all modalities of any of the subsets"),
+        ([UNSCORED], r"one: no case has a Dice \(convention empty: skip\)"),
+        ([random_evaluation(only=["t1"]), random_evaluation("two", only=["t2"])], "'two' and 'one' share no"),
+        # the level is checked last, when all figures on accuracy have been drawn
+    ],
+)
 def test_errors_leave_nothing_behind(tmp_path, evaluations, fact):
     with pytest.raises(ValueError, match=fact):
         write_report(evaluations, tmp_path / "report")
     assert not (tmp_path / "report").exists()
 
 
-@pytest.mark.parametrize(("given", "expected"), [
-    (["M3AE", "nnU-Net v2"], ["m3ae", "nnu_net_v2"]),
-    (["A+B", "a b", "A-B", "a b 2"], ["a_b", "a_b_2", "a_b_3", "a_b_2_2"]),
-    (["模型", "../../x", "方法"], ["method", "x", "method_2"]), (["x" * 300], ["x" * 60]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["M3AE", "nnU-Net v2"], ["m3ae", "nnu_net_v2"]),
+        (["A+B", "a b", "A-B", "a b 2"], ["a_b", "a_b_2", "a_b_3", "a_b_2_2"]),
+        (["模型", "../../x", "方法"], ["method", "x", "method_2"]),
+        (["x" * 300], ["x" * 60]),
+    ],
+)
 def test_stems_are_safe_and_differ(given, expected):
     assert list(sections.stems(given).values()) == expected
