@@ -79,8 +79,7 @@ def _torchrun(rank: int, processes: int, port: int) -> dict[str, object]:
 def serving(command: Sequence[str], page: str, log: Path, **environment: str) -> Iterator[None]:
     """Run a server that writes its output to a file, and end it; it runs once it answers the request for a page."""
     with log.open("wb") as file:
-        settings = os.environ | environment
-        process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=file, stderr=file)
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=file, stderr=file)
     try:
         until = time.monotonic() + 180
         while True:

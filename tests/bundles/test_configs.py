@@ -109,7 +109,11 @@ def test_network_takes_and_returns_what_the_metadata_says(meta_file):
 @each_bundle
 @pytest.mark.parametrize(
     ("files", "kind"),
-    [(["train.json"], "train"), (["inference.json"], "infer"), (["inference.json", "evaluate.json"], "infer")],
+    [
+        (["train.json"], "train"),
+        (["inference.json"], "infer"),
+        (["inference.json", "evaluate.json"], "infer"),
+    ],
     ids=["train", "inference", "evaluate"],
 )
 def test_configs_have_the_properties_that_monai_expects(meta_file, files, kind, coarse_dir, tmp_path):
@@ -160,8 +164,7 @@ def test_inference_by_a_recipe_is_for_what_was_trained_by_it(path):
     inference = defaults(path.parents[1] / "inference.json")
     simple = {key for key, value in inference.items() if not isinstance(value, dict)} & train.keys() - OWN
     assert {"cohort", "spacing", "crop", "width", "overlap"} <= simple
-    differing = {key for key in simple if recipe.get(key, train[key]) != recipe.get(key, inference[key])}
-    assert not differing
+    assert not {key for key in simple if recipe.get(key, train[key]) != recipe.get(key, inference[key])}
 
 
 @pytest.mark.parametrize("bundle", BUNDLE_NAMES)

@@ -158,7 +158,10 @@ class TestTraining:
 class TestInference:
     @pytest.mark.parametrize(
         ("name", "least"),
-        [("m3ae", 0.8), *(pytest.param(name, 0.75, marks=pytest.mark.slow) for name in NAMES if name != "m3ae")],
+        [
+            ("m3ae", 0.8),
+            *(pytest.param(name, 0.75, marks=pytest.mark.slow) for name in NAMES if name != "m3ae"),
+        ],
     )
     def test_demo_weights_segment_every_subset(self, name, least, case, tmp_path, caplog):
         assert_every_subset_is_segmented(Bundle(name), case, tmp_path, least_dice=least)
@@ -245,8 +248,7 @@ class TestConfigs:
         train, evaluate, inference = (read(name, f"{file}.json") for file in ("train", "evaluate", "inference"))
         overrides, recorded = train["evaluation"]["overrides"], train["recorded"]
         for key in ("conventions", "calibrate_on", "split_seed"):
-            assert evaluate[key] == train[key]
-            assert overrides[key] == f"@{key}"
+            assert (evaluate[key], overrides[key]) == (train[key], f"@{key}")
         assert recorded.pop("recipe") == "$io.recipe_names()"
         assert recorded == {key: f"@{key}" for key in recorded}
         for key in recorded:  # read from the weights

@@ -154,11 +154,9 @@ class TestRecipes:
         )  # fmt: skip
         evaluation = read_evaluation(tmp_path / "out" / "evaluation")
         assert evaluation.regions == ("LVB", "RVB", "MYO")
-        assert evaluation.modalities == ("bssfp", "lge", "t2")
-        assert len(evaluation.subsets) == 7
+        assert (evaluation.modalities, len(evaluation.subsets)) == (("bssfp", "lge", "t2"), 7)
         assert evaluation.results["case"].nunique() == 1
-        history = pd.read_csv(tmp_path / "out" / "preference.csv")
-        assert set(history["modality"]) == {"bssfp", "lge", "t2"}
+        assert set(pd.read_csv(tmp_path / "out" / "preference.csv")["modality"]) == {"bssfp", "lge", "t2"}
 
 
 def write(path, array):

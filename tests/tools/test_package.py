@@ -99,8 +99,7 @@ def test_another_content_of_the_same_version_is_refused(tmp_path):
     write_bundle(tmp_path / "tiny", weights=b"others")
     with pytest.raises(FileExistsError, match=r"tiny_v0.1.0.zip exists with other content.* Raise `version`"):
         make_package(tmp_path / "tiny", tmp_path / "dist")
-    assert made.read_bytes() == before
-    assert os.listdir(tmp_path / "dist") == [made.name]
+    assert (made.read_bytes(), os.listdir(tmp_path / "dist")) == (before, [made.name])
 
 
 @pytest.mark.parametrize(
