@@ -9,6 +9,7 @@ from typing import Any
 import uvicorn
 
 from common.cohorts import generate_phantom
+from common.io import bundle_root
 from common.io.settings import check_number
 from mmb.clinic.server.api import create_api
 from mmb.clinic.server.app import BUNDLES, App
@@ -24,7 +25,7 @@ def serve(
     names: str = "",
     token: str | None = None,
     output_dir: str = "label_output",
-    models: str = ",".join(BUNDLES),
+    models: str | None = None,
     recipe: str | None = None,
     device: str | None = None,
     send: str | None = None,
@@ -47,7 +48,8 @@ def serve(
             default is MONAI_LABEL_TOKEN of the environment or, if that is not set, a new random one; the address with
             it is printed. ``none`` asks for none, and is refused unless the host is a loopback address.
         output_dir: folder of the demo.
-        models: names or folders of bundles, or folders of trained nnU-Nets, separated by commas.
+        models: names or folders of bundles, or folders of trained nnU-Nets, separated by commas. The default is all
+            bundles, of the demo those that have weights trained on the phantom.
         recipe: recipe of all models that have none of their own; by default the settings of inference.json.
         device: device such as cpu or cuda:1; by default a GPU if there is one.
         send: URL of a DICOMweb archive in which the DICOM results of ``POST /segment`` are stored, with the user and
@@ -58,12 +60,15 @@ def serve(
         raise ValueError("MONAI_LABEL_AUTH_ENABLE: this server has no log-in; put a web server with one in front.")
     token = chosen_token(token or os.environ.get("MONAI_LABEL_TOKEN") or None, host)
     check_number("--port", port, 0, 65535)
+    served = list(BUNDLES) if models is None else _words(models)
     if studies is None:
         studies, recipe = str(generate_phantom(Path(output_dir, "phantom"), 3)), recipe or "phantom"
+        if models is None and recipe == "phantom":  # an installed package has such weights of one bundle
+            served = [name for name in BUNDLES if Path(bundle_root(name), "models", "phantom.pt").is_file()]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
     if send is not None and not is_url(send):
         raise ValueError(f"--send {send}: expected the URL of a DICOMweb archive.")
-    app = App(studies, _words(models), recipe, device, settings, send)
+    app = App(studies, served, recipe, device, settings, send)
     try:
         api = create_api(app, _words(names), token)
         address = f"http://{host}:{port}/{token and f'{token}/'}"
