@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, run, update_kwargs
+from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, load, run, update_kwargs
 
 from common.io.settings import flag, optional
 from common.text import shortened
@@ -40,7 +40,7 @@ def given_run() -> Given | None:
     frame = inspect.currentframe()
     while frame is not None and frame.f_code is not create_workflow.__code__:
         frame = frame.f_back
-    if frame is None:
+    if frame is None or (frame.f_back and frame.f_back.f_code is load.__code__):  # which only wants the network
         return None
     options, files = frame.f_locals["kwargs"], frame.f_locals["config_file"]
     if frame.f_locals["args_file"]:
