@@ -15,11 +15,11 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
-import huggingface_hub
 import monai.bundle
 import nibabel as nib
 import pytest
 import yaml
+from huggingface_hub import ModelCard, constants, hf_api
 from monai.bundle import ConfigParser
 from processes import answering, python
 
@@ -93,7 +93,8 @@ class Hub(http.server.SimpleHTTPRequestHandler):
             path = Path(self.directory, organisation, name, value["path"])
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(base64.b64decode(value["content"]))
-        self.answer({"success": True, "commitOid": COMMIT, "commitUrl": f"http://{self.headers['Host']}/commit"})
+        page = f"http://{self.headers['Host']}/{organisation}/{name}/commit/{COMMIT}"
+        self.answer({"success": True, "commitOid": COMMIT, "commitUrl": page})
 
     def answer(self, value: dict | list) -> None:
         content = json.dumps(value).encode()
@@ -110,8 +111,7 @@ def hub(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "hub"
     folder.mkdir()
     with answering(partial(Hub, directory=folder)) as url:
-        constants = huggingface_hub.constants  # read from the environment at its import
-        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", url)
+        monkeypatch.setattr(hf_api.api, "endpoint", url)  # these were read from the environment at their import
         monkeypatch.setattr(constants, "ENDPOINT", url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         template = url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -147,7 +147,7 @@ def test_the_hub_reads_the_dice_of_every_subset(bundle, tmp_path, monkeypatch):
     expected = {f"Dice of {region}, {subset}": dice.loc[subset, region] for subset in dice.index for region in dice}
     expected |= {f"Dice of {region}, all sequences": dice.loc["t1+t1c+t2+flair", region] for region in dice}
     expected |= {f"Dice of {region}, mean of the 15 subsets": dice[region].mean() for region in dice}
-    results = huggingface_hub.ModelCard(text).data.eval_results  # as the Hub's own reader finds them
+    results = ModelCard(text).data.eval_results  # as the Hub's own reader finds them
     assert {result.metric_name: result.metric_value for result in results} == pytest.approx(expected, abs=5e-4)
     assert len(results) == len(expected) == 51
     assert {(one.task_type, one.dataset_type, one.dataset_split) for one in results} == {
