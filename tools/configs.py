@@ -22,7 +22,7 @@ from common import __version__
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
 FILES = ("inference", "evaluate", "multi_gpu_train")
-SHIPPED = ("data_source", "weights", "eval_metrics")
+SHIPPED = ("data_source", "weights", "eval_metrics", "test_results", "inference_cost")
 """Keys of metadata.json that `tools.ship` writes into it, so that they stay as they are."""
 WIDTH = 120
 

@@ -17,7 +17,7 @@ from common.cohorts import get_cohort
 from common.evaluation.metrics.results import read_evaluation
 from common.io import load_weights, shipped_weights
 from tools.configs import configs, merged
-from tools.ship import eval_metrics
+from tools.ship import dice_by_subset, eval_metrics
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 PAPERS = sorted(BUNDLES.glob("*/paper.json"))
@@ -133,6 +133,7 @@ def test_metrics_are_those_of_the_published_results_of_these_weights(meta_file):
     results = map(read_evaluation, sorted(folders))
     (own,) = [found for found in results if found.facts["weights"] == meta["weights"]["model.pt"]["sha256"]]
     assert meta["eval_metrics"] == eval_metrics(own)
+    assert meta["test_results"] == dice_by_subset(own)
 
 
 @each_bundle

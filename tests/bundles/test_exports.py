@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ import pytest
 import torch
 from bundles.running import DEMO
 from monai.bundle import ConfigParser, ckpt_export, onnx_export
-from processes import answering
+from processes import answering, python
 from run_tools import run_script
 
 import common
@@ -128,13 +127,6 @@ def alone(tmp_path_factory) -> Path:
     for bundle in PACKAGED:
         zipfile.ZipFile(make_package(bundle, zips)).extractall(folder)
     return folder
-
-
-def python(*words: str, cwd: Path) -> subprocess.CompletedProcess:
-    """Run Python without `site`, which would add, for example, an editable installation of the repository."""
-    paths = dict.fromkeys(sysconfig.get_path(key) for key in ("purelib", "platlib"))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.run([sys.executable, "-S", *words], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def test_the_repository_is_out_of_reach(alone):
