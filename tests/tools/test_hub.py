@@ -160,6 +160,13 @@ def test_the_hub_reads_the_dice_of_every_subset(bundle, tmp_path, monkeypatch):
     assert (folder / "models" / "results.csv").read_bytes() == (stored_results(bundle) / "results.csv").read_bytes()
 
 
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_the_guide_says_what_an_inference_costs(bundle):
+    cost = json.loads((bundle / "configs" / "metadata.json").read_text())["inference_cost"]["CPU"]
+    row = f"| `{bundle.name}` | {cost['processor_seconds']} s | {cost['memory_mb'] / 1000:.1f} GB |"
+    assert row in (ROOT / "docs" / "share.md").read_text().splitlines()
+
+
 def check_sums(folder: Path) -> None:
     """Assert that the sums hold, and are of all files that the Hub's program did not put there."""
     subprocess.run(["sha256sum", "--strict", "--quiet", "-c", "SHA256SUMS"], cwd=folder, check=True)

@@ -332,6 +332,7 @@ def test_large_files_are_listed(tmp_path, monkeypatch):
     weights = source / "models" / "model.pt"
     assert weights.stat().st_size > zoo.LINKED
     assert not (folder / "models" / "model.pt").exists()
+    assert "models/model.pt" not in (folder / "SHA256SUMS").read_text()  # large_files.yml has its sum
     listed = (folder / "large_files.yml").read_text().splitlines()
     start = listed.index('  - path: "models/model.pt"')
     assert listed[0] == "large_files:"
