@@ -1,12 +1,11 @@
-# What can be made, and with which variables: `make help`. train, test and their like share one virtual environment, made
-# on first use; ruff, the documentation and what serves the bundles to viewers have their own.
+# What can be made, and with which variables: `make help`. All share one virtual environment, made on first use; ruff and
+# the documentation have their own.
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch>=2.6,<2.14
 BUNDLE ?= m3ae
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
-LABEL_VENV ?= .venv-label
 LINT_VENV ?= .venv-lint
 DOCS_VENV ?= .venv-docs
 SITE ?= site
@@ -34,9 +33,8 @@ test: $(VENV)/.installed-test ## the fast tests, JOBS at a time
 test-all: test ## the fast tests, then the slow ones
 	$(PYTEST) -m slow
 
-fuzz: $(VENV)/.installed-test $(LABEL_VENV)/.installed-test ## hostile input, for ten minutes
-	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/fuzz
-	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(LABEL_VENV)/bin/python -m pytest tests/clinic/server/test_fuzzed_requests.py
+fuzz: $(VENV)/.installed-test ## hostile input, for ten minutes
+	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/fuzz tests/clinic/server/test_fuzzed_requests.py
 
 # ONLY: which tries, as a regular expression.
 torture: $(VENV)/.installed-test ## commands killed and cramped, for hours: Linux, root
@@ -52,17 +50,19 @@ format: $(LINT_VENV)/.installed ## ruff's corrections and format
 	$(LINT_VENV)/bin/ruff check --fix .
 	$(LINT_VENV)/bin/ruff format .
 
-lint: $(LINT_VENV)/.installed ## ruff's checks, without PyTorch
+# ruff needs no PyTorch and fails in seconds; mypy reads the types of what is installed.
+lint: $(LINT_VENV)/.installed $(VENV)/.installed-test ## ruff's checks, then mypy's
 	$(LINT_VENV)/bin/ruff check .
 	$(LINT_VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 # STUDIES: a folder with a subfolder for each study, or the URL of a DICOMweb archive; without it a phantom is made.
-label: $(LABEL_VENV)/.installed ## serve the bundles on a page, and to 3D Slicer and OHIF
-	OMP_WAIT_POLICY=PASSIVE $(LABEL_VENV)/bin/python -m mmb.clinic.server $(if $(STUDIES),--studies "$(STUDIES)")
+label: $(VENV)/.installed-clinic ## serve the bundles on a page, and to 3D Slicer and OHIF
+	OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m mmb.clinic.server $(if $(STUDIES),--studies "$(STUDIES)")
 
 # Those that need Debian's orthanc, orthanc-dicomweb and chromium are skipped without them.
-test-label: $(LABEL_VENV)/.installed-test ## the tests of that server
-	OMP_NUM_THREADS=1 $(LABEL_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile -rs tests/clinic/server
+test-label: $(VENV)/.installed-test ## the tests of that server
+	$(PYTEST) -rs tests/clinic/server
 
 # The reference is read from the sources, so neither PyTorch nor MONAI is installed. A broken link is an error. REPO_URL:
 # URL of the repository, for links to it and to edit a page; SITE_URL: URL of the site, for its sitemap.
@@ -70,7 +70,7 @@ docs: $(DOCS_VENV)/.installed ## the documentation site, into SITE
 	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --site-dir "$(SITE)"
 
 clean: ## remove the environments and what was built
-	rm -rf $(VENV) $(LABEL_VENV) $(LINT_VENV) $(DOCS_VENV) $(SITE) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LINT_VENV) $(DOCS_VENV) $(SITE) build dist *.egg-info .pytest_cache .ruff_cache
 
 # Stamps: an installation is repeated only when pyproject.toml or TORCH has changed.
 %/.torch: FORCE
@@ -84,17 +84,14 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.torch
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install "$(TORCH)" -e ".[test]"
+	$(VENV)/bin/python -m pip install --no-deps monailabel==0.8.5
 	touch $@
 
 # Of MONAI Label only its build of OHIF is used, which no other package has; so none of its requirements.
-$(LABEL_VENV)/.installed: pyproject.toml $(LABEL_VENV)/.torch
-	$(PYTHON) -m venv $(LABEL_VENV)
-	$(LABEL_VENV)/bin/python -m pip install "$(TORCH)" -e ".[label]"
-	$(LABEL_VENV)/bin/python -m pip install --no-deps monailabel==0.8.5
-	touch $@
-
-$(LABEL_VENV)/.installed-test: $(LABEL_VENV)/.installed
-	$(LABEL_VENV)/bin/python -m pip install "pytest>=8" "pytest-xdist>=3.5" "websocket-client>=1.8" "hypothesis>=6.100"
+$(VENV)/.installed-clinic: pyproject.toml $(VENV)/.torch
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install "$(TORCH)" -e ".[clinic]"
+	$(VENV)/bin/python -m pip install --no-deps monailabel==0.8.5
 	touch $@
 
 $(LINT_VENV)/.installed: pyproject.toml

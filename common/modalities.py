@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import combinations
+from typing import Any
 
 import torch
 
@@ -45,7 +46,13 @@ def canonical(name: str, own: Sequence[str] = ()) -> str:
 
 
 def resolve_subset(names: Iterable[str] | None, modalities: Sequence[str]) -> tuple[str, ...]:
-    """Return the requested modalities, names or aliases in any order, in the cohort's order; None means all of them."""
+    """Return the requested modalities, names or aliases in any order, in the cohort's order; None means all of them.
+
+    Examples:
+        >>> from common.modalities import resolve_subset
+        >>> resolve_subset(["FLAIR", "T1ce"], ["t1", "t1c", "t2", "flair"])
+        ('t1c', 'flair')
+    """
     if names is None:
         return tuple(modalities)
     if isinstance(names, str):
@@ -99,6 +106,14 @@ def presence(image: torch.Tensor) -> torch.Tensor:
 
     A channel counts as missing if any voxel is NaN, not only if all are, because padding in stock tools puts zeros
     beside the NaNs. NaN inside a present modality does not occur here: such a file is refused when it is loaded.
+
+    Examples:
+        >>> import torch
+        >>> from common.modalities import presence
+        >>> image = torch.rand(1, 4, 16, 16, 16)  # T1, T1c, T2 and FLAIR of one subject
+        >>> image[:, [0, 2]] = torch.nan  # T1 and T2 are missing
+        >>> presence(image)
+        tensor([[False,  True, False,  True]])
     """
     return ~torch.isnan(image).flatten(2).any(dim=2)
 
@@ -132,7 +147,16 @@ def foreground(image: torch.Tensor) -> torch.Tensor:
 
 
 def drop(image: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """Return ``(B, M, ...)`` with every channel where ``keep`` (bool ``(B, M)``) is False replaced by NaN."""
+    """Return ``(B, M, ...)`` with every channel where ``keep`` (bool ``(B, M)``) is False replaced by NaN.
+
+    Examples:
+        >>> import torch
+        >>> from common.modalities import drop
+        >>> image = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])  # one subject, two modalities of two voxels
+        >>> drop(image, keep=torch.tensor([[False, True]]))
+        tensor([[[nan, nan],
+                 [3., 4.]]])
+    """
     mask = keep.reshape(*keep.shape, *([1] * (image.ndim - 2)))
     return torch.where(mask, image, torch.full_like(image, float("nan")))
 
@@ -150,6 +174,16 @@ class LabelSet:
             of several publishers. Synonyms are replaced on reading, so no tensor and no output contains them.
         background: class name -> value in the files that is read as background.
         ignored: class name -> value in the files that is read as `IGNORED`.
+
+    Examples:
+        >>> import torch
+        >>> from common.modalities import LabelSet
+        >>> labels = LabelSet({"oedema": 1, "core": 4}, regions={"whole": ("oedema", "core"), "core": ("core",)})
+        >>> labels.to_regions(torch.tensor([[0, 1, 4]]))
+        tensor([[0, 1, 1],
+                [0, 0, 1]], dtype=torch.uint8)
+        >>> labels.to_classes(torch.tensor([[0, 1, 4]]))
+        tensor([[0, 1, 2]])
     """
 
     values: Mapping[str, int]
@@ -213,7 +247,7 @@ class LabelSet:
 
     def class_of(self, value: float) -> str | None:
         """Return the class that a value in a file means, or None."""
-        value = self.synonyms.get(value, value)
+        value = next((own for other, own in self.synonyms.items() if other == value), value)
         return next((name for name, own in self.meanings.items() if own == value), None)
 
     def read(self, label: torch.Tensor, source: str) -> torch.Tensor:
@@ -246,8 +280,8 @@ class LabelSet:
                     f"its class {name} (value {value}) has no counterpart among {', '.join(self.meanings)}."
                 )
 
-    def _counterpart(self, name: str) -> str | None:
-        return name if name in self.meanings else _COUNTERPARTS.get(name)
+    def _counterpart(self, name: str) -> str:
+        return name if name in self.meanings else _COUNTERPARTS.get(name, name)
 
     def to_regions(self, label: torch.Tensor) -> torch.Tensor:
         """Turn a label map ``(1, ...)`` in the cohort's values into region masks ``(R, ...)``, uint8.
@@ -274,7 +308,7 @@ class LabelSet:
         """Return, for each region, the class painted where no later (smaller) region lies, e.g. ED for WT."""
         painted: list[str] = []
         later: set[str] = set()
-        for classes in reversed(self.regions.values()):
+        for classes in reversed([*self.regions.values()]):
             painted.insert(0, next((name for name in classes if name not in later), classes[0]))
             later.update(classes)
         return painted
@@ -307,7 +341,8 @@ class LabelSet:
                 f"The softmax head has {len(probabilities)} classes; expected {len(channels) + 1}, the background and "
                 f"{', '.join(channels)}. Change the network's classes, or choose the cohort it was trained on."
             )
-        return torch.stack([sum(probabilities[channels[t]] for t in self._targets_of(name)) for name in self.regions])
+        parts = ((probabilities[channels[t]] for t in self._targets_of(name)) for name in self.regions)
+        return torch.stack([reduce(torch.add, of) for of in parts])
 
     def _targets_of(self, region: str) -> list[str]:
         return [target for target, classes in self.targets.items() if set(classes) <= set(self.regions[region])]
@@ -328,7 +363,7 @@ def tumour_labels(**values: int) -> LabelSet:
     published code, whatever values files have.
     """
     core = tuple(name for name in _CORE if name in values)
-    targets = {name: (name,) for name in ("NCR", "ED", "NET", "CC", "ET", "RC") if name in values}
+    targets: dict[str, tuple[str, ...]] = {name: (name,) for name in ("NCR", "ED", *_CORE[1:], "RC") if name in values}
     regions = {"WT": ("ED", *core), "TC": core, "ET": ("ET",)}
     return LabelSet(values=values, regions=regions | ({"RC": ("RC",)} if "RC" in values else {}), targets=targets)
 
@@ -336,4 +371,5 @@ def tumour_labels(**values: int) -> LabelSet:
 def without_cavity(labels: LabelSet, reading: str) -> LabelSet:
     """Return a label set that reads the resection cavity (RC) as ``background``, or as ``ignored`` voxels."""
     others = {name: value for name, value in labels.values.items() if name != "RC"}
-    return replace(tumour_labels(**others), **{reading: {"RC": labels.values["RC"]}})
+    read_so: dict[str, Any] = {reading: {"RC": labels.values["RC"]}}
+    return replace(tumour_labels(**others), **read_so)

@@ -13,5 +13,5 @@ def printable(text: str) -> str:
 
 def shortened(names: Iterable[object], most: int = 10) -> str:
     """Return names joined for a message, e.g. ``a, b and 7 more``."""
-    names = [str(name) for name in names]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

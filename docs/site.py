@@ -157,8 +157,7 @@ def _read_modules() -> list[str]:
     names = {f"{package}.{name.strip()}" for package, names in imports for name in names.split(",")}
     configs = [*ROOT.glob("bundles/*/configs/*.json"), *ROOT.glob("bundles/*/configs/recipes/*.json")]
     names |= {name for path in configs for name in re.findall(NAME, path.read_text())}
-    networks = ast.parse((ROOT / "common/networks/__init__.py").read_text()).body
-    names |= {node.module for node in networks if isinstance(node, ast.ImportFrom)}
+    names |= {*re.findall(rf'"({NAME})"', (ROOT / "common/networks/build.py").read_text())}  # the table of all
     names |= {module for module in MODULES if module.startswith("common.baselines.")}
     return sorted({module for name in names if (module := _definer(name)) and MODULES[module].stem != "__init__"})
 
@@ -174,6 +173,10 @@ def _definer(name: str) -> str | None:
     for node in ast.parse(MODULES[module].read_text()).body:
         if isinstance(node, ast.ImportFrom) and last and last[0] in {part.name for part in node.names}:
             return _definer(f"{node.module}.{last[0]}")
+        if isinstance(node, ast.Assign) and last and ast.unparse(node.targets[0]) == "_MODULES":
+            for place, names in ast.literal_eval(node.value).items():
+                if last[0] in names:
+                    return _definer(f"{module}.{place}.{last[0]}")
     return module
 
 

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from io import TextIOWrapper
 
 from common.text import printable
 from mmb.arguments import REFUSALS, parse_verb
@@ -15,7 +16,7 @@ VERBS = {
     "data": ("check", "datalist", "join", "phantom"),
     "compare": ("evaluate", "compare", "pool", "calibrate"),
     "many methods and machines": ("leaderboard", "federate"),
-    "share": ("import_weights",),
+    "share": ("bundle", "import_weights"),
 }
 """Title of a group of verbs -> their names."""
 
@@ -31,8 +32,10 @@ def main() -> None:
     # OpenMP reads this when PyTorch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # else the first use on a machine tells of its fonts
-    sys.stdout.reconfigure(errors="backslashreplace")  # paths may have undecodable characters
+    for name in ("matplotlib", "numexpr"):  # which tell of fonts and threads
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # paths may have undecodable characters
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started and cleans up
     try:
         parse_verb(

@@ -8,7 +8,12 @@ from functools import partial
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-REFUSALS = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError, BlockingIOError)
+from mmb.extras import MissingExtraError
+
+REFUSALS = (
+    *(ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError, BlockingIOError),
+    MissingExtraError,
+)
 """Errors about a user's options and files, of which a program's main says one line instead of a traceback."""
 EXPECTED = {int: "a whole number", float: "a number", bool: "true or false"}
 

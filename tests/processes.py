@@ -8,6 +8,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -79,8 +80,7 @@ def _torchrun(rank: int, processes: int, port: int) -> dict[str, object]:
 def serving(command: Sequence[str], page: str, log: Path, **environment: str) -> Iterator[None]:
     """Run a server that writes its output to a file, and end it; it runs once it answers the request for a page."""
     with log.open("wb") as file:
-        settings = os.environ | environment
-        process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=file, stderr=file)
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=file, stderr=file)
     try:
         until = time.monotonic() + 180
         while True:
@@ -111,3 +111,10 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+def python(*words: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Run Python without `site`, which would add, for example, an editable installation of the repository."""
+    paths = dict.fromkeys(sysconfig.get_path(key) for key in ("purelib", "platlib"))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.run([sys.executable, "-S", *words], cwd=cwd, env=environment, capture_output=True, text=True)

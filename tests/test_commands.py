@@ -28,7 +28,7 @@ CARDS = sorted(ROOT.glob("bundles/*/docs/README.md"))
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?^```(\w*)\n(.*?)^```$", flags=re.M | re.S)
 FILE = re.compile(r"`([\w.]+)`:\n\n```\w+\n(.*?)^```$", flags=re.M | re.S)
 """A file that a page asks its reader to write: name and content."""
-PROGRAMS = ("python", "mmb", "torchrun", "make", ".venv-label/bin/python")
+PROGRAMS = ("python", "mmb", "torchrun", "make")
 RUN_OPTIONS = set(inspect.signature(monai.bundle.run).parameters)
 
 
@@ -57,6 +57,7 @@ def check_bundle(words: list[str]) -> None:
         assert set(options) <= set(inspect.signature(getattr(monai.bundle, name)).parameters)
         return
     given = options["config_file"]
+    given = re.sub(r"\$\(mmb bundle (\w+)\)", r"bundles/\1", given)
     files = ast.literal_eval(given) if given.startswith("[") else [given]
     keys = {key for file in files if (ROOT / file).is_file() for key in json.loads((ROOT / file).read_text())}
     assert keys, files
@@ -66,7 +67,7 @@ def check_bundle(words: list[str]) -> None:
 
 
 def check_server(words: list[str]) -> None:
-    server = ast.parse((ROOT / "mmb/clinic/server/__main__.py").read_text()).body
+    server = ast.parse((ROOT / "mmb/clinic/server/serve.py").read_text()).body
     (serve,) = [made for made in server if getattr(made, "name", None) == "serve"]
     known = {argument.arg for argument in serve.args.args} | {"recipe", "ckpt_path"}
     assert {word[2:].rpartition(".")[2] for word in words if word.startswith("--")} <= known
@@ -94,7 +95,7 @@ def test_commands_name_what_exists(page):
             if module in CHECKS:
                 CHECKS[module](rest)
         elif words[:2] == ["pip", "install"]:
-            assert set(re.findall(r"\w+", "".join(re.findall(r"\.\[(.*)\]", words[-1])))) <= extras.keys()
+            assert set(re.findall(r"\w+", "".join(re.findall(r"\[(.*)\]", words[-1])))) <= extras.keys()
         for path in re.findall(r"(?<![\w/.:])(?:bundles|docs|mmb|common|tools|tests)/[\w./-]+", " ".join(words)):
             assert (ROOT / path).exists() or path in written, path
 

@@ -68,8 +68,7 @@ def test_subsets_and_names_as_printed():
     found = subsets(MODALITIES)
     assert len(found) == len(set(found)) == 15
     assert found[:5] == [("t1",), ("t1c",), ("t2",), ("flair",), ("t1", "t1c")]
-    assert found[-1] == MODALITIES
-    assert subset_name(found[9]) == "t2+flair"
+    assert (found[-1], subset_name(found[9])) == (MODALITIES, "t2+flair")
     assert [display_name(name) for name in MODALITIES] == ["T1", "T1c", "T2", "FLAIR"]
     assert [display_name(name) for name in ("bssfp", "lge")] == ["bSSFP", "LGE"]
     assert [display_subset(name) for name in ("t1c+flair", "t2")] == ["T1c + FLAIR", "T2"]
@@ -99,15 +98,13 @@ def test_drop_leaves_the_others_and_its_input_as_they_are():
 def test_predicted_regions_that_do_not_nest():
     only_et = torch.tensor([0, 0, 1]).reshape(3, 1, 1, 1)
     wt_and_et = torch.tensor([1, 0, 1]).reshape(3, 1, 1, 1)
-    assert BRATS.from_regions(only_et).item() == 4
-    assert BRATS.from_regions(wt_and_et).item() == 4
+    assert (BRATS.from_regions(only_et).item(), BRATS.from_regions(wt_and_et).item()) == (4, 4)
     assert BRATS.painted() == ["ED", "NCR", "ET"]
 
 
 def test_regions_that_share_nothing():
     labels = LabelSet({"a": 200, "b": 600, "c": 2221}, {"A": ("a",), "BC": ("b", "c")})
-    label = torch.tensor([0, 200, 600, 2221], dtype=torch.int16).reshape(1, 4, 1)
-    regions = labels.to_regions(label)
+    regions = labels.to_regions(torch.tensor([0, 200, 600, 2221], dtype=torch.int16).reshape(1, 4, 1))
     assert regions[..., 0].tolist() == [[0, 1, 0, 0], [0, 0, 1, 1]]
     assert labels.painted() == ["a", "b"]
     back = labels.from_regions(regions)

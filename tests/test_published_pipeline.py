@@ -6,16 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai import transforms
 from monai.data import MetaTensor
-from monai.transforms import (
-    Compose,
-    OneOf,
-    RandRotated,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
-    Rotated,
-    ShiftIntensityd,
-)
 
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.overlap import Reference
@@ -58,7 +50,7 @@ def test_dice(case, empty):
 
 def with_outside(rotation) -> list:
     """Rotate, with -1 outside of the image and 0 outside of the label; MONAI can only fill with 0."""
-    return [ShiftIntensityd("image", 1.0), rotation, ShiftIntensityd("image", -1.0)]
+    return [transforms.ShiftIntensityd("image", 1.0), rotation, transforms.ShiftIntensityd("image", -1.0)]
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -69,8 +61,8 @@ def test_rotation(number):
     axis = 3 - sum(axes)
     angle = np.zeros(3)
     angle[axis] = np.deg2rad(degrees) * (1 if axis == 1 else -1)
-    rotation = Rotated(["image", "label"], tuple(angle), mode="nearest", padding_mode="zeros")
-    found = Compose(with_outside(rotation))({"image": MetaTensor(image), "label": MetaTensor(label)})
+    rotation = transforms.Rotated(["image", "label"], tuple(angle), mode="nearest", padding_mode="zeros")
+    found = transforms.Compose(with_outside(rotation))({"image": MetaTensor(image), "label": MetaTensor(label)})
     expected = GOLDEN[f"rotate_{number}_image"]
     inside = expected != -1
     assert inside.mean() > 0.8
@@ -83,10 +75,11 @@ def test_rotation(number):
 def test_augmentation_keeps_what_is_missing_and_what_a_label_may_be(shape, axes):
     """Planes, which are one voxel thick, are rotated about the last axis only."""
     options = {"keys": ["image", "label"], "prob": 1.0, "mode": "nearest", "padding_mode": "zeros"}
-    rotation = OneOf([RandRotated(**options, **{f"range_{axis}": float(np.deg2rad(10))}) for axis in axes])
-    scale = RandScaleIntensityd("image", factors=0.1, prob=1.0, channel_wise=True)
-    shift = RandShiftIntensityd("image", offsets=0.1, prob=1.0, channel_wise=True)
-    augment = Compose([*with_outside(rotation), scale, shift])
+    angle = float(np.deg2rad(10))
+    rotation = transforms.OneOf([transforms.RandRotated(**options, **{f"range_{axis}": angle}) for axis in axes])
+    scale = transforms.RandScaleIntensityd("image", factors=0.1, prob=1.0, channel_wise=True)
+    shift = transforms.RandShiftIntensityd("image", offsets=0.1, prob=1.0, channel_wise=True)
+    augment = transforms.Compose([*with_outside(rotation), scale, shift])
     generator = torch.Generator().manual_seed(0)
     image = 3 + torch.rand((4, *shape), generator=generator)
     image[[1, 3]] = float("nan")

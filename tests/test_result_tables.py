@@ -151,8 +151,7 @@ def test_leaderboard():
     folder = ROOT / "docs" / "leaderboard"
     means = pd.read_csv(folder / "means.csv").set_index(["method", "modalities", "region"])
     found = {cells[0]: cells[1:8] for cells in rows(folder / "README.md")[1:]}
-    assert len(found) == 18
-    assert set(found) == set(means.index.unique("method"))
+    assert (len(found), set(found)) == (18, set(means.index.unique("method")))
     for method, cells in found.items():
         dice, hd95 = (means.loc[method, metric].unstack("region") for metric in ("dice", "hd95"))
         assert len(dice) == 15

@@ -214,8 +214,7 @@ def test_further_options_have_a_dot():
 
     assert parse(serve, [], "serve").args == (8000,)
     call = parse(serve, ["--m3ae.ckpt-path", "x", "--port=1"], "serve")
-    assert call.args == (1,)
-    assert call.keywords == {"m3ae.ckpt_path": "x"}
+    assert (call.args, call.keywords) == ((1,), {"m3ae.ckpt_path": "x"})
     with pytest.raises(SystemExit):
         parse(serve, ["--prot=1"], "serve")
 

@@ -1,4 +1,4 @@
-"""``python -m tools SCRIPT``, for maintainers in a clone: packages, zoo folders, weights to be shipped."""
+"""``python -m tools SCRIPT``, for maintainers in a clone: packages, zoo folders, weights, pages that are made."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ from common.text import printable
 from mmb.__main__ import VERBS
 from mmb.arguments import REFUSALS, parse_verb
 
-SCRIPTS = ("package", "zoo", "ship")
+SCRIPTS = ("package", "zoo", "ship", "api", "licences")
 
 
 def script(name: str) -> Callable[..., Any]:

@@ -4,10 +4,10 @@
 section is merged into its file as MONAI merges configs: a key replaces, ``a#b`` replaces b within a, and ``+a`` adds to
 a. In an overlay, such as a recipe, which has no a, ``a#b`` and ``+a`` stay, for the config that it is given after.
 
-``metadata.json`` is likewise made of the base's and the bundle's own file of that name, and of what `tools.ship` wrote.
-``train.json`` is ``settings``, then ``pretrainer`` if the paper has it, then ``train``. A recipe of ``full_size`` is
-that folder's ``all``, with the settings of the paper's authors, then its own. Of two parts, the keys that are new in
-the second stand first.
+``metadata.json`` is likewise made of the base's and the bundle's own file of that name, the version of `common`, and
+what `tools.ship` wrote. ``train.json`` is ``settings``, then ``pretrainer`` if the paper has it, then ``train``. A
+recipe of ``full_size`` is that folder's ``all``, with the settings of the paper's authors, then its own. Of two parts,
+the keys that are new in the second stand first.
 """
 
 import json
@@ -18,9 +18,11 @@ from typing import Any
 from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
+from common import __version__
+
 BUNDLES = Path(__file__).parents[1] / "bundles"
 FILES = ("inference", "evaluate", "multi_gpu_train")
-SHIPPED = ("data_source", "weights", "eval_metrics")
+SHIPPED = ("data_source", "weights", "eval_metrics", "test_results", "inference_cost")
 """Keys of metadata.json that `tools.ship` writes into it, so that they stay as they are."""
 WIDTH = 120
 
@@ -56,7 +58,7 @@ def configs(bundle: Path) -> Iterator[tuple[Path, str]]:
     path = bundle / "configs" / "metadata.json"
     shipped = {key: value for key, value in load(path).items() if key in SHIPPED} if path.is_file() else {}
     own = merged(load(bundle.parent / "base" / "metadata.json"), load(bundle / "metadata.json"))
-    yield path, text(own | shipped) + "\n"
+    yield path, text(own | {"version": __version__} | shipped) + "\n"
     note = {"_made_by_": f"make configs, from bundles/base and bundles/{bundle.name}/paper.json: change these instead"}
     for name, config in made.items():
         top = {key: config[key] for key in ("_desc_", "imports") if key in config}

@@ -15,6 +15,8 @@ import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from packaging.requirements import Requirement
+
 from common import __version__
 from common.io import file_digest, require_writable
 from common.io.bundle import COMMON, MANIFEST
@@ -87,8 +89,10 @@ def assemble(bundle: str | os.PathLike, folder: Path) -> None:
     links = [path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink()]
     if links:
         raise ValueError(f"{bundle}: {links[0]} is a link; expected the file itself.")
+    needed = {"torch", "monai", "numpy", *metadata_of(bundle)["required_packages_version"]}
     requirements = tomllib.loads(project.read_text())["project"]["dependencies"]
-    Path(folder, "requirements.txt").write_text("".join(f"{requirement}\n" for requirement in requirements))
+    lines = [f"{requirement}\n" for requirement in requirements if Requirement(requirement).name in needed]
+    Path(folder, "requirements.txt").write_text("".join(lines))
 
 
 def _make_importable(folder: Path) -> None:

@@ -3,10 +3,15 @@
 import json
 from contextlib import ExitStack
 from pathlib import Path
+from time import process_time
+from typing import Any
 
+import nibabel as nib
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
+from common.engines.efficiency import peak_memory_mb
 from common.engines.evaluate import window_facts
 from common.evaluation.metrics.results import Evaluation, read_evaluation
 from common.io import file_digest, load_weights, read_weights, write_checkpoint
@@ -15,7 +20,7 @@ from common.io.files import replacing
 from common.io.settings import check_choice
 from common.modalities import subset_name, subset_names
 from mmb.clinic.calibration.calibration import calibrate, calibration_file, write_calibration
-from mmb.clinic.study.inference import config_files
+from mmb.clinic.study.inference import Inference, config_files
 from tools.configs import text
 
 NAMES = ("model", "phantom")
@@ -29,8 +34,8 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     """Write ``models/<name>.pt`` and its calibration beside it, all or nothing.
 
     Weights are in half precision except for `SMALL` tensors. In metadata.json, ``weights`` gets the file's SHA-256 and
-    the description of the data; for ``model``, ``data_source`` and ``eval_metrics`` (the evaluation's Dice) are also
-    set. Calibration and Dice are of the decision of inference.json. Returns the path of the weights.
+    the description of the data; for ``model``, ``data_source``, the Dice (``eval_metrics``, ``test_results``) and
+    ``inference_cost`` are also set. Calibration and Dice are of the decision of inference.json. Returns their path.
 
     The arguments are those of the verb ``ship``, which `tools.ship` describes.
     """
@@ -56,6 +61,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     metadata = json.loads(metadata_file.read_text())
     if name == "model":
         metadata |= {"data_source": data_source, "eval_metrics": eval_metrics(evaluation)}
+        metadata |= {"test_results": dice_by_subset(evaluation), "inference_cost": inference_cost(bundle, trained)}
     with ExitStack() as stack:  # the files are moved into place together, once all are written
         temporary = stack.enter_context(replacing(target))
         write_checkpoint(weights, temporary, read_facts(trained))
@@ -75,6 +81,32 @@ def eval_metrics(evaluation: Evaluation) -> dict[str, float]:
     metrics = {f"test_dice_{region.lower()}_full": dice.loc[full, region] for region in evaluation.regions}
     metrics |= {f"test_dice_{region.lower()}_mean_of_{len(dice)}": dice[region].mean() for region in evaluation.regions}
     return {key: round(float(value), 3) for key, value in metrics.items()}
+
+
+def dice_by_subset(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what was tested, and the mean Dice of each subset and region over its cases."""
+    tested = {"cohort": evaluation.cohort} | {key: evaluation.facts.get(key) for key in ("split", "part")}
+    dice = evaluation.values("dice").groupby("modalities", sort=False).mean().round(3)
+    return tested | {"cases": evaluation.results["case"].nunique(), "dice": dice.to_dict("index")}
+
+
+def inference_cost(bundle: str | Path, weights: str | Path | None = None) -> dict[str, Any]:
+    """Return what inference for one case takes on a CPU, with one thread and all sequences, without reading files.
+
+    The case is an ellipsoid of noise as large as a brain. The memory is the peak of this process since its start.
+    """
+    inference, noise = Inference(str(bundle), None, weights and str(weights), "cpu"), np.random.default_rng(0)
+    x, y, z = np.ogrid[-1:1:140j, -1:1:172j, -1:1:140j]
+    brain = np.pad(x**2 + y**2 + z**2 < 1, ((50, 50), (34, 34), (8, 7)))
+    volumes = {name: brain * noise.random(brain.shape, np.float32) for name in inference.cohort.modalities}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    start = process_time()
+    inference.run({name: nib.Nifti1Image(volume, np.eye(4)) for name, volume in volumes.items()})
+    seconds, memory = round(process_time() - start, 1), round(peak_memory_mb(inference.device))
+    torch.set_num_threads(threads)
+    cpu = {"threads": 1, "processor_seconds": seconds, "memory_mb": memory}
+    return {"voxels": list(brain.shape), "CPU": cpu, "GPU": "not measured"}
 
 
 def _require_fit(evaluation: Evaluation, config: ConfigParser) -> None:

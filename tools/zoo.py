@@ -1,15 +1,25 @@
-"""A bundle as a folder for MONAI's model zoo: with a name that says its task, and in the zoo's format of code."""
+"""A bundle as a folder for MONAI's model zoo and the Hugging Face Hub: name, format of code, checksums, README.md."""
 
 import ast
 import inspect
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from jinja2 import Template
+from monai.bundle import ConfigParser
+
+from common.evaluation.metrics.results import NOTE
 from common.io import file_digest, require_writable
+from common.io.bundle import COMMON
+from common.io.weights import metadata_of
 from tools.package import assemble, require_complete
 
+CARD = Path(__file__).with_name("hub.md")  # template of the Hub's README.md, filled in from metadata.json
+RESULTS = COMMON.parent / "docs" / "open_glioma" / "results"
 LARGEST = 25_000_000  # maximum size in bytes of a file in the zoo's repository
 LINKED = 1_024_000  # its commit hook refuses larger ones, so that nearly all bundles there link their weights
 
@@ -25,11 +35,29 @@ def make_zoo_folder(bundle: str | os.PathLike, output_dir: str | os.PathLike, ur
     with TemporaryDirectory(prefix=".", dir=output_dir) as temporary:
         folder = Path(temporary, "bundle")
         assemble(bundle, folder)
+        shutil.copy(stored_results(bundle) / "results.csv", folder / "models")
+        metadata = metadata_of(bundle)
+        datasets = re.findall(r"BraTS[- ]\w+", metadata["data_source"]) or [metadata["data_source"]]
+        card = Template(CARD.read_text()).render(metadata, folder=target.name, datasets=datasets)
+        Path(folder, "README.md").write_text(card + "\n")
         _link_large_files(folder, url)
         _format(folder)
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        Path(folder, "SHA256SUMS").write_text("".join(f"{file_digest(folder / name)}  {name}\n" for name in names))
         target.parent.mkdir(exist_ok=True)
         os.rename(folder, target)
     return target
+
+
+def stored_results(bundle: str | os.PathLike) -> Path:
+    """Return the folder with the stored evaluation of a bundle's weights by the decision of its inference.json."""
+    decision = ConfigParser.load_config_file(Path(bundle, "configs", "inference.json"))["decision"]
+    wanted = metadata_of(bundle)["weights"]["model.pt"]["sha256"], decision
+    for note in RESULTS.rglob(NOTE):
+        facts = json.loads(note.read_text())["facts"]
+        if (facts.get("weights"), facts.get("decision", "threshold")) == wanted:
+            return note.parent
+    raise FileNotFoundError(f"{RESULTS}: no evaluation of {bundle}/models/model.pt by {decision}; store it there.")
 
 
 def _link_large_files(folder: Path, url: str | None) -> None:
@@ -57,7 +85,7 @@ def _format(folder: Path) -> None:
         import black
         import isort
     except ImportError as error:
-        raise ImportError(f'{error}. The zoo checks the format of code: pip install -e ".[zoo]".') from error
+        raise ImportError(f'{error}. The zoo checks the format of code: pip install -e ".[test]".') from error
     mode = black.Mode(line_length=120, magic_trailing_comma=False)
     config = isort.Config(profile="black", line_length=120, src_paths=(folder.parent,))  # `common` is third party there
     for path in folder.rglob("*.json"):
@@ -78,7 +106,7 @@ def _with_comments(code: str) -> str:
 
 
 def zoo(bundle: str, output_dir: str, url: str | None = None) -> None:
-    """Make the folder of a bundle for a pull request to MONAI's model zoo.
+    """Make the folder of a bundle for a pull request to MONAI's model zoo, and for the Hugging Face Hub.
 
     Args:
         bundle: the bundle's folder, e.g. bundles/m3ae.

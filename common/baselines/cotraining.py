@@ -26,7 +26,6 @@ from torch.func import functional_call
 
 from common.io.settings import check_choice, check_number
 from common.losses.dice_ce import class_indices
-from common.networks.cotraining import ACNOutput
 from common.networks.dedicated import FullAndMissing
 from common.networks.kernels import Conv3d
 from common.networks.step import TrainingStep
@@ -63,7 +62,7 @@ class CoTraining(TrainingStep):
         return CoTrainingOutput(self.network.full(x), missing.network_for(subset)(missing.select_channels(x, subset)))
 
 
-def ramp_up(epoch: int, length: int) -> float:
+def ramp_up(epoch: int, length: float) -> float:
     """Return ``exp(-5 (1 - min(t, T) / T)^2)``, the factor of a weight in epoch t of a ramp of length T (epochs)."""
     return math.exp(-5 * (1 - min(epoch, length) / length) ** 2)
 
@@ -126,8 +125,8 @@ class CoTrainingLoss(nn.Module):
         super().__init__()
         self.ramp_epochs = check_number("ramp_epochs", ramp_epochs, 1)
         self.weights = {name: check_number(f"{name}_weight", weight, 0) for name, weight in weights.items()}
-        settings = {"squared_pred": True, "batch": True, "reduction": "sum", "smooth_nr": 0, "smooth_dr": 1e-7}
-        self.dice = DiceLoss(include_background=False, to_onehot_y=True, **settings)
+        settings: dict[str, Any] = {"squared_pred": True, "reduction": "sum", "smooth_nr": 0, "smooth_dr": 1e-7}
+        self.dice = DiceLoss(include_background=False, to_onehot_y=True, batch=True, **settings)
         self.discriminators = nn.ModuleDict()
         self.epoch = 0
         self.terms: dict[str, torch.Tensor] = {}
@@ -144,7 +143,7 @@ class CoTrainingLoss(nn.Module):
         self.terms = {name: value.detach() for name, value in terms.items()}
         weights = {"discriminators": 1.0, **self.weights}
         weights["consistency"] *= ramp_up(self.epoch, self.ramp_epochs)
-        return sum(weights[name] * value for name, value in terms.items())
+        return sum((weights[name] * value for name, value in terms.items()), torch.zeros(()))
 
 
 def sigmoids(output: Any) -> torch.Tensor:
@@ -164,7 +163,7 @@ def mutual_information(output: CoTrainingOutput) -> torch.Tensor:
     Up to a constant it is the mean over elements of ``((mean - f)^2 / variance + log variance) / 2``, where f is that
     bottleneck, without gradient, since the bound on the mutual information treats its entropy as a constant.
     """
-    missing: ACNOutput = output.missing
+    missing = output.missing
     target = output.full.bottleneck.detach().float()
     variance = missing.variance.float()[:, None, None, None]
     return ((missing.mean.float() - target).square() / variance + variance.log()).mean() / 2
@@ -221,7 +220,7 @@ class ACNLoss(CoTrainingLoss):
         for name, (_, missing) in maps.items():
             terms[name] = generator_loss(self.discriminators[name], missing)
         losses = [discriminator_loss(self.discriminators[name], *both) for name, both in maps.items()]
-        terms["discriminators"] = sum(losses)
+        terms["discriminators"] = sum(losses, torch.zeros(()))
         return self.weighted_total(terms)
 
 

@@ -4,13 +4,13 @@ import torch
 
 from common.networks.step import TrainingStep
 from common.networks.subsets import available_modalities
+from common.networks.unetr import DedicatedUNETR
 
 
 class OneSubset(TrainingStep):
-    """Draw one of the subsets that have a network, and forward it for the whole batch.
+    """Draw one of the subsets that have a network, and forward it for the whole batch."""
 
-    The network has a `common.networks.dedicated.Dedicated` as its attribute ``dedicated``.
-    """
+    network: DedicatedUNETR
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the logits ``(B, K, ...)`` of crops ``(B, M, ...)``."""

@@ -63,6 +63,17 @@ class HVEDLoss(nn.Module):
 
     Attributes:
         terms: ``segmentation``, ``kl`` and ``reconstruction``.
+
+    Examples:
+        >>> import torch
+        >>> from common.baselines.hved import HVEDLoss, JointCompletion
+        >>> from common.networks.hved import UHVED
+        >>> output = JointCompletion(UHVED(modalities=2, classes=3, width=4))(torch.randn(1, 2, 16, 16, 16))
+        >>> loss = HVEDLoss()
+        >>> loss(output, torch.zeros(1, 1, 16, 16, 16)).shape
+        torch.Size([])
+        >>> list(loss.terms)
+        ['segmentation', 'kl', 'reconstruction']
     """
 
     def __init__(self, kl_weight: float = 0.1, reconstruction_weight: float = 0.1) -> None:

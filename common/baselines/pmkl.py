@@ -66,6 +66,8 @@ class PrivilegedDistillation(TrainingStep):
         heads: the `MetricHeads` of each student.
     """
 
+    network: PMKL
+
     def __init__(self, network: PMKL, crop: Sequence[int], metric_stride: int = 40) -> None:
         super().__init__(network)
         width = network.full.head.in_channels

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -68,7 +68,7 @@ def read_modality(path: str, channel: int | None, opened: dict[str, MetaTensor])
     if channel is None and image.ndim == 3:
         return zero_background(image)
     if channel is not None and image.ndim == 4 and channel < image.shape[3]:
-        return zero_background(image[..., channel])
+        return zero_background(cast(MetaTensor, image[..., channel]))
     expected = "(X, Y, Z)" if channel is None else f"(X, Y, Z, C) with a channel {channel}"
     raise ValueError(
         f"{path}: shape {tuple(image.shape)}; expected {expected}. Correct `image` and `channels` in the datalist."
@@ -118,8 +118,8 @@ def zero_background(image: MetaTensor) -> MetaTensor:
         pieces, _ = ndimage.label(around.numpy(), np.ones((3, 3, 3)))
         around = torch.from_numpy(pieces == pieces[0, 0, 0])
     elif voxels[~around].median() > value:
-        return image - value
-    return torch.where(around, 0.0, image)
+        return cast(MetaTensor, image - value)
+    return cast(MetaTensor, torch.where(around, 0.0, image))
 
 
 def _unlike_a_brain(name: str, image: MetaTensor, least: float, most: float) -> Iterator[Finding]:
@@ -240,7 +240,7 @@ def _check_case(item: Item, cohort: Cohort, judge: Judge | None) -> dict[str, ob
             volumes[name] = read_modality(path, channel, opened)
         except (OSError, ValueError) as error:
             problems.append(str(error))
-    digests = [hashlib.sha256(np.ascontiguousarray(image.numpy())).hexdigest() for image in volumes.values()]
+    digests = [hashlib.sha256(np.ascontiguousarray(image.numpy()).data).hexdigest() for image in volumes.values()]
     flaws = list(findings(volumes, cohort))
     if judge is not None:
         unusable = {flaw.modalities for flaw in flaws if flaw.fatal or flaw.skull}

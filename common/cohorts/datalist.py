@@ -33,7 +33,7 @@ def _case(name: str) -> str:
 
 def _modality(name: str, info: ValidationInfo) -> str:
     """Return the canonical name; the context are the cohort's modalities."""
-    return canonical(name, info.context)
+    return canonical(name, info.context or ())
 
 
 class _Case(BaseModel):

@@ -56,12 +56,12 @@ def mask_cases(
     """
     if missing_rates is not None:
         _check_rates(missing_rates, modalities)
-    drawn = any(missing_rates or ())
+    drawn = missing_rates if any(missing_rates or ()) else None
     if drawn and masks is not None:
-        raise ValueError(f"missing_rates {list(missing_rates)} and masks {masks}: set one of these keys to null.")
+        raise ValueError(f"missing_rates {list(drawn)} and masks {masks}: set one of these keys to null.")
     names = [item["case"] for item in items]
     if drawn:
-        of_patients = draw_masks({patient_of(item) for item in items}, missing_rates, modalities, seed)
+        of_patients = draw_masks({patient_of(item) for item in items}, drawn, modalities, seed)
         present = {item["case"]: of_patients[patient_of(item)] for item in items}
     elif masks is not None:
         present = read_masks(masks, names, modalities, cohort)

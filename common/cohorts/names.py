@@ -68,7 +68,8 @@ def split_name(name: str) -> Name:
     if label and not NOT_TUMOUR.fullmatch(label[1] or ""):
         bids = _BIDS.fullmatch(label[1] or "")
         return Name(bids[1] if bids else label[1] or "", "label")
-    head, token = re.fullmatch(r"(?:(.*)[_.-])?([^_.-]*)", stem, re.DOTALL).groups(default="")
+    token = re.split("[_.-]", stem)[-1]
+    head = stem[: -len(token) - 1]
     pair = re.fullmatch(r"(?:(.*)[_.-])?(t[12])[_.-]([^_.-]+)", stem, re.IGNORECASE | re.DOTALL)
     if pair and (pair[2] + pair[3]).lower() in ALIASES:  # T1_post, T2_FLAIR
         head, token = pair[1] or "", pair[2] + pair[3]

@@ -63,7 +63,7 @@ class Description:
     def modalities(self, known: Collection[str] = ()) -> tuple[str, ...]:
         """Return the modality of each channel; ``known`` are names beside the usual ones."""
         roles = [
-            name.lower() if name.lower() in known else ALIASES.get(re.sub("[^a-z0-9]", "", name.lower()))
+            name.lower() if name.lower() in known else ALIASES.get(re.sub("[^a-z0-9]", "", name.lower()), "")
             for name in self.channels
         ]
         for name, role in zip(self.channels, roles, strict=True):
@@ -105,7 +105,7 @@ class Description:
         numbers = {name: next(iter(each)) for name, each in values.items()}
         every = {value for each in self.labels.values() for value in each} - {0}
         classes = {name: number for name, number in numbers.items() if name in CLASS_NAMES}
-        regions = own | (tumour_labels(**classes).regions if {"ED", "ET"} <= classes.keys() else {})
+        regions = {**own, **(tumour_labels(**classes).regions if {"ED", "ET"} <= classes.keys() else {})}
         wrong = [r for r in named.keys() & regions if named[r] != {numbers.get(part) for part in regions[r]}]
         if len({*numbers.values()}) < len(numbers) or every != {*numbers.values()} or wrong:
             raise ValueError(

@@ -37,7 +37,16 @@ _OWN_NAMES = re.compile(
 
 
 def get_cohort(name: str) -> Cohort:
-    """Return a cohort by name, or that of a data set of one's own by its JSON file, or the text of this file."""
+    """Return a cohort by name, or that of a data set of one's own by its JSON file, or the text of this file.
+
+    Examples:
+        >>> from common.cohorts import get_cohort
+        >>> cohort = get_cohort("brats2021")
+        >>> cohort.modalities  # the order of the channels
+        ('t1', 't1c', 't2', 'flair')
+        >>> cohort.labels.values, list(cohort.labels.regions)
+        ({'NCR': 1, 'ED': 2, 'ET': 4}, ['WT', 'TC', 'ET'])
+    """
     if name in COHORTS:
         return COHORTS[name]
     if not is_description(name):
@@ -81,8 +90,8 @@ def patient(case: str) -> str:
     ``_Timepoint_2``, ``_visit1`` and ``_preop``, or dates. ``BraTS-SSA-00121`` is the same patient as
     ``BraTS-SSA-00115``.
     """
-    known = owners(case)
-    match = known[0].case_name.fullmatch(case) if known else _OWN_NAMES.fullmatch(case)
+    matches = (cohort.case_name.fullmatch(case) for cohort in COHORTS.values() if cohort.case_name)
+    match = next(filter(None, matches), None) or _OWN_NAMES.fullmatch(case)
     names = match.groupdict() if match else {}
     name = names.get("patient") or names.get("before") or case
     return SAME.get(name, name)

@@ -228,7 +228,7 @@ def _case_of(label: _File, homes: Mapping[Path, Sequence[_Case]], cases: Sequenc
 
 
 def _item(case: _Case, cohort: Cohort) -> Item:
-    by_role: dict[str, _File] = {}
+    by_role: dict[str | None, _File] = {}
     for file in sorted(case.files, key=lambda file: file.preference):
         other = by_role.setdefault(file.role, file)
         if other is not file and other.preference == file.preference:
@@ -239,7 +239,7 @@ def _item(case: _Case, cohort: Cohort) -> Item:
         if other.preference < file.preference:
             logger.info(f"{case.name}: of its labels {other.path.name} is taken, not {file.path.name}.")
     label, stacked = by_role.pop(LABEL, None), by_role.pop(CHANNELS, None)
-    if not stacked and not by_role:
+    if label and not stacked and not by_role:
         raise ValueError(f"{label.path}: a label without images; expected images with the same name beside it.")
     modalities = [modality for modality in cohort.modalities if stacked or modality in by_role]
     item: Item = {

@@ -111,8 +111,8 @@ def divide(
         others = [name for name in patients if name not in test]
         names = {"training": others, "validation": others[: max(1, round(len(others) / 10))], "test": test}
     else:
-        validation, test = (max(1, round(fraction * len(patients))) for fraction in FRACTIONS[1:])
-        counts = counts or (len(patients) - validation - test, validation, test)
+        held_out = [max(1, round(fraction * len(patients))) for fraction in FRACTIONS[1:]]
+        counts = counts or (len(patients) - sum(held_out), held_out[0], held_out[1])
         bounds = pairwise(accumulate(counts, initial=0))
         names = {part: patients[start:stop] for part, (start, stop) in zip(PARTS, bounds, strict=True)}
     part_of = {name: part for part in PARTS for name in names[part]}

@@ -61,7 +61,8 @@ class Reseed:
         epoch = engine.state.epoch
         seed = self.seed + 100_003 * epoch + idist.get_rank()
         seed_all(seed, self.deterministic)
-        self.loader.dataset.transform.set_random_state(seed=seed)
+        dataset: Any = self.loader.dataset
+        dataset.transform.set_random_state(seed=seed)
         if hasattr(self.loader.sampler, "set_epoch"):
             self.loader.sampler.set_epoch(epoch)
 
@@ -87,7 +88,8 @@ class EpochLosses:
         self._sums, self._count = {}, 0
 
     def _add(self, engine: Engine) -> None:
-        terms = {"loss": engine.state.output["loss"].detach(), **getattr(self.loss, "terms", {})}
+        output: Any = engine.state.output
+        terms = {"loss": output["loss"].detach(), **getattr(self.loss, "terms", {})}
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + value  # stays on the device, so that steps do not wait
         self._count += 1
@@ -151,6 +153,8 @@ class ResumableCheckpoint:
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         for name, value in state.items():
+            if self.validator is None:
+                raise ValueError("a best score, but this run has no validation")
             setattr(self.validator.state, name, value)
 
     def restore_beside_weights(self) -> None:

@@ -7,7 +7,6 @@ import torch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import generate_spatial_bounding_box
 from monai.utils import fall_back_tuple
-from torch import nn
 
 from common.engines.precision import DTYPES, autocast, to_float32
 from common.engines.windows import check_mirror_axes, mirrored, planewise
@@ -32,6 +31,19 @@ class ForegroundInferer(SlidingWindowInferer):
         softmax: True if the logits are for a softmax whose channel 0 is the background; False if for sigmoids.
         precision: precision of the network, see `check_device`; logits are summed in float32.
         mirror_axes: axes along which windows are also mirrored, see `Mirrored`; none by default.
+
+    Examples:
+        >>> import torch
+        >>> from common.engines import ForegroundInferer
+        >>> image = torch.zeros(1, 2, 24, 24, 24)
+        >>> image[:, 0, 8:16, 8:16, 8:16] = 1  # the brain
+        >>> image[:, 1] = torch.nan  # the second modality is missing
+        >>> inferer = ForegroundInferer(roi_size=(8, 8, 8))
+        >>> image[inferer.box(image)].shape  # with a margin of one voxel
+        torch.Size([1, 2, 10, 10, 10])
+        >>> logits = inferer(image, torch.nan_to_num)  # a function in place of a network
+        >>> logits.shape, logits[0, 0, 12, 12, 12], logits[0, 0, 0, 0, 0]
+        (torch.Size([1, 2, 24, 24, 24]), tensor(1.), tensor(-10000.))
     """
 
     def __init__(
@@ -43,19 +55,19 @@ class ForegroundInferer(SlidingWindowInferer):
         mirror_axes: Sequence[int] | int = (),
         **kwargs: Any,
     ) -> None:
-        planes = isinstance(roi_size, Sequence) and len(roi_size) == 2
-        super().__init__((*roi_size, 1) if planes else roi_size, *args, **kwargs)
+        size = (*roi_size, 1) if isinstance(roi_size, Sequence) and len(roi_size) == 2 else roi_size
+        super().__init__(size, *args, **kwargs)
         self.softmax, self.precision = softmax, check_choice("precision", precision, tuple(DTYPES))
         self.mirror_axes = check_mirror_axes(mirror_axes, self.roi_size)
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return logits ``(B, C, X, Y, Z)`` of images ``(B, M, X, Y, Z)`` with NaN in missing modalities."""
         require_modality(presence(inputs))
         box = self.box(inputs)
         image = self.fill_missing(inputs, network).as_subclass(torch.Tensor)[box]
         model = planewise(mirrored(network, self.mirror_axes), self.window(inputs))
         with autocast(self.precision, image.device):
-            logits = super().__call__(
+            logits: Any = super().__call__(
                 image, lambda *given, **named: to_float32(model(*given, **named)), *args, **kwargs
             )
         return paste_box(logits, box, inputs.shape[2:], self.softmax)
@@ -72,7 +84,7 @@ class ForegroundInferer(SlidingWindowInferer):
         """Return the size in voxels of a window for an image ``(B, M, X, Y, Z)``."""
         return fall_back_tuple(self.roi_size, inputs.shape[2:])
 
-    def fill_missing(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    def fill_missing(self, inputs: torch.Tensor, network: Any) -> torch.Tensor:
         """Return the image that windows are cut from; here it is unchanged, with its NaN channels."""
         return inputs
 
@@ -99,6 +111,6 @@ def _grown_range(low: int, high: int, window: int, extent: int) -> slice:
 class SubstituteInferer(ForegroundInferer):
     """Inferer for M3AE, which first fills missing modalities with ``network.x_sub`` at the same location."""
 
-    def fill_missing(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    def fill_missing(self, inputs: torch.Tensor, network: Any) -> torch.Tensor:
         """Return the image ``(B, M, X, Y, Z)`` without NaN."""
         return network.substitute(inputs, presence(inputs))

@@ -1,13 +1,12 @@
 """The numerical precision of networks, and the order of their values in memory."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.inferers import SimpleInferer
-from torch import nn
 
 from common.io.settings import check_choice, named_device, usable_device
 
@@ -81,7 +80,7 @@ class PrecisionInferer(SimpleInferer):
         super().__init__()
         self.precision = check_choice("precision", precision, tuple(DTYPES))
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return the outputs of ``network``, a tensor or nested tensors, with half precision cast to float32."""
         with autocast(self.precision, inputs.device):
             outputs = super().__call__(inputs, network, *args, **kwargs)

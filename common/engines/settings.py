@@ -1,4 +1,4 @@
-"""What ``python -m monai.bundle run`` refuses in one line, before data are read or a network is built."""
+"""What a run refuses before data are read or a network is built; a command refuses it in one line."""
 
 import math
 import os
@@ -17,7 +17,7 @@ from common.engines.windows import check_mirror_axes
 from common.evaluation.report.report import require_own_parts
 from common.io import optional, require_writable
 from common.io.bundle import bundle_name, require_same_common
-from common.io.command import check_settings, check_step, given_run, given_step, is_run, require_null, unwrapped_errors
+from common.io.command import Given, check_settings, check_step, given_run, is_command, require_null, unwrapped_errors
 from common.io.settings import check_choice, check_number, per_axis
 from common.text import printable
 from common.transforms.decision import DECISIONS
@@ -33,35 +33,39 @@ FILES = ("datalist", "init_from", "ckpt_path", "teacher")
 
 
 def refuse_wrong_settings(bundle_root: str, claimed: str | None = None) -> None:
-    """End ``python -m monai.bundle run`` with one line and status 1 if its options or settings cannot be used.
+    """Refuse options and settings that cannot be used, as the first line of ``initialize``.
 
-    This is the first line of ``initialize``. Besides what `check_run` refuses, these are a word after ``run`` that is
-    no list of steps, a None that MONAI would leave out, a device that is not available, an output folder that cannot be
-    written or is in use, and a bundle that was packaged with another version of ``common``. MONAI does not wrap the
-    SystemExit. In a config that another program runs, only that version and the folder are checked, and refused by a
-    ValueError or OSError. ``claimed`` is the output folder of a training, which no other one may use meanwhile.
+    Besides what `check_run` refuses, these are a word after ``run`` that is no list of steps, a None that MONAI would
+    leave out, a device that is not available, an output folder that cannot be written or is in use, and a bundle that
+    was packaged with another version of ``common``. They end ``python -m monai.bundle run`` with one line and status 1
+    (MONAI does not wrap the SystemExit); a program that calls `monai.bundle.run` or `create_workflow` gets a ValueError
+    or OSError. Where a program built the workflow itself, only that version and the folder are checked. ``claimed`` is
+    the output folder of a training, which no other one may use meanwhile.
     """
-    if not is_run():
-        require_same_common(bundle_root)
-        if claimed is not None:
-            claim_output(claimed)
-        return
     try:
         with unwrapped_errors():
             require_same_common(bundle_root)
-            files, settings = given_run()
-            config = check_run(files, settings, bundle_root)
-            check_step(given_step(), config)
-            require_null(settings, config)
-            value = config.get_parsed_content
-            check_device(value("device"), value("precision"))
+            if given := given_run():
+                _check(given, bundle_root, writes=claimed is None)
             if claimed is not None:
                 claim_output(claimed)
-            elif "report" in config:
-                require_own_parts(value("output_dir"))
-            require_writable(value("output_dir"))
     except (ValueError, OSError) as error:
+        if not is_command():
+            raise
         raise SystemExit(f"error: {printable(str(error))}") from None
+
+
+def _check(given: Given, bundle_root: str, writes: bool) -> None:
+    """Refuse what cannot be run; ``writes``: into an output folder that is not claimed, as inference does."""
+    config = check_run(given.files, given.settings, bundle_root)
+    check_step(given.step, config)
+    require_null(given.settings, config)
+    value = config.get_parsed_content
+    check_device(value("device"), value("precision"))
+    if writes:
+        if "report" in config:
+            require_own_parts(value("output_dir"))
+        require_writable(value("output_dir"))
 
 
 def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: str | None = None) -> ConfigParser:

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-from monai.bundle import run
+from monai.bundle import ConfigWorkflow
 
 from common.cohorts import get_cohort
 from common.cohorts.described import recorded
 from common.cohorts.registry import patient_of
-from common.io.command import recipe_names
 from common.io.facts import SETTINGS, TrainingFacts, patient_digest, read_facts
 from common.io.settings import check_choice, optional
 from common.io.weights import metadata_of, trained_on, trained_patients, weights_name
@@ -34,8 +33,10 @@ class BundleEvaluation:
     def __call__(self) -> None:
         """Run the evaluation."""
         if idist.get_rank() == 0:
-            given = {key: "$None" if value is None else value for key, value in self.overrides.items()}
-            run(config_file=self.files, **given)  # which would leave out None
+            workflow = ConfigWorkflow(self.files, workflow_type="infer", **self.overrides)
+            workflow.initialize()
+            workflow.run()
+            workflow.finalize()
 
 
 def training_facts(
@@ -49,7 +50,8 @@ def training_facts(
 
     Args:
         bundle_root: folder of the bundle.
-        evaluation: settings of the evaluation that follows, among them ``method`` and those of `SETTINGS`.
+        evaluation: settings of the evaluation that follows, among them ``method``, those of `SETTINGS`, and ``recipe``,
+            the names of the config files over ``train.json``.
         cases: datalist items of the training, and ``pretrained_on`` those of a training before it.
         init_from: weights that it starts from, or None.
     """
@@ -65,7 +67,7 @@ def training_facts(
         version=metadata["version"],
         cases=len(cases),
         modalities=[name for name in cohort.modalities if name in seen],
-        recipe=recipe_names(),
+        recipe=list(evaluation.get("recipe", ())),
         before=before or "",
         patients=sorted(patients),
         settings={key: optional(evaluation[key]) for key in SETTINGS if key in evaluation}

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
-from torch import nn
 
 from common.evaluation.report.slices import substitute_figure
+from common.networks import M3AE
 
 INTERVAL = 50  # number of epochs between two pictures
 
@@ -14,7 +14,7 @@ INTERVAL = 50  # number of epochs between two pictures
 class SubstituteFigure:
     """Draw the learned substitute image of an `M3AE` into a PNG file, every 50 epochs and after the last one."""
 
-    def __init__(self, network: nn.Module, path: str, modalities: Sequence[str]) -> None:
+    def __init__(self, network: M3AE, path: str, modalities: Sequence[str]) -> None:
         self.network, self.path, self.modalities = network, path, tuple(modalities)
 
     def attach(self, engine: Engine) -> None:

@@ -1,6 +1,6 @@
 """Evaluation of every case with every subset of its modalities."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -93,7 +93,7 @@ class SubsetSweep:
             if features is not None and len(subset) == 1:
                 latents[subset[0]] = features
             output = self.to_probabilities({**item, "pred": logits[0]})
-            upright = self.to_ras({"pred": output["pred"]})
+            upright: dict[Any, Any] = self.to_ras({"pred": output["pred"]})
             upright["subset"] = subset_name(subset)
             labels = {name: decide(upright)["pred"][0].cpu().numpy() for name, decide in self.decide.items()}
             regions = region_probabilities(upright["pred"], self.cohort.labels, self.inferer.softmax)
@@ -106,7 +106,7 @@ class SubsetSweep:
         return result
 
     def predictions(
-        self, image: torch.Tensor, network: nn.Module, subsets: Sequence[Sequence[str]]
+        self, image: torch.Tensor, network: nn.Module, subsets: Sequence[tuple[str, ...]]
     ) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
         """Yield each subset with its logits ``(1, C, X, Y, Z)``; those with the same foreground box are neighbours.
 
@@ -159,8 +159,8 @@ class SubsetSweep:
                 )
         return wanted
 
-    def _measure(self, item: Mapping[str, Any]) -> CaseMeasure:
-        in_files = self.to_ras(self.to_file_grid({**item, "shown": item["image"]}))
+    def _measure(self, item: Mapping[Hashable, Any]) -> CaseMeasure:
+        in_files: dict[Hashable, Any] = self.to_ras(self.to_file_grid({**item, "shown": item["image"]}))
         label, image = in_files["label"], in_files["shown"]
         return CaseMeasure(
             item["case"],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ class Planewise(nn.Module):
     It is like MONAI's `SliceInferer`, but also has ``encode`` and ``decode``.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
 
@@ -45,7 +46,7 @@ class Mirrored(nn.Module):
     features: those of one flip after those of another, all in memory at once.
     """
 
-    def __init__(self, network: nn.Module, axes: Sequence[int]) -> None:
+    def __init__(self, network: Any, axes: Sequence[int]) -> None:
         super().__init__()
         self.network = network
         dims = [2 + axis for axis in axes]
@@ -63,7 +64,8 @@ class Mirrored(nn.Module):
         return self._average([self.network.decode(some, present) for some in each])
 
     def _average(self, logits: list[torch.Tensor]) -> torch.Tensor:
-        return sum(some.flip(flip).float() for some, flip in zip(logits, self.flips, strict=True)) / len(self.flips)
+        upright = [some.flip(flip).float() for some, flip in zip(logits, self.flips, strict=True)]
+        return sum(upright, torch.zeros(())) / len(self.flips)
 
 
 def check_mirror_axes(mirror_axes: Sequence[int] | int, window: Sequence[int] | int) -> tuple[int, ...]:
@@ -84,7 +86,7 @@ def mirrored(network: nn.Module, axes: Sequence[int]) -> nn.Module:
 
 
 def decode_subsets(
-    image: torch.Tensor, network: nn.Module, keep: torch.Tensor, inferer: SlidingWindowInferer, subsets_at_once: int = 1
+    image: torch.Tensor, network: Any, keep: torch.Tensor, inferer: SlidingWindowInferer, subsets_at_once: int = 1
 ) -> Iterator[torch.Tensor]:
     """Yield the sliding-window logits of each subset, encoding each window only once for all subsets.
 
@@ -115,18 +117,19 @@ def decode_subsets(
     counts = torch.zeros(size, device=image.device)
     for window_slices in slices:
         counts[window_slices] += weight
-    available, sums = to_host(presence(image)), None
+    available = to_host(presence(image))
+    sums: list[torch.Tensor] = []
     for start in range(0, len(slices), inferer.sw_batch_size):
         chunk = slices[start : start + inferer.sw_batch_size]
-        windows = torch.cat([padded[(..., *window_slices)] for window_slices in chunk])
+        windows = torch.cat([padded[:, :, *window_slices] for window_slices in chunk])
         features = network.encode(windows, available.expand(len(chunk), -1))
         for first in range(0, len(keep), subsets_at_once):
             rows = keep[first : first + subsets_at_once]
             repeated = features if len(rows) == 1 else [torch.cat([level] * len(rows)) for level in features]
             logits = network.decode(repeated, rows.repeat_interleave(len(chunk), dim=0)).float()
             logits *= weight
-            if sums is None:
-                sums = logits.new_zeros(len(keep), logits.shape[1], *size)
+            if not sums:
+                sums = list(logits.new_zeros(len(keep), logits.shape[1], *size))
             for total, parts in zip(sums[first:], logits.split(len(chunk)), strict=False):
                 for window_slices, part in zip(chunk, parts, strict=True):
                     total[(slice(None), *window_slices)] += part

@@ -16,21 +16,22 @@ def bundle_root(name: str) -> str:
     """Return the folder of a bundle.
 
     These are tried in turn: the working directory; ``bundles/<name>`` in the working directory; the same beside the
-    installed ``common``; the folder that contains ``common``; and a folder ``<name>`` beside that one. A bundle
-    that was packaged with another version of ``common`` is refused.
+    installed ``common``, or within the ``mmb`` installed beside it; the folder that contains ``common``; and a folder
+    ``<name>`` beside that one. A bundle that was packaged with another version of ``common`` is refused.
     """
     here = Path.cwd()
     beside = COMMON.parent
-    places = [here, here / "bundles" / name, beside / "bundles" / name, beside, beside.parent / name]
+    homes = [here / "bundles", beside / "bundles", beside / "mmb" / "bundles"]
+    places = [here, *(home / name for home in homes), beside, beside.parent / name]
     for place in places:
         if bundle_name(place) == name:
             require_same_common(place)
             return str(place)
-    beside_it = [place for folder in (here, beside) for place in (folder / "bundles").glob("*")]
-    others = sorted({str(found) for found in map(bundle_name, beside_it) if found})
+    known = {bundle_name(place) for home in homes for place in home.glob("*")}
+    others = sorted(found for found in known if found)
     raise FileNotFoundError(
         f"The bundle {name!r} was not found in {', '.join(dict.fromkeys(map(str, places)))}. "
-        + (f"Expected one of {', '.join(others)}." if others else "Run from the repository, or pass --bundle_root.")
+        + (f"Expected one of {', '.join(others)}." if others else "Pass the folder of a bundle.")
     )
 
 

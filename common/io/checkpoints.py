@@ -3,7 +3,7 @@
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -60,7 +60,10 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     return dict(state)
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def load_weights(network: Network, path: str | os.PathLike) -> Network:
     """Load a plain state dict (``models/model.pt``) into a network of the same architecture and return the network."""
     state = read_weights(path)
     require_unwrapped(state, network.state_dict(), path)

@@ -1,45 +1,54 @@
-"""``python -m monai.bundle run``: the words it was started with, their check, and the errors that MONAI wraps."""
+"""What MONAI was told to run: the config files and settings, their check, and the errors that MONAI wraps."""
 
 import difflib
 import inspect
 import os
-import re
 import sys
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from fire.parser import DefaultParseValue
-from monai.bundle import ConfigParser, run, update_kwargs
+from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, load, run, update_kwargs
 
 from common.io.settings import flag, optional
 from common.text import shortened
 
-OPTION = re.compile("--|-[A-Za-z]")
-"""How a word begins that Fire takes for an option."""
 AROUND = ("imports", "initialize", "finalize")
 """Lists of a config that MONAI runs before and after the steps."""
 
 
-def is_run() -> bool:
-    """Return whether this process is ``python -m monai.bundle run``."""
-    return sys.argv[0].replace(os.sep, "/").endswith("monai/bundle/__main__.py")
+class Given(NamedTuple):
+    """What MONAI was told to run: config files, settings over them, and the list of steps."""
+
+    files: list[str]
+    settings: dict[str, Any]
+    step: str
 
 
-def given_run() -> tuple[list[str], dict[str, Any]]:
-    """Return the config files and the settings that ``python -m monai.bundle run`` was given."""
-    options = _typed()[1]
-    own, files = inspect.signature(run).parameters, options.get("config_file", [])
+def is_command() -> bool:
+    """Return whether this process is ``python -m monai.bundle``, so that errors end in one line."""
+    return getattr(sys.modules["__main__"].__spec__, "name", None) == "monai.bundle.__main__"
+
+
+def given_run() -> Given | None:
+    """Return what MONAI was told to run, by a command or by a program; None if a program built the workflow itself.
+
+    `monai.bundle.run` and ``python -m monai.bundle run`` both call `monai.bundle.create_workflow`. MONAI hands none of
+    its arguments on to the expressions of a config, so they are read where they are: on the stack.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not create_workflow.__code__:
+        frame = frame.f_back
+    if frame is None or (frame.f_back and frame.f_back.f_code is load.__code__):  # which only wants the network
+        return None
+    options, files = frame.f_locals["kwargs"], frame.f_locals["config_file"]
+    if frame.f_locals["args_file"]:
+        options = update_kwargs(frame.f_locals["args_file"], ignore_none=False, **options)
+        files = files or options.get("config_file")
+    own = {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters}
     settings = {key.replace("::", "#"): value for key, value in options.items() if key not in own}
-    return [files] if isinstance(files, str) else list(files), settings
-
-
-def given_step() -> str:
-    """Return the list of steps that ``python -m monai.bundle run`` was told to run."""
-    words, options = _typed()
-    return words[1] if len(words) > 1 else options.get("run_id", "run")
+    return Given([files] if isinstance(files, str) else list(files or ()), settings, options.get("run_id") or "run")
 
 
 def check_step(step: str, config: ConfigParser) -> None:
@@ -50,8 +59,9 @@ def check_step(step: str, config: ConfigParser) -> None:
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the config files after the first one that ``python -m monai.bundle run`` was given."""
-    return [Path(file).name for file in given_run()[0][1:]]
+    """Return the names of the config files after the first one that MONAI was given; known while it initialises."""
+    given = given_run()
+    return [Path(file).name for file in given.files[1:]] if given else []
 
 
 def check_settings(
@@ -79,6 +89,8 @@ def check_settings(
     folder = Path(bundle_root, "configs") if bundle_root else Path(files[0]).parent
     for key, value in settings.items():
         _require_key(key, config, files, folder)
+        if key.endswith(("_dir", "_path")) and value is not None:
+            _require_path(key, value)
         own = config.get(key)
         if isinstance(value, str) and (value[:1] in ("$", "@", "%") or optional(value) is None):
             continue
@@ -109,32 +121,12 @@ def unwrapped_errors() -> Iterator[None]:
         raise cause from None
 
 
-def _typed() -> tuple[list[str], dict[str, Any]]:
-    """Return the words of ``python -m monai.bundle run`` that are no options, and the options with their values.
-
-    Words are read as Fire reads them. The options include MONAI's own, and those of its ``--args_file``.
-    """
-    rest = deque(sys.argv[1:] if is_run() else ())
-    words: list[str] = []
-    options: dict[str, Any] = {}
-    while rest and rest[0] != "--":  # what follows is for Fire itself
-        word = rest.popleft()
-        if not OPTION.match(word):
-            words.append(word)
-            continue
-        option, equals, text = word.lstrip("-").partition("=")
-        option = option.replace("-", "_")
-        if not equals and rest and not OPTION.match(rest[0]):
-            text = rest.popleft()
-        elif not equals:
-            off = option.startswith("no") and option not in inspect.signature(run).parameters
-            option, text = (option[2:], "False") if off else (option, "True")
-        read = options[option] = DefaultParseValue(text)
-        if option.endswith(("_dir", "_path")) and read is not None and str(read) != text.strip("'\""):
-            raise ValueError(f"--{option} {text}: MONAI reads this as {read!r}; write it as a path, e.g. ./{text}.")
-    if file := options.get("args_file"):
-        options = update_kwargs(file, ignore_none=False, **options)
-    return words, options
+def _require_path(key: str, value: Any) -> None:
+    """Refuse what MONAI reads as something else than a path: ``1`` as a number, and ``#`` as ``::``."""
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError(f"{key} {value!r}: MONAI reads this as no text; write it as a path, e.g. ./{value}.")
+    if str(value)[:1] not in ("$", "@", "%") and any(mark in str(value) for mark in ("#", "::")):
+        raise ValueError(f"{key} {value}: MONAI takes # for ::, and the folder would have another name; rename it.")
 
 
 def _is_steps(value: Any) -> bool:

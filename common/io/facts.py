@@ -120,7 +120,7 @@ def setting_of_weights(path: str | os.PathLike, key: str, default: Any) -> Any:
     kinds = {float if isinstance(each, int) else type(each) for each in (value, default) if each is not None}
     if len(kinds) > 1:
         raise ValueError(f"{path}: was trained with {key} {value!r}; expected a value such as {default!r}.")
-    if key == "backbone" and "." in value and not value.startswith(TRUSTED):
+    if key == "backbone" and value and "." in value and not value.startswith(TRUSTED):
         raise ValueError(
             f"{path}: was trained with the network {value}. A weights file must not choose which code is imported: if "
             f"you trust this network, give --backbone {value}."
@@ -131,7 +131,7 @@ def setting_of_weights(path: str | os.PathLike, key: str, default: Any) -> Any:
 def unseen(used: Sequence[str], seen: Sequence[str] | None) -> str | None:
     """Return a warning of modalities that are used but were in no training case; None if there are none."""
     new = [name for name in used if name not in (seen or used)]
-    if not new:
+    if not new or not seen:
         return None
     verdict = "do not trust the result." if new == list(used) else "the result may be better without."
     return f"The network never saw {_listed(new)} in training, only {_listed(seen)}: {verdict}"

@@ -12,6 +12,8 @@ from typing import NoReturn
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".img")
 """Suffixes of image files. Analyze images are named by their ``.img`` file, so that changed voxels are noticed."""
+INSTALLED = {"site-packages", "dist-packages"}
+"""Names of the folders of installed packages."""
 FOREIGN = {
     **dict.fromkeys((".mgz", ".mgh", ".mnc", ".mhd", ".nhdr", ".par", ".rec"), "convert it to NIfTI (.nii.gz)"),
     **dict.fromkeys((".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zip"), "unpack it, or convert it to .nii.gz"),
@@ -46,7 +48,7 @@ def walk(folder: str | os.PathLike) -> list[Path]:
         raise error
 
     try:
-        for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        for place, folders, names in os.walk(Path(folder), onerror=refuse, followlinks=True):
             folders[:] = [name for name in sorted(folders) if not name.startswith(".") and is_new(Path(place, name))]
             paths = [Path(place, name) for name in names if not name.startswith(".")]
             files += [path for path in paths if path.is_file() or not path.exists()]
@@ -87,10 +89,15 @@ def file_digest(path: str | os.PathLike) -> str:
 
 
 def require_writable(folder: str | os.PathLike) -> str:
-    """Create a folder if needed, check that files can be written to it, and return it."""
+    """Create a folder if needed, check that files can be written to it, and return it.
+
+    Raises PermissionError if they cannot, or if the folder belongs to an installed package.
+    """
+    if INSTALLED & {*Path(folder).resolve().parts}:
+        raise PermissionError(f"{folder}: lies within an installed package; pass another --output_dir.")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=Path(folder)):
             pass
     except OSError as error:
         raise PermissionError(

@@ -34,7 +34,7 @@ def _describe(value: Any) -> Any:
         return "RandomState"
     if isinstance(value, np.ndarray | torch.Tensor):
         array = np.ascontiguousarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
-        return [array.dtype.str, array.shape, hashlib.sha256(array).hexdigest()]
+        return [array.dtype.str, array.shape, hashlib.sha256(array.data).hexdigest()]
     if isinstance(value, nn.Module):  # its parts; its weights are a file of their own
         return [[name, type(part).__qualname__, _settings(part)] for name, part in value.named_modules()]
     if isinstance(value, FunctionType):

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,6 @@ from common.io.itk_formats import read_with_itk
 from common.io.nifti import read_nifti
 
 logger = logging.getLogger(__name__)
-
-# LoadImage creates every reader; where pydicom is installed, one of them logs that a GPU decoder is missing.
-logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
-warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
 ITK_SUFFIXES = (".mha", ".nrrd")
 
@@ -41,9 +36,10 @@ def read_volume(path: str | os.PathLike) -> MetaTensor:
         )
     if not os.access(path, os.R_OK):
         raise PermissionError(f"{path}: permission denied; give this user the right to read it.")
+    doubts: list[str] = []
     try:
         if str(path).lower().endswith(ITK_SUFFIXES):
-            (voxels, affine), doubts = read_with_itk(Path(path)), []
+            voxels, affine = read_with_itk(Path(path))
         else:
             voxels, affine, doubts = read_nifti(Path(path))
         if not (np.issubdtype(voxels.dtype, np.floating) or np.issubdtype(voxels.dtype, np.integer)):
@@ -58,8 +54,8 @@ def read_volume(path: str | os.PathLike) -> MetaTensor:
     for doubt in doubts:
         _warn_once(f"{path}: {doubt}.")
     meta = {"warnings": doubts}
-    volume = MetaTensor(torch.as_tensor(voxels.astype(np.float32)), affine=torch.as_tensor(affine), meta=meta)
-    return volume[..., 0] if volume.ndim == 4 and volume.shape[3] == 1 else volume
+    voxels = voxels[..., 0] if voxels.ndim == 4 and voxels.shape[3] == 1 else voxels
+    return MetaTensor(torch.as_tensor(voxels.astype(np.float32)), affine=torch.as_tensor(affine), meta=meta)
 
 
 def read_image(path: str | Path, channel: int | None = None) -> tuple[Nifti1Image, list[str]]:

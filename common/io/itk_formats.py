@@ -49,7 +49,7 @@ def shape_in_header(path: Path) -> tuple[int, ...]:
         lines = fields.decode(errors="replace").replace("\r\n", "\n").split("\n")
         clear = all(line.isprintable() and line.count("=") == 1 for line in lines if line)
         whole = end is not None and len(META_FIELD.findall(content)) == 1 and clear
-        if whole and META_PACKED.search(fields):  # MetaIO makes up what it cannot unpack
+        if end and whole and META_PACKED.search(fields):  # MetaIO makes up what it cannot unpack
             size = META_SIZE.search(fields)
             whole = size is not None and int(size[1]) == len(content) - end.end()
     header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode) if whole else None

@@ -2,10 +2,11 @@
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.nifti1 import Nifti1Header, Nifti1Image
+from nibabel.nifti1 import Nifti1Image, Nifti1Pair
 from nibabel.nifti2 import Nifti2Image
 from nibabel.orientations import aff2axcodes
 
@@ -29,7 +30,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     of error.
     """
     if path.name.lower().endswith(PAIR):
-        image = nib.load(path)
+        image: Any = nib.load(path)
     else:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
@@ -41,12 +42,12 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     return np.asanyarray(image.dataobj).reshape(shape), *_placed(image)
 
 
-def _placed(image: nib.AnalyzeImage | Nifti1Image) -> tuple[np.ndarray, list[str]]:
+def _placed(image: nib.AnalyzeImage) -> tuple[np.ndarray, list[str]]:
     """Return an image's affine in mm by the standard (sform if its code is not 0, else qform), and doubts about it.
 
     Source: NIfTI-1, "3D image (volume) orientation and location in space"; with neither code, its method 1.
     """
-    if not isinstance(image.header, Nifti1Header):  # an Analyze header has voxel sizes only
+    if not isinstance(image, Nifti1Pair):  # an Analyze header has voxel sizes only
         return image.affine, []
     unit = MILLIMETRES.get(int(image.header["xyzt_units"]) % 8, 1.0)
     sform, qform = (form(coded=True)[0] for form in (image.get_sform, image.get_qform))

@@ -31,6 +31,18 @@ class FusionLoss(nn.Module):
     Attributes:
         epoch: number of the epoch, from 0, set by `common.engines.SetEpoch` if the fused prediction starts later.
         terms: ``fuse``, ``separate`` and ``deep``.
+
+    Examples:
+        >>> import torch
+        >>> from common.losses.fusion import FusionLoss
+        >>> from common.networks import Decoded, FusionOutput
+        >>> unsure = torch.zeros(1, 2, 4)  # two classes of the same probability; what a network returns has more axes
+        >>> output = FusionOutput(Decoded(unsure, [], unsure), separate=unsure, present=torch.tensor([[True]]))
+        >>> loss = FusionLoss()
+        >>> loss(output, torch.tensor([[[0, 0, 1, 1]]]))  # twice log(2) / 2 + 1 / 2, of cross-entropy and Dice
+        tensor(1.6931)
+        >>> list(loss.terms)
+        ['fuse', 'separate', 'deep']
     """
 
     def __init__(self, fusion_start_epoch: int = 0) -> None:
@@ -45,9 +57,9 @@ class FusionLoss(nn.Module):
         parts = {
             "fuse": self._head(output.fused.logits, label),
             "separate": self._separate(output, label),
-            "deep": sum(self._head(logits, label) for logits in output.fused.deep),
+            "deep": sum((self._head(logits, label) for logits in output.fused.deep), torch.zeros(())),
         }
-        self.terms = {name: torch.as_tensor(value).detach() for name, value in parts.items()}
+        self.terms = {name: value.detach() for name, value in parts.items()}
         return parts
 
     def forward(self, output: FusionOutput, target: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,15 @@ class SegmentationLoss(nn.Module):
     In the cross-entropy the weight of a class is 1 minus its fraction of the batch's voxels, and probabilities are
     clamped to at least 0.005. Dice has squared probabilities in its denominator, sums over batch and space, and is
     averaged over the classes, including the background. The terms are ``ce`` and ``dice``.
+
+    Examples:
+        >>> import torch
+        >>> from common.losses.gated import SegmentationLoss
+        >>> from common.networks.gated import GatedOutput
+        >>> unsure = torch.zeros(1, 2, 4)  # two classes of the same probability; what a network returns has more axes
+        >>> loss = SegmentationLoss()
+        >>> loss(GatedOutput(logits=unsure, features=unsure), torch.tensor([[[0, 0, 1, 1]]]))  # log(2) / 2 + 1 / 3
+        tensor(0.6799)
     """
 
     def __init__(self) -> None:

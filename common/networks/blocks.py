@@ -7,6 +7,8 @@ so each modality's part is computed once, during encoding, for all subsets that 
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +18,15 @@ from common.networks.kernels import Conv3d, instance_norm, upsampled, weighted_s
 from common.networks.subsets import gather_rows, scatter_modalities, select_rows
 
 SLOPE = 0.2  # negative slope of every LeakyReLU
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
-def conv(dims: int, *args: int, **kwargs: int | str) -> nn.Conv2d | nn.Conv3d:
+def module_list(layers: Iterable[Layer]) -> Sequence[Layer]:
+    """Return an `nn.ModuleList`, whose type says what its layers are."""
+    return cast(Sequence[Layer], nn.ModuleList(layers))
+
+
+def conv(dims: int, *args: Any, **kwargs: Any) -> nn.Conv2d | nn.Conv3d:
     """Return a convolution with 2 or 3 spatial dimensions, initialised as in the published code."""
     layer = (nn.Conv2d if dims == 2 else Conv3d)(*args, **kwargs)
     nn.init.kaiming_normal_(layer.weight)
@@ -93,7 +101,7 @@ class SplitPointwise(nn.Module):
         """Return the block's output ``(B, C', ...)``; weights ``(B, M)`` are 1 for the modalities present, else 0."""
         y = weighted_sum(weights[:, None], parts)[:, 0]
         if self.pre or self.training:  # otherwise the norm cancels the bias
-            y = y + self.conv.bias.to(y).reshape(-1, *[1] * (y.ndim - 2))
+            y = y + self.conv.get_parameter("bias").to(y).reshape(-1, *[1] * (y.ndim - 2))
         return y if self.pre else normalised(y)
 
 
@@ -106,7 +114,7 @@ class Encoder(nn.Module):
 
     def __init__(self, dims: int, width: int, levels: int, pre: bool = False, channels: int = 1) -> None:
         super().__init__()
-        self.levels = nn.ModuleList()
+        stages: list[nn.ModuleList] = []
         before = channels
         for level in range(levels):
             after, stride = width * 2**level, 1 if level == 0 else 2
@@ -115,8 +123,9 @@ class Encoder(nn.Module):
             else:
                 first = ConvBlock(dims, (before, after), stride=stride, pre=pre)
             others = [ConvBlock(dims, (after, after), pre=pre) for _ in range(2)]
-            self.levels.append(nn.ModuleList([first, *others]))
+            stages.append(nn.ModuleList([first, *others]))
             before = after
+        self.levels = module_list(stages)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Map ``(B, channels, ...)`` to the features of each level, fine to coarse."""
@@ -145,10 +154,10 @@ class Encoders(nn.ModuleList):
         if x.shape[1] != len(self):
             raise ValueError(f"An image with {x.shape[1]} channels; expected {len(self)}, the network's modalities.")
         encoded = [
-            encoder(select_rows(x[:, modality], rows)) if bool(rows.any()) else [None] * len(encoder.levels)
+            encoder(select_rows(x[:, modality], rows)) if bool(rows.any()) else []
             for modality, (encoder, rows) in enumerate(zip(self, present.T, strict=True))
         ]
-        return [list(level) for level in zip(*encoded, strict=True)]
+        return [list(level) for level in zip_longest(*encoded)]
 
 
 class UpLevel(nn.Module):
@@ -180,7 +189,7 @@ class SeparateDecoder(nn.Module):
 
     def __init__(self, dims: int, classes: int, width: int, levels: int, pre: bool = False) -> None:
         super().__init__()
-        self.levels = nn.ModuleList([UpLevel(dims, width * 2**level, pre) for level in range(levels - 1)])
+        self.levels = module_list([UpLevel(dims, width * 2**level, pre) for level in range(levels - 1)])
         self.head = conv(dims, width, classes, 1)
 
     def forward(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:

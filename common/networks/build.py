@@ -7,36 +7,31 @@ from typing import Any
 from monai.utils import optional_import
 from torch import nn
 
-from common.networks.cotraining import ACN, SMUNet
 from common.networks.filled import FilledNetwork
 from common.networks.fusion import FusionNetwork
-from common.networks.hved import UHVED, UHeMIS
 from common.networks.kernels import replace_convolutions
-from common.networks.m2ftrans import M2FTrans
-from common.networks.mag_ms import MAGMS
-from common.networks.mmformer import MMFormer
-from common.networks.pmkl import PMKL
-from common.networks.rfnet import RFNet
-from common.networks.robustseg import RobustSeg
-from common.networks.unetr import DedicatedUNETR, FilledUNETR
 
-BACKBONES: dict[str, type[FusionNetwork]] = {"RFNet": RFNet, "mmFormer": MMFormer, "M2FTrans": M2FTrans}
-"""Networks for PASSION and GSS with an encoder for each modality. A `FusionNetwork` with a shared one is in `NETWORKS`
-alone."""
-
-NETWORKS: dict[str, type[nn.Module]] = {
-    **BACKBONES,
-    "PMKL": PMKL,
-    "ACN": ACN,
-    "SMU-Net": SMUNet,
-    "RobustSeg": RobustSeg,
-    "U-HVED": UHVED,
-    "U-HeMIS": UHeMIS,
-    "MAG-MS": MAGMS,
-    "UNETR": FilledUNETR,
-    "UNETR per subset": DedicatedUNETR,
+BACKBONES = {
+    "RFNet": "common.networks.rfnet.RFNet",
+    "mmFormer": "common.networks.mmformer.MMFormer",
+    "M2FTrans": "common.networks.m2ftrans.M2FTrans",
 }
-"""All networks with a softmax over the background and a cohort's targets."""
+"""Name -> class of the networks for PASSION and GSS with an encoder for each modality. A `FusionNetwork` with a shared
+one is in `NETWORKS` alone."""
+
+NETWORKS = {
+    **BACKBONES,
+    "PMKL": "common.networks.pmkl.PMKL",
+    "ACN": "common.networks.cotraining.ACN",
+    "SMU-Net": "common.networks.cotraining.SMUNet",
+    "RobustSeg": "common.networks.robustseg.RobustSeg",
+    "U-HVED": "common.networks.hved.UHVED",
+    "U-HeMIS": "common.networks.hved.UHeMIS",
+    "MAG-MS": "common.networks.mag_ms.MAGMS",
+    "UNETR": "common.networks.unetr.FilledUNETR",
+    "UNETR per subset": "common.networks.unetr.DedicatedUNETR",
+}
+"""All networks with a softmax over the background and a cohort's targets; each is imported when it is built."""
 
 
 def build_network(name: str, modalities: int, classes: int, width: int, crop: Sequence[int], **sizes: Any) -> nn.Module:
@@ -49,16 +44,20 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
     ``classes``, ``width`` and ``crop``, or if it has ``in_channels`` instead, as MONAI's networks do, becomes a
     `FilledNetwork`. Of other arguments, such as ``heads``, each network gets those that it accepts. Every
     `nn.Conv3d` in it becomes a `Conv3d` of `common.networks.kernels`, whose gradient in bfloat16 is right on every CPU.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import build_network
+        >>> sizes = {"modalities": 2, "classes": 3, "width": 4, "crop": (32, 32)}
+        >>> type(build_network("RFNet", **sizes)).__name__
+        'RFNet'
+        >>> network = build_network("monai.networks.nets.BasicUNet", **sizes)
+        >>> image = torch.randn(1, 2, 32, 32)
+        >>> image[:, 1] = torch.nan  # a missing modality is zeros for MONAI's networks
+        >>> network(image).shape
+        torch.Size([1, 3, 32, 32])
     """
-    network, importable = NETWORKS.get(name), True
-    if network is None:
-        module, _, attribute = name.rpartition(".")
-        network, importable = optional_import(module, name=attribute) if module else (None, False)
-    if not importable or not (isinstance(network, type) and issubclass(network, nn.Module)):
-        raise ValueError(
-            f"backbone {name!r}: expected one of {', '.join(NETWORKS)}, or the dotted path of a network's class that "
-            "can be imported (key `backbone`)."
-        )
+    network = network_class(name)
     sizes = {"modalities": modalities, "classes": classes, "width": width, "crop": tuple(crop), **sizes}
     taken = inspect.signature(network).parameters
     for size, key in (("feature_encoder", "feature_encoder"), ("subsets", "dedicated")):
@@ -69,6 +68,18 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
     else:
         built = network(**{key: size for key, size in sizes.items() if key in taken})
     return replace_convolutions(built)
+
+
+def network_class(name: str) -> type[nn.Module]:
+    """Return the class of a network by its name in `NETWORKS` or by its dotted path, or raise ValueError."""
+    module, _, attribute = NETWORKS.get(name, name).rpartition(".")
+    network, importable = optional_import(module, name=attribute) if module else (None, False)
+    if not importable or not (isinstance(network, type) and issubclass(network, nn.Module)):
+        raise ValueError(
+            f"backbone {name!r}: expected one of {', '.join(NETWORKS)}, or the dotted path of a network's class that "
+            "can be imported (key `backbone`)."
+        )
+    return network
 
 
 def require_fusion(network: nn.Module, method: str) -> FusionNetwork:
@@ -85,7 +96,7 @@ def require_classes(network: nn.Module, targets: Sequence[str]) -> None:
     """Refuse a network whose last layer, ``head``, does not fit the background and a cohort's targets."""
     if not hasattr(network, "head"):  # a network made of several networks
         return
-    classes = network.head.weight.shape[0]
+    classes = network.get_parameter("head.weight").shape[0]
     if classes != 1 + len(targets):
         raise ValueError(
             f"The network's head has {classes} classes, but the cohort has {1 + len(targets)}: the background, "

@@ -1,12 +1,18 @@
 """Refusal of windows and crops that a network cannot process."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
-from torch import nn
 
 
-def require_window(network: nn.Module, image: torch.Tensor) -> None:
+class Windowed(Protocol):
+    """A network that processes windows of one size."""
+
+    crop: tuple[int, ...]
+
+
+def require_window(network: Windowed, image: torch.Tensor) -> None:
     """Refuse windows ``(B, M, ...)`` of another size than the network's ``crop``, to which its positions are tied."""
     if tuple(image.shape[2:]) != network.crop:
         raise ValueError(

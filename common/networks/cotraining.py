@@ -78,7 +78,7 @@ class Path(nn.Module):
         super().__init__()
         self.unet = ResidualUNet(channels, classes, width, deep_supervision=False)
         self.dropout = nn.Dropout(DROPOUT)
-        nn.init.constant_(self.unet.head.bias[1:], math.log(PRIOR / (1 - PRIOR)))
+        nn.init.constant_(self.unet.head.get_parameter("bias")[1:], math.log(PRIOR / (1 - PRIOR)))
 
     def decode(self, bottleneck: torch.Tensor, features: list[torch.Tensor]) -> torch.Tensor:
         """Return logits ``(B, K, X, Y, Z)`` of sigmoids in training, of a softmax in evaluation.
@@ -140,7 +140,20 @@ class ACN(FullAndMissing):
 
     The ``subsets``, as channels of the image, are the incomplete ones that get a missing path; None: all (14 for four
     modalities).
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import ACN
+        >>> network = ACN(modalities=2, classes=3, width=8, subsets=[(1,)]).eval()  # a missing path for FLAIR alone
+        >>> network.supported_subsets(["t1c", "flair"])
+        [['flair'], ['t1c', 'flair']]
+        >>> image = torch.randn(1, 2, 16, 16, 16)
+        >>> image[:, 0] = torch.nan  # T1c is missing
+        >>> network(image).shape
+        torch.Size([1, 3, 16, 16, 16])
     """
+
+    full: ACNPath
 
     def __init__(
         self,

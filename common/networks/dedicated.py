@@ -7,6 +7,7 @@ evaluated like any other network.
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,11 +49,10 @@ class Dedicated(nn.Module):
 
         Raises ValueError if there is no network for a sample's modalities (``present``: bool ``(B, M)``, on the CPU).
         """
-        logits: torch.Tensor | None = None
-        for subset, row in self._present_in(present):
-            of = (present == present.new_tensor(row)).all(dim=1)
-            part = self.network_for(subset)(self.select_channels(select_rows(x, of), subset))
-            logits = part.new_zeros(len(x), *part.shape[1:]) if logits is None else logits
+        there = [(subset, (present == present.new_tensor(row)).all(dim=1)) for subset, row in self._present_in(present)]
+        parts = [self.network_for(subset)(self.select_channels(select_rows(x, of), subset)) for subset, of in there]
+        logits = parts[0].new_zeros(len(x), *parts[0].shape[1:])
+        for (_, of), part in zip(there, parts, strict=True):
             logits.index_copy_(0, indices(of, x.device), part)
         return logits
 
@@ -60,7 +60,7 @@ class Dedicated(nn.Module):
         """Return the subsets that have a network, as names of the cohort's modalities."""
         return [[modalities[m] for m in subset] for subset in self.subsets]
 
-    def network_for(self, subset: Subset) -> nn.Module:
+    def network_for(self, subset: Subset) -> Any:
         """Return the network for a subset."""
         return self.networks[_key(subset)]
 

@@ -6,8 +6,8 @@ decoder of single modalities, with one set of weights for all, which is used onl
 PASSION (Shi et al., ACM MM 2024).
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -63,10 +63,14 @@ class FusionNetwork(nn.Module):
     `scatter_rows` convert between ``(B, M, ...)`` and rows of the modalities that are present.
     """
 
+    encode: Callable[..., list[torch.Tensor]]
+    decode: Callable[..., Any]
+    separate: nn.Module
+
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
         """Return logits ``(B, K, ...)`` of images ``(B, M, ...)``; in training mode, a `FusionOutput`."""
         if torch.jit.is_tracing():
-            return forward_for_export(self, image, present)
+            return forward_for_export(self.encode, self.decode, image, present)
         present = available_modalities(image, present)
         features = self.encode(image, present)
         fused = self.decode(features, present)

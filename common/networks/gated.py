@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import SLOPE, Encoders, residual_levels
+from common.networks.blocks import SLOPE, Encoders, module_list, residual_levels
 from common.networks.checks import check_crop
 from common.networks.feature_encoder import FeatureEncoder
 from common.networks.kernels import Conv3d
@@ -37,8 +37,8 @@ class GatedOutput(NamedTuple):
 
 def conv(before: int, after: int, kernel: int, stride: int = 1) -> nn.Conv3d:
     """Return a convolution with reflection padding (one voxel less for even kernels), initialised as in the release."""
-    mode = "zeros" if kernel == 1 else "reflect"
-    layer = Conv3d(before, after, kernel, stride, padding=(kernel - 1) // 2, padding_mode=mode)
+    padding = (kernel - 1) // 2
+    layer = Conv3d(before, after, kernel, stride, padding, padding_mode="zeros" if kernel == 1 else "reflect")
     _draw(layer)
     return layer
 
@@ -67,12 +67,13 @@ class ContentEncoder(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.levels = nn.ModuleList()
+        levels: list[nn.ModuleList] = []
         for level in range(LEVELS):
             after = width * 2**level
             first = conv_norm_act(channels, after, stride=1 if level == 0 else 2)
-            self.levels.append(nn.ModuleList([first, conv_norm_act(after, after), conv_norm_act(after, after)]))
+            levels.append(nn.ModuleList([first, conv_norm_act(after, after), conv_norm_act(after, after)]))
             channels = after
+        self.levels = module_list(levels)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Map ``(B, channels, X, Y, Z)``, multiples of 8 from 16 on, to the features of each level, fine to coarse."""
@@ -145,7 +146,7 @@ class GatedNetwork(nn.Module):
         """Last layer of the network."""
         return self.decoder.head
 
-    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | GatedOutput:
+    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | tuple:
         """Return logits ``(B, K, X, Y, Z)`` of images ``(B, M, X, Y, Z)``; in training mode, a `GatedOutput`."""
         present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)

@@ -9,9 +9,9 @@ There are two choices of our own: in evaluation U-HVED segments from the mean, w
 decoders upsample with aligned corners, which the paper and code leave open.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -66,13 +66,15 @@ class HeteroModal(nn.Module):
     With ``halved`` the last convolution of a level outputs half as many channels as the one before.
     """
 
+    decode: Callable[..., Any]
+
     def __init__(self, modalities: int, width: int, halved: bool) -> None:
         super().__init__()
         if width % 2:
             raise ValueError(f"width {width}: expected an even number, since {type(self).__name__} halves it.")
         self.encoders = Encoders(Encoder(width, halved) for _ in range(modalities))
 
-    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | HVEDOutput:
         """Return logits ``(B, K, X, Y, Z)`` of images ``(B, M, X, Y, Z)``; X, Y, Z are multiples of 8, 16 or more."""
         present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)
@@ -89,6 +91,16 @@ class UHVED(HeteroModal):
     """A variational encoder-decoder whose latents at each level follow the product of the modalities' Gaussians.
 
     Half of the width are means, half log-variances.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks.hved import UHVED
+        >>> network = UHVED(modalities=2, classes=3, width=4)
+        >>> image = torch.randn(1, 2, 16, 16, 16)
+        >>> image[:, 1] = torch.nan  # the second modality is missing
+        >>> completed = network(image).completed  # in training mode, both modalities are reconstructed
+        >>> completed.reconstructions.shape, bool(completed.reconstructions.isnan().any())
+        (torch.Size([1, 2, 16, 16, 16]), False)
     """
 
     def __init__(self, modalities: int = 4, classes: int = 4, width: int = 8) -> None:
@@ -105,7 +117,7 @@ class UHVED(HeteroModal):
         features = self.encode(image, present)
         return HVEDOutput(self.decode(features, present), features, image.as_subclass(torch.Tensor), present, present)
 
-    def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Completed:
+    def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> Any:
         """Return logits ``(B, K, X, Y, Z)`` of the latents' means; in training, a `Completed` of a sample of them."""
         latents = []
         for level in features:
@@ -119,7 +131,16 @@ class UHVED(HeteroModal):
 
 
 class UHeMIS(HeteroModal):
-    """An encoder-decoder on mean and variance of the modalities' features at each level."""
+    """An encoder-decoder on mean and variance of the modalities' features at each level.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks.hved import UHeMIS
+        >>> image = torch.randn(1, 2, 16, 16, 16)
+        >>> image[:, 1] = torch.nan  # the second modality is missing
+        >>> UHeMIS(modalities=2, classes=3, width=4)(image).shape  # logits, in training mode, too
+        torch.Size([1, 3, 16, 16, 16])
+    """
 
     def __init__(self, modalities: int = 4, classes: int = 4, width: int = 8) -> None:
         super().__init__(modalities, width, halved=True)

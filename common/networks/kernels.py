@@ -24,9 +24,9 @@ class Conv3d(nn.Conv3d):
         """Convolve ``(B, C, X, Y, Z)``."""
         if not torch.jit.is_scripting():  # TorchScript compiles the rest
             if self._is_misread(input):
-                padding = (0, self.padding[1], self.padding[2])
-                input = F.pad(input, (0, 0, 0, 0, self.padding[0], self.padding[0]))
-                return F.conv3d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+                z, _, y, _, x, _ = self._reversed_padding_repeated_twice
+                input = F.pad(input, (0, 0, 0, 0, x, x))
+                return F.conv3d(input, self.weight, self.bias, self.stride, (0, y, z), self.dilation, self.groups)
             if self._is_slow(input):
                 return self._in_halves(input)
         return self._conv_forward(input, self.weight, self.bias)
@@ -55,7 +55,7 @@ class Conv3d(nn.Conv3d):
 
     @torch.jit.unused
     def _in_halves(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.pad(x, [self.padding[axis] for axis in (2, 2, 1, 1, 0, 0)])
+        x = F.pad(x, self._reversed_padding_repeated_twice)
         beyond = self.kernel_size[0] - 1
         extent = x.shape[2] - beyond
         half = -(-extent // 2)
@@ -72,9 +72,10 @@ def replace_convolutions(network: nn.Module) -> nn.Module:
     """
     for name, layer in list(network.named_modules(remove_duplicate=False)):
         if type(layer) is nn.Conv3d and isinstance(layer.weight, nn.Parameter):
-            sizes = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding)
-            others = (layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode)
-            replaced = Conv3d(*sizes, *others, device="meta")  # which draws no random weights
+            same = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+            settings = {name: getattr(layer, name) for name in same} | {"bias": layer.bias is not None}
+            # On the device "meta" no random weights are drawn.
+            replaced = Conv3d(layer.in_channels, layer.out_channels, **settings, device="meta")
             replaced.weight, replaced.bias = layer.weight, layer.bias
             network.set_submodule(name, replaced)
     return network

@@ -25,6 +25,7 @@ from common.networks.blocks import (
     SplitPointwise,
     UpLevel,
     conv,
+    module_list,
     normalised,
     pointwise,
 )
@@ -45,6 +46,16 @@ class M2FTrans(FusionNetwork):
 
     The crop has 2 or 3 multiples of 16; a token has ``16 * width`` channels. Dropout is in the transformer and the
     cross attention.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import M2FTrans
+        >>> network = M2FTrans(modalities=3, classes=2, width=4, crop=(32, 32), mlp_dim=32, heads=2)
+        >>> image = torch.randn(2, 3, 32, 32)
+        >>> image[0, 1] = torch.nan  # the first of two subjects lacks the second of three modalities
+        >>> output = network(image)  # in training mode
+        >>> output.fused.logits.shape, output.separate.shape  # separate: a row for each of the five modalities present
+        (torch.Size([2, 2, 32, 32]), torch.Size([5, 2, 32, 32]))
     """
 
     def __init__(
@@ -67,9 +78,9 @@ class M2FTrans(FusionNetwork):
         channels = self.feature_encoder.channels
         self.encoders = Encoders(Encoder(dims, width, LEVELS, channels=channels) for _ in range(modalities))
         self.transformer = MaskedTransformer(modalities, tokens, coarsest, heads, mlp_dim, dropout)
-        self.fusions = nn.ModuleList([WeightedFusion(dims, modalities, w) for w in widths[:FINER]])
+        self.fusions = module_list([WeightedFusion(dims, modalities, w) for w in widths[:FINER]])
         self.crosses = nn.ModuleList([CrossBlock(dims, modalities, w, dropout) for w in widths[FINER:]])
-        self.levels = nn.ModuleList([UpLevel(dims, w) for w in widths[:-1]])
+        self.levels = module_list([UpLevel(dims, w) for w in widths[:-1]])
         self.bottom = nn.Sequential(
             ConvBlock(dims, (2 * coarsest, coarsest)), ConvBlock(dims, (coarsest, coarsest), kernel=1)
         )
@@ -100,7 +111,8 @@ class M2FTrans(FusionNetwork):
         present = present.to(memory.device, non_blocking=True)
         tokens, weights = self.transformer.fuse(memory, present)
         weights = weights.unflatten(2, self.grid)
-        query, deep = tokens.transpose(1, 2).unflatten(2, self.grid), []
+        query = tokens.transpose(1, 2).unflatten(2, self.grid)
+        deep: list[torch.Tensor] = []
         for level in reversed(range(LEVELS)):
             if self.training:
                 deep.insert(0, self.deep_heads[level](query))
@@ -134,7 +146,7 @@ class MaskedTransformer(nn.Module):
         super().__init__()
         self.positions = nn.Parameter(torch.zeros(modalities + 1, tokens, dim))  # the last row is for the fusion tokens
         self.fusion = nn.Parameter(torch.randn(1, tokens, dim))
-        self.layers = nn.ModuleList([TransformerLayer(dim, heads, mlp_dim, dropout) for _ in range(DEPTH)])
+        self.layers = module_list([TransformerLayer(dim, heads, mlp_dim, dropout) for _ in range(DEPTH)])
 
     def attend(self, modality: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Pass one modality's features ``(n, E, ...)`` through all layers.
@@ -158,13 +170,12 @@ class MaskedTransformer(nn.Module):
         tokens = (self.fusion + self.positions[-1]).expand(present.shape[0], -1, -1)
         count = tokens.shape[1]
         hidden = F.pad(~present, (0, 1)).repeat_interleave(count, dim=1)[:, None, None]  # fusion tokens are not hidden
-        weights = None
-        for layer, of_modalities in zip(self.layers, memory.unbind(2), strict=True):
+        for number, (layer, of_modalities) in enumerate(zip(self.layers, memory.unbind(2), strict=True)):
             query, *own = layer.attention.split(layer.norm1(tokens))
             key, value = torch.cat([of_modalities.permute(2, 0, 3, 1, 4, 5).flatten(3, 4), torch.stack(own)], dim=3)
             scores = torch.matmul(query, key.transpose(2, 3)) * query.shape[3] ** -0.5
             attention = layer.attention.weight_dropout(scores.masked_fill(hidden, -torch.inf).softmax(dim=3))
-            if weights is None:
+            if number == 0:
                 weights = attention.detach()[..., :-count].sum(dim=(1, 2)).unflatten(1, (-1, count))
             tokens = layer.refined(tokens + layer.attention.join(torch.matmul(attention, value)))
         return tokens, weights
@@ -183,7 +194,7 @@ class WeightedFusion(nn.Module):
 
         Each voxel has a weight, ``(B, M, ...)``, 0 where a modality is absent.
         """
-        y = self.entry.conv.bias.to(parts.dtype).reshape(-1, *[1] * (parts.ndim - 3))
+        y = self.entry.conv.get_parameter("bias").to(parts.dtype).reshape(-1, *[1] * (parts.ndim - 3))
         for weight, part in zip(weights.to(parts.dtype).unbind(1), parts.unbind(1), strict=True):
             y = torch.addcmul(y, weight[:, None], part)  # avoids a tensor with the channels of all modalities
         return self.layers(normalised(y))

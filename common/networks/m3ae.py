@@ -24,6 +24,17 @@ class M3AE(nn.Module):
 
     Attributes:
         x_sub: the substitute image ``(1, M, *grid)`` of normalised intensities, initialised with Gaussian noise.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import M3AE
+        >>> network = M3AE(modalities=2, out_channels=3, width=8, grid=(24, 24, 16)).eval()
+        >>> network.x_sub.shape
+        torch.Size([1, 2, 24, 24, 16])
+        >>> image = torch.rand(1, 2, 16, 16, 16)
+        >>> image[:, 1] = torch.nan  # the second modality is missing: x_sub is used instead
+        >>> network(image).shape  # logits of the regions, each with its own sigmoid
+        torch.Size([1, 3, 16, 16, 16])
     """
 
     def __init__(

@@ -7,7 +7,7 @@ the blocks that make the skip connections, and the modalities are averaged at ea
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from monai.networks.blocks import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
@@ -23,7 +23,7 @@ from common.networks.subsets import available_modalities, forward_for_export, sc
 PATCH = 16  # size of a token in voxels along each axis
 SKIP_LAYERS = (3, 6, 9)
 """Layers of the ViT, of twelve counted from 0, from which the skip connections are made, fine to coarse."""
-BLOCK = {"kernel_size": 3, "norm_name": "instance", "res_block": True}
+BLOCK: dict[str, Any] = {"kernel_size": 3, "norm_name": "instance", "res_block": True}
 """Settings of every convolutional block, as in the published UNETR."""
 
 
@@ -43,6 +43,17 @@ class MAGMS(nn.Module):
     """A UNETR encoder for each modality, the mean over the modalities present at each level, and one decoder.
 
     The crop has 2 or 3 multiples of 16.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks.mag_ms import MAGMS
+        >>> network = MAGMS(modalities=2, classes=3, crop=(16, 16), width=2, hidden=12, mlp_dim=24, heads=2).eval()
+        >>> image = torch.randn(1, 2, 16, 16)
+        >>> image[:, 1] = torch.nan  # the second modality is missing: its features are zero, and no part of the mean
+        >>> [bool(level[:, 1].any()) for level in network.encode(image)]
+        [False, False, False, False, False]
+        >>> network(image).shape
+        torch.Size([1, 3, 16, 16])
     """
 
     def __init__(
@@ -85,7 +96,7 @@ class MAGMS(nn.Module):
         encoded = [self._encoded(m, select_rows(image[:, m], rows)[:, None]) for m, rows in enumerate(present.T)]
         return [scatter_modalities(level, present) for level in zip(*encoded, strict=True)]
 
-    def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | MagMSDecoded:
+    def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> Any:
         """Return logits ``(B, K, ...)`` of the mean of the modalities present; in training mode, a `MagMSDecoded`."""
         require_modality(present)
         shares = (present / present.sum(dim=1, keepdim=True))[:, None].to(features[0].device, non_blocking=True)
@@ -99,12 +110,12 @@ class MAGMS(nn.Module):
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | MagMSDecoded:
         """Return logits ``(B, K, ...)`` of images ``(B, M, ...)``, NaN where missing; in training, a `MagMSDecoded`."""
         if torch.jit.is_tracing():
-            return forward_for_export(self, image, present)
+            return forward_for_export(self.encode, self.decode, image, present)
         present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)
 
     def _encoded(self, modality: int, x: torch.Tensor) -> list[torch.Tensor | None]:
-        layers = self.projections[modality]
+        layers: Any = self.projections[modality]
         if not len(x):
             return [None] * len(layers)
         levels = self.encoders[modality](x)

@@ -8,6 +8,7 @@ One error of that release is corrected: for T2 alone, in PASSION's self-distilla
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from common.networks.blocks import (
     SplitPointwise,
     UpLevel,
     conv,
+    module_list,
     pointwise,
 )
 from common.networks.checks import check_crop, require_window
@@ -39,6 +41,17 @@ class MMFormer(FusionNetwork):
     """A CNN encoder and a transformer per modality, a transformer across modalities, and a decoder that fuses them.
 
     The crop has 2 or 3 multiples of 16.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import MMFormer
+        >>> sizes = {"width": 4, "crop": (32, 32), "embed_dim": 16, "mlp_dim": 32, "heads": 2}
+        >>> network = MMFormer(modalities=2, classes=3, **sizes).eval()
+        >>> image = torch.randn(1, 2, 32, 32)
+        >>> logits = network(image, present=torch.tensor([[True, False]]))  # only the first modality is used
+        >>> image[:, 1] = torch.nan
+        >>> torch.allclose(logits, network(image))
+        True
     """
 
     def __init__(
@@ -62,21 +75,21 @@ class MMFormer(FusionNetwork):
         self.feature_encoder = FeatureEncoder(modalities, dims, feature_encoder)
         channels = self.feature_encoder.channels
         self.encoders = Encoders(Encoder(dims, width, LEVELS, pre=True, channels=channels) for _ in range(modalities))
-        self.embeddings = nn.ModuleList([conv(dims, coarsest, embed_dim, 1) for _ in range(modalities)])
+        self.embeddings = module_list([conv(dims, coarsest, embed_dim, 1) for _ in range(modalities)])
         self.positions = nn.ParameterList([torch.zeros(1, tokens, embed_dim) for _ in range(modalities)])
         self.intra = nn.ModuleList([TransformerLayer(embed_dim, heads, mlp_dim, dropout) for _ in range(modalities)])
         self.inter = TransformerLayer(embed_dim, heads, mlp_dim, dropout)
         self.projection = conv(dims, modalities * embed_dim, modalities * coarsest, 1)
-        self.entries = nn.ModuleList(SplitPointwise(dims, modalities, (w, w), pre=True) for w in widths[:-1])
-        self.entries.append(ConvBlock(dims, (modalities * coarsest, coarsest), kernel=1, pre=True))
+        entries: list[Any] = [SplitPointwise(dims, modalities, (w, w), pre=True) for w in widths[:-1]]
+        self.entries = module_list([*entries, ConvBlock(dims, (modalities * coarsest, coarsest), kernel=1, pre=True)])
         self.refinements = nn.ModuleList(
             nn.Sequential(
                 ConvBlock(dims, (w, w), pre=True, padding_mode="zeros"), ConvBlock(dims, (w, w), kernel=1, pre=True)
             )
             for w in widths
         )
-        self.levels = nn.ModuleList([UpLevel(dims, w, pre=True) for w in widths[:-1]])
-        self.deep_heads = nn.ModuleList([conv(dims, w, classes, 1) for w in widths[1:]])
+        self.levels = module_list([UpLevel(dims, w, pre=True) for w in widths[:-1]])
+        self.deep_heads = module_list([conv(dims, w, classes, 1) for w in widths[1:]])
         self.head = conv(dims, width, classes, 1)
         self.separate = SeparateDecoder(dims, classes, width, LEVELS, pre=True)
 
@@ -100,7 +113,7 @@ class MMFormer(FusionNetwork):
         *parts, tokens = features[-LEVELS:]
         present = present.to(tokens.device, non_blocking=True)
         y = self.refinements[-1](self.entries[-1](self.correlated(tokens, present)))
-        deep = []
+        deep: list[torch.Tensor] = []
         for level in reversed(range(LEVELS - 1)):
             if self.training:
                 head = self.deep_heads[level]

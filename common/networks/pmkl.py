@@ -74,7 +74,18 @@ class PMKL(FullAndMissing):
 
     The ``subsets``, as channels, are those that get a student; None: all (14 for four modalities). The release has
     those of one modality.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks.pmkl import PMKL
+        >>> network = PMKL(modalities=2, classes=3, width=4, subsets=[(0,), (1,)]).eval()  # two students
+        >>> image = torch.randn(2, 2, 16, 16, 16)
+        >>> image[1, 0] = torch.nan  # the second subject lacks the first modality, so its student segments it
+        >>> network(image).shape
+        torch.Size([2, 3, 16, 16, 16])
     """
+
+    full: GatedNetwork
 
     def __init__(
         self,
@@ -93,5 +104,5 @@ class PMKL(FullAndMissing):
         )
 
 
-def _along(axis: int, extent: int) -> tuple[int, ...]:
-    return tuple(extent if a == axis else 1 for a in range(3))
+def _along(axis: int, extent: int) -> tuple[int, int, int]:
+    return extent if axis == 0 else 1, extent if axis == 1 else 1, extent if axis == 2 else 1

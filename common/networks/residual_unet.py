@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.networks.blocks import module_list
 from common.networks.kernels import Conv3d, GroupNorm
 
 
@@ -64,13 +65,21 @@ class ResidualUNet(nn.Module):
 
     The width is a multiple of 8 (8 groups per norm), and doubled at each level. ``deep_supervision`` adds 1x1x1 heads
     on the 1/4 and 1/2 levels, which are used only in training.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import ResidualUNet
+        >>> network = ResidualUNet(in_channels=2, out_channels=3, width=8)
+        >>> output = network(torch.randn(1, 2, 16, 16, 16))  # in training mode; it has to be without NaN
+        >>> output.logits.shape, len(output.deep), output.bottleneck.shape
+        (torch.Size([1, 3, 16, 16, 16]), 2, torch.Size([1, 64, 2, 2, 2]))
     """
 
     def __init__(self, in_channels: int, out_channels: int, width: int = 16, deep_supervision: bool = True) -> None:
         super().__init__()
         if width % 8:
             raise ValueError(f"width {width}: expected a multiple of 8, since every norm has 8 groups.")
-        self.encoder = nn.ModuleList(
+        self.encoder = module_list(
             [
                 nn.Sequential(Conv3d(in_channels, width, 3, padding=1), ResidualBlock(width)),
                 self._down(width, blocks=2),

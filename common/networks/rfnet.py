@@ -19,6 +19,7 @@ from common.networks.blocks import (
     SplitPointwise,
     UpLevel,
     conv,
+    module_list,
     pointwise,
 )
 from common.networks.checks import check_crop
@@ -38,6 +39,15 @@ class RFNet(FusionNetwork):
 
     The width is a multiple of 4. The crop has 2 or 3 multiples of 8; windows of other multiples of 8 are processed,
     too.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import RFNet
+        >>> network = RFNet(modalities=2, classes=3, width=4, crop=(16, 16, 16)).eval()
+        >>> image = torch.randn(1, 2, 16, 16, 16)
+        >>> image[:, 1] = torch.nan  # the second modality is missing
+        >>> network(image).shape  # logits of the classes, of which the first is the background
+        torch.Size([1, 3, 16, 16, 16])
     """
 
     def __init__(
@@ -56,9 +66,9 @@ class RFNet(FusionNetwork):
         self.feature_encoder = FeatureEncoder(modalities, dims, feature_encoder)
         channels = self.feature_encoder.channels
         self.encoders = Encoders(Encoder(dims, width, LEVELS, channels=channels) for _ in range(modalities))
-        self.regions = nn.ModuleList([RegionHead(dims, modalities, classes, w, guided=w < widths[-1]) for w in widths])
-        self.fusions = nn.ModuleList([RegionFusion(dims, modalities, classes, w) for w in widths])
-        self.levels = nn.ModuleList([UpLevel(dims, w) for w in widths[:-1]])
+        self.regions = module_list([RegionHead(dims, modalities, classes, w, guided=w < widths[-1]) for w in widths])
+        self.fusions = module_list([RegionFusion(dims, modalities, classes, w) for w in widths])
+        self.levels = module_list([UpLevel(dims, w) for w in widths[:-1]])
         self.head = conv(dims, width, classes, 1)
         self.separate = SeparateDecoder(dims, classes, width, LEVELS)
 
@@ -84,14 +94,15 @@ class RFNet(FusionNetwork):
         """Return logits ``(B, K, ...)``; in training mode, a `Decoded`, whose deep logits are those of the heads."""
         present = present.to(features[0].device, non_blocking=True)
         levels, parts = features[:LEVELS], features[LEVELS:]
-        deep, y = [], None
+        deep: list[torch.Tensor] = []
+        raised: torch.Tensor | None = None
         for level in reversed(range(LEVELS)):
-            raised = None if y is None else self.levels[level].raised(y)
             region_parts, shortcut_parts = parts[2 * level : 2 * level + 2]
             logits = self.regions[level](region_parts, raised, present)
             regions = logits.detach().softmax(dim=1)
             fused = self.fusions[level](levels[level], shortcut_parts, regions, present)
             y = fused if raised is None else self.levels[level].merged(fused, raised)
+            raised = self.levels[level - 1].raised(y) if level > 0 else None
             deep.insert(0, logits)
         logits = pointwise(self.head.weight, y, self.head.bias)
         return Decoded(logits, deep, y) if self.training else logits

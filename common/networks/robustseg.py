@@ -100,7 +100,18 @@ class ImageDecoder(nn.Module):
 
 
 class RobustSeg(GatedNetwork):
-    """A `GatedNetwork` with an appearance encoder and an image decoder per modality, which are used in training."""
+    """A `GatedNetwork` with an appearance encoder and an image decoder per modality, which are used in training.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks.robustseg import RobustSeg
+        >>> network = RobustSeg(modalities=2, classes=3, width=2)
+        >>> image = torch.randn(2, 2, 16, 16, 16)
+        >>> image[0, 1] = torch.nan  # the first of two subjects lacks the second modality
+        >>> output = network(image)  # in training mode
+        >>> output.logits.shape, output.reconstruction.shape  # reconstructed are the three modalities that exist
+        (torch.Size([2, 3, 16, 16, 16]), torch.Size([3, 16, 16, 16]))
+    """
 
     def __init__(self, modalities: int = 4, classes: int = 4, width: int = 16) -> None:
         super().__init__(modalities, classes, width)

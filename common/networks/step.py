@@ -16,7 +16,7 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.network = network
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return the network's state dict."""
         return self.network.state_dict(*args, **kwargs)
 

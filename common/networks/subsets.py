@@ -5,10 +5,10 @@ are those of the modalities present, ``(P, ...)`` in the order of ``present.nonz
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import nn
 
 from common.modalities import presence, require_modality, to_host
 
@@ -32,11 +32,16 @@ def available_modalities(image: torch.Tensor, present: torch.Tensor | None) -> t
     return there
 
 
-def forward_for_export(network: nn.Module, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+def forward_for_export(
+    encode: Callable[..., list[torch.Tensor]],
+    decode: Callable[..., Any],
+    image: torch.Tensor,
+    present: torch.Tensor | None,
+) -> torch.Tensor:
     """Return a network's logits by operations that are the same for every subset, as an export requires.
 
     Every modality is encoded, an absent one as zeros, and the features of absent ones are then set to zero. A sample
-    without any modality gives NaN instead of an error. The features of the network's ``encode`` are ``(B, M, ...)``,
+    without any modality gives NaN instead of an error. The features of ``encode`` are ``(B, M, ...)``,
     zero for absent modalities; the example image for tracing has all modalities.
     """
     image = image.as_subclass(torch.Tensor)
@@ -44,8 +49,8 @@ def forward_for_export(network: nn.Module, image: torch.Tensor, present: torch.T
     with warnings.catch_warnings():
         # Warnings about decisions that depend on values; here they are the same for every image.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        features = network.encode(fill_absent(image, there), torch.ones_like(there))
-        logits = network.decode([fill_absent(level, there) for level in features], there)
+        features = encode(fill_absent(image, there), torch.ones_like(there))
+        logits = decode([fill_absent(level, there) for level in features], there)
     return fill_absent(logits, there.any(dim=1), torch.nan)
 
 
@@ -74,10 +79,10 @@ def scatter_modalities(parts: Sequence[torch.Tensor | None], present: torch.Tens
     A part has a row for each of the n samples that have the modality, ``(n, ...)``, or is None; ``present`` is on the
     CPU.
     """
-    example = next(part for part in parts if part is not None)
+    there = [part for part in parts if part is not None]
     if bool(present.all()):
-        return torch.stack(list(parts), dim=1)
-    full = example.new_zeros(*present.shape, *example.shape[1:])
+        return torch.stack(there, dim=1)
+    full = there[0].new_zeros(*present.shape, *there[0].shape[1:])
     for modality, part in enumerate(parts):
         if part is not None:
             full[:, modality].index_copy_(0, indices(present[:, modality], full.device), part)

@@ -23,6 +23,16 @@ class FilledUNETR(nn.Module):
 
     They are filled with ``zero``, or with the ``mean`` at each voxel over the modalities present. The paper says
     "means", but a modality's own mean is 0 after normalisation, so that would be the same as filling with zeros.
+
+    Examples:
+        >>> import torch
+        >>> from common.modalities import presence
+        >>> from common.networks.unetr import FilledUNETR
+        >>> sizes = {"crop": (16, 16), "width": 2, "hidden": 12, "mlp_dim": 24, "heads": 2}
+        >>> network = FilledUNETR(modalities=3, classes=2, fill="mean", **sizes)
+        >>> image = torch.tensor([1.0, 3.0, torch.nan]).reshape(1, 3, 1, 1).expand(1, 3, 16, 16)
+        >>> network.filled(image, presence(image))[0, :, 0, 0]
+        tensor([1., 3., 2.])
     """
 
     def __init__(
@@ -59,7 +69,22 @@ class FilledUNETR(nn.Module):
 
 
 class DedicatedUNETR(nn.Module):
-    """A UNETR for each of the ``subsets``, as channels; None: all ``2^M - 1``. The crop has 2 or 3 multiples of 16."""
+    """A UNETR for each of the ``subsets``, as channels; None: all ``2^M - 1``. The crop has 2 or 3 multiples of 16.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks.unetr import DedicatedUNETR
+        >>> sizes = {"crop": (16, 16), "width": 2, "hidden": 12, "mlp_dim": 24, "heads": 2}
+        >>> network = DedicatedUNETR(modalities=2, classes=3, subsets=[(0, 1)], **sizes)  # for complete subjects alone
+        >>> image = torch.randn(1, 2, 16, 16)
+        >>> network(image).shape
+        torch.Size([1, 3, 16, 16])
+        >>> image[:, 0] = torch.nan
+        >>> network(image)
+        Traceback (most recent call last):
+            ...
+        ValueError: No network was trained for the modalities at channels [1]; expected one of [(0, 1)]. ...
+    """
 
     def __init__(
         self,

@@ -34,6 +34,8 @@ class RandomSubsetFusion(TrainingStep):
     So the backbones are trained without GSS, too, and with MedMAP.
     """
 
+    network: FusionNetwork
+
     def __init__(self, network: FusionNetwork) -> None:
         super().__init__(require_fusion(network, "This training"))
 
@@ -99,11 +101,11 @@ def group_vote(
     for k, leading in enumerate(leaders):
         order = [*leading, *(m for m in range(sure.shape[1]) if m not in leading)]
         # Stacked, since a list of indices would be copied to the GPU each time.
-        ordered = (torch.stack([part[:, m, k] for m in order], dim=1) for part in (sure, votes))
-        ballot = *ordered, leader_threshold, member_threshold
-        elected.append(
-            single_leader_vote(*ballot, rule) if len(leading) == 1 else double_leader_vote(*ballot, rho, rule)
-        )
+        seen, cast = (torch.stack([part[:, m, k] for m in order], dim=1) for part in (sure, votes))
+        if len(leading) == 1:
+            elected.append(single_leader_vote(seen, cast, leader_threshold, member_threshold, rule))
+        else:
+            elected.append(double_leader_vote(seen, cast, leader_threshold, member_threshold, rho, rule))
     return torch.stack(elected, dim=1)
 
 
@@ -170,6 +172,18 @@ class GSSLoss(nn.Module):
 
     Attributes:
         terms: ``fuse``, ``separate``, ``deep`` and ``distillation``.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import RFNet
+        >>> from common.papers.gss import GSSLoss, RandomSubsetFusion
+        >>> step = RandomSubsetFusion(RFNet(modalities=2, classes=2, width=4, crop=(16, 16)))
+        >>> loss = GSSLoss(["t1c", "flair"], classes=["BG", "tumour"], leaders={"BG": ["t1c"], "tumour": ["flair"]})
+        >>> output = step(torch.randn(1, 2, 16, 16))  # no modality may be missing here
+        >>> loss(output, torch.zeros(1, 1, 16, 16)).shape
+        torch.Size([])
+        >>> list(loss.terms)
+        ['fuse', 'separate', 'deep', 'distillation']
     """
 
     def __init__(

@@ -17,6 +17,7 @@ from monai.data import Dataset
 from monai.losses import DeepSupervisionLoss, DiceLoss
 from monai.networks.utils import copy_model_state
 from torch import nn
+from torch.nn.modules.loss import _Loss
 from tqdm import tqdm
 
 from common.io import read_weights, start_from
@@ -53,6 +54,8 @@ class Pretraining(TrainingStep):
     ``mask_ratio`` is the combined rate of dropped modalities and masked patches, whose edge of ``patch_size`` voxels
     divides the crop's extents. The masking ``modality_dropout`` is the paper's ablation without patches (Table 3 b).
     """
+
+    network: M3AE
 
     def __init__(self, network: M3AE, mask_ratio: float = 0.875, patch_size: int = 16, masking: str = "m3ae") -> None:
         super().__init__(network)
@@ -95,7 +98,7 @@ class PretrainingLoss(nn.Module):
 
     def forward(self, output: Reconstruction, target: None = None) -> torch.Tensor:
         """Return the scalar loss; the target is part of the output and ignored here."""
-        mse = F.mse_loss(*(gather_rows(volumes, output.present) for volumes in (output.reconstruction, output.image)))
+        mse = F.mse_loss(gather_rows(output.reconstruction, output.present), gather_rows(output.image, output.present))
         centred = output.x_sub - output.x_sub.mean(dim=(2, 3, 4), keepdim=True)
         squares = self.regulariser == "mean_square"
         regulariser = centred.square().mean() if squares else torch.linalg.vector_norm(centred)
@@ -197,6 +200,8 @@ class FineTuning(TrainingStep):
     so that every step uses the full set (our own variant).
     """
 
+    network: M3AE
+
     def __init__(self, network: M3AE, views: str = "random") -> None:
         super().__init__(network)
         self.views = check_choice("views", views, ("random", "full_and_incomplete"))
@@ -212,7 +217,7 @@ class FineTuning(TrainingStep):
         return self.network.unet(torch.cat([self.network.substitute(image, subset) for subset in subsets]))
 
 
-class DiceBCELoss(nn.Module):
+class DiceBCELoss(_Loss):
     """L of eq. (5): mean Dice loss and mean binary cross-entropy over region channels, weighted, on logits.
 
     Dice of a channel is ``1 - (2 sum(pt) + 1) / (sum(p^2) + sum(t^2) + 1)`` with the sums over batch and space. Voxels
@@ -262,6 +267,18 @@ class FineTuningLoss(nn.Module):
 
     Attributes:
         terms: ``segmentation``, ``consistency`` and, if it has a weight, ``distillation``.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import SegmentationOutput
+        >>> from common.papers.m3ae import FineTuningLoss
+        >>> views = torch.tensor([0.0, 2.0]).reshape(2, 1, 1, 1, 1)  # two views of one subject
+        >>> output = SegmentationOutput(logits=views.expand(2, 3, 4, 4, 4), deep=[], bottleneck=views)
+        >>> loss = FineTuningLoss()
+        >>> loss(output, torch.zeros(1, 3, 4, 4, 4)).shape  # the masks of the subject's three regions, once
+        torch.Size([])
+        >>> loss.terms["consistency"]  # (2 - 0) ** 2
+        tensor(4.)
     """
 
     def __init__(
@@ -284,8 +301,8 @@ class FineTuningLoss(nn.Module):
         The masks ``(B, C, X, Y, Z)`` are those of the subjects, so the outputs have ``2 B`` rows.
         """
         segmentation = self.loss(output, torch.cat([target, target]))
-        compared = output.bottleneck if self.consistency == "bottleneck" else output.deep[0]
-        consistency = F.mse_loss(*compared.chunk(2))
+        first, second = (output.bottleneck if self.consistency == "bottleneck" else output.deep[0]).chunk(2)
+        consistency = F.mse_loss(first, second)
         self.terms = {"segmentation": segmentation.detach(), "consistency": consistency.detach()}
         total = segmentation + self.lambda_con * consistency
         if self.lambda_distil > 0:

@@ -71,6 +71,18 @@ class MagMSLoss(nn.Module):
 
     Attributes:
         terms: ``fuse``, ``single``, ``kl`` and ``l2``, summed over modalities.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks.mag_ms import MAGMS
+        >>> from common.papers.mag_ms import MagMSLoss, MultiModalitySelfDistillation
+        >>> network = MAGMS(modalities=2, classes=3, crop=(16, 16), width=2, hidden=12, mlp_dim=24, heads=2)
+        >>> output = MultiModalitySelfDistillation(network)(torch.randn(1, 2, 16, 16))
+        >>> len(output.teacher.logits), len(output.students.logits)
+        (1, 2)
+        >>> loss = MagMSLoss()
+        >>> loss(output, torch.zeros(1, 1, 16, 16)).shape
+        torch.Size([])
     """
 
     def __init__(

@@ -50,6 +50,8 @@ class FeatureAlignment(TrainingStep):
             encoder.
     """
 
+    network: Any
+
     def __init__(self, method: nn.Module, network: nn.Module, align: bool = True, at: str = "input") -> None:
         super().__init__(network)
         self.method, self.align = method, align
@@ -147,6 +149,17 @@ class AlignedLoss(nn.Module):
 
     Attributes:
         terms: those of the method's loss, and ``align``.
+
+    Examples:
+        >>> import torch
+        >>> from common.baselines.hved import SoftmaxLoss
+        >>> from common.papers.medmap import AlignedLoss, AlignedOutput
+        >>> features = torch.tensor([0.0, 2.0]).reshape(1, 2, 1, 1, 1)  # of T1c and FLAIR
+        >>> output = AlignedOutput(torch.zeros(1, 3, 4, 4), features, present=torch.tensor([[True, True]]))
+        >>> loss = AlignedLoss(SoftmaxLoss(), ["t1c", "flair"], anchor="t1c")
+        >>> value = loss(output, torch.zeros(1, 1, 4, 4))
+        >>> loss.terms["align"]  # the mean of 0 and (2 - 0) ** 2, which counts an eighth
+        tensor(2.)
     """
 
     def __init__(
@@ -158,7 +171,8 @@ class AlignedLoss(nn.Module):
         prior: str = "flair",
     ) -> None:
         super().__init__()
-        self.loss, self.alpha = loss, check_number("alpha", alpha, 0)
+        self.loss: Any = loss
+        self.alpha = check_number("alpha", alpha, 0)
         self.alignment = None if anchor is None else Alignment(modalities, anchor, prior)
         self.terms: dict[str, torch.Tensor] = {}
 
@@ -172,6 +186,8 @@ class AlignedLoss(nn.Module):
         total = self.loss(output.output, target)
         self.terms = dict(self.loss.terms)
         if self.alignment is not None:
+            if output.features is None or output.present is None:
+                raise ValueError("`FeatureAlignment` passed on no features to align: expected its `align` to be true.")
             with torch.autocast(output.features.device.type, enabled=False):
                 align = self.alignment(output.features, output.present)
             self.terms["align"] = align.detach()

@@ -62,6 +62,8 @@ class SelfDistillation(TrainingStep):
         distil: whether gradients flow through the students; if False, they only measure the distance to the teacher.
     """
 
+    network: FusionNetwork
+
     def __init__(
         self, network: FusionNetwork, drop_modalities: bool = False, perfect_data: bool = False, distil: bool = True
     ) -> None:
@@ -201,6 +203,19 @@ class PassionLoss(nn.Module):
             before `end_epoch`.
         terms: those in use of ``fuse``, ``deep``, ``separate``, ``pixel``, ``prototype`` and ``pmr``, summed over
             samples and modalities, weighted as above but without the lambdas.
+
+    Examples:
+        >>> import torch
+        >>> from common.networks import RFNet
+        >>> from common.papers.passion import PassionLoss, SelfDistillation
+        >>> step = SelfDistillation(RFNet(modalities=2, classes=2, width=4, crop=(16, 16)))
+        >>> loss = PassionLoss(["t1c", "flair"], counts=[10, 5], subjects=10)
+        >>> loss.v  # half of the subjects lack FLAIR, so it counts twice as much
+        tensor([1., 2.])
+        >>> image = torch.randn(1, 2, 16, 16)
+        >>> image[:, 1] = torch.nan  # this one lacks it, too
+        >>> loss(step(image), torch.zeros(1, 1, 16, 16)).shape
+        torch.Size([])
     """
 
     def __init__(
@@ -246,10 +261,10 @@ class PassionLoss(nn.Module):
         least, greatest = beta_range
         self.beta_range = check_number("beta_range", least, 0), check_number("beta_range", greatest, least)
         rarity, ones = subjects / torch.tensor(counts, dtype=torch.float32).clamp_min(1), torch.ones(len(counts))
-        self.register_buffer("beta", ones.clone())
-        self.register_buffer("v", rarity if self.use_beta else ones, persistent=False)
-        self.register_buffer("sums", torch.zeros(len(counts)))
-        self.register_buffer("counts", torch.zeros(len(counts)))
+        self.beta: torch.Tensor = nn.Buffer(ones.clone())
+        self.v: torch.Tensor = nn.Buffer(rarity if self.use_beta else ones, persistent=False)
+        self.sums: torch.Tensor = nn.Buffer(torch.zeros(len(counts)))
+        self.counts: torch.Tensor = nn.Buffer(torch.zeros(len(counts)))
         self.terms: dict[str, torch.Tensor] = {}
 
     @property
@@ -265,7 +280,7 @@ class PassionLoss(nn.Module):
         heads = [dice_ce(probabilities(logits, size), label).sum() for logits in output.teacher.deep]
         terms = {
             "fuse": dice_ce(probabilities(output.teacher.logits, size), label).sum(),
-            "deep": sum(0.5**level * head for level, head in enumerate(heads, 1)),
+            "deep": sum((0.5**level * head for level, head in enumerate(heads, 1)), torch.zeros(())),
         }
         classes = _common_classes(label, output.teacher.logits.shape[1])
         prototype, distance, pmr = self._semantic(output, label, classes)
@@ -283,9 +298,9 @@ class PassionLoss(nn.Module):
             terms["prototype"] = (delta * self.v * scatter_rows(prototype, present)).sum()
         if self.variant == "pmr":
             terms["pmr"] = pmr.sum()
-        self.terms = {name: torch.as_tensor(value).detach() for name, value in terms.items()}
+        self.terms = {name: value.detach() for name, value in terms.items()}
         scale = {"pixel": self.lambda_1, "prototype": self.lambda_2, "pmr": self.lambda_pmr}
-        return sum(scale.get(name, 1) * value for name, value in terms.items())
+        return sum((scale.get(name, 1) * value for name, value in terms.items()), torch.zeros(()))
 
     @torch.no_grad()
     def end_epoch(self, epoch: int) -> dict[str, float]:
@@ -330,7 +345,7 @@ class PassionLoss(nn.Module):
                 pixel_distillation(student[rows], target[sample], counted, self.temperature)
                 for student, target in zip(students, teacher, strict=True)
             ]
-            terms.append(sum(0.5**level * term for level, term in enumerate(levels)))
+            terms.append(sum((0.5**level * term for level, term in enumerate(levels)), torch.zeros(())))
         return torch.cat(terms)
 
     def _semantic(
@@ -389,7 +404,7 @@ class PreferenceBalancer:
 
     def __call__(self, engine: Engine) -> None:
         for sums in (self.loss.sums, self.loss.counts):
-            sums.copy_(idist.all_reduce(sums))
+            sums.copy_(torch.as_tensor(idist.all_reduce(sums)))
         values = self.loss.end_epoch(engine.state.epoch - 1)  # the authors count from 0
         engine.state.metrics.update(values)
         if idist.get_rank() == 0:
@@ -417,6 +432,6 @@ def _draw(history: pd.DataFrame, path: Path) -> None:
     for name, rows in history.groupby("modality", sort=False):
         axes.plot(rows["epoch"], rows["relative_preference"], marker=".", label=display_name(name))
     axes.set(xlabel="epoch", ylabel="relative preference")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.legend()
     figure.savefig(path, dpi=150)

@@ -21,6 +21,17 @@ class RandEachModalityd(Randomizable, EachModalityd):
 
     ``transform`` is an array transform of MONAI for an image ``(1, X, Y, Z)``, such as ``RandGaussianNoise``. A missing
     modality (NaN) is left unchanged.
+
+    Examples:
+        >>> import torch
+        >>> from monai.transforms import RandScaleIntensity
+        >>> from common.transforms import RandEachModalityd
+        >>> image = torch.ones(3, 4, 4, 4)
+        >>> image[2] = torch.nan  # the third modality is missing
+        >>> each = RandEachModalityd("image", RandScaleIntensity(factors=0.5, prob=1.0)).set_random_state(seed=0)
+        >>> first, second, third = each({"image": image})["image"][:, 0, 0, 0]
+        >>> bool(first == second), bool(third.isnan())
+        (False, True)
     """
 
     def __init__(self, keys: KeysCollection, transform: RandomizableTransform) -> None:
@@ -56,7 +67,8 @@ class RandThickSlices(RandomizableTransform):
         """Return the image, or one of thick slices."""
         if randomize:
             self.randomize(None)
-            self.axis, self.drawn = int(self.R.randint(img.ndim - 1)), self.R.uniform(*self.thickness)
+            self.axis = int(self.R.randint(img.ndim - 1))
+            self.drawn = self.R.uniform(self.thickness[0], self.thickness[1])
         if not self._do_transform:
             return img
         voxels, axis = torch.as_tensor(img).as_subclass(torch.Tensor).movedim(1 + self.axis, -1), 1 + self.axis

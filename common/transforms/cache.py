@@ -47,11 +47,11 @@ class CachedDataset(Dataset):
         end = len(transform) if self.first_random is None else self.first_random
         self._recipe = fingerprint(*transform.transforms[:end])
 
-    def __getitem__(self, index: int) -> Any:
+    def _transform(self, index: int) -> Any:
         with unwrapped_errors():  # Compose wraps a transform's error about a file
             if self.cache_dir is None:
-                return super().__getitem__(index)
-            item, parts = self._cached(dict(self.data[index]))
+                return super()._transform(index)
+            item, parts = self._cached(self.cache_dir, dict(self.data[index]))
             start = len(self.transform) if self.first_random is None else self.first_random
             if any(isinstance(t, RandSpatialCropd) for t in self.transform.transforms[start : start + 1]):
                 item = self.transform(item, start=start, end=start + 1)  # so that only the patch is read
@@ -60,8 +60,8 @@ class CachedDataset(Dataset):
                 item[key] = part.read(item[key])
             return self.transform(item, start=start)
 
-    def _cached(self, item: dict[str, Any]) -> tuple[dict[str, Any], dict[str, "_Stored"]]:
-        entry = self.cache_dir / f"{item.get('case', 'case')}-{self._key(item)}"
+    def _cached(self, folder: Path, item: dict[str, Any]) -> tuple[dict[str, Any], dict[str, "_Stored"]]:
+        entry = folder / f"{item.get('case', 'case')}-{self._key(item)}"
         if not (entry / "meta.json").is_file():
             self._write(entry, self.transform(item, end=self.first_random))
         return self._read(entry)
@@ -128,7 +128,7 @@ class _Stored:
         shift = np.linalg.solve(self.affine.numpy(), part.affine.numpy()[:, -1])[: len(size)]
         box = [slice(at, at + extent) for at, extent in zip(shift.round().astype(int).tolist(), size, strict=True)]
         codes = np.ascontiguousarray(np.moveaxis(np.load(self.path, mmap_mode="r"), 1, 0)[:, *box])
-        step = np.reshape(np.float32(self.step), (-1, *[1] * len(size)))
+        step = np.reshape(np.asarray(self.step, np.float32), (-1, *[1] * len(size)))
         voxels = (codes * step if self.step else codes).astype(self.dtype, copy=False)
         for channel, background in zip(voxels, self.background, strict=False):  # a label has none
             if background != 0:  # or NaN

@@ -37,6 +37,16 @@ class DecideLabelsd(ConvertLabelsd):
 
     The probabilities are those of regions ``(R, X, Y, Z)``, or with ``softmax`` of classes ``(K, X, Y, Z)``. For
     ``by_sequences`` the item has to name its sequences (key ``subset``), as `LoadSubjectd` does.
+
+    Examples:
+        >>> import torch
+        >>> from common.transforms import DecideLabelsd
+        >>> probabilities = torch.tensor([[0.9, 0.4, 0.1], [0.6, 0.1, 0.1], [0, 0, 0]])[..., None, None]  # WT, TC, ET
+        >>> for decision in ("threshold", "expected_dice"):
+        ...     decide = DecideLabelsd("pred", "brats2021", decision)
+        ...     print(decide({"pred": probabilities})["pred"].flatten().tolist())
+        [1, 0, 0]
+        [1, 2, 0]
     """
 
     def __init__(self, keys: KeysCollection, cohort: str, decision: str = "threshold", softmax: bool = False) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, SpatialResample
@@ -30,9 +31,9 @@ class ToFileGridd(MapTransform):
         for key in self.key_iterator(item):
             voxels = torch.as_tensor(item[key]).as_subclass(torch.Tensor)
             if axes is None:
-                resample = SpatialResample(padding_mode="border", dtype=torch.float32)
+                resample = SpatialResample(padding_mode="border", dtype=np.float32)
                 resampled = resample(MetaTensor(voxels.float(), affine=image.affine), affine, size)
-                voxels = resampled.as_tensor().to(voxels.dtype)
+                voxels = resampled.as_subclass(torch.Tensor).to(voxels.dtype)
             else:
                 voxels = _interpolated(voxels, positions, axes, size)
             item[key] = MetaTensor(voxels).copy_meta_from(image)

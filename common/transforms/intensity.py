@@ -37,6 +37,14 @@ class ScaleBrainIntensityd(EachModalityd):
     stays NaN. Source: M3AE, "Implementation" (clip to the 1st and 99th percentile, then min-max); MONAI's percentile
     scaling would include the background in the percentiles. Raises ValueError if the two percentiles of a modality are
     equal. The ``lower`` and ``upper`` percentile become 0 and 1.
+
+    Examples:
+        >>> import torch
+        >>> from common.transforms import ScaleBrainIntensityd
+        >>> image = torch.tensor([[0, 10, 20, 30], [torch.nan] * 4])[..., None, None]  # the second modality is missing
+        >>> ScaleBrainIntensityd("image", lower=0, upper=100)({"image": image})["image"].flatten(1)
+        tensor([[0.0000, 0.0000, 0.5000, 1.0000],
+                [   nan,    nan,    nan,    nan]])
     """
 
     def __init__(self, keys: KeysCollection, lower: float = 1.0, upper: float = 99.0) -> None:
@@ -66,6 +74,14 @@ class NormalizeBrainIntensityd(EachModalityd):
 
     For images that show more than a brain use MONAI's ``NormalizeIntensityd(channel_wise=True)`` over the whole volume,
     which leaves a missing modality NaN too. Raises ValueError if a modality is constant over its brain.
+
+    Examples:
+        >>> import torch
+        >>> from common.transforms import NormalizeBrainIntensityd
+        >>> image = torch.tensor([[0, 10, 30], [torch.nan] * 3])[..., None, None]  # the second modality is missing
+        >>> NormalizeBrainIntensityd("image")({"image": image})["image"].flatten(1)
+        tensor([[-2., -1.,  1.],
+                [nan, nan, nan]])
     """
 
     def _change(self, channel: torch.Tensor, name: str) -> torch.Tensor:

@@ -31,7 +31,15 @@ class ConvertLabelsd(MapTransform):
 
 
 class LabelsToRegionsd(ConvertLabelsd):
-    """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into region masks ``(R, X, Y, Z)``, uint8."""
+    """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into region masks ``(R, X, Y, Z)``, uint8.
+
+    Examples:
+        >>> import torch
+        >>> from common.transforms import LabelsToRegionsd
+        >>> label = torch.tensor([0, 1, 2, 4]).reshape(1, 4, 1, 1)  # background, NCR, ED and ET
+        >>> LabelsToRegionsd("label", "brats2021")({"label": label})["label"].flatten(1).tolist()  # WT, TC and ET
+        [[0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]]
+    """
 
     def _convert(self, volume: torch.Tensor, _: Mapping[Hashable, Any]) -> torch.Tensor:
         return self.labels.to_regions(volume)
@@ -41,6 +49,13 @@ class LabelsToClassesd(ConvertLabelsd):
     """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into class indices of a softmax head, of type long.
 
     Index 0 is the background; the others are the targets of the `LabelSet` in their order.
+
+    Examples:
+        >>> import torch
+        >>> from common.transforms import LabelsToClassesd
+        >>> label = torch.tensor([0, 1, 2, 4]).reshape(1, 4, 1, 1)  # background, NCR, ED and ET
+        >>> LabelsToClassesd("label", "brats2021")({"label": label})["label"].flatten(1).tolist()
+        [[0, 1, 2, 3]]
     """
 
     def _convert(self, volume: torch.Tensor, _: Mapping[Hashable, Any]) -> torch.Tensor:

@@ -41,6 +41,18 @@ class LoadSubjectd(MapTransform):
         trained: voxel size in mm that the network was trained at, to warn about coarser or tilted images; None skips
             these warnings.
         seen: modalities that the network saw in training, to warn about others; None skips this.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> import nibabel as nib
+        >>> import numpy as np
+        >>> from common.transforms import LoadSubjectd
+        >>> load = LoadSubjectd("brats2021", keys=["image"])
+        >>> with TemporaryDirectory() as folder:
+        ...     nib.save(nib.Nifti1Image(np.pad(np.arange(64.0).reshape(4, 4, 4), 2), np.eye(4)), f"{folder}/a.nii.gz")
+        ...     item = load({"case": "A", "image": [f"{folder}/a.nii.gz"], "modalities": ["flair"]})
+        >>> item["image"].shape, item["image"].isnan().all(dim=(1, 2, 3)).tolist(), item["subset"]
+        (torch.Size([4, 8, 8, 8]), [True, True, True, False], 'flair')
     """
 
     def __init__(
@@ -86,7 +98,7 @@ class LoadSubjectd(MapTransform):
                     f"{item['image']}: shape {tuple(stack.shape)}; expected (X, Y, Z, {len(order)}) with the channels "
                     f"{', '.join(order)}; fill absent channels with NaN."
                 )
-            paths, names, channels = [str(item["image"])] * len(order), order, range(len(order))
+            paths, names, channels = [str(item["image"])] * len(order), list(order), range(len(order))
             present = [not bool(torch.isnan(stack[..., c]).all()) for c in channels]
             opened = {str(item["image"]): stack}
         else:
@@ -127,7 +139,7 @@ def subject(volumes: Mapping[str, MetaTensor], cohort: Cohort, case: str) -> dic
         "spatial_shape": np.asarray(first.shape),
         "filename_or_obj": f"{case}.nii.gz",  # SaveImaged names its output after it
     }
-    return {"case": case, "subset": subset_name(volumes), "image": MetaTensor(image, affine=first.affine, meta=meta)}
+    return {"case": case, "subset": subset_name([*volumes]), "image": MetaTensor(image, affine=first.affine, meta=meta)}
 
 
 def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str], cohort: Cohort) -> None:

@@ -14,6 +14,16 @@ def random_subsets(present: torch.Tensor) -> torch.Tensor:
 
     Any k of them are equally likely. So of four modalities, all stay with probability 1/4, each triple and each single
     with 1/16, and each pair with 1/24. Source: M3AE, "Fine-Tune with Heterogeneous Missing-Modal Self Distillation".
+
+    Examples:
+        >>> import torch
+        >>> from common.transforms import random_subsets
+        >>> present = torch.tensor([[True, True, False]]).expand(100_000, -1)  # the third modality is missing
+        >>> kept = random_subsets(present)
+        >>> kept.any(dim=1).all(), kept[:, 2].any()
+        (tensor(True), tensor(False))
+        >>> round(kept[:, :2].all(dim=1).float().mean().item(), 1)  # half of them keep both
+        0.5
     """
     count = present.cpu().sum(dim=1, keepdim=True)
     return _drop(present.cpu(), torch.floor(torch.rand(count.shape) * count))
@@ -39,6 +49,14 @@ def uniform_subsets(present: torch.Tensor) -> torch.Tensor:
     """Draw for each sample one of the ``2^n - 1`` non-empty subsets of its n present modalities, all equally likely.
 
     Source: RFNet, mmFormer, M2FTrans and PASSION, as released.
+
+    Examples:
+        >>> import torch
+        >>> from common.transforms import uniform_subsets
+        >>> present = torch.tensor([[True, True, False]]).expand(100_000, -1)  # the third modality is missing
+        >>> kept = uniform_subsets(present)
+        >>> round(kept[:, :2].all(dim=1).float().mean().item(), 1)  # a third keeps both, since there are three subsets
+        0.3
     """
     present = present.cpu()
     count = present.sum(dim=1, keepdim=True)

@@ -29,5 +29,5 @@ class StagedDataset(Dataset):
         self.datasets, self.from_epoch = datasets, tuple(from_epoch)
         self.epoch = 0
 
-    def __getitem__(self, index: int) -> Any:
+    def _transform(self, index: int) -> Any:
         return self.datasets[sum(self.epoch >= first for first in self.from_epoch) - 1][index]

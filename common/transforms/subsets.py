@@ -16,6 +16,15 @@ class SubsetDataset(CachedDataset):
     A case is loaded once for all its subsets, which follow each other. Subsets with a modality that the case lacks are
     left out. The transforms are deterministic and produce ``image`` ``(M, X, Y, Z)``, without cropping that depends on
     the modalities. Subsets are given by names or aliases; None stands for each modality alone, and all of them.
+
+    Examples:
+        >>> import torch
+        >>> from monai.transforms import Compose
+        >>> from common.transforms import SubsetDataset
+        >>> data = [{"image": torch.ones(2, 1, 1, 1)}]  # usually datalist items for `LoadSubjectd`
+        >>> dataset = SubsetDataset(data, Compose([]), subsets=None, modalities=["t1c", "flair"])
+        >>> [(item["subset"], item["image"].flatten().tolist()) for item in dataset]
+        [('t1c', [1.0, nan]), ('flair', [nan, 1.0]), ('t1c+flair', [1.0, 1.0])]
     """
 
     def __init__(
@@ -41,10 +50,10 @@ class SubsetDataset(CachedDataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def _transform(self, index: int) -> dict[str, Any]:
         number, subset = self.pairs[index]
         if self._latest[0] != number:
-            self._latest = (number, super().__getitem__(number))
+            self._latest = (number, super()._transform(number))
         item = dict(self._latest[1])
         keep = torch.tensor([[name in subset for name in self.modalities]])
         item["image"] = drop(item["image"][None], keep)[0]

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from common.io import read_weights, write_checkpoint
 from common.io.facts import SETTINGS, TrainingFacts
 from common.io.settings import check_number
 from common.modalities import resolve_subset
-from common.networks.build import BACKBONES, build_network
+from common.networks.build import build_network, network_class
 from mmb.authors.cotraining_keys import fits_cotraining, import_cotraining
 from mmb.authors.fusion_keys import fits_fusion, import_fusion
 from mmb.authors.m3ae_keys import fits_m3ae, import_m3ae
@@ -102,12 +103,12 @@ def _m3ae(checkpoint: str) -> tuple[Weights, dict[str, Any]]:
 def _fusion(method: str, checkpoint: str, crop: Sequence[int] | None) -> tuple[Weights, dict[str, Any]]:
     state = _read(checkpoint)
     classes, width = _sizes(state, method)
-    tokens = state.get(TOKENS.get(method))
+    tokens = state.get(TOKENS.get(method, ""))
     side = STRIDE * round(tokens.shape[1] ** (1 / 3)) if tokens is not None and tokens.ndim == 3 else CROP[0]
     crop = tuple(crop or [side] * 3)
     with torch.device("meta"):  # only its shapes are needed
         network = build_network(method, 4, classes, width, crop)
-    parameters = inspect.signature(BACKBONES[method]).parameters
+    parameters = inspect.signature(network_class(method)).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items() if name in SETTINGS}
     settings = {**defaults, "backbone": method, "width": width, "crop": list(crop)}
     settings |= {"cohort": "brats2015"} if classes == OF_2015 else {}
@@ -123,9 +124,9 @@ def _cotraining(method: str, full: str, missing: Sequence[str]) -> tuple[Weights
     _, width = _sizes(_read(full), method)
     with torch.device("meta"):  # only its shapes are needed
         network = build_network(method, 4, 4, width, (), subsets=list(channels))
-    weights = {}
-    for subset, file in {None: full, **channels}.items():
-        weights |= _mapped(file, lambda state, subset=subset: import_cotraining(state, network, subset))
+    weights = _mapped(full, lambda state: import_cotraining(state, network))
+    for subset, file in channels.items():
+        weights |= _mapped(file, partial(import_cotraining, network=network, subset=subset))
     subsets = [list(subset) for subset in files]
     return weights, {"backbone": method, "width": width, "dedicated": subsets, "feature_encoder": None}
 
@@ -137,7 +138,7 @@ def _read(file: str) -> Weights:
 def _sizes(state: Weights, method: str) -> tuple[int, int]:
     """Return classes and width of a method's network; without its head, those of one that the file does not fit."""
     head = state.get(HEAD[method])
-    return tuple(head.shape[:2]) if head is not None and head.ndim > 2 else (4, 16)
+    return (head.shape[0], head.shape[1]) if head is not None and head.ndim > 2 else (4, 16)
 
 
 def _mapped(file: str, to_ours: Callable[[Weights], Weights]) -> Weights:

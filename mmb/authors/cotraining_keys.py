@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import nn
 
+from common.networks.dedicated import FullAndMissing
 from mmb.authors.fusion_keys import NAMES
 from mmb.authors.m3ae_keys import M3AE_STAGES
 from mmb.authors.matching import fits, require_match
@@ -39,12 +40,12 @@ def import_cotraining(
     imports, with ``network = ACN(subsets=[subset])``.
     """
     name = type(network).__name__
-    if name not in AUTHORS:
+    if not isinstance(network, FullAndMissing) or name not in AUTHORS:
         raise ValueError(f"{name}: expected {' or '.join(AUTHORS)}, whose published weights can be imported.")
     state = {key.removeprefix("module."): value for key, value in state.items()}
     prefix = "full." if subset is None else f"missing.networks.{'_'.join(map(str, subset))}."
     own = {key: value for key, value in network.state_dict().items() if key.startswith(prefix)}
-    if not own:
+    if subset is not None and not own:
         raise ValueError(f"No missing path for channels {list(subset)}; expected one of {network.missing.subsets}.")
     wanted = {_theirs(key.removeprefix(prefix)): key for key in own}
     path = "the full path" if subset is None else f"the path for channels {list(subset)}"

@@ -86,9 +86,10 @@ def export_fusion(network: nn.Module, prefix: str = "module.") -> dict[str, torc
 
 def _key_map(network: nn.Module) -> KeyMap:
     name = type(network).__name__
-    if name not in KEY_MAPS or len(network.encoders) != len(AUTHORS):
+    encoders = getattr(network, "encoders", [])
+    if name not in KEY_MAPS or len(encoders) != len(AUTHORS):
         raise ValueError(
-            f"{name} of {len(getattr(network, 'encoders', []))} modalities: expected {', '.join(KEY_MAPS)} of four, "
+            f"{name} of {len(encoders)} modalities: expected {', '.join(KEY_MAPS)} of four, "
             "whose published weights can be imported."
         )
     return KEY_MAPS[name]
@@ -113,11 +114,11 @@ class _Group(str):
     kind = property(lambda self: f"cross_{'attention' if self in ('norm1', 'attention') else 'ffn'}_list")
 
 
-_LAYERS = {
+_LAYERS: dict[str, str] = {
     **{"up": "c1", "merge": "c2", "out": "out", "0": "c2", "1": "out"},
     **{"norm1": "norm", "attention": "fn", "norm2": "norm", "mlp": "fn.net"},
 }
-_CONVOLUTIONS = {"conv1": "pwconv1", "conv2": "dwconv", "conv3": "pwconv2"}
+_CONVOLUTIONS: dict[str, str] = {"conv1": "pwconv1", "conv2": "dwconv", "conv3": "pwconv2"}
 _PART = r"(norm1|attention|norm2|mlp)"
 _CROSS = r"crosses\.(\d)\."
 

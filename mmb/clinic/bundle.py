@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch
 from monai.data import MetaTensor
 
 from common.cohorts.check import read_modality, zero_background
@@ -38,6 +39,16 @@ class Bundle:
     """A bundle with its weights, or a trained nnU-Net, loaded once; the arguments are options of the verb ``predict``.
 
     Raises what `load_predictor` raises, and ValueError for an unknown decision.
+
+    Examples:
+        >>> import numpy as np
+        >>> from common.cohorts.phantom.simulation import simulate
+        >>> from mmb import Bundle
+        >>> images, _ = simulate(seed=1, shape=(24, 24, 24), spacing=6)  # no patient was scanned
+        >>> bundle = Bundle("m3ae", recipe="phantom")  # weights that were trained on such images alone
+        >>> result = bundle.segment({"flair": images["flair"], "t1ce": images["t1c"]}, affine=np.diag([-6, -6, 6, 1]))
+        >>> result.label.shape, list(result.regions)
+        ((24, 24, 24), ['WT', 'TC', 'ET'])
     """
 
     def __init__(
@@ -93,4 +104,4 @@ def _volume(name: str, image: str | Path | np.ndarray, affine: np.ndarray | None
         require_plausible(to_mm, voxels.shape)
     except ValueError as error:
         raise ValueError(f"{name}: {error}.") from None
-    return zero_background(MetaTensor(voxels.astype(np.float32), affine=to_mm.astype(float)))
+    return zero_background(MetaTensor(voxels.astype(np.float32), affine=torch.as_tensor(to_mm.astype(float))))

@@ -109,7 +109,7 @@ class Record:
             seen = sorted(zip(odds / odds.sum(), names, strict=True), reverse=True)
             said += f"; its image shows {' or '.join(f'{kind} ({p:.0%})' for p, kind in seen if p >= UNLIKELY)}"
         ends = {Use.TAKEN: "", Use.UNWANTED: "", Use.UNUSABLE: f": {self.candidate.problem}"}
-        if self.use is Use.RIVAL:
+        if self.instead and self.use is Use.RIVAL:
             ends[self.use] = f", since {self.instead[0].name} is {self.instead[1]}"
         return f"{said}; {self.use.value}{ends[self.use]}." if self.use in ends else f"{said}."
 
@@ -132,9 +132,9 @@ def _fits(record: Record, others: Mapping[str, Record]) -> tuple[bool, int]:
 
     Images are alike if they have similar voxels and, unless these are nearly cubes, slices in one plane.
     """
-    alike, sizes = {}, np.sort(voxel_sizes(record.candidate.grid[1])) if record.modality == "t1c" and others else None
-    for name, other in others.items() if sizes is not None else ():
-        theirs = np.sort(voxel_sizes(other.candidate.grid[1]))
+    alike: dict[str, bool] = {}
+    for name, other in others.items() if record.modality == "t1c" else ():
+        sizes, theirs = (np.sort(voxel_sizes(each.candidate.grid[1])) for each in (record, other))
         similar = (np.maximum(sizes / theirs, theirs / sizes) <= ALIKE).all()
         alike[name] = bool(similar and (sizes[2] <= ALIKE * sizes[0] or _plane(record) == _plane(other)))
     return alike.get("t1", False), sum(alike.values())
@@ -161,7 +161,8 @@ its record and of those chosen for other modalities. The first difference decide
 def in_question(candidates: Sequence[Candidate], modalities: Sequence[str]) -> list[Candidate]:
     """Return the candidates whose images have to decide, with those they are compared with; none if headers decide."""
     records = [*map(_by_header, candidates)]
-    unclear, equal, others = _t1_in_question(records, modalities), [], {}
+    unclear, equal = _t1_in_question(records, modalities), list[Record]()
+    others: dict[str, Record] = {}
     wanted = _located(_wanted(records, modalities))
     for modality in _order(modalities):
         best = _best(wanted, modality, others)
@@ -194,7 +195,8 @@ def assign_series(
         required: names of candidates that must not be left out because of what they show.
     """
     records = {each: replace(_by_header(each), log_probs=(log_probs or {}).get(each.name)) for each in candidates}
-    wanted, chosen, refusal = [*records.values()], {}, None
+    wanted, refusal = [*records.values()], ""
+    chosen: dict[str, Record] = {}
     try:
         if log_probs is not None:
             records |= _by_candidate(_settled_t1([*records.values()], modalities, option, not_judged))
@@ -215,10 +217,8 @@ def assign_series(
         raise StudyError("\n".join([refusal, *(record.line() for record in records.values())]))
     warnings, notes = [*_warnings(wanted, chosen)], [*_notes(wanted, chosen)]
     chosen, excluded, remarks = _by_content(chosen, modalities, required)
-    for each, record in _by_candidate(chosen.values()).items():
-        records[each] = chosen[record.modality] = replace(record, use=Use.TAKEN)
-    for each in excluded:
-        records[each.candidate] = replace(each, use=Use.LEFT_OUT)
+    chosen = {name: replace(record, use=Use.TAKEN) for name, record in chosen.items()}
+    records |= _by_candidate([*chosen.values(), *(replace(record, use=Use.LEFT_OUT) for record in excluded)])
     return Assignment(chosen, [*records.values()], [*remarks, *warnings], notes)
 
 
@@ -313,8 +313,8 @@ def _settled_t1(records: Sequence[Record], modalities: Sequence[str], option: Op
             f"{names}: neither header nor image tells whether this T1 was acquired before or after contrast "
             f"agent{why}. Look at the T1 listed here, and choose: {option(('t1', 't1c'))}"
         )
-    why = {each: "by what it shows" if seen[each] else "its image shows nothing clearly" for each in opened}
-    return [each.taken_for(None if each in unclear else seen[each], why[each]) for each in opened]
+    reasons = {each: "by what it shows" if seen[each] else "its image shows nothing clearly" for each in opened}
+    return [each.taken_for(None if each in unclear else seen[each], reasons[each]) for each in opened]
 
 
 def _best(wanted: Sequence[Record], modality: str, others: Mapping[str, Record]) -> list[Record]:
@@ -373,8 +373,10 @@ def _by_content(
         )
     ]
 
+    shown = {name: each.log_probs or {} for name, each in opened.items()}
+
     def likelihood(names: Sequence[str]) -> float:
-        return sum(each.log_probs[name] for each, name in zip(opened.values(), names, strict=True))
+        return sum(seen[name] for seen, name in zip(shown.values(), names, strict=True))
 
     best = max(possible, key=likelihood)
     moves = dict(zip(opened, best if likelihood(best) - likelihood([*opened]) >= SURE else opened, strict=True))
@@ -386,10 +388,10 @@ def _by_content(
             what = "looks like none, and is left out" if new == "other" else taken
             why = f"its header leaves open whether it is {display_name(name)} ({each.reason})"
             remarks.append(f"{each.candidate.source}: {why}; it {what}.")
-        rest = max(each.log_probs[other] for other in each.log_probs if other != name)
+        rest = max(shown[name][other] for other in shown[name] if other != name)
         if new == "other":
             excluded.append(each.taken_for(None))
-        elif new != name or each.log_probs[name] - rest >= SURE:
+        elif new != name or shown[name][name] - rest >= SURE:
             renamed[new] = each.taken_for(new)
         else:
             renamed[name] = each
@@ -416,7 +418,7 @@ def _notes(wanted: Sequence[Record], chosen: Mapping[str, Record]) -> Iterator[s
         best = chosen.get(each.modality or "")
         if each.by_image and each.modality is None:
             yield f"Left out: {_described(each)}: {each.reason}."
-        elif best and best is not each and each.is_usable and not each.candidate.reformatted:
+        elif best and each.modality and best is not each and each.is_usable and not each.candidate.reformatted:
             yield (
                 f"{display_name(each.modality)} too, but not used: {_described(each)}, since {_described(best)} is "
                 f"{_advantage(best, each, chosen)}."

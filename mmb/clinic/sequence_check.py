@@ -161,8 +161,8 @@ class SequenceClassifier(nn.Module):
     def __init__(self, hidden: int = 48) -> None:
         super().__init__()
         inputs = 2 * ALONE + TOGETHER
-        self.register_buffer("mean", torch.zeros(inputs))
-        self.register_buffer("std", torch.ones(inputs))
+        self.mean: torch.Tensor = nn.Buffer(torch.zeros(inputs))
+        self.std: torch.Tensor = nn.Buffer(torch.ones(inputs))
         self.layers = nn.Sequential(
             nn.Dropout(0.1), nn.Linear(inputs + 1, hidden), nn.ReLU(), nn.Dropout(0.3), nn.Linear(hidden, len(CLASSES))
         )
@@ -186,9 +186,9 @@ def on_coarse_grid(images: torch.Tensor, affine: np.ndarray) -> np.ndarray:
         return np.zeros((len(images), 1, 1, 1), np.float32)
     ends = [torch.where(shown.any(dim=tuple({0, 1, 2} - {axis})))[0][[0, -1]].tolist() for axis in range(3)]
     voxels = voxels[(slice(None), *(slice(first, last + 1) for first, last in ends))]
-    shape = [max(round(n * size / SPACING), 1) for n, size in zip(voxels.shape[1:], sizes, strict=True)]
-    data = adaptive_avg_pool3d((voxels != 0).float(), shape)
-    return torch.where(data > 0.5, adaptive_avg_pool3d(voxels, shape) / data.clamp(min=0.1), 0.0).numpy()
+    x, y, z = (max(round(n * size / SPACING), 1) for n, size in zip(voxels.shape[1:], sizes, strict=True))
+    data = adaptive_avg_pool3d((voxels != 0).float(), (x, y, z))
+    return torch.where(data > 0.5, adaptive_avg_pool3d(voxels, (x, y, z)) / data.clamp(min=0.1), 0.0).numpy()
 
 
 class Contradiction(NamedTuple):
@@ -337,7 +337,7 @@ def _ranks(layer: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 def is_enough(shown: np.ndarray) -> bool:
     """Return whether a mask on the coarse grid has a volume of at least `LEAST_ML`."""
-    return np.count_nonzero(shown) * SPACING**3 / 1000 >= LEAST_ML
+    return bool(np.count_nonzero(shown) * SPACING**3 / 1000 >= LEAST_ML)
 
 
 @cache

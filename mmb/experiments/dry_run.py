@@ -113,7 +113,7 @@ def _small(entry: Entry) -> Entry:
     if isinstance(entry, Evaluated):  # its size is that of its weights
         return entry
     config = entry.config()
-    other = PLANES if len(config["crop"]) == 2 else LARGER.get(config.get("backbone"), {})
+    other = PLANES if len(config["crop"]) == 2 else LARGER.get(config.get("backbone") or "", {})
     settings: dict[str, Any] = {**ONCE, **SMALL, **_demo(entry), **other}
     settings = {key: value for key, value in settings.items() if key in config}
     settings["evaluation#overrides#mlflow"] = "none"

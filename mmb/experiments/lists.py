@@ -208,8 +208,8 @@ def require_folds(cohort: str, folds: Sequence[str]) -> None:
     """Refuse splits that are not the complete set of folds of one cross-validation; the data need not be present."""
     for fold in folds:
         require_split(cohort, fold)
-    drawn, splits = [CROSS_VALIDATION.fullmatch(fold) for fold in folds], official_splits(cohort)
-    if all(drawn):
+    drawn, splits = [match for fold in folds if (match := CROSS_VALIDATION.fullmatch(fold))], official_splits(cohort)
+    if len(drawn) == len(folds):
         whole = sorted(int(fold[1]) for fold in drawn) == list(range(1, int(drawn[0][2]) + 1))
         whole = whole and len({fold[2] for fold in drawn}) == 1
     else:

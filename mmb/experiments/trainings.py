@@ -74,7 +74,8 @@ def run_entries(
     free: Queue[dict[str, str]] = Queue()
     for environment in environments:
         free.put(environment)
-    failed, running, bar = [], [], tqdm(total=len(chosen), unit="method", desc="leaderboard")
+    running: list[subprocess.Popen] = []
+    failed, bar = [], tqdm(total=len(chosen), unit="method", desc="leaderboard")
     with ThreadPoolExecutor(len(environments)) as pool, bar:
 
         def run(entry: Entry) -> None:

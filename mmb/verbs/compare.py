@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def compare(
@@ -36,7 +37,7 @@ def compare(
     from mmb.experiments.comparison.compare import compare_methods
 
     given = fields_of(Conventions, "conventions", conventions)
-    shown = {"panel_cases": panel_cases, "panel_subsets": panel_subsets}
+    shown: dict[str, Any] = {"panel_cases": panel_cases, "panel_subsets": panel_subsets}
     compared = compare_methods(output_dir, methods, given, reference, cohort, published, cases, **shown)
     count = compared[0].results["case"].nunique()
     print(f"{Path(output_dir, 'report.md')}: {len(compared)} methods, {count} cases")

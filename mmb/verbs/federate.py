@@ -9,9 +9,12 @@ def federate(plan: str, output_dir: str, simulate: bool = False) -> None:
         output_dir: parent folder of the job folder, which has the plan's name and must not exist yet.
         simulate: run the federation on this machine instead, in the folder simulation of output_dir.
     """
-    from mmb.experiments.federation.job import simulate as run
-    from mmb.experiments.federation.job import write_job
     from mmb.experiments.federation.plan import read_plan
+    from mmb.extras import required
+
+    with required("federated", "A federation runs on NVIDIA FLARE"):
+        from mmb.experiments.federation.job import simulate as run
+        from mmb.experiments.federation.job import write_job
 
     read = read_plan(plan)
     if simulate:

@@ -12,7 +12,10 @@ def phantom(folder: str, subjects: int = 3, dicom: bool = False, seed: int = 202
         seed: of the random numbers from which anatomy and tumours are drawn.
     """
     if dicom:
-        from mmb.clinic.dicom.phantom import write_studies
+        from mmb.extras import required
+
+        with required("clinic", "DICOM is asked for"):
+            from mmb.clinic.dicom.phantom import write_studies
 
         print(write_studies(folder, subjects, seed))
     else:

@@ -52,10 +52,10 @@ def predict(
             others; the same command, given again, continues where it ended.
     """
     from mmb.clinic.errors import silence_libraries
-    from mmb.clinic.study.folder import require_image_files, require_studies, study_files
+    from mmb.clinic.study.folder import Source, require_image_files, require_studies, study_files
 
-    files = {"t1": t1, "t1c": t1c, "t2": t2, "flair": flair}
-    files = {name: file for name, file in files.items() if file is not None}
+    given = {"t1": t1, "t1c": t1c, "t2": t2, "flair": flair}
+    files = {name: file for name, file in given.items() if file is not None}
     if (study is None) != bool(files):
         raise ValueError(
             "expected STUDY OUTPUT_DIR, two folders; or OUTPUT_DIR alone and the file of each sequence, such as --t1c "
@@ -65,16 +65,17 @@ def predict(
         raise ValueError(f"{'--each' if each else '--series'} is for folders of studies; leave it out, or the files.")
     silence_libraries()
     # What cannot be used is refused before PyTorch is loaded, which takes seconds.
-    if files:
+    source: Source = files if study is None else study
+    if study is None:
         require_image_files(files)
     elif each:
         require_studies(study)
     else:
-        study = study_files(study)
+        source = study_files(study)
     from mmb.clinic.study.console import segment_study
     from mmb.clinic.study.options import Options
 
     options = Options(
         bundle, recipe, ckpt_path, device, decision, series, modalities, reference, skull_strip, label, keep_images
     )
-    segment_study(files or study, output_dir, options, each)
+    segment_study(source, output_dir, options, each)

@@ -57,8 +57,7 @@ def test_full_path_sees_everything_and_one_missing_path_its_subset(name):
         subset, given = seen[-1]
         assert torch.equal(given, x[:, list(subset)])
         assert type(output.missing.logits) is torch.Tensor
-    assert len(seen) == 30
-    assert {subset for subset, _ in seen} == set(SUBSETS)
+    assert (len(seen), {subset for subset, _ in seen}) == (30, set(SUBSETS))
 
 
 @both
@@ -166,8 +165,7 @@ class TestGolden:
             "knowledge": float(golden["loss/adv_kna_generator"]),
             "discriminators": float(golden["loss/adv_ena_disc"]) + float(golden["loss/adv_kna_disc"]),
         }
-        found = {name: value.item() for name, value in acn.terms.items()}
-        assert found == pytest.approx(expected, rel=1e-4)
+        assert {name: value.item() for name, value in acn.terms.items()} == pytest.approx(expected, rel=1e-4)
         both = trained_paths("acn")
         own = both._replace(full=both.missing)  # what the code takes for the full path's bottleneck
         assert cotraining.mutual_information(own).item() == stored("acn", "loss/mi_as_coded")
@@ -184,8 +182,7 @@ class TestGolden:
         }
         expected = {name: float(golden[f"loss/{key}"]) for name, key in keys.items()}
         expected["style"] = float(golden["loss/style"]) / 1e-4
-        found = {name: loss.terms[name].item() for name in expected}
-        assert found == pytest.approx(expected, rel=1e-4)
+        assert {name: loss.terms[name].item() for name in expected} == pytest.approx(expected, rel=1e-4)
 
     @both
     @pytest.mark.parametrize("epoch", [0, 7, 30])
@@ -313,8 +310,7 @@ class TestSizes:
 
     @pytest.mark.parametrize("size", [(2, 2, 2), (4, 4, 4), (8, 12, 10)])
     def test_styles_of_any_size_get_one_answer(self, size):
-        discriminator = cotraining.StyleDiscriminator(8, "pooled")
-        assert discriminator(torch.randn(2, 64, *size)).shape == (2, 1, 1, 1, 1)
+        assert cotraining.StyleDiscriminator(8, "pooled")(torch.randn(2, 64, *size)).shape == (2, 1, 1, 1, 1)
 
     def test_small_maps_are_padded_by_zeros_at_their_end(self):
         discriminator, maps = cotraining.Discriminator((2, 2, 1), 4, (2, 2), least=4), torch.randn(1, 2, 4, 2, 3)

@@ -54,8 +54,7 @@ class TestPMKL:
         step = draws(method(), (0, 3))
         before = {name: value.clone() for name, value in step.named_parameters()}
         optimizer = torch.optim.SGD(step.parameters(), lr=0.1, weight_decay=0.1)
-        output = step.train()(image())
-        PMKLLoss()(output, label()).backward()
+        PMKLLoss()(step.train()(image()), label()).backward()
         trained = ("network.missing.networks.0_3.", "heads.networks.0_3.")
         for name, parameter in step.named_parameters():
             assert (parameter.grad is not None) == name.startswith(trained), name
@@ -255,8 +254,7 @@ class TestRobustSeg:
     def test_modalities_stay_independently_and_one_always_does(self):
         present = torch.ones(64_000, 4, dtype=torch.bool)
         torch.manual_seed(0)
-        kept = independent_subsets(present, 0.5)
-        codes = (kept * torch.tensor([1, 2, 4, 8])).sum(dim=1)
+        codes = (independent_subsets(present, 0.5) * torch.tensor([1, 2, 4, 8])).sum(dim=1)
         found = codes.bincount(minlength=16) / len(codes)
         expected = torch.tensor([1 / 16 + (bin(code).count("1") == 1) / 64 if code else 0.0 for code in range(16)])
         assert found[0] == 0
@@ -277,15 +275,13 @@ class TestRobustSeg:
         for m, encoder in enumerate(step.network.encoders):
             encoder.register_forward_hook(lambda *_, m=m: seen.append(m))
         output = step(image([[True, True, False, True]]))
-        assert len(seen) == 1
-        assert output.reconstruction.shape == (3, *CROP)
+        assert (len(seen), output.reconstruction.shape) == (1, (3, *CROP))
         assert output.there.tolist() == [[True, True, False, True]]
 
     def test_a_step_trains_every_part(self):
         torch.manual_seed(0)
         step = Disentanglement(RobustSeg(width=2), keep=1.0)
-        loss = RobustSegLoss()(step(image()), label())
-        loss.backward()
+        RobustSegLoss()(step(image()), label()).backward()
         for name, parameter in step.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
@@ -301,8 +297,7 @@ class TestRobustSeg:
         loss = RobustSegLoss()
         total, terms = loss(output, label), {name: value.item() for name, value in loss.terms.items()}
         assert terms["l1"] == pytest.approx((1 + 3) / 2 + 4)
-        assert terms["kl"] == pytest.approx((1 / 2 + 9 / 2) / 2 + 4 / 2)
-        assert terms["l2"] == 11
+        assert (terms["kl"], terms["l2"]) == (pytest.approx((1 / 2 + 9 / 2) / 2 + 4 / 2), 11)
         expected = terms["ce"] + terms["dice"] + 11e-4 + 0.1 * terms["l1"] + 0.1 * terms["kl"]
         assert total.item() == pytest.approx(expected)
         other = RobustSegLoss(l2_weight=1.0, l1_weight=0.0, kl_weight=2.0)(output, label).item()

@@ -86,8 +86,7 @@ def test_a_step_of_u_hved_reaches_every_parameter_whatever_is_chosen():
 
 def test_a_step_of_u_hemis_leaves_the_others_encoders_alone():
     network = made(UHeMIS)
-    present = torch.tensor([[True, False, True, False]])
-    logits = RandomSubset(network)(image(present))
+    logits = RandomSubset(network)(image(torch.tensor([[True, False, True, False]])))
     SoftmaxLoss()(logits, torch.randint(3, (1, 1, *CROP))).backward()
     for m, encoder in enumerate(network.encoders):
         learnt = [p.grad is not None for p in encoder.parameters()]

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -14,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from monai.bundle import ConfigWorkflow
+from monai.bundle import run as run_bundle
 from processes import ROOT, run, run_module, start
 
 from common.modalities import subsets
@@ -84,13 +84,12 @@ class Bundle:
 
         As in `run`, the settings are refused that can be recognised at once; but all happens in this process.
         """
-        before, sys.argv = sys.argv, ["monai/bundle/__main__.py", *self.words(configs, overrides, run_id)[1:]]
         try:
-            self.run_here(configs, run_id, **overrides)
-        except (Exception, SystemExit) as error:
+            files = [str(self.folder / "configs" / name) for name in configs]
+            given = {key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()}
+            run_bundle(run_id, config_file=files, logging_file=False, bundle_root=str(self.folder), **given)
+        except Exception as error:
             return "".join(traceback.format_exception(error))
-        finally:
-            sys.argv = before
         return ""
 
 

@@ -44,10 +44,8 @@ def test_a_round_starts_from_the_weights_it_is_given_and_returns_how_they_change
         torch.testing.assert_close(dict(network.state_dict()), weights)
         assert algo.trainer.state.epoch == rounds  # also of the schedule, which continues from round to round
     others = {key: torch.zeros_like(value) for key, value in weights.items()}
-    metrics = algo.evaluate(ExchangeObject(weights=others)).metrics
-    assert 0 <= metrics["val_mean_dice"] <= 1
-    evaluated = algo.evaluator.network.state_dict()
-    assert not any(bool(value.any()) for value in evaluated.values())
+    assert 0 <= algo.evaluate(ExchangeObject(weights=others)).metrics["val_mean_dice"] <= 1
+    assert not any(bool(value.any()) for value in algo.evaluator.network.state_dict().values())
     torch.testing.assert_close(dict(network.state_dict()), weights)  # the next round does not start from these
     algo.finalize()
 
@@ -95,6 +93,5 @@ def test_a_step_mixes_no_devices_and_reads_a_few_values(name, phantom_dir):
         for absent in absents:
             with accelerator(absent) as reads:
                 image = torch.empty(2, modalities, *crop, device=DEVICE)
-                label = torch.zeros(2, regions if soft else 1, *crop, device=DEVICE)
-                loss(method(image), label).backward()
+                loss(method(image), torch.zeros(2, regions if soft else 1, *crop, device=DEVICE)).backward()
             assert len(reads) <= READS, "\n".join(reads)

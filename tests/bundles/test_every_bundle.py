@@ -49,7 +49,8 @@ def run(request, coarse_dir, tmp_path_factory):
         settings["evaluation#overrides#subsets"] = SUBSETS
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sections, "rendered", lambda _: {".png": b"", ".pdf": b""})  # takes long
-        bundle.run_here(["train.json"], **settings, **{"evaluation#overrides#mlflow": "none"})
+        (folder / "own.json").write_text('{"evaluation#overrides#mlflow": "none"}')
+        assert not bundle.complaint(["train.json", str(folder / "own.json")], **settings)
     assert {path: path.stat().st_mtime_ns for path in models} == models
     last = torch.load(folder / "trained_last.pt", weights_only=True)
     weights = torch.load(folder / "trained.pt", weights_only=True)
@@ -72,7 +73,7 @@ class TestTraining:
         facts = read_facts(run.folder / "trained.pt")
         own = {key: value for key, value in {**TINY, **OWN[run.name]}.items() if key in SETTINGS}
         assert facts.settings | own == facts.settings
-        assert facts.settings["cohort"] == "phantom"
+        assert (facts.settings["cohort"], facts.recipe) == ("phantom", ["own.json"])
         assert (facts.bundle, facts.cases, facts.modalities) == (run.name, 6, list(MODALITIES))
         file = next(coarse_dir.rglob("*_t1ce.nii.gz"))
         copy_subset({"image": [file], "modalities": ["t1c"]}, ["t1c"], tmp_path / "study")
@@ -157,7 +158,10 @@ class TestTraining:
 class TestInference:
     @pytest.mark.parametrize(
         ("name", "least"),
-        [("m3ae", 0.8), *(pytest.param(name, 0.75, marks=pytest.mark.slow) for name in NAMES if name != "m3ae")],
+        [
+            ("m3ae", 0.8),
+            *(pytest.param(name, 0.75, marks=pytest.mark.slow) for name in NAMES if name != "m3ae"),
+        ],
     )
     def test_demo_weights_segment_every_subset(self, name, least, case, tmp_path, caplog):
         assert_every_subset_is_segmented(Bundle(name), case, tmp_path, least_dice=least)
@@ -244,8 +248,8 @@ class TestConfigs:
         train, evaluate, inference = (read(name, f"{file}.json") for file in ("train", "evaluate", "inference"))
         overrides, recorded = train["evaluation"]["overrides"], train["recorded"]
         for key in ("conventions", "calibrate_on", "split_seed"):
-            assert evaluate[key] == train[key]
-            assert overrides[key] == f"@{key}"
+            assert (evaluate[key], overrides[key]) == (train[key], f"@{key}")
+        assert recorded.pop("recipe") == "$io.recipe_names()"
         assert recorded == {key: f"@{key}" for key in recorded}
         for key in recorded:  # read from the weights
             assert {**evaluate, **inference}[key].startswith(f"$io.setting_of_weights(@ckpt_path, '{key}', ")

@@ -82,12 +82,11 @@ def fixed_crop(bundle: Bundle, crop: list[int]) -> dict[str, list]:
     train = json.loads((bundle.folder / "configs" / "train.json").read_text())
     (to_target,) = (one for one in train["random_transforms"] if "LabelsTo" in str(one))
     of = {"keys": ["image", "label"]}
-    size = [*crop, 1][:3]
     return {
         "deterministic_transforms": [one for one in train["deterministic_transforms"] if "SpatialPad" not in str(one)],
         "random_transforms": [
             {"_target_": "CropForegroundd", **of, "source_key": "label", "margin": crop[0], "allow_smaller": False},
-            {"_target_": "CenterSpatialCropd", **of, "roi_size": size},
+            {"_target_": "CenterSpatialCropd", **of, "roi_size": [*crop, 1][:3]},
             to_target,
             *([{"_target_": "SqueezeDimd", **of, "dim": -1}] if len(crop) == 2 else []),
             {"_target_": "SelectItemsd", **of},

@@ -80,8 +80,7 @@ def test_seven_sequences_some_of_which_are_missing(tmp_path):
     settings = {"backbone": "RFNet", "width": 4, "missing_rates": [0.3] * 7, "val_subsets": [["cbf"]]}
     out = trained_on(tmp_path, SEVEN, Bundle("passion"), ["train.json"], **settings)
     evaluation = read_evaluation(out / "evaluation")
-    assert len(evaluation.subsets) == 127
-    assert evaluation.regions == ("lesion",)
+    assert (len(evaluation.subsets), evaluation.regions) == (127, ("lesion",))
 
 
 JOINED = [name for name in LAYOUTS if name not in ("brats2023", "brats2025_met", "brats2023_ped", "open_glioma")]

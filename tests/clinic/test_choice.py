@@ -43,13 +43,8 @@ def series(
     return Series(number, f"1.2.{number}", (), header, "1", spacing, shape, affine, False, (), part, problem)
 
 
-FULL = [
-    series(1, "localizer", T1),
-    series(2, "t1_mprage", T1),
-    series(3, "t2_tse", T2),
-    series(4, "t2_flair", FLAIR),
-    series(5, "t1_mprage_KM", T1 | GD),
-]
+FULL = [series(1, "localizer", T1), series(2, "t1_mprage", T1), series(3, "t2_tse", T2)]
+FULL += [series(4, "t2_flair", FLAIR), series(5, "t1_mprage_KM", T1 | GD)]
 
 
 def numbers(selection) -> dict[str, int]:
@@ -64,8 +59,7 @@ def test_a_full_study():
     selection = choose(FULL)
     assert numbers(selection) == {"t1": 2, "t1c": 5, "t2": 3, "flair": 4}
     assert list(selection.chosen) == ["t1", "t1c", "t2", "flair"]
-    assert selection.chosen["t1c"].grade == Grade.SURE
-    assert selection.warnings == []
+    assert (selection.chosen["t1c"].grade, selection.warnings) == (Grade.SURE, [])
     assert lines(selection)[0] == "series 1: left out: localizer ('localizer')."
     assert lines(selection)[1].startswith("series 2: T1, likely (words: 't1'; parameters: TR 2300 ms")
     assert all(line.endswith("; taken.") for line in lines(selection)[1:])
@@ -84,10 +78,8 @@ BETTER = {
 @pytest.mark.parametrize("first", [True, False])
 def test_the_better_of_two(reason, first):
     better, worse = BETTER[reason]
-    study = [
-        series(3, "t2_tse", T2, **(better if first else worse)),
-        series(4, "t2_tse", T2, **(worse if first else better)),
-    ]
+    both = ((3, better), (4, worse)) if first else ((3, worse), (4, better))
+    study = [series(number, "t2_tse", T2, **more) for number, more in both]
     taken, other = (0, 1) if first else (1, 0)
     selection = choose(study)
     assert numbers(selection) == {"t2": study[taken].number}
@@ -121,12 +113,10 @@ def test_two_that_cannot_be_told_apart():
 def test_a_t1_that_says_nothing_after_contrast():
     """Philips states no agent; a T1 after the perfusion series is after contrast, one before it is not."""
     perfusion = series(5, "DSC perfusion", {"ScanningSequence": "EP"} | GD)
-    study = [series(2, "T1W_3D_TFE", T1), perfusion, series(7, "T1W_3D_TFE", T1)]
-    selection = choose(study)
+    selection = choose([series(2, "T1W_3D_TFE", T1), perfusion, series(7, "T1W_3D_TFE", T1)])
     assert numbers(selection) == {"t1": 2, "t1c": 7}
     assert "acquired after a series with contrast agent" in lines(selection)[2]
-    assert selection.chosen["t1c"].grade == Grade.OPEN
-    assert selection.warnings == []
+    assert (selection.chosen["t1c"].grade, selection.warnings) == (Grade.OPEN, [])
 
 
 def test_the_surer_of_two_is_taken_and_one_that_says_before_contrast_is_believed():
@@ -153,9 +143,8 @@ def test_by_hand():
 
 
 def test_of_several_that_cannot_be_used_each_says_why():
-    parts = [
-        series(3, "t2_tse", T2, part=k, problem=why) for k, why in enumerate(("a slice is missing", "no place"), 1)
-    ]
+    problems = enumerate(("a slice is missing", "no place"), 1)
+    parts = [series(3, "t2_tse", T2, part=part, problem=problem) for part, problem in problems]
     with pytest.raises(ValueError, match=r"^series 3-1 is the first of 2 T2, none of which can be used: a sl") as info:
         choose([FULL[1], *parts])
     assert str(info.value).endswith("; cannot be used: no place.")
@@ -191,14 +180,10 @@ def looking(**shown: str):
 
 COARSE = {"spacing": (1, 1, 6), "shape": (256, 256, 26), "MRAcquisitionType": "2D"}
 CLOSED = [
-    series(401, "t2_tse", T2, **COARSE),
-    series(501, "t2_flair", FLAIR, **COARSE),
-    series(601, "T1W_SE", T1, **COARSE),
-    series(651, "T2*", T2, **COARSE),
-    series(701, "T1W_SE", T1, **COARSE),
-    series(751, "T1W_SE SUB", T1, **COARSE),
-    series(801, "T1W_3D +C", T1 | GD, axes=(0, 2, 1)),
-]
+    series(401, "t2_tse", T2, **COARSE), series(501, "t2_flair", FLAIR, **COARSE),
+    series(601, "T1W_SE", T1, **COARSE), series(651, "T2*", T2, **COARSE), series(701, "T1W_SE", T1, **COARSE),
+    series(751, "T1W_SE SUB", T1, **COARSE), series(801, "T1W_3D +C", T1 | GD, axes=(0, 2, 1)),
+]  # fmt: skip
 """A study as from a hospital: two T1 of one name, before and after contrast agent, and a T1c in 3D of another plane."""
 
 
@@ -272,9 +257,8 @@ def test_what_is_set_by_hand_is_not_looked_at_and_studies_without_doubt_are_not(
     selection = choose(CLOSED, {"t1": 601}, look)
     assert numbers(selection) == {"t1": 601, "t1c": 801, "t2": 401, "flair": 501}
     assert sorted(look.seen) == [401, 501, 601, 701, 801]
-    assert selection.notes[0].startswith(
-        "Left out: series 701 (axial, 1 x 1 x 6 mm): its image shows nothing clearly; its"
-    )
+    said = "Left out: series 701 (axial, 1 x 1 x 6 mm): its image shows nothing clearly; its"
+    assert selection.notes[0].startswith(said)
 
 
 def test_images_that_cannot_be_compared_are_refused_with_the_reason():
@@ -331,7 +315,12 @@ def test_clear_class_needs_log_odds_of_1(odds, expected):
 
 @pytest.mark.parametrize(
     ("odds", "grade", "expected"),
-    [(2.9, Grade.OPEN, "t1"), (3.1, Grade.OPEN, "t1c"), (3.1, Grade.LIKELY, "t1c"), (3.1, Grade.SURE, "t1")],
+    [
+        (2.9, Grade.OPEN, "t1"),
+        (3.1, Grade.OPEN, "t1c"),
+        (3.1, Grade.LIKELY, "t1c"),
+        (3.1, Grade.SURE, "t1"),
+    ],
 )
 def test_assign_series_by_content_at_its_limits(odds, grade, expected):
     one = Candidate("series 1", "series 1", says=HeaderEvidence("t1", grade, ""))

@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from heads import with_bright_edge
 from monai.data import MetaTensor
+from phantom_case import with_bright_edge
 
 from common.cohorts import get_cohort
 from common.cohorts.check import check_folder
@@ -57,8 +57,7 @@ def test_the_coarse_grid_is_in_ras_in_the_box_of_the_brain_without_what_is_0():
 
 
 def test_how_images_are_related_does_not_depend_on_scale_and_is_reversed_with_them():
-    rng = np.random.default_rng(0)
-    one = rng.uniform(100, 200, (30, 30, 30))
+    one = np.random.default_rng(0).uniform(100, 200, (30, 30, 30))
     other = one.copy()
     other[12:15, 12:15, 12:15] = 400  # vessels
     there = pair_features(ImageFeatures(5 * other), ImageFeatures(one + 10))
@@ -121,8 +120,7 @@ def test_images_on_other_grids_are_looked_at_alone(phantom):
 
 
 def test_what_is_doubted():
-    right = {"t1": logs(t1=0.9), "t1c": logs(t1c=0.9), "t2": logs(t2=0.6, flair=0.35)}
-    assert contradictions(right) == []
+    assert contradictions({"t1": logs(t1=0.9), "t1c": logs(t1c=0.9), "t2": logs(t2=0.6, flair=0.35)}) == []
     # ln(0.8 / 0.05) = 2.77 for one of several images is below SURE, twice that for two that are exchanged above
     unsure = {"t1": logs(t1=0.05, t1c=0.8), "t1c": logs(t1c=0.05, t1=0.8)}
     assert contradictions({"t1": unsure["t1"], "t2": logs(t2=0.9)}) == []

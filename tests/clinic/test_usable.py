@@ -7,9 +7,9 @@ from math import exp, inf, log
 import numpy as np
 import pandas as pd
 import pytest
+from phantom_case import LABELS
 from run_tools import run
 from scipy.special import expit, logit
-from small_lesion import LABELS
 
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation, write_evaluation
@@ -48,9 +48,8 @@ def simulated(patients: int = 40, regions=("WT",), seed: int = 0, **facts) -> Ev
                 rows += [(f"case{number}", subset, region, metric, value) for metric, value in values.items()]
     table = pd.DataFrame(rows, columns=COLUMNS)
     test = table["case"].isin([f"case{number}" for number in range(patients // 2)])
-    return Evaluation(
-        "a", "toy", ("t1", "t1c"), tuple(regions), Conventions(), table[test], table[~test], facts=dict(facts)
-    )
+    tables = (table[test], table[~test])
+    return Evaluation("a", "toy", ("t1", "t1c"), tuple(regions), Conventions(), *tables, facts=dict(facts))
 
 
 def test_words_and_intervals_by_hand():
@@ -64,8 +63,7 @@ def test_words_and_intervals_by_hand():
 
 def test_too_certain_scores_are_mended_for_patients_that_were_left_out():
     calibration = calibrate([simulated()], "12ab")
-    assert calibration.patients == 40
-    assert calibration.tested == 20
+    assert (calibration.patients, calibration.tested) == (40, 20)
     intercept, slope, t1c = calibration.regions["WT"].dice
     assert (intercept, slope, t1c) == pytest.approx((-0.5, 1.0, 1.0), abs=0.25)
     judged = calibration.regions["WT"].left_out
@@ -95,8 +93,7 @@ def outlines(evaluation: Evaluation) -> pd.DataFrame:
 
 
 def of_cases(evaluation: Evaluation, chosen: Callable[[pd.Series], pd.Series]) -> Evaluation:
-    rows = (evaluation.results, evaluation.calibration)
-    results, calibration = (each[chosen(each["case"])] for each in rows)
+    results, calibration = (each[chosen(each["case"])] for each in (evaluation.results, evaluation.calibration))
     return replace(evaluation, results=results, calibration=calibration)
 
 
@@ -190,10 +187,8 @@ def test_scores_are_cut_and_chances_limited_by_hand():
 def test_the_limit_parts_tumours_from_brains_without_one():
     """Outlines of tumours have a raw score of at least 0.55; of two limits that are as good, the higher is taken."""
     calibration = calibrate([simulated()], "12ab", [0.0, 0.2, 0.42])
-    assert calibration.no_tumour == 0.55
-    assert calibration.passed == (0, 3)
-    assert calibration.missed[0] == 0
-    assert calibrate([simulated()], "12ab").no_tumour == 0.5
+    assert (calibration.no_tumour, calibration.passed) == (0.55, (0, 3))
+    assert (calibration.missed[0], calibrate([simulated()], "12ab").no_tumour) == (0, 0.5)
     lower = simulated()
     rows = [each.assign(value=each["value"].where(each["metric"] != "expected_dice", each["value"] - 0.3))
             for each in (lower.results, lower.calibration)]  # fmt: skip
@@ -217,8 +212,7 @@ def test_a_file_beside_the_weights(tmp_path):
     calibration = calibrate([simulated(6)], "12ab")
     write_calibration(calibration, path)
     read = read_calibration(path)
-    assert read.regions == calibration.regions
-    assert read.measured == calibration.measured
+    assert (read.regions, read.measured) == (calibration.regions, calibration.measured)
     for text in ("", "[]", "{}", path.read_text().replace('"widening"', '"other"'), "\x00\udcff",
                  path.read_text().replace('"dice": [', '"dice": ["x",')):  # fmt: skip
         path.write_bytes(text.encode(errors="surrogateescape"))
@@ -249,7 +243,16 @@ def test_the_verb(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("n", "coverage", "expected"),
-    [(4, 0.8, 4), (3, 0.8, inf), (4, 0.9, inf), (9, 0.8, 8), (9, 0.9, 9), (8, 0.9, inf), (99, 0.9, 90), (99, 0.55, 55)],
+    [
+        (4, 0.8, 4),
+        (3, 0.8, inf),
+        (4, 0.9, inf),
+        (9, 0.8, 8),
+        (9, 0.9, 9),
+        (8, 0.9, inf),
+        (99, 0.9, 90),
+        (99, 0.55, 55),
+    ],
 )
 def test_quantile_by_hand(n, coverage, expected):
     assert conformal_quantile(np.random.default_rng(0).permutation(n) + 1.0, coverage) == expected

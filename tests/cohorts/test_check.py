@@ -147,7 +147,13 @@ def test_a_head_in_air_of_0_and_a_brain_of_half_the_voxel_size():
 
 @pytest.mark.parametrize(
     "part",
-    [np.s_[:, :, 14:18], np.s_[:, :, 16:17], np.s_[:, :, 18:], np.s_[:, :12], np.s_[17:]],
+    [
+        np.s_[:, :, 14:18],
+        np.s_[:, :, 16:17],
+        np.s_[:, :, 18:],
+        np.s_[:, :12],
+        np.s_[17:],
+    ],
     ids=["slab", "slice", "top", "back", "one half"],
 )
 def test_a_part_of_a_brain_may_be_small(part):

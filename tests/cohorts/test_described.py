@@ -96,8 +96,7 @@ def test_weights_carry_the_description(tmp_path):
     text = recorded(path)
     assert get_cohort(text) == get_cohort(path)
     facts = TrainingFacts(method="M3AE", bundle="m3ae", cases=3, settings={"cohort": text})
-    assert facts.trained_on == "3 cases of prostate"
-    assert recorded("brats2020") == "brats2020"
+    assert (facts.trained_on, recorded("brats2020")) == ("3 cases of prostate", "brats2020")
 
 
 @pytest.mark.parametrize(
@@ -177,8 +176,7 @@ def test_labels_are_read_by_meaning(raw: tuple[Path, Path], capsys: pytest.Captu
     load = LoadSubjectd("brats2021")
     for item in parts["training"]:
         truth = np.asarray(nib.load(phantom / item["case"] / f"{item['case']}_seg.nii.gz").dataobj)
-        loaded = load(item)
-        assert (loaded["label"][0].numpy() == truth).all()
+        assert (load(item)["label"][0].numpy() == truth).all()
     print_check("brats2021", folder)
     out = capsys.readouterr().out
     assert "have 1, ED" in out

@@ -72,8 +72,7 @@ def test_official_folder(download, caplog):
 @pytest.mark.parametrize("suffix", [".hdr", ".nii"])
 def test_values_survive_loading(tmp_path, caplog, suffix):
     write(tmp_path / "iSeg-2017-Training", [1, 2], suffix=suffix)
-    item = cases("iseg2017", tmp_path)[0]
-    loaded = LoadSubjectd("iseg2017")(item)
+    loaded = LoadSubjectd("iseg2017")(cases("iseg2017", tmp_path)[0])
     assert not caplog.records
     truth = torch.from_numpy(volume(12, label=True))[None]
     np.testing.assert_array_equal(loaded["image"].numpy(), np.stack([volume(10), volume(11)]))
@@ -162,12 +161,10 @@ def test_official_folder_of_hearts(tmp_path):
     files = [str(tmp_path / "train25" / f"myops_training_101_{token}.nii.gz") for token in NAMES]
     label = str(tmp_path / "train25_myops_gd" / "myops_training_101_gd.nii.gz")
     expected = {"case": "myops_training_101", "image": files, "modalities": ["bssfp", "lge", "t2"], "label": label}
-    assert found[20] == expected
-    assert found[0]["case"] == "myops_test_201"
+    assert (found[20], found[0]["case"]) == (expected, "myops_test_201")
     assert "label" not in found[0]
     parts = prepare("myops2020", tmp_path)
-    assert len(take(parts, ["training", "validation"])) == 20
-    assert len(parts["test"]) == 5
+    assert (len(take(parts, ["training", "validation"])), len(parts["test"])) == (20, 5)
 
 
 def test_values_survive_loading_and_the_way_to_regions(tmp_path, caplog):

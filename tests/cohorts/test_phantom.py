@@ -171,8 +171,7 @@ class TestGenerate:
     def test_datalist_names_every_file_once_and_one_case_in_eight_does_not_enhance(self, phantom_dir, datalist):
         assert datalist["name"] == datalist["cohort"] == datalist["split"] == "phantom"
         assert datalist["modalities"] == ["t1", "t1c", "t2", "flair"]
-        assert datalist["labels"] == {"NCR": 1, "ED": 2, "ET": 4}
-        assert datalist["seed"] == 2023
+        assert (datalist["labels"], datalist["seed"]) == ({"NCR": 1, "ED": 2, "ET": 4}, 2023)
         items = [item for part in ("training", "validation", "test") for item in datalist[part]]
         listed = [path for item in items for path in (*item["image"], item["label"])]
         assert sorted(listed) == sorted(str(path.relative_to(phantom_dir)) for path in phantom_dir.rglob("*.nii.gz"))
@@ -187,8 +186,7 @@ class TestGenerate:
     def test_split(self, tmp_path, blank, subjects, sizes):
         made = json.loads((generate(tmp_path / "cohort", subjects=subjects) / "datalist.json").read_text())
         cases = [[item["case"] for item in made[part]] for part in ("training", "validation", "test")]
-        assert tuple(map(len, cases)) == sizes
-        assert made["numTraining"] == sizes[0]
+        assert (tuple(map(len, cases)), made["numTraining"]) == (sizes, sizes[0])
         assert len(set(chain(*cases))) == subjects
 
     def test_empty_folder_is_filled_and_a_finished_one_left_alone(self, tmp_path, blank):

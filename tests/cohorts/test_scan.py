@@ -89,8 +89,7 @@ def test_msd_files_hold_four_channels(tmp_path):
     assert labelled["case"] == "BRATS_001"
     assert labelled["image"] == [str(tmp_path / "imagesTr" / "BRATS_001.nii.gz")] * 4
     # the channels of the files are FLAIR, T1w, T1gd, T2w
-    assert labelled["modalities"] == ALL
-    assert labelled["channels"] == [1, 2, 3, 0]
+    assert (labelled["modalities"], labelled["channels"]) == (ALL, [1, 2, 3, 0])
     assert labelled["label"] == str(tmp_path / "labelsTr" / "BRATS_001.nii.gz")
     assert unlabelled["case"] == "BRATS_485"
     assert "label" not in unlabelled
@@ -112,10 +111,8 @@ def test_msd_files_hold_four_channels(tmp_path):
     ],
 )
 def test_any_subset_of_one_subject_is_one_case(tmp_path, files, modalities):
-    subject = touch(tmp_path / "patient19", *files)
-    (item,) = scan(subject)
-    assert item["case"] == "patient19"
-    assert item["modalities"] == modalities
+    (item,) = scan(touch(tmp_path / "patient19", *files))
+    assert (item["case"], item["modalities"]) == ("patient19", modalities)
     assert "label" not in item
     assert scan(tmp_path) == [item]
 
@@ -248,11 +245,14 @@ def test_labels_go_to_their_cases(tmp_path, images, label):
 
 @pytest.mark.parametrize(
     ("file", "content", "said"),
-    [("P1.zip", b"", "1 file not read (.zip): unpack it"), ("a/T1.mgz", b"", "(.mgz): convert it to NIfTI"),
-     ("vol/P1_vol.npy", b"", "only 1 .npy. 1 file not read (.npy): an array says neither voxel size"),
-     ("a/1.png", b"", "only 1 .png. Unpack the data there"),
-     ("a/1-01.dcm", bytes(128) + b"DICM", "Convert its DICOM files to NIfTI")],
-)  # fmt: skip
+    [
+        ("P1.zip", b"", "1 file not read (.zip): unpack it"),
+        ("a/T1.mgz", b"", "(.mgz): convert it to NIfTI"),
+        ("vol/P1_vol.npy", b"", "only 1 .npy. 1 file not read (.npy): an array says neither voxel size"),
+        ("a/1.png", b"", "only 1 .png. Unpack the data there"),
+        ("a/1-01.dcm", bytes(128) + b"DICM", "Convert its DICOM files to NIfTI"),
+    ],
+)
 def test_what_is_there_instead_of_images_is_said(tmp_path, file, content, said):
     (touch(tmp_path, file) / file).write_bytes(content)
     with refused(FileNotFoundError, "no image", said):

@@ -122,8 +122,7 @@ def test_brats2018_fold3_from_a_folder_of_another_release(tmp_path):
 
 
 def test_brats2020_from_a_folder_with_its_misnamed_label_and_validation_cases(tmp_path, caplog):
-    listed = [case for part in official_splits("brats2020")["fixed"].values() for case in part]
-    folder(tmp_path, listed)
+    folder(tmp_path, [case for part in official_splits("brats2020")["fixed"].values() for case in part])
     case = tmp_path / "BraTS20_Training_355"
     (case / "BraTS20_Training_355_seg.nii.gz").rename(case / "W39_1998.09.19_Segm.nii")
     folder(tmp_path, ["BraTS20_Validation_001", "BraTS20_Validation_002"], label=False)
@@ -173,8 +172,7 @@ def test_seeded_split_keeps_a_patient_in_one_part(tmp_path):
     folder(tmp_path, [f"BraTS-GLI-{patient:05d}-{scan:03d}" for patient in range(12) for scan in range(3)])
     parts = split_cases(get_cohort("brats2023"), tmp_path)
     patients = [{name[:-4] for name in names(items)} for items in parts.values()]
-    assert [len(part) for part in patients] == [9, 1, 2]
-    assert len(set.union(*patients)) == 12
+    assert ([len(part) for part in patients], len(set.union(*patients))) == ([9, 1, 2], 12)
 
 
 @pytest.mark.parametrize(("split", "sizes"), [(None, [1, 1, 1]), ("full", [3, 0, 1]), ("all_test", [0, 0, 3])])

@@ -118,7 +118,7 @@ def test_wrong_settings_are_refused_before_the_evaluation(tmp_path, settings, fa
 
 ROOT = Path(__file__).parents[2]
 GSS = str(ROOT / "bundles" / "gss")
-SETTINGS = {"method": "GSS", "cohort": "brats2021"}
+SETTINGS = {"method": "GSS", "cohort": "brats2021", "recipe": ["brats2021.json"]}
 
 
 def item(case: str, **more: str) -> dict:
@@ -263,8 +263,7 @@ def test_a_run_of_its_own_in_another_store(folder, tmp_path, monkeypatch):
 @pytest.mark.slow  # a store of MLflow
 def test_the_training_s_run_where_it_is_known(folder, tmp_path):
     client = MlflowClient(path_to_sqlite_uri(tmp_path / "mlruns.db"))
-    experiment = client.create_experiment("monai_experiment", (tmp_path / "mlruns").as_uri())
-    training = client.create_run(experiment)
+    training = client.create_run(client.create_experiment("monai_experiment", (tmp_path / "mlruns").as_uri()))
     client.log_metric(training.info.run_id, "train_loss", 0.5)
     for part in ("test", ["training", "validation"]):
         EvaluationLog(str(folder), str(tmp_path / "model.pt"), "local", part).write()

@@ -39,8 +39,7 @@ def draws(seed, epochs):
 
 def test_an_epoch_draws_the_same_whether_or_not_others_went_before():
     whole, second = draws(7, [1, 2, 3]), draws(7, [2, 3])
-    assert whole[2] == second[2]
-    assert whole[3] == second[3]
+    assert (whole[2], whole[3]) == (second[2], second[3])
     assert whole[1] != whole[2]
     assert draws(8, [1])[1] != whole[1]
 

@@ -81,7 +81,7 @@ def test_box_ends_at_the_image(network):
 
 @pytest.mark.parametrize(
     ("foreground", "box"),
-    [  # with a margin of one: 8 to 11, 8 to 11 and 7 to 9
+    [
         ((slice(9, 10), slice(9, 10), slice(8, 9)), ((6, 14), (6, 14), (5, 13))),
         ((slice(0, 1), slice(17, 18), slice(15, 16)), ((0, 8), (10, 18), (8, 16))),  # at the ends of the image
         ((slice(1, 2), slice(15, 16), slice(7, 9)), ((0, 8), (10, 18), (4, 12))),
@@ -135,18 +135,9 @@ def test_mirrored_axes(conv, window):
     assert not torch.equal(found, alone(image, network))
 
 
-@pytest.mark.parametrize(
-    ("roi_size", "axes"), [((8, 8, 8), [3]), ((8, 8, 8), [0, 0]), ((8, 8, 8), ["x"]), ((8, 8), [2]), ((8, 8, 1), [2])]
-)
-def test_axes_that_are_not_there(roi_size, axes):
-    with pytest.raises(ValueError, match=r"mirror_axes .*: expected distinct axes from \[0, 1"):
-        ForegroundInferer(roi_size, mirror_axes=axes)
-
-
 def test_box_of_a_batch_holds_all_samples(network):
     one, other = random_image(BOXES[0]), random_image(BOXES[1])
-    logits = ForegroundInferer(**WINDOWS)(torch.cat([one, other]), network)
-    inside = torch.sigmoid(logits[:, 0]) > 0
+    inside = torch.sigmoid(ForegroundInferer(**WINDOWS)(torch.cat([one, other]), network)[:, 0]) > 0
     assert torch.equal(inside[0], inside[1])
     assert inside[0].nonzero().min(dim=0).values.tolist() == [3, 2, 5]
 
@@ -181,8 +172,7 @@ def test_missing_content_is_taken_from_its_own_location_and_forwarded(m3ae, subj
     cropped = SpatialCropd("image", roi_start=[2, 3, 4], roi_end=[10, 11, 12])(preprocessing(["t1", "t2"])(subject))
     complete = SubstituteInferer(**WINDOWS).fill_missing(list_data_collate([cropped])["image"], m3ae)
     assert torch.equal(complete[:, [1, 3]], crop_at(m3ae.x_sub, [8, 8, 8], [2, 3, 4], [False] * 3)[:, [1, 3]])
-    keep = presence(image)[:, :, None, None, None]
-    complete = torch.where(keep, image.as_tensor(), m3ae.x_sub)
+    complete = torch.where(presence(image)[:, :, None, None, None], image.as_tensor(), m3ae.x_sub)
     logits = infer(m3ae, preprocessing(["t1", "t2"])(subject))
     inside = torch.sigmoid(logits[0, 0]) > 0
     low, high = inside.nonzero().min(dim=0).values.tolist(), (inside.nonzero().max(dim=0).values + 1).tolist()
@@ -259,8 +249,7 @@ def test_planes_for_a_network_of_two_dimensions(shape):
 
 def test_a_missing_modality_is_never_encoded(two_stage):
     image = drop(torch.rand(1, 3, 12, 12, 12), torch.tensor([[True, False, True]]))
-    inferer = SlidingWindowInferer((8, 8, 8), 4, 0.5)
-    (found,) = decode_subsets(image, two_stage, KEEP[:1], inferer)
+    (found,) = decode_subsets(image, two_stage, KEEP[:1], SlidingWindowInferer((8, 8, 8), 4, 0.5))
     assert two_stage.encoded == 2**3 * 2
     assert torch.isfinite(found).all()
 
@@ -309,8 +298,7 @@ def test_half_inside_and_single_outside(precision, inside, error):
     out = PrecisionInferer(precision)(image, network)
     assert network.seen == [inside]
     assert isinstance(out, Out)
-    found = [tensor.dtype for tensor in (out.logits, *out.features)]
-    assert found == [torch.float32, torch.float64, torch.bool]
+    assert [tensor.dtype for tensor in (out.logits, *out.features)] == [torch.float32, torch.float64, torch.bool]
     assert out.present is None
     out.logits.square().mean().backward()
     assert network.conv.weight.grad.dtype == torch.float32
@@ -323,8 +311,7 @@ def test_half_inside_and_single_outside(precision, inside, error):
 def test_windows_are_forwarded_in_it_and_summed_in_single(precision, inside, error):
     network, image = Logits(), torch.randn(1, 2, 12, 8, 8)
     logits = ForegroundInferer((8, 8, 8), 1, 0.5, precision=precision)(image, network)
-    assert set(network.seen) == {inside}
-    assert logits.dtype == torch.float32
+    assert (set(network.seen), logits.dtype) == ({inside}, torch.float32)
     difference = float((logits - SlidingWindowInferer((8, 8, 8), 1, 0.5)(image, network)).abs().max())
     assert 1e-5 < difference < error if error else difference == 0
 
@@ -360,8 +347,7 @@ def test_the_loss_is_in_single(precision, inside, _):
     parts = 1, [batch], network, torch.optim.SGD(network.parameters()), loss
     half = {"amp": precision == "float16", "amp_kwargs": {"enabled": False}}
     inferer = PrecisionInferer(precision)
-    trainer = SupervisedTrainer(torch.device("cpu"), *parts, inferer=inferer, decollate=False, **half)
-    trainer.run()
+    SupervisedTrainer(torch.device("cpu"), *parts, inferer=inferer, decollate=False, **half).run()
     assert (network.seen, seen) == ([inside], [torch.float32])
 
 
@@ -373,6 +359,19 @@ def test_the_loss_is_in_single(precision, inside, _):
         (lambda: check_device("cpu", "half"), "precision 'half'"),
         (lambda: check_device("cpu", "float16"), "'float16' with device cpu"),
         (lambda: check_device("gpu", "float32"), "^device gpu: not available"),
+        *(
+            (
+                lambda size=size, axes=axes: ForegroundInferer(size, mirror_axes=axes),
+                r"mirror_axes .*: expected distinct axes from \[0, 1",
+            )
+            for size, axes in (
+                ((8, 8, 8), [3]),
+                ((8, 8, 8), [0, 0]),
+                ((8, 8, 8), ["x"]),
+                ((8, 8), [2]),
+                ((8, 8, 1), [2]),
+            )
+        ),
     ],
 )
 def test_wrong_settings_are_refused(check, facts):

@@ -111,8 +111,7 @@ def test_m3ae_with_its_substitute_image(subject):
     for at_once in (1, 2):
         sweep = sweep_of(network, wanted, inferer, subsets_at_once=at_once)
         for subset, logits in sweep.predictions(batch["image"], network, wanted):
-            few = LoadSubjectd(COHORT, subset)
-            transform = Compose([few, *PREPROCESSING.transforms[1:]])
+            transform = Compose([LoadSubjectd(COHORT, subset), *PREPROCESSING.transforms[1:]])
             (alone,) = DataLoader(CachedDataset([subject], transform), batch_size=1)
             expected = inferer(alone["image"], network)
             if at_once == 1:
@@ -181,8 +180,7 @@ class TestCases:
     def test_latents_of_single_modalities(self, network, subject, tmp_path):
         layer = "head" if isinstance(network, TwoStage) else "conv"
         store = CaseStore(tmp_path / "cases", ["x"], [subject])
-        sweep = sweep_of(network, latent_layer=layer, subsets_at_once=4)
-        evaluator_of(network, sweep, store).run()
+        evaluator_of(network, sweep_of(network, latent_layer=layer, subsets_at_once=4), store).run()
         result = store.read("case")
         assert tuple(result.latents) == MODALITIES
         assert (result.results.query("metric == 'divergence'")["value"].notna()).all()
@@ -191,8 +189,7 @@ class TestCases:
         for number, name in enumerate(MODALITIES):  # this is the last layer, whose outputs are the logits
             seen = []
             hook = network.get_submodule(layer).register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out))
-            alone = drop(batch["image"], torch.arange(4)[None] == number)
-            ForegroundInferer(**WINDOWS)(alone, network)
+            ForegroundInferer(**WINDOWS)(drop(batch["image"], torch.arange(4)[None] == number), network)
             hook.remove()
             expected = torch.cat(seen).flatten(2).mean(dim=2).mean(dim=0).numpy()
             assert np.allclose(result.latents[name], expected, atol=1e-6)
@@ -205,7 +202,6 @@ class TestCases:
     def test_subset_that_was_not_loaded(self, network, subject, tmp_path):
         few = Compose([LoadSubjectd(COHORT, ("t1", "t2")), *PREPROCESSING.transforms[1:]])
         (batch,) = DataLoader(CachedDataset([subject], few), batch_size=1)
-        store = CaseStore(tmp_path / "cases", ["x"], [subject])
-        evaluator = evaluator_of(network, sweep_of(network), store)
+        evaluator = evaluator_of(network, sweep_of(network), CaseStore(tmp_path / "cases", ["x"], [subject]))
         with pytest.raises(ValueError, match="case: subset t1c was requested, but not all of it was loaded"):
             sweep_of(network)(evaluator, batch)

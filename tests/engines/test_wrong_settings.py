@@ -4,24 +4,26 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from fire import Fire
+from monai.bundle import create_workflow
+from processes import run, run_module
 
-from common.engines.settings import check_run, refuse_wrong_settings
 from common.io import bundle_root, unlock_folder
+from common.io.command import unwrapped_errors
 from common.io.lock import LOCK
 
 NAMES = ("m3ae", "mag_ms", "medmap", "passion", "gss")
 
 
-def refusal(monkeypatch, folder: Path, name: str, configs: tuple[str, ...], *words: str) -> object:
-    """Return the message with which the command would end before anything is built; None if it would go on."""
-    root = bundle_root(name)
-    files = str([f"{root}/configs/{config}" for config in configs])
-    given = [f"--output_dir={folder}", f"--dataset_dir={folder}", *words]
-    monkeypatch.setattr("sys.argv", ["/lib/monai/bundle/__main__.py", "run", "--config_file", files, *given])
+def refusal(folder: Path, name: str, configs: tuple[str, ...], *words: str) -> str | None:
+    """Return what a run refuses before anything is built, its words read as MONAI does; None if it would go on."""
+    files = str([f"{bundle_root(name)}/configs/{config}" for config in configs])
+    given = ["--init_id=initialize#0", "--logging_file=False", f"--output_dir={folder}", f"--dataset_dir={folder}"]
     try:
-        refuse_wrong_settings(root, str(folder) if configs[0] == "train.json" else None)
-    except SystemExit as stop:
-        return stop.code
+        with unwrapped_errors():
+            Fire(create_workflow, ["--config_file", files, *given, *words])
+    except (ValueError, OSError) as error:
+        return str(error)
     finally:
         unlock_folder(folder)
     return None
@@ -32,8 +34,8 @@ EVALUATION = ("inference.json", "evaluate.json", "recipes/phantom.json")
 
 @pytest.mark.parametrize("configs", [("train.json",), ("inference.json",), EVALUATION])
 @pytest.mark.parametrize("name", NAMES)
-def test_configs_as_they_are(monkeypatch, tmp_path, name, configs):
-    assert refusal(monkeypatch, tmp_path, name, configs) is None
+def test_configs_as_they_are(tmp_path, name, configs):
+    assert refusal(tmp_path, name, configs) is None
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_configs_as_they_are(monkeypatch, tmp_path, name, configs):
         ("gss", ("train.json",), ["--calibrate_on=tests"], "Unknown part 'tests'"),
         ("gss", ("train.json",), ["--output_dir=/proc/version/out"], "cannot write there"),
         ("gss", ("inference.json",), ["--ckpt_path=/nowhere.pt"], "ckpt_path /nowhere.pt: no such file"),
-        ("gss", ("inference.json",), ["--output_dir=2024_01"], "MONAI reads this as 202401"),
+        ("gss", ("inference.json",), ["--output_dir=2024_01"], "202401: MONAI reads this as no text"),
         ("gss", EVALUATION, ["--part=training2"], "Unknown part 'training2'"),
         ("gss", ("train.json",), ["--calibrate_on=None"], "calibrate_on None: MONAI leaves this out"),
         ("gss", ("train.json",), ["--normalise"], "'rmalise' is not a key of"),
@@ -74,9 +76,8 @@ def test_configs_as_they_are(monkeypatch, tmp_path, name, configs):
         ("gss", EVALUATION, ["--mlflow=http://127.0.0.1:9"], "not a server or store that can be used"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(monkeypatch, tmp_path, name, configs, words, facts):
-    said = refusal(monkeypatch, tmp_path, name, configs, *words)
-    assert said.startswith("error: ")
+def test_what_is_wrong_is_said_in_one_line(tmp_path, name, configs, words, facts):
+    said = refusal(tmp_path, name, configs, *words)
     assert facts in said
     assert "\n" not in said
 
@@ -91,30 +92,28 @@ def test_what_is_wrong_is_said_in_one_line(monkeypatch, tmp_path, name, configs,
         ("gss", EVALUATION, ("evaluate", "report"), "run"),
     ],
 )
-def test_a_word_that_is_no_list_of_steps(monkeypatch, tmp_path, name, configs, steps, known):
+def test_a_word_that_is_no_list_of_steps(tmp_path, name, configs, steps, known):
     for step in steps:
-        for words in ([step], ["--run_id", step]):
-            expected = f"error: run {step}: not a list of steps of these configs; expected one of {known}."
-            assert refusal(monkeypatch, tmp_path, name, configs, *words) == expected
+        expected = f"run {step}: not a list of steps of these configs; expected one of {known}."
+        assert refusal(tmp_path, name, configs, "--run_id", step) == expected
     for step in known.split(", "):
-        assert refusal(monkeypatch, tmp_path, name, configs, step) is None
+        assert refusal(tmp_path, name, configs, "--run_id", step) is None
 
 
-def test_figures_of_others(monkeypatch, tmp_path):
+def test_figures_of_others(tmp_path):
     for folder, configs in ((tmp_path / "figures", EVALUATION), (tmp_path / "evaluation" / "figures", ("train.json",))):
         folder.mkdir(parents=True)
         (folder / "mine.png").touch()
-        assert "mine.png: a report would replace it" in refusal(monkeypatch, tmp_path, "gss", configs)
+        assert "mine.png: a report would replace it" in refusal(tmp_path, "gss", configs)
 
 
-def test_a_folder_in_use(monkeypatch, tmp_path):
+def test_a_folder_in_use(tmp_path):
     with FileLock(tmp_path / LOCK):
-        assert "in use by another process" in refusal(monkeypatch, tmp_path, "gss", ("train.json",))
+        assert "in use by another process" in refusal(tmp_path, "gss", ("train.json",))
 
 
-def test_a_program_gets_the_error_itself(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["pytest"])
+def test_a_command_ends_in_one_line():
     root = bundle_root("gss")
-    refuse_wrong_settings(root)
-    with pytest.raises(ValueError, match="learning_rate 2: expected a number"):
-        check_run([f"{root}/configs/train.json"], {"learning_rate": 2, "dataset_dir": root}, root)
+    code, said = run(run_module, "monai.bundle", "run", f"--config_file={root}/configs/train.json", "--epoch=3")
+    assert code == 1
+    assert said.splitlines()[-1].startswith("error: 'epoch' is not a key of ")

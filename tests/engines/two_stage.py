@@ -28,8 +28,7 @@ class TwoStage(nn.Module):
 
     def decode(self, features, present):
         weight = present.float().reshape(*present.shape, *([1] * (features[0].ndim - 2)))
-        fused = (features[0] * weight).sum(1) / weight.sum(1)
-        return self.head(fused)
+        return self.head((features[0] * weight).sum(1) / weight.sum(1))
 
     def forward(self, image, present=None):
         present = presence(image) if present is None else present & presence(image)

@@ -20,10 +20,8 @@ PLAN = {"name": "two", "bundle": "m3ae", "rounds": 6, "sites": SITES, "settings"
 
 def test_rounds_of_local_epochs_are_the_schedules_length(tmp_path):
     settings = Plan(**PLAN, local_epochs=2).settings_of("b", tmp_path)
-    assert settings["epochs"] == 12
-    assert settings["dataset_dir"] == "/data/b"
-    assert settings["split"] == "full"
-    assert settings["width"] == 8
+    assert (settings["epochs"], settings["dataset_dir"]) == (12, "/data/b")
+    assert (settings["split"], settings["width"]) == ("full", 8)
     assert settings["evaluate_on"] == "$None"  # as MONAI treats null
 
 
@@ -49,8 +47,7 @@ def test_a_server_with_another_version_is_refused():
 
 def test_a_recipe_is_the_same_everywhere():
     """Recipes are compared by content, not only by name."""
-    plan = Plan(**{**PLAN, "configs": ("recipes/open_glioma.json",)})
-    ours = plan.identity()
+    ours = Plan(**{**PLAN, "configs": ("recipes/open_glioma.json",)}).identity()
     assert ours["cohort"] == "open_glioma"
     theirs = ours | {"configs": "train.json (SHA-256 0123456789ab)"}
     with pytest.raises(RefusedError, match=r"configs: train.json \(SHA.*open_gl.* has .* \(SHA-256 0123456789ab"):
@@ -100,8 +97,7 @@ def test_a_site_gets_its_own_part_of_the_plan_a_script_and_a_time_limit(tmp_path
     site = write_job(plan, tmp_path) / "app_b"
     assert {path.name for path in site.rglob("custom/**/*")} == {"plan.txt", "script.py"}
     told = json.loads((site / "custom" / "plan.txt").read_text())
-    assert told["plan"]["sites"] == {"b": SITES["b"]}
-    assert told["expected"] == plan.identity()
+    assert (told["plan"]["sites"], told["expected"]) == ({"b": SITES["b"]}, plan.identity())
     config = json.loads((site / "config" / "config_fed_client.json").read_text())
     assert config["max_runner_sync_timeout"] == 600
     (executor,) = config["executors"]

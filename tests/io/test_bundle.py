@@ -82,7 +82,7 @@ def test_nowhere(tmp_path, monkeypatch):
     (tmp_path / "bundles" / "own" / "configs" / "metadata.json").unlink()
     (tmp_path / "alone").mkdir()
     monkeypatch.chdir(tmp_path / "alone")
-    with pytest.raises(FileNotFoundError, match="pass --bundle_root"):  # a download has no other bundles
+    with pytest.raises(FileNotFoundError, match="Pass the folder of a bundle"):  # a download has no other
         copied(tmp_path / "download").bundle_root("nosuch")
 
 

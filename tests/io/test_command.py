@@ -4,38 +4,33 @@ import json
 from typing import Annotated
 
 import pytest
+from monai.bundle import create_workflow
 from pydantic import AfterValidator, Field, PositiveInt
 from refusals import refused
 
 from common.io import check_counts, flag, optional, per_axis
-from common.io.command import check_settings, given_run, is_run, recipe_names, unwrapped_errors
+from common.io.command import check_settings, given_run, is_command, recipe_names, unwrapped_errors
 from common.io.documents import Document, parse_json, read_json
 from common.io.settings import check_choice, check_number
 
 
-@pytest.fixture
-def words(monkeypatch):
-    """Return a function that makes this process appear to have been started with a command line."""
-    return lambda *words: monkeypatch.setattr("sys.argv", ["/lib/monai/bundle/__main__.py", "run", *words])
-
-
-def test_settings_are_told_from_monai_s_own_options(words, monkeypatch):
-    words("--config_file", "['a/train.json','b/own.json']", "--epochs", "3", "--train::lr=0.5", "--resume")
-    assert given_run() == (["a/train.json", "b/own.json"], {"epochs": 3, "train#lr": 0.5, "resume": True})
-    assert recipe_names() == ["own.json"]
-    words("--config_file=train.json", "--logging_file", "x", "--device", "$torch.device('cpu')")
-    assert given_run() == (["train.json"], {"device": "$torch.device('cpu')"})
-    monkeypatch.setattr("sys.argv", ["pytest", "--epochs", "3"])
-    assert (is_run(), recipe_names()) == (False, [])
-
-
-def test_a_path_that_monai_reads_as_something_else(words):
-    for option, read in (("--output_dir=2024_01", "202401"), ("--output_dir=out#1", "'out'")):
-        words("--config_file=train.json", option)
-        with refused(ValueError, f"MONAI reads this as {read}; write it as a path"):
-            given_run()
-    words("--config_file=train.json", "--output_dir=./1")
-    assert given_run()[1] == {"output_dir": "./1"}
+def test_a_run_s_files_settings_and_steps_are_known_to_its_expressions(tmp_path):
+    """As `monai.bundle.run`, a program's `create_workflow`, and settings from a file give them."""
+    seen: list = []
+    (tmp_path / "train.json").write_text(json.dumps({"epochs": 1, "seen": None, "go": ["$@seen.append(@epochs)"]}))
+    (tmp_path / "own.json").write_text("{}")
+    look = {"initialize": ["$@look()"], "look": lambda: seen.append((given_run(), recipe_names(), is_command()))}
+    files = [str(tmp_path / name) for name in ("train.json", "own.json")]
+    (tmp_path / "args.json").write_text(json.dumps({"config_file": files, "run_id": "go", "epochs": 7}))
+    for arguments in (
+        {"config_file": files, "run_id": "go", "epochs": 7, "split": None},
+        {"args_file": str(tmp_path / "args.json"), "split": None},
+    ):
+        create_workflow(**arguments, **look, seen=[])
+        given, recipes, command = seen.pop()
+        assert (given.files, given.step, recipes, command) == (files, "go", ["own.json"], False)
+        assert {key: given.settings[key] for key in ("epochs", "split")} == {"epochs": 7, "split": None}
+    assert (given_run(), recipe_names()) == (None, [])
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), RuntimeError("x")])
@@ -48,7 +43,7 @@ def test_an_error_without_those_around_it(error):
     assert info.value is error
 
 
-TRAIN = {"epochs": 3, "quiet": False, "lambda_con": 0.1, "method": "M3AE", "steps": "$3 * @epochs"}
+TRAIN = {"epochs": 3, "quiet": False, "lambda_con": 0.1, "method": "M3AE", "output_dir": "out", "steps": "$3 * @epochs"}
 TRAIN |= {"optimizer": {"_target_": "Adam", "lr": 0.5}, "train": {"inner": {"size": 1}, "several": [{"x": 1}]}}
 TRAIN |= {"evaluation": {"overrides": {"a": 1}}, "evaluation_configs": ["evaluate.json"]}
 
@@ -86,6 +81,8 @@ def test_what_configs_can_be_given(files, key, value):
         ("evaluation#overrides#bootstraps", 1, ("did you mean evaluation#overrides#bootstrap?",)),
         ("lambda_con", "x", ("lambda_con 'x': expected a number, such as 0.1",)),
         ("optimizer#lr", "x", ("optimizer#lr 'x': expected a number, such as 0.5",)),
+        ("output_dir", 202401, ("output_dir 202401: MONAI reads this as no text; write it as a path, e.g. ./202401",)),
+        ("output_dir", "./out#1", ("output_dir ./out#1: MONAI takes # for ::",)),
     ],
 )
 def test_what_they_cannot_be_given(files, key, value, words):
@@ -99,22 +96,11 @@ def test_a_file_that_is_not_json(files, tmp_path):
         check_settings(files, {})
 
 
-@pytest.mark.parametrize(("value", "expected"), [(True, True), ("true", True), ("False", False), (False, False)])
-def test_a_command_line_can_give_a_flag(value, expected):
-    assert flag("resume", value) is expected
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"), [("null", None), ("None", None), (None, None), ("nullable", "nullable"), (0, 0)]
-)
-def test_a_command_line_can_say_null(value, expected):
-    assert optional(value) == expected
-
-
 def test_what_can_be_used():
+    assert [flag("resume", value) for value in (True, "true", "False", False)] == [True, True, False, False]
+    assert [optional(value) for value in ("null", "None", None, "nullable", 0)] == [None, None, None, "nullable", 0]
     assert check_choice("kl", "paper", ("released", "paper")) == "paper"
-    assert check_number("rate", 1, 0, 1) == 1
-    assert per_axis("spacing", [6, 6, 6]) == [6, 6, 6]
+    assert (check_number("rate", 1, 0, 1), per_axis("spacing", [6, 6, 6])) == (1, [6, 6, 6])
     check_counts(epochs=1, rounds=5)
 
 

@@ -66,8 +66,7 @@ def test_replacing(tmp_path):
         assert temporary.name.endswith(".nii.gz")
         temporary.write_text("new")
         assert not path.exists()
-    assert path.read_text() == "new"
-    assert list(path.parent.iterdir()) == [path]
+    assert (path.read_text(), list(path.parent.iterdir())) == ("new", [path])
 
 
 def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path):
@@ -76,8 +75,7 @@ def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path):
     with suppress(KeyError), replacing(path) as temporary:
         temporary.write_text("half")
         raise KeyError
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("old", [path])
     with pytest.raises(IsADirectoryError, match="a folder; expected the name of a file"), replacing(tmp_path):
         pass
 
@@ -87,14 +85,12 @@ def test_a_full_disk_leaves_the_old_file(full_disk, tmp_path):
     path.write_text("old")
     with pytest.raises(OSError, match="File too large"), replacing(path) as temporary:
         temporary.write_text("x" * 30_000)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("old", [path])
 
 
 def test_writable_folders_are_made_and_others_refused(tmp_path):
     folder = tmp_path / "new" / "results"
-    assert require_writable(folder) == str(folder)
-    assert list(folder.iterdir()) == []
+    assert (require_writable(folder), list(folder.iterdir())) == (str(folder), [])
     (tmp_path / "file").write_text("")
     with refused(PermissionError, f"{tmp_path}/file/results: cannot write there", "or pass another --output_dir"):
         require_writable(tmp_path / "file" / "results")

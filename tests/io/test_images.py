@@ -138,7 +138,10 @@ def test_a_single_volume_may_have_further_dimensions(tmp_path, volume, further):
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(
     ("suffix", "elsewhere"),
-    [(".mha", (b"= LOCAL", b"= /etc/passwd")), (".nrrd", (b"encoding:", b"data file: /etc/passwd\nencoding:"))],
+    [
+        (".mha", (b"= LOCAL", b"= /etc/passwd")),
+        (".nrrd", (b"encoding:", b"data file: /etc/passwd\nencoding:")),
+    ],
 )
 def test_a_header_cannot_name_another_file(path, tmp_path, suffix, elsewhere, packed):
     file = tmp_path / f"x{suffix}"
@@ -198,5 +201,4 @@ def test_interrupted_writer_leaves_the_old_file(path, volume, monkeypatch):
     monkeypatch.setattr(nib, "save", interrupted)
     with pytest.raises(OSError, match="No space left"):
         writer.write(path)
-    assert path.read_bytes() == before
-    assert list(path.parent.iterdir()) == [path]
+    assert (path.read_bytes(), list(path.parent.iterdir())) == (before, [path])

@@ -59,7 +59,13 @@ def flipped(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [truncated, flipped, executable, lambda path: path.write_bytes(b""), lambda path: path.write_text("hello world")],
+    [
+        truncated,
+        flipped,
+        executable,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("hello world"),
+    ],
 )
 def test_damaged_or_not_of_plain_tensors(tmp_path, damage):
     path = tmp_path / "model.pt"
@@ -70,29 +76,31 @@ def test_damaged_or_not_of_plain_tensors(tmp_path, damage):
         read_checkpoint(path)
 
 
-def test_weights_of_another_network(tmp_path):
-    renamed = Small().state_dict()
-    renamed["extra"] = renamed.pop("conv.bias")
-    remedy = "Use the config of its training (cohort, backbone, width, crop); convert a file"
-    wide = Small(4).state_dict()
-    for state, facts in ((wide, ("conv.weight", "[4, 1, 1, 1, 1]")), (renamed, ("conv.bias", "extra"))):
-        write_checkpoint(state, tmp_path / "model.pt")
-        with refused(ValueError, str(tmp_path / "model.pt"), "than Small", remedy, *facts):
-            load_weights(Small(2), tmp_path / "model.pt")
+STATE, PREFIXES = Small().state_dict(), ("module.", "_orig_mod.", "model.backbone.")
+ANOTHER = ("than Small", "Use the config of its training (cohort, backbone, width, crop); convert a file")
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.backbone."])
-def test_weights_of_a_wrapped_network(tmp_path, prefix):
-    write_checkpoint({prefix + key: value for key, value in Small().state_dict().items()}, tmp_path / "model.pt")
-    with refused(ValueError, str(tmp_path / "model.pt"), f"its names begin with '{prefix}'", "state_dict()"):
-        load_weights(Small(), tmp_path / "model.pt")
-
-
-@pytest.mark.parametrize("value", [[0, float("nan")], [float("inf"), 0], [1, 1e300]])
-def test_weights_that_are_no_numbers(tmp_path, value):
-    state = Small().state_dict() | {"norm.bias": torch.tensor(value, dtype=torch.double)}
+@pytest.mark.parametrize(
+    ("state", "facts"),
+    [
+        (Small(4).state_dict(), (*ANOTHER, "conv.weight", "[4, 1, 1, 1, 1]")),
+        ({key.replace("conv.bias", "extra"): value for key, value in STATE.items()}, (*ANOTHER, "conv.bias", "extra")),
+        *(
+            (
+                {prefix + key: value for key, value in STATE.items()},
+                (f"its names begin with '{prefix}'", "state_dict()"),
+            )
+            for prefix in PREFIXES
+        ),
+        *(
+            (STATE | {"norm.bias": torch.tensor(value, dtype=torch.double)}, ("'norm.bias' holds NaN or infinity",))
+            for value in ([0, float("nan")], [float("inf"), 0], [1, 1e300])
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(tmp_path, state, facts):
     torch.save(state, tmp_path / "model.pt")
-    with refused(ValueError, str(tmp_path / "model.pt"), "'norm.bias' holds NaN or infinity"):
+    with refused(ValueError, str(tmp_path / "model.pt"), *facts):
         load_weights(Small(), tmp_path / "model.pt")
 
 

@@ -71,8 +71,7 @@ def test_cross_entropy_and_dice_give_the_authors_numbers(kind):
 
 def test_coarse_heads_are_upsampled_after_the_softmax_with_aligned_corners():
     logits = torch.tensor([[0.0, 0.0], [math.log(3), -math.log(3)]])[None, :, None, :]  # two classes at 1 x 2
-    soft = probabilities(logits, (1, 3))
-    assert soft[0, 1, 0].tolist() == pytest.approx([0.75, 0.5, 0.25])
+    assert probabilities(logits, (1, 3))[0, 1, 0].tolist() == pytest.approx([0.75, 0.5, 0.25])
     assert probabilities(logits, (1, 3), temperature=2)[0, 1, 0, 0].item() == pytest.approx(3**0.5 / (1 + 3**0.5))
 
 

@@ -62,8 +62,7 @@ def test_networks_of_monai_see_zeros_for_what_is_missing(name):
 
 def test_width_and_own_arguments_reach_the_network():
     narrow, wide = (build_network("monai.networks.nets.UNet", 4, 3, width, (32, 32, 32)) for width in (4, 8))
-    assert narrow.network.channels == [4, 8, 16, 32]
-    assert wide.network.channels == [8, 16, 32, 64]
+    assert (narrow.network.channels, wide.network.channels) == ([4, 8, 16, 32], [8, 16, 32, 64])
     built = build_network("monai.networks.nets.UNet", 4, 3, 4, (32, 32, 32), num_res_units=2, channels=[2, 4, 8])
     assert (built.network.num_res_units, built.network.channels) == (2, [2, 4, 8])
 
@@ -143,13 +142,11 @@ class Sum(nn.Module):
 
 
 def test_all_subsets_and_those_drawn_from_what_all_samples_have():
-    assert channel_subsets(2) == [(0,), (1,), (0, 1)]
-    assert len(channel_subsets(4)) == 15
+    assert (channel_subsets(2), len(channel_subsets(4))) == ([(0,), (1,), (0, 1)], 15)
     assert len(channel_subsets(4, complete=False)) == 14
     dedicated = Dedicated(channel_subsets(3), Sum)
     present = torch.tensor([[True, True, True], [True, False, True]])
-    drawn = {dedicated.draw_subset(present) for _ in range(100)}
-    assert drawn == {(0,), (2,), (0, 2)}
+    assert {dedicated.draw_subset(present) for _ in range(100)} == {(0,), (2,), (0, 2)}
     with pytest.raises(ValueError, match="none can be trained"):
         dedicated.draw_subset(torch.tensor([[True, False, False], [False, True, False]]))
 

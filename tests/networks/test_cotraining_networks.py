@@ -80,8 +80,7 @@ class TestGolden:
         torch.manual_seed(0)
         network = golden.COTRAINING[name](width=8, subsets=[(0,), T1C_FLAIR])
         for subset in ((0,), T1C_FLAIR):
-            path = network.missing.network_for(subset)
-            assert path(image()[:, subset]).logits[:, 1:].sigmoid().mean() < 0.03
+            assert network.missing.network_for(subset)(image()[:, subset]).logits[:, 1:].sigmoid().mean() < 0.03
         assert network.full(image()).logits[:, 1:].sigmoid().mean() < 0.03
 
     @both
@@ -169,8 +168,7 @@ class TestFeatureEncoder:
         network, x = small("acn", feature_encoder=kind), image(2)
         present = torch.cat([row(0, 1, 3), row(1)])
         found = network.bottlenecks(drop(x, present))
-        assert found.shape == (2, 4, 64, 2, 2, 2)
-        assert found[~present].abs().max() == 0
+        assert (found.shape, found[~present].abs().max()) == ((2, 4, 64, 2, 2, 2), 0)
         with torch.no_grad():
             z = network.feature_encoder(x, row(0, 1, 2, 3).expand(2, -1))
             alone = torch.zeros_like(z)

@@ -37,8 +37,7 @@ class Spec:
 
     def image(self, batch: int) -> torch.Tensor:
         """Return an input for the smallest network."""
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(batch, 4, *[self.window] * 3, generator=generator)
+        return torch.randn(batch, 4, *[self.window] * 3, generator=torch.Generator().manual_seed(0))
 
 
 SMALL = {"mlp_dim": 64, "heads": 4, "dropout": 0.0}
@@ -65,9 +64,8 @@ def trained(imported):
     """The outputs of training mode for the golden batch, the features of its encoding, and the golden arrays."""
     spec, network, *_ = imported
     arrays, meta = golden.fusion_golden(spec.trained or f"{spec.name}_small")
-    image = golden.without(
-        golden.fusion_image(meta["batch_input_seed"], 2, meta["crop"]), golden.ours(meta["train_mask"])
-    )
+    image = golden.fusion_image(meta["batch_input_seed"], 2, meta["crop"])
+    image = golden.without(image, golden.ours(meta["train_mask"]))
     with train_mode(network), torch.no_grad():
         return network(image), network.encode(image), arrays, meta
 
@@ -96,9 +94,8 @@ class TestGolden:
         assert shapes == golden.published_shapes(spec.name)
         golden.with_fusion_weights(spec.name, network)
         with eval_mode(network), torch.no_grad():
-            logits = network(
-                golden.without(golden.fusion_image(meta["input_seed"], 1, meta["crop"]), golden.subset(mask))
-            )
+            image = golden.fusion_image(meta["input_seed"], 1, meta["crop"])
+            logits = network(golden.without(image, golden.subset(mask)))
         assert golden.relative_error(logits, arrays[f"eval/{mask}/logits"], meta["eval_stride"]) <= golden.TOLERANCE
 
     def test_fused_head_and_auxiliary_heads(self, imported, trained):
@@ -243,8 +240,7 @@ def test_m2ftrans_positions_of_a_modality_go_with_it():
     theirs = golden.fusion_state("m2ftrans", network)
     of_modality = torch.arange(5.0)  # flair, t1ce, t1, t2, fusion
     theirs["pos"] = of_modality.repeat_interleave(8)[None, :, None].expand(-1, -1, 64)
-    state = import_fusion(theirs, network)
-    assert state["transformer.positions"][:, 0, 0].tolist() == [2, 1, 3, 0, 4]
+    assert import_fusion(theirs, network)["transformer.positions"][:, 0, 0].tolist() == [2, 1, 3, 0, 4]
 
 
 def test_m2ftrans_fusion_tokens_give_each_modality_present_its_share_of_attention():
@@ -255,8 +251,7 @@ def test_m2ftrans_fusion_tokens_give_each_modality_present_its_share_of_attentio
     assert tokens.shape == (2, 4, 8)
     assert not weights.requires_grad
     # 2 heads and 4 fusion tokens each spread a sum of 1 over the tokens that they see, 3 * 4 or 2 * 4 of them.
-    expected = torch.tensor([[8 / 12, 0, 8 / 12], [0, 1, 0]])
-    assert torch.allclose(weights, expected[:, :, None].expand(-1, -1, 4))
+    assert torch.allclose(weights, torch.tensor([[8 / 12, 0, 8 / 12], [0, 1, 0]])[:, :, None].expand(-1, -1, 4))
 
 
 def test_m2ftrans_voxels_are_weighted_before_they_are_fused():

@@ -30,8 +30,7 @@ def count(module):
 
 
 def image(present=PRESENT, crop=CROP, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return drop(torch.randn(*present.shape, *crop, generator=generator), present)
+    return drop(torch.randn(*present.shape, *crop, generator=torch.Generator().manual_seed(seed)), present)
 
 
 def lively(network):

@@ -52,8 +52,7 @@ def test_pretraining_gives_the_authors_numbers_and_gradients():
     content = crop_at(network.x_sub, [32, 32, 32], golden.START, [False] * 3)
     output = network.unet(torch.where(visible, image, content))
     loss = PretrainingLoss(gamma=0.005, regulariser="norm")
-    present = torch.ones(1, 4, dtype=torch.bool)
-    total = loss(Reconstruction(output.logits, image, present, network.x_sub))
+    total = loss(Reconstruction(output.logits, image, torch.ones(1, 4, dtype=torch.bool), network.x_sub))
     total.backward()
     assert golden.m3ae_error(output.logits, "pretrain/reconstruction") <= golden.TOLERANCE
     assert loss.terms["mse"].item() == pytest.approx(float(GOLDEN["pretrain/mse"]), rel=1e-5)

@@ -132,10 +132,8 @@ def test_mean_image_averages_at_each_location_those_that_are_present():
         return {"image": MetaTensor(image, affine=affine, meta=meta)}
 
     mean = m3ae.mean_image(Dataset([subject(1.0, (0, 0, 0)), subject(3.0, (2, 2, 2), missing=[1])]), grid)
-    assert mean.shape == (1, 2, 6, 6, 6)
-    assert mean[0, 0, 0, 0, 0] == 0.5
-    assert mean[0, 0, 2, 2, 2] == 2.0
-    assert mean[0, 0, 5, 5, 5] == 1.5
+    assert (mean.shape, mean[0, 0, 0, 0, 0]) == ((1, 2, 6, 6, 6), 0.5)
+    assert (mean[0, 0, 2, 2, 2], mean[0, 0, 5, 5, 5]) == (2.0, 1.5)
     assert mean[0, 1, 2, 2, 2] == 1.0  # the second subject lacks this modality: it does not count
 
 
@@ -258,8 +256,7 @@ def test_fine_tuning_loss_weighs_the_consistency_and_pools_the_views():
     torch.manual_seed(0)
     logits, target = torch.randn(2, 3, 4, 4, 4), (torch.rand(1, 3, 4, 4, 4) > 0.5).to(torch.uint8)
     views = output(logits, [logits, logits], torch.stack([torch.zeros(8, 1, 1, 1), torch.full((8, 1, 1, 1), 3.0)]))
-    both = torch.cat([target, target]).float()
-    pooled = 3 * m3ae.DiceBCELoss()(logits, both)
+    pooled = 3 * m3ae.DiceBCELoss()(logits, torch.cat([target, target]).float())
     assert m3ae.FineTuningLoss(0.1)(views, target).item() == pytest.approx(pooled.item() + 0.9, rel=1e-6)
     assert m3ae.FineTuningLoss(0)(views, target).item() == pytest.approx(pooled.item(), rel=1e-6)
     bottleneck = torch.tensor([1.0, 2.0, 1.0, 5.0]).reshape(4, 1, 1, 1, 1)  # views 0 of two subjects, then views 1

@@ -41,8 +41,7 @@ def test_features_of_absent_modalities_are_zero():
 @pytest.mark.parametrize("network", [RFNet, MMFormer, M2FTrans])
 def test_encoders_take_as_many_channels_as_the_feature_encoder_has(network):
     network = network(width=4, crop=(32, 32, 32), feature_encoder="shared").eval()
-    first = next(iter(network.encoders[0].parameters()))
-    assert first.shape == (4, 4, 3, 3, 3)
+    assert next(iter(network.encoders[0].parameters())).shape == (4, 4, 3, 3, 3)
     present = torch.tensor([[True, False, False, True]])
     x = drop(image(1, 32), present)
     with torch.no_grad():
@@ -57,8 +56,7 @@ def test_what_is_aligned_are_the_features_that_the_network_saw_kept_for_a_step()
     assert bool(output.present.all())
     assert output.features.requires_grad
     # validation runs hundreds of windows whose features nobody needs
-    step = FeatureAlignment(RandomSubsetFusion(network), network)
-    step(image())
+    FeatureAlignment(RandomSubsetFusion(network), network)(image())
     assert not network.feature_encoder._forward_hooks
 
 
@@ -146,8 +144,7 @@ def test_mixture_of_those_present():
 def test_weights_are_scaled_up_from_a_tenth_of_all_on(weight, expected):
     """Scaled, T1 is the anchor, 3 from T1c; less is not scaled, and the anchor is their mean."""
     features, present = constant(1.0, 4.0, 0.0, 0.0, batch=1), torch.tensor([[True, True, False, False]])
-    found = mixture(weight, 0.0, 0.0, 1 - weight)(features, present)
-    assert found.item() == pytest.approx(expected, rel=1e-5)
+    assert mixture(weight, 0.0, 0.0, 1 - weight)(features, present).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_constant_features_have_the_least_standard_deviation():
@@ -199,8 +196,7 @@ def test_standardised_features_are_normal_already():
 
 def test_gradients_move_both_sides_of_the_mixture_but_not_a_named_anchor():
     features = torch.randn(1, 4, 3, 2, 2, 2, dtype=torch.double, requires_grad=True)
-    named = Alignment(NAMES, "flair")
-    named(features, ALL[:1]).backward()
+    Alignment(NAMES, "flair")(features, ALL[:1]).backward()
     assert features.grad[:, 3].abs().max() == 0
     assert features.grad[:, 0].abs().min() > 0
     features.grad = None

@@ -312,22 +312,26 @@ def test_prototypes_are_of_classes_that_all_samples_show():
     np.testing.assert_allclose(loss.sums, distance.sum(dim=0), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("epoch", "rate"), [(0, 0.015), (99, 0.015), (100, 0.0225), (200, 0.03375)])
-def test_update_rate_grows(epoch, rate):
-    loss = passion()
-    loss.sums.copy_(torch.tensor([1.0, 3.0, 2.0, 2.0]))
+@pytest.mark.parametrize(
+    ("epoch", "changes", "sums", "expected"),
+    [
+        *(
+            (epoch, {}, [1.0, 3, 2, 2], [1 - 0.5 * rate, 1 + 0.5 * rate, 1, 1])
+            for epoch, rate in ((0, 0.015), (99, 0.015), (100, 0.0225), (200, 0.03375))
+        ),
+        (
+            0,
+            {"growth_factor": 2.0, "gamma": 0.1, "beta_range": (0.95, 1.05)},
+            [1, 3, 2.2, 1.8],
+            [0.95, 1.05, 1.02, 0.98],
+        ),
+    ],
+)
+def test_rate_and_range_of_the_updates_of_beta(epoch, changes, sums, expected):
+    loss, expected = passion(**changes), torch.tensor(expected)
+    loss.sums.copy_(torch.tensor(sums))
     loss.counts.fill_(1)
     loss.end_epoch(epoch)
-    expected = torch.tensor([1 - 0.5 * rate, 1 + 0.5 * rate, 1, 1])
-    assert torch.allclose(loss.beta, 2 * expected / expected.norm())
-
-
-def test_growth_and_range_of_beta_are_settings():
-    loss = passion(growth_factor=2.0, gamma=0.1, beta_range=(0.95, 1.05))
-    loss.sums.copy_(torch.tensor([1.0, 3.0, 2.2, 1.8]))
-    loss.counts.fill_(1)
-    loss.end_epoch(0)
-    expected = torch.tensor([0.95, 1.05, 1 + 0.2 * 0.1, 1 - 0.2 * 0.1])
     assert torch.allclose(loss.beta, 2 * expected / expected.norm())
 
 
@@ -353,8 +357,7 @@ def test_a_subject_with_one_modality_is_neither_preferred_nor_neglected():
 def test_no_class_shared_by_all_samples(changes):
     target, out, loss = torch.zeros(2, 1, 4, 4, dtype=torch.long), output(), passion(**changes)
     target[1] = 1
-    total = loss(out, target)
-    total.backward()
+    loss(out, target).backward()
     assert loss.terms.get("prototype", loss.terms.get("pmr")) == 0
     assert loss.sums.tolist() == loss.counts.tolist() == [0] * 4  # nothing has been measured
     assert all(x.grad.isfinite().all() for x in (out.separate, out.teacher.logits))

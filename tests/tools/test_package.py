@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from common.io import file_digest, read_checkpoint, shipped_weights, write_check
 from mmb.clinic.calibration.calibration import read_calibration
 from tools import zoo
 from tools.package import make_package
-from tools.ship import eval_metrics, ship
+from tools.ship import dice_by_subset, eval_metrics, inference_cost, ship
 from tools.zoo import make_zoo_folder
 
 REPOSITORY = Path(common.__file__).parents[1]
@@ -37,6 +38,7 @@ def write_bundle(folder: Path, name: str = "tiny", version: str = "0.1.0", weigh
     """Write a bundle, with files that its use and an editor leave in it; return its folder."""
     known = {"model.pt": {"sha256": hashlib.sha256(weights).hexdigest(), "data_source": "nothing"}}
     metadata = {"bundle": name, "version": version, "monai_version": "1.6.1", "weights": known}
+    metadata |= {"required_packages_version": {"nibabel": "5.2.0"}}
     files = {
         "LICENSE": b"licence",
         "configs/metadata.json": json.dumps(metadata).encode(),
@@ -86,7 +88,8 @@ def test_what_is_in_it(contents):
     assert "common/cohorts/data/brats_splits.csv" in contents
     assert not any("__pycache__" in name or "/." in name for name in contents)
     assert json.loads(contents["manifest.json"]) == {"common": common.__version__}
-    needed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    offered = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    needed = [line for line in offered if re.match(r"(torch|monai|nibabel|numpy)\b", line)]
     assert contents["requirements.txt"].decode().splitlines() == needed
     for config in ("configs/inference.json", "configs/recipes/one.json"):
         assert json.loads(contents[config])["imports"] == ["$import tiny", "$import common.io as io"]
@@ -99,8 +102,7 @@ def test_another_content_of_the_same_version_is_refused(tmp_path):
     write_bundle(tmp_path / "tiny", weights=b"others")
     with pytest.raises(FileExistsError, match=r"tiny_v0.1.0.zip exists with other content.* Raise `version`"):
         make_package(tmp_path / "tiny", tmp_path / "dist")
-    assert made.read_bytes() == before
-    assert os.listdir(tmp_path / "dist") == [made.name]
+    assert (made.read_bytes(), os.listdir(tmp_path / "dist")) == (before, [made.name])
 
 
 @pytest.mark.parametrize(
@@ -132,6 +134,7 @@ def evaluated(run: Path, cohort: str = "brats2020", window: str = "8x8x8", **kwa
     """Write a random evaluation of the weights, with the scores that a calibration needs."""
     modalities = ("t1", "t1c", "t2", "flair")
     facts = {"weights": file_digest(run / "trained.pt"), "window": window, "spacing": "2x2x2"}
+    facts |= {"split": "fixed", "part": "test"}
     evaluation = random_evaluation(cohort=cohort, modalities=modalities, facts=facts, probabilities=True, **kwargs)
     write_evaluation(evaluation, run / "evaluation")
     return evaluation
@@ -143,9 +146,13 @@ def trained() -> dict[str, torch.Tensor]:
     return {"weight": weight, "bias": torch.full((30,), 1 / 3)}
 
 
+COST = {"voxels": [1, 2, 3], "CPU": {"threads": 1}, "GPU": "not measured"}
+
+
 @pytest.fixture
-def places(tmp_path):
-    """An evaluated run, and a bundle."""
+def places(tmp_path, monkeypatch):
+    """An evaluated run, and a bundle; what an inference costs is not measured."""
+    monkeypatch.setattr("tools.ship.inference_cost", lambda bundle, weights: COST)
     run, bundle = tmp_path / "run", tmp_path / "bundle"
     run.mkdir()
     write_checkpoint(trained(), run / "trained.pt")
@@ -180,6 +187,11 @@ def test_weights_in_half_with_their_calibration_and_what_they_are_worth(places):
         assert metadata["eval_metrics"][f"{name}_full"] == pytest.approx(ours, abs=5e-4)
         by_subset = results[results["region"] == region].groupby("modalities")["value"].mean()
         assert metadata["eval_metrics"][f"{name}_mean_of_{len(by_subset)}"] == pytest.approx(by_subset.mean(), abs=5e-4)
+        written = {subset: dice[region] for subset, dice in metadata["test_results"]["dice"].items()}
+        assert written == pytest.approx(dict(by_subset), abs=5e-4)
+    tested = {key: metadata["test_results"][key] for key in ("cohort", "split", "part", "cases")}
+    assert tested == {"cohort": "brats2020", "split": "fixed", "part": "test", "cases": 4}
+    assert metadata["inference_cost"] == COST
 
 
 def test_calibration_and_metrics_are_of_the_bundles_decision(places):
@@ -201,6 +213,17 @@ def test_demo_weights_leave_the_metrics_alone(places):
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     assert metadata["data_source"] == "phantom"
     assert "eval_metrics" not in metadata
+
+
+def test_what_an_inference_costs():
+    threads = torch.get_num_threads()
+    cost = inference_cost(REPOSITORY / "bundles" / "m3ae")
+    assert cost["voxels"] == [240, 240, 155]
+    assert cost["GPU"] == "not measured"
+    assert cost["CPU"]["threads"] == 1
+    assert 0.3 < cost["CPU"]["processor_seconds"] < 100
+    assert 500 < cost["CPU"]["memory_mb"] < 16_000
+    assert torch.get_num_threads() == threads
 
 
 def unfit(run: Path, state: dict) -> None:
@@ -257,13 +280,38 @@ ROOT = Path(__file__).parents[2]
 NAME = "glioma_mri_segmentation_tiny"
 
 
+@pytest.fixture
+def measured(tmp_path, monkeypatch) -> Path:
+    """A bundle with what `ship` wrote into its metadata, and its evaluation among the stored ones."""
+    bundle = write_bundle(tmp_path / "tiny")
+    facts = {"weights": file_digest(bundle / "models" / "model.pt"), "split": "fixed", "part": "test"}
+    for decision in ("threshold", "expected_dice"):
+        evaluation = random_evaluation(facts={**facts, "decision": decision}, seed=len(decision))
+        write_evaluation(evaluation, tmp_path / "results" / decision)
+    monkeypatch.setattr(zoo, "RESULTS", tmp_path / "results")
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    metadata |= {"data_source": "nothing", "task": "a task: with a colon", "name": "Tiny", "description": "It is tiny."}
+    metadata |= {"eval_metrics": eval_metrics(evaluation), "test_results": dice_by_subset(evaluation)}
+    cost = {"voxels": [1, 2, 3], "CPU": {"processor_seconds": 4, "memory_mb": 5}}
+    metadata |= {"intended_use": "None.", "inference_cost": cost}
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    (bundle / "configs" / "inference.json").write_text('{"decision": "expected_dice"}')
+    return bundle
+
+
 @pytest.mark.slow  # makes a package
-def test_everything_is_in_the_folder_and_in_the_format_of_the_zoo(tmp_path):
-    assert run_script("zoo", write_bundle(tmp_path / "tiny"), tmp_path / "out") is None
+def test_everything_is_in_the_folder_and_in_the_format_of_the_zoo(measured, tmp_path):
+    assert run_script("zoo", measured, tmp_path / "out") is None
     folder = tmp_path / "out" / "models" / NAME
     assert os.listdir(tmp_path / "out") == ["models"]
-    assert sorted(os.listdir(folder)) == ["LICENSE", "common", "configs", "docs", "models", "requirements.txt"]
+    names = ["LICENSE", "README.md", "SHA256SUMS", "common", "configs", "docs", "models", "requirements.txt"]
+    assert sorted(os.listdir(folder)) == names
     assert (folder / "models" / "model.pt").read_bytes() == b"weights"
+    stored = tmp_path / "results" / "expected_dice" / "results.csv"  # by the decision of inference.json
+    assert (folder / "models" / "results.csv").read_bytes() == stored.read_bytes()
+    sums = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    assert sums == {name: file_digest(path) for name, path in files.items() if name != "SHA256SUMS"}
     for path in folder.rglob("*.json"):
         assert path.read_text() == json.dumps(json.loads(path.read_text()), indent=4) + "\n"
     mode = black.Mode(line_length=120, magic_trailing_comma=False)
@@ -284,6 +332,7 @@ def test_large_files_are_listed(tmp_path, monkeypatch):
     weights = source / "models" / "model.pt"
     assert weights.stat().st_size > zoo.LINKED
     assert not (folder / "models" / "model.pt").exists()
+    assert "models/model.pt" not in (folder / "SHA256SUMS").read_text()  # large_files.yml has its sum
     listed = (folder / "large_files.yml").read_text().splitlines()
     start = listed.index('  - path: "models/model.pt"')
     assert listed[0] == "large_files:"
@@ -294,8 +343,16 @@ def test_large_files_are_listed(tmp_path, monkeypatch):
     ]
 
 
-def test_nothing_is_replaced_or_left_half_done(tmp_path, monkeypatch):
-    bundle = write_bundle(tmp_path / "tiny")
+def test_no_folder_without_the_evaluation_of_the_weights(measured, tmp_path):
+    (measured / "configs" / "inference.json").write_text('{"decision": "by_sequences"}')
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no evaluation of .*model\.pt by by_sequences"):
+        make_zoo_folder(measured, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_nothing_is_replaced_or_left_half_done(measured, tmp_path, monkeypatch):
+    bundle = measured
     folder = tmp_path / "out" / "models" / NAME
     folder.mkdir(parents=True)
     with pytest.raises(FileExistsError, match="exists already"):

@@ -7,17 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai import transforms
 from monai.data import Dataset, MetaTensor
-from monai.transforms import (
-    Compose,
-    CropForegroundd,
-    Orientationd,
-    RandFlipd,
-    RandScaleIntensityd,
-    RandSpatialCropd,
-    Spacingd,
-    SpatialPadd,
-)
 from processes import run
 
 from common.modalities import presence
@@ -27,24 +18,24 @@ KEYS = ["image", "label"]
 CROP = [8, 16, 6]
 
 
-def pipeline(upper: float = 99.0) -> Compose:
-    return Compose(
+def pipeline(upper: float = 99.0) -> transforms.Compose:
+    return transforms.Compose(
         [
             LoadSubjectd("brats2020"),
-            Orientationd(KEYS, axcodes="RAS", labels=None),
+            transforms.Orientationd(KEYS, axcodes="RAS", labels=None),
             ScaleBrainIntensityd("image", upper=upper),
-            Spacingd(KEYS, pixdim=[1.0, 1.0, 1.0], mode=["bilinear", "nearest"]),
-            CropForegroundd(KEYS, source_key="image", margin=1, start_coord_key=None, end_coord_key=None),
-            SpatialPadd(KEYS, spatial_size=CROP),
-            RandSpatialCropd(KEYS, roi_size=CROP, random_size=False),
-            RandFlipd(KEYS, prob=0.5, spatial_axis=0),
-            RandScaleIntensityd("image", factors=0.1, prob=1.0),
+            transforms.Spacingd(KEYS, pixdim=[1.0, 1.0, 1.0], mode=["bilinear", "nearest"]),
+            transforms.CropForegroundd(KEYS, source_key="image", margin=1, start_coord_key=None, end_coord_key=None),
+            transforms.SpatialPadd(KEYS, spatial_size=CROP),
+            transforms.RandSpatialCropd(KEYS, roi_size=CROP, random_size=False),
+            transforms.RandFlipd(KEYS, prob=0.5, spatial_axis=0),
+            transforms.RandScaleIntensityd("image", factors=0.1, prob=1.0),
         ]
     )
 
 
-def deterministic() -> Compose:
-    return Compose(pipeline().transforms[:6])
+def deterministic() -> transforms.Compose:
+    return transforms.Compose(pipeline().transforms[:6])
 
 
 @pytest.fixture
@@ -98,8 +89,7 @@ def test_missing_modality_survives(write_subject, folder):
     item = write_subject(modalities=("t1c", "flair"))
     cached = CachedDataset([item], deterministic(), folder)
     cached[0]
-    image = cached[0]["image"]
-    assert presence(image[None]).tolist() == [[False, True, False, True]]
+    assert presence(cached[0]["image"][None]).tolist() == [[False, True, False, True]]
     expected = Dataset([item], deterministic())[0]
     expected["image"][[0, 2]] = float("nan")  # where padding has put zeros too
     same(cached[0], expected)
@@ -121,14 +111,13 @@ def test_random_transforms_run_each_time_and_do_not_reach_the_files(subject, fol
     path = entries(folder)[0] / "image.npy"
     before = path.read_bytes()
     cached[0]["image"].fill_(5)
-    only_loaded = CachedDataset([subject], deterministic(), folder)[0]
-    only_loaded["image"].fill_(5)
+    CachedDataset([subject], deterministic(), folder)[0]["image"].fill_(5)
     assert path.read_bytes() == before
 
 
 def test_another_item_or_deterministic_setting_is_another_entry(subject, folder):
     fewer = {**subject, "image": subject["image"][:2], "modalities": subject["modalities"][:2]}
-    other_draws = Compose([*deterministic().transforms, RandFlipd(KEYS, prob=1.0)])
+    other_draws = transforms.Compose([*deterministic().transforms, transforms.RandFlipd(KEYS, prob=1.0)])
     for transform in (pipeline(), other_draws, pipeline(upper=98.0)):
         CachedDataset([subject], transform, folder)[0]
     CachedDataset([fewer], pipeline(), folder)[0]
@@ -147,8 +136,7 @@ def test_changed_file_is_another_entry(subject, folder, which, opened):
     path.write_bytes(path.read_bytes() + b"\0")  # another size
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     cached[0]
-    assert len(entries(folder)) == 3
-    assert len(opened) == 15
+    assert (len(entries(folder)), len(opened)) == (3, 15)
 
 
 class Given:
@@ -166,7 +154,7 @@ def test_precision_is_as_stated(subject, folder):
     image[:, 20:40, 20:40, 20:40] = torch.randn(4, 20, 20, 20, generator=torch.Generator().manual_seed(0))
     image[3, 0, 0, :30] = float("nan")  # padding beside a missing modality
     unlabelled = {key: value for key, value in subject.items() if key != "label"}
-    read = CachedDataset([unlabelled], Compose([Given(image)]), folder)[0]["image"]
+    read = CachedDataset([unlabelled], transforms.Compose([Given(image)]), folder)[0]["image"]
     for channel, expected in zip(read[:3].as_tensor(), image, strict=False):
         assert (channel - expected).abs().max() <= 1.01 * (expected + 0.7).abs().max() / 65534
         assert (channel[expected == -0.7] == -0.7).all()
@@ -180,7 +168,8 @@ def test_any_part_is_read_as_it_was(subject, folder, shape):
     given = Given(torch.from_numpy(image), len(shape))
     size = [4, 5, 3][: len(shape) - 1]
     item = {key: value for key, value in subject.items() if key != "label"}
-    cached = CachedDataset([item], Compose([given, RandSpatialCropd("image", size, random_size=False)]), folder)
+    crop = transforms.RandSpatialCropd("image", size, random_size=False)
+    cached = CachedDataset([item], transforms.Compose([given, crop]), folder)
     cached[0]
     for seed in range(20):
         cached.transform.set_random_state(seed=seed)

@@ -115,15 +115,18 @@ def changed(transform, image=IMAGE, seed=0):
 
 def test_modalities_are_drawn_one_by_one():
     differ = [changed(RandGaussianNoise(prob=0.5), seed=n) != IMAGE for n in range(20)]
-    kinds = {tuple(one.flatten(1).any(1).tolist()) for one in differ}
-    assert len(kinds) > 5
+    assert len({tuple(one.flatten(1).any(1).tolist()) for one in differ}) > 5
     every = changed(RandGaussianNoise(prob=1.0)) - IMAGE
     assert not torch.equal(every[0], every[1])
 
 
 @pytest.mark.parametrize(
     "transform",
-    [RandGaussianNoise(prob=1.0), RandSimulateLowResolution(prob=1.0), RandAdjustContrast(prob=1.0, gamma=(0.7, 1.5))],
+    [
+        RandGaussianNoise(prob=1.0),
+        RandSimulateLowResolution(prob=1.0),
+        RandAdjustContrast(prob=1.0, gamma=(0.7, 1.5)),
+    ],
     ids=lambda transform: type(transform).__name__,
 )
 def test_a_missing_modality_stays_missing_and_a_seed_fixes_the_draws(transform):
@@ -156,5 +159,4 @@ def test_thick_slices_are_means_along_one_axis():
     # 12 voxels at 1.6 are 7.5 slices, so 8: no more columns of what becomes of each voxel are independent
     thick = RandThickSlices(prob=1.0, thickness=(1.6, 1.6)).set_random_state(0)
     image = torch.eye(12)[None, ..., None].expand(1, 12, 12, 12)  # constant along the third axis
-    ranks = {int(torch.linalg.matrix_rank(thick(image)[0, ..., 0])) for _ in range(10)}
-    assert ranks == {8, 12}
+    assert {int(torch.linalg.matrix_rank(thick(image)[0, ..., 0])) for _ in range(10)} == {8, 12}

@@ -48,13 +48,11 @@ def test_regions_there_and_back(cohort, ed, ncr, et):
 def test_published_order_and_back(cohort, values):
     item = {"label": volume(*values)}
     classes = LabelsToClassesd("label", cohort)(item)["label"]
-    assert classes.dtype == torch.long
-    assert classes.flatten().tolist() == list(range(len(values)))
+    assert (classes.dtype, classes.flatten().tolist()) == (torch.long, list(range(len(values))))
     assert torch.equal(classes.affine, AFFINE)
     one_hot = torch.nn.functional.one_hot(classes.as_tensor()[0, :, 0, 0]).T[..., None, None].float()
     back = DecideLabelsd("label", cohort, softmax=True)({"label": MetaTensor(one_hot, affine=AFFINE)})["label"]
-    assert back.dtype == torch.uint8
-    assert back.flatten().tolist() == list(values)
+    assert (back.dtype, back.flatten().tolist()) == (torch.uint8, list(values))
     assert back.shape == (1, len(values), 1, 1)
     assert torch.equal(back.affine, AFFINE)
     assert item["label"].flatten().tolist() == list(values)
@@ -138,8 +136,7 @@ def expected(probability: torch.Tensor, mask: torch.Tensor) -> float:
 
 def test_masks_by_hand():
     # Expected Dice of the k largest: 2 * 0.4 / (1 + 1.1), 2 * 0.7 / (2 + 1.1), 2 * 1.0 / (3 + 1.1), 2 * 1.1 / (4 + 1.1)
-    mask = most_expected_dice(torch.tensor([0.3, 0.1, 0.4, 0.3]))
-    assert mask.tolist() == [True, False, True, True]
+    assert most_expected_dice(torch.tensor([0.3, 0.1, 0.4, 0.3])).tolist() == [True, False, True, True]
     certain = torch.tensor([0.0, 1.0, 1.0, 0.0])
     assert most_expected_dice(certain).tolist() == certain.bool().tolist()
     faint = torch.full((1000,), 0.04)
@@ -174,8 +171,7 @@ def test_regions_are_decided_and_painted(decision, labels):
 
 def test_a_probability_of_one_half_is_marked_by_the_threshold():
     half, less = [0.5, 0.5], [0.4999, 0.5]
-    assert decided([half, less, [0.0, 0.0]]) == [2, 1]
-    assert decided([half, half, less]) == [1, 4]
+    assert (decided([half, less, [0.0, 0.0]]), decided([half, half, less])) == ([2, 1], [1, 4])
 
 
 @pytest.mark.parametrize(("p", "labels"), [(0.0526, [0, 0]), (0.0527, [2, 2])])

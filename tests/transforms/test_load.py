@@ -62,8 +62,7 @@ def test_all_modalities_in_the_cohorts_order_and_the_label_if_wanted(subject):
     np.testing.assert_array_equal(label[0].numpy(), array(subject["label"]))
     for volume in (image, label):
         np.testing.assert_array_equal(volume.affine.numpy(), nib.load(subject["label"]).affine)
-    assert image.meta["filename_or_obj"] == "case.nii.gz"
-    assert loaded["case"] == "case"
+    assert (image.meta["filename_or_obj"], loaded["case"]) == ("case.nii.gz", "case")
     expected = LoadSubjectd(COHORT)(subject)["image"]
     turned = {**subject, "image": subject["image"][::-1], "modalities": subject["modalities"][::-1]}
     assert torch.equal(LoadSubjectd(COHORT)(turned)["image"].as_tensor(), expected.as_tensor())

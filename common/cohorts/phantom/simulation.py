@@ -10,6 +10,7 @@ distinguished from tumour.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from common.cohorts.brats import PHANTOM
 from common.modalities import GLIOMA
@@ -132,12 +133,12 @@ class _Head:
 
     def volume(self, values: np.ndarray, dtype: type) -> np.ndarray:
         """Put values ``(N,)`` into an image that is 0 outside the brain."""
-        voxels = np.zeros(self.brain.shape, dtype)
+        voxels: np.ndarray = np.zeros(self.brain.shape, dtype)
         voxels[self.brain] = values
         return voxels.reshape(self.shape)
 
 
-def _ellipsoid(points: np.ndarray, centre: tuple[float, ...], axes: tuple[float, ...]) -> np.ndarray:
+def _ellipsoid(points: np.ndarray, centre: ArrayLike, axes: ArrayLike) -> np.ndarray:
     """Return the approximate distance in mm to an ellipsoid, negative inside."""
     axes = np.array(axes)[:, None]
     offset = (points - np.array(centre)[:, None] + 1e-6) / axes  # never exactly at the centre, where the slope is 0
@@ -147,7 +148,7 @@ def _ellipsoid(points: np.ndarray, centre: tuple[float, ...], axes: tuple[float,
 
 def _tube(points: np.ndarray, path: list[tuple[float, ...]], radius: float) -> np.ndarray:
     """Return the distance in mm to a tube around a polyline, negative inside."""
-    nearest = np.inf
+    nearest = np.full(points.shape[1], np.inf)
     for start, end in zip(np.array(path[:-1], float), np.array(path[1:], float), strict=True):
         offset, way = points - start[:, None], end - start
         along = np.clip(way @ offset / (way @ way), 0, 1)
@@ -291,7 +292,7 @@ def _scans(head: _Head, tissues: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     images = {}
     for modality in GLIOMA:
         image = sum(part * signals[modality][name] for name, part in tissues.items())
-        level = image.mean()
+        level = np.mean(image)
         image *= 1 + (0.03 + 0.05 * ill) * head.noise(5)  # tissue is not uniform, and tumour even less so
         image *= np.exp(rng.uniform(0.05, 0.15) * head.noise(60))
         real, imaginary = rng.uniform(0.015, 0.04) * level * rng.standard_normal((2, image.size))
@@ -302,7 +303,7 @@ def _scans(head: _Head, tissues: dict[str, np.ndarray]) -> dict[str, np.ndarray]
 
 def _signals(rng: np.random.Generator, tissues: dict[str, Tissue]) -> dict[str, dict[str, float]]:
     """Return the signal of each tissue in each sequence, for a random protocol and random relaxation times."""
-    signals = {modality: {} for modality in GLIOMA}
+    signals: dict[str, dict[str, float]] = {modality: {} for modality in GLIOMA}
     t1_protocol, t1c_protocol = ((rng.uniform(450, 650), rng.uniform(9, 15)) for _ in range(2))
     t2_protocol = rng.uniform(4000, 6000), rng.uniform(80, 110)
     repetition, echo = rng.uniform(8000, 10000), rng.uniform(100, 130)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import factorial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ def shapley(value: Mapping[frozenset[str], np.ndarray | float], modalities: Sequ
     value for n-person games, 1953). ``value`` has a number or array for each of the ``2^M`` subsets.
     """
     total = len(modalities)
-    worth = {}
+    worth: dict[str, Any] = {}
     for modality in modalities:
         others = [name for name in modalities if name != modality]
         worth[modality] = sum(

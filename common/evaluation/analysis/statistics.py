@@ -113,11 +113,11 @@ def bootstrap_mean(values: ArrayLike, weights: ArrayLike | None = None) -> tuple
     values = np.asarray(values, dtype=float)
     weights = np.where(np.isnan(values), 0, 1 if weights is None else weights)
     cases = np.flatnonzero((weights > 0).any(axis=tuple(range(weights.ndim - 1))))
-    values, weights = np.nan_to_num(values[..., cases]), weights[..., cases]
+    known, shares = np.nan_to_num(values[..., cases]), weights[..., cases]
 
     def mean(drawn: np.ndarray, axis: int = -1) -> np.ndarray:
-        means = _mean(values[..., drawn], weights[..., drawn], axis)
-        for outer in reversed(range(values.ndim - 1)):
+        means = _mean(known[..., drawn], shares[..., drawn], axis)
+        for outer in reversed(range(known.ndim - 1)):
             means = _mean(np.nan_to_num(means), ~np.isnan(means), outer)
         return means
 
@@ -126,7 +126,8 @@ def bootstrap_mean(values: ArrayLike, weights: ArrayLike | None = None) -> tuple
         return float(mean(everyone)), np.nan, np.nan
     options = {"n_resamples": RESAMPLES, "batch": 100, "vectorized": True, "method": "percentile"}
     drawn = stats.bootstrap((everyone,), mean, **options, rng=np.random.default_rng(0))
-    return float(mean(everyone)), *map(float, drawn.confidence_interval)
+    low, high = drawn.confidence_interval
+    return float(mean(everyone)), float(low), float(high)
 
 
 def holm(p: ArrayLike) -> np.ndarray:
@@ -149,11 +150,11 @@ def signed_rank(difference: ArrayLike) -> tuple[float, float]:
     difference = np.asarray(difference, dtype=float)
     if len(difference) < 2:
         return np.nan, np.nan
-    difference = difference[difference != 0]
-    if not len(difference):
+    changes: np.ndarray = difference[difference != 0]
+    if not len(changes):
         return 1.0, 0.0
-    ranks = stats.rankdata(np.abs(difference))
-    return float(stats.wilcoxon(difference).pvalue), float(np.sign(difference) @ ranks / ranks.sum())
+    ranks = stats.rankdata(np.abs(changes))
+    return float(stats.wilcoxon(changes).pvalue), float(np.sign(changes) @ ranks / ranks.sum())
 
 
 def paired_tests(

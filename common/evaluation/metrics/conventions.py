@@ -71,6 +71,16 @@ class Conventions:
         surface_tolerance: tolerance of the surface Dice in mm.
         lesion_wise: the task of BraTS 2023 (`LESION_WISE`: GLI is adult glioma) whose lesion-wise Dice and HD95 are
             measured too (see `common.evaluation.metrics.lesions`), with its own rule for empty regions; None for none.
+
+    Examples:
+        >>> import numpy as np
+        >>> from common.cohorts import get_cohort
+        >>> from common.evaluation import Reference
+        >>> from common.evaluation.metrics.conventions import Conventions
+        >>> empty, labels = np.zeros((4, 4), int), get_cohort("brats2021").labels
+        >>> references = [Reference(empty, labels, (1, 1), Conventions(empty=rule)) for rule in ("brats", "nan")]
+        >>> [reference.measure(empty)["ET", "dice"] for reference in references]  # neither has an enhancing tumour
+        [1.0, nan]
     """
 
     empty: str = "brats"

@@ -34,7 +34,7 @@ class Lesions:
         self._sizes = np.bincount(self._around[mask], minlength=count + 1)
         large = np.flatnonzero(self._sizes * self._spacing.prod() > least)
         boxes = ndimage.find_objects(self._around)
-        self._surfaces = {int(i): self._surface(self._lesion(i, boxes[i - 1]), boxes[i - 1]) for i in large}
+        self._surfaces = {i: self._surface(self._lesion(i, boxes[i - 1]), boxes[i - 1]) for i in large.tolist()}
 
     def scores(self, prediction: np.ndarray, box: tuple[slice, ...]) -> dict[str, float]:
         """Return ``lesion_dice`` and ``lesion_hd95`` (mm) of a predicted mask, given in a box that contains it.
@@ -85,5 +85,5 @@ def _hd95(first: Surface, second: Surface) -> float:
         distances = target.query(tree.data)[0]
         order = np.argsort(distances)
         share = np.cumsum(areas[order]) / areas.sum()
-        sides.append(distances[order[min(np.searchsorted(share, 0.95), len(order) - 1)]])
+        sides.append(distances[order[min(int(np.searchsorted(share, 0.95)), len(order) - 1)]])
     return max(sides)

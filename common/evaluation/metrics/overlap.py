@@ -6,6 +6,7 @@ trees, exact), and the surfaces of the reference are computed once.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,15 @@ class Reference:
     in mm along each axis. The attribute ``masks`` has the mask of each region by name. Voxels that are `IGNORED` belong
     to no region of the reference or of a prediction; the attribute ``counted`` is the mask of all others. Raises
     ValueError if the spacing, a value or the conventions do not fit.
+
+    Examples:
+        >>> import numpy as np
+        >>> from common.cohorts import get_cohort
+        >>> from common.evaluation import Reference
+        >>> truth, prediction = np.array([[0, 2, 2], [0, 0, 4]]), np.array([[0, 2, 2], [0, 0, 0]])
+        >>> scores = Reference(truth, get_cohort("brats2021").labels, spacing=(1, 1)).measure(prediction)
+        >>> scores["WT", "dice"], scores["ET", "dice"]  # 2 * 2 / (3 + 2), and a region that was missed
+        (0.8, 0.0)
     """
 
     def __init__(
@@ -88,7 +98,8 @@ class Reference:
         Values are fractions, mm, or ml (2D: of slices 1 mm thick). Volumes are never NaN. If ``conventions.empty`` is
         ``skip``, a region that the reference lacks has only volumes.
         """
-        box, values = _bounding_box(prediction), {}
+        box = _bounding_box(prediction)
+        values: dict[tuple[str, str], float] = {}
         inside = np.where(prediction[box] == IGNORED, 0, prediction[box])
         _require_known(inside, self._labels, "The prediction")
         for region, mask in zip(self._labels.regions, region_masks(inside, self._labels), strict=True):
@@ -124,7 +135,7 @@ def _empty_scores(predicted: int, expected: int, empty: str) -> dict[str, float]
     if empty == "skip" and not expected:
         return {}
     if not (predicted or expected):
-        scores = {metric: METRICS[metric].best for metric in SCORES}
+        scores: dict[str, Any] = {metric: METRICS[metric].best for metric in SCORES}
     else:
         scores = {metric: METRICS[metric].worst for metric in SCORES}
         if empty == "released":

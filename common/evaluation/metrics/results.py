@@ -147,7 +147,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
 def read_rows(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read a CSV whose first columns are these; names are read as text, even ``007`` or ``NA``."""
     types, missing = dict.fromkeys(TEXT_COLUMNS, str) | {"value": float}, {"value": ["", "nan", "NaN"]}
-    rows = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing)
+    rows = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing, float_precision="round_trip")
     if tuple(rows.columns[: len(columns)]) != tuple(columns):
         raise ValueError(f"{path}: columns {list(rows.columns[: len(columns)])}; expected {list(columns)}.")
     return rows

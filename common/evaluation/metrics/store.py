@@ -48,7 +48,7 @@ class CaseStore:
     def write(self, result: CaseResult) -> None:
         """Write the result of a case."""
         path = self.paths[result.case]
-        arrays = {f"plane/{name}": plane for name, plane in result.planes.items()}
+        arrays: dict[str, Any] = {f"plane/{name}": plane for name, plane in result.planes.items()}
         arrays |= {f"latent/{name}": features for name, features in result.latents.items()}
         arrays |= {f"bins/{name}": np.array(result.bins[name].tolist()) for name in BIN_COLUMNS}
         with replacing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
@@ -57,7 +57,8 @@ class CaseStore:
 
     def read(self, case: str, planes: bool = True) -> CaseResult:
         """Return the result of a case that has one; without ``planes`` those of all cases fit into memory."""
-        path, groups = self.paths[case], {"plane": {}, "latent": {}, "bins": {}}
+        path = self.paths[case]
+        groups: dict[str, dict[str, np.ndarray]] = {"plane": {}, "latent": {}, "bins": {}}
         with np.load(path.with_suffix(".npz")) as arrays:
             for key in arrays.files:
                 if "/" in key and (planes or not key.startswith("plane/")):

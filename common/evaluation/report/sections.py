@@ -98,7 +98,7 @@ def all_sections(
         yield from reliability(evaluation, files[evaluation.name])
     yield from costs(evaluations)
     for method, chosen in panels.items():
-        if chosen:
+        if chosen and labels:
             kinds = list(dict.fromkeys(row.title.partition(" case:")[0] for row in chosen))
             drawn = slice_panels(chosen, labels, evaluations[0].modalities)
             stem = f"panels_{files[method]}" if method else "side_by_side"
@@ -113,7 +113,7 @@ def accuracy(
     overview = "comparison" if several else "heatmap"
 
     def drawn(metric: str) -> Figure:
-        return figures.comparison(evaluations, metric) if several else figures.heatmap(*evaluations, metric)
+        return figures.comparison(evaluations, metric) if several else figures.heatmap(evaluations[0], metric)
 
     shown = {overview: ("", drawn("dice"))}
     for evaluation in evaluations:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill, wrap
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ def outline(axes: Axes, masks: np.ndarray, thickest: float, extent: Sequence[flo
         if mask.any() and not mask.all():  # otherwise there is no outline
             colour = OUTLINES[i % len(OUTLINES)]
             # An extent refers to the edges of the outer pixels; without one, pixel centres are at whole numbers.
-            position = {} if extent is None else {"origin": "lower", "extent": extent}
+            position: dict[str, Any] = {} if extent is None else {"origin": "lower", "extent": extent}
             axes.contour(mask.T, levels=[0.5], colors=colour, linewidths=width, **position)
 
 

@@ -6,6 +6,7 @@ and Ito (https://jfly.uni-koeln.de/color/); methods and modalities also differ i
 
 import logging
 from io import BytesIO
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,7 +16,7 @@ COLUMN, PAGE = 3.5, 7.2  # widths in inches of one and two journal columns
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe-Ito with grey instead of yellow, which is hardly visible on white."""
 MARKERS = "osD^vPX<"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures are the same everywhere
     "font.size": 7,
     "axes.titlesize": 8,
@@ -54,7 +55,7 @@ def rendered(figure: Figure) -> dict[str, bytes]:
     return {".png": png.getvalue(), ".pdf": pdf.getvalue()}
 
 
-def mark(i: int) -> dict[str, str]:
+def mark(i: int) -> dict[str, Any]:
     """Return the colour and marker of the i-th method or modality; further rounds of markers are hollow, then half."""
     fill = ("full", "none", "top")[i // len(MARKERS) % 3]
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "fillstyle": fill}

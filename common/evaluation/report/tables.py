@@ -184,7 +184,7 @@ def statistics_table(tests: pd.DataFrame) -> Table:
             "n": tests["n"].astype(str),
             "mean": (metric.factor * tests["mean"]).map(decimal),
             "other mean": (metric.factor * tests["other_mean"]).map(decimal),
-            "difference [95 % CI]": [with_interval(*row, sign="+") for row in intervals.to_numpy()],
+            "difference [95 % CI]": [with_interval(mean, low, high, "+") for mean, low, high in intervals.to_numpy()],
             "p": tests["p"].map(_p),
             "p (Holm)": tests["p_holm"].map(_p) + (tests["p_holm"] < SIGNIFICANT).map({True: "*", False: ""}),
             "effect": [decimal(effect, 2, "+") for effect in tests["effect"]],

@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from math import ceil, exp, inf, log
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
@@ -126,11 +128,11 @@ class Calibration:
 
     def expected(self, region: str, score: float, t1c: bool) -> float:
         """Return the calibrated expected Dice, in [0, 1], of an outline with this raw score."""
-        return _mapped(self.regions[region].dice, score, t1c)
+        return float(_mapped(self.regions[region].dice, score, t1c))
 
     def chance(self, region: str, score: float, t1c: bool) -> float:
         """Return the probability that the outline's Dice is at least `GOOD_DICE`."""
-        return _mapped(self.regions[region].chance, score, t1c)
+        return float(_mapped(self.regions[region].chance, score, t1c))
 
     def usable(self, region: str, score: float, t1c: bool) -> bool:
         """Return whether the outline is called usable for review."""
@@ -158,7 +160,7 @@ def calibrate(
     than `FEWEST` patients with the raw score and the true Dice of an outline.
     """
     first = evaluations[0]
-    decision = _common("decision", [each.facts.get("decision", "threshold") for each in evaluations])
+    decision = _common("decision", [str(each.facts.get("decision", "threshold")) for each in evaluations])
     _common("regions", [each.regions for each in evaluations])
     outlines = _outlines(pd.concat([rows for each in evaluations for rows in (each.calibration, each.results)]))
     patients = outlines["patient"].nunique()
@@ -272,7 +274,7 @@ def _columns(score: np.ndarray | float, t1c: np.ndarray | bool) -> np.ndarray:
     return np.stack([np.ones_like(score), _logit(score), np.asarray(t1c) - 0.5], axis=-1)
 
 
-def _mapped(values: Sequence[float], score: np.ndarray | float, t1c: np.ndarray | bool) -> np.ndarray | float:
+def _mapped(values: ArrayLike, score: np.ndarray | float, t1c: np.ndarray | bool) -> np.ndarray | float:
     mapped = expit(_columns(score, t1c) @ np.asarray(values, float))
     return float(mapped) if np.ndim(mapped) == 0 else mapped
 
@@ -307,7 +309,7 @@ def _no_tumour(
     return limit, (passed, len(others)), (missed, len(tumours))
 
 
-def _common(what: str, values: Sequence) -> object:
+def _common(what: str, values: Sequence) -> Any:
     """Return what all evaluations have in common."""
     if any(value != values[0] for value in values):
         raise ValueError(f"The evaluations have different {what}: {values[0]} and {values[-1]}; give those of one.")
@@ -319,7 +321,8 @@ def _widening(ratios: np.ndarray) -> float:
 
 
 def _rounded(values: np.ndarray) -> tuple[float, float, float]:
-    return tuple(round(float(value), 4) for value in values)
+    first, second, third = (round(float(value), 4) for value in values)
+    return first, second, third
 
 
 def conformal_quantile(scores: np.ndarray, coverage: float) -> float:

@@ -3,8 +3,10 @@
 Each module is imported when one of its names is first used, since headers are read before PyTorch is loaded.
 """
 
-from importlib import import_module
 from typing import Any
+
+from common.names import find
+from mmb.extras import required
 
 _MODULES = {
     "candidates": ("other_series_lines", "mixed_series", "option", "series_candidates"),
@@ -14,16 +16,9 @@ _MODULES = {
     "sequences": ("recognise",),
     "series": ("Series", "read_all", "read_series"),
 }
-_PLACES = {name: module for module, names in _MODULES.items() for name in names}
-__all__ = sorted(_PLACES)
+__all__ = sorted(name for names in _MODULES.values() for name in names)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
-    except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] not in ("highdicom", "pydicom"):
-            raise
-        raise ImportError(f'{error}; DICOM requires: pip install "missing-modality-bundles[dicom]".') from error
+    with required("clinic", "The study is DICOM"):
+        return find(__name__, name, _MODULES)

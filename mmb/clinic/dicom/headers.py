@@ -44,6 +44,13 @@ def number(header: Dataset, name: str) -> float | None:
     return None if values is None else float(values[0])
 
 
+def required_number(header: Dataset, name: str) -> float:
+    """Return the single number of an attribute; StudyError if it is missing or anything else."""
+    if (value := number(header, name)) is None:
+        raise StudyError(f"its header has no {name}; {MISSING}")
+    return value
+
+
 def texts(header: Dataset, name: str) -> list[str]:
     """Return the values of an attribute as texts; empty if it is missing, cannot be decoded, or is not text."""
     try:
@@ -108,7 +115,7 @@ def unlike_grey(header: Dataset) -> str | None:
     if not has_value(header, "PhotometricInterpretation"):
         return f"lack PhotometricInterpretation; expected {' or '.join(GREY)}"
     allocated, stored = number(header, "BitsAllocated"), number(header, "BitsStored")
-    expected = {
+    expected: dict[str, Collection[float]] = {
         "SamplesPerPixel": (1,),
         "BitsAllocated": (8, 16, 32),
         "BitsStored": range(1, int(allocated or 0) + 1),
@@ -128,7 +135,7 @@ def unlike_grey(header: Dataset) -> str | None:
     return f"have RescaleSlope {slope:g}; expected more than 0" if slope <= 0 else None
 
 
-def _either(values: tuple[float, ...]) -> str:
+def _either(values: Collection[float]) -> str:
     return " or ".join(f"{value:g}" for value in values) or "one that fits the others"
 
 

@@ -138,7 +138,7 @@ def _header(fields: Mapping[str, Any]) -> Dataset:
         values = values if isinstance(values, list) else [values]
         if usable := [value for value in values if isinstance(value, str) and value.isprintable()]:
             setattr(header, name, usable if name in ("ImageType", "ScanningSequence") else usable[0])
-    times = {name: fields.get(name) for name in SECONDS}
+    times = {name: fields[name] for name in SECONDS if name in fields}
     times = {name: value for name, value in times.items() if type(value) in (int, float) and 0 < value < 1e6}
     unit = 1 if times.get("EchoTime", 0) > 1 else 1000  # some programs write ms nevertheless
     for name, value in times.items():

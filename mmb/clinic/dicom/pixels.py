@@ -15,9 +15,9 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGExtended12Bit
 
-from mmb.clinic.dicom.headers import MISSING, flatten_frame, items, number, rescale, text
+from mmb.clinic.dicom.headers import MISSING, flatten_frame, items, number, required_number, rescale, text
 from mmb.clinic.dicom.series import Series
 from mmb.clinic.errors import StudyError
 
@@ -50,7 +50,7 @@ def _read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarr
     syntax = UID(text(dataset.file_meta, "TransferSyntaxUID"))
     if wrong := _unlike_its_header(dataset, syntax, columns, rows):
         raise StudyError(f"{wrong}; {MISSING}")
-    if undecodable := _undecodable(syntax):
+    if undecodable := _undecodable(syntax, number(dataset, "BitsStored")):
         raise StudyError(undecodable)
     try:
         with warnings.catch_warnings():
@@ -58,7 +58,7 @@ def _read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarr
             stored = dataset.pixel_array.reshape(-1, rows, columns)
     except Exception:  # plugins raise many types, whose messages may quote the header
         raise StudyError(f"its pixels are damaged or cut off; {MISSING}") from None
-    bits, signed = int(number(dataset, "BitsStored")), number(dataset, "PixelRepresentation") == 1
+    bits, signed = int(required_number(dataset, "BitsStored")), number(dataset, "PixelRepresentation") == 1
     least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     if stored.min() < least or stored.max() > most:  # pydicom masks what was not compressed; a codec's values are whole
         raise StudyError(
@@ -72,7 +72,8 @@ def _grey_values(stored: np.ndarray, header: Dataset) -> np.ndarray:
     slope, intercept = rescale(header)
     values = stored.astype(np.float64)
     if text(header, "PhotometricInterpretation") == "MONOCHROME1":  # the smallest value is white
-        values = (2 ** number(header, "BitsStored") - 1 if number(header, "PixelRepresentation") == 0 else -1) - values
+        white = 2 ** required_number(header, "BitsStored") - 1 if number(header, "PixelRepresentation") == 0 else -1
+        values = white - values
     return (values * slope + intercept).astype(np.float32)
 
 
@@ -115,7 +116,7 @@ def _unlike_its_header(dataset: Dataset, syntax: UID, columns: int, rows: int) -
     except ValueError:  # unknown to pydicom, which is reported next
         return None
     if not compressed:
-        size = columns * rows * frames * int(number(dataset, "BitsAllocated")) // 8
+        size = columns * rows * frames * int(required_number(dataset, "BitsAllocated")) // 8
         if len(data) not in (size, size + size % 2):
             return f"its pixels are damaged or cut off ({len(data)} bytes; expected {size})"
         return None
@@ -127,8 +128,9 @@ def _unlike_its_header(dataset: Dataset, syntax: UID, columns: int, rows: int) -
         return "its pixels are damaged or cut off"
     if any(stream.startswith(JPEG) and not stream.rstrip(b"\0").endswith(b"\xff\xd9") for stream in streams):
         return "its pixels are cut off"  # some decoders would invent the rest
-    for size in {_size(stream) for stream in streams} - {None, (columns, rows)}:
-        return f"its pixels are damaged ({size[0]} x {size[1]} are compressed; expected {columns} x {rows})"
+    for found in {_size(stream) for stream in streams} - {(columns, rows)}:
+        if found:
+            return f"its pixels are damaged ({found[0]} x {found[1]} are compressed; expected {columns} x {rows})"
     return None
 
 
@@ -147,14 +149,18 @@ def _size(frame: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _undecodable(syntax: UID) -> str | None:
+def _undecodable(syntax: UID, bits: float | None) -> str | None:
     """Return why pixels with a transfer syntax cannot be decoded here; None if they can."""
     try:
-        if not syntax.is_encapsulated or get_decoder(syntax).is_available:
+        if not syntax.is_encapsulated:
             return None
+        plugins = get_decoder(syntax).available_plugins
     except (NotImplementedError, ValueError):
         name = syntax.name if syntax.name != syntax else "an unknown format"
         return f"compressed as {name}, which is not supported; send it uncompressed (Explicit VR Little Endian)"
-    return (
-        f'compressed as {syntax.name}, for which no decoder is installed: pip install "missing-modality-bundles[dicom]"'
-    )
+    if syntax == JPEGExtended12Bit and bits and bits > 8 and "pylibjpeg" not in plugins:  # the others take 8 bits
+        return f"compressed as {syntax.name} with {bits:g} bits; its decoder is GPL-3.0: pip install pylibjpeg-libjpeg"
+    if not plugins:
+        needed = 'pip install "missing-modality-bundles[clinic]"'
+        return f"compressed as {syntax.name}, for which no decoder is installed: {needed}"
+    return None

@@ -96,8 +96,8 @@ def _uneven(header: Dataset, along: np.ndarray, most: float) -> str | None:
     if holes := int(places[-1]) + 1 - len(along):
         at = int(np.argmax(steps > 1)) + 1
         return f"{holes} of {len(along) + holes} slices are missing, the first after slice {at}; {MISSING}"
-    stated = number(header, "SpacingBetweenSlices")
-    times = round(usual / stated) if stated and stated > SAME_POSITION else 1
+    stated = number(header, "SpacingBetweenSlices") or 0.0
+    times = round(usual / stated) if stated > SAME_POSITION else 1
     # Some scanners write the gap between slices here instead of the distance between their centres.
     is_gap = times > 2 and abs(stated + (number(header, "SliceThickness") or 0) - usual) <= most
     if times >= 2 and abs(usual / stated - times) <= UNEVEN * times and not is_gap:

@@ -7,6 +7,7 @@ non-enhancing tumour, is the finding's associated morphology, since the template
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import pydicom
@@ -49,7 +50,7 @@ def write_report(
     algorithm = sr.AlgorithmIdentification(name or software, version, parameters=weights and [f"weights: {weights}"])
     with explained(reference, "SR"):
         source, whole = sr.SourceSeriesForSegmentation(reference.uid), [sr.SourceImageForMeasurementGroup(*image)]
-        groups: list[sr.MeasurementsAndQualitativeEvaluations] = []
+        groups: list[Any] = []
         for number, (each, millilitres) in enumerate(segments.items(), start=1):
             segment = sr.ReferencedSegment(*image, number, source_series=source)
             shared = _group(*CLASSES[each], millilitres, algorithm)
@@ -58,7 +59,7 @@ def write_report(
             title = f"{region}: {', '.join(CLASSES[each][0] for each in segments if each in classes)}"
             shared = _group(title, codes.SCT.Neoplasm, None, millilitres, algorithm)
             groups.append(sr.MeasurementsAndQualitativeEvaluations(source_images=whole, **shared))
-        made_by = {"manufacturer_name": "missing-modality-bundles", "model_name": name or software}
+        made_by: dict[str, Any] = {"manufacturer_name": "missing-modality-bundles", "model_name": name or software}
         observer = sr.DeviceObserverIdentifyingAttributes(uid=hd.UID(), **made_by)
         context = sr.ObserverContext(codes.DCM.Device, observer)
         report = sr.Comprehensive3DSR(
@@ -85,7 +86,7 @@ def write_report(
 
 def _group(
     title: str, kind: Code, modifier: Code | None, millilitres: float, algorithm: sr.AlgorithmIdentification
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Return what all groups have in common."""
     shown = [sr.QualitativeEvaluation(codes.SCT.AssociatedMorphology, modifier)] if modifier else None
     return {

@@ -145,7 +145,7 @@ def _segmentation(
         name=name or software,
         version=version,
         family=codes.DCM.ArtificialIntelligence,
-        parameters=weights and {"weights": weights},
+        parameters={"weights": weights} if weights else None,
     )
     sources, positions = _sources(reference)
     return Segmentation(
@@ -257,7 +257,7 @@ def _describe(
 
 def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSequence] | None]:
     """Return the images to reference, without pixels, and the positions of slices that are frames of one image."""
-    images = [pydicom.dcmread(path, stop_before_pixels=True) for path in reference.files]
+    images: list[Dataset] = [pydicom.dcmread(path, stop_before_pixels=True) for path in reference.files]
     _clean(images[0])
     if not reference.multiframe:
         for image in images:  # highdicom compares their orientations digit by digit

@@ -60,7 +60,7 @@ def recognise_study(headers: Sequence[Dataset]) -> list[HeaderEvidence]:
                 says = _late(says, Agent.STUDY, ", as for every series of the study, which is weak evidence", header)
             elif not agent and any(time > earlier for earlier in after):
                 says = _late(says, Agent.LATER, ", but it was acquired after a series with contrast agent", header)
-        if says.grade == Grade.WEAK:
+        if says.modality and says.grade == Grade.WEAK:
             reason = f"perhaps {display_name(says.modality)}, but too uncertain ({says.reason})"
             says = HeaderEvidence(None, Grade.NONE, reason)
         unknown = words is None or words.after is None

@@ -81,7 +81,7 @@ class Series:
     shape: tuple[int, int, int]
     affine: np.ndarray
     multiframe: bool
-    frames: tuple[int, ...] = ()
+    frames: tuple[int | None, ...] = ()
     part: int = 0
     problem: str | None = None
     differ: tuple[str, ...] = ()
@@ -140,9 +140,11 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM files of a study.")
-    slices, others, patients, studies = [], {}, [], set()
+    slices, patients, studies = [], [], set()
+    others: dict[tuple[int, str], Other] = {}
     seen: dict[str, Path] = {}
-    ambiguous, nameless, foreign = set(), Counter(), defaultdict(list)
+    nameless: Counter[str] = Counter()
+    ambiguous, foreign = set(), defaultdict(list)
     for path, dataset in _datasets(folder, walk(folder) if files is None else files):
         patients.append(patient(dataset))
         uids = {name: text(dataset, name) for name in UIDS}
@@ -200,6 +202,7 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
         except OSError:
             closed.append(path)
             continue
+        dataset: Dataset | None = None
         try:
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
             whole = bool(text(dataset, "SOPClassUID"))
@@ -213,7 +216,7 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
             dataset, whole = None, False
         except Exception:  # pydicom raises anything on damaged bytes
             dataset, whole = Dataset(), False
-        if whole:
+        if dataset is not None and whole:
             read += 1
             yield path, dataset
         elif path.suffix.lower() in SUFFIXES or (dataset is not None and path.name.upper() != "DICOMDIR"):

@@ -90,7 +90,7 @@ def _measured(predictor: NnUNet | NnUNets, item: Mapping[str, Any], cohort: Coho
     loaded, labels, own = LoadSubjectd(report.cohort)(item), cohort.labels, predictor.cohort.labels
     affine = loaded["image"].affine.numpy()
     to_ras = Orientationd(["image", "label", "pred"], axcodes="RAS", labels=None, allow_missing_keys=True)
-    upright = to_ras({key: loaded[key] for key in ("image", "label")})
+    upright: dict[Any, Any] = to_ras({key: loaded[key] for key in ("image", "label")})
     spacing = voxel_sizes(upright["label"].affine.numpy())
     arrays = upright["label"][0].numpy(), upright["image"].numpy()
     measure = CaseMeasure(item["case"], *arrays, cohort.modalities, spacing, labels, Conventions(**report.conventions))

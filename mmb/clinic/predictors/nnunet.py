@@ -37,7 +37,8 @@ from common.modalities import ALIASES, GLIOMA, subset_name, subset_names, tumour
 from common.text import shortened
 from common.transforms.decision import DECISIONS, decide
 from mmb.clinic.errors import StudyError
-from mmb.clinic.predictors.protocol import Segmentation
+from mmb.clinic.predictors.protocol import Predictor, Segmentation
+from mmb.extras import required
 
 logger = logging.getLogger(__name__)
 PLANS = "plans.json"
@@ -57,7 +58,6 @@ REORIENTING = "NibabelIOWithReorient"
 LARGER = "_ResEncL"
 """End of the name of a second, larger model for a subset, as GlioMODA's weights have; the other one is taken."""
 COPY = f"Copy {PLANS} from the folder of the training."
-INSTALL = 'It needs nnU-Net: pip install "missing-modality-bundles[nnunet]".'
 EXPECTED = f"expected a folder of nnU-Net v2 with {PLANS}, dataset.json and fold_*/{CHECKPOINTS[0]}"
 
 
@@ -89,7 +89,7 @@ def load_nnunet(folder: str | os.PathLike, device: str | None = None, axes: str 
     which voxels are given to the network, e.g. `BRATS_AXES`; None: as the images are stored, as nnU-Net reads files.
     """
     folder = Path(folder)
-    options = {
+    options: dict[str, Any] = {
         "device": usable_device("--device", device or ("cuda" if torch.cuda.is_available() else "cpu")),
         "axes": axes,
     }
@@ -101,7 +101,7 @@ def load_nnunet(folder: str | os.PathLike, device: str | None = None, axes: str 
     return NnUNets(folder, [NnUNet(path, **options) for path in paths if path not in second])
 
 
-class NnUNet:
+class NnUNet(Predictor):
     """A trained nnU-Net; for the attributes see `mmb.clinic.predictors.protocol.Predictor`, for the rest `load_nnunet`.
 
     Results have the label values of BraTS since 2023, as those of the bundles' weights, whatever the model's own are;
@@ -139,7 +139,7 @@ class NnUNet:
         self.configuration = str(self.checkpoints[0]["init_args"].get("configuration"))
         patch, spacing = self._settings()
         self.window, self.spacing = tuple(map(int, patch[::-1])), tuple(map(float, spacing[::-1]))
-        self.subsets = [tuple(name for name in GLIOMA if name in self.channels)]
+        self.subsets: list[tuple[str, ...]] = [tuple(name for name in GLIOMA if name in self.channels)]
         self.method, self.version = f"nnU-Net {self.plans.get('dataset_name', folder.name)}", _installed(folder)
         self.software, self.title = f"nnU-Net {self.version}", self.method
         self.trained_on, self.seen, self.calibration, self.warnings = None, self.subsets[0], None, []
@@ -149,7 +149,7 @@ class NnUNet:
         """Names of the checkpoints, and the SHA-256 of all of them, one after the other."""
         digest = hashlib.sha256()
         for path in self.weights:
-            digest.update(np.memmap(path, mode="r"))
+            digest.update(np.memmap(path, mode="r").data)
         names = " + ".join(path.parent.name for path in self.weights)
         return f"{self.folder.name}, {names}/{self.weights[0].name}, SHA-256 {digest.hexdigest()}"
 
@@ -209,7 +209,8 @@ class NnUNet:
     def _settings(self) -> tuple[Sequence[float], Sequence[float]]:
         """Return patch size and spacing of the configuration, some of which it may inherit from another one."""
         where, known = f"{self.folder}: configuration {self.configuration}", self.plans["configurations"]
-        name, settings = self.configuration, {}
+        name = self.configuration
+        settings: dict[str, Any] = {}
         if name not in known:
             raise ValueError(f"{where} of the checkpoint is not in {PLANS}; they belong to different trainings.")
         for _ in known:
@@ -225,7 +226,7 @@ class NnUNet:
         return patch, spacing
 
 
-class NnUNets:
+class NnUNets(Predictor):
     """Models of one folder, each for a subset of the modalities; one is loaded at a time."""
 
     def __init__(self, folder: Path, models: Sequence[NnUNet]) -> None:
@@ -238,9 +239,11 @@ class NnUNets:
             if twice or model.cohort != first.cohort:
                 one, two = (each.folder.relative_to(folder) for each in (other, model))
                 raise ValueError(f"{folder}: {one} and {two} {differ}; give the folder of one of them.")
-        self.subsets = sorted(self.models, key=lambda subset: subset_names(GLIOMA).index(subset_name(subset)))
-        for name in ("cohort", "device", "decision", "spacing", "window", "version", "software"):
-            setattr(self, name, getattr(first, name))
+        every = subset_names(GLIOMA)
+        self.subsets: list[tuple[str, ...]] = sorted(self.models, key=lambda subset: every.index(subset_name(subset)))
+        self.cohort, self.device, self.decision = first.cohort, first.device, first.decision
+        self.spacing, self.window = first.spacing, first.window
+        self.version, self.software = first.version, first.software
         self.method, self.trained_on, self.seen, self.calibration = f"nnU-Net {folder.name}", None, None, None
         self.warnings: list[str] = []
         known = {*map(subset_name, self.subsets)}
@@ -326,7 +329,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Besides tensors it may hold NumPy's scalars, in which nnU-Net keeps its losses.
     """
-    scalars = [np.dtype, multiarray.scalar, (multiarray.scalar, "numpy.core.multiarray.scalar")]
+    scalars: list[Any] = [np.dtype, multiarray.scalar, (multiarray.scalar, "numpy.core.multiarray.scalar")]
     scalars += {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"}
     try:
         with torch.serialization.safe_globals(scalars):  # tensors stay on the disk until they are used
@@ -346,13 +349,11 @@ def _initialised(model: NnUNet) -> Any:
 
     `nnUNetPredictor.initialize_from_trained_model_folder` would do this too, but loads checkpoints with code in them.
     """
-    try:
+    with required("nnunet", f"{model.folder}: a trained nnU-Net"):
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
         from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
         from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-    except ImportError as error:
-        raise ValueError(f"{model.folder}: a trained nnU-Net. {INSTALL} ({error})") from None
     told, trainer_name = model.told, model.checkpoints[0]["trainer_name"]
     manager = PlansManager(model.plans)
     settings = manager.get_configuration(model.configuration)
@@ -400,7 +401,5 @@ def _no_model(folder: Path, subsets: Sequence[Sequence[str]], modalities: Sequen
 
 
 def _installed(folder: Path) -> str:
-    try:
+    with required("nnunet", f"{folder}: a trained nnU-Net"):
         return version("nnunetv2")
-    except ImportError:
-        raise ValueError(f"{folder}: a trained nnU-Net. {INSTALL}") from None

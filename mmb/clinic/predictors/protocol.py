@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol
 
 import nibabel as nib
 import numpy as np
@@ -39,7 +39,6 @@ class Predictor(Protocol):
         title: what it is, in a list of models.
         version: version of the program that made it, or runs it.
         software: name and version, as DICOM states them.
-        weights_name: name and SHA-256 of the weights.
         trained_on: short description of the training data; None if unknown.
         seen: modalities that it saw in training; None if unknown.
         subsets: the only subsets of modalities that it can segment; None for any.
@@ -55,17 +54,20 @@ class Predictor(Protocol):
     title: str
     version: str
     software: str
-    weights_name: str
     trained_on: str | None
     seen: Sequence[str] | None
     subsets: Sequence[Sequence[str]] | None
     calibration: Calibration | None
     warnings: Sequence[str]
 
+    @property
+    def weights_name(self) -> str:
+        """Name and SHA-256 of the weights."""
+
     def decide_by(self, decision: str) -> None:
         """Make label maps by one of `DECISIONS` from now on; ValueError for another word."""
 
-    def using(self, modalities: Sequence[str]) -> Self:
+    def using(self, modalities: Sequence[str]) -> "Predictor":
         """Return the predictor for exactly these modalities; ValueError if there is none."""
 
     def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:

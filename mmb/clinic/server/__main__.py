@@ -1,89 +1,12 @@
 """``python -m mmb.clinic.server`` serves the bundles on a page, and to 3D Slicer and OHIF as MONAI Label does."""
 
 import logging
-import os
-import signal
 import sys
-from pathlib import Path
 
-import uvicorn
-
-from common.cohorts import generate_phantom
-from common.io.settings import check_number
 from common.text import printable
 from mmb.arguments import REFUSALS, parse
 from mmb.clinic.errors import silence_libraries
-from mmb.clinic.server.api import create_api
-from mmb.clinic.server.app import BUNDLES, App
-from mmb.clinic.server.datastore import is_url
-from mmb.clinic.server.guard import chosen_token
-from mmb.clinic.server.limits import REQUESTS
-
-
-def serve(
-    studies: str | None = None,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    names: str = "",
-    token: str | None = None,
-    output_dir: str = "label_output",
-    models: str = ",".join(BUNDLES),
-    recipe: str | None = None,
-    device: str | None = None,
-    send: str | None = None,
-    **settings: str,
-) -> None:
-    """Serve until stopped.
-
-    Raises OSError if a folder does not exist or cannot be written; ValueError if a bundle or its weights cannot be
-    used, or an option is unknown; ImportError if OHIF is needed for an archive but not installed.
-
-    Args:
-        studies: folder with a subfolder for each study, or URL of a DICOMweb archive. User and password of an archive
-            are read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. The default is a demo in
-            ``output_dir``: a few phantom subjects, with weights trained on the phantom.
-        host: address to listen on. Whoever reaches it and knows the token can see all studies.
-        port: port to listen on.
-        names: further host names by which browsers reach the server, separated by commas, such as that of a web server
-            in front of it. localhost, this machine's name and its addresses are known. Other names are refused.
-        token: first part of every path, at least 16 letters and digits, without which requests are refused. The
-            default is MONAI_LABEL_TOKEN of the environment or, if that is not set, a new random one; the address with
-            it is printed. ``none`` asks for none, and is refused unless the host is a loopback address.
-        output_dir: folder of the demo.
-        models: names or folders of bundles, or folders of trained nnU-Nets, separated by commas.
-        recipe: recipe of all models that have none of their own; by default the settings of inference.json.
-        device: device such as cpu or cuda:1; by default a GPU if there is one.
-        send: URL of a DICOMweb archive in which the DICOM results of ``POST /segment`` are stored, with the user and
-            password of ``studies``. By default they are not stored.
-        settings: ``<model>.recipe`` and ``<model>.ckpt_path``, the recipe and the weights of one model.
-    """
-    if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
-        raise ValueError("MONAI_LABEL_AUTH_ENABLE: this server has no log-in; put a web server with one in front.")
-    token = chosen_token(token or os.environ.get("MONAI_LABEL_TOKEN") or None, host)
-    check_number("--port", port, 0, 65535)
-    if studies is None:
-        studies, recipe = str(generate_phantom(Path(output_dir, "phantom"), 3)), recipe or "phantom"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
-    if send is not None and not is_url(send):
-        raise ValueError(f"--send {send}: expected the URL of a DICOMweb archive.")
-    app = App(studies, _words(models), recipe, device, settings, send)
-    try:
-        api = create_api(app, _words(names), token)
-        address = f"http://{host}:{port}/{token and f'{token}/'}"
-        viewer = f" OHIF: {address}ohif/" if is_url(studies) else ""
-        print(f"Serving {', '.join(app.models)}. Research only, not for clinical use.", flush=True)
-        print(f"Page, and server for 3D Slicer (in which it was never tried): {address}{viewer}", flush=True)
-        quiet = {"log_config": None, "access_log": False, "server_header": False}
-        uvicorn.run(
-            api, host=host, port=port, timeout_graceful_shutdown=5, limit_concurrency=REQUESTS, ws="none", **quiet
-        )
-    finally:
-        app.close()
-
-
-def _words(text: str) -> list[str]:
-    """Return the entries of a comma-separated option."""
-    return [word for word in map(str.strip, text.split(",")) if word]
+from mmb.extras import required
 
 
 def main() -> None:
@@ -92,6 +15,8 @@ def main() -> None:
     logging.getLogger("label").setLevel(logging.INFO)
     silence_libraries()
     try:
+        with required("clinic", "This is the server"):
+            from mmb.clinic.server.serve import serve
         parse(serve, sys.argv[1:], "python -m mmb.clinic.server")()
     except REFUSALS as error:
         sys.exit(f"error: {printable(str(error))}")

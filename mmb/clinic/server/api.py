@@ -62,7 +62,7 @@ class _LimitedBody:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        place, size = (scope.get("method"), path_of(scope)[1:].partition("/")[0]), 0
+        place, size = (scope.get("method", ""), path_of(scope)[1:].partition("/")[0]), 0
         limit = LARGE.get(place, REQUEST_BYTES)
         announced = int(Headers(scope=scope).get("content-length", 0))
 

@@ -169,7 +169,7 @@ class FolderDatastore(Datastore):
         labels = self._labels(image, tag)
         if not labels:
             raise FileNotFoundError(f"The study has no label {tag!r}.")
-        written = nib.load(labels[-1])
+        written: Any = nib.load(labels[-1])
         voxels = self.cohort.labels.read(torch.as_tensor(written.get_fdata()), "The label map")
         label = nib.Nifti1Image(voxels.numpy(), written.affine)
         return labelled_modality(study, label), label
@@ -291,7 +291,7 @@ class DICOMWebDatastore(Datastore):
     def _tag(self, study: str, series: str) -> str | None:
         """Return the tag of a series' newest segmentation; None if it has other segments than the classes."""
         instances = self.client.retrieve_series_metadata(study, series)
-        newest = max(instances, key=lambda each: (_value(each, "ContentDate"), _value(each, "ContentTime")), default={})
+        newest = max(instances or [{}], key=lambda each: (_value(each, "ContentDate"), _value(each, "ContentTime")))
         segments = _values(newest, "SegmentSequence")
         names = {_value(segment, "SegmentLabel").strip().casefold() for segment in segments}
         if not names or not names <= self._names:

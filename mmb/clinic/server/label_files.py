@@ -8,8 +8,9 @@ import gzip
 import math
 import zlib
 from collections.abc import Mapping, Sequence
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -124,7 +125,8 @@ def _shape(path: Path) -> tuple[int, ...]:
         except ValueError as error:
             raise ValueError(f"The label map: {error}; {EXPECTED}.") from None
     try:
-        return nib.load(path).shape
+        image: Any = nib.load(path)
+        return image.shape
     except Exception:  # nibabel's readers raise many types
         raise ValueError(f"The label map's header is damaged; {EXPECTED}.") from None
 
@@ -136,7 +138,7 @@ def _too_large() -> ValueError:
     )
 
 
-def _copy(content: BinaryIO, path: Path) -> None:
+def _copy(content: BufferedIOBase, path: Path) -> None:
     """Write a stream's content to a file, up to its end, where gzip verifies its checksum."""
     size = 0
     with path.open("wb") as target:

@@ -113,7 +113,7 @@ _network = lru_cache(maxsize=2)(load_predictor)
 def _loaded(asked: Options) -> Predictor:
     """Return what segments a study; how it decides is said for each study."""
     predictor = _network(*asked.network)
-    predictor.decide_by(asked.decision)
+    predictor.decide_by(asked.decision or predictor.decision)
     return predictor
 
 
@@ -133,7 +133,7 @@ def _of_upload(folder: Path, asked: Options, send: str | None) -> dict[str, Any]
     study, cohort = folder / "study", _loaded(asked).cohort
     if asked.series:
         with private():
-            told = as_told(study, cohort, asked.series, asked.modalities)
+            told = as_told(study, cohort, asked.series, asked.modalities or cohort.modalities)
         asked = asked if told == study else replace(asked, series=None)
         study = told
     prediction = _segment(study, folder / "results", asked)

@@ -13,10 +13,11 @@ def series_numbers(text: Any) -> Any:
     """Return modality -> SeriesNumber from ``t1c=7, flair=4``; None if it is empty; what is no text as it is."""
     if not isinstance(text, str):
         return text
-    pairs = [re.fullmatch(r"\s*(\w+)\s*=\s*([\w-]+)\s*", pair) for pair in text.split(",") if text]
-    if None in pairs:
+    parts = text.split(",") if text else []
+    pairs = [pair for part in parts if (pair := re.fullmatch(r"\s*(\w+)\s*=\s*([\w-]+)\s*", part))]
+    if len(pairs) < len(parts):
         raise ValueError("expected modalities and SeriesNumbers, such as t1c=7, flair=4")
-    return dict(pair.groups() for pair in pairs) or None
+    return {pair[1]: pair[2] for pair in pairs} or None
 
 
 class SegmentOptions(BaseModel):
@@ -52,7 +53,8 @@ class InferOptions(SegmentOptions):
 
 def options_for(base: type[Model], modalities: Sequence[str]) -> type[Model]:
     """Return a model of options with a ``use_<modality>`` for each modality, True by default."""
-    return create_model(base.__name__, __base__=base, **{f"use_{name}": (bool, True) for name in modalities})
+    fields: dict[str, Any] = {f"use_{name}": (bool, True) for name in modalities}
+    return create_model(base.__name__, __base__=base, **fields)
 
 
 class Segment(BaseModel):

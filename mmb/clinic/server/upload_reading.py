@@ -15,7 +15,7 @@ from common.io.files import walk
 from common.modalities import display_name
 from mmb.clinic.choice import assign_series, in_question
 from mmb.clinic.errors import StudyError
-from mmb.clinic.evidence import Candidate
+from mmb.clinic.evidence import Candidate, ImageFile
 from mmb.clinic.server.errors import private
 from mmb.clinic.server.limits import DIRECTORY_BYTES, UNPACKED_BYTES, UPLOAD_FILES
 from mmb.clinic.server.upload_store import created, inside, require_free_disk
@@ -29,8 +29,8 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeErro
 class _Zip(io.FileIO):
     """A file of which no more is read at once than a zip with `UPLOAD_FILES` files needs."""
 
-    def read(self, size: int = -1) -> bytes:
-        if size > DIRECTORY_BYTES:
+    def read(self, size: int | None = -1) -> bytes:
+        if (size or 0) > DIRECTORY_BYTES:
             raise _too_large()
         return super().read(size)
 
@@ -81,7 +81,7 @@ def as_told(folder: Path, cohort: Cohort, by_hand: Mapping[str, str], modalities
     headers = read_headers(folder, cohort)
     if isinstance(headers, SeriesHeaders) or not by_hand:
         return folder
-    files = {each.key: each for each in headers.candidates}
+    files = {each.key: each.path for each in headers.candidates if isinstance(each, ImageFile)}
     told, taken = folder.with_name("told"), {*by_hand.values()}
     recognised = {name: each.key for name, each in _automatic(headers)[0].items()}
     chosen = {name: file for name, file in recognised.items() if file not in taken} | dict(by_hand)
@@ -92,7 +92,7 @@ def as_told(folder: Path, cohort: Cohort, by_hand: Mapping[str, str], modalities
         if file not in files:
             raise ValueError(f"{name}: the study has no such image file.")
         if name in modalities:
-            os.link(files[file].path, told / f"study_{name}{file.removeprefix(without_suffix(file))}")
+            os.link(files[file], told / f"study_{name}{file.removeprefix(without_suffix(file))}")
     return told
 
 

@@ -95,7 +95,7 @@ class Worker:
             return "The server is being stopped."
         process.join()
         self.close()
-        code = process.exitcode
+        code = process.exitcode or 0
         ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         cause = "memory may not suffice" if code == -signal.SIGKILL else "one of its images may be damaged"
         return f"The study could not be {self.done}: the process that does it ended ({ended}); {cause}."

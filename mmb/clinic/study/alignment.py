@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from nibabel.affines import voxel_sizes
@@ -47,7 +47,7 @@ class AlignedStudy:
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         """Return the study with only some of its volumes, under other names: ``names`` maps old ones to new ones."""
-        parts = (self.images, self.registered, self.covered, self.misplaced, self.placed, self.failed)
+        parts: Any = (self.images, self.registered, self.covered, self.misplaced, self.placed, self.failed)
         return type(self)(*({new: part[old] for old, new in names.items() if old in part} for part in parts))
 
     def on_grid_of(self, reference: str, affine: np.ndarray, mask: np.ndarray | None) -> tuple[Self, np.ndarray | None]:
@@ -153,7 +153,7 @@ def _mended(fixed: Image, placed: Image, name: str, reference: str, fit: Fit) ->
     """Return the registration of a misplaced volume, or why it failed; ValueError if the two do not even overlap."""
     try:
         return register(fixed, placed, f"{name} to {reference}")
-    except (ValueError, ModuleNotFoundError) as error:
+    except (ValueError, ImportError) as error:
         if fit.overlap >= NO_OVERLAP:
             return str(error).rstrip(".")
         raise ValueError(

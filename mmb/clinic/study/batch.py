@@ -73,12 +73,12 @@ def segment_each(
         for name, study in studies.items():
             made = None
             try:
-                study = study if isinstance(study, Mapping) else study_files(study)
-                paths = map(Path, study.values()) if isinstance(study, Mapping) else study.files
+                source = study if isinstance(study, Mapping) else study_files(study)
+                paths = map(Path, source.values()) if isinstance(source, Mapping) else source.files
                 files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
                 key, before = fingerprint(files, *settings), outcomes.get(name)
                 if before is None or before.made_from != key:
-                    made = segment(study, out / name, inference, options, partial(explain, name))
+                    made = segment(source, out / name, inference, options, partial(explain, name))
                     outcomes[name] = Outcome(name, key)
             except Exception as error:
                 if full_disk(error):
@@ -116,9 +116,9 @@ def _row(out: Path, outcome: Outcome) -> dict[str, Any]:
         summary = read_document(Path(out, outcome.study, RESULTS["JSON"]))
         row |= {name: getattr(summary, name) for name in ("label", "created", "bundle", "version", "weights")}
         row |= {"used": "+".join(used.modality for used in summary.used), "missing": "+".join(summary.missing)}
-        for region, ml, interval, expected, _, _, verdict in summary.rows():
+        for region, ml, interval, expected, *_ in summary.rows():
             low, high = interval or (None, None)
             row |= {f"{region}_ml": ml, f"{region}_low_ml": low, f"{region}_high_ml": high}
-            row |= {f"{region}_expected_dice": expected, f"{region}_verdict": verdict.word}
+            row |= {f"{region}_expected_dice": expected, f"{region}_verdict": summary.verdicts[region].word}
         row["warnings"] = " | ".join(summary.warnings)
     return row

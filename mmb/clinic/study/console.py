@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from common.text import printable, shortened
 from mmb.clinic.study.batch import TABLE, segment_each
@@ -22,7 +23,7 @@ def segment_study(study: Source, output_dir: str, options: Options, each: bool) 
         _print({f"In the study {name}".rstrip(): lines})
         print("Segmenting; without a GPU this takes up to a few minutes ...", flush=True)
 
-    if not each:
+    if not each or not isinstance(study, str | Path):
         _print(_sections(predict(study, output_dir, options, partial(explain, ""))))
         return
     failed = []
@@ -38,7 +39,7 @@ def segment_study(study: Source, output_dir: str, options: Options, each: bool) 
 
 def _sections(made: Prediction) -> dict[str, Sequence[str]]:
     """Return title -> lines; the warnings come first, as on the page."""
-    summary = made.summary
+    summary, verdicts = made.summary, made.summary.verdicts
     truly = {
         region: f" (true volume probably {' to '.join(map(millilitres, ends))} ml)"
         for region, ends in summary.intervals.items()
@@ -48,7 +49,7 @@ def _sections(made: Prediction) -> dict[str, Sequence[str]]:
     return {
         "Warnings": summary.warnings,
         "Volumes": [
-            f"{row.region}: {millilitres(row.volume)} ml{truly.get(row.region, '')}; {row.verdict.text}"
+            f"{row.region}: {millilitres(row.volume)} ml{truly.get(row.region, '')}; {verdicts[row.region].text}"
             for row in summary.rows()
         ],
         "Geometry": summary.notes,

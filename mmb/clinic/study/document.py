@@ -48,7 +48,7 @@ def schema() -> dict[str, Any]:
 
 def _texts(kind: type) -> dict[str, str]:
     """Return the texts of a class's attributes."""
-    listed = inspect.getdoc(kind).partition("\nAttributes:\n")[2]
+    listed = (inspect.getdoc(kind) or "").partition("\nAttributes:\n")[2]
     texts = re.findall(r"^ {4}(\w+): (.*?)(?=\n {4}\w|\Z)", listed, re.M | re.S)
     return {name: " ".join(text.split()) for name, text in texts}
 

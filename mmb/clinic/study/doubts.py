@@ -53,7 +53,7 @@ def grave_warnings(
 ) -> Iterator[str]:
     """Yield reasons to doubt all of a result; ``trained`` is the voxel size of the training images in mm."""
     yield from image_warnings(study, aligned, brain, cohort.brain_ml)
-    lesion = segmentation.masks.any(axis=0)
+    lesion = np.logical_or.reduce(segmentation.masks)
     if cohort.skull_stripped:
         thick = any(coarse(image.affine, trained) for image in study.images.values())
         yield from size_warnings(lesion, brain_mask(aligned, brain), thick)
@@ -68,7 +68,7 @@ def lesser_warnings(
     trained: Sequence[float],
 ) -> Iterator[str]:
     """Yield further reasons to doubt a result, last those that make it less exact."""
-    lesion = segmentation.masks.any(axis=0)
+    lesion = np.logical_or.reduce(segmentation.masks)
     if "TC" in volumes:
         core = segmentation.masks[list(volumes).index("TC")]
         yield from core_warnings(lesion, core, voxel_sizes(next(iter(aligned.images.values())).affine))
@@ -134,7 +134,7 @@ def size_warnings(lesion: np.ndarray, brain: np.ndarray, thick: bool = False) ->
     The limit is lower if an image is ``thick``, that is, coarser than those of the training.
     """
     limit = COARSE_LESION if thick else LARGEST_LESION
-    share = np.count_nonzero(lesion) / max(np.count_nonzero(brain), 1)
+    share = np.count_nonzero(lesion) / max(int(np.count_nonzero(brain)), 1)
     if share > limit:
         seen = "as coarse images make it, or " if thick else ""
         yield (
@@ -164,7 +164,7 @@ def core_warnings(lesion: np.ndarray, core: np.ndarray, spacing: Sequence[float]
 def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[str]:
     """Warn if a lesion may have been cut off with the skull, or if a remnant of the head may be taken for one."""
     rim = brain & ~ndimage.binary_erosion(brain, iterations=RIM, border_value=1)  # not at the image's edge
-    share = np.count_nonzero(rim & lesion) / max(np.count_nonzero(lesion), 1)
+    share = np.count_nonzero(rim & lesion) / max(int(np.count_nonzero(lesion)), 1)
     if share > MOST_IN_RIM:
         yield (
             f"{in_percent(share)} of the lesion lies at the border of the brain that was cut out of the head: part of "

@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import SpatialResample
 from nibabel.affines import apply_affine, from_matvec, voxel_sizes
 from nibabel.orientations import inv_ornt_aff, io_orientation
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from common.io.geometry import lengths
@@ -26,7 +27,7 @@ Image = nib.Nifti1Image
 class Grid(NamedTuple):
     """A grid of voxels: the number of voxels along each axis, and the affine ``(4, 4)`` to mm, RAS."""
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     affine: np.ndarray
 
 
@@ -171,9 +172,9 @@ def box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
     return tuple(slice(max(part.start - margin, 0), part.stop + margin) for part in extent)
 
 
-def volume_of(mask: np.ndarray, spacing: Sequence[float]) -> float:
+def volume_of(mask: np.ndarray, spacing: ArrayLike) -> float:
     """Return the volume in ml of a mask ``(X, Y, Z)`` whose voxels have this size in mm."""
-    return float(np.count_nonzero(mask) * np.prod(spacing) / 1000)
+    return float(np.count_nonzero(mask) * np.prod(np.asarray(spacing)) / 1000)
 
 
 def connected_pieces(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

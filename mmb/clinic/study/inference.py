@@ -66,7 +66,7 @@ class Inference:
     def __init__(self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None) -> None:
         root, files = config_files(bundle, recipe)
         transforms = {"_target_": "Compose", "transforms": "@image_transforms"}
-        overrides = {
+        overrides: dict[str, Any] = {
             "bundle_root": str(root),
             "dataset": {"_target_": "Dataset", "data": [], "transform": transforms},  # volumes instead of files
             "postprocessing": "@to_probabilities",
@@ -91,10 +91,11 @@ class Inference:
         self.decide_by(self._content("decision"))
         self.weights_name, self.trained_on = weights_name(self.weights), trained_on(self.weights, root)
         self.method = setting_of_weights(self.weights, "method", self.title)
-        self.subsets = None
+        self.subsets: Sequence[Sequence[str]] | None = None
         self.seen: Sequence[str] | None = setting_of_weights(self.weights, "modalities", None)
         shipped = shipped_weights(self.weights, root)
-        self.warnings = [SYNTHETIC] if shipped and shipped == metadata["weights"].get("phantom.pt") else []
+        synthetic = shipped and shipped == metadata["weights"].get("phantom.pt")
+        self.warnings: Sequence[str] = [SYNTHETIC] if synthetic else []
 
     def decide_by(self, decision: str) -> None:
         """Make label maps by one of `DECISIONS` from now on."""
@@ -112,7 +113,7 @@ class Inference:
         """Segment a case: modality -> volume, all on one grid; ValueError for what `check_volumes` refuses."""
         affine = _straight(next(iter(images.values())).affine)
         volumes = {
-            name: zero_background(MetaTensor(np.asarray(image.dataobj, np.float32), affine=affine))
+            name: zero_background(MetaTensor(np.asarray(image.dataobj, np.float32), affine=torch.as_tensor(affine)))
             for name, image in images.items()
         }
         with unwrapped_errors():
@@ -120,7 +121,7 @@ class Inference:
             self._content("dataset").data = [subject(volumes, self.cohort, "case")]
             self._content("evaluator").run()  # MONAI's workflow evaluates the config's `run` only once
         (output,) = self._content("evaluator").state.output
-        label = self._content("to_labels")({**output, "subset": subset_name(images)})["pred"][0].cpu().numpy()
+        label = self._content("to_labels")({**output, "subset": subset_name([*images])})["pred"][0].cpu().numpy()
         regions = region_probabilities(output["pred"], self.cohort.labels, self._content("inferer").softmax)
         return Segmentation(label, region_masks(label, self.cohort.labels), regions.cpu().numpy())
 

@@ -58,7 +58,8 @@ def centre(mask: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:
     """Return the voxel of a mask ``(X, Y, Z)`` that is nearest to its centre of mass."""
     voxels = np.argwhere(mask)
     distance = np.linalg.norm((voxels - voxels.mean(axis=0)) * spacing, axis=1)
-    return tuple(int(index) for index in voxels[distance.argmin()])
+    x, y, z = (int(index) for index in voxels[distance.argmin()])
+    return x, y, z
 
 
 def _right_half(brain: np.ndarray) -> np.ndarray:

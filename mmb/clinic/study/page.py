@@ -24,6 +24,7 @@ from mmb.clinic.study.formats import class_phrase, millilitres, region_phrase
 from mmb.clinic.study.lesions import SMALLEST
 from mmb.clinic.study.pictures import BRAIN_OUTLINE, SCALE_BAR
 from mmb.clinic.study.result import StudySummary
+from mmb.clinic.study.sheets import Sheets
 
 MOST_LESIONS = 8  # number of lesions that are listed
 MOST_WARNINGS = 6  # number of warnings shown at the top; further ones are among the technical remarks
@@ -31,8 +32,9 @@ MOST_WARNINGS = 6  # number of warnings shown at the top; further ones are among
 
 def write_summary(summary: StudySummary, path: str | Path) -> None:
     """Write the summary as one self-contained HTML file; the same summary gives the same bytes."""
-    templates = Environment(loader=PackageLoader("mmb.clinic.study"), autoescape=True)
-    script, _, _ = templates.loader.get_source(templates, "viewer.js")
+    loader = PackageLoader("mmb.clinic.study")
+    templates = Environment(loader=loader, autoescape=True)
+    script, _, _ = loader.get_source(templates, "viewer.js")
     outlines = dict(zip(map(region_phrase, summary.volumes), cycle(OUTLINES), strict=False))
     if summary.brain_ml is not None:
         outlines[f"brain, cut out ({summary.brain_ml:.0f} ml)"] = BRAIN_OUTLINE
@@ -49,7 +51,7 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
         "sequences": _sequence_table(summary),
         "pictures": {display_name(name): png for name, png in summary.pictures.items()},
         "outlines": outlines,
-        "sheets": _viewer_data(summary) if summary.sheets else None,
+        "sheets": _viewer_data(summary.sheets) if summary.sheets else None,
         "script": script,
         "script_hash": b64encode(sha256(script.encode()).digest()).decode(),
         "bar": SCALE_BAR,
@@ -97,9 +99,9 @@ def _lesion_table(summary: StudySummary) -> Table:
     return Table(f"Lesions: {len(summary.lesions)}", frame, more)
 
 
-def _viewer_data(summary: StudySummary) -> dict[str, Any]:
+def _viewer_data(sheets: Sheets) -> dict[str, Any]:
     """Return what the viewer's script needs; colours are red, green, blue and alpha of each name."""
-    data = asdict(summary.sheets)
+    data = asdict(sheets)
     data["images"] = {display_name(name): jpeg for name, jpeg in data["images"].items()}
     colours = [
         BRAIN_OUTLINE if name == "brain" else OUTLINES[i % len(OUTLINES)] for i, name in enumerate(data["names"])

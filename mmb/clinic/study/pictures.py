@@ -3,11 +3,13 @@
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import ImageChops, ImageDraw, ImageFilter
+from PIL import ImageChops, ImageDraw
 from PIL.Image import Image, Resampling, fromarray, new
+from scipy.ndimage import minimum_filter
 
 from common.evaluation.report.slices import OUTLINES
 from common.modalities import foreground
@@ -38,9 +40,9 @@ def pictures(
     ``(R, X, Y, Z)``; each is outlined over those before it. ``origin`` is the position of the first voxel along each
     axis in mm; each plane shows its own.
     """
-    head = head_box(images, masks.any(axis=0))
+    head = head_box(images, np.logical_or.reduce(masks))
     masks, brain = masks[:, *head], None if brain is None else brain[head]
-    middle = _centre(masks.any(axis=0), spacing)
+    middle = _centre(np.logical_or.reduce(masks), spacing)
     at = [o + (part.start + index) * size for o, part, index, size in zip(origin, head, middle, spacing, strict=True)]
     lines = [] if brain is None else [(BRAIN_OUTLINE, 2, brain)]
     lines += [(OUTLINES[i % len(OUTLINES)], max(PIXELS - i, 2), mask) for i, mask in enumerate(masks)]
@@ -102,7 +104,8 @@ def _plane(
     for colour, thick, mask in lines:
         large = fromarray(255 * mask[::-1, ::-1].T.astype(np.uint8)).resize(size, Resampling.BILINEAR)
         large = large.point(lambda value: 255 * (value > 127))
-        plane.paste(colour, mask=ImageChops.difference(large, large.filter(ImageFilter.MinFilter(2 * thick + 1))))
+        inner = fromarray(minimum_filter(np.asarray(large), 2 * thick + 1))  # much faster than Pillow's
+        plane.paste(colour, mask=ImageChops.difference(large, inner))
     if extent[0] > SCALE_BAR:
         bar = (size[0] - 6 - scale * SCALE_BAR, size[1] - 7, size[0] - 6, size[1] - 5)
         ImageDraw.Draw(plane).rectangle(bar, "white")
@@ -111,7 +114,8 @@ def _plane(
 
 def _label(plane: Image, sides: str, position: str) -> None:
     """Write the letters of the sides into a plane, and its position; their edge is dark, since a scalp is bright."""
-    write, edge = ImageDraw.Draw(plane), {"stroke_width": 2, "stroke_fill": "black"}
+    write = ImageDraw.Draw(plane)
+    edge: dict[str, Any] = {"stroke_width": 2, "stroke_fill": "black"}
     write.text((5, plane.height / 2), sides[0], "white", anchor="lm", font_size=20, **edge)
     write.text((plane.width - 5, plane.height / 2), sides[1], "white", anchor="rm", font_size=20, **edge)
     write.text((plane.width - 5, 5), position, "white", anchor="rt", font_size=14, **edge)

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
-from torch.nn.functional import avg_pool3d
+from torch.nn.functional import affine_grid, avg_pool3d, grid_sample
 
 from mmb.clinic.study.grid import box, not_air
 from mmb.clinic.study.registration import normalised_mutual_information
@@ -72,8 +71,11 @@ def compare_places(reference: np.ndarray, image: np.ndarray, seen: np.ndarray, s
 
     ``seen`` is the mask of the image's field of view, ``spacing`` the voxel size in mm.
     """
-    volumes = torch.from_numpy(np.stack([reference, image, seen]).astype(np.float32))[None]
-    fixed, moving, inside = avg_pool3d(volumes, max(round(FIT_SPACING / spacing), 1), ceil_mode=True)[0].numpy()
+    size = max(round(FIT_SPACING / spacing), 1)
+    fixed, moving, inside = (
+        avg_pool3d(torch.from_numpy(volume.astype(np.float32))[None], size, ceil_mode=True)[0].numpy()
+        for volume in (reference, image, seen)
+    )
     inside = inside > 0.5
     both = not_air(fixed) & inside, not_air(moving) & inside
     overlap = 2 * (both[0] & both[1]).sum() / max(both[0].sum() + both[1].sum(), 1)
@@ -87,13 +89,14 @@ class _Pair:
     """Two volumes on one grid; the second is moved by poses: mm along the axes, degrees about them."""
 
     def __init__(self, fixed: np.ndarray, moving: np.ndarray, seen: np.ndarray) -> None:
-        self.moving, self.seen = np.ascontiguousarray(moving), np.ascontiguousarray(seen, dtype=np.uint8)
+        self.moving, self.whole = np.ascontiguousarray(moving), bool(seen.all())
+        self.channels = torch.from_numpy(np.stack([moving, seen]).astype(np.float32))[:, None]
         shown = not_air(fixed)
         voxels = np.argwhere(shown) if shown.any() else np.array([[0, 0, 0], fixed.shape])
         near = box(shown, BORDER)  # leaving out what is far from the reference's foreground saves most of the time
         self.corner = np.array([part.start for part in near])
         self.fixed, self.shown, self.centre = fixed[near], shown[near], voxels.mean(axis=0)
-        self.least = np.count_nonzero(self.shown & (self.seen[near] > 0)) * LEAST_SEEN
+        self.least = np.count_nonzero(self.shown & (seen[near] > 0)) * LEAST_SEEN
         above = self.moving[not_air(self.moving)]
         self.threshold = float(above.min()) if above.size else np.inf
         self.known: dict[tuple, float] = {}
@@ -102,10 +105,7 @@ class _Pair:
         """Return the normalised mutual information over both outlines, within the moved image's field of view."""
         key = tuple(pose)
         if key not in self.known:
-            turn, shift = self._placed(pose)
-            shift = shift + turn @ self.corner
-            moved = affine_transform(self.moving, turn, shift, self.fixed.shape, order=1)
-            seen = affine_transform(self.seen, turn, shift, self.fixed.shape, order=0) > 0
+            moved, seen = self._moved(pose)
             region = (self.shown | (moved >= self.threshold)) & seen
             enough = np.count_nonzero(region) > self.least
             self.known[key] = normalised_mutual_information(self.fixed[region], moved[region]) if enough else 1.0
@@ -143,6 +143,19 @@ class _Pair:
         between = (voxels.mean(axis=0) - self.centre) * FIT_SPACING
         centred = np.r_[np.clip(np.rint(between / step) * step, -FARTHEST, FARTHEST), 0.0, 0, 0]
         return max(still, centred, key=self.information)
+
+    def _moved(self, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the second volume on the voxels that are compared, and where it was seen there."""
+        turn, shift = self._placed(pose)
+        ends, last = (np.maximum(np.array(shape) - 1, 1) for shape in (self.shown.shape, self.moving.shape))
+        middle = turn @ (self.corner + ends / 2) + shift  # in voxels; PyTorch counts from -1 to 1, the last axis first
+        theta = np.c_[turn * ends / last[:, None], 2 * middle / last - 1][::-1, [2, 1, 0, 3]]
+        grid = affine_grid(torch.from_numpy(theta[None].copy()).float(), [1, 1, *self.shown.shape], align_corners=True)
+        seen = (grid[0].abs() <= 1 + 1e-5).all(dim=-1).numpy()
+        moved = grid_sample(self.channels[:1], grid, align_corners=True)[0, 0].numpy()
+        if not self.whole:
+            seen &= grid_sample(self.channels[1:], grid, "nearest", align_corners=True)[0, 0].numpy() > 0
+        return moved, seen
 
     def _placed(self, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         turn = Rotation.from_euler("xyz", pose[3:], degrees=True).as_matrix()

@@ -104,8 +104,8 @@ def segment(
     seg_note, no_seg = _referred(read.series.get(chosen))
     segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
     target, affine, values = read.images[chosen], aligned.images[chosen].affine, cohort.labels.values.values()
-    label = resample_label_to(segmentation.label, affine, target.affine, target.shape, values)
-    label = _in_mm(label, target.affine)
+    voxels = resample_label_to(segmentation.label, affine, target.affine, target.shape, values)
+    label = _in_mm(voxels, target.affine)
     label.header["descrip"] = "research only, not for clinical use"
     grid_note = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {why}."
     notes = [grid_note, *filter(None, (seg_note, no_seg)), *read.notes]
@@ -121,6 +121,8 @@ def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) ->
 
     The images were aligned before it was decided which of them are used, so the brain is that on which those agree.
     """
+    if study.evidence is None:
+        raise ValueError("The images were not looked at; expected a study that `align_and_assign` returns.")
     evidence, brain, names = study.evidence, None, {each.candidate.name: name for name, each in study.used.items()}
     aligned = evidence.aligned.renamed(names)
     masks = evidence.masks and evidence.masks.renamed(names)
@@ -128,7 +130,7 @@ def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) ->
         brain = agreed(aligned, masks, cohort.brain_ml)
     if study.used[reference].candidate.name != evidence.reference:
         aligned, mask = aligned.on_grid_of(reference, study.images[reference].affine, brain and brain.mask)
-        brain = brain and replace(brain, mask=mask)
+        brain = None if brain is None or mask is None else replace(brain, mask=mask)
     return aligned, brain
 
 

@@ -8,6 +8,7 @@ made of both.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -118,8 +119,8 @@ class Study:
     @property
     def series(self) -> dict[str, Series]:
         """Modality -> its DICOM series; empty for image files."""
-        of_series = isinstance(self.headers, SeriesHeaders)
-        return {name: record.candidate.series for name, record in self.used.items()} if of_series else {}
+        candidates = {name: record.candidate for name, record in self.used.items()}
+        return {name: candidate.series for name, candidate in candidates.items() if hasattr(candidate, "series")}
 
 
 class Assigned(NamedTuple):
@@ -222,6 +223,8 @@ def align_and_assign(study: Study, reference: str | None, device: torch.device, 
     StudyError if the volumes cannot be put on one grid, or no brain is found in them.
     """
     while True:
+        if study.headers is None or study.volumes is None:
+            raise ValueError("The study has no headers and volumes; expected one that was read from files.")
         name, why = choose_reference(study, reference)
         base, evidence, earlier = study.used[name].candidate, study.evidence, {}
         used, misfit = {record.candidate: modality for modality, record in study.used.items()}, None
@@ -231,7 +234,7 @@ def align_and_assign(study: Study, reference: str | None, device: torch.device, 
                 evidence = judge_images(used, study.volumes, base.name, study.headers.cohort, device, skull_strip)
             except MisfitError as error:
                 misfit = error
-        failed = dict.fromkeys(misfit.names, str(misfit)) if misfit else evidence.aligned.failed
+        failed = dict.fromkeys(misfit.names, str(misfit)) if misfit else evidence.aligned.failed if evidence else {}
         replaceable = [each for each in used if not (reference and each is base)]
         known = {record.candidate: record.modality for record in study.records}
         fewer = _give_way(study.headers, known, replaceable, failed)
@@ -242,7 +245,8 @@ def align_and_assign(study: Study, reference: str | None, device: torch.device, 
     if misfit:
         raise misfit
     required = [base.name] if reference else []
-    study = _assigned(study.headers, study.volumes, evidence, earlier | evidence.log_probs, "", required)
+    log_probs = earlier | (evidence.log_probs if evidence else {})
+    study = _assigned(study.headers, study.volumes, evidence, log_probs, "", required)
     if reference is None:
         return Assigned(study, *choose_reference(study))
     return Assigned(study, next(name for name, each in study.used.items() if each.candidate is base), why)
@@ -338,7 +342,7 @@ def _further(headers: Headers, assignment: Assignment) -> list[str]:
         lacking = {*headers.modalities} - {*assignment.chosen}
         mixed = dicom.mixed_series(headers.candidates, used)
         return [*mixed, *(line for line, name in headers.foreign.items() if name in lacking)]
-    if recognised := [each for each in used if not each.fixed]:
+    if recognised := [each for each in used if isinstance(each, ImageFile) and not each.fixed]:
         from mmb.clinic.dicom.image_files import refuse_several_patients
 
         refuse_several_patients(recognised)
@@ -353,10 +357,9 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
     roles = named_after(folder, cohort)
     unnamed = [path for path, role in roles.items() if role is None]
     named = {role for role in roles.values()} - {None, "label"}
-    try:
-        from mmb.clinic.dicom import image_files  # needs pydicom, which is not required if all names are clear
-    except ImportError:
-        image_files = None
+    image_files: Any = None
+    with suppress(ImportError):  # of pydicom, which is not required if all names are clear
+        from mmb.clinic.dicom import image_files
     files = image_files.recognise_files(unnamed, folder) if image_files and "channels" not in named else []
     try:
         cases = find_cases(folder, cohort, unnamed if named else ()) if named or not files else []

@@ -10,6 +10,7 @@ from scipy.stats import entropy
 
 from mmb.clinic.errors import StudyError
 from mmb.clinic.study.grid import Grid, Image, in_field_of_view, isotropic_grid, moved, not_air, resample
+from mmb.extras import required
 
 MINIMUM_PEAK = 2.0
 """Minimum ratio of the mutual information at the position found to that `PEAK_DISTANCE` mm away; below it, registration
@@ -40,7 +41,7 @@ def register(fixed: Image, moving: Image, name: str) -> Registration:
     It uses elastix (Klein et al., IEEE TMI 29(1), 2010), coarse to fine, starting from the position in the headers or
     with the centres of mass aligned, whichever is better. The same volumes give the same transform. ``fixed`` has cubic
     voxels and orthogonal axes. ``name`` is the name of the pair for messages, e.g. ``T2 to T1c``. Raises ValueError if
-    the volumes have too little in common, or hardly overlap; ModuleNotFoundError if itk-elastix is not installed.
+    the volumes have too little in common, or hardly overlap; `MissingExtraError` if itk-elastix is not installed.
     """
     coarse = isotropic_grid(fixed, REGISTRATION_SPACING)
     still, shown = np.eye(4), resample(fixed, coarse)
@@ -115,14 +116,9 @@ def _between_centres(fixed: Image, moving: Image) -> np.ndarray:
 
 def _elastix(fixed: Image, moving: Image) -> np.ndarray:
     """Return the rigid transform ``(4, 4)`` from mm (RAS) of one isotropic volume to those of another."""
-    try:
+    with required("clinic", "The images have to be registered"):
         import itk
         from itk import ParameterObject
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "The images have to be registered, which requires itk-elastix, and it is not installed: "
-            "pip install 'missing-modality-bundles[registration]'."
-        ) from error
     settings = ParameterObject.New()
     rigid = ParameterObject.GetDefaultParameterMap("rigid", 4)
     for key, values in {

@@ -134,7 +134,7 @@ class StudySummary:
 
     def rows(self) -> list[RegionRow]:
         """Return what is said of each region; console, page and table are written from it."""
-        numbers = (self.volumes, self.intervals, self.expected_dice, self.chances, self.measured, self.verdicts)
+        numbers: Any = (self.volumes, self.intervals, self.expected_dice, self.chances, self.measured, self.verdicts)
         return [RegionRow(region, *(part.get(region) for part in numbers)) for region in self.volumes]
 
 
@@ -175,7 +175,7 @@ def calibrated(
 
     judged = {region: each.left_out for region, each in calibration.regions.items()}
     return fields | {
-        "expected_dice": scores | expected,
+        "expected_dice": {**scores, **expected},
         "intervals": intervals(volumes, scores, t1c, calibration, brain, cohort.labels),
         "chances": {region: calibration.chance(region, scores[region], t1c) for region in known},
         "usable_right": {region: (each.right, each.usable) for region, each in judged.items()},
@@ -199,7 +199,10 @@ def brain_note(study: Study, brain: Brain) -> str:
 
 def registration_notes(study: Study, aligned: AlignedStudy) -> list[str]:
     """Return a note on each registration, with the names of the modalities that it moved."""
-    (base,) = (each for each in study.headers.candidates if each.name == study.evidence.reference)
+    if study.headers is None or study.evidence is None:
+        return []
+    reference = study.evidence.reference
+    (base,) = (each for each in study.headers.candidates if each.name == reference)
     target = next((display_name(name) for name, each in study.used.items() if each.candidate is base), base.source)
     matches: dict[int, list[str]] = defaultdict(list)  # the volumes of one frame of reference share one
     for name, match in aligned.registered.items():
@@ -244,7 +247,7 @@ def summarise(
         weights=inference.weights_name,
         trained_on=inference.trained_on,
         used=[
-            UsedModality(name, each.candidate.source, each.reason, each.stated_grade and each.stated_grade.word)
+            UsedModality(name, each.candidate.source, each.reason, grade.word if (grade := each.stated_grade) else None)
             for name, each in study.used.items()
         ],
         missing=[name for name in cohort.modalities if name not in used],

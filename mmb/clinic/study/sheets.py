@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -43,7 +44,7 @@ class Sheets:
     columns: int
     tile: tuple[int, int]
     shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
+    spacing: tuple[float, ...]
     first: tuple[float, float, float]
     starts: Sequence[tuple[int, int, int]]
     step: int
@@ -70,7 +71,7 @@ def sheets(
     low = np.array([part.start for part in shown])
     shape = lesion[every].shape
     masks = {**masks} if brain is None else {**masks, "brain": brain}
-    bits = sum(mask[every].astype(np.uint8) << i for i, mask in enumerate(masks.values()))
+    bits: Any = sum(mask[every].astype(np.uint8) << i for i, mask in enumerate(masks.values()))
     unit = 256 >> len(masks)
     last = np.array(shape) - 1
     inside = [np.clip((np.array(voxel) - low) // step, 0, last) for voxel in centres] or [last // 2]

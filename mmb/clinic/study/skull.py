@@ -1,10 +1,10 @@
 """Extraction of the brain from a head, in every volume of a study."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, final
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from common.modalities import display_name
 from mmb.clinic.errors import StudyError
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.grid import box, connected_pieces, volume_of
+from mmb.extras import required
 
 PREFERRED = ("t1", "t1c", "flair", "t2")
 """Order of preference among masks that agree equally well with the others; deepbet was trained on T1."""
@@ -32,6 +33,7 @@ NEIGHBOURHOOD = 15.0
 LEAST_PIECE = 0.9  # minimum fraction of a mask in its largest piece; it is at least 0.99 in those heads
 
 
+@final
 @dataclass(frozen=True)
 class Brain:
     """The brain that was extracted from a head.
@@ -69,7 +71,7 @@ class Masks(NamedTuple):
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         """Return the masks of some images under other names: ``names`` maps old ones to new ones."""
-        parts = ({new: part[old] for old, new in names.items() if old in part} for part in self[1:])
+        parts: Any = ({new: part[old] for old, new in names.items() if old in part} for part in self[1:])
         return type(self)([new for old, new in names.items() if old in self.heads], *parts)
 
 
@@ -141,7 +143,8 @@ def _volumes(aligned: AlignedStudy) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 def run_deepbet(volumes: Mapping[str, np.ndarray], device: torch.device) -> dict[str, np.ndarray]:
     """Return deepbet's brain mask of each volume ``(X, Y, Z)``, RAS: bool; it may have several pieces or be empty."""
-    from deepbet.bet import BrainExtraction  # slow to import
+    with required("clinic", "The images show a whole head"):
+        from deepbet.bet import BrainExtraction  # slow to import
 
     extraction = BrainExtraction(no_gpu=True)  # otherwise it would use the first GPU instead of the given device
     extraction.model.to(device)
@@ -156,7 +159,7 @@ def run_deepbet(volumes: Mapping[str, np.ndarray], device: torch.device) -> dict
 
 
 def why_no_brain(
-    mask: np.ndarray, volume: np.ndarray, spacing: Sequence[float], brain_ml: tuple[float, float]
+    mask: np.ndarray, volume: np.ndarray, spacing: np.ndarray, brain_ml: tuple[float, float]
 ) -> str | None:
     """Return why a mask ``(X, Y, Z)`` that was found in a volume is not that of a brain; None if it may be."""
     _, sizes = connected_pieces(mask)
@@ -195,7 +198,7 @@ def _largest_piece(mask: np.ndarray) -> np.ndarray:
     return piece
 
 
-def _contrast(mask: np.ndarray, volume: np.ndarray, spacing: Sequence[float]) -> float:
+def _contrast(mask: np.ndarray, volume: np.ndarray, spacing: np.ndarray) -> float:
     """Return the local coefficient of variation of a volume within a mask: the median over neighbourhoods."""
     step = max(round(2 / min(spacing)), 1)  # a resolution of 2 mm suffices
     volume, mask = (array[::step, ::step, ::step] for array in (volume, mask))

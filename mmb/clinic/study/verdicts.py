@@ -69,8 +69,8 @@ def verdicts(
     given = {}
     for region, volume in volumes.items():
         why, score = ["no T1c"] if region in SHOWN_BY_T1C and not t1c else [], scores[region]
-        known = calibration is not None and region in calibration.regions
-        expected = calibration.expected(region, score, t1c) if known else score
+        known = calibration if calibration and region in calibration.regions else None
+        expected = known.expected(region, score, t1c) if known else score
         unsure = [*why, *([f"only {display_name(*used)}"] if len(used) == 1 else [])] or ["the network is unsure"]
         word, reasons = DOUBTFUL, ["see the warnings"] * doubted + ["these weights are not calibrated"] * (not known)
         if missing:
@@ -79,7 +79,7 @@ def verdicts(
             reasons = ["none found", *why]
         if expected < UNRELIABLE_BELOW_DICE and volume:
             word, reasons = UNRELIABLE, reasons if missing else unsure
-        elif known and not missing and volume and not doubted and calibration.usable(region, score, t1c):
+        elif known and not missing and volume and not doubted and known.usable(region, score, t1c):
             word, reasons, unsure = WORD_USABLE, [], []
         given[region] = Verdict(word, ", ".join(reasons or unsure))
     return given

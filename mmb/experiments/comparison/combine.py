@@ -27,7 +27,7 @@ def pool_folds(name: str, folds: Sequence[Evaluation]) -> Evaluation:
             if value != expected:
                 raise ValueError(f"{key} of {other.name} is {value}, of {first.name} {expected}; expected the same.")
     _require_cases_once(folds)
-    decisions = [fold.facts.get("decision", "threshold") for fold in folds]
+    decisions = [str(fold.facts.get("decision", "threshold")) for fold in folds]
     if len({*decisions}) > 1:
         raise ValueError(f"{name}: the decisions differ ({', '.join(decisions)}); give results of one decision.")
     shared = set.intersection(*(set(fold.facts.items()) for fold in folds))

@@ -48,7 +48,7 @@ def compare_methods(
         if Path(folder, "results.csv").is_file()
     }
     label_maps = {name: folder for name, folder in folders.items() if name not in evaluations}
-    if label_maps and (reference is None or cohort is None):
+    if label_maps and not (reference and cohort):
         folder = next(iter(label_maps.values()))
         if list(Path(folder).glob("fold_*")):
             raise ValueError(f"{folder}: a trained nnU-Net; measure it first: mmb evaluate {folder} OUT.")
@@ -62,10 +62,10 @@ def compare_methods(
         raise ValueError("--conventions: is for label maps; results keep their own conventions.")
     others = next((asdict(evaluation.conventions) for evaluation in evaluations.values()), {})
     settings, files = Conventions(**others | conventions), stems(folders)
-    definition = get_cohort(cohort) if label_maps else None
+    definitions = {name: get_cohort(cohort or "") for name in label_maps}
     require_writable(output_dir)
     for name, folder in label_maps.items():
-        measured = evaluate_label_maps(name, folder, reference, definition, settings)
+        measured = evaluate_label_maps(name, folder, reference or "", definitions[name], settings)
         write_evaluation(measured, Path(output_dir, "evaluations", files[name]))
         evaluations[name] = _chosen(measured, cases)
     compared = [evaluations[name] for name in folders]

@@ -36,7 +36,7 @@ class Site:
         settings = plan.settings_of(name, output_dir)
         self._require_data(settings)
         root, configs = bundle_root(plan.bundle), [f"configs/{config}" for config in plan.files]
-        self.algo = MonaiAlgo(
+        self.algo: Any = MonaiAlgo(  # whose attributes MONAI declares as optional; `initialize` sets them
             root,
             local_epochs=plan.local_epochs,
             config_train_filename=configs,
@@ -45,7 +45,7 @@ class Site:
             eval_kwargs=dict(settings),
         )
         self.algo.initialize({ExtraItems.CLIENT_NAME: name})
-        workflow = self.algo.train_workflow
+        workflow: Any = self.algo.train_workflow
         self.cases = len(workflow.train_dataset_data)
         self.validates = len(workflow.val_dataset) > 0
         self._schedule = workflow.parser.get_parsed_content("lr_scheduler")

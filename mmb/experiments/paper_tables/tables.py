@@ -89,7 +89,8 @@ def published_table(source: Sequence[str], evaluations: Sequence[Evaluation]) ->
     Methods of the same name as one in the paper stand beside it; the others come last.
     """
     names, ours = tuple(read_published(*source)["method"].unique()), {evaluation.name for evaluation in evaluations}
-    block = Block(tuple(source), names, {name: name for name in names if name in ours})
+    paper, table, dataset = source
+    block = Block((paper, table, dataset), names, {name: name for name in names if name in ours})
     return paper_tables([block], evaluations, evaluations[0].modalities)
 
 
@@ -147,7 +148,7 @@ def _lines(block: Block, measured: Mapping[str, Evaluation]) -> list[_Line]:
     for label in block.names:
         printed = rows.loc[rows["method"] == label, ["metric", "modalities", "region", "value", "std"]]
         theirs = {tuple(key): (value, std) for *key, value, std in printed.itertuples(index=False, name=None)}
-        name = block.trained.get(label)
+        name = block.trained.get(label, "")
         ours = _measured(measured[name]) if name in measured else {}
         if methods.count(name) > 1:
             ours = {key: value for key, value in ours.items() if key in theirs}
@@ -161,7 +162,8 @@ def _measured(evaluation: Evaluation) -> Numbers:
     A mean over subsets is NaN if one is missing. Its standard deviation is over the subsets' means; the other standard
     deviations are over cases.
     """
-    values, everything = {}, subset_names(evaluation.modalities)
+    values: dict[tuple[str, str, str], tuple[float, float]] = {}
+    everything = subset_names(evaluation.modalities)
     for metric in evaluation.results["metric"].unique():
         table, cases = subset_statistics(evaluation, metric), evaluation.values(metric)
         mean, std = table["mean"].copy(), table["std"].copy()

@@ -115,8 +115,7 @@ HEADERS: dict[str, tuple[Callable[[Dataset], None], str, str]] = {
 def study(tmp_path_factory, phantom_subject) -> Path:
     """Return a T1 of seven thick slices."""
     folder = tmp_path_factory.mktemp("study")
-    scan = Scan(2, "t1", "t1_mprage", MPRAGE, spacing=(6, 5, 16), slices=7)
-    write_study(folder, phantom_subject, [scan])
+    write_study(folder, phantom_subject, [Scan(2, "t1", "t1_mprage", MPRAGE, spacing=(6, 5, 16), slices=7)])
     return folder
 
 

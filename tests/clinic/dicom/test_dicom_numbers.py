@@ -161,8 +161,7 @@ def test_positions_are_rounded_along_each_axis():
 def test_an_image_of_another_class_lies_at_a_slice_up_to_a_quarter_of_their_distance(tmp_path, height, known):
     """Of slices 8 mm apart at 0 to 56 mm; where none lies, the series is only a part."""
     write(tmp_path / "study", flat(8))
-    path = write(tmp_path / "other", flat(1), [height]) / "000.dcm"
-    dataset = pydicom.dcmread(path)
+    dataset = pydicom.dcmread(write(tmp_path / "other", flat(1), [height]) / "000.dcm")
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     dataset.save_as(tmp_path / "study" / "other.dcm")
@@ -239,8 +238,7 @@ def test_slices_of_one_plane_differ_by_up_to_45_degrees(degrees, volumes):
     """Those of another plane are a volume of their own, and not the rest of one."""
     turn = np.radians(degrees)
     tilted = {"ImageOrientationPatient": [1, 0, 0, 0, np.cos(turn), np.sin(turn)]}
-    upper = pieces(8.0 * np.arange(12, 20), **tilted)
-    assert len(group([*pieces(8.0 * np.arange(12)), *upper])) == volumes
+    assert len(group([*pieces(8.0 * np.arange(12)), *pieces(8.0 * np.arange(12, 20), **tilted)])) == volumes
 
 
 VALUES = {"NCR": 1, "ED": 2, "NET": 3, "ET": 4}
@@ -303,9 +301,8 @@ def test_codes_titles_and_volumes_of_all_classes_in_the_report(reported):
     whole, core = content.get_image_measurement_groups()
     parts = [*(each.referenced_segment for each in groups), *whole.source_images, *core.source_images]
     assert {each.referenced_sop_instance_uid for each in parts} == {seg.SOPInstanceUID}
-    assert whole.tracking_identifier == (
-        "Whole tumour (WT): Necrotic core, Oedema, Non-enhancing tumour, Enhancing tumour"
-    )
+    title, classes = whole.tracking_identifier.split(": ")
+    assert (title, classes.split(", ")) == ("Whole tumour (WT)", [label for label, *_ in CODES.values()])
     assert core.tracking_identifier == "Tumour core (TC): Necrotic core, Non-enhancing tumour, Enhancing tumour"
     assert [round(each.get_measurements()[0].value, 3) for each in (whole, core)] == [0.48, 0.24]
     assert {code(each.finding_type) for each in (whole, core)} == {"SCT 108369006"}
@@ -322,10 +319,8 @@ def another(reported: Mapping[str, Any], folder: Path, segments: np.ndarray, shi
                                   "AUTOMATIC", algorithm)
         for number, label in enumerate(("Oedema", "Enhancing tumour"), start=1)
     ]  # fmt: skip
-    seg = hd.seg.Segmentation(
-        sources, segments.transpose(2, 1, 0, 3), "BINARY", described, hd.UID(), 9, hd.UID(), 1, "m", "n", "1", "2"
-    )
-    seg.save_as(folder / "other.dcm")
+    given = (sources, segments.transpose(2, 1, 0, 3), "BINARY", described, hd.UID(), 9, hd.UID(), 1, "m", "n", "1", "2")
+    hd.seg.Segmentation(*given).save_as(folder / "other.dcm")
     return folder / "other.dcm"
 
 

@@ -65,7 +65,11 @@ REFUSED = {
 
 @pytest.mark.parametrize(
     ("name", "which"),
-    [*((name, which) for name in (*JOINED, *REFUSED) for which in (UPPER, ODD)), ("defaced", LOWER), ("series", EDGES)],
+    [
+        *((name, which) for name in (*JOINED, *REFUSED) for which in (UPPER, ODD)),
+        ("defaced", LOWER),
+        ("series", EDGES),
+    ],
 )
 def test_an_attribute_that_differs_in_some_slices(written, study, name, which):
     values, refusal = REFUSED.get(name, (JOINED.get(name), None))
@@ -148,17 +152,29 @@ def test_each_echo_is_joined_by_itself(study, written):
         np.testing.assert_array_equal(load(one).get_fdata(), written[1].get_fdata())
 
 
-def test_a_part_that_was_given_a_series_of_its_own(study):
-    mark(study, UPPER, SeriesInstanceUID="1.2.3", SeriesNumber=103, **DERIVED)
+@pytest.mark.parametrize(
+    ("which", "values", "why"),
+    [
+        (
+            UPPER,
+            DERIVED | {"SeriesInstanceUID": "1.2.3", "SeriesNumber": 103},
+            "its 20 images have 2 different SeriesI",
+        ),
+        (slice(None), {"SeriesInstanceUID": generate_uid}, "each of its 20 images has a SeriesInstanceUID of its own"),
+        *(
+            (
+                which,
+                {"SOPClassUID": SecondaryCaptureImageStorage},
+                r"(9|10) of its slices are not of a class of MR images|only one in 2 is present",
+            )
+            for which in (UPPER, ODD)
+        ),
+    ],
+)
+def test_images_of_another_series_or_class(study, which, values, why):
+    mark(study, which, **values)
     (series,) = read_series(study)
-    assert "its 20 images have 2 different SeriesInstanceUIDs" in series.problem
-
-
-@pytest.mark.parametrize("which", [UPPER, ODD])
-def test_slices_of_another_class_are_missing(study, which):
-    mark(study, which, SOPClassUID=SecondaryCaptureImageStorage)
-    (series,) = read_series(study)
-    assert re.search(r"(9|10) of its slices are not of a class of MR images|only one in 2 is present", series.problem)
+    assert re.search(why, series.problem)
 
 
 def test_what_drifts_is_named(study):
@@ -166,12 +182,6 @@ def test_what_drifts_is_named(study):
         edit(path, lambda one, k=k: setattr(one, "EchoTime", 98 + 0.02 * k))
     (series,) = read_series(study)
     assert (series.problem, series.differ) == (None, ("EchoTime",))
-
-
-def test_each_file_has_a_series_of_its_own(study):
-    mark(study, slice(None), SeriesInstanceUID=generate_uid)
-    (series,) = read_series(study)
-    assert "each of its 20 images has a SeriesInstanceUID of its own" in series.problem
 
 
 def test_each_file_has_a_study_of_its_own(study):

@@ -94,8 +94,7 @@ def test_a_folder_for_each_series_of_slicer(tmp_path, voxels):
         write(tmp_path / name / f"{name}.nii.gz", voxels[modality])
     found = read_folder(tmp_path, PHANTOM)
     np.testing.assert_array_equal(found.images["t1c"].dataobj, voxels["t1c"])
-    assert list(found.images) == ["t1c", "flair"]
-    assert found.remarks == []
+    assert (list(found.images), found.remarks) == (["t1c", "flair"], [])
     assert found.used["t1c"].stated_grade == Grade.OPEN
     write(tmp_path / "4 FLAIR AX" / "5 T2.nii.gz", voxels["t2"])
     with pytest.raises(ValueError, match="lie in 2 folders, one of which has several"):

@@ -113,8 +113,7 @@ def test_an_odd_number_of_pixels_is_padded(tmp_path, phantom_subject):
     stored = (volume.get_fdata() + 16) / 32
 
     def halve(dataset):
-        k = round((dataset.InstanceNumber - 1) % 1000)
-        plane = stored[:-1, :-1, k].T.astype(np.uint8)
+        plane = stored[:-1, :-1, round((dataset.InstanceNumber - 1) % 1000)].T.astype(np.uint8)
         dataset.Rows, dataset.Columns = plane.shape
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
         dataset.PixelData = plane.tobytes() + b"\0" * (plane.size % 2)
@@ -186,8 +185,7 @@ def test_a_compressed_image_that_ends_too_early(tmp_path, phantom_subject, synta
 
 def test_run_lengths_are_of_as_many_pixels_as_the_header_says(tmp_path, phantom_subject):
     """pydicom would ignore the surplus."""
-    scan = replace(SMALL, spacing=(6, 5, 8), transfer_syntax=RLELossless)
-    write_study(tmp_path, phantom_subject, [scan])
+    write_study(tmp_path, phantom_subject, [replace(SMALL, spacing=(6, 5, 8), transfer_syntax=RLELossless)])
     edit_series(tmp_path, 2, {"Rows": 47})
     with pytest.raises(ValueError, match=r"^series 2: image 1 of 20: its pixels are damaged"):
         load(read_series(tmp_path)[0])

@@ -45,8 +45,7 @@ def read_back(path: Path, series) -> np.ndarray:
     options = {"combine_segments": True, "ignore_spatial_locations": False, "assert_missing_frames_are_empty": True}
     if series.multiframe:
         instance = pydicom.dcmread(series.files[0], stop_before_pixels=True).SOPInstanceUID
-        frames = [frame + 1 for frame in series.frames]
-        return seg.get_pixels_by_source_frame(instance, frames, **options).T
+        return seg.get_pixels_by_source_frame(instance, [frame + 1 for frame in series.frames], **options).T
     instances = [pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in series.files]
     return seg.get_pixels_by_source_instance(instances, **options).T
 
@@ -55,10 +54,8 @@ def per_frame_orientation(dataset) -> None:
     """Store orientation and pixel size with each frame, as Philips and Siemens do."""
     shared = dataset.SharedFunctionalGroupsSequence[0]
     for frame in dataset.PerFrameFunctionalGroupsSequence:
-        frame.PlaneOrientationSequence, frame.PixelMeasuresSequence = (
-            shared.PlaneOrientationSequence,
-            shared.PixelMeasuresSequence,
-        )
+        frame.PlaneOrientationSequence = shared.PlaneOrientationSequence
+        frame.PixelMeasuresSequence = shared.PixelMeasuresSequence
     del shared.PlaneOrientationSequence, shared.PixelMeasuresSequence
 
 
@@ -173,11 +170,13 @@ def test_attributes(segmented):
 
 @pytest.mark.parametrize(
     ("charset", "name"),
-    [("ISO_IR 100", "Müller^Ä"), (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"), (None, "SECRETNAME")],
+    [
+        ("ISO_IR 100", "Müller^Ä"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+        (None, "SECRETNAME"),
+    ],
 )
-def test_names_are_written_as_they_are_and_nowhere_else(
-    tmp_path, phantom_subject, capfd, recwarn, caplog, charset, name
-):
+def test_names_are_written_unchanged_and_nowhere_else(tmp_path, phantom_subject, capfd, recwarn, caplog, charset, name):
     write_study(tmp_path, phantom_subject, [SCAN])
 
     def rename(dataset):

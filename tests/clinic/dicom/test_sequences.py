@@ -6,13 +6,19 @@ GE and Philips. TR, TE and TI are those of published protocols (ADNI; the standa
 Ellingson et al., Neuro-Oncology 17, 2015).
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
+from readings import DESCRIPTIONS, FILES, each
 
+from common.cohorts.names import split_name
 from mmb.clinic.dicom import recognise
-from mmb.clinic.evidence import Grade
+from mmb.clinic.dicom.image_files import recognise_files
+from mmb.clinic.dicom.sequences import contrast_words, recognise_study
+from mmb.clinic.evidence import Grade, HeaderEvidence
+from mmb.clinic.words import Contrast, contrast_said, plain
 
 
 def header(description: str = "", sequence: str = "", times: tuple = (), *, types: str = "", **more: Any) -> Dataset:
@@ -214,8 +220,7 @@ def test_reasons_say_what_was_heard():
         "after contrast agent by 'km', a contrast agent is named"
     )
     assert recognise(header("T1GD", *TFE)).reason.endswith("after contrast agent by 'gd', no attribute names one")
-    reason = recognise(header("T1 Meyer KM", *TFE)).reason
-    assert reason.endswith(
+    assert recognise(header("T1 Meyer KM", *TFE)).reason.endswith(
         "'km' beside an unknown word or sign leaves open whether contrast agent was given, no attribute names one"
     )
     contradiction = recognise(ge("Ax T2", *T1_SE))
@@ -227,13 +232,19 @@ def test_reasons_say_what_was_heard():
 
 @pytest.mark.parametrize(
     ("description", "sure"),
-    [("T1 PRE", False), ("T1 POST OP PRE", False), ("T1 W/O", False), ("T1 PRE GAD", True),
-     ("T1 without contrast", True), ("T1 ohne KM", True), ("T1 nativ", True)],
-)  # fmt: skip
+    [
+        ("T1 PRE", False),
+        ("T1 POST OP PRE", False),
+        ("T1 W/O", False),
+        ("T1 PRE GAD", True),
+        ("T1 without contrast", True),
+        ("T1 ohne KM", True),
+        ("T1 nativ", True),
+    ],
+)
 def test_an_agent_makes_one_doubt_what_is_said_in_brief(description, sure):
     verdict = recognise(siemens(description, *MPRAGE, **GD))
-    assert verdict.modality == "t1"
-    assert (verdict.grade >= Grade.LIKELY) == sure
+    assert (verdict.modality, verdict.grade >= Grade.LIKELY) == ("t1", sure)
     assert recognise(siemens(description, *MPRAGE)).grade == Grade.SURE
 
 
@@ -338,3 +349,52 @@ def test_recognise_at_the_limits_of_parameters(sequence, times, expected):
 @pytest.mark.parametrize(("value", "modality"), [(0, "t2"), (0.5, None), (50, None), (1000, None)])
 def test_recognise_any_diffusion_weighting(value, modality):
     assert recognise(header("T2", *T2_TSE, DiffusionBValue=value)).modality == modality
+
+
+T1 = {"ScanningSequence": "GR", "RepetitionTime": 8.2, "EchoTime": 3.2, "InversionTime": 450}
+TIMES = {
+    "t2": {"ScanningSequence": "SE", "RepetitionTime": 5200, "EchoTime": 98},
+    "flair": {"ScanningSequence": ["SE", "IR"], "RepetitionTime": 9000, "EchoTime": 120, "InversionTime": 2500},
+}
+
+
+def verdict(description: str, parameters: dict) -> str:
+    """Return what a header is read as: a sequence, "open" or "none"."""
+    header = Dataset()
+    header.update({"SeriesDescription": description, "SpecificCharacterSet": "ISO_IR 192", **parameters})
+    (says,) = recognise_study([header])
+    return read(says, contrast_words(header))
+
+
+def read(says: HeaderEvidence, said: Contrast | None) -> str:
+    is_open = says.contrast_unknown and says.grade < Grade.SURE and said is not None
+    return "none" if says.modality is None else "open" if is_open and says.modality in ("t1", "t1c") else says.modality
+
+
+def read_as(name: str) -> str:
+    path = Path(f"{name}.nii.gz")
+    role = split_name(path.name).role
+    if role is not None:
+        return "none" if role == "label" else role
+    (file,) = recognise_files([path])
+    return read(file.says, contrast_said(plain(file.described)))
+
+
+@pytest.mark.parametrize("kind", DESCRIPTIONS)
+def test_descriptions(kind):
+    for expected, text in each({kind: DESCRIPTIONS[kind]}):
+        assert verdict(text, TIMES.get(kind, T1)) == expected, text
+        assert verdict(text, {}) == expected, text
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_names_of_files(kind):
+    for expected, name in each({kind: FILES[kind]}):
+        assert read_as(name) == expected, name
+
+
+def test_an_agent_that_the_header_names_does_not_make_an_unknown_word_sure():
+    for _, text in each({"open": DESCRIPTIONS["open"]}):
+        assert verdict(text, T1 | {"ContrastBolusAgent": "Gadovist"}) in ("open", "t1c"), text
+    header = T1 | {"ContrastBolusAgent": "Gadovist"}
+    assert verdict("T1 loppuun KM", header) == verdict("T1 -KM", header) == "open"

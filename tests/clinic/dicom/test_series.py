@@ -1,4 +1,4 @@
-"""Series are read from DICOM files that pydicom wrote from the phantom."""
+"""Series are read from DICOM files that pydicom wrote from the phantom, and from its own synthetic studies."""
 
 import logging
 import re
@@ -7,25 +7,23 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 from choosing import choose
 from dicom_studies import ACCESSION, EPI, MPRAGE, PATIENT, SPACE_FLAIR, T2_TSE, Scan, edit, edit_series, write_study
+from pydicom import uid
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from pydicom.uid import (
-    CTImageStorage,
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    RLELossless,
-    SecondaryCaptureImageStorage,
-    generate_uid,
-)
+from run_tools import run
 
+from common.cohorts.phantom.cohort import generate
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.dicom import load, read_series
+from mmb.clinic.dicom.phantom import write_studies
 from mmb.clinic.errors import silence_libraries
+from mmb.clinic.study.predict import RESULTS
 from mmb.clinic.study.reading import read_folder
 
 SMALL = Scan(2, "t1", "t1_mprage", MPRAGE, "sagittal", (4, -3, 5), (6, 5, 7))
@@ -61,11 +59,11 @@ def only(study: Path, number: int):
         {"plane": "axial", "tilt": (20, -15, 30)},
         {"moved": ((3, 2, 1), (5, -4, 3))},
         {"multiframe": True},
-        {"multiframe": True, "reverse": True, "transfer_syntax": RLELossless},
-        {"transfer_syntax": RLELossless},
-        {"transfer_syntax": JPEG2000Lossless},
-        {"transfer_syntax": JPEGLSLossless},
-        {"multiframe": True, "transfer_syntax": JPEG2000Lossless},
+        {"multiframe": True, "reverse": True, "transfer_syntax": uid.RLELossless},
+        {"transfer_syntax": uid.RLELossless},
+        {"transfer_syntax": uid.JPEG2000Lossless},
+        {"transfer_syntax": uid.JPEGLSLossless},
+        {"multiframe": True, "transfer_syntax": uid.JPEG2000Lossless},
     ],
     ids=lambda change: "-".join(change) or "plain",
 )
@@ -166,8 +164,7 @@ def test_the_header_of_a_multiframe_image_reads_like_any(tmp_path, phantom_subje
     write_study(tmp_path, phantom_subject, [replace(SMALL, header=header, multiframe=True)])
     found = read_series(tmp_path)[0].header
     assert (found.RepetitionTime, found.EchoTime, found.InversionTime) == (5000, 388, 1800)
-    assert set(found.ScanningSequence) == {"SE", "IR"}
-    assert found.MRAcquisitionType == "3D"
+    assert (set(found.ScanningSequence), found.MRAcquisitionType) == ({"SE", "IR"}, "3D")
     assert found.ContrastBolusAgent == "Gadolinium"
     assert tuple(found.ImageType) == SMALL.image_type[:4]
 
@@ -209,10 +206,8 @@ def test_flaws_of_a_series_are_named_and_the_others_are_used(study, change, prob
 @pytest.mark.parametrize("raw", [b"1,5 ", b"SECRET"])
 def test_text_in_the_place_of_a_number(study, raw):
     """Values that pydicom refuses to convert, and quotes in its message."""
-    tags = {
-        name: RawDataElement(Tag(name), "DS", len(raw), raw, 0, False, True) for name in ("EchoTime", "PixelSpacing")
-    }
-    edit_series(study, 3, lambda dataset: [dataset.__setitem__(name, tag) for name, tag in tags.items()])
+    tags = [RawDataElement(Tag(name), "DS", len(raw), raw, 0, False, True) for name in ("EchoTime", "PixelSpacing")]
+    edit_series(study, 3, lambda dataset: [dataset.__setitem__(tag.tag, tag) for tag in tags])
     assert "PixelSpacing: missing" in only(study, 3).problem
     assert choose(read_series(study), {"t2": None}).chosen["t1"].candidate.series.number == 2
 
@@ -265,7 +260,7 @@ def test_one_patient_written_in_two_ways(study, name):
     assert len(read_series(study)) == 2
 
 
-CT = {"SOPClassUID": CTImageStorage, "Modality": "CT"}
+CT = {"SOPClassUID": uid.CTImageStorage, "Modality": "CT"}
 
 
 def test_other_files_beside(study):
@@ -273,24 +268,19 @@ def test_other_files_beside(study):
     (study / "DICOMDIR").write_bytes(b"")
     (study / ".DS_Store").write_bytes(b"\0")
     shutil.copy(files(study, 3)[0], study / "ct.dcm")
-    edit(study / "ct.dcm", lambda dataset: dataset.update(CT | {"SOPInstanceUID": generate_uid()}))
+    edit(study / "ct.dcm", lambda dataset: dataset.update(CT | {"SOPInstanceUID": uid.generate_uid()}))
     assert [one.number for one in read_series(study)] == [2, 3]
 
 
-CAPTURE = {"SOPClassUID": SecondaryCaptureImageStorage, "Modality": "MR", "SeriesDescription": "T2 tra"}
+CAPTURE = {"SOPClassUID": uid.SecondaryCaptureImageStorage, "Modality": "MR", "SeriesDescription": "T2 tra"}
 
 
 def test_what_is_not_of_a_class_of_mr_images_is_named(study):
     """Also if others are taken; if its description names a sequence that is lacking, the user is warned."""
     edit_series(study, 3, CAPTURE)
     shutil.copy(files(study, 2)[0], study / "sr.dcm")
-    report = {
-        "Rows": None,
-        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11",
-        "SeriesNumber": 9,
-        "SeriesDescription": "T2 report",
-    }
-    edit(study / "sr.dcm", lambda dataset: dataset.update(report))
+    report = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11", "SeriesNumber": 9, "SeriesDescription": "T2 report"}
+    edit(study / "sr.dcm", lambda dataset: dataset.update({"Rows": None, **report}))
     read = read_folder(study, PHANTOM)
     line = (
         "series 3: left out: T2 by its description, but Secondary Capture Image (20 files), not MR Image; export the "
@@ -313,7 +303,7 @@ def only_ct(study: Path) -> None:
     ("change", "kind", "words"),
     [
         (
-            lambda study: edit(files(study, 3)[0], lambda one: setattr(one, "StudyInstanceUID", generate_uid())),
+            lambda study: edit(files(study, 3)[0], lambda one: setattr(one, "StudyInstanceUID", uid.generate_uid())),
             ValueError,
             "images of 2 studies; give the folder of one",
         ),
@@ -347,12 +337,16 @@ def test_what_cannot_be_opened_is_not_called_damaged(study, as_anybody):
     ("syntax", "message"),
     [
         ("1.2.840.10008.1.2.4.102", "compressed as MPEG-4 AVC/H.264 High Profile .* not supported"),
-        (JPEG2000Lossless, "compressed as JPEG 2000 .* no decoder is installed: pip install .*dicom"),
+        (uid.JPEG2000Lossless, "compressed as JPEG 2000 .* no decoder is installed: pip install .*clinic"),
+        (
+            uid.JPEGExtended12Bit,
+            "compressed as JPEG Extended .* with .* bits; .* GPL-3.0: pip install pylibjpeg-libjpeg",
+        ),
     ],
-    ids=["mpeg", "no-plugin"],
+    ids=["mpeg", "no-plugin", "12-bit"],
 )
 def test_compressions_that_cannot_be_decoded(tmp_path, phantom_subject, monkeypatch, syntax, message):
-    write_study(tmp_path, phantom_subject, [replace(SMALL, multiframe=True, transfer_syntax=JPEG2000Lossless)])
+    write_study(tmp_path, phantom_subject, [replace(SMALL, multiframe=True, transfer_syntax=uid.JPEG2000Lossless)])
 
     def relabel(dataset):
         dataset.file_meta.TransferSyntaxUID = syntax
@@ -370,3 +364,49 @@ def tells_nothing(said: object) -> None:
     """Assert that messages do not identify the patient."""
     for secret in ("secret", "1970", "1980", ACCESSION.lower(), "1.2.826"):
         assert secret not in str(said).lower()
+
+
+SEED = 5
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    return write_studies(tmp_path_factory.mktemp("phantom") / "studies", 2, SEED)
+
+
+def test_voxels_and_places_are_those_of_the_files(studies, tmp_path):
+    files = generate(tmp_path / "files", 3, SEED)
+    found = read_folder(studies / "Phantom_002", PHANTOM)
+    assert list(found.images) == ["t1", "t1c", "t2", "flair"]
+    for name, image in found.images.items():
+        expected = nib.load(files / "Phantom_002" / f"Phantom_002_{'t1ce' if name == 't1c' else name}.nii.gz")
+        given, back = nib.as_closest_canonical(image), nib.as_closest_canonical(expected)
+        np.testing.assert_array_equal(given.get_fdata(), back.get_fdata())
+        np.testing.assert_allclose(given.affine, back.affine, atol=1e-4)
+
+
+def test_each_series_is_used_or_left_out_for_its_reason(studies):
+    found = read_folder(studies / "Phantom_001", PHANTOM)
+    assert found.sources == {"t1": "series 2", "t1c": "series 5", "t2": "series 3", "flair": "series 4"}
+    left_out = [line for line in found.explanations if "left out" in line]
+    assert [line.split("left out: ")[1].split(" ")[0] for line in left_out] == ["localizer", "subtraction"]
+    assert {one.header.StudyInstanceUID for one in read_series(studies / "Phantom_001")}.isdisjoint(
+        one.header.StudyInstanceUID for one in read_series(studies / "Phantom_002")
+    )
+
+
+@pytest.mark.slow  # a segmentation
+def test_a_study_is_segmented_with_its_seg(studies, tmp_path):
+    study = studies / "Phantom_001"
+    assert run("predict", study, tmp_path / "out", "m3ae", "--recipe", "phantom", "--device", "cpu") is None
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*RESULTS.values()}
+    assert np.any(nib.load(tmp_path / "out" / "label.nii.gz").dataobj)
+
+
+def test_the_verb_writes_them_and_overwrites_nothing(tmp_path, capsys):
+    assert run("phantom", tmp_path / "dicom", "--dicom", "--subjects", 1) is None
+    assert capsys.readouterr().out == f"{tmp_path / 'dicom'}\n"
+    assert len(list(tmp_path.glob("dicom/Phantom_001/*/*.dcm"))) == 5 * 52 + 4
+    assert "is not overwritten" in run("phantom", tmp_path / "dicom", "--dicom")
+    assert "subjects 0: expected a whole number" in run("phantom", tmp_path / "none", "--dicom", "--subjects", 0)
+    assert not (tmp_path / "none").exists()

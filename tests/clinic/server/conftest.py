@@ -1,9 +1,15 @@
 """Fixtures for several tests of the server."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from archive_stack import SECRETS, Stack, running
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("server")
 
 
 @pytest.fixture(scope="session")

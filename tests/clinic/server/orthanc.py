@@ -21,15 +21,10 @@ def orthanc(folder: Path) -> Iterator[str]:
     """Run a server that keeps its files in a folder; yield its address, below which is ``/dicom-web``."""
     port = free_port()
     config = {
-        "StorageDirectory": str(folder / "storage"),
-        "IndexDirectory": str(folder / "storage"),
-        "HttpPort": port,
-        "DicomServerEnabled": False,
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
-        "Plugins": [PLUGIN],
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }
+        "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "storage"), "HttpPort": port,
+        "DicomServerEnabled": False, "RemoteAccessAllowed": False, "AuthenticationEnabled": False,
+        "Plugins": [PLUGIN], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+    }  # fmt: skip
     (folder / "orthanc.json").write_text(json.dumps(config))
     url = f"http://127.0.0.1:{port}"
     with serving([PROGRAM, str(folder / "orthanc.json")], f"{url}/system", folder / "orthanc.log"):

@@ -21,7 +21,7 @@ def server(folder: Path, studies: str | Path | None, token: str = TOKEN, **conf:
 
     Args:
         folder: gets ``server.log``, ``output`` for trainings, and ``tmp`` for the server's temporary files.
-        studies: see `mmb.clinic.server.__main__.serve`.
+        studies: see `mmb.clinic.server.serve.serve`.
         conf: further options of the server; None: not given.
     """
     port = free_port()

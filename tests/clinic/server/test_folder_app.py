@@ -72,11 +72,6 @@ def store(subject, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("server")
-
-
-@pytest.fixture(scope="module")
 def url(store, place):
     with server(place, store) as address:
         yield address
@@ -101,8 +96,7 @@ def put(url: str, image: str, label: Path, tag: str = "final", **params: object)
 
 def test_info_lists_all_bundles(url):
     info = requests.get(f"{url}/info/", timeout=10).json()
-    assert list(info["models"]) == list(BUNDLES)
-    assert info["trainers"] == {}
+    assert (list(info["models"]), info["trainers"]) == (list(BUNDLES), {})
     for model in info["models"].values():
         assert (model["type"], model["labels"]) == ("segmentation", NAMES)
         assert {"use_t1", "use_t1c", "use_t2", "use_flair"} <= set(model["config"])
@@ -111,9 +105,14 @@ def test_info_lists_all_bundles(url):
 
 @pytest.mark.parametrize(
     ("image", "found"),
-    [("one", ["t2"]), ("two", ["t1c", "flair"]), ("three", ["t1", "t1c", "flair"]),
-     ("four", ["t1", "t1c", "t2", "flair"]), ("dicom", ["t1c", "t2"])],
-)  # fmt: skip
+    [
+        ("one", ["t2"]),
+        ("two", ["t1c", "flair"]),
+        ("three", ["t1", "t1c", "flair"]),
+        ("four", ["t1", "t1c", "t2", "flair"]),
+        ("dicom", ["t1c", "t2"]),
+    ],
+)
 def test_any_subset(url, segmented, subject, image, found, tmp_path):
     params, label = segmented(image)
     assert list(params["modalities"]) == found
@@ -135,8 +134,7 @@ def test_any_subset(url, segmented, subject, image, found, tmp_path):
     truth = nib.load(subject / "Doe_seg.nii.gz")
     at = apply_affine(np.linalg.inv(truth.affine) @ label.affine, np.argwhere(voxels)).round().astype(int)
     at = at[((at >= 0) & (at < truth.shape)).all(axis=1)]
-    hits = np.asarray(truth.dataobj)[tuple(at.T)] > 0
-    assert hits.mean() > 0.6
+    assert (np.asarray(truth.dataobj)[tuple(at.T)] > 0).mean() > 0.6
     assert voxels.astype(bool).sum() * abs(np.linalg.det(label.affine)) > 0.5 * np.count_nonzero(truth.dataobj) * 27
 
 
@@ -213,8 +211,7 @@ class TestLabels:
             return {"label_info": [{"name": name, "idx": number} for number, name in enumerate(names, start=1)]}
 
         def final(image: str, number: int = -1) -> np.ndarray:
-            labels = sorted((store / "labels" / "final" / image).iterdir())
-            return np.asarray(nib.load(labels[number]).dataobj)
+            return np.asarray(nib.load(sorted((store / "labels" / "final" / image).iterdir())[number]).dataobj)
 
         save((voxels == 2).astype(int))
         for refused, params, reason in [

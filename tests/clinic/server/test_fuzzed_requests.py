@@ -13,41 +13,17 @@ from hypothesis import strategies as st
 from running import server
 
 KNOWN = [
-    "m3ae",
-    "random",
-    "series",
-    "name",
-    "..",
-    "/etc/passwd",
-    "final",
-    "dicom",
-    "null",
-    "image",
-    "tag",
-    "params",
+    "m3ae", "random", "series", "name", "..", "/etc/passwd", "final", "dicom", "null", "image", "tag", "params",
     "label",
-]
+]  # fmt: skip
 WORDS = st.sampled_from(KNOWN) | st.text(max_size=8)
 ATOMS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), WORDS)
 JSON = st.recursive(ATOMS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3))
 PLACES = [
-    "",
-    "healthz",
-    "static/{}",
-    "segment/{}",
-    "studies",
-    "studies/{}",
-    "studies/{}/files",
-    "studies/{}/read",
-    "studies/{}/segment/m3ae",
-    "info/",
-    "datastore/",
-    "datastore/image",
-    "datastore/label",
-    "infer/{}",
-    "ohif/{}",
+    "", "healthz", "static/{}", "segment/{}", "studies", "studies/{}", "studies/{}/files", "studies/{}/read",
+    "studies/{}/segment/m3ae", "info/", "datastore/", "datastore/image", "datastore/label", "infer/{}", "ohif/{}",
     "proxy/dicom/{}",
-]
+]  # fmt: skip
 PATHS = st.builds(str.format, st.sampled_from([f"/{place}" for place in PLACES]), WORDS)
 FILES = [b"PK\3\4", b"NRRD0004\ndata file: /etc/passwd\n\n", b"\x1f\x8b", b"ElementDataFile = /etc/passwd\n"]
 BODIES = st.one_of(
@@ -79,13 +55,11 @@ def served(tmp_path_factory):
     assert "ERROR" not in (place / "server.log").read_text()
 
 
-@given(
-    st.sampled_from(["GET", "PUT", "POST", "DELETE", "PATCH", "HEAD"]),
-    PATHS,
-    st.dictionaries(WORDS, WORDS, max_size=3),
-    BODIES,
-    HEADERS,
-)
+METHODS = st.sampled_from(["GET", "PUT", "POST", "DELETE", "PATCH", "HEAD"])
+QUERIES = st.dictionaries(WORDS, WORDS, max_size=3)
+
+
+@given(METHODS, PATHS, QUERIES, BODIES, HEADERS)
 def test_requests(served, method, path, query, body, headers):
     url, store = served
     before = sorted(store.rglob("*"))

@@ -53,11 +53,6 @@ def store(tmp_path_factory, subject) -> Path:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("server")
-
-
-@pytest.fixture(scope="module")
 def url(store, place):
     """The server's address. At its end, no request has left anything behind, and no error was unexpected."""
     with server(place, store, models="m3ae", names="label.example.org") as address:
@@ -334,9 +329,15 @@ class TestBodies:
 class TestOtherSites:
     @pytest.mark.parametrize(
         "headers",
-        [{"origin": "http://elsewhere.example"}, {"origin": "null"}, {"origin": "http://127.0.0.1:1"},
-         {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}, {"origin": "http://[::1"}],
-    )  # fmt: skip
+        [
+            {"origin": "http://elsewhere.example"},
+            {"origin": "null"},
+            {"origin": "http://127.0.0.1:1"},
+            {"sec-fetch-site": "cross-site"},
+            {"sec-fetch-site": "same-site"},
+            {"origin": "http://[::1"},
+        ],
+    )
     def test_their_pages_change_nothing_and_read_nothing(self, url, headers):
         for method, path in (("POST", "/activelearning/random"), ("GET", "/datastore/image?image=good"), ("GET", "/")):
             answer = requests.request(method, url + path, headers=headers, timeout=30)
@@ -350,9 +351,16 @@ class TestOtherSites:
 
     @pytest.mark.parametrize(
         ("host", "known"),
-        [("elsewhere.example", False), ("127.0.0.1.elsewhere.example", False), ("", False), ("localhost:80", True),
-         ("10.0.0.1", True), ("[::1]:8000", True), ("label.example.org", True)],
-    )  # fmt: skip
+        [
+            ("elsewhere.example", False),
+            ("127.0.0.1.elsewhere.example", False),
+            ("", False),
+            ("localhost:80", True),
+            ("10.0.0.1", True),
+            ("[::1]:8000", True),
+            ("label.example.org", True),
+        ],
+    )
     def test_a_name_that_leads_here_from_elsewhere(self, url, host, known):
         answer = requests.get(f"{url}/info/", headers={"host": host}, timeout=30)
         assert answer.status_code == (200 if known else 400)
@@ -476,10 +484,24 @@ class TestLyingArchive:
 
     @pytest.mark.parametrize(
         "kind",
-        ["text/html", "TEXT/HTML; charset=utf-8", "image/svg+xml", "IMAGE/SVG+XML", "application/xhtml+xml", "text/xml",
-         "image/png, text/html", "multipart/related; type=x, text/html", "application/dicomx", "application/javascript",
-         "image/", "", "*/*", "multipart/x-mixed-replace; boundary=x", "application/pdf"],
-    )  # fmt: skip
+        [
+            "text/html",
+            "TEXT/HTML; charset=utf-8",
+            "image/svg+xml",
+            "IMAGE/SVG+XML",
+            "application/xhtml+xml",
+            "text/xml",
+            "image/png, text/html",
+            "multipart/related; type=x, text/html",
+            "application/dicomx",
+            "application/javascript",
+            "image/",
+            "",
+            "*/*",
+            "multipart/x-mixed-replace; boundary=x",
+            "application/pdf",
+        ],
+    )
     def test_no_page_or_script_is_passed_on(self, archive, kind):
         with pytest.raises(HTTPException) as found:
             self.ask(archive, 200, kind)
@@ -487,9 +509,15 @@ class TestLyingArchive:
 
     @pytest.mark.parametrize(
         "kind",
-        ["application/dicom", 'multipart/related; type="application/dicom"; boundary=x-y', "application/octet-stream",
-         "image/jpeg", "image/jp2;q=1", "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1"],
-    )  # fmt: skip
+        [
+            "application/dicom",
+            'multipart/related; type="application/dicom"; boundary=x-y',
+            "application/octet-stream",
+            "image/jpeg",
+            "image/jp2;q=1",
+            "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1",
+        ],
+    )
     def test_what_dicomweb_has_is_passed_on(self, archive, kind):
         answer = self.ask(archive, 200, kind)
         assert (answer.status_code, answer.headers["content-type"]) == (200, kind)

@@ -28,11 +28,6 @@ needs_chromium = pytest.mark.skipif(not Path(browser.PROGRAM).is_file(), reason=
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("server")
-
-
-@pytest.fixture(scope="module")
 def dropped(place, subject) -> Path:
     """A DICOM study in a folder with a patient's name."""
     write_study(place / "Doe", subject, study(("t1c", "t2")))
@@ -155,8 +150,7 @@ class TestPage:
         drop(page, dropped)
         page.wait(shown("recognised"))
         assert page.evaluate("document.activeElement.innerText") == "2. Check what was recognised"
-        table = page.evaluate("document.getElementById('candidates').innerText")
-        assert re.search(r"series 6.*\tT1c\t", table)
+        assert re.search(r"series 6.*\tT1c\t", page.evaluate("document.getElementById('candidates').innerText"))
         chosen = "[...document.querySelectorAll('#sequences select')].map((s) => s.selectedOptions[0].text)"
         assert page.evaluate(chosen)[1:3] == ["auto: series 6", "auto: series 3"]
 

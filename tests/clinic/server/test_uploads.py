@@ -48,17 +48,9 @@ def packed(files: dict[str, bytes]) -> bytes:
 
 
 OUTSIDE = [
-    "../escaped",
-    "/etc/escaped",
-    "a/../../escaped",
-    "..",
-    "..\\escaped",
-    "a/" * 20 + "x",
-    "x" * 300,
-    "a\nb",
-    "a\0b",
+    "../escaped", "/etc/escaped", "a/../../escaped", "..", "..\\escaped", "a/" * 20 + "x", "x" * 300, "a\nb", "a\0b",
     "",
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
@@ -177,8 +169,7 @@ def test_a_study_that_is_removed_while_it_is_read_leaves_nothing():
         with created(upload.study / "unpacked" / "x_t1.nii.gz"):
             return {}
 
-    app = SimpleNamespace(uploads=held, reading=asyncio.Lock(), recognise_upload=recognise)
-    asyncio.run(read(app, name))
+    asyncio.run(read(SimpleNamespace(uploads=held, reading=asyncio.Lock(), recognise_upload=recognise), name))
     assert not upload.folder.exists()
 
 
@@ -215,10 +206,8 @@ class TestRecognition:
     def test_files_are_named_as_a_person_says(self, upload, subject):
         for name, held in (("Doe_t2", "t1ce"), ("MRI brain post contrast", "t2"), ("serie_7", "flair")):
             shutil.copy(subject / f"Doe_{held}.nii.gz", upload.study / f"{name}.nii.gz")
-        told = recognise_upload(upload.study, PHANTOM)
-        assert told["automatic"] == {"t2": "Doe_t2.nii.gz"}
-        chosen = {"t1c": "Doe_t2.nii.gz"}
-        folder = as_told(upload.study, PHANTOM, chosen, PHANTOM.modalities)
+        assert recognise_upload(upload.study, PHANTOM)["automatic"] == {"t2": "Doe_t2.nii.gz"}
+        folder = as_told(upload.study, PHANTOM, {"t1c": "Doe_t2.nii.gz"}, PHANTOM.modalities)
         assert [path.name for path in folder.iterdir()] == ["study_t1c.nii.gz"]
         assert recognise_upload(folder, PHANTOM)["automatic"] == {"t1c": "study_t1c.nii.gz"}
         with pytest.raises(ValueError, match="no such image file"):

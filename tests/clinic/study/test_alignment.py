@@ -43,8 +43,7 @@ def test_a_known_move_is_found_and_the_registered_volume_lies_on_the_reference(p
     brain = apply_affine(LPS, np.argwhere(np.asarray(phantom_volumes["t1c"].dataobj) > 0))
     apart = np.linalg.norm(apply_affine(found.transform, brain) - apply_affine(move, brain), axis=1)
     assert apart.max() < 1  # mm
-    turned = Rotation.from_matrix(found.transform[:3, :3] @ turn.T).magnitude()
-    assert np.degrees(turned) < 1
+    assert np.degrees(Rotation.from_matrix(found.transform[:3, :3] @ turn.T).magnitude()) < 1
     assert found.quality > 1.1
     still = align({"t1c": phantom_volumes["t1c"], "t2": phantom_volumes["t2"]}, {"t1c": "a", "t2": "a"}, "t1c")
     one, two = (np.asarray(each.images["t2"].dataobj) for each in (made, still))
@@ -170,8 +169,7 @@ def test_the_answer_of_elastix_becomes_a_transform_of_mm(monkeypatch, away):
     moving = nib.Nifti1Image(fixed.dataobj, truth @ fixed.affine)
     start, centre = from_matvec(np.eye(3), away), np.array([-10.0, -20, 5])  # elastix may turn about any point
     left = SIDES @ np.linalg.inv(start) @ truth @ SIDES
-    shift = left[:3, 3] - centre + left[:3, :3] @ centre
-    given = with_elastix(monkeypatch, angles, shift, centre)
+    given = with_elastix(monkeypatch, angles, left[:3, 3] - centre + left[:3, :3] @ centre, centre)
     found = register(fixed, moving, "FLAIR to T1c")
     np.testing.assert_allclose(found.transform, truth, atol=1e-6)
     assert found.quality > 1.5

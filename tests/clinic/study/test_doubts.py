@@ -1,4 +1,4 @@
-"""Warnings about label maps with known faults."""
+"""Warnings about label maps with known faults, and lesions of known shapes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
-from small_lesion import LABELS, lesion
+from phantom_case import LABELS, lesion
 
 from common.modalities import LabelSet
 from mmb.clinic.choice import Record
@@ -21,6 +21,7 @@ from mmb.clinic.study.doubts import (
     size_warnings,
     study_warnings,
 )
+from mmb.clinic.study.lesions import centre, lesions
 from mmb.clinic.study.reading import Remark, Study
 from mmb.clinic.study.registration import Registration
 from mmb.clinic.study.result import volumes
@@ -47,9 +48,8 @@ def used(images: Iterable[str], grade: Grade = Grade.SURE, fixed: bool = False) 
 
 def test_volumes_in_ml():
     # 216, 64 and 56 voxels of 6 mm3
-    assert volumes(nib.Nifti1Image(lesion(), np.diag([1.0, 2, 3, 1])), LABELS) == pytest.approx(
-        {"WT": 1.296, "TC": 0.384, "ET": 0.336}
-    )
+    found = volumes(nib.Nifti1Image(lesion(), np.diag([1.0, 2, 3, 1])), LABELS)
+    assert found == pytest.approx({"WT": 1.296, "TC": 0.384, "ET": 0.336})
 
 
 @pytest.mark.parametrize("enhancing", [True, False])
@@ -71,15 +71,11 @@ def test_like_warnings_of_several_images_are_one():
     sizes = {"t1": (0.5, 0.5, 6), "t1c": (1, 1, 1), "t2": (0.4, 0.4, 6), "flair": (1, 1, 5)}
     images = {name: nib.Nifti1Image(np.zeros((4, 4, 4)), np.diag([*size, 1])) for name, size in sizes.items()}
     study = Study(images, used(images))
-    covered = {"t1": 0.7, "t1c": 1.0, "t2": 0.96, "flair": 0.85}
-    aligned = AlignedStudy(images, {}, covered)
+    aligned = AlignedStudy(images, {}, {"t1": 0.7, "t1c": 1.0, "t2": 0.96, "flair": 0.85})
     partial, thick = geometry_warnings(study, aligned, (1, 1, 1))
-    assert partial.startswith(
-        "T1 (series 0: 70 %), FLAIR (series 3: 85 %): covers only this part of what the reference shows"
-    )
-    assert thick.startswith(
-        "T1 (series 0: 0.5 x 0.5 x 6 mm), T2 (series 2: 0.4 x 0.4 x 6 mm), FLAIR (series 3: 1 x 1 x 5 mm): voxels"
-    )
+    assert partial.startswith("T1 (series 0: 70 %), FLAIR (series 3: 85 %): covers only this part of what the")
+    sizes = "T1 (series 0: 0.5 x 0.5 x 6 mm), T2 (series 2: 0.4 x 0.4 x 6 mm), FLAIR (series 3: 1 x 1 x 5 mm)"
+    assert thick.startswith(f"{sizes}: voxels")
     assert list(geometry_warnings(study, replace(aligned, covered={}), (5, 5, 6))) == []
 
 
@@ -175,13 +171,10 @@ def test_a_doubtful_brain():
 
 
 def test_what_was_noticed_as_a_study_was_read():
-    study = Study(
-        {}, used(["t1", "t1c", "t2"], Grade.OPEN), remarks=[Remark(("t1", "t2"), "odd."), Remark((), "of all.")]
-    )
+    remarks = [Remark(("t1", "t2"), "odd."), Remark((), "of all.")]
+    study = Study({}, used(["t1", "t1c", "t2"], Grade.OPEN), remarks=remarks)
     unsure, *others = study_warnings(study)
-    assert unsure.startswith(
-        "Recognised with little confidence: T1 (series 0: why), T1c (series 1: why), T2 (series 2:"
-    )
+    assert unsure.startswith("Recognised with little confidence: T1 (series 0: why), T1c (series 1: why), T2 (series 2")
     assert unsure.endswith("name the file after it, e.g. x_t1.nii.gz.")
     assert others == ["T1 (series 0), T2 (series 2): odd.", "of all."]
     for records in (used(["t1"], Grade.LIKELY), used(["t1"], Grade.OPEN, fixed=True)):
@@ -190,9 +183,15 @@ def test_what_was_noticed_as_a_study_was_read():
 
 @pytest.mark.parametrize(
     ("voxel", "side"),
-    [((0, 8, 8), "left"), ((19, 8, 8), "right"), ((8, 0, 8), "posterior"), ((8, 17, 8), "anterior"),
-     ((8, 8, 0), "inferior"), ((8, 8, 15), "superior")],
-)  # fmt: skip
+    [
+        ((0, 8, 8), "left"),
+        ((19, 8, 8), "right"),
+        ((8, 0, 8), "posterior"),
+        ((8, 17, 8), "anterior"),
+        ((8, 8, 0), "inferior"),
+        ((8, 8, 15), "superior"),
+    ],
+)
 def test_lesion_at_the_edge(voxel, side):
     label = lesion()
     label[voxel] = 2
@@ -208,3 +207,71 @@ def test_pieces_are_warned_of_by_their_volume_and_not_by_their_number():
     label[2:18:2, 15, 2] = 1  # of 232
     (said,) = doubts(label)
     assert "in 17 separate pieces, specks included, the largest with 93 % of its volume" in said
+
+
+GRID = np.mgrid[:70, :60, :20].astype(float)
+BRAIN = sum(((axis - at) / half) ** 2 for axis, at, half in zip(GRID, (35, 30, 10), (34, 29, 9), strict=True)) <= 1
+
+
+def ellipse(centre, half) -> np.ndarray:
+    """Return a disc of three slices."""
+    x, y, z = (axis - middle for axis, middle in zip(GRID, centre, strict=True))
+    return ((x / half[0]) ** 2 + (y / half[1]) ** 2 <= 1) & (np.abs(z) <= 1)
+
+
+def test_lesions_by_size_with_side_and_volume():
+    small, large = ellipse((16, 30, 10), (7, 5)), ellipse((52, 30, 10), (10, 8))
+    whole = small | large
+    whole[35, 5, 10] = True
+    found, specks = lesions({"WT": whole, "ET": ellipse((52, 30, 10), (5, 3))}, (1, 1, 1), BRAIN, 50.0)
+    assert ([lesion.side for lesion in found], specks) == (["right", "left"], 1)
+    assert found[0].volume / found[1].volume == pytest.approx(large.sum() / small.sum())
+    assert sum(lesion.volume for lesion in found) == pytest.approx(50, rel=0.01)
+    assert [lesion.centre for lesion in found] == [(52, 30, 10), (16, 30, 10)]
+    assert lesions({"WT": np.zeros_like(whole)}, (1, 1, 1), BRAIN, 0.0) == ([], 0)
+
+
+def test_the_side_is_that_of_the_brains_own_midline():
+    x, y, _ = GRID - np.array([35, 30, 10])[:, None, None, None]
+    turned = ((x * 0.94 + y * 0.34) / 24) ** 2 + ((y * 0.94 - x * 0.34) / 29) ** 2 <= 1  # by 20 degrees
+    (left,), _ = lesions({"WT": ellipse((36, 14, 10), (4, 4))}, (1, 1, 1), turned, 1.0)
+    (both,), _ = lesions({"WT": ellipse((40, 14, 10), (4, 4))}, (1, 1, 1), turned, 1.0)
+    assert (left.side, both.side) == ("left", "both sides")
+
+
+@pytest.mark.parametrize(("right", "side"), [(2, "left"), (3, "both sides"), (22, "both sides"), (23, "right")])
+def test_a_lesion_is_on_both_sides_from_a_tenth_of_it_on(right, side):
+    """Of 25 planes from left to right, 2, 3, 22 or 23 (8, 12, 88 or 92 %) lie to the right of x = 24.5."""
+    brain, mask = np.ones((50, 30, 6), bool), np.zeros((50, 30, 6), bool)
+    mask[right:, 14:16, 2:4][:25] = True
+    (found,), specks = lesions({"WT": mask}, (1, 1, 1), brain, 0.1)
+    assert (found.side, specks) == (side, 0)  # of 0.1 ml, so it is no speck
+    mask[right, 14, 2] = False
+    assert lesions({"WT": mask}, (1, 1, 1), brain, 0.1) == ([], 1)  # 99 voxels are one
+
+
+@pytest.mark.parametrize(("degrees", "side"), [(25, "left"), (35, "right")])
+def test_the_midline_of_a_brain_turned_by_up_to_30_degrees_turns_with_it(degrees, side):
+    """A lesion 4 mm right of the middle and 20 mm in front: at 25 degrees the midline lies 9 mm right there."""
+    x, y = np.mgrid[-40:41, -40:41].astype(float)
+    turn = np.radians(degrees)
+    across, along = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
+    brain = ((across / 24) ** 2 + (along / 34) ** 2 <= 1)[..., None] & np.ones(3, bool)
+    mask = ((x - 4) ** 2 + (y - 20) ** 2 <= 9)[..., None] & np.ones((1, 1, 3), bool)
+    (found,), _ = lesions({"WT": mask}, (2, 2, 2), brain, 1.0)
+    assert found.side == side
+
+
+def test_the_middle_of_the_image_parts_a_brain_of_which_nothing_is_known():
+    mask = np.zeros((10, 10, 10), bool)
+    mask[5:8, 3:7, 3:7] = True
+    (found,), _ = lesions({"WT": mask}, (2, 2, 2), np.zeros((10, 10, 10), bool), 1.0)
+    assert found.side == "right"  # of 4.5
+
+
+def test_the_centre_is_the_voxel_nearest_to_the_centre_of_mass_in_mm():
+    """Of three voxels, the centre of mass is (4 / 3, 3): 2.7 voxels from the third, and 3.3 from the others."""
+    mask = np.zeros((5, 7, 1), bool)
+    mask[0, 0], mask[0, 6], mask[4, 3] = True, True, True
+    assert centre(mask, (1, 1, 1)) == (4, 3, 0)
+    assert centre(mask, (3, 1, 1)) == (0, 0, 0)  # 5 mm away, and the third one 8 mm

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 from dicom_studies import MPRAGE, T1_SE, T2_TSE, Scan, write_study
-from heads import with_bright_edge, with_heads
-from phantom_case import HEAD, LPS, write_case
+from phantom_case import HEAD, LPS, with_bright_edge, with_heads, write_case
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.iseg import ISEG
@@ -179,7 +178,6 @@ def test_it_is_read_with_its_own_files_and_no_option(subject, tmp_path, scans):
         "T1c too, but not used: series 801 (coronal, 2 x 2 x 2 mm), since series 701 (axial, 2 x 2 x 5 mm) is in the "
         "plane and resolution of the others."
     ]
-    assert found.notes == (expected if scans is SCANS else [])
-    assert [*study_warnings(found)] == []
+    assert (found.notes, [*study_warnings(found)]) == (expected if scans is SCANS else [], [])
     left_out = {line.split(":")[0] for line in found.explanations if "left out" in line}
     assert left_out == {"series 501", "series 751"}

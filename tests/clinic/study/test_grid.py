@@ -28,8 +28,7 @@ def oblique(spacing: tuple[float, float, float], shape: tuple[int, int, int]) ->
 
 def balls(grid: Grid) -> np.ndarray:
     """Return nested balls of 26, 19 and 12 mm around the origin, with the values 2, 1 and 4."""
-    centres = apply_affine(grid.affine, np.moveaxis(np.indices(grid.shape), 0, -1))
-    distance = np.linalg.norm(centres, axis=-1)
+    distance = np.linalg.norm(apply_affine(grid.affine, np.moveaxis(np.indices(grid.shape), 0, -1)), axis=-1)
     return np.select([distance < 12, distance < 19, distance < 26], [4, 1, 2], 0).astype(np.uint8)
 
 
@@ -92,8 +91,7 @@ def test_a_coarser_grid_gets_means_and_not_samples():
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 2.0), (0.9, 1.1, 3.0)], ids=["2mm", "3mm"])
 def test_a_label_comes_back_to_an_oblique_anisotropic_grid(spacing):
-    shape = tuple(int(60 / size) for size in spacing)
-    own = oblique(spacing, shape)
+    own = oblique(spacing, tuple(int(60 / size) for size in spacing))
     label = balls(own)
     grid = isotropic_grid(nib.Nifti1Image(label, own.affine), 1.0)
     between = resample_label_to(label, own.affine, grid.affine, grid.shape, (1, 2, 4))
@@ -109,8 +107,7 @@ def test_what_is_known_on_the_fine_grid_is_not_shifted_on_the_coarse_one():
     for value in (1, 2, 4):
         centres = apply_affine(own.affine, np.argwhere(found == value))
         np.testing.assert_allclose(centres.mean(axis=0), 0, atol=0.3)
-        volume = (found == value).sum() * 5
-        assert volume == pytest.approx((balls(fine) == value).sum(), rel=0.05)
+        assert (found == value).sum() * 5 == pytest.approx((balls(fine) == value).sum(), rel=0.05)
 
 
 def test_small_classes_are_not_lost():
@@ -118,10 +115,8 @@ def test_small_classes_are_not_lost():
     label[10:30, 10:30, 10:30] = 2
     label[20, 20, 20] = 4  # a millilitre's thousandth, beside the slices' centres
     label[5, 5, 5] = 1
-    thick = np.diag([1.0, 1, 6, 1])
-    found = resample_label_to(label, np.eye(4), thick, (40, 40, 6), (1, 2, 4))
-    assert set(np.unique(found)) == {0, 1, 2, 4}
-    assert found[20, 20, 3] == 4
+    found = resample_label_to(label, np.eye(4), np.diag([1.0, 1, 6, 1]), (40, 40, 6), (1, 2, 4))
+    assert (set(np.unique(found)), found[20, 20, 3]) == ({0, 1, 2, 4}, 4)
     assert found[5, 5, 1] == 1
     assert (found == 4).sum() == (found == 1).sum() == 1
 
@@ -130,21 +125,13 @@ def test_an_empty_label_map_stays_empty_and_one_outside_of_the_grid_is_lost():
     label = np.zeros((10, 10, 10), np.uint8)
     assert not resample_label_to(label, np.eye(4), np.eye(4), (10, 10, 10), (1,)).any()
     label[2, 2, 2] = 1
-    away = from_matvec(np.eye(3), [50, 0, 0])
-    assert not resample_label_to(label, np.eye(4), away, (10, 10, 10), (1,)).any()
+    assert not resample_label_to(label, np.eye(4), from_matvec(np.eye(3), [50, 0, 0]), (10, 10, 10), (1,)).any()
 
 
 def test_the_finest_volume_is_the_one_of_the_smallest_largest_edge():
-    images = {
-        "thick": nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([0.4, 0.4, 5, 1])),
-        "cubes": nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([1.0, 1, 1, 1])),
-    }
-    assert finest(images) == "cubes"
-    equals = {
-        "large": nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([1.0, 1, 3, 1])),
-        "small": nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([0.5, 0.5, 3, 1])),
-    }
-    assert finest(equals) == "small"
+    for sizes in ({"thick": (0.4, 0.4, 5), "finest": (1, 1, 1)}, {"large": (1, 1, 3), "finest": (0.5, 0.5, 3)}):
+        empty = np.zeros((2, 2, 2), np.float32)
+        assert finest({name: nib.Nifti1Image(empty, np.diag([*size, 1.0])) for name, size in sizes.items()}) == "finest"
 
 
 def test_air_is_what_has_a_tenth_of_the_99th_percentile_of_what_is_above_0():

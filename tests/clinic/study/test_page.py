@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
+from phantom_case import lesion, regions
 from PIL import Image
-from small_lesion import lesion, regions
 
 from common.evaluation.report.slices import OUTLINES
 from mmb.clinic.study import sheets as module
@@ -177,8 +177,7 @@ def test_the_letters_of_the_sides_are_seen_on_what_is_bright():
     for panel in panels:
         rows, columns = panel.shape[:2]
         grey = panel[2 * rows // 5 : 3 * rows // 5, : columns // 2].mean(axis=2)
-        bright = grey > 0.9
-        assert bright.mean() > 0.5
+        assert (grey > 0.9).mean() > 0.5
         assert (grey < 0.1)[:, : columns // 5].sum() > 50  # the letter's edge
 
 
@@ -235,8 +234,7 @@ def test_an_extracted_brain_is_shown_without_the_face(masks):
     head, brain = np.ones((60, 60, 60)), np.zeros((60, 60, 60), bool)
     brain[20:40, 5:40, 20:40] = True
     made = sheets({"t1": head}, {"WT": np.zeros_like(brain)}, (1, 1, 1), (0, 0, 0), [], brain)
-    assert made.names == ["WT", "brain"]
-    assert made.shape == (40, 50, 40)
+    assert (made.names, made.shape) == (["WT", "brain"], (40, 50, 40))
     assert made.first == (49, 49, 10)
     assert (volume(made, made.masks) // made.unit == 2).sum() == brain.sum()
 
@@ -247,5 +245,4 @@ def test_what_browsers_cannot_hold_is_thinned_out(masks, monkeypatch):
     made = sheets({"t1": image}, masks, (1, 1, 1), (0, 0, 0), [(6, 7, 8)])
     assert (made.step, made.shape, made.spacing) == (2, (10, 9, 8), (2, 2, 2))
     assert np.array_equal(volume(made, made.masks) > 0, masks["WT"][::2, ::2, ::2])
-    assert made.first == (18, 16, 0)
-    assert made.starts == [(9 - 3, 8 - 3, 4)]
+    assert (made.first, made.starts) == ((18, 16, 0), [(9 - 3, 8 - 3, 4)])

@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from dicom_studies import STUDY, write_study
-from heads import with_heads
 from nibabel.affines import apply_affine
 from nibabel.processing import resample_from_to
-from phantom_case import HEAD, LPS, write_case
+from phantom_case import HEAD, LPS, with_heads, write_case
 from run_tools import run
 from scipy.spatial.transform import Rotation
 
@@ -50,10 +49,8 @@ def studies(tmp_path_factory) -> tuple[Path, Path]:
             motion[:3, :3] = Rotation.from_euler("xyz", scan.moved[0], degrees=True).as_matrix()
             motion[:3, 3] = middle + scan.moved[1] - motion[:3, :3] @ middle
         if USED.get(scan.image) == scan.number:
-            nib.save(
-                nib.Nifti1Image(volume.dataobj, np.linalg.inv(motion) @ volume.affine),
-                nifti / f"Doe_{scan.image}.nii.gz",
-            )
+            image = nib.Nifti1Image(volume.dataobj, np.linalg.inv(motion) @ volume.affine)
+            nib.save(image, nifti / f"Doe_{scan.image}.nii.gz")
     return dicom, nifti
 
 
@@ -65,10 +62,8 @@ def predict(*arguments: object) -> int | str | None:
 
 
 def regions(label: np.ndarray) -> dict[str, np.ndarray]:
-    values = PHANTOM.labels.values
-    return {
-        region: np.isin(label, [values[name] for name in names]) for region, names in PHANTOM.labels.regions.items()
-    }
+    labels = PHANTOM.labels
+    return {region: np.isin(label, [labels.values[name] for name in of]) for region, of in labels.regions.items()}
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
@@ -104,8 +99,7 @@ def test_files_of_any_names_and_the_images_that_are_kept(subject, tmp_path):
     (out := tmp_path / "out").mkdir()
     (out / "images").mkdir()
     (out / "images" / "t2.nii.gz").write_text("of another run")
-    words = (out, "--flair", flair, "--keep_images", "--label", "case 7 <b>")
-    assert predict(*words) is None
+    assert predict(out, "--flair", flair, "--keep_images", "--label", "case 7 <b>") is None
     assert "<strong>case 7 &lt;b&gt;</strong>" in (out / "summary.html").read_text()
     summary = json.loads((out / "summary.json").read_text())
     jsonschema.validate(summary, json.loads(SCHEMA.read_text()))
@@ -127,8 +121,7 @@ def test_the_schema_in_the_docs_is_that_of_the_summary():
 
 
 def test_volumes_are_those_of_the_outlines_whatever_the_decision(subject, tmp_path, capsys):
-    options = ("--modalities", "t1", "--decision", "expected_dice")
-    assert predict(subject, tmp_path, "m3ae", *options) is None
+    assert predict(subject, tmp_path, "m3ae", "--modalities", "t1", "--decision", "expected_dice") is None
     said = capsys.readouterr().out
     label = np.asarray(nib.load(tmp_path / "label.nii.gz").dataobj)
     marked = {region: f"{mask.sum() * SPACING**3 / 1000:.1f}" for region, mask in regions(label).items()}
@@ -217,8 +210,7 @@ def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as
 
 @pytest.mark.slow  # three predictions, and deepbet on two images
 def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
-    names = ("t1", "t2")
-    images = {name: np.asarray(nib.load(subject / f"Doe_{name}.nii.gz").dataobj) for name in names}
+    images = {name: np.asarray(nib.load(subject / f"Doe_{name}.nii.gz").dataobj) for name in ("t1", "t2")}
     brains, study = tmp_path / "brains", tmp_path / "study"
     for folder, volumes in ((brains, images), (study, with_heads(images))):
         folder.mkdir()
@@ -303,8 +295,7 @@ def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(subject, tmp_path, 
         if modality:
             (studies / place / f"Doe_{modality}.nii.gz").symlink_to(subject / f"Doe_{modality}.nii.gz")
     (studies / "bad" / "notes.txt").write_text("no image")
-    error = predict(studies, out, "m3ae", "--each")
-    assert error == "error: 1 of 3 studies were not segmented: bad; see studies.csv."
+    assert predict(studies, out, "m3ae", "--each") == "error: 1 of 3 studies were not segmented: bad; see studies.csv."
     said = capsys.readouterr().out
     assert re.search(r"In the study good:\n.*\nSegmenting; .*\nStudy 3:\n  good: segmented\n", said)
     assert f"bad: not segmented: {studies / 'bad'}: " in said
@@ -335,12 +326,9 @@ def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(subject, tmp_path, 
         (lambda text: text, "is of other weights than own.pt beside it"),
     ],
 )
-def test_a_foreign_calibration_beside_the_weights_is_refused_before_the_images_are_read(
-    damage, message, subject, tmp_path
-):
+def test_a_foreign_calibration_is_refused_before_the_images_are_read(damage, message, subject, tmp_path):
     shutil.copy(DEMO, tmp_path / "own.pt")
-    shipped = DEMO.with_name("model_calibration.json").read_text()
-    (tmp_path / "own_calibration.json").write_text(damage(shipped))
+    (tmp_path / "own_calibration.json").write_text(damage(DEMO.with_name("model_calibration.json").read_text()))
     error = predict(subject, tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
     assert error.startswith(f"error: {tmp_path / 'own_calibration.json'}: {message}")
 
@@ -354,6 +342,5 @@ def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, mon
     monkeypatch.setattr(dicom, "write_seg", fail)
     with pytest.raises(OSError, match="No space left on device"):
         predict(studies[0], tmp_path, "m3ae", "--modalities", "t1c")
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
-        RESULTS.values(), "of another run"
-    )
+    left = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert left == dict.fromkeys(RESULTS.values(), "of another run")

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from dicom_studies import STUDY, T2_TSE, Scan, edit, study, write_study
+from dicom_studies import STUDY, T1_SE, T2_TSE, Scan, edit, study, write_study
 from monai.data import MetaTensor
 from phantom_case import LPS, write_case
 
@@ -94,11 +94,7 @@ def dicom(subject, tmp_path_factory) -> Path:
 
 
 def test_a_broken_series_that_is_not_wanted_does_not_matter(subject, tmp_path):
-    scans = (
-        Scan(1, "t1", "t1_se_tra", {"RepetitionTime": 500, "EchoTime": 9, "ScanningSequence": "SE"}),
-        Scan(2, "t2", "t2_tse_tra", {"RepetitionTime": 5000, "EchoTime": 98, "ScanningSequence": "SE"}),
-    )
-    write_study(tmp_path, subject, scans)
+    write_study(tmp_path, subject, [Scan(1, "t1", "t1_se_tra", T1_SE), Scan(2, "t2", "t2_tse_tra", T2_TSE)])
     sorted((tmp_path / "002").iterdir())[20].unlink()
     assert list(read_folder(tmp_path, PHANTOM, ["t1"]).images) == ["t1"]
     with pytest.raises(ValueError, match=r"series 2 .* slices are missing"):

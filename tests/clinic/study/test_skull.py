@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from heads import with_heads
+from phantom_case import with_heads
 
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.cohorts.registry import PHANTOM
@@ -35,9 +35,8 @@ def find_brain(study: AlignedStudy, heads: list[str]) -> Brain:
 
 def ellipsoid(*axes: float) -> np.ndarray:
     """Return the mask of an ellipsoid with these half-axes in mm on the phantom's grid."""
-    places = [
-        (np.arange(size) - (size - 1) / 2) * SPACING / axis for size, axis in zip((80, 80, 52), axes, strict=True)
-    ]
+    sizes = zip((80, 80, 52), axes, strict=True)
+    places = [(np.arange(size) - (size - 1) / 2) * SPACING / axis for size, axis in sizes]
     return sum(place**2 for place in np.meshgrid(*places, indexing="ij")) < 1
 
 
@@ -70,8 +69,7 @@ def test_the_brain_in_a_head(brains):
 @pytest.mark.slow  # deepbet on three images
 def test_water_is_doubted_beside_a_head_and_refused_alone(brains):
     water = np.where(ellipsoid(75, 75, 75), 1000, np.random.default_rng(0).integers(1, 40, brains["t1"].shape))
-    study = aligned({**with_heads({"t1c": brains["t1c"]}), "t1": water})
-    found = find_brain(study, ["t1", "t1c"])
+    found = find_brain(aligned({**with_heads({"t1c": brains["t1c"]}), "t1": water}), ["t1", "t1c"])
     assert (found.modality, list(found.agreement)) == ("t1c", ["t1c"])
     assert re.fullmatch(r"what looks like a brain is as uniform as water .*", found.doubts["t1"])
     for others in ({}, {"t2": uneven(ellipsoid(40, 40, 40))}):  # that stripped image does not show a brain either
@@ -134,8 +132,7 @@ def test_one_of_two_masks_is_not_the_most():
 
 
 def test_the_mask_that_agrees_best_is_taken_before_the_preferred_one():
-    masks = {"t1": voxels(*range(5)), "t1c": voxels(*range(11)), "t2": voxels(*range(10))}
-    found, brain = agreement_of(masks)
+    found, brain = agreement_of({"t1": voxels(*range(5)), "t1c": voxels(*range(11)), "t2": voxels(*range(10))})
     assert (found, brain.modality) == ([*range(10)], "t2")  # sums of 1.29, 1.58 and 1.62
 
 

@@ -134,8 +134,7 @@ def test_the_reference_that_is_asked_for_sets_the_field_of_view(results):
     assert far["phantom"] > 15
     given = {name: each.predictor.images for name, each in results.items()}
     assert {name: [*images] for name, images in given.items()} == {name: ["t1c", "flair"] for name in results}
-    heights = {name: images["flair"].shape[2] for name, images in given.items()}
-    assert heights == {"phantom": 65, "patient": 112}
+    assert {name: images["flair"].shape[2] for name, images in given.items()} == {"phantom": 65, "patient": 112}
     np.testing.assert_allclose([voxel_sizes(each["t1c"].affine) for each in given.values()], 1)
     one, two = (np.asarray(given["patient"][name].dataobj) for name in ("t1c", "flair"))
     assert np.corrcoef(one[one > 0], two[one > 0])[0, 1] > 0.5  # they lie on each other
@@ -152,9 +151,8 @@ def test_segments_and_volumes_are_those_of_the_label_map(results, name):
     }
     values = GLIOMA.labels.values
     counted = {key: (label == values[key]).sum() * ml for key in values}
-    assert said == pytest.approx(
-        {"Necrotic core": counted["NCR"], "Oedema": counted["ED"], "Enhancing tumour": counted["ET"]}, abs=2e-3
-    )
+    expected = {"Necrotic core": counted["NCR"], "Oedema": counted["ED"], "Enhancing tumour": counted["ET"]}
+    assert said == pytest.approx(expected, abs=2e-3)
     assert len({round(value, 2) for value in said.values()}) == 3
     regions = {
         each.tracking_identifier.partition(" (")[2][:2]: each.get_measurements()[0].value

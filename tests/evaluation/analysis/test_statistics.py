@@ -48,13 +48,11 @@ class TestSummary:
     def test_over_cases_without_nan(self):
         values = {("t1+t2", "WT"): [1, 1, 1], ("t1", "WT"): [0.25, 0.5, NAN], ("t1", "ET"): [NAN] * 3}
         table = subset_statistics(evaluation_of(values), "dice")
-        assert list(table.index) == ["t1", "t1+t2"]
-        assert table["mean"].loc["t1", "WT"] == 0.375
+        assert (list(table.index), table["mean"].loc["t1", "WT"]) == (["t1", "t1+t2"], 0.375)
         assert table["std"].loc["t1", "WT"] == pytest.approx(0.125 * 2**0.5)
         assert table["n"].loc["t1", "WT"] == 2
         assert np.isnan(table["mean"].loc["t1", "ET"])
-        assert table["n"].loc["t1", "ET"] == 0
-        assert table["std"].loc["t1+t2", "WT"] == 0
+        assert (table["n"].loc["t1", "ET"], table["std"].loc["t1+t2", "WT"]) == (0, 0)
 
     def test_voxels_of_all_cases_together(self):
         rows = [*overlap("a", 30, 40, 60), *overlap("b", 5, 20, 10), *overlap("c", 0, 0, 0)]
@@ -110,8 +108,7 @@ class TestInCommon:
         assert other.results["value"].tolist() == [0.5, 0.1, 0.2]
 
     def test_nothing(self):
-        other = evaluation_of({("t2", "WT"): [0.5]})
-        for nothing in with_shared_cells([self.SOME, other], "dice"):
+        for nothing in with_shared_cells([self.SOME, evaluation_of({("t2", "WT"): [0.5]})], "dice"):
             assert nothing.subsets == []
             assert subset_statistics(nothing, "dice").empty
             assert mean_over_subsets(nothing, "dice").isna().all(axis=None)
@@ -145,7 +142,11 @@ class TestBootstrap:
 
 @pytest.mark.parametrize(
     ("p", "corrected"),
-    [([0.01, 0.04, NAN, 0.03], [0.03, 0.06, NAN, 0.06]), ([0.9, 0.8], [1, 1]), ([NAN, NAN], [NAN, NAN])],
+    [
+        ([0.01, 0.04, NAN, 0.03], [0.03, 0.06, NAN, 0.06]),
+        ([0.9, 0.8], [1, 1]),
+        ([NAN, NAN], [NAN, NAN]),
+    ],
 )
 def test_holm(p, corrected):
     np.testing.assert_allclose(holm(p), corrected)
@@ -176,8 +177,7 @@ class TestPairedTests:
         assert tests["n"].tolist() == [3, 1, 3, 1]
         row = tests.loc["t1", "WT"]
         assert (row["mean"], row["other_mean"], row["difference"]) == pytest.approx((0.8, 0.5, 0.3))
-        assert row["low"] == pytest.approx(0.2)
-        assert row["high"] == pytest.approx(0.4)
+        assert (row["low"], row["high"]) == (pytest.approx(0.2), pytest.approx(0.4))
         assert (row["p"], row["effect"]) == pytest.approx((2 / 8, 1))
         assert np.isnan(tests.loc[("t1", "ET"), ["p", "p_holm", "effect", "low", "high"]].astype(float)).all()
         assert tests.loc[("t1", "ET"), "difference"] == pytest.approx(0.4)
@@ -213,8 +213,7 @@ class TestPairedTests:
         pairs = [("b", "t2"), ("b", "t1+t2"), ("b", "mean"), ("c", "t1"), ("c", "t1+t2"), ("c", "mean")]
         assert tests.index.tolist() == pairs
         assert tests["mean"].tolist() == pytest.approx([0.3, 0.8, 0.8, 0.1, 0.8, 0.8])
-        two = compare_to_first(methods[:2]).iloc[-1]
-        assert two["mean"] == pytest.approx(0.55)
+        assert compare_to_first(methods[:2]).iloc[-1]["mean"] == pytest.approx(0.55)
         lost = evaluation_of({("t1", "WT"): [0.1, 0.1]}, name="d", regions=("WT",))
         none = compare_to_first([methods[0], methods[1], lost]).query("modalities == 'mean'")
         assert none["n"].tolist() == [0, 0]
@@ -273,8 +272,7 @@ def test_efficiency_symmetry_and_null_player(modalities):
     worth = shapley(alike, modalities)
     np.testing.assert_allclose(worth["a"], worth["b"], atol=1e-12)
 
-    without_a = {s: value[s - {"a"}] for s in every}
-    np.testing.assert_allclose(shapley(without_a, modalities)["a"], 0, atol=1e-12)
+    np.testing.assert_allclose(shapley({s: value[s - {"a"}] for s in every}, modalities)["a"], 0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("empty", "absent"), [("brats", 1), ("released", 1), ("nan", np.nan), ("skip", np.nan)])

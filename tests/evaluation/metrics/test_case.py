@@ -1,13 +1,21 @@
-"""The results stored for a case, compared with `Reference` and with numbers worked out by hand."""
+"""The results stored for a case, compared with `Reference` and with numbers worked out by hand.
+
+Lesion-wise Dice and HD95 equal those of the challenge's code (BraTS-2023-Metrics, commit 43c9052) on ten pairs.
+"""
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from evaluation.examples import ALWAYS, PROBABILISTIC
 
+from common.cohorts import get_cohort
+from common.evaluation.analysis.reliability import calibration_error
+from common.evaluation.metrics.calibration import bin_probabilities
 from common.evaluation.metrics.case import CASE_COLUMNS, CaseMeasure, expected_dice, uncertainty
-from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.conventions import LESION_WISE, Conventions
 from common.evaluation.metrics.overlap import Reference
+from common.evaluation.metrics.results import BIN_COLUMNS
 from common.modalities import IGNORED, tumour_labels
 
 LABELS = tumour_labels(NCR=1, ED=2, ET=4)
@@ -85,8 +93,7 @@ class TestEntropies:
         found = measure(shown=both() if shown is None else shown)
         for subset, given in added:
             found.add(subset, {"threshold": reference()}, given)
-        rows = found.result({}, 0).results
-        return rows.set_index(["modalities", "region", "metric"])["value"].to_dict()
+        return found.result({}, 0).results.set_index(["modalities", "region", "metric"])["value"].to_dict()
 
     def test_are_over_the_brain_that_all_modalities_show(self):
         whole, part = np.full((3, *SHAPE), 0.8, np.float32), np.full((3, *SHAPE), 0.8, np.float32)
@@ -115,8 +122,7 @@ class TestRows:
         for subset, prediction in predictions.items():
             found.add(subset, {"threshold": prediction}, probabilities())
         rows = found.result({}, 1.5).results
-        assert list(rows.columns) == list(CASE_COLUMNS)
-        assert set(rows["case"]) == {"case"}
+        assert (list(rows.columns), set(rows["case"])) == (list(CASE_COLUMNS), {"case"})
         assert list(rows["modalities"].unique()) == ["t1", "t1+t2"]
         values = rows.set_index(["modalities", "region", "metric"])["value"].to_dict()
         assert len(values) == len(rows) == 2 * 3 * len(ALWAYS)
@@ -176,8 +182,7 @@ class TestPlanes:
         assert set(planes) == {"image", "reference", "spacing", "threshold/t2"}
         assert (planes["reference"] == reference()[..., 2]).all()
         assert (planes["threshold/t2"] == prediction[..., 2]).all()
-        assert planes["image"].shape == (2, 8, 7)
-        assert planes["image"].dtype == np.float16
+        assert (planes["image"].shape, planes["image"].dtype) == ((2, 8, 7), np.float16)
         assert np.isnan(planes["image"][1]).all()
         assert planes["spacing"].tolist() == [1.0, 1.0]
 
@@ -201,3 +206,168 @@ def test_ignored_voxels_count_as_if_they_had_been_cut_off():
     pd.testing.assert_frame_equal(found.results, expected.results)
     pd.testing.assert_frame_equal(found.bins, expected.bins)
     assert found.planes["reference"].max() < IGNORED
+
+
+EVERYWHERE = np.ones(6, bool)
+
+
+def test_bins_by_hand():
+    """There are 15 bins; an edge belongs to the bin above it, and 1 to the last bin."""
+    probability = np.array([0, 0.05, 0.5, 0.52, 0.6, 1], np.float32)  # 0.6 begins the tenth bin
+    found = bin_probabilities(probability, np.array([0, 1, 0, 1, 1, 1]), EVERYWHERE)
+    assert list(found.columns) == ["bin", "voxels", "probability", "positives"]
+    assert found["bin"].tolist() == list(range(15))
+    there = found[found["voxels"] > 0].set_index("bin")
+    assert there["voxels"].to_dict() == {0: 2, 7: 2, 9: 1, 14: 1}
+    assert there["positives"].tolist() == [1, 1, 1, 1]
+    assert there["probability"].tolist() == pytest.approx([0.05, 1.02, 0.6, 1])
+
+
+def test_only_the_mask_counts():
+    probability, truth = torch.rand(4, 5, 6), torch.rand(4, 5, 6) < 0.5
+    mask = torch.zeros(4, 5, 6, dtype=torch.uint8)
+    mask[1:3, 2:4] = 1
+    found = bin_probabilities(probability, truth, mask)
+    assert (len(found), found["voxels"].sum()) == (15, 2 * 2 * 6)
+    assert found["positives"].sum() == truth[1:3, 2:4].sum()
+    assert found["probability"].sum() == pytest.approx(probability[1:3, 2:4].double().sum().item())
+    elsewhere = torch.where(mask > 0, probability, 7.0)
+    pd.testing.assert_frame_equal(bin_probabilities(elsewhere, truth | (mask == 0), mask), found)
+    assert bin_probabilities(probability, truth, torch.zeros_like(mask))["voxels"].sum() == 0
+
+
+def test_sums_are_of_64_bit():
+    """In 32 bits, the sum of four million times 0.3 would be off by more than one part in a billion."""
+    size = 2**22
+    found = bin_probabilities(torch.full((size,), 0.3), torch.zeros(size), torch.ones(size))
+    assert found["probability"].sum() == pytest.approx(size * float(np.float32(0.3)), rel=1e-9)
+    assert bin_probabilities(np.array([1.0009, 0.5]), np.zeros(2), np.ones(2))["voxels"].iloc[14] == 1
+
+
+@pytest.mark.parametrize("value", [-0.5, -0.0001, 1.0011, 1.5, np.nan])
+def test_what_is_no_probability(value):
+    with pytest.raises(ValueError, match="expected 0 to 1"):
+        bin_probabilities(np.array([value, 0.5]), np.zeros(2), np.ones(2))
+
+
+BINS = pd.DataFrame(
+    [
+        ("x", "t1", "WT", 0, 60, 6.0, 10),
+        ("x", "t1", "WT", 1, 0, 0.0, 0),
+        ("x", "t1", "WT", 2, 20, 18.0, 10),
+        ("x", "t1+t2", "WT", 0, 10, 0.0, 10),
+        ("y", "t1", "WT", 0, 20, 2.0, 10),
+        ("y", "t2", "WT", 0, 100, 25.0, 5),
+    ],
+    columns=BIN_COLUMNS,
+)
+
+
+def test_calibration_error_by_hand():
+    """t1: bin 0 has 80 voxels, 0.1 predicted, 0.25 observed; bin 2 has 20, 0.9, 0.5: (80 * 0.15 + 20 * 0.4) / 100."""
+    found = calibration_error(BINS)
+    assert list(found.columns) == ["modalities", "region", "voxels", "ece"]
+    assert found["modalities"].tolist() == ["t1", "t1+t2", "t2"]
+    assert found["voxels"].tolist() == [100, 10, 100]
+    assert found["ece"].tolist() == pytest.approx([0.2, 1.0, 0.2])
+
+
+def test_probabilities_that_are_right_have_no_error():
+    probability = torch.rand(200_000, generator=torch.Generator().manual_seed(0))
+    truth = torch.rand(200_000, generator=torch.Generator().manual_seed(1)) < probability
+    keys = {"case": "x", "modalities": "t1", "region": "WT"}
+    right = calibration_error(bin_probabilities(probability, truth, torch.ones(200_000)).assign(**keys))
+    sure = calibration_error(bin_probabilities(probability**0.5, truth, torch.ones(200_000)).assign(**keys))
+    assert right["ece"].item() < 0.005
+    assert sure["ece"].item() == pytest.approx(2 / 3 - 1 / 2, abs=0.005)  # the means of sqrt(p) and of p
+
+
+LESION_LABELS = get_cohort("brats2023").labels
+LESION_SHAPE = (72, 64, 56)
+FAR, SMALL, NEAR, TINY = ((56, 46, 40), 5), ((12, 12, 12), 3), ((47, 30, 28), 2.5), ((62, 10, 46), 1.8)
+
+
+def main(shift=(0, 0, 0), scale=1.0):
+    return np.add((30, 30, 28), shift), np.multiply((14, 12, 10), scale)
+
+
+def tumours(*balls) -> np.ndarray:
+    """Return a label map of tumours with a core, an enhancing rim and oedema, each given by its centre and radius."""
+    label, grid = np.zeros(LESION_SHAPE, np.uint8), np.moveaxis(np.indices(LESION_SHAPE), 0, -1)
+    for centre, radius in balls:
+        for value, share in ((2, 1.0), (3, 0.65), (1, 0.35)):
+            semi_axes = np.broadcast_to(np.multiply(radius, share), 3)
+            label[np.sqrt((((grid - centre) / semi_axes) ** 2).sum(-1)) <= 1] = value
+    return label
+
+
+def bridge() -> np.ndarray:
+    label = np.zeros(LESION_SHAPE, np.uint8)
+    label[2:66, 28:36, 24:30], label[2:66, 30:34, 24:30] = 2, 3
+    return label
+
+
+WRONG = (0, 374)
+PAIRS = {
+    "shifted": (tumours(main()), tumours(main((3, -2, 1)))),
+    "missed": (tumours(main(), FAR, SMALL), tumours(main((1, 1, 0), 0.9))),
+    "false": (tumours(main()), tumours(main((0, 2, 1)), FAR, SMALL)),
+    "near": (tumours(main(), NEAR), tumours(main((0, 1, 0), 1.05), ((48, 30, 28), 2.5))),
+    "small one missed": (tumours(main(), TINY), tumours(main((0, 1, 2)))),
+    "small one hit": (tumours(main(), TINY), tumours(main((-2, 1, 0)), ((62, 10, 46), 2.4))),
+    "both empty": (tumours(), tumours()),
+    "reference empty": (tumours(), tumours(FAR, SMALL)),
+    "prediction empty": (tumours(main(), FAR), tumours()),
+    "two joined at the edge": (tumours(((4, 32, 27), 8), ((66, 32, 27), 9)), bridge()),
+}
+PUBLISHED = {  # WT and ET of GLI at 1 mm; WT and ET of MET at 1 x 1 x 2.5 mm
+    "shifted": [(0.7832, 3.0), (0.4969, 3.0), (0.7832, 3.6056), (0.4969, 3.3541)],
+    "missed": [(0.2817, 250.0787), (0.367, 187.866), (0.2817, 250.2761), (0.2447, 250.1667)],
+    "false": [(0.2847, 250.0), (0.2206, 250.0), (0.2847, 250.2309), (0.2206, 250.1667)],
+    "near": [(0.9134, 1.4142), (0.8356, 1.0), (0.9134, 2.0), (0.642, 1.2071)],
+    "small one missed": [(0.8376, 2.0), (0.6221, 2.0), (0.4188, 188.6771), (0.311, 188.5811)],
+    "small one hit": [(0.8765, 1.7321), (0.7038, 1.7321), (0.7597, 2.25), (0.6019, 1.5)],
+    "both empty": [(1, 0), (1, 0), (1, 0), (1, 0)],
+    "reference empty": [WRONG, WRONG, WRONG, WRONG],
+    "prediction empty": [WRONG, WRONG, WRONG, WRONG],
+    "two joined at the edge": [(0.1611, 52.1249), (0.0849, 55.5), (0.1611, 53.2096), (0.0849, 55.5046)],
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_scores_are_those_of_the_challenge(pair):
+    reference, prediction = PAIRS[pair]
+    scores = []
+    for task, spacing in (("GLI", (1, 1, 1)), ("MET", (1, 1, 2.5))):
+        values = Reference(reference, LESION_LABELS, spacing, Conventions(lesion_wise=task)).measure(prediction)
+        scores += [(values[region, "lesion_dice"], values[region, "lesion_hd95"]) for region in ("WT", "ET")]
+    assert np.array(scores) == pytest.approx(np.array(PUBLISHED[pair], float), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "joined", "largest"), [("GLI", 6, 50), ("SSA", 6, 50), ("PED", 6, 50), ("MEN", 2, 50), ("MET", 2, 2)]
+)
+def test_parts_are_joined_by_a_dilation_and_small_ones_are_not_counted(task, joined, largest):
+    """Parts touch if the gap between them is twice the dilation, and a lesion counts if it is larger than a volume."""
+
+    def dice(reference: np.ndarray, prediction: np.ndarray) -> float:
+        found = Reference(reference, LESION_LABELS, (1, 1, 1), Conventions(lesion_wise=task)).measure(prediction)
+        return found["WT", "lesion_dice"]
+
+    first = np.zeros((40, 12, 12), np.uint8)
+    first[4:9, 4:9, 4:9] = 2
+    for gap, expected in ((joined, 2 * 125 / (125 + 250)), (joined + 1, 0.5)):  # of one lesion; the second is missed
+        both = first.copy()
+        both[9 + gap : 14 + gap, 4:9, 4:9] = 2
+        assert dice(both, first) == pytest.approx(expected)
+    for size, expected in ((largest, 1), (largest + 1, 0.5)):
+        both = first.copy()
+        both[30:36, 1:11, 5] = (np.arange(60) < size).reshape(6, 10) * 2
+        assert dice(both, first) == pytest.approx(expected)
+
+
+def test_they_are_measured_on_request_and_for_known_tasks_alone():
+    reference, prediction = PAIRS["near"]
+    assert ("WT", "lesion_dice") not in Reference(reference, LESION_LABELS, (1, 1, 1)).measure(prediction)
+    with pytest.raises(ValueError, match=rf"lesion_wise is 'gli'; expected a task .*{', '.join(LESION_WISE)}"):
+        Conventions(lesion_wise="gli")

@@ -25,9 +25,6 @@ def measure(prediction, reference, spacing=(1, 1, 1), labels=LESION, **conventio
     return {metric: value for (_, metric), value in found.items()}
 
 
-# ---- against MONAI and medpy ----
-
-
 def noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return (rng.random(shape) < rng.choice([0.01, 0.1, 0.5, 0.9])).astype(np.uint8)
 
@@ -44,14 +41,6 @@ def voxel(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
-def empty(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    return np.zeros(shape, np.uint8)
-
-
-def full(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    return np.ones(shape, np.uint8)
-
-
 def wrong(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
     """Return a prediction that resembles the reference, with a few voxels moved and some flipped."""
     moved = np.roll(mask, rng.integers(-1, 2, mask.ndim), range(mask.ndim))
@@ -60,7 +49,8 @@ def wrong(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
 
 def pairs(kind: str, dimensions: int, count: int):
     """Yield random (prediction, reference, spacing)."""
-    draw = {"noise": noise, "blob": blob, "voxel": voxel, "empty": empty, "full": full}
+    draw = {"noise": noise, "blob": blob, "voxel": voxel}
+    draw |= {"empty": lambda _, shape: np.zeros(shape, np.uint8), "full": lambda _, shape: np.ones(shape, np.uint8)}
     rng = np.random.default_rng([dimensions, *kind.encode()])
     for _ in range(count):
         shape = tuple(rng.integers(4, 22, dimensions))
@@ -98,8 +88,7 @@ def test_equal_to_monai(kind, count, dimensions):
     """On 276 pairs of masks; where MONAI returns infinity, the convention ``nan`` returns NaN."""
     for prediction, reference, spacing in pairs(kind, dimensions, count):
         found = measure(prediction, reference, spacing, empty="nan", surface_tolerance=1.2)
-        expected = by_monai(prediction, reference, spacing, 1.2)
-        for metric, value in expected.items():
+        for metric, value in by_monai(prediction, reference, spacing, 1.2).items():
             undefined = not np.isfinite(value) or not reference.any()
             assert found[metric] == pytest.approx(np.nan if undefined else value, rel=1e-5, abs=1e-6, nan_ok=True)
 
@@ -138,9 +127,6 @@ def test_regions_are_unions_of_classes():
             assert found[region, "reference_volume"] == pytest.approx(masks[1].sum() / 1000)
 
 
-# ---- by hand ----
-
-
 def line(*voxels: int, length: int = 20, value: int = 1) -> np.ndarray:
     label = np.zeros((length, 1, 1), np.uint8)
     label[list(voxels)] = value
@@ -165,22 +151,16 @@ def test_slice():
     prediction = np.where(reference == 2221, 200, reference)
     prediction[2, 3] = 2221
     found = Reference(reference, labels, (2.0, 1.5)).measure(prediction)
-    assert found["all", "dice"] == 1
-    assert found["all", "hd"] == 0
-    assert found["scar", "hd"] == 1.5
-    assert found["all", "volume"] == pytest.approx(9 * 3 / 1000)
+    assert (found["all", "dice"], found["all", "hd"]) == (1, 0)
+    assert (found["scar", "hd"], found["all", "volume"]) == (1.5, pytest.approx(9 * 3 / 1000))
 
 
 @pytest.mark.parametrize("position", range(1, 19))
 def test_tolerance_is_not_lost_to_rounding(position):
     """A neighbour at 1.2 mm lies within 1.2 mm anywhere, although 6.0 - 4.8 > 1.2 in floating point."""
-    found = measure(line(position), line(position + 1), (1.2, 1, 1), surface_tolerance=1.2)
-    assert found["surface_dice"] == 1
-    beyond = measure(line(position), line(position + 1), (1.201, 1, 1), surface_tolerance=1.2)
-    assert beyond["surface_dice"] == 0
+    assert measure(line(position), line(position + 1), (1.2, 1, 1), surface_tolerance=1.2)["surface_dice"] == 1
+    assert measure(line(position), line(position + 1), (1.201, 1, 1), surface_tolerance=1.2)["surface_dice"] == 0
 
-
-# ---- conventions ----
 
 PERFECT = {"dice": 1, "hd95": 0, "hd": 0, "assd": 0, "surface_dice": 1, "sensitivity": 1, "precision": 1}
 MISSED = dict.fromkeys(PERFECT, 0) | dict.fromkeys(DISTANCES, PENALTY)
@@ -227,9 +207,6 @@ def test_small_enhancing_tumour_becomes_necrosis():
     assert (prediction == kept).all()
     small = Reference(line(5, value=4), GLIOMA, (1, 1, 1), Conventions(et_min_voxels=500)).measure(label)
     assert small["ET", "reference_volume"] == 0.001
-
-
-# ---- what is refused ----
 
 
 def test_bad_input():

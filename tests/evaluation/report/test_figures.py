@@ -187,8 +187,7 @@ def test_embedding():
     rng = np.random.default_rng(0)
     features = np.concatenate([rng.normal(0, 1, (12, 8)), rng.normal(20, 1, (12, 8))])
     latents = latents_of(["t1"] * 12 + ["t1c"] * 12, features)
-    axes = figures.embedding(latents).axes[0]
-    one, other = (line.get_xydata() for line in axes.lines)
+    one, other = (line.get_xydata() for line in figures.embedding(latents).axes[0].lines)
     assert one.shape == other.shape == (12, 2)
     within = max(np.linalg.norm(cloud - cloud.mean(axis=0), axis=1).mean() for cloud in (one, other))
     assert np.linalg.norm(one.mean(axis=0) - other.mean(axis=0)) > 2 * within

@@ -81,8 +81,7 @@ class TestSubsetTable:
             for metric, value in (("dice", dice), ("volume", predicted), ("reference_volume", reference))
         ]
         results, conventions = pd.DataFrame(rows, columns=COLUMNS), Conventions(average="voxel")
-        pooled = Evaluation("a", "toy", ("t1",), ("WT",), conventions, results)
-        table = subset_table([pooled])
+        table = subset_table([Evaluation("a", "toy", ("t1",), ("WT",), conventions, results)])
         assert texts(table) == [["●", "53.8"], ["mean", "53.8"]]  # 2 * (30 + 5) / (100 + 30)
         assert noted(table, "pooled voxels of 2 cases")
 
@@ -90,9 +89,8 @@ class TestSubsetTable:
 class TestLackingSubsets:
     """Means cover the subsets that all methods have; one method is better on these, and lacks the difficult ones."""
 
-    FULL = evaluation_of(
-        {("t1", "WT"): [0.2, 0.4], ("t2", "WT"): [0.5, 0.7], ("t1+t2", "WT"): [0.8, 0.8]}, regions=("WT",)
-    )
+    TWO = {("t1", "WT"): [0.2, 0.4], ("t2", "WT"): [0.5, 0.7]}  # noqa: RUF012
+    FULL = evaluation_of(TWO | {("t1+t2", "WT"): [0.8, 0.8]}, regions=("WT",))
     SOME = evaluation_of({("t2", "WT"): [0.5, 0.5], ("t1+t2", "WT"): [0.9, 0.9]}, "some", regions=("WT",))
     LAST = evaluation_of({("t1+t2", "WT"): [0.7, 0.7]}, "last", regions=("WT",))
     ONLY = evaluation_of({("t1", "WT"): [0.7, 0.7]}, "only", regions=("WT",))
@@ -124,8 +122,7 @@ class TestComparisonTable:
         values = {("t1", "WT"): [0.5, 0.5], ("t2", "WT"): [0.5, 0.5], ("t1+t2", "WT"): [0.8, 0.8]}
         values |= {("t1", "ET"): [0.3, 0.3], ("t1+t2", "ET"): [0.6, 0.7]}
         values["t2", "ET"] = [0.9, 0.9]  # where the first method has no value
-        other = evaluation_of(values, "other")
-        table = comparison_table([base(), other])
+        table = comparison_table([base(), evaluation_of(values, "other")])
         assert list(table.frame) == [("", "method"), *((r, c) for r in ("WT", "ET", "mean") for c in ("Dice", "Δ"))]
         first, second = texts(table)
         assert first[1:3] == ["60.0 [48.3, 71.7]", "–"]
@@ -146,13 +143,10 @@ class TestComparisonTable:
 
 
 def test_statistics_table():
-    tests = compare_to_first([steady(0.5, "a", cases=9), steady(0.6, "b", cases=9)])
-    table = statistics_table(tests)
-    assert table.title == "Paired tests of Dice (%)"
-    assert len(texts(table)) == 8
+    table = statistics_table(compare_to_first([steady(0.5, "a", cases=9), steady(0.6, "b", cases=9)]))
+    assert (table.title, len(texts(table))) == ("Paired tests of Dice (%)", 8)
     last = ["b", "a", "mean", "ET", "9", "60.2", "50.2", "+10.0 [10.0, 10.1]", "0.004", "0.008*", "+1.00"]
-    assert texts(table)[-1] == last
-    assert texts(table)[4][2] == "T1 + T2"
+    assert (texts(table)[-1], texts(table)[4][2]) == (last, "T1 + T2")
     few = statistics_table(compare_to_first([base(), base(name="b")]))
     assert texts(few)[1][4:] == ["1", "10.0", "10.0", "+0.0", "–", "–", "–"]
 

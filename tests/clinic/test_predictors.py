@@ -1,4 +1,4 @@
-"""Trained nnU-Nets as predictors, shown with models that ``nnunetv2`` trains here, and refusals of other folders."""
+"""Predictors: bundles from Python, and trained nnU-Nets, which ``nnunetv2`` trains here; refusals of other folders."""
 
 import json
 import os
@@ -13,12 +13,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from bundles.running import DEMO
+from bundles.running import Bundle as Command
 
 from common.cohorts import get_cohort
+from common.cohorts.datalist import load_datalist
 from common.cohorts.phantom.cohort import generate
+from common.evaluation import Reference
 from common.evaluation.metrics.overlap import region_masks
 from common.evaluation.metrics.results import read_evaluation
 from common.modalities import GLIOMA
+from mmb.clinic.bundle import Bundle
 from mmb.clinic.predictors.evaluate import evaluate_predictor
 from mmb.clinic.predictors.nnunet import KNOWN_PARTS, is_nnunet, load_nnunet, read_checkpoint
 from mmb.clinic.predictors.protocol import Segmentation
@@ -129,8 +134,7 @@ class Code:
 
 
 def test_checkpoint_with_numbers_of_numpy_is_read_and_one_with_code_refused(tmp_path: Path) -> None:
-    model = _model(tmp_path / "a")
-    assert read_checkpoint(model / "fold_0" / "checkpoint_final.pth")["logging"] == [1.5, 2]
+    assert read_checkpoint(_model(tmp_path / "a") / "fold_0" / "checkpoint_final.pth")["logging"] == [1.5, 2]
     other = _model(tmp_path / "c", init_args=[])
     with pytest.raises(ValueError, match="no checkpoint of nnU-Net v2, which has init_args"):
         read_checkpoint(other / "fold_0" / "checkpoint_final.pth")
@@ -186,9 +190,7 @@ def test_what_is_no_usable_model_is_refused_in_one_line(tmp_path: Path, change: 
         load_predictor(str(_model(tmp_path / "other") / "fold_0"), device="cpu")
 
 
-def test_folds_without_weights_are_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folds_without_weights_are_named(tmp_path, caplog, monkeypatch) -> None:
     monkeypatch.setattr("mmb.clinic.predictors.nnunet.version", lambda _: "2")  # also where it is not installed
     model = _model(tmp_path / "model")
     (model / "fold_1").mkdir()
@@ -246,8 +248,7 @@ def test_voxels_and_spacing_in_and_regions_out_along_the_axes_of_the_image(
     affine = np.array([[0, -1.0, 0, 5], [0, 0, 2, 6], [3, 0, 0, 7], [0, 0, 0, 1]])
     first = np.arange(120, dtype=np.float32).reshape(4, 5, 6)
     volumes = {name: first + 1000 * number for number, name in enumerate(("t1", "t1c", "t2", "flair"))}
-    images = {name: nib.Nifti1Image(volume, affine) for name, volume in reversed(volumes.items())}
-    made = model.run(images)
+    made = model.run({name: nib.Nifti1Image(volume, affine) for name, volume in reversed(volumes.items())})
     assert answer.spacing == spacing
     for given, volume in zip(answer.stack, volumes.values(), strict=True):
         np.testing.assert_array_equal(given, turned(volume))
@@ -313,3 +314,62 @@ def test_bundles_are_no_nnunet() -> None:
     assert not is_nnunet("bundles/m3ae")
     assert not is_nnunet("m3ae")
     assert get_cohort("open_glioma").labels.values == {"NCR": 1, "ED": 2, "ET": 3}
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return Bundle("m3ae", recipe="phantom")
+
+
+@pytest.fixture(scope="module")
+def files(phantom_dir):
+    case = load_datalist(phantom_dir / "datalist.json", phantom_dir)["test"][0]
+    images = dict(zip(case["modalities"], case["image"], strict=True))
+    return {name: images[name] for name in ("t1c", "flair")}, case["label"]
+
+
+def test_files_and_arrays_give_what_the_command_gives(bundle, files, tmp_path):
+    images, truth = files
+    result = bundle.segment(images)
+    (folder := tmp_path / "case").mkdir()
+    for name, file in images.items():
+        (folder / f"case_{name}.nii.gz").symlink_to(file)
+    Command("m3ae").run_here(DEMO, dataset_dir=folder, output_dir=tmp_path / "out")
+    command = np.asarray(nib.load(tmp_path / "out" / "case" / "case_seg.nii.gz").dataobj)
+    assert np.mean(result.label != command) < 1e-3  # orientations are turned before or after resampling
+    first = nib.load(images["t1c"])
+    arrays = {"t1ce": first.get_fdata(), "FLAIR": nib.load(images["flair"]).get_fdata()}
+    assert np.array_equal(bundle.segment(arrays, first.affine).label, result.label)
+    assert np.array_equal(result.affine, first.affine)
+    assert list(result.regions) == list(result.probabilities) == ["WT", "TC", "ET"]
+    labels = get_cohort("phantom").labels
+    scores = Reference(np.asarray(nib.load(truth).dataobj), labels, (3, 3, 3)).measure(result.label)
+    assert scores["WT", "dice"] > 0.6
+    inside, mask = result.probabilities["WT"], result.regions["WT"]
+    assert 0 <= inside.min() < inside.max() <= 1
+    assert inside[mask].mean() > inside[~mask].mean() + 0.3
+
+
+def test_what_cannot_be_segmented_is_refused(bundle, files):
+    images, _ = files
+    array, affine = nib.load(images["t1c"]).get_fdata(), np.diag([3, 3, 3, 1])
+    for given, its_affine, fact in [
+        ({}, None, "No modality was requested"),
+        ({"pd": array}, affine, "Unknown modality 'pd'"),
+        ({"t1c": array, "t1ce": array}, affine, "requested twice"),
+        ({"t1c": array}, None, "t1c: an array has no voxel size"),
+        ({"t1c": array}, np.diag([3, 3, 3, 1]) + np.eye(4, k=-3), "give the affine"),  # transposed
+        ({"t1c": array}, np.diag([3, np.nan, 3, 1]), "t1c: its affine .* has NaN"),
+        ({"t1c": array}, np.diag([3, 0, 3, 1]), "t1c: its affine .* is singular"),
+        ({"t1c": array}, np.diag([3000, 3, 3, 1]), r"t1c: voxels of 3e\+03 x 3 x 3 mm"),
+        ({"t1c": array[0]}, affine, r"t1c: float64, shape \(80, 52\); expected real numbers \(X, Y, Z\)"),
+        ({"t1c": array[:0]}, affine, r"shape \(0, 80, 52\)"),
+        ({"t1c": array + 1j}, affine, "t1c: complex128"),
+        ({"t1c": array, "t2": array}, affine, "the same image"),
+        ({"t1c": array, "t2": array[1:]}, affine, "not on the grid"),
+        ({"t1c": np.where(array > 0, np.nan, 0)}, affine, "NaN or Inf"),
+    ]:
+        with pytest.raises(ValueError, match=fact):
+            bundle.segment(given, its_affine)
+    with pytest.raises(ValueError, match="decision 'best'"):
+        Bundle("m3ae", decision="best")
