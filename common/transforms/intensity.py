@@ -53,7 +53,7 @@ class ScaleBrainIntensityd(EachModalityd):
 
     def _change(self, channel: torch.Tensor, name: str) -> torch.Tensor:
         brain = channel != 0
-        low, high = np.percentile(channel[brain].numpy(), [self.lower, self.upper])
+        low, high = np.percentile(channel[brain].numpy(), [self.lower, self.upper]) if brain.any() else (0.0, 0.0)
         if low >= high:
             raise ValueError(
                 f"{name}: percentiles {self.lower:g} and {self.upper:g} over the brain are both {low:g}; "

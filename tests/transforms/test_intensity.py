@@ -105,6 +105,11 @@ def test_brain_without_contrast(change, first, fact):
         change(channel(np.r_[first, np.full(100, 7.0)])[None])
 
 
+def test_an_empty_image_is_refused_like_one_without_contrast():
+    with refused(ValueError, "percentiles 1 and 99 over the brain are both 0; expected an image with contrast"):
+        scale(torch.zeros(1, 4, 4, 4))
+
+
 IMAGE = torch.rand(4, 8, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
