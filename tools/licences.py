@@ -2,31 +2,30 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
 PROJECT = "missing-modality-bundles"
-EXTRAS = {
-    "": "Without an extra", "clinic": "clinic", "nnunet": "nnunet", "federated": "federated", "export": "export"
-}  # fmt: skip
+EXTRAS = ("", "clinic", "nnunet", "federated", "export")
+"""Those that users install; the empty name stands for none."""
+WITHOUT = "Without an extra"
 COPYLEFT = re.compile(r"\bA?GPL|(?<!Lesser )General Public License", re.IGNORECASE)
 """Licences under which a program that imports the package would have to be published; LGPL is none of them."""
 PAGE = Path(__file__).parents[1] / "docs" / "licences.md"
 HEAD = """# Licences
 
-This project is under Apache-2.0. `python -m tools licences` writes this page: the licence of every package that `pip`
-installs with it, as the package states it. None is under the GPL. Under the LGPL or the MPL are those listed so; both
-allow to use and to pass them on unchanged. PyTorch with CUDA brings NVIDIA's packages, under NVIDIA's own licences.
+This project is under Apache-2.0. `python -m tools licences` writes this page: the licence of every package that pip
+installs with it, in the package's own words. None is under the GPL. A few are under the LGPL or the MPL, which allow
+you to use them, and to pass them on unchanged. PyTorch with CUDA brings NVIDIA's packages, under NVIDIA's own licences.
 
-**Data and weights that come with the project**: the weights were trained on BraTS-Africa and UPENN-GBM (CC BY 4.0) as
-[the cards](bundles.md) say, and are under Apache-2.0. The extra `clinic` brings deepbet's weights for skull stripping
-(MIT, like deepbet).
+**Weights**: those of the bundles were trained on cases of BraTS 2021 and BraTS-Africa, both CC BY 4.0; the attributions
+are in `data_license.txt` beside each card. deepbet (MIT), in the extra `clinic`, brings its own weights for skull
+stripping, the packages under the LGPL, and a GUI toolkit (customtkinter) that is never used here.
 
-12-bit JPEG (DICOM's JPEG Extended), which scanners rarely write, is decoded by no package here with a permissive
-licence; `pip install pylibjpeg-libjpeg`, which is under the GPL-3.0, adds it.
+**Not installed**: a decoder for 12-bit JPEG (DICOM's JPEG Extended), which scanners rarely write. The only one that we
+found, pylibjpeg-libjpeg, is under the GPL-3.0; `pip install pylibjpeg-libjpeg` adds it.
 """
 
 
@@ -38,14 +37,14 @@ def licences(output: str = str(PAGE)) -> None:
     """
     known: set[str] = set()
     parts = [HEAD]
-    for extra, title in EXTRAS.items():
+    for extra in EXTRAS:
         added = {name: one for name, one in packages(extra).items() if name not in known}
         known |= {*added}
         by_licence = defaultdict(list)
         for name, one in added.items():
             by_licence[one].append(name)
         rows = [f"| {one} | {', '.join(names)} |" for one, names in sorted(by_licence.items())]
-        parts.append("\n".join([f"\n## {title}\n\n| licence | packages |\n|---|---|", *rows, ""]))
+        parts.append("\n".join([f"\n## {extra or WITHOUT}\n\n| licence | packages |\n|---|---|", *rows, ""]))
     Path(output).write_text("".join(parts), encoding="utf-8")
     print(output)
 
@@ -55,7 +54,9 @@ def packages(extra: str) -> dict[str, str]:
 
     Raises PackageNotFoundError if the extra is not installed here.
     """
-    return {name: _licence(found) for name, found in sorted(_required(PROJECT, (extra,), set()))}
+    found: dict[str, Distribution] = {}
+    _collect(PROJECT, extra, found, set())
+    return {name: _licence(one) for name, one in sorted(found.items())}
 
 
 def _licence(found: Distribution) -> str:
@@ -66,17 +67,15 @@ def _licence(found: Distribution) -> str:
     return text.strip().partition("\n")[0][:80].replace("|", "/") or "not stated"
 
 
-def _required(name: str, extras: tuple[str, ...], seen: set) -> Iterator[tuple[str, Distribution]]:
-    """Yield a package's requirements and theirs, each once."""
+def _collect(name: str, extra: str, found: dict[str, Distribution], seen: set[tuple[str, str]]) -> None:
+    """Add what a package requires with an extra, and what that requires, to ``found``."""
     for text in distribution(name).requires or ():
         requirement = Requirement(text)
-        marker = requirement.marker
-        if marker and not any(marker.evaluate({"extra": extra}) for extra in (*extras, "")):
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
-        key = re.sub(r"[-_.]+", "-", requirement.name).lower(), tuple(sorted(requirement.extras))
-        if key in seen:
-            continue
-        seen.add(key)
-        if not any(key[0] == other for other, extras_of in seen - {key}):
-            yield key[0], distribution(requirement.name)
-        yield from _required(requirement.name, key[1], seen)
+        key = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        found[key] = distribution(requirement.name)
+        for further in {"", *requirement.extras}:
+            if (key, further) not in seen:
+                seen.add((key, further))
+                _collect(requirement.name, further, found, seen)
