@@ -119,8 +119,12 @@ class Study:
     @property
     def series(self) -> dict[str, Series]:
         """Modality -> its DICOM series; empty for image files."""
+        if not isinstance(self.headers, SeriesHeaders):
+            return {}
+        from mmb.clinic.dicom.candidates import SeriesCandidate
+
         candidates = {name: record.candidate for name, record in self.used.items()}
-        return {name: candidate.series for name, candidate in candidates.items() if hasattr(candidate, "series")}
+        return {name: each.series for name, each in candidates.items() if isinstance(each, SeriesCandidate)}
 
 
 class Assigned(NamedTuple):
