@@ -1,12 +1,12 @@
 """A cache from which a training patch is read without decoding or copying the rest of the case."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import monai
 import numpy as np
 import torch
 from monai.data import Dataset, MetaTensor
@@ -14,11 +14,10 @@ from monai.transforms import Compose, RandomizableTrait, RandSpatialCropd
 
 from common.io.command import unwrapped_errors
 from common.io.files import replacing
-from common.io.fingerprint import files_of, fingerprint
+from common.io.fingerprint import UnknownError, files_of, fingerprint
 
+logger = logging.getLogger(__name__)
 TENSORS = ("image", "label")
-FORMAT = 7
-"""Version of the cache; increase it when a transform of this package changes its result for the same settings."""
 META = ("original_affine", "spatial_shape", "filename_or_obj")
 STEPS = 32767
 """Largest whole number that a voxel is stored as."""
@@ -36,8 +35,8 @@ class CachedDataset(Dataset):
     modality that holds any NaN is NaN everywhere. Labels are stored in 8 bits if their values fit.
 
     The deterministic part of ``transform``, a `Compose`, depends on nothing but the item. The name of an entry has a
-    hash of the item, of its files' sizes and modification times, and of these transforms. Without a ``cache_dir``
-    everything is computed anew each time.
+    `fingerprint` of the item, its files, and these transforms. Without a ``cache_dir``, or if a transform does not say
+    what it is made of, everything is computed anew each time.
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Compose, cache_dir: str | None = None) -> None:
@@ -45,7 +44,11 @@ class CachedDataset(Dataset):
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.first_random = transform.get_index_of_first(lambda t: isinstance(t, RandomizableTrait))
         end = len(transform) if self.first_random is None else self.first_random
-        self._recipe = fingerprint(*transform.transforms[:end])
+        try:
+            self._recipe = fingerprint(CachedDataset, *transform.transforms[:end])
+        except UnknownError as error:
+            self.cache_dir = None
+            logger.warning(f"The preprocessing is not cached but repeated in each epoch, since {error}.")
 
     def _transform(self, index: int) -> Any:
         with unwrapped_errors():  # Compose wraps a transform's error about a file
@@ -68,7 +71,7 @@ class CachedDataset(Dataset):
 
     def _key(self, item: Mapping[str, Any]) -> str:
         known = {key: value for key, value in item.items() if key != "patient"}  # says nothing of the images
-        return fingerprint(FORMAT, monai.__version__, known, files_of(item), self._recipe)
+        return fingerprint(known, files_of(item), self._recipe)
 
     def _write(self, entry: Path, item: Mapping[str, Any]) -> None:
         entry.mkdir(parents=True, exist_ok=True)

@@ -1,29 +1,29 @@
 """Storage of cases' results on disk, so that an interrupted evaluation can continue."""
 
+import logging
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import monai
 import numpy as np
 import pandas as pd
 
 from common.evaluation.metrics.case import CASE_COLUMNS, CaseResult
 from common.evaluation.metrics.results import BIN_COLUMNS, read_rows, write_results
 from common.io.files import replacing
-from common.io.fingerprint import files_of, fingerprint
+from common.io.fingerprint import UnknownError, files_of, fingerprint
 
-FORMAT = 3
-"""Version of the stored results; increase it when this package measures something else with the same settings."""
+logger = logging.getLogger(__name__)
 
 
 class CaseStore:
     """Store of cases' results, which are written as soon as they are computed.
 
     ``folder`` holds ``<case>-<fingerprint>.csv`` (the rows) and ``.npz`` (the arrays). The fingerprint is of everything
-    that the result depends on: the item, its files, and ``settings``, which has to contain all the rest. So after a
-    change of settings, weights or images, no file is found, and the case is evaluated again.
+    that the result depends on: the item, its files, and ``settings``, which has to contain all the rest, as values and
+    as code. So after a change of settings, code, weights or images, no file is found, and the case is evaluated again.
     """
 
     def __init__(self, folder: str | Path, settings: Sequence[Any], items: Sequence[Mapping[str, Any]]) -> None:
@@ -33,7 +33,11 @@ class CaseStore:
                     f"Case {case} is listed {count} times; name each case once in the datalist, and calibrate on other "
                     "cases than those evaluated (keys `part` and `calibrate_on`; null for none)."
                 )
-        recipe = fingerprint(FORMAT, monai.__version__, *settings)
+        try:
+            recipe = fingerprint(CaseStore, *settings)
+        except UnknownError as error:
+            recipe = uuid.uuid4().hex
+            logger.warning(f"No result of an earlier evaluation is used, since {error}.")
         self.folder, self.items = Path(folder), items
         self.paths = {
             item["case"]: self.folder / f"{item['case']}-{fingerprint(recipe, item, files_of(item))}.csv"

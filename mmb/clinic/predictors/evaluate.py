@@ -69,7 +69,7 @@ def evaluate_predictor(
         subsets=predictor.subsets, window=predictor.window, spacing=predictor.spacing,
         facts={"weights": predictor.weights_name, "part": part, "split": split}, output_dir=str(output_dir),
     )  # fmt: skip
-    settings = [predictor.weights_name, predictor.version, dict(conventions), predictor.subsets]
+    settings = [type(predictor), predictor.weights_name, predictor.version, dict(conventions), predictor.subsets]
     store = CaseStore(Path(output_dir, "cases"), settings, [*calibration, *cases])
     lock_folder(output_dir)
     try:
