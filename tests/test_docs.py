@@ -84,6 +84,21 @@ def test_the_version_is_that_of_the_newest_entries():
     assert headings[:2] == ["Unreleased", __version__]
 
 
+def test_the_baselines_are_counted():
+    """README and home page give the number of baselines in the table, which names every baseline's config."""
+    section = (ROOT / "docs/train.md").read_text().split("### Baselines\n")[1].split("\n#")[0]
+    table = re.findall(r"^\| (?!baseline)[^|]+ \| `(\w+)` \| `([^` ]+)[^|]* \|$", section, flags=re.M)
+    for page in ("README.md", "docs/index.md"):
+        assert re.findall(r"(\d+) baselines", (ROOT / page).read_text()) == [str(len(table))]
+    configs = {
+        (path.parts[-4], f"{path.parent.name}/{path.name}")
+        for folder in ("baselines", "backbones")
+        for path in ROOT.glob(f"bundles/*/configs/{folder}/*.json")
+    }
+    any_network = {("gss", "baselines/moddrop.json"), ("gss", "baselines/zero_filled.json")}
+    assert configs - any_network == set(table) - {("passion", "--training")}
+
+
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.ipynb"
 
 

@@ -1,10 +1,12 @@
 """Tables of results in the documentation agree with the committed results."""
 
+import json
 import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp, wilcoxon
 
 from common.cohorts.registry import patient
 from common.evaluation.analysis.statistics import bootstrap_mean, mean_over_subsets
@@ -19,6 +21,7 @@ CARDS = {
 """Bundle -> folder with the results of its own weights, under the decision of its inference.json."""
 CIRCLES = "○●"
 FOLDS = ROOT / "docs" / "open_glioma" / "folds"
+INNER = ROOT / "docs" / "open_glioma" / "inner"
 REGIONS = ("WT", "TC", "ET")
 FULL = "t1+t1c+t2+flair"
 GROUPS = ("all four", "mean of 15", "with T1c", "without T1c", "one sequence", "two", "three")
@@ -105,6 +108,76 @@ def test_decisions_in_five_folds():
     for name, cells in lines:
         dice = by_patient(*name.rsplit(", ", 1))
         assert cells == ["/".join(f"{mean:.1f}" for mean in dice[group].mean()) for group in GROUPS], name
+
+
+def by_case(method: str, fold: int, folder: Path = FOLDS) -> pd.DataFrame:
+    """Return the Dice (%) of each case and region of a fold, averaged over the subsets; the index has the patients."""
+    dice = pd.read_csv(folder / method.format(fold) / "results.csv").query("metric == 'dice'")
+    return 100 * dice.groupby(["case", "region"])["value"].mean().unstack()[list(REGIONS)].rename(patient)
+
+
+def test_gain_of_coarse_to_fine_over_trainings_and_other_patients():
+    page = " ".join((ROOT / "docs/open_glioma/README.md").read_text().split())
+    pair = ("u_net_with_moddrop_coarse_to_fine_fold{}", "u_net_with_moddrop_fold{}")
+    gains = [by_case(pair[0], fold) - by_case(pair[1], fold) for fold in range(5)]
+    chances = ttest_1samp([gain.mean() for gain in gains], 0).pvalue
+    assert "p = {:.2f}, {:.2f} and {:.3f}; in two folds TC is lower".format(*chances) in page
+    assert sum(gain["TC"].mean() < 0 for gain in gains) == 2
+    chosen_on = {name for fold in (0, 1) for name in by_case("inner{}_coarse_to_fine", fold, INNER).index}
+    gain = pd.concat(gains).groupby(level=0).mean()
+    others = gain[~gain.index.isin(chosen_on)]
+    assert (len(chosen_on), len(others)) == (15, 34)
+    assert "the schedule was chosen, the gain is {:.1f}/{:.1f}/{:.1f} points".format(*others.mean()) in page
+    chances = [wilcoxon(others[region]).pvalue for region in REGIONS]
+    assert "p = {:.3f}, {:.2f} and < 0.001, not corrected".format(*chances) in page
+    assert chances[2] < 0.001
+
+
+def test_inner_splits():
+    """The table has the methods of the list, and the Dice of each of their trainings."""
+    lines = table("docs/open_glioma/README.md", "| method | `inner0`")
+    methods = json.loads((ROOT / "bundles/open_glioma_inner.json").read_text())["methods"]
+    assert [name for name, _ in lines] == list(methods)
+    for name, cells in lines:
+        for number, cell in enumerate(cells):
+            folder = f"inner{number}_{slug(name)}"
+            trained = (INNER / folder).is_dir()
+            dice = by_case(folder, number, INNER).mean() if trained else ()
+            assert cell == ("/".join(f"{value:.1f}" for value in dice) if trained else "not trained"), folder
+
+
+def test_x_sub_in_two_folds():
+    names = {"zeros": "m3ae_zero_fill_fold{}", "x_sub": "m3ae_fold{}", "slow x_sub": "m3ae_slow_x_sub_fold{}"}
+    lines = table("docs/open_glioma/README.md", "| | mean of 15 | all four | three")
+    differences = []
+    for name, cells in lines:
+        pair = [names[part] for part in name.split(" against ")]
+        by_fold = [by_case(pair[0], fold) - by_case(pair[1], fold) for fold in (0, 1)]
+        differences += [difference.mean() for difference in by_fold]
+        gain = pd.concat(by_fold).groupby(level=0).mean().mean()
+        assert len(pd.concat(by_fold).index.unique()) == 19
+        assert cells[0] == "/".join(f"{value:+.1f}".replace("-", "−").replace("−0.0", "0.0") for value in gain), name
+    noise = (pd.DataFrame(differences) ** 2).mean() ** 0.5
+    page = " ".join((ROOT / "docs/open_glioma/README.md").read_text().split())
+    assert "differ by {:.1f}/{:.1f}/{:.1f} points".format(*noise) in page
+
+
+@pytest.mark.parametrize("name", ["open_glioma", "open_glioma_missing"])
+def test_lists_have_the_warm_up_of_their_rows(name):
+    """Five epochs, as the page's protocol says; the recipe has had a share of the epochs since."""
+    made = json.loads((ROOT / f"bundles/{name}.json").read_text())
+    for method in made["methods"].values():
+        recipe = json.loads((ROOT / "bundles" / method["bundle"] / "configs/recipes/open_glioma.json").read_text())
+        settings = recipe | made.get("settings", {}) | method.get("settings", {})
+        assert round(settings["warmup"] * settings["epochs"]) == 5, method
+
+
+def test_what_the_grid_costs_the_labels():
+    dice = pd.read_csv(ROOT / "docs/open_glioma/grid.csv").dropna().set_index(["case", "region"])["dice"].unstack()
+    test = read_evaluation(RESULTS / "m3ae").values("dice").index.unique("case")
+    page = (ROOT / "docs/open_glioma/README.md").read_text()
+    for cases in (dice, dice.loc[test]):
+        assert "/".join(f"{100 * cases[region].mean():.1f}" for region in REGIONS) + " % " in page
 
 
 def test_sequences_missing_in_training():
