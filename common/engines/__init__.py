@@ -7,6 +7,7 @@ from common.names import find
 _MODULES = {
     "epoch": ("Rounds", "SetEpoch"),
     "evaluate": ("Report",),
+    "fitting": ("new_sequences", "require_fitting"),
     "handlers": ("EpochLosses", "Reseed", "ResumableCheckpoint", "counted_voxels", "seed_all"),
     "inferers": ("ForegroundInferer", "SubstituteInferer"),
     "multi_gpu": ("distributed", "local_device"),

@@ -1,5 +1,6 @@
 """What a run refuses before data are read or a network is built; a command refuses it in one line."""
 
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from monai.bundle import ConfigParser
 from common.cohorts import take
 from common.cohorts.datalist import PARTS
 from common.engines.evaluate import check_evaluation
+from common.engines.fitting import require_fitting
 from common.engines.multi_gpu import claim_output
 from common.engines.precision import check_device
 from common.engines.windows import check_mirror_axes
@@ -18,10 +20,12 @@ from common.evaluation.report.report import require_own_parts
 from common.io import optional, require_writable
 from common.io.bundle import bundle_name, require_same_common
 from common.io.command import Given, check_settings, check_step, given_run, is_command, require_null, unwrapped_errors
+from common.io.facts import read_facts
 from common.io.settings import check_choice, check_number, per_axis
 from common.text import printable
 from common.transforms.decision import DECISIONS
 
+logger = logging.getLogger(__name__)
 BUILT = ("cohort_def", "inferer", "validate#inferer", "log")
 """Sections that check their own arguments, and take no time to build."""
 MATMUL_PRECISIONS = ("highest", "high", "medium")
@@ -111,6 +115,15 @@ def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: st
             check_choice(key, word, choices)
     for parts in given("part", "evaluate_on", "calibrate_on").values():
         take({part: [] for part in PARTS}, parts)
+    if (weights := optional(given("ckpt_path").get("ckpt_path"))) is not None:
+        require_fitting(weights, value("cohort"), root, value("image_transforms"))
+        trained = facts.settings if (facts := read_facts(weights)) else {}
+        for key, asked in given("spacing", "crop", "percentiles").items():
+            if list(trained.get(key, asked)) != list(asked):
+                logger.warning(f"{weights}: was trained with {key} {trained[key]}; here it is {asked}.")
+    given("new_sequences")
+    if "evaluation" in config:
+        value("evaluation").require_same_steps(value("recorded"))
     if "conventions" in config:
         names = ("method", "conventions", "decision")
         check_evaluation({name: optional(value(name)) for name in names})

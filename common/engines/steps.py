@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from common.cohorts import get_cohort
 from common.cohorts.described import recorded
 from common.cohorts.registry import patient_of
+from common.engines.preprocessing import image_steps, only
 from common.io.facts import SETTINGS, TrainingFacts, patient_digest, read_facts
 from common.io.settings import check_choice, optional
 from common.io.weights import metadata_of, trained_on, trained_patients, weights_name
@@ -29,6 +30,24 @@ class BundleEvaluation:
     def __init__(self, bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
         self.files = [str(Path(bundle_root) / "configs" / name) for name in configs]
         self.overrides = {"bundle_root": bundle_root, **overrides}
+
+    def require_same_steps(self, recorded: Mapping[str, Any]) -> None:
+        """Refuse a training that prepares its images in another way than the evaluation, and so inference, would.
+
+        Args:
+            recorded: settings of the training that its weights will hold, and its ``preprocessing`` (transforms).
+        """
+        config = ConfigParser(ConfigParser.load_config_files(self.files))
+        config.update(self.overrides)
+        config.update({key: recorded[key] for key in SETTINGS if key in recorded and key in config})
+        own, theirs = image_steps(recorded["preprocessing"]), image_steps(config.get_parsed_content("image_transforms"))
+        if own != theirs:
+            training, evaluation = ", ".join(only(own, theirs)), ", ".join(only(theirs, own))
+            raise ValueError(
+                f"deterministic_transforms: images go through {training} in the training, but through {evaluation} in "
+                f"{' and '.join(Path(file).name for file in self.files)}. Give the same steps to the evaluation "
+                "(evaluation#overrides#image_transforms) and to inference (image_transforms)."
+            )
 
     def __call__(self) -> None:
         """Run the evaluation."""
@@ -51,7 +70,7 @@ def training_facts(
     Args:
         bundle_root: folder of the bundle.
         evaluation: settings of the evaluation that follows, among them ``method``, those of `SETTINGS`, and ``recipe``,
-            the names of the config files over ``train.json``.
+            the names of the config files over ``train.json``; and ``preprocessing``, the transforms of its images.
         cases: datalist items of the training, and ``pretrained_on`` those of a training before it.
         init_from: weights that it starts from, or None.
     """
@@ -70,6 +89,7 @@ def training_facts(
         recipe=list(evaluation.get("recipe", ())),
         before=before or "",
         patients=sorted(patients),
+        preprocessing=image_steps(evaluation["preprocessing"]) if "preprocessing" in evaluation else [],
         settings={key: optional(evaluation[key]) for key in SETTINGS if key in evaluation}
         | {"cohort": recorded(evaluation["cohort"])},
     )

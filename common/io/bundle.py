@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common import __version__
+from common.io.command import config_folder
 
 MANIFEST = "manifest.json"
 """File in a packaged bundle: the version of `common` it was made with."""
@@ -15,14 +16,15 @@ COMMON = Path(__file__).resolve().parents[1]
 def bundle_root(name: str) -> str:
     """Return the folder of a bundle.
 
-    These are tried in turn: the working directory; ``bundles/<name>`` in the working directory; the same beside the
+    These are tried in turn: the folder whose config this is; the working directory; ``bundles/<name>`` in the working directory; the same beside the
     installed ``common``, or within the ``mmb`` installed beside it; the folder that contains ``common``; and a folder
     ``<name>`` beside that one. A bundle that was packaged with another version of ``common`` is refused.
     """
-    here = Path.cwd()
+    here, config = Path.cwd(), config_folder()
     beside = COMMON.parent
     homes = [here / "bundles", beside / "bundles", beside / "mmb" / "bundles"]
-    places = [here, *(home / name for home in homes), beside, beside.parent / name]
+    own = [config.parent] if config and config.name == "configs" else []
+    places = [*own, here, *(home / name for home in homes), beside, beside.parent / name]
     for place in places:
         if bundle_name(place) == name:
             require_same_common(place)

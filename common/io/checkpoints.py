@@ -1,5 +1,6 @@
 """Checkpoints: written atomically, and read without executing code that they may contain."""
 
+import logging
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,8 @@ from torch import nn
 
 from common.io.facts import TrainingFacts, read_facts, write_facts
 from common.io.files import replacing
+
+logger = logging.getLogger(__name__)
 
 
 def write_checkpoint(state: Mapping[str, Any], path: str | os.PathLike, facts: TrainingFacts | None = None) -> None:
@@ -98,7 +101,46 @@ def require_unwrapped(state: Mapping[str, Any], own: Iterable[str], path: str | 
             )
 
 
-def start_from(network: nn.Module, path: str | os.PathLike | None) -> None:
-    """Load the weights that a training starts from (key `init_from`); None leaves the network unchanged."""
-    if path is not None:
+def start_from(
+    network: nn.Module, path: str | os.PathLike | None, new_sequences: int = 0, new_head: bool = False
+) -> None:
+    """Load the weights that a training starts from (key `init_from`); None leaves the network unchanged.
+
+    Args:
+        new_sequences: number of the network's sequences, after all others, that the weights have not seen. What only
+            these use begins with zeros, and an encoder of their own at random, so that without them the network
+            computes what it did before.
+        new_head: whether the layers called head, and others that are made for other classes, stay as they are.
+    """
+    if path is None:
+        return
+    if not new_sequences and not new_head:
         load_weights(network, path)
+        return
+    state, own = read_weights(path), network.state_dict()
+    require_unwrapped(state, own, path)
+    loaded = {}
+    for name, value in own.items():
+        given = None if new_head and "head" in name else state.get(name)
+        if given is not None and new_sequences and given.shape != value.shape and given.ndim == value.ndim:
+            given = _widened(given, value.shape)
+        if given is not None and given.shape == value.shape:
+            loaded[name] = given
+    fresh = sorted(own.keys() - loaded.keys())
+    if len(loaded) < len(own) / 2:
+        raise ValueError(
+            f"{path}: a checkpoint of another architecture than {type(network).__name__}: {len(loaded)} of {len(own)} "
+            "tensors fit. Use the config of its training."
+        )
+    network.load_state_dict(loaded, strict=False)
+    logger.info(f"{path}: {len(loaded)} tensors; at random begin {', '.join(fresh) or 'none'}")
+
+
+def _widened(value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Return a tensor with zeros after its own values along each axis; of another shape if an axis would shrink."""
+    missing = [size - own for size, own in zip(shape, value.shape, strict=True)]
+    return (
+        nn.functional.pad(value, [each for size in reversed(missing) for each in (0, size)])
+        if min(missing) >= 0
+        else value
+    )

@@ -51,6 +51,15 @@ def given_run() -> Given | None:
     return Given([files] if isinstance(files, str) else list(files or ()), settings, options.get("run_id") or "run")
 
 
+def config_folder() -> Path | None:
+    """Return the folder of the first config file of the workflow that evaluates this; None outside a workflow."""
+    frame = inspect.currentframe()
+    while frame is not None and not isinstance(frame.f_locals.get("self"), ConfigWorkflow):
+        frame = frame.f_back
+    folder = getattr(frame.f_locals["self"], "config_root_path", None) if frame else None
+    return Path(folder).absolute() if folder else None
+
+
 def check_step(step: str, config: ConfigParser) -> None:
     """Refuse to run what is no list of steps of a config: MONAI would build another key's value and do nothing."""
     steps = [key for key, value in config.get().items() if key not in AROUND and _is_steps(value)]

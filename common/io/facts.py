@@ -55,6 +55,7 @@ class TrainingFacts(Document):
         recipe: names of the config files over ``train.json``.
         before: what the weights were before this training; empty if it began at random.
         patients: `patient_digest` of all patients whose images the weights have seen, sorted; empty if unknown.
+        preprocessing: steps that the images went through (`common.engines.preprocessing`); empty if unknown.
         settings: those of `SETTINGS` that the bundle has.
     """
 
@@ -67,6 +68,7 @@ class TrainingFacts(Document):
     recipe: list[Text] = Field(default=[])
     before: Text = ""
     patients: list[Text] = Field(default=[])
+    preprocessing: list[Text] = Field(default=[])
     settings: dict[Text, Setting] = Field(default={})
 
     @property

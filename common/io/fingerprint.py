@@ -89,6 +89,25 @@ def files_of(item: Mapping[str, Any]) -> list[tuple[str, int, int]]:
     return [_file(str(path)) for path in [*images, item.get("label")] if path is not None and os.path.exists(path)]
 
 
+def enclosed(function: types.FunctionType) -> dict[str, Any]:
+    """Return what a function encloses or refers to by name: defaults, outer variables, and values of a config."""
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    told = dict(zip(function.__code__.co_freevars, cells, strict=True))
+    told |= {f"default {index}": value for index, value in enumerate(function.__defaults__ or ())}
+    return told | (function.__kwdefaults__ or {}) | _referred(function.__code__, function.__globals__)
+
+
+def _referred(code: types.CodeType, around: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the global variables that code, and functions within it, refer to; of a config's, those it names."""
+    codes = _inner(code)
+    names = {name for each in codes for name in each.co_names}
+    said = {name: around[name] for name in sorted(names) if name in around and name != REFERENCES}
+    if REFERENCES in names:
+        constants = {text for each in codes for text in each.co_consts if isinstance(text, str)}
+        said |= {key: value for key, value in around.get(REFERENCES, {}).items() if key in constants}
+    return said
+
+
 class _Description:
     """Digests of what objects are made of; each object and each module is described once."""
 
@@ -156,12 +175,8 @@ class _Description:
 
     def _named(self, code: types.CodeType, around: Mapping[str, Any]) -> Any:
         """Describe what code refers to by name: global variables, what it uses of modules, and its own imports."""
-        codes = _inner(code)
+        codes, said = _inner(code), _referred(code, around)
         names = {name for each in codes for name in each.co_names}
-        constants = {text for each in codes for text in each.co_consts if isinstance(text, str)}
-        said = {name: around[name] for name in names if name in around and name != REFERENCES}
-        if REFERENCES in names:
-            said |= {key: value for key, value in around.get(REFERENCES, {}).items() if key in constants}
         for module in [
             value for value in said.values() if isinstance(value, types.ModuleType) and not _version(value.__name__)
         ]:

@@ -157,13 +157,18 @@ def mean_image(images: Dataset, grid: list[int]) -> torch.Tensor:
 
 
 def start_finetuning(
-    network: M3AE, pretrained: str, weights: bool = True, init_from: str | os.PathLike | None = None
+    network: M3AE,
+    pretrained: str,
+    weights: bool = True,
+    init_from: str | os.PathLike | None = None,
+    new_sequences: int = 0,
+    new_head: bool = False,
 ) -> None:
-    """Start from complete weights of the segmentation network (key ``init_from``), or else by `load_pretrained`."""
+    """Start from complete weights of the segmentation network by `start_from`, or else by `load_pretrained`."""
     if init_from is None:
         load_pretrained(network, pretrained, weights)
     else:
-        start_from(network, init_from)
+        start_from(network, init_from, new_sequences, new_head)
 
 
 def load_pretrained(network: M3AE, path: str, weights: bool = True) -> None:

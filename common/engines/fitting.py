@@ -1,0 +1,133 @@
+"""What weights are made for, by their own record, compared with what they are to be used for."""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from common.cohorts import get_cohort
+from common.cohorts.cohort import Cohort
+from common.engines.preprocessing import image_steps, only
+from common.io.facts import read_facts
+from common.io.weights import metadata_of, shipped_weights
+from common.modalities import resolve_subset
+from common.text import shortened
+
+logger = logging.getLogger(__name__)
+UNSAID = "{path}: does not say which sequences and classes it was trained with; {assumed} are assumed, in this order."
+
+
+class Layout(NamedTuple):
+    """The sequences of a network's input channels, and the regions (or classes) of its output channels, in order."""
+
+    sequences: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+def require_fitting(
+    path: str | os.PathLike, cohort: str, bundle_root: str | os.PathLike, transforms: Sequence[Any] = ()
+) -> None:
+    """Refuse weights whose sequences or classes are others than those of the cohort, or in another order.
+
+    Also those whose training prepared images by other steps than ``transforms``. Other settings of these, such as the
+    voxel size, and weights that say nothing of sequences and classes, cause a warning. Raises ValueError.
+    """
+    if not os.path.isfile(path):  # refused when it is read
+        return
+    asked, own = _layout(get_cohort(cohort), bundle_root), layout_of_weights(path, bundle_root)
+    if own is None:
+        logger.warning(UNSAID.format(path=path, assumed=_said(asked)))
+    elif sorted(own.sequences) != sorted(asked.sequences) or own.classes != asked.classes:
+        raise ValueError(
+            f"{path}: was trained with {_said(own)}; cohort {_name(cohort)} has {_said(asked)}. Choose a cohort "
+            "that has what the weights have (key `cohort`), or fine-tune them (docs/fine_tune.md)."
+        )
+    elif own.sequences != asked.sequences:
+        raise ValueError(f"{path}: {_reorder(own, asked, cohort)}")
+    _compare_steps(path, image_steps(transforms))
+
+
+def new_sequences(
+    path: str | os.PathLike | None, cohort: str, bundle_root: str | os.PathLike, new_head: bool = False
+) -> int:
+    """Return how many sequences of a cohort the weights have not seen from which its training is to start.
+
+    They come after those of the weights. Without weights it is 0. Raises ValueError if the weights' sequences are not
+    the cohort's first ones, or if the classes differ, unless ``new_head``.
+    """
+    if path is None:
+        return 0
+    asked, own = _layout(get_cohort(cohort), bundle_root), layout_of_weights(path, bundle_root)
+    if own is None:
+        logger.warning(UNSAID.format(path=path, assumed=_said(asked)))
+        return 0
+    if lacking := [name for name in own.sequences if name not in asked.sequences]:
+        raise ValueError(
+            f"{path}: was trained with {', '.join(own.sequences)}, but cohort {_name(cohort)} lacks "
+            f"{', '.join(lacking)}. List them in its `modalities`: no case needs files of them."
+        )
+    if asked.sequences[: len(own.sequences)] != own.sequences:
+        raise ValueError(f"{path}: {_reorder(own, asked, cohort)}")
+    if own.classes != asked.classes and not new_head:
+        raise ValueError(
+            f"{path}: was trained for {', '.join(own.classes)}; cohort {_name(cohort)} has {', '.join(asked.classes)}. "
+            "With --new_head true the last layer starts anew, at random."
+        )
+    new = asked.sequences[len(own.sequences) :]
+    if new:
+        logger.warning(f"{path}: has not seen {', '.join(new)}; their first weights are zero.")
+    return len(new)
+
+
+def _compare_steps(path: str | os.PathLike, asked: list[str]) -> None:
+    facts = read_facts(path)
+    trained = facts.preprocessing if facts and asked else []
+    for names, differs in ((True, _names(trained) != _names(asked)), (False, trained != asked)):
+        if trained and differs:
+            then, now = ", ".join(only(trained, asked)), ", ".join(only(asked, trained))
+            text = f"{path}: was trained on images that went through {then}; here they go through {now}."
+            if names:
+                raise ValueError(f"{text} Give the steps of the training as image_transforms.")
+            logger.warning(text)
+
+
+def _names(steps: Sequence[str]) -> list[str]:
+    return [step.split("(")[0] for step in steps]
+
+
+def layout_of_weights(path: str | os.PathLike, bundle_root: str | os.PathLike) -> Layout | None:
+    """Return what weights are made for, by their record or their bundle's metadata; None if neither says it."""
+    facts = read_facts(path)
+    if facts and facts.settings.get("cohort"):
+        return _layout(get_cohort(facts.settings["cohort"]), bundle_root)
+    if not shipped_weights(path, bundle_root):
+        return None
+    channels = metadata_of(bundle_root)["network_data_format"]
+    sequences = [text.split(" (")[0].lower() for text in channels["inputs"]["image"]["channel_def"].values()]
+    classes = tuple(text.split(":")[0] for text in _outputs(bundle_root) if not text.startswith("background"))
+    return Layout(resolve_subset(sequences, sequences), classes)
+
+
+def _layout(cohort: Cohort, bundle_root: str | os.PathLike) -> Layout:
+    softmax = _outputs(bundle_root)[0].startswith("background")
+    return Layout(cohort.modalities, tuple(cohort.labels.targets if softmax else cohort.labels.regions))
+
+
+def _outputs(bundle_root: str | os.PathLike) -> list[str]:
+    return list(metadata_of(bundle_root)["network_data_format"]["outputs"]["pred"]["channel_def"].values())
+
+
+def _reorder(own: Layout, asked: Layout, cohort: str) -> str:
+    new = [name for name in asked.sequences if name not in own.sequences]
+    return (
+        f"was trained with {', '.join(own.sequences)}, in this order; cohort {_name(cohort)} has "
+        f"{', '.join(asked.sequences)}. List its `modalities` as {', '.join([*own.sequences, *new])}."
+    )
+
+
+def _said(layout: Layout) -> str:
+    return f"{', '.join(layout.sequences)} and {', '.join(layout.classes)}"
+
+
+def _name(cohort: str) -> str:
+    return shortened([get_cohort(cohort).name])
