@@ -31,6 +31,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from common.cohorts.cohort import Cohort
+from common.cohorts.contents import copies
 from common.cohorts.registry import COHORTS, cohort_of, names_of, owners, patient_of
 from common.cohorts.scan import Item, find_cases
 from common.io.tables import by_case, read_table
@@ -73,6 +74,7 @@ def split_cases(
     items = find_cases(dataset_dir, cohort)
     if patients is not None:
         _name_patients(items, patients, dataset_dir)
+    items = one_patient_a_copy(items, dataset_dir)
     refuse_other_names(items, cohort, dataset_dir)
     parts = divide(items, cohort, dataset_dir, split, seed)
     used = {item["case"] for part in parts.values() for item in part}
@@ -169,13 +171,34 @@ def refuse_other_names(items: Iterable[Item], cohort: Cohort, source: str | os.P
             )
 
 
+def one_patient_a_copy(items: Sequence[Item], dataset_dir: str | os.PathLike) -> list[Item]:
+    """Return the items, where cases that share an image have the same ``patient``, with a warning."""
+    patients = {item["case"]: patient_of(item) for item in items}
+    for copy in copies(items):
+        one, other = patients[copy.case], patients[copy.other]
+        if one != other:
+            logger.warning(f"{dataset_dir}: {copy.path} is a copy of {copy.other_path}: taken as the same patient.")
+            patients = {case: other if name == one else name for case, name in patients.items()}
+    return [
+        {**item, "patient": patients[item["case"]]} if patients[item["case"]] != patient_of(item) else item
+        for item in items
+    ]
+
+
 def refuse_shared_patients(parts: Mapping[str, Sequence[Item]], source: str | os.PathLike) -> None:
-    """Refuse parts that share an image file, or a patient by the key ``patient`` of their items.
+    """Refuse parts that share an image, or a copy of one, or a patient by the key ``patient`` of their items.
 
     Patients that only names show to be the same cause a warning, since the published split of BraTS 2015 divides
     patients.
     """
     first: dict[str, tuple[str, Item]] = {}
+    part_of = {item["case"]: part for part, items in parts.items() for item in items}
+    for copy in copies(item for items in parts.values() for item in items):
+        if part_of[copy.case] != part_of[copy.other]:
+            raise ValueError(
+                f"{source}: {copy.case} in {part_of[copy.case]} and {copy.other} in {part_of[copy.other]} have one "
+                f"image: {copy.path} is a copy of {copy.other_path}. Put all cases of a patient into one part."
+            )
     warned = False
     for part, item in ((part, item) for part, items in parts.items() for item in items):
         for name in (f"patient {patient_of(item)}", *(f"image {path}" for path in item["image"])):

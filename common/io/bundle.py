@@ -16,9 +16,10 @@ COMMON = Path(__file__).resolve().parents[1]
 def bundle_root(name: str) -> str:
     """Return the folder of a bundle.
 
-    These are tried in turn: the folder whose config this is; the working directory; ``bundles/<name>`` in the working directory; the same beside the
-    installed ``common``, or within the ``mmb`` installed beside it; the folder that contains ``common``; and a folder
-    ``<name>`` beside that one. A bundle that was packaged with another version of ``common`` is refused.
+    These are tried in turn: the folder whose config this is; the working directory; ``bundles/<name>`` in the working
+    directory; the same beside the installed ``common``, or within the ``mmb`` installed beside it; the folder that
+    contains ``common``; and a folder ``<name>`` beside that one. A bundle that was packaged with another version of
+    ``common`` is refused.
     """
     here, config = Path.cwd(), config_folder()
     beside = COMMON.parent

@@ -53,11 +53,21 @@ def given_run() -> Given | None:
 
 def config_folder() -> Path | None:
     """Return the folder of the first config file of the workflow that evaluates this; None outside a workflow."""
+    folder = getattr(_workflow(), "config_root_path", None)
+    return Path(folder).absolute() if folder else None
+
+
+def given_config() -> dict[str, Any] | None:
+    """Return the merged config, with settings over it, of the workflow that evaluates this; None outside a workflow."""
+    workflow = _workflow()
+    return None if workflow is None else workflow.parser.get()
+
+
+def _workflow() -> ConfigWorkflow | None:
     frame = inspect.currentframe()
     while frame is not None and not isinstance(frame.f_locals.get("self"), ConfigWorkflow):
         frame = frame.f_back
-    folder = getattr(frame.f_locals["self"], "config_root_path", None) if frame else None
-    return Path(folder).absolute() if folder else None
+    return frame.f_locals["self"] if frame else None
 
 
 def check_step(step: str, config: ConfigParser) -> None:

@@ -1,0 +1,116 @@
+"""What a training run is made of, kept beside its checkpoints and compared when it is resumed."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from common import __version__
+from common.cohorts.contents import content
+from common.cohorts.splits import PARTS, Parts
+from common.io.command import given_config
+from common.io.files import replacing
+from common.io.fingerprint import fingerprint
+from common.io.settings import optional
+from common.text import shortened
+
+logger = logging.getLogger(__name__)
+RECORD = "run.json"
+"""File in the output folder of a training: version, settings, and part -> case -> fingerprint of its files."""
+MAY_CHANGE = {
+    *("imports", "initialize", "finalize", "fit", "pretrain", "finetune", "run", "evaluate", "start_processes"),
+    *("bundle_root", "output_dir", "dataset_dir", "cache_dir", "datalist", "resume", "quiet", "device", "num_workers"),
+    *("epochs", "pretrain_epochs", "rounds", "learning_rate", "val_interval", "checkpoint_interval"),
+    *("precision", "matmul_precision", "memory_format", "deterministic", "sw_batch_size", "init_from", "new_head"),
+    *("evaluation", "evaluation_configs", "evaluate_on", "calibrate_on", "conventions", "mirror_axes", "decision"),
+}
+"""Keys of a training whose values may be others when it is resumed: where and how it runs, for how long, and what is
+evaluated afterwards. What a config computes from them is another matter: it is compared as it stands there."""
+
+
+def kept_cases(parts: Parts, output_dir: str | os.PathLike, resume: bool) -> Parts:
+    """Return the parts of a run: those given, or if it is resumed, those that it was started with.
+
+    Raises ValueError if a case is not there any more, or has other files now. Cases that are new are left out, with a
+    warning.
+    """
+    if not (record := _record(output_dir) if resume else None):
+        return parts
+    kept, source = record["cases"], Path(output_dir, RECORD)
+    items = {item["case"]: item for part in PARTS for item in parts[part]}
+    known = {case: files for cases in kept.values() for case, files in cases.items()}
+    if gone := [case for case in known if case not in items]:
+        raise ValueError(
+            f"{source}: the run was started with {len(known)} cases; {len(gone)} of them are not there any more "
+            f"({shortened(gone)}). Put them back, or start anew in another output_dir."
+        )
+    if changed := [case for case, files in known.items() if fingerprint(content(items[case])) != files]:
+        raise ValueError(
+            f"{source}: {len(changed)} of its {len(known)} cases have other images or labels now ({shortened(changed)})."
+            " Put the former ones back, or start anew in another output_dir."
+        )
+    if new := [case for case in items if case not in known]:
+        logger.warning(
+            f"{source}: {len(new)} cases are new since the run was started ({shortened(new)}). It goes on with its own "
+            "split, without them."
+        )
+    return {part: [items[case] for case in kept[part]] for part in PARTS}
+
+
+def keep_run(parts: Parts, output_dir: str | os.PathLike, resume: bool) -> None:
+    """Write what a training is made of into its output folder; of a resumed one, it has to be the same as before.
+
+    Raises ValueError as `require_same_settings`.
+    """
+    config = given_config()
+    settings = {} if config is None else dict(_leaves(config))
+    if resume and _record(output_dir):
+        require_same_settings(config or {}, output_dir)
+    if os.environ.get("RANK", "0") == "0":
+        cases = {part: {item["case"]: fingerprint(content(item)) for item in parts[part]} for part in PARTS}
+        with replacing(Path(output_dir, RECORD)) as path:
+            path.write_text(json.dumps({"version": __version__, "settings": settings, "cases": cases}, indent=1))
+
+
+def require_same_settings(config: Mapping[str, Any], output_dir: str | os.PathLike) -> None:
+    """Refuse to resume a run with other settings than it was started with, but for those of `MAY_CHANGE`."""
+    record = _record(output_dir)
+    if not record or not record["settings"]:
+        return
+    before, now = record["settings"], dict(_leaves(config))
+    keys = before.keys() & now.keys() if record["version"] != __version__ else before.keys() | now.keys()
+    told = [
+        f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in sorted(keys) if before.get(key) != now.get(key)
+    ]
+    if told:
+        raise ValueError(
+            f"{Path(output_dir, RECORD)}: the run was started with other settings: {shortened(told)}. Resume it with the "
+            "same ones, or start anew in another output_dir."
+        )
+
+
+def _record(output_dir: str | os.PathLike) -> dict[str, Any] | None:
+    """Return the record of a run that has a checkpoint."""
+    path = Path(output_dir, RECORD)
+    if not path.is_file() or not any(Path(output_dir).glob("*_last.pt")):
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}). Start anew in another output_dir.") from None
+
+
+def _leaves(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield key and value of a config's texts, numbers and null that may not change; objects count by their class."""
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            if key or not (name in MAY_CHANGE or name.startswith("_")):
+                yield from _leaves(value, f"{key}#{name}" if key else name)
+    elif isinstance(config, list | tuple):
+        for index, value in enumerate(config):
+            yield from _leaves(value, f"{key}#{index}")
+    else:
+        plain = config is None or isinstance(config, str | int | float)
+        yield key, optional(config) if plain else type(config).__name__
