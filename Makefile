@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-TORCH ?= torch>=2.6,<2.14
+TORCH ?= torch
 BUNDLE ?= m3ae
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 LINT_VENV ?= .venv-lint

@@ -5,10 +5,9 @@ subset of the sequences, that there may be none. Only cases whose tumour keeps t
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import binary_dilation, find_objects, gaussian_filter, map_coordinates, zoom
+from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates, zoom
 from scipy.optimize import minimize
 
 COARSE = 3.0
@@ -105,32 +104,3 @@ def without_tumour(images: np.ndarray, tumour: np.ndarray, spacing: float = 1.0)
         seam = (share > 0) & (share < 1) & ((image == 0) | (reflected == 0))  # no blending with the background
         whole.append(np.where(seam, np.where(share > 0.5, reflected, image), blended))
     return np.stack(whole)
-
-
-def write_mirrored(dataset_dir: str, output_dir: str, cases: list[str]) -> list[str]:
-    """Write those of the named cases of open_glioma that qualify, as NIfTI with their names; return their names."""
-    import nibabel as nib
-    from tqdm import tqdm
-
-    written = []
-    for case in tqdm(cases, unit="case"):
-        files = sorted(Path(dataset_dir, case).glob("*.nii.gz"))
-        labels = [file for file in files if "seg" in file.name]
-        volumes = {file: nib.as_closest_canonical(nib.load(file)) for file in files}
-        tumour = np.asarray(volumes[labels[0]].dataobj) > 0
-        images = [file for file in files if file not in labels]
-        voxels = np.stack([np.asarray(volumes[file].dataobj) for file in images]).clip(min=0)
-        box = (slice(None), *find_objects((voxels.max(axis=0) > 0).astype(int))[0])
-        half = without_tumour(voxels[box], tumour[box[1:]])
-        if half is None:
-            continue
-        mirrored = np.zeros_like(voxels, dtype=np.float32)
-        mirrored[box] = half
-        folder = Path(output_dir, case)
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, image in zip(images, mirrored, strict=True):
-            like = volumes[file]
-            nib.save(nib.Nifti1Image(image.round().astype(np.int16), like.affine), folder / file.name)
-        nib.save(nib.Nifti1Image(np.zeros(tumour.shape, np.uint8), volumes[labels[0]].affine), folder / labels[0].name)
-        written.append(case)
-    return written

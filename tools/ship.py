@@ -37,7 +37,11 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     the description of the data; for ``model``, ``data_source``, the Dice (``eval_metrics``, ``test_results``) and
     ``inference_cost`` are also set. Calibration and Dice are of the decision of inference.json. Returns their path.
 
-    The arguments are those of the verb ``ship``, which `tools.ship` describes.
+    Args:
+        run: the output folder of a training and its evaluation.
+        bundle: the bundle's folder, e.g. bundles/m3ae.
+        name: model or phantom, the weights to replace.
+        data_source: what they were trained on, in a few words.
     """
     run, bundle = Path(run), Path(bundle)
     check_choice("name", name, NAMES)

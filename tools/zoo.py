@@ -25,10 +25,7 @@ LINKED = 1_024_000  # its commit hook refuses larger ones, so that nearly all bu
 
 
 def make_zoo_folder(bundle: str | os.PathLike, output_dir: str | os.PathLike, url: str | None = None) -> Path:
-    """Write and return ``models/glioma_mri_segmentation_<bundle>``, completely or not at all.
-
-    The arguments are the options of the verb ``zoo``, which `tools.zoo` describes.
-    """
+    """Write and return ``models/glioma_mri_segmentation_<bundle>``, completely or not at all; arguments as of `zoo`."""
     target = Path(output_dir, "models", f"glioma_mri_segmentation_{require_complete(bundle)[0]}")
     if target.exists():
         raise FileExistsError(f"{target} exists already; move it away, or choose another folder.")

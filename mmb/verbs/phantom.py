@@ -1,7 +1,7 @@
 def phantom(folder: str, subjects: int = 3, dicom: bool = False, seed: int = 2023) -> None:
     """Write synthetic patients, to try the other verbs on: NIfTI files, or studies as a scanner sends them.
 
-    No patient was scanned: numbers computed from these images mean nothing. `predict` recognises them, and segments
+    No patient was scanned: numbers computed from these images mean nothing. `predict` with `--recipe phantom` segments
     them with weights that were trained on such images.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 
 from common.cohorts import generate_phantom
-from common.io import bundle_root
+from common.io import bundle_root, require_writable
 from common.io.settings import check_number
 from mmb.clinic.server.api import create_api
 from mmb.clinic.server.app import BUNDLES, App
@@ -62,7 +62,7 @@ def serve(
     check_number("--port", port, 0, 65535)
     served = list(BUNDLES) if models is None else _words(models)
     if studies is None:
-        studies, recipe = str(generate_phantom(Path(output_dir, "phantom"), 3)), recipe or "phantom"
+        studies, recipe = str(generate_phantom(Path(require_writable(output_dir), "phantom"), 3)), recipe or "phantom"
         if models is None and recipe == "phantom":  # an installed package has such weights of one bundle
             served = [name for name in BUNDLES if Path(bundle_root(name), "models", "phantom.pt").is_file()]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
