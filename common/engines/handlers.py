@@ -195,6 +195,7 @@ class ResumableCheckpoint:
         state = read_checkpoint(self.last)  # on the CPU, where Adam's step counts have to stay; others are copied
         schedules = [each for each in self.objects.values() if isinstance(each, LRScheduler)]
         fresh = [copy.deepcopy(schedule.state_dict()) for schedule in schedules]
+        rates = _rates(schedules)
         try:
             Checkpoint.load_objects(self._everything(trainer), state)
         except (ValueError, RuntimeError, KeyError) as error:
@@ -208,8 +209,11 @@ class ResumableCheckpoint:
                 f"{self.last}: a run of {before} epochs; expected {before} or more, not {epochs}. Its learning-rate "
                 "schedule ends there: resume with as many epochs or more, or choose another output_dir."
             )
+        if (restored := _rates(schedules)) != rates:
+            logger.warning(f"{self.last}: the learning rate was {restored}, is {rates}: its schedule goes on with that")
         if epochs > before:
             logger.info(f"{self.last}: extended from {before} to {epochs} epochs")
+        if epochs > before or restored != rates:
             for schedule, state in zip(schedules, fresh, strict=True):
                 self._advance(schedule, state, trainer.state.epoch)
         logger.info(f"resumed {self.last} after epoch {trainer.state.epoch} of {epochs}")
@@ -228,3 +232,8 @@ class ResumableCheckpoint:
                 f"{self.last}: the learning rate of this schedule is 0 after epoch {epoch}. A training in rounds is "
                 "extended by whole rounds (key `rounds`), once it is finished."
             )
+
+
+def _rates(schedules: Sequence[LRScheduler]) -> list[float]:
+    """Return the learning rates that schedules were made with."""
+    return [float(group.get("initial_lr", group["lr"])) for each in schedules for group in each.optimizer.param_groups]

@@ -48,8 +48,8 @@ def kept_cases(parts: Parts, output_dir: str | os.PathLike, resume: bool) -> Par
         )
     if changed := [case for case, files in known.items() if fingerprint(content(items[case])) != files]:
         raise ValueError(
-            f"{source}: {len(changed)} of its {len(known)} cases have other images or labels now ({shortened(changed)})."
-            " Put the former ones back, or start anew in another output_dir."
+            f"{source}: {len(changed)} of its {len(known)} cases have other images or labels now "
+            f"({shortened(changed)}). Put the former ones back, or start anew in another output_dir."
         )
     if new := [case for case in items if case not in known]:
         logger.warning(
@@ -81,13 +81,12 @@ def require_same_settings(config: Mapping[str, Any], output_dir: str | os.PathLi
         return
     before, now = record["settings"], dict(_leaves(config))
     keys = before.keys() & now.keys() if record["version"] != __version__ else before.keys() | now.keys()
-    told = [
-        f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in sorted(keys) if before.get(key) != now.get(key)
-    ]
-    if told:
+    differ = [key for key in sorted(keys) if before.get(key) != now.get(key)]
+    if differ:
+        told = shortened([f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in differ])
         raise ValueError(
-            f"{Path(output_dir, RECORD)}: the run was started with other settings: {shortened(told)}. Resume it with the "
-            "same ones, or start anew in another output_dir."
+            f"{Path(output_dir, RECORD)}: the run was started with other settings: {told}. Resume it with the same ones, "
+            "or start anew in another output_dir."
         )
 
 
