@@ -85,7 +85,7 @@ def require_same_settings(config: Mapping[str, Any], output_dir: str | os.PathLi
     if differ:
         told = shortened([f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in differ])
         raise ValueError(
-            f"{Path(output_dir, RECORD)}: the run was started with other settings: {told}. Resume it with the same ones, "
+            f"{Path(output_dir, RECORD)}: the run was started with other settings: {told}. Resume it with the same, "
             "or start anew in another output_dir."
         )
 
