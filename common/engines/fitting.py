@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from common.cohorts import get_cohort
 from common.cohorts.cohort import Cohort
-from common.engines.preprocessing import image_steps, only
+from common.engines.preprocessing import image_steps, name, only
 from common.io.facts import read_facts
 from common.io.weights import metadata_of, shipped_weights
 from common.modalities import resolve_subset
@@ -82,17 +82,13 @@ def new_sequences(
 def _compare_steps(path: str | os.PathLike, asked: list[str]) -> None:
     facts = read_facts(path)
     trained = facts.preprocessing if facts and asked else []
-    for names, differs in ((True, _names(trained) != _names(asked)), (False, trained != asked)):
+    for names, differs in ((True, [*map(name, trained)] != [*map(name, asked)]), (False, trained != asked)):
         if trained and differs:
             then, now = ", ".join(only(trained, asked)), ", ".join(only(asked, trained))
             text = f"{path}: was trained on images that went through {then}; here they go through {now}."
             if names:
                 raise ValueError(f"{text} Give the steps of the training as image_transforms.")
             logger.warning(text)
-
-
-def _names(steps: Sequence[str]) -> list[str]:
-    return [step.split("(")[0] for step in steps]
 
 
 def layout_of_weights(path: str | os.PathLike, bundle_root: str | os.PathLike) -> Layout | None:

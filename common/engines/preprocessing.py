@@ -39,10 +39,17 @@ def image_steps(transforms: Iterable[Any], key: str = "image") -> list[str]:
 
 
 def only(steps: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Return the steps that the others have not, all if both have the same in another order."""
+    """Return the steps that the others have not, without settings where no other is alike; all if only the order differs."""
     if {*steps} == {*others}:
         return [*steps]
-    return [step for step in steps if step not in others] or ["no other step"]
+    names = [name(step) for step in others]
+    lacking = [step if name(step) in names else name(step) for step in steps if step not in others]
+    return lacking or ["no other step"]
+
+
+def name(step: str) -> str:
+    """Return a step's name without its settings."""
+    return step.split("(")[0]
 
 
 def _settings(step: Any, keys: int, index: int | None) -> dict[str, str]:
@@ -55,7 +62,7 @@ def _settings(step: Any, keys: int, index: int | None) -> dict[str, str]:
         elif index is None and keys and isinstance(value, tuple | list) and len(value) == 1:
             value = value[0]
         if isinstance(value, Transform):
-            told |= _settings(value, 0, None)
+            told = _settings(value, 0, None) | told
         elif (text := _text(value)) is not None:
             told[name] = text
     return told

@@ -45,8 +45,8 @@ class BundleEvaluation:
             training, evaluation = ", ".join(only(own, theirs)), ", ".join(only(theirs, own))
             raise ValueError(
                 f"deterministic_transforms: images go through {training} in the training, but through {evaluation} in "
-                f"{' and '.join(Path(file).name for file in self.files)}. Give the same steps to the evaluation "
-                "(evaluation#overrides#image_transforms) and to inference (image_transforms)."
+                f"{' and '.join(Path(file).name for file in self.files)}. Add the steps to `image_transforms` in a "
+                "config for inference, and name its path in `evaluation_configs` (docs/extend.md)."
             )
 
     def __call__(self) -> None:
