@@ -2,8 +2,9 @@
 
 import gzip
 import os
+import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 GZIP = b"\x1f\x8b"
@@ -21,21 +22,23 @@ class Copy(NamedTuple):
 
 
 def copies(items: Iterable[Mapping[str, Any]]) -> Iterator[Copy]:
-    """Yield each case that has a copy of an earlier case's image.
+    """Yield each case that has a copy of an earlier case's image, also one that is compressed in another way or not.
 
-    Of a gzip file, checksum and length of what is compressed are compared first, which are its last 8 bytes; of another
-    one, its length and three samples. Files in which these are equal are read whole.
+    Lengths and checksums are compared first: those in the last 8 bytes of a gzip file; of a file that is not
+    compressed, three samples' checksum or, if there are compressed ones of its length too, its own. Files in which
+    these are equal are read whole.
     """
+    paths = [(item["case"], path) for item in items for path in dict.fromkeys(map(str, item["image"]))]
+    packed = {length for _, path in paths if (length := _packed_length(path)) is not None}
     first: dict[str, list[tuple[str, str]]] = {}
-    for item in items:
-        for path in dict.fromkeys(map(str, item["image"])):
-            known = first.setdefault(_sign(path), [])
-            for other, other_path in known:
-                if other != item["case"] and _equal(path, other_path):
-                    yield Copy(item["case"], path, other, other_path)
-                    break
-            else:
-                known.append((item["case"], path))
+    for case, path in paths:
+        known = first.setdefault(_sign(path, packed), [])
+        for other, other_path in known:
+            if other != case and _equal(path, other_path):
+                yield Copy(case, path, other, other_path)
+                break
+        else:
+            known.append((case, path))
 
 
 def content(item: Mapping[str, Any]) -> list[str]:
@@ -44,17 +47,33 @@ def content(item: Mapping[str, Any]) -> list[str]:
     return [_sign(str(path)) for path in files]
 
 
-def _sign(path: str) -> str:
+def _packed_length(path: str) -> int | None:
+    """Return the length (modulo 2^32) of what a gzip file holds; None if the file is not compressed."""
+    with open(path, "rb") as file:
+        if file.read(2) != GZIP:
+            return None
+        file.seek(-4, os.SEEK_END)
+        return int.from_bytes(file.read(), "little")
+
+
+def _sign(path: str, packed: Collection[int] = ()) -> str:
+    """Return length and checksum; if the length of a file that is not compressed is in ``packed``, of all its bytes."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         if file.read(2) == GZIP:
-            file.seek(max(0, size - 8))
-            return file.read().hex()
-        samples = b""
+            file.seek(-8, os.SEEK_END)
+            checksum, length = struct.unpack("<II", file.read())
+            return f"{length}/{checksum:08x}"
+        checksum = 0
+        if size in packed:
+            file.seek(0)
+            while part := file.read(1 << 20):
+                checksum = zlib.crc32(part, checksum)
+            return f"{size}/{checksum:08x}"
         for start in (0, size // 2, size - SAMPLE):
             file.seek(max(0, start))
-            samples += file.read(SAMPLE)
-    return f"{size}/{zlib.crc32(samples):08x}"
+            checksum = zlib.crc32(file.read(SAMPLE), checksum)
+    return f"{size}/{checksum:08x}"
 
 
 def _equal(path: str, other: str) -> bool:

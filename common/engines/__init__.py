@@ -12,7 +12,7 @@ _MODULES = {
     "inferers": ("ForegroundInferer", "SubstituteInferer"),
     "multi_gpu": ("distributed", "local_device"),
     "precision": ("PrecisionInferer", "fast_memory_format", "fast_precision"),
-    "run": ("keep_run", "kept_cases"),
+    "run": ("RunRecord", "kept_cases", "split_of_run"),
     "settings": ("refuse_wrong_settings",),
     "steps": ("BundleEvaluation", "trained_cases", "training_facts"),
     "substitute": ("SubstituteFigure",),

@@ -16,6 +16,7 @@ from monai.utils import set_determinism
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from common.engines.run import RunRecord
 from common.io import read_checkpoint, write_checkpoint
 from common.io.facts import TrainingFacts
 from common.modalities import IGNORED
@@ -119,6 +120,7 @@ class ResumableCheckpoint:
         resume: whether to continue from ``<name>_last.pt`` if it exists.
         average: average of the network's weights, for ``<name>.pt``; attached together with this handler.
         facts: record of the training, to be stored in ``<name>.pt``.
+        record: what the run is made of, written beside the checkpoints when the training starts.
     """
 
     def __init__(
@@ -132,11 +134,12 @@ class ResumableCheckpoint:
         resume: bool = False,
         average: EMAHandler | None = None,
         facts: TrainingFacts | None = None,
+        record: RunRecord | None = None,
     ) -> None:
         self.last, self.weights = Path(folder) / f"{name}_last.pt", Path(folder) / f"{name}.pt"
         self.network, self.average, self.validator = network, average, validator
         self.objects = objects if average is None else {**objects, "average": average.ema_model}
-        self.interval, self.resume, self.facts = interval, resume, facts
+        self.interval, self.resume, self.facts, self.record = interval, resume, facts, record
         self._restored = False
 
     def attach(self, engine: Trainer) -> None:
@@ -186,6 +189,8 @@ class ResumableCheckpoint:
         if self.average is not None and not self._restored:  # others may have been loaded since it was made
             self.average.ema_model.load_state_dict(self.network.state_dict())
         self._restored = True
+        if self.record is not None:
+            self.record.write()
         if not self.resume:
             return
         if not self.last.is_file():

@@ -39,7 +39,10 @@ def image_steps(transforms: Iterable[Any], key: str = "image") -> list[str]:
 
 
 def only(steps: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Return the steps that the others have not, without settings where no other is alike; all if only the order differs."""
+    """Return the steps that the others have not, or all if only their order differs.
+
+    A step that the others have with other settings is told with its own.
+    """
     if {*steps} == {*others}:
         return [*steps]
     names = [name(step) for step in others]

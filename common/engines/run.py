@@ -7,8 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
+
 from common import __version__
+from common.cohorts import get_cohort
 from common.cohorts.contents import content
+from common.cohorts.datalist import write_datalist
 from common.cohorts.splits import PARTS, Parts
 from common.io.command import given_config
 from common.io.files import replacing
@@ -17,8 +21,8 @@ from common.io.settings import optional
 from common.text import shortened
 
 logger = logging.getLogger(__name__)
-RECORD = "run.json"
-"""File in the output folder of a training: version, settings, and part -> case -> fingerprint of its files."""
+RECORD, SPLIT = "run.json", "split.json"
+"""Files in the output folder of a training: version, settings, and part -> case -> fingerprint of its files; a datalist."""
 MAY_CHANGE = {
     *("imports", "initialize", "finalize", "fit", "pretrain", "finetune", "run", "evaluate", "start_processes"),
     *("bundle_root", "output_dir", "dataset_dir", "cache_dir", "datalist", "resume", "quiet", "device", "num_workers"),
@@ -59,19 +63,34 @@ def kept_cases(parts: Parts, output_dir: str | os.PathLike, resume: bool) -> Par
     return {part: [items[case] for case in kept[part]] for part in PARTS}
 
 
-def keep_run(parts: Parts, output_dir: str | os.PathLike, resume: bool) -> None:
-    """Write what a training is made of into its output folder; of a resumed one, it has to be the same as before.
+class RunRecord:
+    """What a training is made of, to be written into its output folder when it starts.
 
-    Raises ValueError as `require_same_settings`.
+    It is made while the workflow initialises, whose settings it takes. Of a resumed run it has to be what it was:
+    raises ValueError as `require_same_settings` does.
     """
-    config = given_config()
-    settings = {} if config is None else dict(_leaves(config))
-    if resume and _record(output_dir):
-        require_same_settings(config or {}, output_dir)
-    if os.environ.get("RANK", "0") == "0":
-        cases = {part: {item["case"]: fingerprint(content(item)) for item in parts[part]} for part in PARTS}
-        with replacing(Path(output_dir, RECORD)) as path:
-            path.write_text(json.dumps({"version": __version__, "settings": settings, "cases": cases}, indent=1))
+
+    def __init__(self, parts: Parts, cohort: str, output_dir: str | os.PathLike, resume: bool) -> None:
+        self.parts, self.cohort, self.folder = parts, cohort, Path(output_dir)
+        config = given_config() or {}
+        self.settings = dict(_leaves(config))
+        if resume:
+            require_same_settings(config, output_dir)
+
+    def write(self) -> None:
+        """Write the record, and the cases as a datalist, on rank 0."""
+        if idist.get_rank() == 0:
+            cases = {part: {item["case"]: fingerprint(content(item)) for item in self.parts[part]} for part in PARTS}
+            said = {"version": __version__, "settings": self.settings, "cases": cases}
+            with replacing(self.folder / RECORD) as path:
+                path.write_text(json.dumps(said, indent=1))
+            write_datalist({"cohort": get_cohort(self.cohort).name, **self.parts}, self.folder / SPLIT)
+
+
+def split_of_run(output_dir: str | os.PathLike, datalist: str | None) -> str | None:
+    """Return the datalist of the run in a folder, which its evaluation uses, or if there is none, the one given."""
+    path = Path(output_dir, SPLIT)
+    return str(path) if path.is_file() else datalist
 
 
 def require_same_settings(config: Mapping[str, Any], output_dir: str | os.PathLike) -> None:

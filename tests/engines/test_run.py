@@ -1,0 +1,153 @@
+"""A resumed run is the run that was started: its cases, their files and its settings."""
+
+import gzip
+import json
+
+import pytest
+import torch
+
+from common.cohorts.contents import copies
+from common.cohorts.datalist import load_datalist
+from common.engines import run as runs
+from common.engines.run import RunRecord, kept_cases, require_same_settings, split_of_run
+
+SAME = {"crop": [8, 8, 8], "epochs": 3, "net": {"width": 8}, "split": None}
+
+
+@pytest.fixture
+def item(tmp_path):
+    """Make the datalist item of a case with one image."""
+
+    def make(case, content=None):
+        path = tmp_path / f"{case}.nii.gz"
+        path.write_bytes(gzip.compress((content or case).encode()))
+        return {"case": case, "image": [str(path)], "modalities": ["t1"]}
+
+    return make
+
+
+@pytest.fixture
+def started(tmp_path, item, monkeypatch):
+    """The output folder and the parts of a run that has a checkpoint."""
+    parts = {"training": [item("a"), item("b")], "validation": [item("c")], "test": [item("d")]}
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr(
+        runs, "given_config", lambda: {"crop": [8, 8, 8], "epochs": 3, "net": {"width": 8}, "split": None}
+    )
+    RunRecord(parts, "iseg2017", out, resume=False).write()
+    torch.save({}, out / "finetuned_last.pt")
+    return out, parts
+
+
+class TestCases:
+    def test_a_resumed_run_keeps_its_split(self, started):
+        out, parts = started
+        drawn = {"training": parts["test"] + parts["validation"], "validation": [], "test": parts["training"]}
+
+        assert kept_cases(drawn, out, resume=True) == parts
+        assert kept_cases(drawn, out, resume=False) == drawn
+
+    def test_new_cases_are_left_out_and_named(self, started, item, caplog):
+        out, parts = started
+        more = {**parts, "training": [item("new"), *parts["training"]]}
+
+        assert kept_cases(more, out, resume=True) == parts
+        assert "1 cases are new since the run was started (new)" in caplog.text
+
+    def test_a_case_that_has_gone_is_refused(self, started):
+        out, parts = started
+        with pytest.raises(ValueError, match=r"1 of them are not there any more \(d\)"):
+            kept_cases({**parts, "test": []}, out, resume=True)
+
+    def test_a_case_that_was_changed_is_refused_but_not_one_that_was_moved(self, started, item, tmp_path):
+        out, parts = started
+        moved = tmp_path / "elsewhere.nii.gz"
+        moved.write_bytes((tmp_path / "d.nii.gz").read_bytes())
+        kept_cases({**parts, "test": [{**parts["test"][0], "image": [str(moved)]}]}, out, resume=True)
+        item("b", "another image")
+        with pytest.raises(ValueError, match=r"1 of its 4 cases have other images or labels now \(b\)"):
+            kept_cases(parts, out, resume=True)
+
+    def test_the_evaluation_takes_the_split_of_the_run(self, started, tmp_path):
+        out, parts = started
+        read = load_datalist(split_of_run(out, None), tmp_path)
+
+        assert {part: [item["case"] for item in read[part]] for part in parts} == {
+            part: [item["case"] for item in items] for part, items in parts.items()
+        }
+        assert split_of_run(tmp_path, "other.json") == "other.json"
+
+    def test_without_a_checkpoint_a_run_begins_anew(self, started):
+        out, parts = started
+        (out / "finetuned_last.pt").unlink()
+
+        assert kept_cases({**parts, "test": []}, out, resume=True)["test"] == []
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"crop": [8, 8, 16]},
+            {"net": {"width": 16}},
+            {"net": {"width": 8, "deep": True}},
+            {"split": "cv1of3"},
+            {"split_seed": 1},
+            {"lambda_con": 0.2},
+        ],
+    )
+    def test_another_setting_is_refused_by_name(self, started, change):
+        key = next(iter(change))
+        with pytest.raises(ValueError, match=f"started with other settings: {key}.* was .*, is "):
+            require_same_settings({**SAME, **change}, started[0])
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"epochs": 9},
+            {"device": "cuda:0"},
+            {"num_workers": 4},
+            {"split": "null"},
+            {"learning_rate": 1},
+            {"_desc_": ""},
+        ],
+    )
+    def test_what_may_change_and_other_ways_to_say_the_same_are_accepted(self, started, change):
+        require_same_settings({**SAME, **change}, started[0])
+
+    def test_a_damaged_record_is_refused(self, started):
+        (started[0] / "run.json").write_text("{")
+        with pytest.raises(ValueError, match="damaged"):
+            require_same_settings(SAME, started[0])
+
+    def test_settings_of_another_version_are_compared_where_both_have_them(self, started):
+        path = started[0] / "run.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "version": "0.1"}))
+
+        require_same_settings({**SAME, "new_key": 1}, started[0])
+        with pytest.raises(ValueError, match="crop#2"):
+            require_same_settings({**SAME, "crop": [8, 8, 9]}, started[0])
+
+
+class TestCopies:
+    @pytest.mark.parametrize("other", ["same", "packed again", "not packed", "linked"])
+    def test_a_copy_is_found_whatever_it_is_called(self, item, tmp_path, other):
+        one, path = item("one", "x" * 1000), tmp_path / "two.nii.gz"
+        if other == "linked":
+            path.symlink_to(one["image"][0])
+        elif other == "not packed":
+            path = tmp_path / "two.nii"
+            path.write_bytes(b"x" * 1000)
+        else:
+            path.write_bytes(gzip.compress(b"x" * 1000, 1 if other == "packed again" else 9))
+        two = {"case": "two", "image": [str(path)]}
+
+        assert [(copy.case, copy.other) for copy in copies([one, two])] == [("two", "one")]
+
+    def test_different_images_of_one_length_are_none(self, item):
+        assert not list(copies([item("one", "x" * 1000), item("two", "y" * 1000)]))
+
+    def test_a_case_that_names_a_file_twice_is_none(self, item):
+        one = item("one")
+        assert not list(copies([{**one, "image": one["image"] * 2}]))
