@@ -64,7 +64,7 @@ def new_sequences(
     if lacking := [name for name in own.sequences if name not in asked.sequences]:
         raise ValueError(
             f"{path}: was trained with {', '.join(own.sequences)}, but cohort {_name(cohort)} lacks "
-            f"{', '.join(lacking)}. List them in its `modalities`: no case needs files of them."
+            f"{', '.join(lacking)}. List them in its `sequences`: no case needs files of them."
         )
     if asked.sequences[: len(own.sequences)] != own.sequences:
         raise ValueError(f"{path}: {_reorder(own, asked, cohort)}")
@@ -117,7 +117,7 @@ def _reorder(own: Layout, asked: Layout, cohort: str) -> str:
     new = [name for name in asked.sequences if name not in own.sequences]
     return (
         f"was trained with {', '.join(own.sequences)}, in this order; cohort {_name(cohort)} has "
-        f"{', '.join(asked.sequences)}. List its `modalities` as {', '.join([*own.sequences, *new])}."
+        f"{', '.join(asked.sequences)}. List its `sequences` as {', '.join([*own.sequences, *new])}."
     )
 
 

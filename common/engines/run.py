@@ -22,7 +22,7 @@ from common.text import shortened
 
 logger = logging.getLogger(__name__)
 RECORD, SPLIT = "run.json", "split.json"
-"""Files in the output folder of a training: version, settings, and part -> case -> fingerprint of its files; a datalist."""
+"""In the output folder of a training: version, settings, and part -> case -> fingerprint of its files; its datalist."""
 MAY_CHANGE = {
     *("imports", "initialize", "finalize", "fit", "pretrain", "finetune", "run", "evaluate", "start_processes"),
     *("bundle_root", "output_dir", "dataset_dir", "cache_dir", "datalist", "resume", "quiet", "device", "num_workers"),

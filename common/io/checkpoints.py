@@ -107,9 +107,9 @@ def start_from(
     """Load the weights that a training starts from (key `init_from`); None leaves the network unchanged.
 
     Args:
-        new_sequences: number of the network's sequences, after all others, that the weights have not seen. What only
-            these use begins with zeros, and an encoder of their own at random, so that without them the network
-            computes what it did before.
+        new_sequences: number of the network's sequences, after all others, that the weights have not seen. Weights
+            that only these use begin with zeros, so that M3AE without them computes what it did before; encoders of
+            their own begin at random.
         new_head: whether the layers called head, and others that are made for other classes, stay as they are.
     """
     if path is None:
