@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+LEAST = 18
+"""Bytes of the shortest gzip file; what is shorter is no image."""
 GZIP = b"\x1f\x8b"
 SAMPLE = 65536
 """Bytes that are read at the beginning, in the middle and at the end of a file that is not compressed."""
@@ -29,6 +31,7 @@ def copies(items: Iterable[Mapping[str, Any]]) -> Iterator[Copy]:
     these are equal are read whole.
     """
     paths = [(item["case"], path) for item in items for path in dict.fromkeys(map(str, item["image"]))]
+    paths = [(case, path) for case, path in paths if os.path.getsize(path) >= LEAST]
     packed = {length for _, path in paths if (length := _packed_length(path)) is not None}
     first: dict[str, list[tuple[str, str]]] = {}
     for case, path in paths:
@@ -60,7 +63,7 @@ def _sign(path: str, packed: Collection[int] = ()) -> str:
     """Return length and checksum; if the length of a file that is not compressed is in ``packed``, of all its bytes."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
-        if file.read(2) == GZIP:
+        if file.read(2) == GZIP and size >= LEAST:
             file.seek(-8, os.SEEK_END)
             checksum, length = struct.unpack("<II", file.read())
             return f"{length}/{checksum:08x}"

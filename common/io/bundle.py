@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from common import __version__
-from common.io.command import config_folder
 
 MANIFEST = "manifest.json"
 """File in a packaged bundle: the version of `common` it was made with."""
@@ -21,6 +20,8 @@ def bundle_root(name: str) -> str:
     contains ``common``; and a folder ``<name>`` beside that one. A bundle that was packaged with another version of
     ``common`` is refused.
     """
+    from common.io.command import config_folder  # imports MONAI
+
     here, config = Path.cwd(), config_folder()
     beside = COMMON.parent
     homes = [here / "bundles", beside / "bundles", beside / "mmb" / "bundles"]
