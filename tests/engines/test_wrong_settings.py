@@ -18,7 +18,7 @@ NAMES = ("m3ae", "mag_ms", "medmap", "passion", "gss")
 def refusal(folder: Path, name: str, configs: tuple[str, ...], *words: str) -> str | None:
     """Return what a run refuses before anything is built, its words read as MONAI does; None if it would go on."""
     files = str([f"{bundle_root(name)}/configs/{config}" for config in configs])
-    given = ["--init_id=initialize#0", "--logging_file=False", f"--output_dir={folder}", f"--dataset_dir={folder}"]
+    given = ["--init_id=initialize::0", "--logging_file=False", f"--output_dir={folder}", f"--dataset_dir={folder}"]
     try:
         with unwrapped_errors():
             Fire(create_workflow, ["--config_file", files, *given, *words])
