@@ -37,8 +37,7 @@ class BundleEvaluation:
         Args:
             recorded: settings of the training that its weights will hold, and its ``preprocessing`` (transforms).
         """
-        config = ConfigParser(ConfigParser.load_config_files(self.files))
-        config.update(self.overrides)
+        config = self._config()
         config.update({key: recorded[key] for key in SETTINGS if key in recorded and key in config})
         own, theirs = image_steps(recorded["preprocessing"]), image_steps(config.get_parsed_content("image_transforms"))
         if own != theirs:
@@ -48,6 +47,17 @@ class BundleEvaluation:
                 f"{' and '.join(Path(file).name for file in self.files)}. Give the same steps to the evaluation "
                 "(evaluation#overrides#image_transforms) and to inference (image_transforms)."
             )
+
+    def require_log(self) -> None:
+        """Refuse a server of MLflow that does not answer now, rather than after the training."""
+        config = self._config()
+        if "log" in config:
+            config.get_parsed_content("log")
+
+    def _config(self) -> ConfigParser:
+        config = ConfigParser(ConfigParser.load_config_files(self.files))
+        config.update(self.overrides)
+        return config
 
     def __call__(self) -> None:
         """Run the evaluation."""

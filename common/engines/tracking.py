@@ -29,6 +29,19 @@ def track(handlers: Sequence) -> None:
             handler.output_transform = itemgetter("loss")
 
 
+def require_server(key: str, uri: str) -> None:
+    """Refuse the URI of an MLflow server or store that cannot be used; ``key`` is for messages."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if uri.startswith(("http://", "https://")):  # MLflow itself would try for four minutes
+            urlopen(f"{uri}/health", timeout=10).close()
+        MlflowClient(uri).search_experiments(max_results=1)
+    except (OSError, MlflowException) as error:
+        raise ValueError(f"{key} {uri!r}: not a server or store that can be used ({error}).") from None
+
+
 class EvaluationLog:
     """An evaluation in MLflow: means ``<part>/<metric>/<subset>/<region>``, and files in a folder named after the part.
 
@@ -48,14 +61,7 @@ class EvaluationLog:
         self.training = Path(ckpt_path).parent / "mlruns.db"
         self.part = part if isinstance(part, str) else "_".join(part)
         if tracking not in ("local", "none"):
-            from mlflow.exceptions import MlflowException
-
-            try:
-                if tracking.startswith(("http://", "https://")):  # MLflow itself would try for four minutes
-                    urlopen(f"{tracking}/health", timeout=10).close()
-                self._client().search_experiments(max_results=1)
-            except (OSError, MlflowException) as error:
-                raise ValueError(f"mlflow {tracking!r}: not a server or store that can be used ({error}).") from None
+            require_server("mlflow", tracking)
 
     def write(self) -> None:
         """Log the means and the files of the folder."""

@@ -57,10 +57,16 @@ def config_folder() -> Path | None:
     return Path(folder).absolute() if folder else None
 
 
-def given_config() -> dict[str, Any] | None:
+def running_config() -> ConfigParser | None:
     """Return the merged config, with settings over it, of the workflow that evaluates this; None outside a workflow."""
     workflow = _workflow()
-    return None if workflow is None else workflow.parser.get()
+    return None if workflow is None else workflow.parser
+
+
+def given_config() -> dict[str, Any] | None:
+    """Return the content of `running_config`."""
+    config = running_config()
+    return None if config is None else config.get()
 
 
 def _workflow() -> ConfigWorkflow | None:
@@ -75,6 +81,15 @@ def check_step(step: str, config: ConfigParser) -> None:
     steps = [key for key, value in config.get().items() if key not in AROUND and _is_steps(value)]
     if step not in steps:
         raise ValueError(f"run {step}: not a list of steps of these configs; expected one of {', '.join(steps)}.")
+
+
+def reached_steps(step: str, config: ConfigParser) -> list[str]:
+    """Return the expressions of a list of steps, and of the lists that it refers to."""
+    lines: list[str] = []
+    for line in config.get(step):
+        inner = config.get(line[1:]) if line[0] == "@" else None
+        lines += reached_steps(line[1:], config) if _is_steps(inner) else [line.replace("::", "#")]
+    return lines
 
 
 def recipe_names() -> list[str]:
