@@ -117,6 +117,7 @@ def _small(entry: Entry) -> Entry:
     settings: dict[str, Any] = {**ONCE, **SMALL, **_demo(entry), **other}
     settings = {key: value for key, value in settings.items() if key in config}
     settings["evaluation#overrides#mlflow"] = "none"
+    settings["init_from"] = None  # weights of the real size
     return replace(entry, settings={**entry.settings, **settings})
 
 
