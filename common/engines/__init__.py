@@ -17,7 +17,7 @@ _MODULES = {
     "steps": ("BundleEvaluation", "run_engine", "trained_cases", "training_facts"),
     "substitute": ("SubstituteFigure",),
     "sweep": ("SubsetSweep",),
-    "tracking": ("EvaluationLog", "track"),
+    "tracking": ("EvaluationLog", "store_uri", "track"),
 }
 __all__ = sorted(name for names in _MODULES.values() for name in names)
 

@@ -18,7 +18,7 @@ from common.text import shortened
 
 AROUND = ("imports", "initialize", "finalize")
 """Lists of a config that MONAI runs before and after the steps."""
-VARIABLE = re.compile(r"\$(\w+|\{\w+\})(/.*)?", re.ASCII | re.DOTALL)
+VARIABLE = re.compile(r"\$(?!None$)(\w+|\{\w+\})(/.*)?", re.ASCII | re.DOTALL)
 """A path that begins with a variable of the shell; a config's expressions are longer."""
 
 
