@@ -136,7 +136,7 @@ class DivergenceCheck:
             return
         kept = "are those of an earlier epoch" if engine.state.epoch > 1 else "were not saved"
         raise ValueError(
-            f"{self.key}: {loss:.4g} in epoch {engine.state.epoch}, {first:.4g} at the start: the training has diverged. "
+            f"{self.key}: {loss:.4g} in epoch {engine.state.epoch}, {first:.4g} at the start: the training diverges. "
             f"Its weights {kept}. Start anew with a lower learning_rate, or with gentler settings of the loss."
         )
 

@@ -27,8 +27,8 @@ from common.io.command import (
     check_step,
     given_run,
     is_command,
-    require_null,
     reached_steps,
+    require_null,
     running_config,
     unwrapped_errors,
 )
@@ -101,7 +101,8 @@ def _check(given: Given, bundle_root: str, claimed: str | None) -> None:
     stages = [key for key in config.get() if any(f"@{key}#trainer" in step for step in steps)]
     for key in (*DATA, *(f"{stage}#dataset#data" for stage in stages)):
         if key in config:
-            config.ref_resolver.resolved_content[config.ref_resolver.normalize_id(key)] = running.get_parsed_content(key)
+            resolved = config.ref_resolver.resolved_content
+            resolved[config.ref_resolver.normalize_id(key)] = running.get_parsed_content(key)
     for key in (f"{stage}#loss" for stage in stages):
         if key in config:  # built a second time by the run, whose random numbers must not be used up here
             value(key)

@@ -80,7 +80,7 @@ def test_a_training_that_diverges_stops_before_its_weights_are_saved(losses, sto
     DivergenceCheck(prefix="x_").attach(engine)
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: saved.append(e.state.epoch))
     if stops:
-        with pytest.raises(ValueError, match=rf"x_loss: .* in epoch {stops}, {losses[0]} at the start: the training has"):
+        with pytest.raises(ValueError, match=rf"x_loss: .* in epoch {stops}, {losses[0]} at the start: the training"):
             engine.run([0, 1], max_epochs=2)
     else:
         engine.run([0, 1], max_epochs=2)
