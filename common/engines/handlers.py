@@ -131,7 +131,8 @@ class DivergenceCheck:
 
     def __call__(self, engine: Engine) -> None:
         loss = engine.state.metrics[self.key]
-        first = idist.all_reduce(float(0.0 if self._first is None else self._first)) / idist.get_world_size()
+        own = 0.0 if self._first is None else float(self._first)
+        first = float(idist.all_reduce(own)) / idist.get_world_size()
         if math.isfinite(loss) and abs(loss) <= DIVERGED * max(abs(first), SMALL_LOSS):
             return
         kept = "are those of an earlier epoch" if engine.state.epoch > 1 else "were not saved"

@@ -189,7 +189,7 @@ def _require_key(key: str, config: ConfigParser, files: Sequence[str], folder: P
         above = config.get(outer)
         taken = _arguments(above, config) if isinstance(above, dict) and "_target_" in above else []
         known = key in config or taken is None or inner in taken
-        above = {**above, **dict.fromkeys(taken)} if taken else above
+        above = dict.fromkeys(taken) if taken else above
     if not known:
         names = list(above) if isinstance(above, dict) else []
         if isinstance(above, list):
@@ -210,4 +210,4 @@ def _arguments(item: Mapping[str, Any], config: ConfigParser) -> list[str] | Non
         return None
     if not parameters or any(each.kind is each.VAR_KEYWORD for each in parameters):
         return None
-    return [*component.non_arg_keys, *(each.name for each in parameters)]
+    return [*(each.name for each in parameters), *component.non_arg_keys]
