@@ -83,7 +83,11 @@ def test_what_configs_can_be_given(files, key, value):
         ("train#inner#size#x", 1, ("'train#inner#size#x' is not a key of",)),
         ("train#several#7", 1, ("'train#several#7' is not a key of", "expected one of 0 to 0.")),
         ("train#several#7#x", 1, ("'train#several#7' is not a key of",)),
-        ("optimizer#learning_rate", 1, ("'optimizer#learning_rate' is not a key of", "expected one of params, lr, betas, ")),
+        (
+            "optimizer#learning_rate",
+            1,
+            ("'optimizer#learning_rate' is not", "one of params, lr, betas, "),
+        ),
         ("output_dir", "~/out", ("output_dir ~/out: only a shell replaces ~",)),
         ("output_dir", "${HOME}/out", ("output_dir ${HOME}/out: only a shell replaces ~",)),
         ("evaluation#overrides#bootstraps", 1, ("did you mean evaluation#overrides#bootstrap?",)),
