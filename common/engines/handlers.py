@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,10 @@ from common.io.facts import TrainingFacts
 from common.modalities import IGNORED
 
 logger = logging.getLogger(__name__)
+DIVERGED = 1000
+"""A loss this many times its start cannot be one that still learns."""
+SMALL_LOSS = 1e-3
+"""Smallest loss that is taken for the start, so that one near 0 does not count as small."""
 
 
 def seed_all(seed: int, deterministic: bool = True) -> None:
@@ -99,6 +104,43 @@ class EpochLosses:
         count = idist.all_reduce(float(self._count))
         for name, value in self._sums.items():
             engine.state.metrics[self.prefix + name] = idist.all_reduce(float(value)) / count
+
+
+class DivergenceCheck:
+    """Stop a training whose mean loss of an epoch is not finite, or `DIVERGED` times its first step's.
+
+    Attach it after `EpochLosses`, whose prefix it needs, and before what saves weights, so that those of an earlier
+    epoch stay. Raises ValueError.
+    """
+
+    def __init__(self, prefix: str = "train_") -> None:
+        self.key = f"{prefix}loss"
+        self._first: torch.Tensor | None = None
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._begin)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def _reset(self) -> None:
+        self._first = None
+
+    def _begin(self, engine: Engine) -> None:
+        if self._first is None:
+            output: Any = engine.state.output
+            self._first = output["loss"].detach().clone()  # stays on the device, as in `EpochLosses`
+
+    def __call__(self, engine: Engine) -> None:
+        loss = engine.state.metrics[self.key]
+        own = 0.0 if self._first is None else float(self._first)
+        first = float(idist.all_reduce(own)) / idist.get_world_size()
+        if math.isfinite(loss) and abs(loss) <= DIVERGED * max(abs(first), SMALL_LOSS):
+            return
+        kept = "are those of an earlier epoch" if engine.state.epoch > 1 else "were not saved"
+        raise ValueError(
+            f"{self.key}: {loss:.4g} in epoch {engine.state.epoch}, {first:.4g} at the start: the training diverges. "
+            f"Its weights {kept}. Start anew with a lower learning_rate, or with gentler settings of the loss."
+        )
 
 
 class ResumableCheckpoint:

@@ -3,8 +3,10 @@
 import os
 
 import torch
+from monai.data import DistributedSampler
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
 
 from common.evaluation.report.report import require_own_parts
 from common.io import lock_folder, require_writable
@@ -21,13 +23,14 @@ def local_device() -> torch.device:
     return device
 
 
-def distributed(network: nn.Module, device: torch.device, find_unused_parameters: bool = False) -> nn.Module:
+def distributed(network: nn.Module, device: torch.device | str, find_unused_parameters: bool = False) -> nn.Module:
     """Return a module on the device, wrapped so that gradients are averaged over all processes.
 
     Buffers are not synchronised: no layer here has running statistics, and losses sum over their own subjects. A module
     without parameters, such as most losses, is returned unwrapped, and so is any module if there is only one process.
     ``find_unused_parameters`` is required if a step may skip parameters, such as the encoders of absent modalities.
     """
+    device = torch.device(device)
     network = network.to(device)
     alone = not torch.distributed.is_initialized()
     if alone or not any(parameter.requires_grad for parameter in network.parameters()):
@@ -38,6 +41,16 @@ def distributed(network: nn.Module, device: torch.device, find_unused_parameters
         find_unused_parameters=find_unused_parameters,
         broadcast_buffers=False,
     )
+
+
+def validation_sampler(dataset: Dataset) -> DistributedSampler | None:
+    """Return what divides a dataset among the processes; None if it has fewer items than there are processes.
+
+    Each then validates all items, and the mean over processes is the same.
+    """
+    if len(dataset) < torch.distributed.get_world_size():  # type: ignore[arg-type]
+        return None
+    return DistributedSampler(dataset, even_divisible=False, shuffle=False)
 
 
 def claim_output(folder: str) -> None:

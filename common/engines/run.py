@@ -26,6 +26,7 @@ RECORD, SPLIT = "run.json", "split.json"
 MAY_CHANGE = {
     *("imports", "initialize", "finalize", "fit", "pretrain", "finetune", "run", "evaluate", "start_processes"),
     *("bundle_root", "output_dir", "dataset_dir", "cache_dir", "datalist", "resume", "quiet", "device", "num_workers"),
+    *("tracking_uri", "save_execute_config", "experiment_name", "run_name", "tracking", "init_id", "run_id"),
     *("epochs", "pretrain_epochs", "rounds", "learning_rate", "val_interval", "checkpoint_interval"),
     *("precision", "matmul_precision", "memory_format", "deterministic", "sw_batch_size", "init_from", "new_head"),
     *("evaluation", "evaluation_configs", "evaluate_on", "calibrate_on", "conventions", "mirror_axes", "decision"),

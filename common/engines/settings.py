@@ -1,4 +1,4 @@
-"""What a run refuses before data are read or a network is built; a command refuses it in one line."""
+"""What a run refuses before an image is read or a network is built; a command refuses it in one line."""
 
 import logging
 import math
@@ -15,19 +15,33 @@ from common.engines.evaluate import check_evaluation
 from common.engines.fitting import require_fitting
 from common.engines.multi_gpu import claim_output
 from common.engines.precision import check_device
+from common.engines.run import require_same_settings
+from common.engines.tracking import require_server
 from common.engines.windows import check_mirror_axes
 from common.evaluation.report.report import require_own_parts
 from common.io import optional, require_writable
 from common.io.bundle import bundle_name, require_same_common
-from common.io.command import Given, check_settings, check_step, given_run, is_command, require_null, unwrapped_errors
+from common.io.command import (
+    Given,
+    check_settings,
+    check_step,
+    given_run,
+    is_command,
+    reached_steps,
+    require_null,
+    running_config,
+    unwrapped_errors,
+)
 from common.io.facts import read_facts
-from common.io.settings import check_choice, check_number, per_axis
+from common.io.settings import check_choice, check_number, flag, per_axis
 from common.text import printable
 from common.transforms.decision import DECISIONS
 
 logger = logging.getLogger(__name__)
 BUILT = ("cohort_def", "inferer", "validate#inferer", "log")
 """Sections that check their own arguments, and take no time to build."""
+DATA = ("data", "cases", "calibration_cases", "report")
+"""Sections of the cases that a run works on, which scan folders, but open no image; the run goes on with them."""
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 """Of float32 products: on a GPU ``high`` multiplies in TF32 (10 bits of mantissa), as cuDNN's convolutions do."""
 LIMITS = {"learning_rate": 1, "ema_momentum": 1, "warmup": 1, "flip_prob": 1, "affine_prob": 1, "rotation": math.pi}
@@ -37,21 +51,23 @@ FILES = ("datalist", "init_from", "ckpt_path", "teacher")
 
 
 def refuse_wrong_settings(bundle_root: str, claimed: str | None = None) -> None:
-    """Refuse options and settings that cannot be used, as the first line of ``initialize``.
+    """Refuse options, settings and data that cannot be used, as the first line of ``initialize``.
 
     Besides what `check_run` refuses, these are a word after ``run`` that is no list of steps, a None that MONAI would
-    leave out, a device that is not available, an output folder that cannot be written or is in use, and a bundle that
-    was packaged with another version of ``common``. They end ``python -m monai.bundle run`` with one line and status 1
-    (MONAI does not wrap the SystemExit); a program that calls `monai.bundle.run` or `create_workflow` gets a ValueError
-    or OSError. Where a program built the workflow itself, only that version and the folder are checked. ``claimed`` is
-    the output folder of a training, which no other one may use meanwhile.
+    leave out, a device that is not available, an output folder that cannot be written or is in use, cases that cannot
+    be found or divided, losses that do not fit them, a server of MLflow that does not answer, a run resumed with other
+    settings, and a bundle that was packaged with another version of ``common``. They end ``python -m monai.bundle run``
+    with one line and status 1 (MONAI does not wrap the SystemExit); a program that calls `monai.bundle.run` or
+    `create_workflow` gets MONAI's RuntimeError, at the end of whose causes is a ValueError or OSError (see
+    `unwrapped_errors`). Where a program built the workflow itself, only that version and the folder are checked.
+    ``claimed`` is the output folder of a training, which no other one may use meanwhile.
     """
     try:
         with unwrapped_errors():
             require_same_common(bundle_root)
             if given := given_run():
-                _check(given, bundle_root, writes=claimed is None)
-            if claimed is not None:
+                _check(given, bundle_root, claimed)
+            elif claimed is not None:
                 claim_output(claimed)
     except (ValueError, OSError) as error:
         if not is_command():
@@ -59,17 +75,37 @@ def refuse_wrong_settings(bundle_root: str, claimed: str | None = None) -> None:
         raise SystemExit(f"error: {printable(str(error))}") from None
 
 
-def _check(given: Given, bundle_root: str, writes: bool) -> None:
-    """Refuse what cannot be run; ``writes``: into an output folder that is not claimed, as inference does."""
+def _check(given: Given, bundle_root: str, claimed: str | None) -> None:
+    """Refuse what cannot be run. Without ``claimed`` the run writes into its output folder, as inference does."""
     config = check_run(given.files, given.settings, bundle_root)
     check_step(given.step, config)
     require_null(given.settings, config)
     value = config.get_parsed_content
     check_device(value("device"), value("precision"))
-    if writes:
+    if "tracking_uri" in given.settings:
+        require_server("tracking_uri", value("tracking_uri"))
+    if claimed is not None:
+        claim_output(claimed)
+    else:
         if "report" in config:
             require_own_parts(value("output_dir"))
         require_writable(value("output_dir"))
+    running = running_config()
+    if running is None:
+        return
+    if "resume" in config and flag("resume", value("resume")):
+        require_same_settings(running.get(), value("output_dir"))
+    steps = reached_steps(given.step, config)
+    if any("@evaluation" in step for step in steps):
+        value("evaluation").require_log()
+    stages = [key for key in config.get() if any(f"@{key}#trainer" in step for step in steps)]
+    for key in (*DATA, *(f"{stage}#dataset#data" for stage in stages)):
+        if key in config:
+            resolved = config.ref_resolver.resolved_content
+            resolved[config.ref_resolver.normalize_id(key)] = running.get_parsed_content(key)
+    for key in (f"{stage}#loss" for stage in stages):
+        if key in config:  # built a second time by the run, whose random numbers must not be used up here
+            value(key)
 
 
 def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: str | None = None) -> ConfigParser:

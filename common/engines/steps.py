@@ -1,23 +1,41 @@
 """Steps that connect a bundle's configs: an evaluation after a training, facts for inference."""
 
 import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+from ignite.engine import Engine
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from common.cohorts import get_cohort
 from common.cohorts.described import recorded
 from common.cohorts.registry import patient_of
 from common.engines.preprocessing import image_steps, only
+from common.io.command import is_command, unwrapped_errors
 from common.io.facts import SETTINGS, TrainingFacts, patient_digest, read_facts
 from common.io.settings import check_choice, optional
 from common.io.weights import metadata_of, trained_on, trained_patients, weights_name
 from common.text import shortened
 
 logger = logging.getLogger(__name__)
+
+
+def run_engine(engine: Engine) -> None:
+    """Run an engine, so that of a command that fails the last line says why, in place of MONAI's expressions.
+
+    The traceback is that of the error itself, without those of the errors that MONAI wraps around it.
+    """
+    try:
+        with unwrapped_errors():
+            engine.run()
+    except Exception as error:
+        if not is_command():
+            raise
+        traceback.print_exception(error)
+        raise SystemExit(1) from None  # which MONAI does not wrap
 
 
 class BundleEvaluation:
@@ -37,8 +55,7 @@ class BundleEvaluation:
         Args:
             recorded: settings of the training that its weights will hold, and its ``preprocessing`` (transforms).
         """
-        config = ConfigParser(ConfigParser.load_config_files(self.files))
-        config.update(self.overrides)
+        config = self._config()
         config.update({key: recorded[key] for key in SETTINGS if key in recorded and key in config})
         own, theirs = image_steps(recorded["preprocessing"]), image_steps(config.get_parsed_content("image_transforms"))
         if own != theirs:
@@ -49,11 +66,26 @@ class BundleEvaluation:
                 "config for inference, and name its path in `evaluation_configs` (docs/extend.md)."
             )
 
+    def require_log(self) -> None:
+        """Refuse a server of MLflow that does not answer now, rather than after the training."""
+        config = self._config()
+        if "log" in config:
+            config.get_parsed_content("log")
+
+    def _config(self) -> ConfigParser:
+        config = ConfigParser(ConfigParser.load_config_files(self.files))
+        config.update(self.overrides)
+        return config
+
     def __call__(self) -> None:
-        """Run the evaluation."""
+        """Run the evaluation, unless there is no labelled case to evaluate."""
         if idist.get_rank() == 0:
             workflow = ConfigWorkflow(self.files, workflow_type="infer", **self.overrides)
             workflow.initialize()
+            value = workflow.parser.get_parsed_content
+            if "report" in workflow.parser and not any("label" in item for item in value("cases")):
+                logger.warning(f"No case to evaluate: part {value('part')} of the split has none with a label.")
+                return
             workflow.run()
             workflow.finalize()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from operator import itemgetter
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 from monai.handlers import MLFlowHandler
-from monai.utils import path_to_sqlite_uri, path_to_uri
+from monai.utils import path_to_uri
 
 from common.evaluation.analysis.statistics import subset_statistics
 from common.evaluation.metrics.results import read_evaluation
@@ -27,6 +28,29 @@ def track(handlers: Sequence) -> None:
     for handler in handlers:
         if isinstance(handler, MLFlowHandler):
             handler.output_transform = itemgetter("loss")
+
+
+def store_uri(path: str | os.PathLike) -> str:
+    """Return the URI of a store of MLflow in a file.
+
+    Only what has a meaning in a URI is encoded. MONAI's `path_to_sqlite_uri` encodes more, such as spaces, and MLflow
+    makes an empty folder whose name is the encoded one.
+    """
+    place = Path(path).absolute().as_posix()
+    return "sqlite:///" + place.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+
+
+def require_server(key: str, uri: str) -> None:
+    """Refuse the URI of an MLflow server or store that cannot be used; ``key`` is for messages."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if uri.startswith(("http://", "https://")):  # MLflow itself would try for four minutes
+            urlopen(f"{uri}/health", timeout=10).close()
+        MlflowClient(uri).search_experiments(max_results=1)
+    except (OSError, MlflowException) as error:
+        raise ValueError(f"{key} {uri!r}: not a server or store that can be used ({error}).") from None
 
 
 class EvaluationLog:
@@ -48,14 +72,7 @@ class EvaluationLog:
         self.training = Path(ckpt_path).parent / "mlruns.db"
         self.part = part if isinstance(part, str) else "_".join(part)
         if tracking not in ("local", "none"):
-            from mlflow.exceptions import MlflowException
-
-            try:
-                if tracking.startswith(("http://", "https://")):  # MLflow itself would try for four minutes
-                    urlopen(f"{tracking}/health", timeout=10).close()
-                self._client().search_experiments(max_results=1)
-            except (OSError, MlflowException) as error:
-                raise ValueError(f"mlflow {tracking!r}: not a server or store that can be used ({error}).") from None
+            require_server("mlflow", tracking)
 
     def write(self) -> None:
         """Log the means and the files of the folder."""
@@ -83,4 +100,4 @@ class EvaluationLog:
         from mlflow import MlflowClient
 
         store = self.training if self.training.is_file() else self.folder / "mlruns.db"
-        return MlflowClient(path_to_sqlite_uri(store) if self.tracking == "local" else self.tracking)
+        return MlflowClient(store_uri(store) if self.tracking == "local" else self.tracking)

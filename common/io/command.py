@@ -3,19 +3,23 @@
 import difflib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pydoc import locate
 from typing import Any, NamedTuple
 
-from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, load, run, update_kwargs
+from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, create_workflow, load, run, update_kwargs
 
 from common.io.settings import flag, optional
 from common.text import shortened
 
 AROUND = ("imports", "initialize", "finalize")
 """Lists of a config that MONAI runs before and after the steps."""
+VARIABLE = re.compile(r"\$(?!None$)(\w+|\{\w+\})(/.*)?", re.ASCII | re.DOTALL)
+"""A path that begins with a variable of the shell; a config's expressions are longer."""
 
 
 class Given(NamedTuple):
@@ -44,7 +48,9 @@ def given_run() -> Given | None:
         return None
     options, files = frame.f_locals["kwargs"], frame.f_locals["config_file"]
     if frame.f_locals["args_file"]:
-        options = update_kwargs(frame.f_locals["args_file"], ignore_none=False, **options)
+        stored = update_kwargs(frame.f_locals["args_file"])
+        null = {key: "null" for key, value in stored.items() if value is None}  # which MONAI does not leave out
+        options = update_kwargs(stored | null, ignore_none=False, **options)
         files = files or options.get("config_file")
     own = {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters}
     settings = {key.replace("::", "#"): value for key, value in options.items() if key not in own}
@@ -57,10 +63,16 @@ def config_folder() -> Path | None:
     return Path(folder).absolute() if folder else None
 
 
-def given_config() -> dict[str, Any] | None:
+def running_config() -> ConfigParser | None:
     """Return the merged config, with settings over it, of the workflow that evaluates this; None outside a workflow."""
     workflow = _workflow()
-    return None if workflow is None else workflow.parser.get()
+    return None if workflow is None else workflow.parser
+
+
+def given_config() -> dict[str, Any] | None:
+    """Return the content of `running_config`."""
+    config = running_config()
+    return None if config is None else config.get()
 
 
 def _workflow() -> ConfigWorkflow | None:
@@ -77,6 +89,15 @@ def check_step(step: str, config: ConfigParser) -> None:
         raise ValueError(f"run {step}: not a list of steps of these configs; expected one of {', '.join(steps)}.")
 
 
+def reached_steps(step: str, config: ConfigParser) -> list[str]:
+    """Return the expressions of a list of steps, and of the lists that it refers to."""
+    lines: list[str] = []
+    for line in config.get(step):
+        inner = config.get(line[1:]) if line[0] == "@" else None
+        lines += reached_steps(line[1:], config) if _is_steps(inner) else [line.replace("::", "#")]
+    return lines
+
+
 def recipe_names() -> list[str]:
     """Return the names of the config files after the first one that MONAI was given; known while it initialises."""
     given = given_run()
@@ -88,7 +109,7 @@ def check_settings(
 ) -> None:
     """Refuse settings that config files cannot be given, before anything runs.
 
-    A key has to be in the merged files, except that an object accepts any argument of its class, and
+    A key has to be in the merged files, except that an object accepts the arguments of its class, and
     ``evaluation#overrides`` any key of the evaluation's own configs. A number cannot become a text, nor a flag anything
     but a flag, unless the text is null or an expression (``$...``, ``@...``, ``%...``).
 
@@ -106,10 +127,11 @@ def check_settings(
             raise ValueError(f"{file}: would undo {files[0]}; give it first, and recipes after it.")
     config = ConfigParser(ConfigParser.load_config_files(list(files)))
     folder = Path(bundle_root, "configs") if bundle_root else Path(files[0]).parent
-    for key, value in settings.items():
-        _require_key(key, config, files, folder)
+    for key, value in {**config.get(), **settings}.items():
         if key.endswith(("_dir", "_path")) and value is not None:
             _require_path(key, value)
+    for key, value in settings.items():
+        _require_key(key, config, files, folder)
         own = config.get(key)
         if isinstance(value, str) and (value[:1] in ("$", "@", "%") or optional(value) is None):
             continue
@@ -141,9 +163,11 @@ def unwrapped_errors() -> Iterator[None]:
 
 
 def _require_path(key: str, value: Any) -> None:
-    """Refuse what MONAI reads as something else than a path: ``1`` as a number, and ``#`` as ``::``."""
+    """Refuse what MONAI reads as something else than a path: ``1``, ``#``, ``~`` and ``$HOME``."""
     if not isinstance(value, str | os.PathLike):
         raise ValueError(f"{key} {value!r}: MONAI reads this as no text; write it as a path, e.g. ./{value}.")
+    if str(value)[:1] == "~" or VARIABLE.fullmatch(str(value)):
+        raise ValueError(f"{key} {value}: only a shell replaces ~ and variables, and not here; write the whole path.")
     if str(value)[:1] not in ("$", "@", "%") and any(mark in str(value) for mark in ("#", "::")):
         raise ValueError(f"{key} {value}: MONAI takes # for ::, and the folder would have another name; rename it.")
 
@@ -163,9 +187,27 @@ def _require_key(key: str, config: ConfigParser, files: Sequence[str], folder: P
         if outer:
             _require_key(outer, config, files, folder)
         above = config.get(outer)
-        known = isinstance(above, dict | list) and ("_target_" in above or key in config)
+        taken = _arguments(above, config) if isinstance(above, dict) and "_target_" in above else []
+        known = key in config or taken is None or inner in taken
+        above = dict.fromkeys(taken) if taken else above
     if not known:
         names = list(above) if isinstance(above, dict) else []
+        if isinstance(above, list):
+            names = [f"0 to {len(above) - 1}"]
         near = difflib.get_close_matches(inner, names, n=1)
         hint = f"did you mean {key.removesuffix(inner)}{near[0]}?" if near else f"expected one of {shortened(names)}."
         raise ValueError(f"{key!r} is not a key of {', '.join(map(str, files))}; {hint}")
+
+
+def _arguments(item: Mapping[str, Any], config: ConfigParser) -> list[str] | None:
+    """Return the names of the arguments of an object's class or function; None if it may take any."""
+    component = ConfigComponent(dict(item), locator=config.locator)
+    target = component.resolve_module_name()
+    made = locate(target) if isinstance(target, str) and target[:1] not in ("$", "@", "%") else None
+    try:
+        parameters = inspect.signature(made).parameters.values() if callable(made) else ()
+    except ValueError:  # a class that is not written in Python
+        return None
+    if not parameters or any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return None
+    return [*(each.name for each in parameters), *component.non_arg_keys]

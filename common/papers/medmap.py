@@ -106,7 +106,11 @@ class Alignment(nn.Module):
         self.modalities = tuple(modalities)
         self.anchor = check_choice("anchor", anchor, ("adaptive", "normal", *modalities))
         if anchor == "adaptive":
-            check_choice("prior", prior, modalities)
+            if prior not in modalities:
+                raise ValueError(
+                    f"prior {prior!r}: is not a sequence of the cohort; set the key `prior` to that which shows the "
+                    f"target best, one of {', '.join(modalities)}."
+                )
             self.weights = nn.Parameter(torch.tensor([float(name == prior) for name in modalities]))
 
     def forward(self, features: torch.Tensor, present: torch.Tensor) -> torch.Tensor:

@@ -40,8 +40,9 @@ LARGER: dict[str, dict[str, Any]] = {
 """Backbone -> the smallest values that it supports, which replace those of `SMALL`."""
 PLANES = {"spacing": [6.0, 6.0, -1.0], "crop": [32, 32]}
 """Values that replace those of `SMALL` for two-dimensional networks."""
-DEMO = ("width", "embed_dim", "mlp_dim", "heads", "hidden", "patch_size", "style_discriminator")
-"""Keys of a network's size or dependent on the crop; a dry run uses their values from the configs without recipes."""
+DEMO = ("width", "embed_dim", "mlp_dim", "heads", "hidden", "patch_size", "style_discriminator", "init_from", "fit")
+"""Keys of a network's size, dependent on the crop, or of weights to start from, which have another size, and the stages
+that these replace; a dry run uses their values from the configs without recipes."""
 SHAPE, SPACING = (40, 40, 26), 6.0  # size of a phantom in voxels, and its voxel size in mm
 CASES = (4, 1, 2)
 """Number of cases to train, validate and test on; a fold trains on all that it neither validates nor tests on."""

@@ -28,15 +28,22 @@ def write_array(names: Sequence[str], command: Sequence[str], output_dir: str | 
         f"#SBATCH --array=0-{len(names) - 1}",
         "#SBATCH --requeue",
         "#SBATCH --open-mode=append",
-        f"#SBATCH --output={folder}/slurm_%a.txt",
+        f'#SBATCH --output="{_pattern(folder)}/slurm_%a.txt"',
         "# Submit with what your cluster needs, e.g.: sbatch --gres=gpu:1 --cpus-per-task=8 --time=2-0 array.sh",
         "trainings=(",
         *(f"    {shlex.quote(name)}" for name in names),
         ")",
-        f"cd {shlex.quote(os.getcwd())}",
+        f"cd {shlex.quote(os.getcwd())} || exit",
         f'exec {shlex.join([sys.executable, "-m", "mmb", *command])} --only "${{trainings[SLURM_ARRAY_TASK_ID]}}"',
     ]
     script = folder / SCRIPT
     with replacing(script) as temporary:
         temporary.write_text("\n".join(lines) + "\n")
     return script
+
+
+def _pattern(folder: Path) -> str:
+    """Return a folder as Slurm reads it between double quotes, where ``%`` begins a placeholder."""
+    if wrong := [mark for mark in ('"', "\\", "\n") if mark in str(folder)]:
+        raise ValueError(f"{folder}: Slurm cannot write its logs to a folder with {wrong[0]!r} in its path; rename it.")
+    return str(folder).replace("%", "%%")

@@ -1,6 +1,7 @@
 """What all bundles do alike, through monai.bundle as their users run them, at a size that takes seconds."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -128,6 +129,30 @@ class TestTraining:
             assert tracked.info.status == "FINISHED"
             assert len(client.get_metric_history(tracked.info.run_id, "val_mean_dice")) == 1  # written by one of them
 
+    @pytest.mark.slow  # processes of their own
+    def test_two_processes_on_the_cpu_without_a_case_to_validate_or_test(self, coarse_dir, tmp_path):
+        write_datalist({"training": json.loads((coarse_dir / "datalist.json").read_text())["training"]}, tmp_path / "l")
+        settings = {**TINY, **OWN["gss"], "dataset_dir": coarse_dir, "output_dir": tmp_path, "datalist": tmp_path / "l"}
+        files = ["train.json", "multi_gpu_train.json"]
+        said = Bundle("gss").succeed(files, {**settings, "rounds": 1, "device": "cpu"}, processes=2)
+        assert "No case to evaluate: part test of the split has none with a label." in said
+        assert (tmp_path / "trained.pt").is_file()
+
+    @pytest.mark.slow  # processes of their own
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_the_last_line_of_an_error_says_why(self, coarse_dir, tmp_path, workers):
+        """It is that of the image that cannot be read, whether or not a worker process reads it."""
+        data = shutil.copytree(coarse_dir, tmp_path / "data")
+        for path in data.glob("*/*_t2.nii.gz"):
+            path.write_bytes(path.read_bytes()[:-2000] + path.read_bytes()[-8:])
+        settings = {**TINY, **OWN["gss"], "dataset_dir": data, "output_dir": tmp_path / "out", "num_workers": workers}
+        code, said = Bundle("gss").run(["train.json"], settings)
+        assert code == 1
+        last = said.rstrip().splitlines()[-1]
+        assert last.startswith(f"ValueError: {data}/Phantom_")
+        assert "_t2.nii.gz: cannot be read as an image" in last
+        assert "__local_refs" not in said  # of MONAI's expressions
+
     @pytest.mark.parametrize(
         ("name", "overrides", "message"),
         [
@@ -142,7 +167,7 @@ class TestTraining:
             ("mag_ms", {"detach_teacher": "perhaps"}, "detach_teacher 'perhaps': expected true or false"),
             ("mag_ms", {"network_def#classes": 5}, "The network's head has 5 classes, but the cohort has 4"),
             ("mag_ms", {"dedicated": [["lge"]]}, "Modality 'lge' is not in this cohort"),
-            ("medmap", {"prior": "lge"}, "prior 'lge': expected one of"),
+            ("medmap", {"prior": "lge"}, "prior 'lge': is not a sequence of the cohort"),
             ("medmap", {"feature_encoder": "null"}, "MMFormer has 0 feature encoders to align"),
             ("medmap", {"dedicated": [["t1"]]}, "backbone 'mmFormer' does not support it; set `dedicated` to null"),
             ("medmap/backbones/pmkl.json", {"align_at": "bottleneck", "width": 2}, "cannot compute the bottleneck"),
@@ -152,7 +177,7 @@ class TestTraining:
         name, _, overlay = name.partition("/")
         settings = {**TINY, **OWN[name], "dataset_dir": coarse_dir, "output_dir": tmp_path, **overrides}
         assert message in Bundle(name).complaint(["train.json", *([overlay] if overlay else [])], **settings)
-        assert {path.name for path in tmp_path.iterdir()} <= {".lock"}  # it failed before loading a case
+        assert {path.name for path in tmp_path.iterdir()} <= {".lock", "run.json"}  # it failed before loading a case
 
 
 class TestInference:

@@ -1,5 +1,6 @@
 """An evaluation: the cases that it shows and may evaluate, costs and latents of the network, and tracking."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 
 from common import cohorts
 from common.cohorts.registry import patient
-from common.engines import EvaluationLog, trained_cases, training_facts
+from common.engines import EvaluationLog, store_uri, trained_cases, training_facts
 from common.engines.efficiency import network_facts
 from common.engines.evaluate import Report, _shown
 from common.engines.latents import LatentProbe
@@ -276,6 +277,14 @@ def test_a_local_store_by_default(folder, tmp_path):
     EvaluationLog(str(folder), str(tmp_path / "model.pt"), "local", "test").write()
     logged(MlflowClient(path_to_sqlite_uri(folder / "mlruns.db")))
     assert (folder / "mlruns").is_dir()
+
+
+@pytest.mark.slow  # a store of MLflow
+def test_nothing_appears_beside_a_folder_with_spaces(folder, tmp_path):
+    place = shutil.copytree(folder, tmp_path / "data" / "ümlaut é [1]")
+    EvaluationLog(str(place), str(tmp_path / "model.pt"), "local", "test").write()
+    logged(MlflowClient(store_uri(place / "mlruns.db")))
+    assert [*(tmp_path / "data").iterdir()] == [place]
 
 
 def test_none_logs_nothing_and_what_mlflow_cannot_use_is_refused_before_the_evaluation(folder, tmp_path):

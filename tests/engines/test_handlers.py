@@ -15,7 +15,16 @@ from monai.transforms import Compose, RandScaleIntensityd
 from processes import run
 
 from common.baselines.cotraining import SMUNetLoss
-from common.engines import EpochLosses, Reseed, ResumableCheckpoint, counted_voxels, distributed, local_device
+from common.engines import (
+    DivergenceCheck,
+    EpochLosses,
+    Reseed,
+    ResumableCheckpoint,
+    counted_voxels,
+    distributed,
+    local_device,
+    validation_sampler,
+)
 from common.engines.epoch import Rounds, SetEpoch
 from common.modalities import IGNORED
 
@@ -50,6 +59,32 @@ def test_epoch_losses_are_means_over_the_epoch():
     EpochLosses(loss, prefix="x_").attach(engine)
     engine.run([1, 2, 6], max_epochs=2)
     assert engine.state.metrics == {"x_loss": 3.0, "x_part": 30.0}
+
+
+@pytest.mark.parametrize(
+    ("losses", "stops"),
+    [
+        ([2, 3, 0.1, 0.1], 0),
+        ([2, 1000, 1999, 1999], 0),  # one step, or less than a thousand times
+        ([2, 2, 2001, 2001], 2),
+        ([2, 1e7, 1, 1], 1),  # already in the first epoch
+        ([2, 2, 1, float("nan")], 2),
+        ([2, float("-inf"), 1, 1], 1),
+        ([-2, -2, 3000, 1200], 2),  # a loss may be negative
+        ([0, 0, 0.5, 0.5], 0),  # any loss is many times 0
+    ],
+)
+def test_a_training_that_diverges_stops_before_its_weights_are_saved(losses, stops):
+    saved, engine = [], Engine(lambda e, b: {"loss": torch.tensor(float(losses[e.state.iteration - 1]))})
+    EpochLosses(torch.nn.Module(), prefix="x_").attach(engine)
+    DivergenceCheck(prefix="x_").attach(engine)
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: saved.append(e.state.epoch))
+    if stops:
+        with pytest.raises(ValueError, match=rf"x_loss: .* in epoch {stops}, {losses[0]} at the start: the training"):
+            engine.run([0, 1], max_epochs=2)
+    else:
+        engine.run([0, 1], max_epochs=2)
+    assert saved == [[1, 2], [], [1]][stops]
 
 
 @pytest.fixture
@@ -268,6 +303,9 @@ def average(folder):
     wrapped(torch.tensor([[1.0 + 2 * rank]])).sum().backward()
     assert network.own == rank
     torch.save(network.weight.grad, folder / f"{rank}.pt")
+    assert distributed(torch.nn.Linear(1, 1), "cpu").device.type == "cpu"  # --device cpu is a text
+    assert validation_sampler([0]) is None  # fewer items than processes: each validates all
+    assert list(validation_sampler([0, 1, 2])) == [[0, 2], [1]][rank]
     torch.distributed.barrier()  # a process that leaves early can abort the other one
     torch.distributed.destroy_process_group()
 

@@ -1,6 +1,7 @@
-"""What `python -m monai.bundle run` refuses in one line, before data are read or a network is built."""
+"""What `python -m monai.bundle run` refuses in one line, before an image is read or a network is built."""
 
-from pathlib import Path
+import json
+from collections.abc import Callable
 
 import pytest
 from filelock import FileLock
@@ -15,18 +16,24 @@ from common.io.lock import LOCK
 NAMES = ("m3ae", "mag_ms", "medmap", "passion", "gss")
 
 
-def refusal(folder: Path, name: str, configs: tuple[str, ...], *words: str) -> str | None:
+@pytest.fixture
+def refusal(tmp_path, coarse_dir) -> Callable[..., str | None]:
     """Return what a run refuses before anything is built, its words read as MONAI does; None if it would go on."""
-    files = str([f"{bundle_root(name)}/configs/{config}" for config in configs])
-    given = ["--init_id=initialize::0", "--logging_file=False", f"--output_dir={folder}", f"--dataset_dir={folder}"]
-    try:
-        with unwrapped_errors():
-            Fire(create_workflow, ["--config_file", files, *given, *words])
-    except (ValueError, OSError) as error:
-        return str(error)
-    finally:
-        unlock_folder(folder)
-    return None
+
+    def run_until_refused(name: str, configs: tuple[str, ...], *words: str) -> str | None:
+        files = str([f"{bundle_root(name)}/configs/{config}" for config in configs])
+        given = ["--init_id=initialize#0", "--logging_file=False", f"--output_dir={tmp_path}"]
+        given += [] if any(word.startswith("--dataset_dir") for word in words) else [f"--dataset_dir={coarse_dir}"]
+        try:
+            with unwrapped_errors():
+                Fire(create_workflow, ["--config_file", files, *given, *words])
+        except (ValueError, OSError) as error:
+            return str(error)
+        finally:
+            unlock_folder(tmp_path)
+        return None
+
+    return run_until_refused
 
 
 EVALUATION = ("inference.json", "evaluate.json", "recipes/phantom.json")
@@ -34,8 +41,8 @@ EVALUATION = ("inference.json", "evaluate.json", "recipes/phantom.json")
 
 @pytest.mark.parametrize("configs", [("train.json",), ("inference.json",), EVALUATION])
 @pytest.mark.parametrize("name", NAMES)
-def test_configs_as_they_are(tmp_path, name, configs):
-    assert refusal(tmp_path, name, configs) is None
+def test_configs_as_they_are(refusal, name, configs):
+    assert refusal(name, configs) is None
 
 
 @pytest.mark.parametrize(
@@ -74,12 +81,68 @@ def test_configs_as_they_are(tmp_path, name, configs):
         ("gss", ("recipes/brats2020.json", "train.json"), [], "train.json: would undo"),
         ("gss", ("train.json", "../../m3ae/configs/recipes/phantom.json"), [], "phantom.json: of another bundle than"),
         ("gss", EVALUATION, ["--mlflow=http://127.0.0.1:9"], "not a server or store that can be used"),
+        (
+            "m3ae",
+            ("train.json",),
+            ["--evaluation#overrides#mlflow=http://127.0.0.1:9"],
+            "mlflow 'http://127",
+        ),
+        (
+            "m3ae",
+            ("train.json",),
+            ["--tracking_uri=http://127.0.0.1:9"],
+            "tracking_uri 'http://127.0.0.1:9': not",
+        ),
+        (
+            "medmap",
+            ("train.json",),
+            ["--prior=adc"],
+            "prior 'adc': is not a sequence of the cohort; set",
+        ),
+        (
+            "gss",
+            ("train.json",),
+            ["--train#optimizer#learning_rate=0.01"],
+            "'train#optimizer#learning_rate' is not",
+        ),
+        ("gss", ("train.json",), ["--output_dir='~/out'"], "output_dir ~/out: only a shell replaces ~"),
+        ("gss", ("train.json",), ["--dataset_dir='$HOME/data'"], "dataset_dir $HOME/data: only a shell replaces ~"),
+        ("gss", ("inference.json",), ["--dataset_dir=bundles"], "bundles: no image"),
+        ("gss", EVALUATION, ["--panel_cases=nobody"], "panel_cases: 'nobody' is not evaluated"),
+        ("passion", ("train.json",), ["--missing_rates=[0.5]", "--masks=null"], "missing_rates"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(tmp_path, name, configs, words, facts):
-    said = refusal(tmp_path, name, configs, *words)
+def test_what_is_wrong_is_said_in_one_line(refusal, name, configs, words, facts):
+    said = refusal(name, configs, *words)
     assert facts in said
     assert "\n" not in said
+
+
+def test_a_server_is_not_asked_for_what_is_not_evaluated(refusal):
+    """Nor is a key of an object refused that it takes: `build_network` passes on what it does not know."""
+    words = ["--run_id=fit", "--evaluation#overrides#mlflow=http://127.0.0.1:9", "--network_def#dropout_prob=0.1"]
+    assert refusal("gss", ("train.json",), *words, "--train#optimizer#betas=[0.9,0.99]") is None
+
+
+@pytest.mark.parametrize(("step", "said"), [("run", "1 cases in training; expected at least 2"), ("evaluate", None)])
+def test_too_few_cases_for_a_batch(tmp_path, refusal, coarse_dir, step, said):
+    parts = json.loads((coarse_dir / "datalist.json").read_text())
+    (tmp_path / "list.json").write_text(json.dumps({**parts, "training": parts["training"][:1]}))
+    refused = refusal("m3ae", ("train.json",), f"--datalist={tmp_path}/list.json", f"--run_id={step}")
+    assert (refused and said in refused) if said else refused is None
+
+
+def test_a_run_resumed_with_other_settings(tmp_path, refusal):
+    (tmp_path / "trained_last.pt").touch()
+    note = {"version": "another", "settings": {"width": 99, "power": 0.9}, "cases": {"training": {}}}
+    (tmp_path / "run.json").write_text(json.dumps(note))
+    assert "width was 99, is " in refusal("gss", ("train.json",), "--resume=true")
+
+
+def test_null_in_a_file_of_arguments(tmp_path, refusal):
+    """MONAI leaves None out where the command line gives it, but not where a file does."""
+    (tmp_path / "args.json").write_text(json.dumps({"calibrate_on": None}))
+    assert refusal("gss", ("train.json",), f"--args_file={tmp_path}/args.json") is None
 
 
 @pytest.mark.parametrize(
@@ -92,24 +155,24 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, name, configs, words, facts
         ("gss", EVALUATION, ("evaluate", "report"), "run"),
     ],
 )
-def test_a_word_that_is_no_list_of_steps(tmp_path, name, configs, steps, known):
+def test_a_word_that_is_no_list_of_steps(refusal, name, configs, steps, known):
     for step in steps:
         expected = f"run {step}: not a list of steps of these configs; expected one of {known}."
-        assert refusal(tmp_path, name, configs, "--run_id", step) == expected
+        assert refusal(name, configs, "--run_id", step) == expected
     for step in known.split(", "):
-        assert refusal(tmp_path, name, configs, "--run_id", step) is None
+        assert refusal(name, configs, "--run_id", step) is None
 
 
-def test_figures_of_others(tmp_path):
+def test_figures_of_others(tmp_path, refusal):
     for folder, configs in ((tmp_path / "figures", EVALUATION), (tmp_path / "evaluation" / "figures", ("train.json",))):
         folder.mkdir(parents=True)
         (folder / "mine.png").touch()
-        assert "mine.png: a report would replace it" in refusal(tmp_path, "gss", configs)
+        assert "mine.png: a report would replace it" in refusal("gss", configs)
 
 
-def test_a_folder_in_use(tmp_path):
+def test_a_folder_in_use(tmp_path, refusal):
     with FileLock(tmp_path / LOCK):
-        assert "in use by another process" in refusal(tmp_path, "gss", ("train.json",))
+        assert "in use by another process" in refusal("gss", ("train.json",))
 
 
 def test_a_command_ends_in_one_line():

@@ -23,6 +23,7 @@ from common.evaluation.metrics.results import Evaluation
 from common.modalities import IGNORED, LabelSet
 from common.transforms import LoadSubjectd
 from mmb.experiments.comparison.class_order import ClassOrder
+from mmb.experiments.comparison.compare import compare_methods
 from mmb.experiments.comparison.label_maps import evaluate_label_maps
 from mmb.experiments.joining import folders_of, join
 from mmb.verbs.join import join as join_verb
@@ -192,6 +193,19 @@ class TestBadInput:
         for arguments, path in (((empty, reference), empty / "t1"), ((folder, empty), empty)):
             with pytest.raises(FileNotFoundError, match=f"^{path}: no label map in it"):
                 evaluate(*arguments)
+
+    def test_what_is_there_instead(self, tmp_path, reference):
+        """An archive, or label maps in a folder below, is named; suffixes may be upper case."""
+        write(tmp_path / "nested" / "run" / "a.nii.gz", label_map(0))
+        (tmp_path / "packed").mkdir()
+        (tmp_path / "packed" / "pred.ZIP").touch()
+        for name, said in (("nested", "The first of 1 below it is "), ("packed", "1 file not read (.zip): unpack it")):
+            with pytest.raises(FileNotFoundError, match=re.escape(said)):
+                evaluate(tmp_path / name, reference)
+        write(tmp_path / "upper" / "a.nii.gz", label_map(0)).rename(tmp_path / "upper" / "a.NII.GZ")
+        assert [*evaluate(tmp_path / "upper", reference).results["case"].unique()] == ["a"]
+        with pytest.raises(ValueError, match=r"pred\.ZIP: a file; expected a folder\. Unpack"):
+            compare_methods(str(tmp_path / "out"), [f"{n}={tmp_path}/packed/pred.ZIP" for n in "ab"], {})
 
 
 def test_cases_are_those_with_a_prediction_and_need_a_reference(tmp_path, reference):

@@ -226,6 +226,13 @@ def test_folds_test_on_other_cases_of_the_same(tmp_path):
     assert everything[0] == everything[1] == everything[2] == set(tested)
 
 
+def test_a_small_training_starts_from_no_weights_of_the_real_size(tmp_path, undrawn):
+    entry = Entry("a", "m3ae", ("recipes/open_glioma.json", "recipes/fine_tune.json"))
+    assert entry.config()["init_from"] is not None
+    config = made_small([entry], get_cohort("brats2023"), tmp_path)[0].config()
+    assert (config["init_from"], config["fit"]) == (None, ["@pretrain", "@finetune"])  # pretrains itself instead
+
+
 @pytest.mark.slow  # prepares up to 18 trainings
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_training_of_every_list_can_start(tmp_path, path):

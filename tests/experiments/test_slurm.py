@@ -113,6 +113,18 @@ def test_each_task_gets_its_name_whatever_is_in_it(tmp_path):
         assert said.splitlines() == ["-m", "mmb", "leaderboard", "a list.json", "out", "--only", name]
 
 
+def test_folders_with_spaces_and_placeholders(tmp_path):
+    """Slurm reads what is quoted as one word, and %a as the number of the task."""
+    folder = tmp_path / "a b %a"
+    folder.mkdir()
+    script = write_array(["one"], ["leaderboard", "list.json", "out"], folder).read_text()
+    assert f'#SBATCH --output="{tmp_path}/a b %%a/slurm_%a.txt"\n' in script
+    assert " || exit\n" in script
+    (tmp_path / 'x"y').mkdir()
+    with pytest.raises(ValueError, match="Slurm cannot write its logs"):
+        write_array(["one"], [], tmp_path / 'x"y')
+
+
 @pytest.mark.slow  # two small trainings, each of them evaluated
 def test_a_task_that_is_queued_again_ends_as_a_local_run(slurm, tmp_path):
     methods, out, local = tmp_path / "list.json", tmp_path / "out", tmp_path / "local"

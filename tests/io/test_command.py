@@ -44,7 +44,10 @@ def test_an_error_without_those_around_it(error):
 
 
 TRAIN = {"epochs": 3, "quiet": False, "lambda_con": 0.1, "method": "M3AE", "output_dir": "out", "steps": "$3 * @epochs"}
-TRAIN |= {"optimizer": {"_target_": "Adam", "lr": 0.5}, "train": {"inner": {"size": 1}, "several": [{"x": 1}]}}
+TRAIN |= {
+    "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.5},
+    "train": {"inner": {"size": 1}, "several": [{"x": 1}]},
+}
 TRAIN |= {"evaluation": {"overrides": {"a": 1}}, "evaluation_configs": ["evaluate.json"]}
 
 
@@ -62,6 +65,7 @@ def files(tmp_path):
     [
         *[("lambda_con", value) for value in (0, "$2 * 3", "@epochs", "%train.json::epochs", "null", None)],
         *[("quiet", "true"), ("method", "x"), ("steps", "x"), ("masks", "x"), ("train#more", 3), ("train", "x")],
+        *[("output_dir", value) for value in ("$None", "$@method", "$str(1)")],
         *[("optimizer#betas", "x"), ("train#several#0#x", 2), ("evaluation#overrides#bootstrap", 1)],
     ],
 )
@@ -77,7 +81,15 @@ def test_what_configs_can_be_given(files, key, value):
         ("trian#inner", 1, ("'trian' is not a key of", "did you mean train?")),
         ("train#iner", 1, ("'train#iner' is not a key of", "did you mean train#inner?")),
         ("train#inner#size#x", 1, ("'train#inner#size#x' is not a key of",)),
-        ("train#several#7", 1, ("'train#several#7' is not a key of",)),
+        ("train#several#7", 1, ("'train#several#7' is not a key of", "expected one of 0 to 0.")),
+        ("train#several#7#x", 1, ("'train#several#7' is not a key of",)),
+        (
+            "optimizer#learning_rate",
+            1,
+            ("'optimizer#learning_rate' is not", "one of params, lr, betas, "),
+        ),
+        ("output_dir", "~/out", ("output_dir ~/out: only a shell replaces ~",)),
+        ("output_dir", "${HOME}/out", ("output_dir ${HOME}/out: only a shell replaces ~",)),
         ("evaluation#overrides#bootstraps", 1, ("did you mean evaluation#overrides#bootstrap?",)),
         ("lambda_con", "x", ("lambda_con 'x': expected a number, such as 0.1",)),
         ("optimizer#lr", "x", ("optimizer#lr 'x': expected a number, such as 0.5",)),

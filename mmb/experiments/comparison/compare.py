@@ -86,6 +86,8 @@ def _by_name(methods: Sequence[str], least: int) -> dict[str, str]:
     folders = {name: folder for name, _, folder in named}
     if len(folders) < len(named):
         raise ValueError(f"methods {list(methods)}: two have the same name; give each its own.")
+    if packed := [folder for folder in folders.values() if Path(folder).is_file()]:
+        raise ValueError(f"{packed[0]}: a file; expected a folder. Unpack an archive, and give its folder.")
     if absent := [folder for folder in folders.values() if not Path(folder).is_dir()]:
         raise FileNotFoundError(f"{absent[0]}: no such folder; expected an evaluation's output, or label maps.")
     return folders

@@ -19,6 +19,7 @@ from common.cohorts.scan import find_cases
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.overlap import Reference
 from common.evaluation.metrics.results import COLUMNS, Evaluation
+from common.io.files import unread, walk
 from common.io.geometry import grid_difference
 from common.io.images import read_volume
 from common.modalities import subset_name, subset_names
@@ -98,7 +99,7 @@ def _by_subset(folder: Path, modalities: Sequence[str]) -> dict[str, dict[str, P
     if not folders:
         return {subset_name(modalities): _by_case(folder)}
     others = [path for path in sorted(folder.glob("[!.]*")) if path not in folders.values()]
-    if others := [path for path in others if path.is_dir() or path.name.endswith(SUFFIXES)]:
+    if others := [path for path in others if path.is_dir() or path.name.lower().endswith(SUFFIXES)]:
         raise ValueError(
             f"{others[0]}: not named after a subset of {', '.join(modalities)}, as {next(iter(folders))} is. Name its "
             f"folder so, or move it out of {folder}."
@@ -109,13 +110,19 @@ def _by_subset(folder: Path, modalities: Sequence[str]) -> dict[str, dict[str, P
 def _by_case(folder: Path) -> dict[str, Path]:
     """Return case -> file of a folder of label maps, which are named after their cases."""
     files: dict[str, Path] = {}
-    for path in sorted(path for suffix in SUFFIXES for path in folder.glob(f"[!.]*{suffix}")):
-        case = re.sub(r"(\.nii)?\.\w+$", "", path.name)
+    for path in sorted(path for path in folder.glob("[!.]*") if path.name.lower().endswith(SUFFIXES)):
+        case = re.sub(r"(\.nii)?\.\w+$", "", path.name, flags=re.IGNORECASE)
         if case in files:
             raise ValueError(f"Case {case} occurs twice, as {files[case]} and {path}; keep one of them.")
         files[case] = path
     if not files:
-        raise FileNotFoundError(f"{folder}: no label map in it; expected <subset>/<case>.nii.gz or <case>.nii.gz.")
+        below = walk(folder)
+        nested = [path for path in below if path.name.lower().endswith(SUFFIXES)]
+        found = f"The first of {len(nested)} below it is {nested[0]}; move them up. " if nested else ""
+        found += "".join(f"{remark[0].upper()}{remark[1:]}. " for remark in unread(below))
+        raise FileNotFoundError(
+            f"{folder}: no label map in it; expected <subset>/<case>.nii.gz or <case>.nii.gz. {found}".strip()
+        )
     return files
 
 
