@@ -150,7 +150,7 @@ RANKS: Sequence[tuple[str, Callable[[Record, Mapping[str, Record]], Any]]] = (
     ("3D", lambda it, _: it.candidate.in_3d),
     ("of thinner slices", lambda it, _: -round(float(voxel_sizes(it.candidate.grid[1])[2]), 1)),
     ("of a larger matrix", lambda it, _: it.candidate.grid[0][0] * it.candidate.grid[0][1]),
-    ("corrected for distortion or intensity", lambda it, _: it.candidate.corrections),
+    ("corrected for distortion, intensity or noise", lambda it, _: it.candidate.corrections),
     ("later", lambda it, _: it.candidate.acquired if it.modality == "t1c" else ""),
     ("recognised with more confidence", lambda it, _: (it.grade, it.candidate.says.rests_on)),
 )

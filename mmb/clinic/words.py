@@ -11,7 +11,7 @@ them is known; otherwise they leave open whether it was given, and the image has
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import count
 from typing import NamedTuple
@@ -34,36 +34,45 @@ LEFT_OUT = {
     "T2*": r"[a-z]?t2w?d? ?(\*\w*|(star|stern|etoile|estrel|stella|ffe|gre|hemo|flash|fl2d)\w*)|t2s|gre t2",
     "angiography": r"([23]d)?tof([23]d|mra|angio)?|[a-z]?3di|mr[av]|(mr ?)?angio(gra(m|phy|phie|fia))?|venogra\w*|"
                    r"3d ?pc|pca|inhance|tricks|twist|trance|cow|carotids?",
-    "phase or field map": r"phase|pha|phase (maps?|images?)|b[01]\w* map|field ?map\w*",
+    "phase or field map": r"(?<!in )(?<!early )(?<!late )(?<!delayed )(?<!venous )(?<!arterial )phase(?! enc)|pha|"
+                          r"ph(?=( e?\d)* *$)|b[01]\w* map|field ?map\w*|fmap\w*|gre field\w*|fm (base|pre|post)\w*|"
+                          r"part (real|imag\w*)|imaginary|(real|imag) (part|images?|recon\w*)|magnitude [12]",
     "STIR": r"[a-z]?stir",
-    "double or phase-sensitive inversion": r"dir|psir|inv1|inv2",
+    "double or phase-sensitive inversion": r"dir|psir|inv ?[12]",
     "steady-state image": r"ciss|ci3d|fiesta\w*|trufi\w*|b ?(ffe|tfe)",
     "spectroscopy": r"svs|csi|mrsi?|press|s?laser|spectro\w*",
     "parameter map": r"([tr][12]|[a-z]*) ?map(s|ping)?|q[tr][12]\w*|[tr][12] ?rho|r2 ?(\*|star)?|relaxometry|mapit|"
-                     r"molli|t1 images|mtr",
+                     r"molli|t1 images|mtr|(fat|water) ?frac\w*|fraction|pdff",
     "synthetic image": r"synt\w*|syn|symri|sy ?(t[12]|flair|pd)\w*|magic",
     "mask or segmentation": r"[a-z]*mask(s|e)?|seg|(auto)?segm\w*|labels?|roi|contours?|prob|probab\w*|warp\w*|"
                             r"overlay\w*",
     "fused image": r"fus(ed|ion)\w*|blended",
-    "fat or opposed-phase image": r"^fat|fat ?(only|images?)|opp(osed)?|out ?(of ?)?phase",
+    "fat or opposed-phase image": r"^fat|fat ?(only|images?)|opp(osed)?|out ?(of ?)?phase|"
+                                  r"m?dixon(?=( .*)? (f|ff|fat|op|out) *$)",
     "screen picture": r"screen ?\w*|summary|report|key images?",
 }  # fmt: skip
 """Kind of image that is not a candidate -> words in descriptions or values of ImageType that indicate it."""
-IMAGE_TYPES = {
-    "phase, real or imaginary part": {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"},
-    "fat or opposed-phase image": {"FAT", "F", "OUT_PHASE", "OPP_PHASE", "OPPOSED_PHASE"},
+NO_MAGNITUDE = {
+    "parameter map": {"FRACTION", "FRAC", "FATFRAC", "WATERFRAC", "FF", "WF", "PDFF", "R2STAR", "T2STAR", "B0", "B1"},
+    "fat or opposed-phase image": {"FAT", "F", "OUT", "OPP", "OPPOSED", "OP"},
+    "phase, real or imaginary part": {"P", "PH", "PHA", "PHASE", "R", "CR", "REAL", "I", "IMAG", "IMAGINARY", "MIXED"},
 }
-"""Further values of ImageType, which are not words."""
+"""Kind of image that shows no magnitude -> parts of values of ImageType, FrameType or ComplexImageComponent."""
+IN_PHASE = {"IN", "INPHASE", "IP"}
+"""Parts of values for water and fat in phase, whose magnitude it is (``IN_PHASE``)."""
 
 PREFIX = r"([a-z]?[23]d|wip|vw|[a-z])?"
 """Letters that vendors put before a weighting, e.g. Philips: sT1W, eT2W, WIPT1W."""
 WEIGHTINGS = {
-    "t1": rf"{PREFIX}t1[a-z]*(3d[a-z]*)?|mp ?rage\w*|\w*spgr\w*|bravo|vibe",
+    "t1": rf"{PREFIX}t1[a-z]*(3d[a-z]*)?|mp2? ?rage\w*|unit1|uni ?den|\w*spgr\w*|bravo|vibe",
     "t2": rf"{PREFIX}t2[a-z]*(3d[a-z]*)?|frfse\w*",
     "flair": rf"{PREFIX}flair\w*|t[12]w?flair|t2f|fla|dark ?fluid\w*|da ?fl|fluid attenuated",
     "pd": rf"{PREFIX}pdw?|dp|proton density|densit\w* (d\w* )?proton\w*|rho",
 }
 """Weighting -> words that indicate it."""
+UNIFORM = r"uni|unit1|uni ?den|uni ?images?"
+"""Words for the T1 image of MP2RAGE, which is computed of its two inversions."""
+DENOISED = r"(uni ?)?den|denoised"
 FLAIR_IN_SHORT = "fl"
 """FLAIR in CaPTk's names (``FL_to_SRI``), if they name no other weighting; Siemens calls FLASH so (``t1_fl_tra``)."""
 
@@ -200,6 +209,16 @@ def excluded_kind(text: str) -> tuple[str, str] | None:
             return kind, word
     word = other_body(text)
     return ("image of another part of the body", word) if word else None
+
+
+def no_magnitude(values: Iterable[str]) -> tuple[str, str] | None:
+    """Return as what such values (see `NO_MAGNITUDE`) say that an image is no magnitude, and the first that does."""
+    for value in values:
+        parts = {*re.split(r"[\W_]+", value.upper())}
+        for kind, known in NO_MAGNITUDE.items():
+            if parts & known and not parts & IN_PHASE:
+                return kind, value
+    return None
 
 
 def other_body(text: str) -> str | None:

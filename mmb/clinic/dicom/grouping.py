@@ -30,7 +30,7 @@ CONTRAST = tuple(
 )
 NONE_IF_MISSING = ("InversionTime", "DiffusionBValue")  # images without an inversion or diffusion weighting lack them
 SAME_CONTRAST = 0.01  # tolerated ratio by which times and angles of one volume differ, beside the absolute tolerance
-TEXTS = ("SeriesInstanceUID", "SOPClassUID", "FrameOfReferenceUID", "ImageType")
+TEXTS = ("SeriesInstanceUID", "SOPClassUID", "FrameOfReferenceUID", "ComplexImageComponent", "ImageType")
 ONE_PLANE = float(np.cos(np.pi / 4))  # minimum cosine between the normals of slices that may belong to one stack
 FEW_GAPS = 2.0  # maximum distance, in gaps between slices, of two blocks of slices that continue each other
 
@@ -117,7 +117,7 @@ def _alike(slices: Sequence[Slice]) -> list[_Part]:
         header = piece.header
         key = (
             piece.path if frames[piece.path] > 1 else None,
-            *(text(header, name) for name in TEXTS[:3]),
+            *(text(header, name) for name in TEXTS[:-1]),
             tuple(texts(header, "ImageType")),
             *(number(header, name) for name in ("Rows", "Columns", "DiffusionBValue")),
         )

@@ -44,6 +44,14 @@ def number(header: Dataset, name: str) -> float | None:
     return None if values is None else float(values[0])
 
 
+def private_number(header: Dataset, tag: tuple[int, int]) -> float | None:
+    """Return the single number of a private attribute, by its group and element; None if it is anything else."""
+    try:
+        return float(header[tag].value)
+    except Exception:  # as above
+        return None
+
+
 def required_number(header: Dataset, name: str) -> float:
     """Return the single number of an attribute; StudyError if it is missing or anything else."""
     if (value := number(header, name)) is None:

@@ -23,7 +23,7 @@ from mmb.clinic.words import LEFT_OUT, NO_AGENT, contrast_said, excluded_kind, p
 
 TEXTS = (
     "SeriesDescription", "ProtocolName", "ScanningSequence", "SequenceName", "ImageType", "MRAcquisitionType",
-    "ContrastBolusAgent",
+    "ContrastBolusAgent", "ComplexImageComponent",
 )  # fmt: skip
 SECONDS = ("EchoTime", "RepetitionTime", "InversionTime")
 MASKS = "mask or segmentation"  # of `LEFT_OUT`; such a file often lies beside the JSON of the image that it was made of
@@ -133,6 +133,9 @@ def _header(fields: Mapping[str, Any]) -> Dataset:
     if re.fullmatch(r"[0-9:.]{8,}", when := str(fields.get("AcquisitionTime", ""))):
         header.AcquisitionDateTime = when.replace(":", "")  # orders the files of one study
     fields = {"ContrastBolusAgent": fields.get("ContrastBolusIngredient"), **fields}
+    for name, key in {"FlipAngle": "FlipAngle", "EchoNumbers": "EchoNumber"}.items():
+        if type(value := fields.get(key)) in (int, float) and 0 < value < 1000:
+            setattr(header, name, value)
     for name in TEXTS:
         values = fields.get(name)
         values = values if isinstance(values, list) else [values]

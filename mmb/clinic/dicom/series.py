@@ -40,7 +40,8 @@ SUFFIXES = (".dcm", ".dicom", ".ima")
 """A file with such a suffix that is not a DICOM file is reported as damaged; files with other names are ignored."""
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID",
-    "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "FrameOfReferenceUID", "ImageType", "EchoTime",
+    "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "FrameOfReferenceUID", "ImageType",
+    "ComplexImageComponent", "EchoTime",
     "RepetitionTime", "InversionTime", "FlipAngle", "DiffusionBValue", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns", "SamplesPerPixel",
     "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope",
