@@ -148,6 +148,7 @@ RANKS: Sequence[tuple[str, Callable[[Record, Mapping[str, Record]], Any]]] = (
     ("recognised more surely", lambda it, _: it.grade >= Grade.LIKELY),
     ("in the plane and resolution of the others", _fits),
     ("3D", lambda it, _: it.candidate.in_3d),
+    ("described in known words only", lambda it, _: not it.candidate.odd),
     ("of thinner slices", lambda it, _: -round(float(voxel_sizes(it.candidate.grid[1])[2]), 1)),
     ("of a larger matrix", lambda it, _: it.candidate.grid[0][0] * it.candidate.grid[0][1]),
     ("corrected for distortion, intensity or noise", lambda it, _: it.candidate.corrections),

@@ -27,7 +27,9 @@ from mmb.clinic.words import (
     UNIFORM,
     Contrast,
     contrast_said,
+    doubtful_kind,
     excluded_kind,
+    has_unknown_words,
     no_magnitude,
     other_body,
     plain,
@@ -111,15 +113,20 @@ def recognise(header: Dataset) -> HeaderEvidence:
     quoted = ", ".join(f"'{word}'" for word in words.values())
     heard = [f"words: {quoted}"] * bool(quoted) + [f"parameters: {parameters}"] * bool(parameters)
     evidence = "; ".join(heard) or "its header says nothing"
-    if weighting is None:
-        return HeaderEvidence(None, Grade.NONE, f"{_why_not(mentioned, measured)} ({evidence})")
+    doubt = doubtful_kind(_description(header))
+    if weighting is None or (doubt and not mentioned):
+        why = f"{doubt[0]} ('{doubt[1]}')" if doubt else f"{_why_not(mentioned, measured)} ({evidence})"
+        return HeaderEvidence(None, Grade.NONE, why)
     if computed := reformatted(header):
         evidence = f"{evidence}; reformatted"
     agent = Agent.AGREED
     if weighting == "t1":
         after, agent, reason = contrast(header)
         weighting, evidence = "t1c" if after else "t1", f"{evidence}; {reason}"
-    return HeaderEvidence(weighting, grade(basis, agent, computed), evidence, (basis, agent))
+    sure = grade(basis, agent, computed)
+    if doubt:
+        sure, evidence = min(sure, Grade.OPEN), f"{evidence}; '{doubt[1]}' may mean: {doubt[0]}"
+    return HeaderEvidence(weighting, sure, evidence, (basis, agent))
 
 
 def traits(header: Dataset) -> dict[str, Any]:
@@ -132,6 +139,7 @@ def traits(header: Dataset) -> dict[str, Any]:
         "in_3d": text(header, "MRAcquisitionType") == "3D",
         "corrections": len(CORRECTIONS & {*image_type(header)}) + bool(quoted(DENOISED, _description(header))),
         "acquired": acquired(header),
+        "odd": has_unknown_words(_description(header)),
     }
 
 
@@ -209,7 +217,7 @@ def _unwanted(header: Dataset) -> str | None:
         "SequenceName ": _text(header, "SequenceName"),
     }
     for where, words in searched.items():
-        if found := excluded_kind(words):
+        if found := excluded_kind(words) or (where and doubtful_kind(words)):
             return f"{found[0]} ({where}'{found[1]}')"
     return None
 

@@ -26,6 +26,7 @@ from common.text import shortened
 from mmb.clinic.choice import Assignment, Option, Record, assign_series, in_question
 from mmb.clinic.errors import ONE, StudyError
 from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence, ImageFile, LogProbs
+from mmb.clinic.names import not_what_they_end_with
 from mmb.clinic.sequence_check import has_known_sequences
 from mmb.clinic.study.alignment import MisfitError
 from mmb.clinic.study.evidence import ImageEvidence, Volumes, judge_images, read_volumes
@@ -359,6 +360,9 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
     if by_hand:
         raise StudyError.of(folder, "--series is for DICOM; these are image files, identified by their names.")
     roles = named_after(folder, cohort)
+    ended = {path: role for path, role in roles.items() if role in GLIOMA} if has_known_sequences(cohort) else {}
+    unfit = not_what_they_end_with(ended)
+    roles |= dict.fromkeys(unfit)
     unnamed = [path for path, role in roles.items() if role is None]
     named = {role for role in roles.values()} - {None, "label"}
     image_files: Any = None
@@ -366,7 +370,7 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
         from mmb.clinic.dicom import image_files
     files = image_files.recognise_files(unnamed, folder) if image_files and "channels" not in named else []
     try:
-        cases = find_cases(folder, cohort, unnamed if named else ()) if named or not files else []
+        cases = find_cases(folder, cohort, unnamed if named else [*unfit]) if named or not files else []
     except ValueError as error:
         public = "The study: its image files cannot be assigned to sequences; name them x_t1.nii.gz, and so on."
         raise StudyError(str(error), public) from None
@@ -387,7 +391,7 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
     shown = {file.path for file in (*files, *by_name.values())}
     unused = {"label": "a label, by its name", None: "its name is none of a sequence"}
     left_out += [
-        f"{path.relative_to(folder)}: left out: {unused[role]}."
+        f"{path.relative_to(folder)}: left out: {unfit.get(path, unused[role])}."
         for path, role in roles.items()
         if path not in shown and role in unused
     ]
