@@ -410,6 +410,8 @@ def _warnings(wanted: Sequence[Record], chosen: Mapping[str, Record]) -> Iterato
             yield f"{each.source}, by its header {display_name(modality)}, is not used: {each.problem}."
         if best.candidate.reformatted:
             yield f"{best.candidate.source} is reformatted; there is no original."
+        if best.candidate.doubt:
+            yield f"{best.candidate.source}: {best.candidate.doubt}."
         if body := best.candidate.other_body:
             yield f"{best.candidate.source}: its header names another part of the body ({body})."
 

@@ -108,6 +108,7 @@ class Candidate:
         other_body: a part of the body other than the head that its header names; empty if it names none.
         corrections: number of corrections (of intensity, of distortion) that were made.
         acquired: time of acquisition as text that sorts by time; empty if unknown.
+        doubt: why it may not be whole; empty if nothing tells so.
         odd: whether its description has words that are not known, as that of a result of software has.
         in_threads: whether several may be read at once.
     """
@@ -128,6 +129,7 @@ class Candidate:
     corrections: int = 0
     acquired: str = ""
     odd: bool = False
+    doubt: str = ""
 
     @property
     def key(self) -> str:

@@ -57,7 +57,7 @@ def series_candidates(series: Sequence[Series], by_hand: Mapping[str, Any] | Non
             slab = f"a slab of {extent:.0f} mm, not a whole brain ({says.reason})"
             says = HeaderEvidence(None, Grade.NONE, slab)
         frame, shown = volume.frame_of_reference or volume.name, traits(volume.header)
-        shown |= {"problem": volume.problem, "fixed": volume in fixed, "series": volume}
+        shown |= {"problem": volume.problem, "fixed": volume in fixed, "series": volume, "doubt": volume.doubt}
         candidates.append(SeriesCandidate(volume.name, volume.name, frame, says, **shown))
     return candidates
 

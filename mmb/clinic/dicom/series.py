@@ -18,6 +18,7 @@ from pydicom.uid import UID, EnhancedMRImageStorage, LegacyConvertedEnhancedMRIm
 from common.io.files import unread, walk
 from common.io.geometry import require_plausible, require_shape
 from common.text import shortened
+from mmb.clinic.dicom.completeness import Present, doubt, parts_by_description, present, why_incomplete
 from mmb.clinic.dicom.grouping import Slice, Volume, group, not_one, positions
 from mmb.clinic.dicom.headers import (
     MISSING,
@@ -41,8 +42,8 @@ SUFFIXES = (".dcm", ".dicom", ".ima")
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID",
     "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "FrameOfReferenceUID", "ImageType",
-    "ComplexImageComponent", "EchoTime",
-    "RepetitionTime", "InversionTime", "FlipAngle", "DiffusionBValue", "ImagePositionPatient",
+    "ComplexImageComponent", "InstanceNumber", "InConcatenationNumber", "EchoTime", "RepetitionTime",
+    "InversionTime", "FlipAngle", "DiffusionBValue", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns", "SamplesPerPixel",
     "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope",
     "RescaleIntercept", "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
@@ -71,6 +72,7 @@ class Series:
         part: number, from 1, among the volumes with this SeriesNumber; 0 if it is the only one.
         problem: reason why it cannot be used as a volume, or None.
         differ: attributes in which parts of it differ that make up one volume, and were joined; empty if it is whole.
+        doubt: why images of it may be missing; empty if nothing tells so.
     """
 
     number: int
@@ -86,6 +88,7 @@ class Series:
     part: int = 0
     problem: str | None = None
     differ: tuple[str, ...] = ()
+    doubt: str = ""
 
     @property
     def key(self) -> str:
@@ -134,7 +137,8 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
 
     A series that mixes orientations, matrices, echo times, b-values or image types is split, unless the parts make up
     one volume (`mmb.clinic.dicom.grouping`). An instance that occurs twice is used once. What is wrong with a single
-    series is stored in its `Series.problem`. Missing slices are noticed only between slices that are there.
+    series is stored in its `Series.problem`. Missing slices are noticed between slices that are there, and at the ends if
+    headers tell (`mmb.clinic.dicom.completeness`).
 
     ``files`` are all files in the folder, if they are known. Raises StudyError if the folder has no DICOM file or no MR
     image, a damaged file, images without UIDs, or images of two patients or two studies.
@@ -145,7 +149,7 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
     others: dict[tuple[int, str], Other] = {}
     seen: dict[str, Path] = {}
     nameless: Counter[str] = Counter()
-    ambiguous, foreign = set(), defaultdict(list)
+    ambiguous, foreign, unlike = set(), defaultdict(list), []
     for path, dataset in _datasets(folder, walk(folder) if files is None else files):
         patients.append(patient(dataset))
         uids = {name: text(dataset, name) for name in UIDS}
@@ -156,6 +160,7 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
             others.setdefault(what, Other(*what)).files.append(path)
             if (position := numbers(dataset, "ImagePositionPatient", 3)) is not None:
                 foreign[uids["SeriesInstanceUID"]].append(position)
+            unlike.append(dataset)
         elif not all(uids.values()):
             nameless.update(name for name, uid in uids.items() if not uid)
         elif first := seen.get(uids["SOPInstanceUID"]):
@@ -190,7 +195,12 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
         )
     if len(studies) > 1:
         raise StudyError.of(folder, f"images of {len(studies)} studies; {ONE}")
-    return _numbered([_series(volume, ambiguous, foreign) for volume in group(slices)]), left_out
+    here = present(slices, unlike)
+    found = [_series(volume, ambiguous, foreign, here) for volume in group(slices)]
+    said = [text(series.header, "SeriesDescription") for series in found]
+    parts = parts_by_description(said, [(series.shape, series.affine) for series in found])
+    found = [replace(series, problem=series.problem or part or None) for series, part in zip(found, parts, strict=True)]
+    return _numbered(found), left_out
 
 
 def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path, Dataset]]:
@@ -273,9 +283,15 @@ def _same_pixels(path: Path, other: Path) -> bool:
         return False
 
 
-def _series(volume: Volume, ambiguous: Collection[Path], foreign: Mapping[str, Sequence[np.ndarray]]) -> Series:
+def _series(
+    volume: Volume,
+    ambiguous: Collection[Path],
+    foreign: Mapping[str, Sequence[np.ndarray]],
+    there: Mapping[str, Present],
+) -> Series:
     """Return a volume as a series; ``foreign``: UID -> positions in mm (LPS) of a series' images of another class."""
     header, whole = _whole_header(volume.first)
+    here = there[text(volume.first.header, "SeriesInstanceUID")]
     pieces, axes, places = volume.slices, volume.axes, positions(volume.slices)
     pixel = numbers(header, "PixelSpacing", 2)
     rows, columns = (1.0, 1.0) if pixel is None else pixel.tolist()
@@ -293,6 +309,7 @@ def _series(volume: Volume, ambiguous: Collection[Path], foreign: Mapping[str, S
         or uneven
         or _implausible(shape, affine)
         or _incomplete(shape, affine, foreign.get(text(header, "SeriesInstanceUID"), []))
+        or why_incomplete(header, here)
     )
     frames, files = [piece.frame for piece in pieces], [piece.path for piece in pieces]
     multiframe = any(frame is not None for frame in frames)
@@ -309,6 +326,7 @@ def _series(volume: Volume, ambiguous: Collection[Path], foreign: Mapping[str, S
         frames=tuple(frames) if multiframe else (),
         problem=problem,
         differ=volume.differ,
+        doubt=doubt(header, here),
     )
 
 
