@@ -22,6 +22,7 @@ from common.io.geometry import lengths
 from common.modalities import GLIOMA, display_name
 from mmb.clinic.errors import StudyError
 from mmb.clinic.evidence import Candidate, Grade, LogProbs
+from mmb.clinic.field_of_view import WHOLE, shares
 from mmb.clinic.sequence_check import SURE, doubted_sequences
 
 TOLD_APART = 1.0
@@ -56,6 +57,7 @@ class Record:
         log_probs: what its image shows; None if it was not judged, or cannot be.
         by_image: whether its image decided what it is.
         elsewhere: whether it does not lie where most others of its study do.
+        partial: whether it shows less than `mmb.clinic.field_of_view.WHOLE` of what another one shows.
         instead: the candidate that is taken instead, and why; None if there is none.
     """
 
@@ -66,6 +68,7 @@ class Record:
     log_probs: LogProbs | None = None
     by_image: bool = False
     elsewhere: bool = False
+    partial: bool = False
     use: Use = Use.UNDECIDED
     instead: tuple[Candidate, str] | None = None
 
@@ -143,6 +146,7 @@ def _fits(record: Record, others: Mapping[str, Record]) -> tuple[bool, int]:
 RANKS: Sequence[tuple[str, Callable[[Record, Mapping[str, Record]], Any]]] = (
     ("set by hand or named so", lambda it, _: it.candidate.fixed),
     ("where the other images lie", lambda it, _: not it.elsewhere),
+    ("of the whole head", lambda it, _: not it.partial),
     ("not of another part of the body by its header", lambda it, _: not it.candidate.other_body),
     ("original and not reformatted", lambda it, _: (not it.candidate.reformatted, not it.candidate.derived)),
     ("recognised more surely", lambda it, _: it.grade >= Grade.LIKELY),
@@ -244,7 +248,8 @@ def _by_candidate(records: Iterable[Record]) -> dict[Candidate, Record]:
 
 
 def _located(records: Sequence[Record]) -> list[Record]:
-    """Return records that say which candidates lie elsewhere: not over most of the others in their frame of reference.
+    """Return records that say which candidates show only a part of what others show, and which lie elsewhere: not over
+    most of the others in their frame of reference.
 
     Nothing is said where no sequence has two candidates, since grids of files take time to read.
     """
@@ -263,7 +268,10 @@ def _located(records: Sequence[Record]) -> list[Record]:
         over = sum(is_within(each, other) or is_within(other, each) for other in others)
         if len(others) >= 2 and over < MIN_OVERLAPPING * len(others):
             elsewhere.add(each)
-    return [replace(each, elsewhere=each in elsewhere) for each in records]
+    here = [each.candidate for each in usable if each not in elsewhere and not each.candidate.other_body]
+    covered = shares([each.grid for each in here], [each.frame for each in here])
+    partial = {each for each, share in zip(here, covered, strict=True) if share < WHOLE}
+    return [replace(each, elsewhere=each in elsewhere, partial=each.candidate in partial) for each in records]
 
 
 def _order(modalities: Sequence[str]) -> list[str]:

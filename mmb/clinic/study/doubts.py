@@ -11,10 +11,11 @@ from common.cohorts.check import coarse, lengths, tilted
 from common.cohorts.cohort import Cohort
 from common.modalities import display_name
 from mmb.clinic.evidence import Grade
+from mmb.clinic.field_of_view import WHOLE
 from mmb.clinic.predictors.protocol import Segmentation
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.formats import in_percent, millilitres
-from mmb.clinic.study.grid import connected_pieces
+from mmb.clinic.study.grid import Grid, box, connected_pieces, in_field_of_view
 from mmb.clinic.study.reading import Study
 from mmb.clinic.study.skull import Brain, brain_mask
 
@@ -43,6 +44,32 @@ MOST_FAR = 0.05
 experts' outlines of every third open_glioma case, it is exceeded in one of 17, which has two tumours."""
 
 
+def partial_images(aligned: AlignedStudy, brain: np.ndarray) -> dict[str, str]:
+    """Return what lacks in images that show less than `WHOLE` of a brain ``(X, Y, Z)``, e.g. ``58 %, 61 mm lack ...``.
+
+    Keys are modalities.
+    """
+    affine, lacking = next(iter(aligned.images.values())).affine, {}
+    for name, image in aligned.placed.items():
+        seen = brain & in_field_of_view(Grid(image.shape, image.affine), Grid(brain.shape, affine))
+        share = np.count_nonzero(seen) / max(int(np.count_nonzero(brain)), 1)
+        if share < WHOLE:
+            lacking[name] = f"{in_percent(share)} of the brain; {_ends_lacking(brain, seen, voxel_sizes(affine))}"
+    return lacking
+
+
+def _ends_lacking(brain: np.ndarray, seen: np.ndarray, spacing: np.ndarray) -> str:
+    """Return how many mm of a brain lack at which of its ends, given what of it is seen: ``61 mm at the top``."""
+    ends = (("left", "right"), ("back", "front"), ("bottom", "top"))
+    if not seen.any():
+        return "all of it"
+    parts = []
+    for (low, high), whole, part, size in zip(ends, box(brain), box(seen), spacing, strict=True):
+        missing = {low: part.start - whole.start, high: whole.stop - part.stop}
+        parts += [f"{count * size:.0f} mm lack at the {end}" for end, count in missing.items() if count * size >= 1]
+    return " and ".join(parts) or "the rest lies between its slices"
+
+
 def grave_warnings(
     study: Study,
     aligned: AlignedStudy,
@@ -52,6 +79,8 @@ def grave_warnings(
     trained: Sequence[float],
 ) -> Iterator[str]:
     """Yield reasons to doubt all of a result; ``trained`` is the voxel size of the training images in mm."""
+    if lacking := partial_images(aligned, brain_mask(aligned, brain)):
+        yield f"{_named(study, lacking)}: not the whole head. What lies outside is segmented without it."
     yield from image_warnings(study, aligned, brain, cohort.brain_ml)
     lesion = np.logical_or.reduce(segmentation.masks)
     if cohort.skull_stripped:
@@ -174,7 +203,7 @@ def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[str]:
 
 def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[float]) -> Iterator[str]:
     """Yield reasons why the result is less exact: what the images do not cover, and voxels coarser than ``trained``."""
-    if partial := {name: in_percent(share) for name, share in aligned.covered.items() if share < MIN_OVERLAP}:
+    if partial := {name: in_percent(share) for name, share in aligned.covered.items() if WHOLE <= share < MIN_OVERLAP}:
         yield f"{_named(study, partial)}: covers only this part of what the reference shows; the rest is empty."
     thick = {
         name: f"{lengths(voxel_sizes(image.affine))} mm"

@@ -31,7 +31,7 @@ from mmb.clinic.sequence_check import has_known_sequences
 from mmb.clinic.study.alignment import MisfitError
 from mmb.clinic.study.evidence import ImageEvidence, Volumes, judge_images, read_volumes
 from mmb.clinic.study.folder import StudyFiles, require_image_files, study_files
-from mmb.clinic.study.grid import finest
+from mmb.clinic.study.grid import finest, whole
 
 if TYPE_CHECKING:
     from mmb.clinic.dicom import Series
@@ -278,10 +278,13 @@ def _give_way(
 def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
     """Return the modality on whose grid the result will lie, and the reason.
 
-    ``asked`` is a modality or the SeriesInstanceUID of a series in use; None: T1c if present, else the finest volume.
+    ``asked`` is a modality or the SeriesInstanceUID of a series in use; None: of the volumes that show the whole head,
+    T1c if present, else the finest.
     """
     if asked is None:
-        return ("t1c", "the default") if "t1c" in study.images else (finest(study.images), "the finest one")
+        shown = whole(study.images, study.frames)
+        of = "" if len(shown) == len(study.images) else ", of those that show the whole head"
+        return ("t1c", f"the default{of}") if "t1c" in shown else (finest(shown), f"the finest one{of}")
     is_uid = asked.replace(".", "").isdecimal()
     by_uid = {series.uid: name for name, series in study.series.items()}
     name = by_uid.get(asked, "") if is_uid else canonical(asked)

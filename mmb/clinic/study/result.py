@@ -21,7 +21,7 @@ from mmb.clinic.calibration.calibration import Calibration
 from mmb.clinic.choice import contradictions
 from mmb.clinic.predictors.protocol import Predictor, Segmentation
 from mmb.clinic.study.alignment import AlignedStudy
-from mmb.clinic.study.doubts import grave_warnings, lesser_warnings
+from mmb.clinic.study.doubts import grave_warnings, lesser_warnings, partial_images
 from mmb.clinic.study.formats import REGIONS
 from mmb.clinic.study.grid import Image, volume_of
 from mmb.clinic.study.lesions import Lesion, lesions
@@ -260,6 +260,8 @@ def summarise(
         sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in pieces], brain and brain.mask),
         warnings=[*none, *contradictions(study.used), *inference.warnings, *grave, *lesser],
         notes=[*notes, *([brain_note(study, brain)] if brain else []), *registration_notes(study, aligned)],
-        verdicts=verdicts(measured, scores, used, inference.calibration, bool(inference.warnings), bool(grave)),
+        verdicts=verdicts(
+            measured, scores, used, inference.calibration, bool(inference.warnings), bool(grave), partial_images(aligned, head)
+        ),
         **fields,
     )

@@ -57,10 +57,12 @@ def verdicts(
     calibration: Calibration | None,
     untrusted: bool,
     doubted: bool,
+    partial: Collection[str] = (),
 ) -> dict[str, Verdict]:
     """Return the verdict on each region, given its volume (ml), its raw score and the modalities used.
 
-    Outlines of ``untrusted`` weights are not reliable. Where the images or the whole result are ``doubted``, or the
+    Outlines of ``untrusted`` weights are not reliable; nor are those that only T1c shows, if it is among the ``partial``
+    images, which do not show the whole brain. Where the images or the whole result are ``doubted``, or the
     weights are not calibrated, none is usable.
     """
     if untrusted:
@@ -77,7 +79,9 @@ def verdicts(
             reasons = ["no tumour found with confidence"]
         elif not volume:
             reasons = ["none found", *why]
-        if expected < UNRELIABLE_BELOW_DICE and volume:
+        if region in SHOWN_BY_T1C and "t1c" in partial:
+            word, reasons = UNRELIABLE, ["the T1c does not show the whole brain"]
+        elif expected < UNRELIABLE_BELOW_DICE and volume:
             word, reasons = UNRELIABLE, reasons if missing else unsure
         elif known and not missing and volume and not doubted and known.usable(region, score, t1c):
             word, reasons, unsure = WORD_USABLE, [], []
