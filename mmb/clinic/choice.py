@@ -102,7 +102,8 @@ class Record:
 
     def line(self) -> str:
         """Return what it was recognised as, what it shows, and whether and why it is taken."""
-        said = f"{self.candidate.name}: left out: {self.reason}"
+        broken = f"{self.candidate.problem}; by its header: " if self.candidate.problem else ""
+        said = f"{self.candidate.name}: left out: {broken}{self.reason}"
         if self.modality:
             grade = "" if self.stated_grade is None else f", {self.stated_grade.word}"
             said = f"{self.candidate.name}: {display_name(self.modality)}{grade} ({self.reason})"

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from common.io.images import read_image
+from mmb.clinic.orientation import orientation_doubt
 
 LogProbs = Mapping[str, float]
 """Class of `mmb.clinic.sequence_check.CLASSES` -> log-probability that an image shows it."""
@@ -169,4 +170,6 @@ class ImageFile(Candidate):
 
     def read(self) -> tuple[nib.Nifti1Image, list[str]]:
         """Read the volume; ValueError if it is not a single one."""
-        return read_image(str(self.path), self.channel)
+        image, doubts = read_image(str(self.path), self.channel)
+        doubt = orientation_doubt(self.path, image.affine)
+        return image, [*doubts, *([doubt] if doubt else [])]

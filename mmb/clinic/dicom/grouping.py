@@ -53,6 +53,7 @@ class Volume:
         first: the slice that describes the volume: its first one, or that of its largest original part.
         differ: attributes in which the parts differ that it was joined of; empty if it is of one piece.
         parts: number of these parts.
+        others: the first slices of the other parts.
     """
 
     slices: Sequence[Slice]
@@ -61,6 +62,7 @@ class Volume:
     differ: tuple[str, ...] = ()
     parts: int = 1
     problem: str | None = None
+    others: tuple[Slice, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,7 +287,9 @@ def _joined(parts: Sequence[_Part]) -> Volume:
         )
     elif _contradictions(parts):
         problem = not_one(differ, len(parts), "slices of one volume must agree in geometry and contrast")
-    return Volume(slices, axes(original.header), first, differ or ("the files that they lie in",), len(parts), problem)
+    others = tuple(part.slices[0] for part in parts if part is not original and _contradictions([part, original]))
+    differ = differ or ("the files that they lie in",)
+    return Volume(slices, axes(original.header), first, differ, len(parts), problem, others)
 
 
 def not_one(differ: Sequence[str], parts: int, why: str) -> str:

@@ -1,5 +1,6 @@
 """Tolerant access to DICOM attributes: values may be invalid, and libraries must not quote them."""
 
+import unicodedata
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -91,7 +92,8 @@ def has_value(header: Dataset, name: str) -> bool:
 def patient(header: Dataset) -> tuple[str, str, str]:
     """Return identifier, name and date of birth of the patient; empty if missing."""
     name = " ".join(text(header, "PatientName").replace("^", " ").split()).casefold()
-    return text(header, "PatientID").strip(), name, text(header, "PatientBirthDate")
+    born = text(header, "PatientBirthDate").replace(".", "")  # 1970.01.01, as ACR-NEMA wrote dates
+    return text(header, "PatientID").strip(), unicodedata.normalize("NFC", name), born
 
 
 def require_one_patient(folder: str | Path, patients: Collection[tuple[str, str, str]]) -> None:

@@ -31,7 +31,7 @@ from mmb.clinic.dicom.headers import (
     text,
     unlike_grey,
 )
-from mmb.clinic.dicom.regular_grid import why_no_grid
+from mmb.clinic.dicom.regular_grid import unrounded, why_no_grid
 from mmb.clinic.errors import ONE, StudyError
 
 SAME_SLICE = 0.25  # distance, in gaps between slices, up to which an image lies at the place of a slice
@@ -41,6 +41,7 @@ SUFFIXES = (".dcm", ".dicom", ".ima")
 """A file with such a suffix that is not a DICOM file is reported as damaged; files with other names are ignored."""
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID",
+    "StudyDate",
     "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "FrameOfReferenceUID", "ImageType",
     "ComplexImageComponent", "InstanceNumber", "InConcatenationNumber", "EchoTime", "RepetitionTime",
     "InversionTime", "FlipAngle", "DiffusionBValue", "ImagePositionPatient",
@@ -73,6 +74,7 @@ class Series:
         problem: reason why it cannot be used as a volume, or None.
         differ: attributes in which parts of it differ that make up one volume, and were joined; empty if it is whole.
         doubt: why images of it may be missing; empty if nothing tells so.
+        parts: if it cannot be used, since it mixes images that differ, the headers of the parts other than the largest.
     """
 
     number: int
@@ -89,6 +91,7 @@ class Series:
     problem: str | None = None
     differ: tuple[str, ...] = ()
     doubt: str = ""
+    parts: tuple[Dataset, ...] = field(default=(), repr=False)
 
     @property
     def key(self) -> str:
@@ -193,14 +196,41 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
             "study the same one, as the scanner did (a program that removes identities has to replace equal UIDs by "
             "equal ones).",
         )
-    if len(studies) > 1:
-        raise StudyError.of(folder, f"images of {len(studies)} studies; {ONE}")
+    if len(studies) > 1 and not _one_examination(slices):
+        raise StudyError.of(
+            folder,
+            f"images of {len(studies)} studies; {ONE} Only series of one date that share their frames of reference are "
+            "taken as one study.",
+        )
     here = present(slices, unlike)
     found = [_series(volume, ambiguous, foreign, here) for volume in group(slices)]
     said = [text(series.header, "SeriesDescription") for series in found]
     parts = parts_by_description(said, [(series.shape, series.affine) for series in found])
     found = [replace(series, problem=series.problem or part or None) for series, part in zip(found, parts, strict=True)]
     return _numbered(found), left_out
+
+
+def _one_examination(slices: Sequence[Slice]) -> bool:
+    """Return whether images with several StudyInstanceUIDs are of one date, and share frames of reference.
+
+    Some scanners give each series a StudyInstanceUID of its own. Of a frame of reference there is but one examination,
+    unless a program registered images of several dates.
+    """
+    of_series: dict[str, set[str]] = defaultdict(set)
+    for piece in slices:
+        of_series[text(piece.header, "SeriesInstanceUID")].add(text(piece.header, "StudyInstanceUID"))
+    if max(map(len, of_series.values())) > 1:
+        return False
+    dates = {text(piece.header, "StudyDate") for piece in slices} - {""}
+    frames: dict[str, set[str]] = defaultdict(set)
+    for piece in slices:
+        frames[text(piece.header, "FrameOfReferenceUID")].add(text(piece.header, "StudyInstanceUID"))
+    first, *others = [studies for frame, studies in frames.items() if frame] or [set()]
+    linked, before = {*first}, -1
+    while len(linked) > before:
+        before = len(linked)
+        linked |= {study for studies in others if studies & linked for study in studies}
+    return len(dates) <= 1 and linked >= {text(piece.header, "StudyInstanceUID") for piece in slices}
 
 
 def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path, Dataset]]:
@@ -292,7 +322,8 @@ def _series(
     """Return a volume as a series; ``foreign``: UID -> positions in mm (LPS) of a series' images of another class."""
     header, whole = _whole_header(volume.first)
     here = there[text(volume.first.header, "SeriesInstanceUID")]
-    pieces, axes, places = volume.slices, volume.axes, positions(volume.slices)
+    pieces, places = volume.slices, positions(volume.slices)
+    axes = unrounded(volume.axes, places)
     pixel = numbers(header, "PixelSpacing", 2)
     rows, columns = (1.0, 1.0) if pixel is None else pixel.tolist()
     steps = len(pieces) - 1
@@ -327,6 +358,7 @@ def _series(
         problem=problem,
         differ=volume.differ,
         doubt=doubt(header, here),
+        parts=tuple(_whole_header(piece)[0] for piece in volume.others) if problem else (),
     )
 
 

@@ -430,4 +430,10 @@ def _of_series(
     ]
     modalities = [name for name in wanted if given.get(name, "") is not None]
     option = partial(dicom.option, candidates)
-    return SeriesHeaders(candidates, cohort, modalities, option, (), [*joined, *foreign], foreign)
+    studies = {str(each.header.get("StudyInstanceUID", "")) for each in series}
+    several = (
+        f"The series have {len(studies)} different StudyInstanceUIDs; they are taken as one study, since they are of one "
+        "patient and date and share their frame of reference."
+    )
+    remarks = [Remark((), several)] if len(studies) > 1 else []
+    return SeriesHeaders(candidates, cohort, modalities, option, remarks, [*joined, *foreign], foreign)
