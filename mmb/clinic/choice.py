@@ -20,10 +20,11 @@ from nibabel.affines import voxel_sizes
 
 from common.io.geometry import lengths
 from common.modalities import GLIOMA, display_name
+from mmb.clinic import sequence_check
 from mmb.clinic.errors import StudyError
 from mmb.clinic.evidence import Candidate, Grade, LogProbs
 from mmb.clinic.field_of_view import WHOLE, shares
-from mmb.clinic.sequence_check import SURE, doubted_sequences
+from mmb.clinic.sequence_check import SURE
 
 TOLD_APART = 1.0
 """Minimum log-odds of what an image shows against anything else for it to decide where headers leave the choice; to
@@ -228,10 +229,18 @@ def assign_series(
     return Assignment(chosen, [*records.values()], [*remarks, *warnings], notes)
 
 
+def seemingly(chosen: Mapping[str, Record]) -> list[dict[str, str]]:
+    """Return what images seem to show instead of what they are used as, surest first: modality -> class."""
+    return [doubt.seems for doubt in sequence_check.contradictions(_judged(chosen))]
+
+
+def _judged(chosen: Mapping[str, Record]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor([*each.log_probs.values()]) for name, each in chosen.items() if each.log_probs}
+
+
 def contradictions(chosen: Mapping[str, Record]) -> Iterator[str]:
     """Yield a warning for images that do not show what they are used as."""
-    log_probs = {name: torch.tensor([*each.log_probs.values()]) for name, each in chosen.items() if each.log_probs}
-    for doubt in doubted_sequences(log_probs):
+    for doubt in sequence_check.doubted_sequences(_judged(chosen)):
         named = " and ".join(f"{display_name(name)} ({chosen[name].candidate.source})" for name in doubt.modalities)
         yield (
             f"{named}: {doubt.what}. Do not use the result, volumes included, before you know which image is which "

@@ -10,11 +10,13 @@ from scipy.spatial import cKDTree
 from common.cohorts.check import coarse, lengths, tilted
 from common.cohorts.cohort import Cohort
 from common.modalities import display_name
+from mmb.clinic.choice import seemingly
 from mmb.clinic.evidence import Grade
 from mmb.clinic.field_of_view import WHOLE
 from mmb.clinic.predictors.protocol import Segmentation
 from mmb.clinic.study.alignment import AlignedStudy
-from mmb.clinic.study.formats import in_percent, millilitres
+from mmb.clinic.study.answer import exchanged
+from mmb.clinic.study.formats import in_percent, millilitres, region_phrase
 from mmb.clinic.study.grid import Grid, box, connected_pieces, in_field_of_view
 from mmb.clinic.study.reading import Study
 from mmb.clinic.study.skull import Brain, brain_mask
@@ -36,6 +38,8 @@ MOST_IN_RIM = 0.02
 head it was at most 0.011, although these are the cases that touch the border most."""
 
 MINIMUM_LARGEST_PIECE = 0.95  # fraction of a lesion's volume in its largest piece below which the user is warned
+MINIMUM_LARGEST_PART = 0.8
+"""The same for a region within the whole tumour, which often has small islands."""
 COARSE_LESION = 0.15
 """The same where an image is coarser than those of the training, from which lesions come out too large."""
 FAR = 20  # distance in mm between pieces of a lesion from which on they count as far apart
@@ -70,6 +74,18 @@ def _ends_lacking(brain: np.ndarray, seen: np.ndarray, spacing: np.ndarray) -> s
     return " and ".join(parts) or "the rest lies between its slices"
 
 
+def stops(study: Study, aligned: AlignedStudy, brain: Brain | None, untrusted: bool) -> Iterator[str]:
+    """Yield in brief the reasons not to use a result at all, the gravest first; the warnings say more."""
+    yield from (exchanged(seems) for seems in seemingly(study.used))
+    if untrusted:
+        yield "these weights are not made for it"
+    if study.skulls and brain is None:
+        yield "the images show the skull, and the network knows only brains"
+    for names, what in ((aligned.mirrored, "seems mirrored"), (aligned.failed, "does not lie over the reference")):
+        if names:
+            yield f"the {' and '.join(map(display_name, names))} {what}"
+
+
 def grave_warnings(
     study: Study,
     aligned: AlignedStudy,
@@ -95,16 +111,22 @@ def lesser_warnings(
     segmentation: Segmentation,
     volumes: Mapping[str, float],
     trained: Sequence[float],
+    found: bool = True,
 ) -> Iterator[str]:
-    """Yield further reasons to doubt a result, last those that make it less exact."""
+    """Yield further reasons to doubt a result, last those that make it less exact.
+
+    Of what was drawn nothing is said unless a tumour was ``found`` with confidence.
+    """
     lesion = np.logical_or.reduce(segmentation.masks)
-    if "TC" in volumes:
+    if found and "TC" in volumes:
         core = segmentation.masks[list(volumes).index("TC")]
         yield from core_warnings(lesion, core, voxel_sizes(next(iter(aligned.images.values())).affine))
     yield from study_warnings(study)
-    if brain:
-        yield from border_warnings(lesion, brain.mask)
-    yield from segmentation_warnings(lesion, volumes, study.images)
+    if found:
+        if brain:
+            yield from border_warnings(lesion, brain.mask)
+        yield from segmentation_warnings(lesion, volumes, study.images)
+        yield from pieces_warnings(dict(zip(volumes, segmentation.masks, strict=True)))
     yield from geometry_warnings(study, aligned, trained)
 
 
@@ -203,7 +225,7 @@ def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[str]:
 
 def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[float]) -> Iterator[str]:
     """Yield reasons why the result is less exact: what the images do not cover, and voxels coarser than ``trained``."""
-    if partial := {name: in_percent(share) for name, share in aligned.covered.items() if WHOLE <= share < MIN_OVERLAP}:
+    if partial := {name: in_percent(share) for name, share in aligned.covered.items() if share < MIN_OVERLAP}:
         yield f"{_named(study, partial)}: covers only this part of what the reference shows; the rest is empty."
     thick = {
         name: f"{lengths(voxel_sizes(image.affine))} mm"
@@ -225,6 +247,22 @@ def _named(study: Study, modalities: Collection[str] | Mapping[str, str]) -> str
     return ", ".join(
         f"{display_name(name)} ({study.sources[name]}{': ' * bool(value)}{value})" for name, value in details.items()
     )
+
+
+def pieces_warnings(masks: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Warn of regions, bool ``(X, Y, Z)``, that are in several pieces within one lesion; the outermost comes first."""
+    outermost, *inner = masks
+    if len(connected_pieces(masks[outermost])[1]) != 1:
+        return
+    for region in inner:
+        sizes = connected_pieces(masks[region])[1]
+        if len(sizes) > 1 and sizes.max() < MINIMUM_LARGEST_PART * sizes.sum():
+            yield (
+                f"The {region_phrase(region)} is in {len(sizes)} separate pieces within one lesion, the largest with "
+                f"{in_percent(sizes.max() / sizes.sum())} of its volume: several tumours that grew together, or normal "
+                "structures that were mistaken for one, such as the choroid plexus. Check each."
+            )
+            return
 
 
 def segmentation_warnings(lesion: np.ndarray, volumes: Mapping[str, float], used: Collection[str]) -> Iterator[str]:
