@@ -1,4 +1,4 @@
-"""Which images of a study show the whole head: what of the largest field of view each of them covers, by grids alone."""
+"""Which images of a study show the whole head: what of the largest field of view each covers, by grids alone."""
 
 from collections.abc import Sequence
 

@@ -26,8 +26,8 @@ def taken_for(folder: Path, name: str) -> str:
     """Return what a file is taken for beside one of another sequence; "none" if it is left out."""
     for each_name in (name, "other_t2" if "flair" in name.lower() else "other_flair"):
         (folder / f"{each_name}.nii.gz").touch()
-    (file,) = (each for each in read_headers(folder, PHANTOM).candidates if each.name == f"{name}.nii.gz") or (None,)
-    return file.says.modality or "none"
+    said = {each.name: each.says.modality for each in read_headers(folder, PHANTOM).candidates}
+    return said.get(f"{name}.nii.gz") or "none"
 
 
 SAID = {
@@ -84,12 +84,13 @@ DESCRIBED = {
         T1 in phase""",
     "t2": "T2 TSE Deep Resolve | T2 tra for segm. navigation",
     "flair": "FLAIR Deep Resolve | 3D FLAIR DeepResolve Boost",
-    "t1?": "AX T1 REPORT | T1 brainlab merge | T1 MPRAGE FA | T1 resolve | T1 screening | T1 CAL | T1 MEDIC | T1 AI | T1 WARP",
+    "t1?": """AX T1 REPORT | T1 brainlab merge | T1 MPRAGE FA | T1 resolve | T1 screening | T1 CAL | T1 MEDIC | T1 AI |
+        T1 WARP""",
     "t2?": "T2 merged | T2 tra summary",
     "flair?": "FLAIR screening protocol | FLAIR MS lesions",
     "none": """T1 parcellation | icobrain FLAIR lesions | T2 WMH | FLAIR z-score | FLAIR* | T1 BrainVolumetry |
-        T1w/T2w ratio | FA | FA map | RESOLVE | report | MERGE | T1 segmentation | aparc+aseg T1 | T1 cortical thickness |
-        FLAIR lesion load | NeuroQuant T1 | T1 screen save | T1 warped | T2 lesion map | FLAIR heatmap | T1 atrophy""",
+        T1w/T2w ratio | FA | FA map | RESOLVE | report | MERGE | T1 segmentation | aparc+aseg T1 |
+        T1 cortical thickness | FLAIR lesion load | NeuroQuant T1 | T1 screen save | T1 warped | T2 lesion map | FLAIR heatmap | T1 atrophy""",
 }
 
 

@@ -35,6 +35,8 @@ COMPUTED = {
 _BY_NAME = "the words of its name"
 IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")
 """Keys by which dcm2niix, unless told to leave them out, identifies the patient."""
+
+
 def recognise_files(paths: Sequence[Path], folder: Path | None = None) -> list[ImageFile]:
     """Recognise files of one patient by their JSON; the words of a name replace a missing description.
 
@@ -107,7 +109,8 @@ def _header(fields: Mapping[str, Any]) -> Dataset:
         header.AcquisitionDateTime = when.replace(":", "")  # orders the files of one study
     fields = {"ContrastBolusAgent": fields.get("ContrastBolusIngredient"), **fields}
     for name, key in {"FlipAngle": "FlipAngle", "EchoNumbers": "EchoNumber"}.items():
-        if type(value := fields.get(key)) in (int, float) and 0 < value < 1000:
+        value = fields.get(key)
+        if isinstance(value, int | float) and 0 < value < 1000:
             setattr(header, name, value)
     for name in TEXTS:
         values = fields.get(name)

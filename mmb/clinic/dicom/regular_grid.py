@@ -17,8 +17,8 @@ UNEVEN = 0.01  # tolerated deviation from the regular grid in gaps between slice
 def unrounded(orientation: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Return directions ``(2, 3)`` of rows and columns that were rounded, at right angles and of length 1 again.
 
-    Where the slices' ``positions`` ``(N, 3)`` are stated, these tell the normal more exactly. Directions that are exact,
-    or further off than by `ROUNDED`, stay as they are.
+    Where the slices' ``positions`` ``(N, 3)`` are stated, these tell the normal more exactly. Directions that are
+    exact, or further off than by `ROUNDED`, stay as they are.
     """
     off = np.abs(orientation @ orientation.T - np.eye(2)).max()
     if not EXACT < off <= ROUNDED:

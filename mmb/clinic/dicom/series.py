@@ -140,8 +140,8 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
 
     A series that mixes orientations, matrices, echo times, b-values or image types is split, unless the parts make up
     one volume (`mmb.clinic.dicom.grouping`). An instance that occurs twice is used once. What is wrong with a single
-    series is stored in its `Series.problem`. Missing slices are noticed between slices that are there, and at the ends if
-    headers tell (`mmb.clinic.dicom.completeness`).
+    series is stored in its `Series.problem`. Missing slices are noticed between slices that are there, and at the ends
+    if headers tell (`mmb.clinic.dicom.completeness`).
 
     ``files`` are all files in the folder, if they are known. Raises StudyError if the folder has no DICOM file or no MR
     image, a damaged file, images without UIDs, or images of two patients or two studies.

@@ -18,10 +18,10 @@ def answer(
     stops: Sequence[str],
     calibration: Calibration | None,
 ) -> str:
-    """Return the answer, e.g. ``Tumour on the right: whole tumour 55 ml (46 to 67), enhancing tumour 3 ml (doubtful).``
+    """Return the answer, e.g. ``Tumour on the right: whole tumour 55 ml (46 to 67)``.
 
-    ``volumes`` and ``intervals`` are those of the regions in ml, the largest region first; ``absent`` is not empty if no
-    tumour was found with confidence; ``stops`` are reasons not to use the result at all.
+    ``volumes`` and ``intervals`` are those of the regions in ml, the largest region first; ``absent`` is not empty
+    if no tumour was found with confidence; ``stops`` are reasons not to use the result at all.
     """
     outermost = next(iter(volumes))
     what = "tumour" if outermost in REGIONS else region_phrase(outermost)

@@ -86,8 +86,9 @@ def require_studies(folder: str | Path) -> list[Path]:
     beside = [path for path in entries if path.is_file() and (path.name.lower().endswith(SUFFIXES) or is_dicom(path))]
     if beside:
         raise ValueError(
-            f"{folder}: {len(beside)} images lie beside the subfolders ({shortened(path.name for path in beside)}); with --each every study has a subfolder of its "
-            "own. Move them into one, or leave out --each if this is one study."
+            f"{folder}: {len(beside)} images lie beside the subfolders; with --each every study has a subfolder of its "
+            "own. Move them into one, or leave out --each if this is one study: "
+            f"{shortened(path.name for path in beside)}."
         )
     if not (studies := [path for path in entries if path.is_dir()]):
         raise ValueError(f"{folder}: no subfolder; expected one for each study.")

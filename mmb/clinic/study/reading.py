@@ -432,8 +432,8 @@ def _of_series(
     option = partial(dicom.option, candidates)
     studies = {str(each.header.get("StudyInstanceUID", "")) for each in series}
     several = (
-        f"The series have {len(studies)} different StudyInstanceUIDs; they are taken as one study, since they are of one "
-        "patient and date and share their frame of reference."
+        f"The series have {len(studies)} different StudyInstanceUIDs; they are taken as one study, since they are of "
+        "one patient and date and share their frame of reference."
     )
     remarks = [Remark((), several)] if len(studies) > 1 else []
     return SeriesHeaders(candidates, cohort, modalities, option, remarks, [*joined, *foreign], foreign)

@@ -245,9 +245,7 @@ def summarise(
     pieces = [] if fields["no_tumour"] else pieces
     none = filter(None, [fields["no_tumour"]])
     contradicted = [*contradictions(study.used)]
-    given = verdicts(
-        measured, scores, used, inference.calibration, untrusted, bool(grave), partial, bool(contradicted)
-    )
+    given = verdicts(measured, scores, used, inference.calibration, untrusted, bool(grave), partial, bool(contradicted))
     stopped = [*stops(study, aligned, brain, untrusted)]
     if stopped:
         fields["intervals"] = {}

@@ -40,7 +40,8 @@ def absent(volumes: Mapping[str, float], scores: Mapping[str, float], calibratio
     limit = NO_TUMOUR if calibration is None else calibration.no_tumour
     if scores[region] >= limit:
         return ""
-    doubtful = f"{nothing}what is drawn is doubtful. This does not exclude one. The network's score of it is {scores[region]:.2f}"
+    said = f"{nothing}what is drawn is doubtful. This does not exclude one."
+    doubtful = f"{said} The network's score of it is {scores[region]:.2f}"
     if calibration is None:
         return f"{doubtful}, less than {limit:.2f}."
     (missed, tumours), (passed, brains) = calibration.missed, calibration.passed
@@ -64,8 +65,8 @@ def verdicts(
     """Return the verdict on each region, given its volume (ml), its raw score and the modalities used.
 
     Outlines of ``untrusted`` weights, or of images that are ``contradicted`` by what they show, are not reliable; nor
-    are those that only T1c shows, if it is among the ``partial`` images, which do not show the whole brain. Where the images or the whole result are ``doubted``, or the
-    weights are not calibrated, none is usable.
+    are those that only T1c shows, if it is among the ``partial`` images, which do not show the whole brain. Where the
+    images or the whole result are ``doubted``, or the weights are not calibrated, none is usable.
     """
     if untrusted:
         return dict.fromkeys(volumes, UNTRUSTED)

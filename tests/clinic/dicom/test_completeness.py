@@ -122,7 +122,9 @@ def test_two_series_that_are_parts_of_one(tmp_path, phantom_subject, pattern):
 
 
 def test_repetitions_and_half_doses_are_no_parts(tmp_path, phantom_subject):
-    write_study(tmp_path, phantom_subject, [replace(T2, description="t2 (1/2)"), replace(FLAIR, description="t2 (2/2)")])
+    write_study(
+        tmp_path, phantom_subject, [replace(T2, description="t2 (1/2)"), replace(FLAIR, description="t2 (2/2)")]
+    )
     assert [series.problem for series in read_series(tmp_path)] == [None, None]
     edit_series(tmp_path, 2, put("SeriesDescription", "t2 1/2 NEX"))
     assert only(tmp_path).problem is None

@@ -14,7 +14,11 @@ from mmb.clinic.dicom import load, read_series
 from mmb.clinic.study.reading import read_folder
 
 T2 = Scan(2, "t2", "t2_tse", T2_TSE, spacing=(6, 6, 6))
-SCANS = (T2, Scan(3, "t1", "t1_se", T1_SE, spacing=(6, 6, 6)), Scan(4, "flair", "flair", SPACE_FLAIR, spacing=(6, 6, 6)))
+SCANS = (
+    T2,
+    Scan(3, "t1", "t1_se", T1_SE, spacing=(6, 6, 6)),
+    Scan(4, "flair", "flair", SPACE_FLAIR, spacing=(6, 6, 6)),
+)
 
 
 def files(folder: Path, number: int = 2) -> list[Path]:
@@ -121,7 +125,9 @@ def test_a_missing_slice_at_whole_millimetres_is_not_called_rounding(tmp_path, p
 
 @pytest.mark.parametrize("t2_is_larger", [True, False])
 def test_of_two_echoes_with_lost_slices_the_t2_is_missed(tmp_path, phantom_subject, t2_is_larger):
-    first, second = (Scan(2, "t2", "PD T2 double echo", T2_TSE | {"EchoTime": te}, spacing=(6, 6, 6)) for te in (12, 98))
+    first, second = (
+        Scan(2, "t2", "PD T2 double echo", T2_TSE | {"EchoTime": te}, spacing=(6, 6, 6)) for te in (12, 98)
+    )
     write_study(tmp_path, phantom_subject, [first, second, SCANS[1]])
     share = 2 / 3 if t2_is_larger else 1 / 3
     paths: dict[float, list[Path]] = {12.0: [], 98.0: []}
@@ -131,7 +137,9 @@ def test_of_two_echoes_with_lost_slices_the_t2_is_missed(tmp_path, phantom_subje
     for k in range(count):
         is_t2 = (k * share) % 1 < share if t2_is_larger else k % 3 == 0
         paths[12.0 if is_t2 else 98.0][k].unlink()
-    with pytest.raises(ValueError, match="series 2 is the only T2 and cannot be used: it consists of 2 parts .*EchoTime"):
+    with pytest.raises(
+        ValueError, match=r"series 2 is the only T2 and cannot be used: it consists of 2 parts .*EchoTime"
+    ):
         read_folder(tmp_path, PHANTOM)
 
 

@@ -19,12 +19,15 @@ CALIBRATION = Calibration("0" * 64, "threshold", 14, 9, 0.4, (0, 3), (1, 100), {
 
 
 def said(volumes=VOLUMES, intervals=None, given=USABLE, lesions=(RIGHT,), none="", stops=(), calibration=None) -> str:
-    return answer(volumes, {"WT": (46.0, 67.4)} if intervals is None else intervals, given, lesions, none, stops, calibration)
+    return answer(
+        volumes, {"WT": (46.0, 67.4)} if intervals is None else intervals, given, lesions, none, stops, calibration
+    )
 
 
 def test_a_tumour():
     assert said() == (
-        "Tumour on the right: whole tumour 55.2 ml (46.0 to 67.4), tumour core 12.0 ml, enhancing tumour 3.1 ml (doubtful)."
+        "Tumour on the right: whole tumour 55.2 ml (46.0 to 67.4), tumour core 12.0 ml, "
+        "enhancing tumour 3.1 ml (doubtful)."
     )
     doubted = dict.fromkeys(VOLUMES, Verdict("doubtful", "see the warnings"))
     assert "whole tumour 55.2 ml (46.0 to 67.4, doubtful), tumour core" in said(given=doubted)

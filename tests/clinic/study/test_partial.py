@@ -1,4 +1,4 @@
-"""Studies in which an image shows only a part of the head: which is used, on whose grid the result lies, what is said."""
+"""Studies in which an image shows only a part of the head: which is used, on whose grid, what is said."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,7 +43,9 @@ def subject(tmp_path_factory) -> Path:
 
 def cut(folder: Path, number: int, millimetres: float = 84, end: str = "bottom", axis: int = 2) -> None:
     """Leave so many mm at one end of a series, or in its middle."""
-    paths = sorted((folder / f"{number:03d}").iterdir(), key=lambda path: pydicom.dcmread(path).ImagePositionPatient[axis])
+    paths = sorted(
+        (folder / f"{number:03d}").iterdir(), key=lambda path: pydicom.dcmread(path).ImagePositionPatient[axis]
+    )
     gap = float(pydicom.dcmread(paths[0]).SpacingBetweenSlices)
     count = round(millimetres / gap)
     start = {"bottom": 0, "top": len(paths) - count, "middle": (len(paths) - count) // 2}[end]
