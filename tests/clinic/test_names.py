@@ -90,7 +90,8 @@ DESCRIBED = {
     "flair?": "FLAIR screening protocol | FLAIR MS lesions",
     "none": """T1 parcellation | icobrain FLAIR lesions | T2 WMH | FLAIR z-score | FLAIR* | T1 BrainVolumetry |
         T1w/T2w ratio | FA | FA map | RESOLVE | report | MERGE | T1 segmentation | aparc+aseg T1 |
-        T1 cortical thickness | FLAIR lesion load | NeuroQuant T1 | T1 screen save | T1 warped | T2 lesion map | FLAIR heatmap | T1 atrophy""",
+        T1 cortical thickness | FLAIR lesion load | NeuroQuant T1 | T1 screen save |
+        T1 warped | T2 lesion map | FLAIR heatmap | T1 atrophy""",
 }
 
 

@@ -202,7 +202,7 @@ def _unwanted(header: Dataset) -> str | None:
         return f"in colour (PhotometricInterpretation {model}; expected {' or '.join(GREY)})"
     types = image_type(header)
     components = {"ImageType": types[2:], "ComplexImageComponent": texts(header, "ComplexImageComponent")}
-    components["GE's type"] = [GE_COMPONENTS.get(private_number(header, GE_COMPONENT), "")]
+    components["GE's type"] = [GE_COMPONENTS.get(int(private_number(header, GE_COMPONENT) or 0), "")]
     for where, values in components.items():
         if found := no_magnitude(values):
             return f"{found[0]} ({where} {found[1]})"
@@ -217,7 +217,7 @@ def _unwanted(header: Dataset) -> str | None:
         "SequenceName ": _text(header, "SequenceName"),
     }
     for where, words in searched.items():
-        if found := excluded_kind(words) or (where and doubtful_kind(words)):
+        if found := excluded_kind(words) or (doubtful_kind(words) if where else None):
             return f"{found[0]} ({where}'{found[1]}')"
     return None
 

@@ -84,8 +84,8 @@ def judge_images(
 
     ``candidates`` maps each to the modality that it is taken for, or an empty text. ``reference`` names the one on
     whose grid they are put; None: of those that show the whole head, the only T1c, else the finest.
-    ``strip`` is one of `mmb.clinic.study.options.MODES`. Those named in ``t1`` are known to be T1 or T1c. Raises MisfitError if the volumes cannot be put on one grid;
-    StudyError if no brain is found in them.
+    ``strip`` is one of `mmb.clinic.study.options.MODES`. Those named in ``t1`` are known to be T1 or T1c. Raises
+    MisfitError if the volumes cannot be put on one grid; StudyError if no brain is found in them.
     """
     unusable = {name for flaw in volumes.flaws if flaw.fatal and len(flaw.modalities) == 1 for name in flaw.modalities}
     used = {each.name: each for each in candidates if each.name not in unusable}
