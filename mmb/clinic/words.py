@@ -20,8 +20,8 @@ from common.modalities import ALIASES
 
 LEFT_OUT = {
     "localizer": r"loc|locali[sz]ers?|scout|survey|topogram|3 ?pl(ane)?|calibration|ref ?scan|smartbrain",
-    "subtraction": r"subs?|subst?r\w*|s?ubtr\w*|soustr\w*|sustrac\w*|sottra\w*|sous(?! ?(ga?d|contr|prod|inj|ag))|"
-                   r"differen[cz]\w*|minus (pre|nativ\w*|t1\w*)|post ?minus",
+    "subtraction": r"subs?(?! ?\d)|subst?r\w*|s?ubtr\w*|soustr\w*|sustrac\w*|sottra\w*|"
+                   r"sous(?! ?(ga?d|contr|prod|inj|ag))|differen[cz]\w*|minus (pre|nativ\w*|t1\w*)|post ?minus",
     "projection": r"[a-z]?mips?|min ?ip|mnip|(max|min|minimum|maximum) ip|projection image|vrt|"
                   r"((volume|surface|3d) ?)?render(ed|ing)?",
     "diffusion": r"(iso|reg|ssh|[a-z])?dwi(?!ght)\w*|dw|[a-z]?dti\w*|dki|diff|\w*dif+us\w*|[a-z]?e?adc( ?maps?)?|"
@@ -34,7 +34,8 @@ LEFT_OUT = {
     "T2*": r"[a-z]?t2w?d? ?(\*\w*|(star|stern|etoile|estrel|stella|ffe|gre|hemo|flash|fl2d)\w*)|t2s|gre t2",
     "angiography": r"([23]d)?tof([23]d|mra|angio)?|[a-z]?3di|mr[av]|(mr ?)?angio(gra(m|phy|phie|fia))?|venogra\w*|"
                    r"3d ?pc|pca|inhance|tricks|twist|trance|cow|carotids?",
-    "phase or field map": r"(?<!in )(?<!early )(?<!late )(?<!delayed )(?<!venous )(?<!arterial )phase(?! enc)|pha|"
+    "phase or field map": r"(?<!in )(?<!early )(?<!late )(?<!delayed )(?<!venous )(?<!arterial )(?<!no )"
+                          r"phase(?! (enc|over|wrap|fov|dir|ap|pa|rl|lr|hf))|pha|"
                           r"ph(?=( e?\d)* *$)|b[01]\w* map|field ?map\w*|fmap\w*|gre field\w*|fm (base|pre|post)\w*|"
                           r"part (real|imag\w*)|imaginary|(real|imag) (part|images?|recon\w*)|magnitude [12]",
     "STIR": r"[a-z]?stir",
@@ -45,14 +46,16 @@ LEFT_OUT = {
                      r"molli|t1 images|mtr|(fat|water) ?frac\w*|fraction|pdff",
     "synthetic image": r"synt(?!h?(strip|morph))\w*|syn|symri|sy ?(t[12]|flair|pd)\w*|magic|predict\w*|fake|"
                        r"pred(?= (t[12]|flair))|generated|imput\w*",
-    "mask or segmentation": r"[a-z]*mask(s|e)?|seg|(auto)?segm\w*(?! (plan|nav)\w*)|labels?|roi|contours?|prob|"
-                            r"probab\w*|warp(ed\w*|field\w*)|overlay\w*|parcel\w*|[a-z]*seg",
-    "fused image": r"fus(ed|ion)\w*|blended",
-    "fat or opposed-phase image": r"^fat|fat ?(only|images?)|opp(osed)?|out ?(of ?)?phase|"
+    "mask or segmentation": r"[a-z]*mask(s|e)?|seg(?! ?\d)|(auto)?(?<!shot )segm\w*(?! (plan|nav)\w*)|labels?|roi|"
+                            r"contours?|prob|probab\w*|warp(ed\w*|field\w*)|overlay\w*|parcel\w*|[a-z]+seg",
+    "fused image": r"(?<!for )fus(ed|ion)\w*|blended",
+    "fat or opposed-phase image": r"^fat|fat ?(only|images?)|opp(osed)?|out ?(of ?)?phase|ff|"
                                   r"m?dixon(?=( .*)? (f|ff|fat|op|out) *$)",
-    "screen picture": r"screen ?(shot|save|cap\w*|grab|picture)s?|key images?",
-    "result of software": r"\w*volumetr\w*|morphometr\w*|wmh\w*|z ?scores?|ratio|ico(brain|metrix)|neuroquant|"
-                          r"quantib|lesion ?(quant|maps?|load|counts?|fill\w*)|thickness|atrophy|heat ?maps?|flair ?\*",
+    "screen picture": r"screen ?(shot|save|cap\w*|grab|picture)s?|key images?|pictures?|snapshots?|qc",
+    "result of software": r"\w*volumetr\w*|morphometr\w*|wmh\w*|z ?scores?|(?<! \d )ratio|ico(brain|metrix)|neuroquant|"
+                          r"quantib|lesion ?(quant|maps?|load|counts?|fill\w*)|(cortical|mean) ?thick\w*|thickness ?maps?|"
+                          r"atrophy|heat ?maps?|flair ?(\*|star)|tissue ?class\w*|jacobian\w*|(gr[ae]y|white) matter|"
+                          r"changes?|annotat\w*|textures?",
 }  # fmt: skip
 """Kind of image that is not a candidate -> words in descriptions or values of ImageType that indicate it."""
 TWO_MEANINGS = {
