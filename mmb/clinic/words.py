@@ -54,7 +54,8 @@ LEFT_OUT = {
     "screen picture": r"screen ?(shot|save|cap\w*|grab|picture)s?|key images?|pictures?|snapshots?|qc",
     "result of software": r"\w*volumetr\w*|morphometr\w*|wmh\w*|z ?scores?|(?<! \d )ratio|ico(brain|metrix)|neuroquant|"
                           r"quantib|lesion ?(quant|maps?|load|counts?|fill\w*)|(cortical|mean) ?thick\w*|"
-                          r"thickness ?maps?|atrophy|heat ?maps?|flair ?(\*|star)|tissue ?class\w*|jacobian\w*|(gr[ae]y|white) matter|"
+                          r"thickness ?maps?|atrophy|heat ?maps?|"
+                          r"flair ?(\*|star)|tissue ?class\w*|jacobian\w*|(gr[ae]y|white) matter|"
                           r"changes?|annotat\w*|textures?",
 }  # fmt: skip
 """Kind of image that is not a candidate -> words in descriptions or values of ImageType that indicate it."""
