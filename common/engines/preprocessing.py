@@ -26,7 +26,7 @@ def image_steps(transforms: Iterable[Any], key: str = "image") -> list[str]:
         >>> from monai.transforms import ScaleIntensityd
         >>> from common.engines.preprocessing import image_steps
         >>> image_steps([ScaleIntensityd(["image", "label"], minv=0, maxv=2)])
-        ['ScaleIntensityd(channel_wise=False, factor=None, maxv=2, minv=0)']
+        ['ScaleIntensityd(channel_wise=False, dtype=float32, factor=None, maxv=2, minv=0)']
     """
     steps = []
     for step in transforms:

@@ -20,9 +20,11 @@ from nibabel.affines import voxel_sizes
 
 from common.io.geometry import lengths
 from common.modalities import GLIOMA, display_name
+from mmb.clinic import sequence_check
 from mmb.clinic.errors import StudyError
 from mmb.clinic.evidence import Candidate, Grade, LogProbs
-from mmb.clinic.sequence_check import SURE, doubted_sequences
+from mmb.clinic.field_of_view import WHOLE, shares
+from mmb.clinic.sequence_check import SURE
 
 TOLD_APART = 1.0
 """Minimum log-odds of what an image shows against anything else for it to decide where headers leave the choice; to
@@ -56,6 +58,7 @@ class Record:
         log_probs: what its image shows; None if it was not judged, or cannot be.
         by_image: whether its image decided what it is.
         elsewhere: whether it does not lie where most others of its study do.
+        partial: whether it shows less than `mmb.clinic.field_of_view.WHOLE` of what another one shows.
         instead: the candidate that is taken instead, and why; None if there is none.
     """
 
@@ -66,6 +69,7 @@ class Record:
     log_probs: LogProbs | None = None
     by_image: bool = False
     elsewhere: bool = False
+    partial: bool = False
     use: Use = Use.UNDECIDED
     instead: tuple[Candidate, str] | None = None
 
@@ -99,7 +103,8 @@ class Record:
 
     def line(self) -> str:
         """Return what it was recognised as, what it shows, and whether and why it is taken."""
-        said = f"{self.candidate.name}: left out: {self.reason}"
+        broken = f"{self.candidate.problem}; by its header: " if self.candidate.problem else ""
+        said = f"{self.candidate.name}: left out: {broken}{self.reason}"
         if self.modality:
             grade = "" if self.stated_grade is None else f", {self.stated_grade.word}"
             said = f"{self.candidate.name}: {display_name(self.modality)}{grade} ({self.reason})"
@@ -143,14 +148,16 @@ def _fits(record: Record, others: Mapping[str, Record]) -> tuple[bool, int]:
 RANKS: Sequence[tuple[str, Callable[[Record, Mapping[str, Record]], Any]]] = (
     ("set by hand or named so", lambda it, _: it.candidate.fixed),
     ("where the other images lie", lambda it, _: not it.elsewhere),
+    ("of the whole head", lambda it, _: not it.partial),
     ("not of another part of the body by its header", lambda it, _: not it.candidate.other_body),
     ("original and not reformatted", lambda it, _: (not it.candidate.reformatted, not it.candidate.derived)),
     ("recognised more surely", lambda it, _: it.grade >= Grade.LIKELY),
     ("in the plane and resolution of the others", _fits),
     ("3D", lambda it, _: it.candidate.in_3d),
+    ("described in known words only", lambda it, _: not it.candidate.odd),
     ("of thinner slices", lambda it, _: -round(float(voxel_sizes(it.candidate.grid[1])[2]), 1)),
     ("of a larger matrix", lambda it, _: it.candidate.grid[0][0] * it.candidate.grid[0][1]),
-    ("corrected for distortion or intensity", lambda it, _: it.candidate.corrections),
+    ("corrected for distortion, intensity or noise", lambda it, _: it.candidate.corrections),
     ("later", lambda it, _: it.candidate.acquired if it.modality == "t1c" else ""),
     ("recognised with more confidence", lambda it, _: (it.grade, it.candidate.says.rests_on)),
 )
@@ -222,10 +229,18 @@ def assign_series(
     return Assignment(chosen, [*records.values()], [*remarks, *warnings], notes)
 
 
+def seemingly(chosen: Mapping[str, Record]) -> list[dict[str, str]]:
+    """Return what images seem to show instead of what they are used as, surest first: modality -> class."""
+    return [doubt.seems for doubt in sequence_check.contradictions(_judged(chosen))]
+
+
+def _judged(chosen: Mapping[str, Record]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor([*each.log_probs.values()]) for name, each in chosen.items() if each.log_probs}
+
+
 def contradictions(chosen: Mapping[str, Record]) -> Iterator[str]:
     """Yield a warning for images that do not show what they are used as."""
-    log_probs = {name: torch.tensor([*each.log_probs.values()]) for name, each in chosen.items() if each.log_probs}
-    for doubt in doubted_sequences(log_probs):
+    for doubt in sequence_check.doubted_sequences(_judged(chosen)):
         named = " and ".join(f"{display_name(name)} ({chosen[name].candidate.source})" for name in doubt.modalities)
         yield (
             f"{named}: {doubt.what}. Do not use the result, volumes included, before you know which image is which "
@@ -243,7 +258,8 @@ def _by_candidate(records: Iterable[Record]) -> dict[Candidate, Record]:
 
 
 def _located(records: Sequence[Record]) -> list[Record]:
-    """Return records that say which candidates lie elsewhere: not over most of the others in their frame of reference.
+    """Return records that say which candidates show only a part of what others show, and which lie elsewhere: not over
+    most of the others in their frame of reference.
 
     Nothing is said where no sequence has two candidates, since grids of files take time to read.
     """
@@ -262,7 +278,10 @@ def _located(records: Sequence[Record]) -> list[Record]:
         over = sum(is_within(each, other) or is_within(other, each) for other in others)
         if len(others) >= 2 and over < MIN_OVERLAPPING * len(others):
             elsewhere.add(each)
-    return [replace(each, elsewhere=each in elsewhere) for each in records]
+    here = [each.candidate for each in usable if each not in elsewhere and not each.candidate.other_body]
+    covered = shares([each.grid for each in here], [each.frame for each in here])
+    partial = {each for each, share in zip(here, covered, strict=True) if share < WHOLE}
+    return [replace(each, elsewhere=each in elsewhere, partial=each.candidate in partial) for each in records]
 
 
 def _order(modalities: Sequence[str]) -> list[str]:
@@ -409,6 +428,8 @@ def _warnings(wanted: Sequence[Record], chosen: Mapping[str, Record]) -> Iterato
             yield f"{each.source}, by its header {display_name(modality)}, is not used: {each.problem}."
         if best.candidate.reformatted:
             yield f"{best.candidate.source} is reformatted; there is no original."
+        if best.candidate.doubt:
+            yield f"{best.candidate.source}: {best.candidate.doubt}."
         if body := best.candidate.other_body:
             yield f"{best.candidate.source}: its header names another part of the body ({body})."
 

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from common.io.images import read_image
+from mmb.clinic.orientation import orientation_doubt
 
 LogProbs = Mapping[str, float]
 """Class of `mmb.clinic.sequence_check.CLASSES` -> log-probability that an image shows it."""
@@ -108,6 +109,8 @@ class Candidate:
         other_body: a part of the body other than the head that its header names; empty if it names none.
         corrections: number of corrections (of intensity, of distortion) that were made.
         acquired: time of acquisition as text that sorts by time; empty if unknown.
+        doubt: why it may not be whole; empty if nothing tells so.
+        odd: whether its description has words that are not known, as that of a result of software has.
         in_threads: whether several may be read at once.
     """
 
@@ -126,6 +129,8 @@ class Candidate:
     in_3d: bool = False
     corrections: int = 0
     acquired: str = ""
+    odd: bool = False
+    doubt: str = ""
 
     @property
     def key(self) -> str:
@@ -165,4 +170,6 @@ class ImageFile(Candidate):
 
     def read(self) -> tuple[nib.Nifti1Image, list[str]]:
         """Read the volume; ValueError if it is not a single one."""
-        return read_image(str(self.path), self.channel)
+        image, doubts = read_image(str(self.path), self.channel)
+        doubt = orientation_doubt(self.path, image.affine)
+        return image, [*doubts, *([doubt] if doubt else [])]

@@ -11,7 +11,7 @@ them is known; otherwise they leave open whether it was given, and the image has
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import count
 from typing import NamedTuple
@@ -19,51 +19,78 @@ from typing import NamedTuple
 from common.modalities import ALIASES
 
 LEFT_OUT = {
-    "localizer": r"loc|locali[sz]ers?|scout|survey|topogram|3 ?pl(ane)?|calibration|cal|ref ?scan|smartbrain",
-    "subtraction": r"subs?|subst?r\w*|s?ubtr\w*|soustr\w*|sustrac\w*|sottra\w*|sous(?! ?(ga?d|contr|prod|inj|ag))|"
-                   r"differen[cz]\w*|minus (pre|nativ\w*|t1\w*)|post ?minus",
+    "localizer": r"loc|locali[sz]ers?|scout|survey|topogram|3 ?pl(ane)?|calibration|ref ?scan|smartbrain",
+    "subtraction": r"subs?(?! ?\d)|subst?r\w*|s?ubtr\w*|soustr\w*|sustrac\w*|sottra\w*|"
+                   r"sous(?! ?(ga?d|contr|prod|inj|ag))|differen[cz]\w*|minus (pre|nativ\w*|t1\w*)|post ?minus",
     "projection": r"[a-z]?mips?|min ?ip|mnip|(max|min|minimum|maximum) ip|projection image|vrt|"
                   r"((volume|surface|3d) ?)?render(ed|ing)?",
     "diffusion": r"(iso|reg|ssh|[a-z])?dwi(?!ght)\w*|dw|[a-z]?dti\w*|dki|diff|\w*dif+us\w*|[a-z]?e?adc( ?maps?)?|"
-                 r"exponential adc|(col ?)?fa|trace( ?(w|maps?|images?))?|tensor\w*|b ?[1-9]\d{2,3}|b0|resolve|ivim|"
+                 r"exponential adc|(col ?)fa|fa ?maps?|trace( ?(w|maps?|images?))?|tensor\w*|b ?[1-9]\d{2,3}|b0|ivim|"
                  r"noddi|hardi|dsi",
     "perfusion": r"perf|perfu[sz]\w*|pwi|dsc|dce|([23]d)?(p|c|pc|v|ve|q|e|g)?asl([23]d)?|"
                  r"(rel|[rnks])?cb[vf] ?(corr|leak|maps?)?|mtt|ttp|tmax|k ?trans|gbp|pbp",
     "functional image": r"bold|(rs ?)?fmri\w*|rest state|resting( state)?|mosaic|t ?test",
-    "susceptibility": r"[a-z]?swi(p|s|m|mag|pha|3d|[23]d\w*)?|e?swan|ven ?bold|suscept\w*|ha?emo|qsm|medic|merge",
+    "susceptibility": r"[a-z]?swi(p|s|m|mag|pha|3d|[23]d\w*)?|e?swan|ven ?bold|suscept\w*|ha?emo|qsm",
     "T2*": r"[a-z]?t2w?d? ?(\*\w*|(star|stern|etoile|estrel|stella|ffe|gre|hemo|flash|fl2d)\w*)|t2s|gre t2",
     "angiography": r"([23]d)?tof([23]d|mra|angio)?|[a-z]?3di|mr[av]|(mr ?)?angio(gra(m|phy|phie|fia))?|venogra\w*|"
                    r"3d ?pc|pca|inhance|tricks|twist|trance|cow|carotids?",
-    "phase or field map": r"phase|pha|phase (maps?|images?)|b[01]\w* map|field ?map\w*",
+    "phase or field map": r"(?<!in )(?<!early )(?<!late )(?<!delayed )(?<!venous )(?<!arterial )(?<!no )"
+                          r"phase(?! (enc|over|wrap|fov|dir|ap|pa|rl|lr|hf))|pha|"
+                          r"ph(?=( e?\d)* *$)|b[01]\w* map|field ?map\w*|fmap\w*|gre field\w*|fm (base|pre|post)\w*|"
+                          r"part (real|imag\w*)|imaginary|(real|imag) (part|images?|recon\w*)|magnitude [12]",
     "STIR": r"[a-z]?stir",
-    "double or phase-sensitive inversion": r"dir|psir|inv1|inv2",
+    "double or phase-sensitive inversion": r"dir|psir|inv ?[12]",
     "steady-state image": r"ciss|ci3d|fiesta\w*|trufi\w*|b ?(ffe|tfe)",
-    "spectroscopy": r"svs|csi|mrsi?|press|s?laser|spectro\w*",
+    "spectroscopy": r"svs|csi|mrsi?|s?laser|spectro\w*",
     "parameter map": r"([tr][12]|[a-z]*) ?map(s|ping)?|q[tr][12]\w*|[tr][12] ?rho|r2 ?(\*|star)?|relaxometry|mapit|"
-                     r"molli|t1 images|mtr",
-    "synthetic image": r"synt\w*|syn|symri|sy ?(t[12]|flair|pd)\w*|magic",
-    "mask or segmentation": r"[a-z]*mask(s|e)?|seg|(auto)?segm\w*|labels?|roi|contours?|prob|probab\w*|warp\w*|"
-                            r"overlay\w*",
-    "fused image": r"fus(ed|ion)\w*|blended",
-    "fat or opposed-phase image": r"^fat|fat ?(only|images?)|opp(osed)?|out ?(of ?)?phase",
-    "screen picture": r"screen ?\w*|summary|report|key images?",
+                     r"molli|t1 images|mtr|(fat|water) ?frac\w*|fraction|pdff",
+    "synthetic image": r"synt(?!h?(strip|morph))\w*|syn|symri|sy ?(t[12]|flair|pd)\w*|magic|predict\w*|fake|"
+                       r"pred(?= (t[12]|flair))|generated|imput\w*",
+    "mask or segmentation": r"[a-z]*mask(s|e)?|seg(?! ?\d)|(auto)?(?<!shot )segm\w*(?! (plan|nav)\w*)|labels?|roi|"
+                            r"contours?|prob|probab\w*|warp(ed\w*|field\w*)|overlay\w*|parcel\w*|[a-z]+seg",
+    "fused image": r"(?<!for )fus(ed|ion)\w*|blended",
+    "fat or opposed-phase image": r"^fat|fat ?(only|images?)|opp(osed)?|out ?(of ?)?phase|ff|"
+                                  r"m?dixon(?=( .*)? (f|ff|fat|op|out) *$)",
+    "screen picture": r"screen ?(shot|save|cap\w*|grab|picture)s?|key images?|pictures?|snapshots?|qc",
+    "result of software": r"\w*volumetr\w*|morphometr\w*|wmh\w*|z ?scores?|(?<! \d )ratio|ico(brain|metrix)|neuroquant|"
+                          r"quantib|lesion ?(quant|maps?|load|counts?|fill\w*)|(cortical|mean) ?thick\w*|"
+                          r"thickness ?maps?|atrophy|heat ?maps?|"
+                          r"flair ?(\*|star)|tissue ?class\w*|jacobian\w*|(gr[ae]y|white) matter|"
+                          r"changes?|annotat\w*|textures?",
 }  # fmt: skip
 """Kind of image that is not a candidate -> words in descriptions or values of ImageType that indicate it."""
-IMAGE_TYPES = {
-    "phase, real or imaginary part": {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"},
-    "fat or opposed-phase image": {"FAT", "F", "OUT_PHASE", "OPP_PHASE", "OPPOSED_PHASE"},
+TWO_MEANINGS = {
+    "localizer": r"cal",
+    "diffusion": r"fa(?! ?\d)|(?<!deep )resolve",
+    "susceptibility": r"medic|merged?",
+    "screen picture": r"screen\w*|summary|report\w*",
+    "mask or segmentation": r"warp|lesions|contouring",
+    "spectroscopy": r"press",
+    "result of software": r"results?|analysis|ai|quant\w*",
 }
-"""Further values of ImageType, which are not words."""
+"""The same for words that may mean something else too (FA: flip angle; merge: planning). Where an image's weighting is
+named, such a word makes it less sure."""
+NO_MAGNITUDE = {
+    "parameter map": {"FRACTION", "FRAC", "FATFRAC", "WATERFRAC", "FF", "WF", "PDFF", "R2STAR", "T2STAR", "B0", "B1"},
+    "fat or opposed-phase image": {"FAT", "F", "OUT", "OPP", "OPPOSED", "OP"},
+    "phase, real or imaginary part": {"P", "PH", "PHA", "PHASE", "R", "CR", "REAL", "I", "IMAG", "IMAGINARY", "MIXED"},
+}
+"""Kind of image that shows no magnitude -> parts of values of ImageType, FrameType or ComplexImageComponent."""
+IN_PHASE = {"IN", "INPHASE", "IP"}
+"""Parts of values for water and fat in phase, whose magnitude it is (``IN_PHASE``)."""
 
 PREFIX = r"([a-z]?[23]d|wip|vw|[a-z])?"
 """Letters that vendors put before a weighting, e.g. Philips: sT1W, eT2W, WIPT1W."""
 WEIGHTINGS = {
-    "t1": rf"{PREFIX}t1[a-z]*(3d[a-z]*)?|mp ?rage\w*|\w*spgr\w*|bravo|vibe",
+    "t1": rf"{PREFIX}t1[a-z]*(3d[a-z]*)?|mp2? ?rage\w*|unit1|uni ?den|\w*spgr\w*|bravo|vibe",
     "t2": rf"{PREFIX}t2[a-z]*(3d[a-z]*)?|frfse\w*",
     "flair": rf"{PREFIX}flair\w*|t[12]w?flair|t2f|fla|dark ?fluid\w*|da ?fl|fluid attenuated",
     "pd": rf"{PREFIX}pdw?|dp|proton density|densit\w* (d\w* )?proton\w*|rho",
 }
 """Weighting -> words that indicate it."""
+UNIFORM = r"uni|unit1|uni ?den|uni ?images?"
+"""Words for the T1 image of MP2RAGE, which is computed of its two inversions."""
+DENOISED = r"(uni ?)?den|denoised"
 FLAIR_IN_SHORT = "fl"
 """FLAIR in CaPTk's names (``FL_to_SRI``), if they name no other weighting; Siemens calls FLASH so (``t1_fl_tra``)."""
 
@@ -134,7 +161,7 @@ BODY = (
 PROCESSED = (
     r"(hd)?bet|reg\w*|coreg\w*|reorient\w*|n4\w*|bias|corr\w*|norm\w*|resamp\w*|resliced?|rai|ras|lps|raw|sri\w*|"
     r"mni\w*|atlas|strip\w*|ss|brats|unbiased|final|patient|subject|sub|case|study|series|exam|ses|session|visit|acq|"
-    r"desc|run|rec"
+    r"desc|run|rec|\w*strip|\w*morph|deep"
 )
 _CODE = r"[a-z]{0,2}0*[1-9]\d*[a-z]{0,2}|[a-z]{1,2}0+"
 """Numbers and codes, such as ``3d``, ``p2`` and ``1mm``; 0 is none, which may mean that no agent was given."""
@@ -194,12 +221,31 @@ def weightings(text: str) -> dict[str, str]:
 
 def excluded_kind(text: str) -> tuple[str, str] | None:
     """Return as what a `plain` text says that an image is no candidate, and the word; None if it may be one."""
-    text = _unsigned(text)
-    for kind, pattern in LEFT_OUT.items():
-        if word := quoted(pattern, text):
-            return kind, word
+    text = _unglued(_unsigned(text))
     word = other_body(text)
-    return ("image of another part of the body", word) if word else None
+    return _kind(LEFT_OUT, text) or (("image of another part of the body", word) if word else None)
+
+
+def doubtful_kind(text: str) -> tuple[str, str] | None:
+    """Return what a `plain` text may mean that is no candidate (`TWO_MEANINGS`), and the word; None if nothing."""
+    return _kind(TWO_MEANINGS, _unsigned(text))
+
+
+def has_unknown_words(text: str) -> bool:
+    """Return whether a `plain` text has words beside those of sequences: a name, or what software made of an image."""
+    known = "|".join(WEIGHTINGS.values())
+    words = re.findall(r"[^\W\d_]{3,}\w*", text)
+    return any(not (_is_known(word) or re.fullmatch(f"{known}|{WITHOUT}|{EARLIER}|{UNIFORM}", word)) for word in words)
+
+
+def no_magnitude(values: Iterable[str]) -> tuple[str, str] | None:
+    """Return as what such values (see `NO_MAGNITUDE`) say that an image is no magnitude, and the first that does."""
+    for value in values:
+        parts = {*re.split(r"[\W_]+", value.upper())}
+        for kind, known in NO_MAGNITUDE.items():
+            if parts & known and not parts & IN_PHASE:
+                return kind, value
+    return None
 
 
 def other_body(text: str) -> str | None:
@@ -275,6 +321,15 @@ def _is_known(word: str) -> bool:
         return True
     sequence = re.fullmatch(rf"{PREFIX}(?:t[12]|flair|pd)w?(?P<rest>.*)|(?:mp ?rage|bravo|vibe)(?P<more>.*)", word)
     return sequence is not None and ((rest := sequence["rest"] or sequence["more"] or "") == "" or _is_known(rest))
+
+
+def _kind(table: Mapping[str, str], text: str) -> tuple[str, str] | None:
+    return next(((kind, word) for kind, words in table.items() if (word := quoted(words, text))), None)
+
+
+def _unglued(text: str) -> str:
+    """Return a text with spaces behind weightings that are glued to longer words: ``t1sub``, ``flairmask``."""
+    return re.sub(r"\b(t[12](?:ce|gd|[wc])?|flair)(?=[a-z]{3,})", r"\1 ", text)
 
 
 def _unsigned(text: str) -> str:

@@ -70,7 +70,7 @@ BETTER = {
     "of thinner slices": ({"spacing": (1, 1, 1)}, {"spacing": (1, 1, 1.5), "shape": (512, 512, 170)}),
     "of a larger matrix": ({"shape": (320, 320, 170)}, {}),
     "original and not reformatted": ({"spacing": (1, 1, 5)}, {"ImageType": ["DERIVED", "SECONDARY", "MPR"]}),
-    "corrected for distortion or intensity": ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "DIS2D"]}, {}),
+    "corrected for distortion, intensity or noise": ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "DIS2D"]}, {}),
 }
 
 

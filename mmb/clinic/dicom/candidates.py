@@ -50,6 +50,8 @@ def series_candidates(series: Sequence[Series], by_hand: Mapping[str, Any] | Non
     fixed = {volume: name for name, volume in _set_by_hand(series, by_hand or {}).items() if volume}
     candidates = []
     for volume, says in zip(series, recognise_study([volume.header for volume in series]), strict=True):
+        if says.modality is None:  # of a mixture of echoes, the larger part may be that of proton density
+            says = next((other for other in map(recognise, volume.parts) if other.modality), says)
         extent = min(size * step for size, step in zip(volume.shape, volume.spacing, strict=True))
         if volume in fixed:
             says = replace(says, modality=fixed[volume], grade=Grade.SURE, reason="set by hand")
@@ -57,7 +59,7 @@ def series_candidates(series: Sequence[Series], by_hand: Mapping[str, Any] | Non
             slab = f"a slab of {extent:.0f} mm, not a whole brain ({says.reason})"
             says = HeaderEvidence(None, Grade.NONE, slab)
         frame, shown = volume.frame_of_reference or volume.name, traits(volume.header)
-        shown |= {"problem": volume.problem, "fixed": volume in fixed, "series": volume}
+        shown |= {"problem": volume.problem, "fixed": volume in fixed, "series": volume, "doubt": volume.doubt}
         candidates.append(SeriesCandidate(volume.name, volume.name, frame, says, **shown))
     return candidates
 

@@ -30,7 +30,7 @@ CONTRAST = tuple(
 )
 NONE_IF_MISSING = ("InversionTime", "DiffusionBValue")  # images without an inversion or diffusion weighting lack them
 SAME_CONTRAST = 0.01  # tolerated ratio by which times and angles of one volume differ, beside the absolute tolerance
-TEXTS = ("SeriesInstanceUID", "SOPClassUID", "FrameOfReferenceUID", "ImageType")
+TEXTS = ("SeriesInstanceUID", "SOPClassUID", "FrameOfReferenceUID", "ComplexImageComponent", "ImageType")
 ONE_PLANE = float(np.cos(np.pi / 4))  # minimum cosine between the normals of slices that may belong to one stack
 FEW_GAPS = 2.0  # maximum distance, in gaps between slices, of two blocks of slices that continue each other
 
@@ -53,6 +53,7 @@ class Volume:
         first: the slice that describes the volume: its first one, or that of its largest original part.
         differ: attributes in which the parts differ that it was joined of; empty if it is of one piece.
         parts: number of these parts.
+        others: the first slices of the other parts.
     """
 
     slices: Sequence[Slice]
@@ -61,6 +62,7 @@ class Volume:
     differ: tuple[str, ...] = ()
     parts: int = 1
     problem: str | None = None
+    others: tuple[Slice, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +119,7 @@ def _alike(slices: Sequence[Slice]) -> list[_Part]:
         header = piece.header
         key = (
             piece.path if frames[piece.path] > 1 else None,
-            *(text(header, name) for name in TEXTS[:3]),
+            *(text(header, name) for name in TEXTS[:-1]),
             tuple(texts(header, "ImageType")),
             *(number(header, name) for name in ("Rows", "Columns", "DiffusionBValue")),
         )
@@ -285,7 +287,9 @@ def _joined(parts: Sequence[_Part]) -> Volume:
         )
     elif _contradictions(parts):
         problem = not_one(differ, len(parts), "slices of one volume must agree in geometry and contrast")
-    return Volume(slices, axes(original.header), first, differ or ("the files that they lie in",), len(parts), problem)
+    others = tuple(part.slices[0] for part in parts if part is not original and _contradictions([part, original]))
+    differ = differ or ("the files that they lie in",)
+    return Volume(slices, axes(original.header), first, differ, len(parts), problem, others)
 
 
 def not_one(differ: Sequence[str], parts: int, why: str) -> str:

@@ -1,5 +1,6 @@
 """Tolerant access to DICOM attributes: values may be invalid, and libraries must not quote them."""
 
+import unicodedata
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +45,14 @@ def number(header: Dataset, name: str) -> float | None:
     return None if values is None else float(values[0])
 
 
+def private_number(header: Dataset, tag: tuple[int, int]) -> float | None:
+    """Return the single number of a private attribute, by its group and element; None if it is anything else."""
+    try:
+        return float(header[tag].value)
+    except Exception:  # as above
+        return None
+
+
 def required_number(header: Dataset, name: str) -> float:
     """Return the single number of an attribute; StudyError if it is missing or anything else."""
     if (value := number(header, name)) is None:
@@ -83,7 +92,8 @@ def has_value(header: Dataset, name: str) -> bool:
 def patient(header: Dataset) -> tuple[str, str, str]:
     """Return identifier, name and date of birth of the patient; empty if missing."""
     name = " ".join(text(header, "PatientName").replace("^", " ").split()).casefold()
-    return text(header, "PatientID").strip(), name, text(header, "PatientBirthDate")
+    born = text(header, "PatientBirthDate").replace(".", "")  # 1970.01.01, as ACR-NEMA wrote dates
+    return text(header, "PatientID").strip(), unicodedata.normalize("NFC", name), born
 
 
 def require_one_patient(folder: str | Path, patients: Collection[tuple[str, str, str]]) -> None:

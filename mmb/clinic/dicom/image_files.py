@@ -14,28 +14,27 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from common.cohorts.names import MASK, REGISTERED_TO, without_suffix
-from common.modalities import ALIASES, display_name
+from common.cohorts.names import without_suffix
+from common.modalities import display_name
 from mmb.clinic.dicom.sequences import recognise_study, traits
 from mmb.clinic.errors import StudyError
 from mmb.clinic.evidence import Grade, HeaderEvidence, ImageFile
-from mmb.clinic.words import LEFT_OUT, NO_AGENT, contrast_said, excluded_kind, plain, quoted, weightings
+from mmb.clinic.names import name_words, names_it_twice, names_one_sequence
+from mmb.clinic.words import excluded_kind, plain
 
 TEXTS = (
     "SeriesDescription", "ProtocolName", "ScanningSequence", "SequenceName", "ImageType", "MRAcquisitionType",
-    "ContrastBolusAgent",
+    "ContrastBolusAgent", "ComplexImageComponent",
 )  # fmt: skip
 SECONDS = ("EchoTime", "RepetitionTime", "InversionTime")
-MASKS = "mask or segmentation"  # of `LEFT_OUT`; such a file often lies beside the JSON of the image that it was made of
+COMPUTED = {
+    "mask or segmentation", "subtraction", "projection", "synthetic image", "result of software", "parameter map",
+    "fused image",
+}  # fmt: skip
+"""Kinds of `LEFT_OUT` that are made of images: such a file may lie beside the JSON of the image that it was made of."""
 _BY_NAME = "the words of its name"
 IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")
 """Keys by which dcm2niix, unless told to leave them out, identifies the patient."""
-_BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
-"""Part of a BIDS file name before the suffix."""
-_SUBJECT = re.compile(
-    r"^(?:sub-[a-z0-9]+|sub(?:j(?:ect)?)?[-_ .]?\d+)(?:_ses-[a-z0-9]+)?|_space-[a-z0-9]+", re.IGNORECASE
-)
-"""Parts of a name that are no words; "sub" does not mean subtraction there."""
 
 
 def recognise_files(paths: Sequence[Path], folder: Path | None = None) -> list[ImageFile]:
@@ -54,39 +53,15 @@ def recognise_files(paths: Sequence[Path], folder: Path | None = None) -> list[I
     ]  # fmt: skip
 
 
-def name_words(name: str) -> str:
-    """Return the words of a name, to be read like a header's description; what is no word of it is left out.
-
-    BIDS's entity ``ce`` says whether contrast agent was given, whatever the agent's name.
-    """
-    text = REGISTERED_TO.sub("", without_suffix(name))
-    bids = _BIDS.match(text)
-    text = _SUBJECT.sub("", text)
-    return re.sub(r"_ce-([a-z0-9]+)", _agent, text, flags=re.IGNORECASE) if bids else text
-
-
-def _agent(entity: re.Match[str]) -> str:
-    said = contrast_said(plain(entity[1]))
-    none = re.fullmatch(NO_AGENT, plain(entity[1])) or (said is not None and said.after is False)
-    return "_without contrast_" if none else "_+C_"
-
-
-def names_one_sequence(name: str) -> bool:
-    """Return whether the words of a name are those of one sequence, and not of a mask or of another image."""
-    stem = REGISTERED_TO.sub("", without_suffix(name))
-    text = plain(name_words(stem))
-    aliases = {ALIASES.get(word) for word in re.split(r"[\W_]", name_words(stem).lower())} - {None}
-    named = {"t1" if each == "t1c" else each for each in {*weightings(text), *aliases}}
-    alone = (len(named) == 1 or named == {"t2", "flair"}) and not aliases >= {"t1", "t1c"}  # T1c-T1
-    return alone and named != {"pd"} and not excluded_kind(text) and not MASK.fullmatch(stem)
-
-
 def _named(name: str, says: HeaderEvidence, by: str) -> HeaderEvidence:
     """Return what JSON and name together say of a file, given what the header made of them says."""
-    if mask := quoted(LEFT_OUT[MASKS], plain(name_words(name))):
-        says = HeaderEvidence(None, Grade.NONE, f"{MASKS} ('{mask}' in its name)")
+    found = excluded_kind(plain(name_words(name)))
+    if found and found[0] in COMPUTED:
+        says = HeaderEvidence(None, Grade.NONE, f"{found[0]} ('{found[1]}' in its name)")
     elif says.modality and by == _BY_NAME and not names_one_sequence(name):
         says = HeaderEvidence(None, Grade.NONE, "its words name several sequences")
+    elif says.modality and by == _BY_NAME and names_it_twice(name):
+        says = replace(says, grade=Grade.SURE)
     return replace(says, reason=f"by {by}: {says.reason}")
 
 
@@ -133,6 +108,10 @@ def _header(fields: Mapping[str, Any]) -> Dataset:
     if re.fullmatch(r"[0-9:.]{8,}", when := str(fields.get("AcquisitionTime", ""))):
         header.AcquisitionDateTime = when.replace(":", "")  # orders the files of one study
     fields = {"ContrastBolusAgent": fields.get("ContrastBolusIngredient"), **fields}
+    for name, key in {"FlipAngle": "FlipAngle", "EchoNumbers": "EchoNumber"}.items():
+        value = fields.get(key)
+        if isinstance(value, int | float) and 0 < value < 1000:
+            setattr(header, name, value)
     for name in TEXTS:
         values = fields.get(name)
         values = values if isinstance(values, list) else [values]

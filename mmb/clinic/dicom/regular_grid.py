@@ -9,7 +9,31 @@ from mmb.clinic.dicom.headers import MISSING, number, numbers, text
 FARTHEST = 10_000.0  # maximum distance in mm of an image from the scanner's centre
 SAME_POSITION = 0.01  # distance in mm below which two images lie at one position
 ROUNDING = 0.05  # in mm along each axis: some programs write positions with one decimal
+EXACT = 1e-3  # largest deviation of directions from right angles and length 1 that counts as none
+ROUNDED = 0.02  # the same for directions that were rounded to two decimals
 UNEVEN = 0.01  # tolerated deviation from the regular grid in gaps between slices, in addition to `ROUNDING`
+
+
+def unrounded(orientation: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Return directions ``(2, 3)`` of rows and columns that were rounded, at right angles and of length 1 again.
+
+    Where the slices' ``positions`` ``(N, 3)`` are stated, these tell the normal more exactly. Directions that are
+    exact, or further off than by `ROUNDED`, stay as they are.
+    """
+    off = np.abs(orientation @ orientation.T - np.eye(2)).max()
+    if not EXACT < off <= ROUNDED:
+        return orientation
+    left, _, right = np.linalg.svd(orientation, full_matrices=False)
+    rows, columns = left @ right
+    along = positions[-1] - positions[0]
+    length = np.linalg.norm(along)
+    if np.isfinite(length) and length > SAME_POSITION:
+        normal = along / length
+        if np.linalg.norm(np.cross(normal, np.cross(rows, columns))) <= ROUNDED:
+            rows = rows - (rows @ normal) * normal
+            rows /= np.linalg.norm(rows)
+            columns = np.cross(normal, rows)
+    return np.stack([rows, columns])
 
 
 def why_no_grid(
@@ -34,7 +58,7 @@ def why_no_grid(
         return "some of its images do not state their position in space (ImagePositionPatient)"
     if np.abs(positions).max() > FARTHEST:
         return f"some of its images lie over {FARTHEST / 1000:g} m from the scanner's centre (ImagePositionPatient)"
-    if not np.allclose(orientation @ orientation.T, np.eye(2), atol=1e-3):
+    if not np.allclose(orientation @ orientation.T, np.eye(2), atol=EXACT):
         return (
             "the directions of its rows and columns are not at right angles, or not of length 1 "
             "(ImageOrientationPatient)"
@@ -46,7 +70,10 @@ def why_no_grid(
     normal, sideways = np.cross(*orientation), (positions - positions[0]) @ orientation.T
     along = positions @ normal
     most = tolerance(normal, np.median(np.diff(along)))
-    return _repeated(along) or _uneven(header, along, most) or _displaced(sideways, pixel)
+    uneven = _repeated(along) or _uneven(header, along, most)
+    if uneven and np.allclose(positions, positions.round(), atol=1e-6):  # in mm
+        uneven = _uneven_by_rounding(header, along, 0.5 * float(np.abs(normal).sum()), uneven)
+    return uneven or _displaced(sideways, pixel)
 
 
 def tolerance(normal: np.ndarray, gap: float) -> float:
@@ -106,6 +133,26 @@ def _uneven(header: Dataset, along: np.ndarray, most: float) -> str | None:
             f"present; {MISSING}"
         )
     return None
+
+
+def _uneven_by_rounding(header: Dataset, along: np.ndarray, most: float, uneven: str) -> str | None:
+    """Return why slices whose positions are whole mm are not equally spaced, or None if rounding alone explains it.
+
+    It does if they lie within ``most`` mm of a regular grid, with the distance that the header states and none missing.
+    """
+    stated = [number(header, name) or 0.0 for name in ("SpacingBetweenSlices", "SliceThickness")]
+    steps, count = np.arange(len(along)), len(along)
+    usual, start = np.polyfit(steps, along, 1)
+    if np.abs(along - start - usual * steps).max() > most:
+        return uneven
+    counts = [
+        {round((along[-1] - along[0]) / each) + 1, round(usual * (count - 1) / each) + 1}
+        for each in stated
+        if each > SAME_POSITION
+    ]
+    if {count} in counts:
+        return None
+    return f"its positions seem to be rounded to mm, which leaves open whether slices are missing: {uneven}"
 
 
 def _displaced(sideways: np.ndarray, pixel: tuple[float, float]) -> str | None:

@@ -13,22 +13,27 @@ Only the words known here are quoted, since descriptions may contain anything, i
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from math import exp
+from math import acos, degrees, exp
 from typing import Any
 
 from pydicom.dataset import Dataset
 
 from common.modalities import display_name
-from mmb.clinic.dicom.headers import GREY, colour, items, number, text, texts
+from mmb.clinic.dicom.headers import GREY, colour, items, number, private_number, text, texts
 from mmb.clinic.evidence import Agent, Basis, Grade, HeaderEvidence, grade
 from mmb.clinic.words import (
-    IMAGE_TYPES,
+    DENOISED,
     NO_AGENT,
+    UNIFORM,
     Contrast,
     contrast_said,
+    doubtful_kind,
     excluded_kind,
+    has_unknown_words,
+    no_magnitude,
     other_body,
     plain,
+    quoted,
     weightings,
 )
 
@@ -37,9 +42,17 @@ AGENT_NAMED = (
     "ContrastBolusTotalDose", "ContrastBolusIngredientConcentration", "ContrastFlowRate", "ContrastBolusStartTime",
 )  # fmt: skip
 """Attributes each of which indicates that contrast agent was given."""
+CORRECTIONS = {"NORM", "DIS2D", "DIS3D"}
+"""Values of ImageType for corrections of intensity and distortion."""
 LONG_TI = 1500.0  # inversion time in ms from which on an image with a long TE is a FLAIR, whatever its TR
 T1_FLUID = 4300.0  # T1 of cerebrospinal fluid in ms
 FLUID_LEFT = 0.15  # maximum share of the magnetisation of fluid that is left in a FLAIR
+LONGEST_TR = 3500.0  # repetition time in ms of a T1 gradient echo after an inversion; MP2RAGE's is longer
+T1_BRAIN = 1000.0  # T1 of brain tissue in ms, by which the flip angle makes a gradient echo T1 or proton density
+SPOILED_TR = 60.0  # repetition time in ms below which the flip angle decides that
+GE_COMPONENT = (0x0043, 0x102F)  # GE's private attribute: which part of the complex signal an image shows
+GE_COMPONENTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
+INVERSION = "inversion image of an MP2RAGE"
 KINDS = {"se", "ir", "gr", "ep", "rm"}  # values of ScanningSequence, in lower case
 
 
@@ -63,10 +76,23 @@ def recognise_study(headers: Sequence[Dataset]) -> list[HeaderEvidence]:
         if says.modality and says.grade == Grade.WEAK:
             reason = f"perhaps {display_name(says.modality)}, but too uncertain ({says.reason})"
             says = HeaderEvidence(None, Grade.NONE, reason)
+        if says.rests_on[0] == Basis.PARAMETERS and says.modality in ("t1", "t1c") and _is_echo(header, headers):
+            says = HeaderEvidence(None, Grade.NONE, f"one of several gradient echoes ({says.reason})")
         unknown = words is None or words.after is None
         unknown = unknown and (everywhere or not agent or (words is not None and words.unknown))
         said.append(replace(says, contrast_unknown=unknown))
     return said
+
+
+def _is_echo(header: Dataset, study: Sequence[Dataset]) -> bool:
+    """Return whether an image is one of several gradient echoes, as the magnitudes of a field map are."""
+    times = {number(each, "EchoTime") for each in study if _series_of(each) == _series_of(header) != ""}
+    kinds = _text(header, "ScanningSequence").split()
+    return "se" not in kinds and (len(times) > 1 or (number(header, "EchoNumbers") or 1) > 1)
+
+
+def _series_of(header: Dataset) -> str:
+    return text(header, "SeriesInstanceUID")
 
 
 def _late(says: HeaderEvidence, agent: Agent, why: str, header: Dataset) -> HeaderEvidence:
@@ -87,15 +113,20 @@ def recognise(header: Dataset) -> HeaderEvidence:
     quoted = ", ".join(f"'{word}'" for word in words.values())
     heard = [f"words: {quoted}"] * bool(quoted) + [f"parameters: {parameters}"] * bool(parameters)
     evidence = "; ".join(heard) or "its header says nothing"
-    if weighting is None:
-        return HeaderEvidence(None, Grade.NONE, f"{_why_not(mentioned, measured)} ({evidence})")
+    doubt = doubtful_kind(_description(header))
+    if weighting is None or (doubt and not mentioned):
+        why = f"{doubt[0]} ('{doubt[1]}')" if doubt else f"{_why_not(mentioned, measured)} ({evidence})"
+        return HeaderEvidence(None, Grade.NONE, why)
     if computed := reformatted(header):
         evidence = f"{evidence}; reformatted"
     agent = Agent.AGREED
     if weighting == "t1":
         after, agent, reason = contrast(header)
         weighting, evidence = "t1c" if after else "t1", f"{evidence}; {reason}"
-    return HeaderEvidence(weighting, grade(basis, agent, computed), evidence, (basis, agent))
+    sure = grade(basis, agent, computed)
+    if doubt:
+        sure, evidence = min(sure, Grade.OPEN), f"{evidence}; '{doubt[1]}' may mean: {doubt[0]}"
+    return HeaderEvidence(weighting, sure, evidence, (basis, agent))
 
 
 def traits(header: Dataset) -> dict[str, Any]:
@@ -106,8 +137,9 @@ def traits(header: Dataset) -> dict[str, Any]:
         "derived": image_type(header)[:1] == ["DERIVED"],
         "other_body": other_body(_text(header, "BodyPartExamined")) or "",
         "in_3d": text(header, "MRAcquisitionType") == "3D",
-        "corrections": len({"NORM", "DIS2D", "DIS3D"} & {*image_type(header)}),
+        "corrections": len(CORRECTIONS & {*image_type(header)}) + bool(quoted(DENOISED, _description(header))),
         "acquired": acquired(header),
+        "odd": has_unknown_words(_description(header)),
     }
 
 
@@ -169,9 +201,11 @@ def _unwanted(header: Dataset) -> str | None:
     if model := colour(header):
         return f"in colour (PhotometricInterpretation {model}; expected {' or '.join(GREY)})"
     types = image_type(header)
-    for kind, values in IMAGE_TYPES.items():
-        if values & set(types):
-            return f"{kind} (ImageType)"
+    components = {"ImageType": types[2:], "ComplexImageComponent": texts(header, "ComplexImageComponent")}
+    components["GE's type"] = [GE_COMPONENTS.get(int(private_number(header, GE_COMPONENT) or 0), "")]
+    for where, values in components.items():
+        if found := no_magnitude(values):
+            return f"{found[0]} ({where} {found[1]})"
     if (number(header, "DiffusionBValue") or 0) > 0:
         return "diffusion (b-value)"
     if text(header, "AngioFlag") == "Y":
@@ -183,7 +217,7 @@ def _unwanted(header: Dataset) -> str | None:
         "SequenceName ": _text(header, "SequenceName"),
     }
     for where, words in searched.items():
-        if found := excluded_kind(words):
+        if found := excluded_kind(words) or (doubtful_kind(words) if where else None):
             return f"{found[0]} ({where}'{found[1]}')"
     return None
 
@@ -193,7 +227,7 @@ def _measured(header: Dataset) -> tuple[str | None, str]:
 
     Spin echoes: T1 has a short TR and TE, PD a long TR and a short TE, T2 both long. After an inversion, a short TI
     nulls fat (STIR); a long TI with a long TE nulls fluid (FLAIR); an intermediate one with a short TE gives T1 (T1
-    FLAIR). Gradient echoes with a short TE are T1, with a long TE T2*.
+    FLAIR). Gradient echoes: see `_gradient_echo`.
     """
     tr, te, ti = (number(header, name) or None for name in ("RepetitionTime", "EchoTime", "InversionTime"))
     kinds = KINDS & set(_text(header, "ScanningSequence").split())
@@ -204,12 +238,28 @@ def _measured(header: Dataset) -> tuple[str | None, str]:
     if te is None or tr is None:
         return None, parameters
     if ("gr" in kinds and "se" not in kinds) or (tr < 60 and te < 60):  # GE writes "RM" for several sequences
-        return ("t1" if te < 10 else "T2*"), parameters
+        flip = number(header, "FlipAngle") if not (ti or "ir" in kinds) else None
+        uniform = "UNI" in image_type(header) or quoted(UNIFORM, _description(header)) is not None
+        return _gradient_echo(tr, te, ti, flip, uniform), parameters
     if "ir" in kinds or ti:
         return _inverted(tr, te, ti), parameters
     if te < 50:
         return ("t1" if tr < 1500 else "pd"), parameters
     return ("t2" if te >= 60 and tr >= 1500 else None), parameters
+
+
+def _gradient_echo(tr: float, te: float, ti: float | None, flip: float | None, uniform: bool) -> str:
+    """Return the weighting of a gradient echo; ``uniform``: whether it was computed of both inversions of MP2RAGE.
+
+    ``flip`` is the flip angle in degrees, None if an inversion makes the contrast. Far below the Ernst angle of brain,
+    the contrast is that of proton density.
+    """
+    if te >= 10:
+        return "T2*"
+    if ti and (ti >= LONG_TI or tr > LONGEST_TR):
+        return "t1" if uniform else INVERSION
+    ernst = degrees(acos(exp(-tr / T1_BRAIN)))
+    return "pd" if flip and tr < SPOILED_TR and flip < ernst / 2 else "t1"
 
 
 def _inverted(tr: float, te: float, ti: float | None) -> str | None:
@@ -248,7 +298,7 @@ def _weigh(mentioned: set[str], measured: str | None) -> tuple[str | None, Basis
 
 
 def _why_not(mentioned: set[str], measured: str | None) -> str:
-    if measured in ("T2*", "STIR", "echo-planar image"):
+    if measured in ("T2*", "STIR", "echo-planar image", INVERSION):
         return measured
     if "pd" in mentioned or (measured == "pd" and "t1" not in mentioned):
         return "proton density"

@@ -18,6 +18,7 @@ from pydicom.uid import UID, EnhancedMRImageStorage, LegacyConvertedEnhancedMRIm
 from common.io.files import unread, walk
 from common.io.geometry import require_plausible, require_shape
 from common.text import shortened
+from mmb.clinic.dicom.completeness import Present, doubt, parts_by_description, present, why_incomplete
 from mmb.clinic.dicom.grouping import Slice, Volume, group, not_one, positions
 from mmb.clinic.dicom.headers import (
     MISSING,
@@ -30,7 +31,7 @@ from mmb.clinic.dicom.headers import (
     text,
     unlike_grey,
 )
-from mmb.clinic.dicom.regular_grid import why_no_grid
+from mmb.clinic.dicom.regular_grid import unrounded, why_no_grid
 from mmb.clinic.errors import ONE, StudyError
 
 SAME_SLICE = 0.25  # distance, in gaps between slices, up to which an image lies at the place of a slice
@@ -40,8 +41,10 @@ SUFFIXES = (".dcm", ".dicom", ".ima")
 """A file with such a suffix that is not a DICOM file is reported as damaged; files with other names are ignored."""
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID",
-    "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "FrameOfReferenceUID", "ImageType", "EchoTime",
-    "RepetitionTime", "InversionTime", "FlipAngle", "DiffusionBValue", "ImagePositionPatient",
+    "StudyDate",
+    "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "FrameOfReferenceUID", "ImageType",
+    "ComplexImageComponent", "InstanceNumber", "InConcatenationNumber", "EchoTime", "RepetitionTime",
+    "InversionTime", "FlipAngle", "DiffusionBValue", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns", "SamplesPerPixel",
     "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope",
     "RescaleIntercept", "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
@@ -70,6 +73,8 @@ class Series:
         part: number, from 1, among the volumes with this SeriesNumber; 0 if it is the only one.
         problem: reason why it cannot be used as a volume, or None.
         differ: attributes in which parts of it differ that make up one volume, and were joined; empty if it is whole.
+        doubt: why images of it may be missing; empty if nothing tells so.
+        parts: if it cannot be used, since it mixes images that differ, the headers of the parts other than the largest.
     """
 
     number: int
@@ -85,6 +90,8 @@ class Series:
     part: int = 0
     problem: str | None = None
     differ: tuple[str, ...] = ()
+    doubt: str = ""
+    parts: tuple[Dataset, ...] = field(default=(), repr=False)
 
     @property
     def key(self) -> str:
@@ -133,7 +140,8 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
 
     A series that mixes orientations, matrices, echo times, b-values or image types is split, unless the parts make up
     one volume (`mmb.clinic.dicom.grouping`). An instance that occurs twice is used once. What is wrong with a single
-    series is stored in its `Series.problem`. Missing slices are noticed only between slices that are there.
+    series is stored in its `Series.problem`. Missing slices are noticed between slices that are there, and at the ends
+    if headers tell (`mmb.clinic.dicom.completeness`).
 
     ``files`` are all files in the folder, if they are known. Raises StudyError if the folder has no DICOM file or no MR
     image, a damaged file, images without UIDs, or images of two patients or two studies.
@@ -144,7 +152,7 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
     others: dict[tuple[int, str], Other] = {}
     seen: dict[str, Path] = {}
     nameless: Counter[str] = Counter()
-    ambiguous, foreign = set(), defaultdict(list)
+    ambiguous, foreign, unlike = set(), defaultdict(list), []
     for path, dataset in _datasets(folder, walk(folder) if files is None else files):
         patients.append(patient(dataset))
         uids = {name: text(dataset, name) for name in UIDS}
@@ -155,6 +163,7 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
             others.setdefault(what, Other(*what)).files.append(path)
             if (position := numbers(dataset, "ImagePositionPatient", 3)) is not None:
                 foreign[uids["SeriesInstanceUID"]].append(position)
+            unlike.append(dataset)
         elif not all(uids.values()):
             nameless.update(name for name, uid in uids.items() if not uid)
         elif first := seen.get(uids["SOPInstanceUID"]):
@@ -187,9 +196,41 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
             "study the same one, as the scanner did (a program that removes identities has to replace equal UIDs by "
             "equal ones).",
         )
-    if len(studies) > 1:
-        raise StudyError.of(folder, f"images of {len(studies)} studies; {ONE}")
-    return _numbered([_series(volume, ambiguous, foreign) for volume in group(slices)]), left_out
+    if len(studies) > 1 and not _one_examination(slices):
+        raise StudyError.of(
+            folder,
+            f"images of {len(studies)} studies; {ONE} Only series of one date that share their frames of reference are "
+            "taken as one study.",
+        )
+    here = present(slices, unlike)
+    found = [_series(volume, ambiguous, foreign, here) for volume in group(slices)]
+    said = [text(series.header, "SeriesDescription") for series in found]
+    parts = parts_by_description(said, [(series.shape, series.affine) for series in found])
+    found = [replace(series, problem=series.problem or part or None) for series, part in zip(found, parts, strict=True)]
+    return _numbered(found), left_out
+
+
+def _one_examination(slices: Sequence[Slice]) -> bool:
+    """Return whether images with several StudyInstanceUIDs are of one date, and share frames of reference.
+
+    Some scanners give each series a StudyInstanceUID of its own. Of a frame of reference there is but one examination,
+    unless a program registered images of several dates.
+    """
+    of_series: dict[str, set[str]] = defaultdict(set)
+    for piece in slices:
+        of_series[text(piece.header, "SeriesInstanceUID")].add(text(piece.header, "StudyInstanceUID"))
+    if max(map(len, of_series.values())) > 1:
+        return False
+    dates = {text(piece.header, "StudyDate") for piece in slices} - {""}
+    frames: dict[str, set[str]] = defaultdict(set)
+    for piece in slices:
+        frames[text(piece.header, "FrameOfReferenceUID")].add(text(piece.header, "StudyInstanceUID"))
+    first, *others = [studies for frame, studies in frames.items() if frame] or [set()]
+    linked, before = {*first}, -1
+    while len(linked) > before:
+        before = len(linked)
+        linked |= {study for studies in others if studies & linked for study in studies}
+    return len(dates) <= 1 and linked >= {text(piece.header, "StudyInstanceUID") for piece in slices}
 
 
 def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path, Dataset]]:
@@ -272,10 +313,17 @@ def _same_pixels(path: Path, other: Path) -> bool:
         return False
 
 
-def _series(volume: Volume, ambiguous: Collection[Path], foreign: Mapping[str, Sequence[np.ndarray]]) -> Series:
+def _series(
+    volume: Volume,
+    ambiguous: Collection[Path],
+    foreign: Mapping[str, Sequence[np.ndarray]],
+    there: Mapping[str, Present],
+) -> Series:
     """Return a volume as a series; ``foreign``: UID -> positions in mm (LPS) of a series' images of another class."""
     header, whole = _whole_header(volume.first)
-    pieces, axes, places = volume.slices, volume.axes, positions(volume.slices)
+    here = there[text(volume.first.header, "SeriesInstanceUID")]
+    pieces, places = volume.slices, positions(volume.slices)
+    axes = unrounded(volume.axes, places)
     pixel = numbers(header, "PixelSpacing", 2)
     rows, columns = (1.0, 1.0) if pixel is None else pixel.tolist()
     steps = len(pieces) - 1
@@ -292,6 +340,7 @@ def _series(volume: Volume, ambiguous: Collection[Path], foreign: Mapping[str, S
         or uneven
         or _implausible(shape, affine)
         or _incomplete(shape, affine, foreign.get(text(header, "SeriesInstanceUID"), []))
+        or why_incomplete(header, here)
     )
     frames, files = [piece.frame for piece in pieces], [piece.path for piece in pieces]
     multiframe = any(frame is not None for frame in frames)
@@ -308,6 +357,8 @@ def _series(volume: Volume, ambiguous: Collection[Path], foreign: Mapping[str, S
         frames=tuple(frames) if multiframe else (),
         problem=problem,
         differ=volume.differ,
+        doubt=doubt(header, here),
+        parts=tuple(_whole_header(piece)[0] for piece in volume.others) if problem else (),
     )
 
 

@@ -36,6 +36,7 @@ class AlignedStudy:
         misplaced: warnings on volumes whose header gives a wrong position, or that seem mirrored.
         placed: volumes on their own grids, in the place where they were found.
         failed: why misplaced volumes could not be registered, and stayed where their headers put them.
+        mirrored: warnings on those that seem mirrored.
     """
 
     images: dict[str, Image]
@@ -44,10 +45,13 @@ class AlignedStudy:
     misplaced: dict[str, str] = field(default_factory=dict)
     placed: dict[str, Image] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    mirrored: dict[str, str] = field(default_factory=dict)
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         """Return the study with only some of its volumes, under other names: ``names`` maps old ones to new ones."""
-        parts: Any = (self.images, self.registered, self.covered, self.misplaced, self.placed, self.failed)
+        parts: Any = (
+            self.images, self.registered, self.covered, self.misplaced, self.placed, self.failed, self.mirrored
+        )  # fmt: skip
         return type(self)(*({new: part[old] for old, new in names.items() if old in part} for part in parts))
 
     def on_grid_of(self, reference: str, affine: np.ndarray, mask: np.ndarray | None) -> tuple[Self, np.ndarray | None]:
@@ -116,10 +120,10 @@ def align(
 
     with ThreadPoolExecutor() as pool:  # SciPy and PyTorch, which take most of the time, release the interpreter
         compared = list(pool.map(compare, images))
-    aligned, covered, misplaced, failed = {}, {}, {}, {}
+    aligned, covered, misplaced, failed, mirrored = {}, {}, {}, {}, {}
     for name, (volume, fit) in zip(images, compared, strict=True):
         if fit is not None and fit.is_mirrored:
-            misplaced[name] = (
+            misplaced[name] = mirrored[name] = (
                 f"fits the reference better with left and right exchanged ({_compared(fit.mirrored, fit.best)}): one "
                 "of the two seems to be mirrored. Do not trust the result; convert both again from the scanner's files."
             )
@@ -146,7 +150,7 @@ def align(
                 )
         aligned[name] = Image(volume, grid.affine)
         covered[name] = _covered(placed[name], grid, shown)
-    return AlignedStudy(aligned, registered, covered, misplaced, placed, failed)
+    return AlignedStudy(aligned, registered, covered, misplaced, placed, failed, mirrored)
 
 
 def _mended(fixed: Image, placed: Image, name: str, reference: str, fit: Fit) -> Registration | str:

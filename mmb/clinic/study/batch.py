@@ -111,10 +111,10 @@ def _write(out: Path, outcomes: Sequence[Outcome]) -> None:
 
 def _row(out: Path, outcome: Outcome) -> dict[str, Any]:
     """Return the row of a study in the table: what its ``summary.json`` says, a column for each region and number."""
-    row: dict[str, Any] = {"study": outcome.study, "failure": outcome.failure or ""}
+    row: dict[str, Any] = {"study": outcome.study, "failure": outcome.failure or "", "answer": ""}
     if outcome.failure is None:
         summary = read_document(Path(out, outcome.study, RESULTS["JSON"]))
-        row |= {name: getattr(summary, name) for name in ("label", "created", "bundle", "version", "weights")}
+        row |= {name: getattr(summary, name) for name in ("answer", "label", "created", "bundle", "version", "weights")}
         row |= {"used": "+".join(used.modality for used in summary.used), "missing": "+".join(summary.missing)}
         for region, ml, interval, expected, *_ in summary.rows():
             low, high = interval or (None, None)

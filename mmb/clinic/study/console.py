@@ -38,7 +38,7 @@ def segment_study(study: Source, output_dir: str, options: Options, each: bool) 
 
 
 def _sections(made: Prediction) -> dict[str, Sequence[str]]:
-    """Return title -> lines; the warnings come first, as on the page."""
+    """Return title -> lines; the answer comes first, as on the page, then the warnings."""
     summary, verdicts = made.summary, made.summary.verdicts
     truly = {
         region: f" (true volume probably {' to '.join(map(millilitres, ends))} ml)"
@@ -47,6 +47,7 @@ def _sections(made: Prediction) -> dict[str, Sequence[str]]:
     unknown = "The file does not say what they were trained on."
     trained = f"They were trained on {summary.trained_on}." if summary.trained_on else unknown
     return {
+        "Answer": [summary.answer],
         "Warnings": summary.warnings,
         "Volumes": [
             f"{row.region}: {millilitres(row.volume)} ml{truly.get(row.region, '')}; {verdicts[row.region].text}"

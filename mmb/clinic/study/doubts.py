@@ -10,11 +10,14 @@ from scipy.spatial import cKDTree
 from common.cohorts.check import coarse, lengths, tilted
 from common.cohorts.cohort import Cohort
 from common.modalities import display_name
+from mmb.clinic.choice import seemingly
 from mmb.clinic.evidence import Grade
+from mmb.clinic.field_of_view import WHOLE
 from mmb.clinic.predictors.protocol import Segmentation
 from mmb.clinic.study.alignment import AlignedStudy
-from mmb.clinic.study.formats import in_percent, millilitres
-from mmb.clinic.study.grid import connected_pieces
+from mmb.clinic.study.answer import exchanged
+from mmb.clinic.study.formats import in_percent, millilitres, region_phrase
+from mmb.clinic.study.grid import Grid, box, connected_pieces, in_field_of_view
 from mmb.clinic.study.reading import Study
 from mmb.clinic.study.skull import Brain, brain_mask
 
@@ -35,12 +38,52 @@ MOST_IN_RIM = 0.02
 head it was at most 0.011, although these are the cases that touch the border most."""
 
 MINIMUM_LARGEST_PIECE = 0.95  # fraction of a lesion's volume in its largest piece below which the user is warned
+MINIMUM_LARGEST_PART = 0.8
+"""The same for a region within the whole tumour, which often has small islands."""
 COARSE_LESION = 0.15
 """The same where an image is coarser than those of the training, from which lesions come out too large."""
 FAR = 20  # distance in mm between pieces of a lesion from which on they count as far apart
 MOST_FAR = 0.05
 """Fraction of the core's volume far from the largest piece of the lesion above which the user is warned. Of the
 experts' outlines of every third open_glioma case, it is exceeded in one of 17, which has two tumours."""
+
+
+def partial_images(aligned: AlignedStudy, brain: np.ndarray) -> dict[str, str]:
+    """Return what lacks in images that show less than `WHOLE` of a brain ``(X, Y, Z)``, e.g. ``58 %, 61 mm lack ...``.
+
+    Keys are modalities.
+    """
+    affine, lacking = next(iter(aligned.images.values())).affine, {}
+    for name, image in aligned.placed.items():
+        seen = brain & in_field_of_view(Grid(image.shape, image.affine), Grid(brain.shape, affine))
+        share = np.count_nonzero(seen) / max(int(np.count_nonzero(brain)), 1)
+        if share < WHOLE:
+            lacking[name] = f"{in_percent(share)} of the brain; {_ends_lacking(brain, seen, voxel_sizes(affine))}"
+    return lacking
+
+
+def _ends_lacking(brain: np.ndarray, seen: np.ndarray, spacing: np.ndarray) -> str:
+    """Return how many mm of a brain lack at which of its ends, given what of it is seen: ``61 mm at the top``."""
+    ends = (("left", "right"), ("back", "front"), ("bottom", "top"))
+    if not seen.any():
+        return "all of it"
+    parts = []
+    for (low, high), whole, part, size in zip(ends, box(brain), box(seen), spacing, strict=True):
+        missing = {low: part.start - whole.start, high: whole.stop - part.stop}
+        parts += [f"{count * size:.0f} mm lack at the {end}" for end, count in missing.items() if count * size >= 1]
+    return " and ".join(parts) or "the rest lies between its slices"
+
+
+def stops(study: Study, aligned: AlignedStudy, brain: Brain | None, untrusted: bool) -> Iterator[str]:
+    """Yield in brief the reasons not to use a result at all, the gravest first; the warnings say more."""
+    yield from (exchanged(seems) for seems in seemingly(study.used))
+    if untrusted:
+        yield "these weights are not made for it"
+    if study.skulls and brain is None:
+        yield "the images show the skull, and the network knows only brains"
+    for names, what in ((aligned.mirrored, "seems mirrored"), (aligned.failed, "does not lie over the reference")):
+        if names:
+            yield f"the {' and '.join(map(display_name, names))} {what}"
 
 
 def grave_warnings(
@@ -52,6 +95,8 @@ def grave_warnings(
     trained: Sequence[float],
 ) -> Iterator[str]:
     """Yield reasons to doubt all of a result; ``trained`` is the voxel size of the training images in mm."""
+    if lacking := partial_images(aligned, brain_mask(aligned, brain)):
+        yield f"{_named(study, lacking)}: not the whole head. What lies outside is segmented without it."
     yield from image_warnings(study, aligned, brain, cohort.brain_ml)
     lesion = np.logical_or.reduce(segmentation.masks)
     if cohort.skull_stripped:
@@ -66,16 +111,22 @@ def lesser_warnings(
     segmentation: Segmentation,
     volumes: Mapping[str, float],
     trained: Sequence[float],
+    found: bool = True,
 ) -> Iterator[str]:
-    """Yield further reasons to doubt a result, last those that make it less exact."""
+    """Yield further reasons to doubt a result, last those that make it less exact.
+
+    Of what was drawn nothing is said unless a tumour was ``found`` with confidence.
+    """
     lesion = np.logical_or.reduce(segmentation.masks)
-    if "TC" in volumes:
+    if found and "TC" in volumes:
         core = segmentation.masks[list(volumes).index("TC")]
         yield from core_warnings(lesion, core, voxel_sizes(next(iter(aligned.images.values())).affine))
     yield from study_warnings(study)
-    if brain:
-        yield from border_warnings(lesion, brain.mask)
-    yield from segmentation_warnings(lesion, volumes, study.images)
+    if found:
+        if brain:
+            yield from border_warnings(lesion, brain.mask)
+        yield from segmentation_warnings(lesion, volumes, study.images)
+        yield from pieces_warnings(dict(zip(volumes, segmentation.masks, strict=True)))
     yield from geometry_warnings(study, aligned, trained)
 
 
@@ -196,6 +247,22 @@ def _named(study: Study, modalities: Collection[str] | Mapping[str, str]) -> str
     return ", ".join(
         f"{display_name(name)} ({study.sources[name]}{': ' * bool(value)}{value})" for name, value in details.items()
     )
+
+
+def pieces_warnings(masks: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Warn of regions, bool ``(X, Y, Z)``, that are in several pieces within one lesion; the outermost comes first."""
+    outermost, *inner = masks
+    if len(connected_pieces(masks[outermost])[1]) != 1:
+        return
+    for region in inner:
+        sizes = connected_pieces(masks[region])[1]
+        if len(sizes) > 1 and sizes.max() < MINIMUM_LARGEST_PART * sizes.sum():
+            yield (
+                f"The {region_phrase(region)} is in {len(sizes)} separate pieces within one lesion, the largest with "
+                f"{in_percent(sizes.max() / sizes.sum())} of its volume: several tumours that grew together, or normal "
+                "structures that were mistaken for one, such as the choroid plexus. Check each."
+            )
+            return
 
 
 def segmentation_warnings(lesion: np.ndarray, volumes: Mapping[str, float], used: Collection[str]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from mmb.clinic.errors import StudyError
 from mmb.clinic.evidence import Candidate, LogProbs
 from mmb.clinic.sequence_check import CLASSES, has_known_sequences, log_probabilities
 from mmb.clinic.study.alignment import AlignedStudy, align
-from mmb.clinic.study.grid import Image, finest
+from mmb.clinic.study.grid import Image, finest, whole
 from mmb.clinic.study.skull import Brain, Masks, agreed, find_masks
 
 
@@ -83,9 +83,9 @@ def judge_images(
     """Align images of one head, find the brain in them, and judge what they show.
 
     ``candidates`` maps each to the modality that it is taken for, or an empty text. ``reference`` names the one on
-    whose grid they are put; None: the only T1c, else the finest. ``strip`` is one of `mmb.clinic.study.options.MODES`.
-    Those named in ``t1`` are known to be T1 or T1c. Raises MisfitError if the volumes cannot be put on one grid;
-    StudyError if no brain is found in them.
+    whose grid they are put; None: of those that show the whole head, the only T1c, else the finest.
+    ``strip`` is one of `mmb.clinic.study.options.MODES`. Those named in ``t1`` are known to be T1 or T1c. Raises
+    MisfitError if the volumes cannot be put on one grid; StudyError if no brain is found in them.
     """
     unusable = {name for flaw in volumes.flaws if flaw.fatal and len(flaw.modalities) == 1 for name in flaw.modalities}
     used = {each.name: each for each in candidates if each.name not in unusable}
@@ -98,10 +98,11 @@ def judge_images(
     labels |= {name: f"{labels[name]} ({each.source})" for name, each in used.items() if times[modalities[name]] > 1}
     if not images:
         return ImageEvidence(volumes, "", AlignedStudy({}, {}, {}), None, None, {})
-    if reference is None:
-        t1c = [name for name, modality in modalities.items() if modality == "t1c"]
-        reference = t1c[0] if len(t1c) == 1 else finest(images)
     frames = {name: each.frame for name, each in used.items()}
+    if reference is None:
+        shown = whole(images, frames)
+        t1c = [name for name in shown if modalities[name] == "t1c"]
+        reference = t1c[0] if len(t1c) == 1 else finest(shown)
     aligned = align(images, frames, reference, label=labels.__getitem__)
     skulls = [name for flaw in volumes.flaws if flaw.skull for name in flaw.modalities if name in images]
     heads = {"auto": skulls, "yes": list(images), "no": []}[strip]

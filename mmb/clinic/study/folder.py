@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.io.files import SUFFIXES, is_dicom, walk
+from common.text import shortened
 from mmb.clinic.errors import StudyError
 
 
@@ -44,8 +45,15 @@ def study_files(folder: str | Path | StudyFiles) -> StudyFiles:
     if not files:
         raise StudyError.of(folder, "an empty folder; expected the DICOM or NIfTI files of a study.")
     images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
-    if images and any(is_dicom(path) for path in files):
-        raise StudyError.of(folder, f"it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
+    if images and (others := [path for path in files if is_dicom(path)]):
+        fewer = min(images, others, key=len)
+        listed = shortened(str(path.relative_to(folder)) for path in fewer)
+        kind = "image" if fewer is images else "DICOM"
+        both = f"it holds both DICOM and image files ({len(images)})"
+        raise StudyError(
+            f"{folder}: {both}; give a folder of one kind. Of the {kind} files move away: {listed}.",
+            f"The study: {both}; give a folder of one kind.",
+        )
     return StudyFiles(folder, files, images)
 
 
@@ -79,7 +87,8 @@ def require_studies(folder: str | Path) -> list[Path]:
     if beside:
         raise ValueError(
             f"{folder}: {len(beside)} images lie beside the subfolders; with --each every study has a subfolder of its "
-            "own. Move them into one, or leave out --each if this is one study."
+            "own. Move them into one, or leave out --each if this is one study: "
+            f"{shortened(path.name for path in beside)}."
         )
     if not (studies := [path for path in entries if path.is_dir()]):
         raise ValueError(f"{folder}: no subfolder; expected one for each study.")

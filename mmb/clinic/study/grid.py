@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from common.io.geometry import lengths
 from mmb.clinic.errors import StudyError
+from mmb.clinic.field_of_view import WHOLE, shares
 
 AIR = 0.1  # fraction of an image's 99th percentile up to which a voxel is air or background; others are its foreground
 MOST_VOXELS = 2**28  # maximum number of voxels of a grid for resampling (1 GiB in float32): a cube of 645 mm at 1 mm
@@ -35,6 +36,13 @@ def finest(images: Mapping[str, Image]) -> str:
     """Return the modality whose longest voxel edge is shortest; among equals, that with the smallest voxels."""
     sizes = {name: voxel_sizes(image.affine).round(3) for name, image in images.items()}
     return min(images, key=lambda name: (sizes[name].max(), sizes[name].prod()))
+
+
+def whole(images: Mapping[str, Image], frames: Mapping[str, str]) -> dict[str, Image]:
+    """Return the images that show the whole head, as far as others show it; all if none does (see `field_of_view`)."""
+    covered = shares([(image.shape, image.affine) for image in images.values()], [frames[name] for name in images])
+    found = {name: images[name] for name, share in zip(images, covered, strict=True) if share >= WHOLE}
+    return found or {**images}
 
 
 def isotropic_grid(image: Image, spacing: float) -> Grid:

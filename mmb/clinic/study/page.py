@@ -1,4 +1,4 @@
-"""The page about one segmentation for the reader of the images: warnings, volumes, a viewer, then technical details.
+"""The page about one segmentation for the reader of the images: the answer, warnings, a viewer, volumes, then details.
 
 It prints on two pages of A4, with pictures in place of the viewer. It loads nothing, and runs no script but its own.
 """
@@ -38,6 +38,7 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
     outlines = dict(zip(map(region_phrase, summary.volumes), cycle(OUTLINES), strict=False))
     if summary.brain_ml is not None:
         outlines[f"brain, cut out ({summary.brain_ml:.0f} ml)"] = BRAIN_OUTLINE
+    table, notes = _volume_table(summary)
     shown = {
         "summary": summary,
         "warnings": summary.warnings[:MOST_WARNINGS],
@@ -45,7 +46,8 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
         "used": [display_name(used.modality) for used in summary.used],
         "missing": [display_name(name) for name in summary.missing],
         "names": {region: region_phrase(region) for region in summary.volumes},
-        "volumes": _volume_table(summary),
+        "volumes": table,
+        "calibration": notes,
         "classes": {class_phrase(name): millilitres(ml) for name, ml in summary.classes.items()},
         "lesions": _lesion_table(summary) if summary.lesions else None,
         "sequences": _sequence_table(summary),
@@ -60,7 +62,8 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
         temporary.write_text(templates.get_template("summary.html").render(shown), encoding="utf-8")
 
 
-def _volume_table(summary: StudySummary) -> Table:
+def _volume_table(summary: StudySummary) -> tuple[Table, list[str]]:
+    """Return the table of the volumes, and notes on how far its numbers hold."""
     rows, calibrated = summary.rows(), summary.calibrated_on
     expected_label = f"Expected overlap{'' if calibrated else ', not calibrated'} (%)"
     texts = {
@@ -84,7 +87,7 @@ def _volume_table(summary: StudySummary) -> Table:
     )
     columns = [column for column, shown in zip(texts, known, strict=True) if shown]
     remarks = [note for note, shown in zip(notes, known[2:], strict=True) if note and shown]
-    return Table("Volumes", pd.DataFrame(texts)[columns], remarks)
+    return Table("Volumes", pd.DataFrame(texts)[columns]), remarks
 
 
 def _lesion_table(summary: StudySummary) -> Table:

@@ -26,11 +26,12 @@ from common.text import shortened
 from mmb.clinic.choice import Assignment, Option, Record, assign_series, in_question
 from mmb.clinic.errors import ONE, StudyError
 from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence, ImageFile, LogProbs
+from mmb.clinic.names import not_what_they_end_with
 from mmb.clinic.sequence_check import has_known_sequences
 from mmb.clinic.study.alignment import MisfitError
 from mmb.clinic.study.evidence import ImageEvidence, Volumes, judge_images, read_volumes
 from mmb.clinic.study.folder import StudyFiles, require_image_files, study_files
-from mmb.clinic.study.grid import finest
+from mmb.clinic.study.grid import finest, whole
 
 if TYPE_CHECKING:
     from mmb.clinic.dicom import Series
@@ -277,10 +278,13 @@ def _give_way(
 def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
     """Return the modality on whose grid the result will lie, and the reason.
 
-    ``asked`` is a modality or the SeriesInstanceUID of a series in use; None: T1c if present, else the finest volume.
+    ``asked`` is a modality or the SeriesInstanceUID of a series in use; None: of the volumes that show the whole head,
+    T1c if present, else the finest.
     """
     if asked is None:
-        return ("t1c", "the default") if "t1c" in study.images else (finest(study.images), "the finest one")
+        shown = whole(study.images, study.frames)
+        of = "" if len(shown) == len(study.images) else ", of those that show the whole head"
+        return ("t1c", f"the default{of}") if "t1c" in shown else (finest(shown), f"the finest one{of}")
     is_uid = asked.replace(".", "").isdecimal()
     by_uid = {series.uid: name for name, series in study.series.items()}
     name = by_uid.get(asked, "") if is_uid else canonical(asked)
@@ -359,6 +363,9 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
     if by_hand:
         raise StudyError.of(folder, "--series is for DICOM; these are image files, identified by their names.")
     roles = named_after(folder, cohort)
+    ended = {path: role for path, role in roles.items() if role in GLIOMA} if has_known_sequences(cohort) else {}
+    unfit = not_what_they_end_with(ended)
+    roles |= dict.fromkeys(unfit)
     unnamed = [path for path, role in roles.items() if role is None]
     named = {role for role in roles.values()} - {None, "label"}
     image_files: Any = None
@@ -366,7 +373,7 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
         from mmb.clinic.dicom import image_files
     files = image_files.recognise_files(unnamed, folder) if image_files and "channels" not in named else []
     try:
-        cases = find_cases(folder, cohort, unnamed if named else ()) if named or not files else []
+        cases = find_cases(folder, cohort, unnamed if named else [*unfit]) if named or not files else []
     except ValueError as error:
         public = "The study: its image files cannot be assigned to sequences; name them x_t1.nii.gz, and so on."
         raise StudyError(str(error), public) from None
@@ -387,7 +394,7 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
     shown = {file.path for file in (*files, *by_name.values())}
     unused = {"label": "a label, by its name", None: "its name is none of a sequence"}
     left_out += [
-        f"{path.relative_to(folder)}: left out: {unused[role]}."
+        f"{path.relative_to(folder)}: left out: {unfit.get(path, unused[role])}."
         for path, role in roles.items()
         if path not in shown and role in unused
     ]
@@ -423,4 +430,10 @@ def _of_series(
     ]
     modalities = [name for name in wanted if given.get(name, "") is not None]
     option = partial(dicom.option, candidates)
-    return SeriesHeaders(candidates, cohort, modalities, option, (), [*joined, *foreign], foreign)
+    studies = {str(each.header.get("StudyInstanceUID", "")) for each in series}
+    several = (
+        f"The series have {len(studies)} different StudyInstanceUIDs; they are taken as one study, since they are of "
+        "one patient and date and share their frame of reference."
+    )
+    remarks = [Remark((), several)] if len(studies) > 1 else []
+    return SeriesHeaders(candidates, cohort, modalities, option, remarks, [*joined, *foreign], foreign)

@@ -21,7 +21,8 @@ from mmb.clinic.calibration.calibration import Calibration
 from mmb.clinic.choice import contradictions
 from mmb.clinic.predictors.protocol import Predictor, Segmentation
 from mmb.clinic.study.alignment import AlignedStudy
-from mmb.clinic.study.doubts import grave_warnings, lesser_warnings
+from mmb.clinic.study.answer import answer
+from mmb.clinic.study.doubts import grave_warnings, lesser_warnings, partial_images, stops
 from mmb.clinic.study.formats import REGIONS
 from mmb.clinic.study.grid import Image, volume_of
 from mmb.clinic.study.lesions import Lesion, lesions
@@ -68,6 +69,7 @@ class StudySummary:
     """What a study yields, in the form that `mmb.clinic.study.page` draws; empty parts are left out.
 
     Attributes:
+        answer: what was found, in one sentence, or why not to use it; see `mmb.clinic.study.answer`.
         title: title of the page.
         bundle: name of the bundle, or of the method of other weights.
         version: version of the bundle.
@@ -122,6 +124,7 @@ class StudySummary:
     sheets: Sheets | None = None
     label: str = ""
     created: str = ""
+    answer: str = ""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     no_tumour: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -236,11 +239,20 @@ def summarise(
     fields = calibrated(measured, scores, used, volume_of(head, spacing), cohort, inference.calibration)
     grave = [*grave_warnings(study, aligned, brain, segmentation, cohort, inference.spacing)]
     grave += filter(None, [unseen(used, inference.seen)])
-    lesser = lesser_warnings(study, aligned, brain, segmentation, measured, inference.spacing)
+    found, untrusted, partial = not fields["no_tumour"], bool(inference.warnings), partial_images(aligned, head)
+    lesser = lesser_warnings(study, aligned, brain, segmentation, measured, inference.spacing, found)
     pieces, specks = lesions(masks, spacing, head, measured[next(iter(masks))])
     pieces = [] if fields["no_tumour"] else pieces
     none = filter(None, [fields["no_tumour"]])
+    contradicted = [*contradictions(study.used)]
+    given = verdicts(measured, scores, used, inference.calibration, untrusted, bool(grave), partial, bool(contradicted))
+    stopped = [*stops(study, aligned, brain, untrusted)]
+    if stopped:
+        fields["intervals"] = {}
     return StudySummary(
+        answer=answer(
+            measured, fields.get("intervals", {}), given, pieces, fields["no_tumour"], stopped, inference.calibration
+        ),
         title=f"Segmentation from {display_subset(subset_name(used))}",
         bundle=inference.method,
         version=inference.version,
@@ -258,8 +270,8 @@ def summarise(
         lesions=pieces,
         specks=specks,
         sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in pieces], brain and brain.mask),
-        warnings=[*none, *contradictions(study.used), *inference.warnings, *grave, *lesser],
+        warnings=[*contradicted, *inference.warnings, *none, *grave, *lesser],
         notes=[*notes, *([brain_note(study, brain)] if brain else []), *registration_notes(study, aligned)],
-        verdicts=verdicts(measured, scores, used, inference.calibration, bool(inference.warnings), bool(grave)),
+        verdicts=given,
         **fields,
     )

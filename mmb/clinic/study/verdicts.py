@@ -24,6 +24,7 @@ class Verdict:
         return f"{self.word}: {self.why}" if self.why else self.word
 
 
+CONTRADICTED = Verdict(UNRELIABLE, "images and names contradict each other, see the warnings")
 UNTRUSTED = Verdict(UNRELIABLE, "not with these weights, see the warnings")
 
 
@@ -39,7 +40,8 @@ def absent(volumes: Mapping[str, float], scores: Mapping[str, float], calibratio
     limit = NO_TUMOUR if calibration is None else calibration.no_tumour
     if scores[region] >= limit:
         return ""
-    doubtful = f"{nothing}what is drawn is doubtful. The network's score of it is {scores[region]:.2f}"
+    said = f"{nothing}what is drawn is doubtful. This does not exclude one."
+    doubtful = f"{said} The network's score of it is {scores[region]:.2f}"
     if calibration is None:
         return f"{doubtful}, less than {limit:.2f}."
     (missed, tumours), (passed, brains) = calibration.missed, calibration.passed
@@ -57,14 +59,19 @@ def verdicts(
     calibration: Calibration | None,
     untrusted: bool,
     doubted: bool,
+    partial: Collection[str] = (),
+    contradicted: bool = False,
 ) -> dict[str, Verdict]:
     """Return the verdict on each region, given its volume (ml), its raw score and the modalities used.
 
-    Outlines of ``untrusted`` weights are not reliable. Where the images or the whole result are ``doubted``, or the
-    weights are not calibrated, none is usable.
+    Outlines of ``untrusted`` weights, or of images that are ``contradicted`` by what they show, are not reliable; nor
+    are those that only T1c shows, if it is among the ``partial`` images, which do not show the whole brain. Where the
+    images or the whole result are ``doubted``, or the weights are not calibrated, none is usable.
     """
     if untrusted:
         return dict.fromkeys(volumes, UNTRUSTED)
+    if contradicted:
+        return dict.fromkeys(volumes, CONTRADICTED)
     missing, t1c = absent(volumes, scores, calibration), "t1c" in used
     given = {}
     for region, volume in volumes.items():
@@ -77,7 +84,9 @@ def verdicts(
             reasons = ["no tumour found with confidence"]
         elif not volume:
             reasons = ["none found", *why]
-        if expected < UNRELIABLE_BELOW_DICE and volume:
+        if region in SHOWN_BY_T1C and "t1c" in partial:
+            word, reasons = UNRELIABLE, ["the T1c does not show the whole brain"]
+        elif expected < UNRELIABLE_BELOW_DICE and volume:
             word, reasons = UNRELIABLE, reasons if missing else unsure
         elif known and not missing and volume and not doubted and known.usable(region, score, t1c):
             word, reasons, unsure = WORD_USABLE, [], []

@@ -1,0 +1,63 @@
+"""The answer to a study in one sentence, for a radiologist: the first line of the console, the page and the table."""
+
+from collections.abc import Mapping, Sequence
+
+from common.modalities import display_name
+from mmb.clinic.calibration.calibration import Calibration
+from mmb.clinic.study.formats import REGIONS, millilitres, region_phrase
+from mmb.clinic.study.lesions import Lesion
+from mmb.clinic.study.verdicts import WORD_USABLE, Verdict
+
+
+def answer(
+    volumes: Mapping[str, float],
+    intervals: Mapping[str, tuple[float, float]],
+    verdicts: Mapping[str, Verdict],
+    lesions: Sequence[Lesion],
+    absent: str,
+    stops: Sequence[str],
+    calibration: Calibration | None,
+) -> str:
+    """Return the answer, e.g. ``Tumour on the right: whole tumour 55 ml (46 to 67)``.
+
+    ``volumes`` and ``intervals`` are those of the regions in ml, the largest region first; ``absent`` is not empty
+    if no tumour was found with confidence; ``stops`` are reasons not to use the result at all.
+    """
+    outermost = next(iter(volumes))
+    what = "tumour" if outermost in REGIONS else region_phrase(outermost)
+    if stops:
+        return f"Do not use: {'; '.join(stops)}."
+    if absent:
+        drawn = f" with confidence; what is drawn ({millilitres(volumes[outermost])} ml) is doubtful"
+        missed, tumours = calibration.missed if calibration else (0, 0)
+        tested = f" (in tests, {tumours - missed} of {tumours} tumours were found)" if tumours else ""
+        return f"No {what} found{drawn if volumes[outermost] else ''}. This does not exclude one{tested}."
+    parts = [_region(region, volume, intervals.get(region), verdicts.get(region)) for region, volume in volumes.items()]
+    return f"{what.capitalize()}{_where(lesions)}: {', '.join(parts)}."
+
+
+def _region(region: str, volume: float, ends: tuple[float, float] | None, verdict: Verdict | None) -> str:
+    """Return a region's volume with what is to be said of it: ``whole tumour 55 ml (46 to 67, doubtful)``."""
+    if not volume:
+        return f"no {region_phrase(region)} seen"
+    doubts = [" to ".join(map(millilitres, ends))] if ends else []
+    doubts += [verdict.word] if verdict and verdict.word != WORD_USABLE else []
+    remarks = f" ({', '.join(doubts)})" if doubts else ""
+    return f"{region_phrase(region)} {millilitres(volume)} ml{remarks}"
+
+
+def _where(lesions: Sequence[Lesion]) -> str:
+    """Return the sides of the lesions; lobes are not told, since nothing here knows them with certainty."""
+    sides = {each.side for each in lesions}
+    side = f"on the {sides.pop()}" if len(sides) == 1 and sides <= {"left", "right"} else "on both sides"
+    places = f" in {len(lesions)} places" if len(lesions) > 1 else ""
+    return f"{places} {side}" if lesions else ""
+
+
+def exchanged(seems: Mapping[str, str]) -> str:
+    """Return in brief what images seem to be, by their modalities: ``T2 and FLAIR seem exchanged``."""
+    (name, other), *others = seems.items()
+    if others:
+        return f"{display_name(name)} and {display_name(other)} seem exchanged"
+    like = "" if other == "other" else f", but like {display_name(other)}"
+    return f"the {display_name(name)} does not look like {display_name(name)}{like}"

@@ -1,0 +1,105 @@
+"""The first line of the console, the page and the table, and what it must agree with."""
+
+import re
+
+import numpy as np
+import pytest
+
+from common.modalities import GLIOMA
+from mmb.clinic.calibration.calibration import Calibration
+from mmb.clinic.study.answer import answer, exchanged
+from mmb.clinic.study.doubts import pieces_warnings
+from mmb.clinic.study.lesions import Lesion
+from mmb.clinic.study.verdicts import Verdict, absent, verdicts
+
+VOLUMES = {"WT": 55.2, "TC": 12.0, "ET": 3.1}
+USABLE = {"WT": Verdict("usable for review"), "TC": Verdict("usable for review"), "ET": Verdict("doubtful", "no T1c")}
+RIGHT, LEFT, BOTH = (Lesion(9.0, side, (1, 2, 3)) for side in ("right", "left", "both sides"))
+CALIBRATION = Calibration("0" * 64, "threshold", 14, 9, 0.4, (0, 3), (1, 100), {})
+
+
+def said(volumes=VOLUMES, intervals=None, given=USABLE, lesions=(RIGHT,), none="", stops=(), calibration=None) -> str:
+    return answer(
+        volumes, {"WT": (46.0, 67.4)} if intervals is None else intervals, given, lesions, none, stops, calibration
+    )
+
+
+def test_a_tumour():
+    assert said() == (
+        "Tumour on the right: whole tumour 55.2 ml (46.0 to 67.4), tumour core 12.0 ml, "
+        "enhancing tumour 3.1 ml (doubtful)."
+    )
+    doubted = dict.fromkeys(VOLUMES, Verdict("doubtful", "see the warnings"))
+    assert "whole tumour 55.2 ml (46.0 to 67.4, doubtful), tumour core" in said(given=doubted)
+    assert said(VOLUMES | {"ET": 0.0}).endswith("tumour core 12.0 ml, no enhancing tumour seen.")
+
+
+@pytest.mark.parametrize(
+    ("lesions", "where"),
+    [
+        ([RIGHT], "Tumour on the right:"),
+        ([BOTH], "Tumour on both sides:"),
+        ([LEFT, RIGHT], "Tumour in 2 places on both sides:"),
+        ([LEFT, LEFT, LEFT], "Tumour in 3 places on the left:"),
+        ([RIGHT, BOTH], "Tumour in 2 places on both sides:"),
+        ([], "Tumour:"),
+    ],
+)
+def test_where_it_is(lesions, where):
+    assert said(lesions=lesions).startswith(where)
+
+
+def test_no_tumour_is_not_said_to_be_certain():
+    nothing = dict.fromkeys(VOLUMES, 0.0)
+    assert said(nothing, none="none") == "No tumour found. This does not exclude one."
+    assert said(nothing, none="none", calibration=CALIBRATION) == (
+        "No tumour found. This does not exclude one (in tests, 99 of 100 tumours were found)."
+    )
+    assert said(none="none").startswith(
+        "No tumour found with confidence; what is drawn (55.2 ml) is doubtful. This does not exclude one"
+    )
+    assert not re.search(r" to |right|left", said(none="none"))
+    assert "does not exclude" in absent(VOLUMES, dict.fromkeys(VOLUMES, 0.1), CALIBRATION)
+
+
+@pytest.mark.parametrize(
+    ("seems", "text"),
+    [
+        ({"t2": "flair", "flair": "t2"}, "T2 and FLAIR seem exchanged"),
+        ({"t1": "t1c", "t1c": "t1"}, "T1 and T1c seem exchanged"),
+        ({"t2": "flair"}, "the T2 does not look like T2, but like FLAIR"),
+        ({"t1": "other"}, "the T1 does not look like T1"),
+    ],
+)
+def test_what_stops_it_comes_before_everything(seems, text):
+    assert said(stops=[exchanged(seems)]) == f"Do not use: {text}."
+    assert said(stops=[exchanged(seems)], none="none") == f"Do not use: {text}."
+
+
+def test_a_contradiction_caps_every_verdict():
+    scores = dict.fromkeys(VOLUMES, 0.99)
+    for untrusted, doubted in ((False, False), (False, True)):
+        made = verdicts(VOLUMES, scores, GLIOMA, None, untrusted, doubted, contradicted=True)
+        assert {each.word for each in made.values()} == {"not reliable"}
+
+
+def cubes(*places: int) -> np.ndarray:
+    mask = np.zeros((40, 12, 12), bool)
+    for place in places:
+        mask[place : place + 3, 4:7, 4:7] = True
+    return mask
+
+
+def test_pieces_are_counted_per_region():
+    whole = np.zeros((40, 12, 12), bool)
+    whole[1:39, 2:10, 2:10] = True
+    four = {"WT": whole, "TC": cubes(4, 12, 20, 28), "ET": cubes(4)}
+    (warning,) = pieces_warnings(four)
+    assert warning.startswith("The tumour core is in 4 separate pieces within one lesion, the largest with 25 %")
+    (warning,) = pieces_warnings(four | {"TC": cubes(4), "ET": cubes(4, 12)})
+    assert warning.startswith("The enhancing tumour is in 2 separate pieces")
+    assert not [*pieces_warnings(four | {"TC": cubes(4)})]
+    speck = cubes(4)
+    speck[30, 5, 5] = True
+    assert not [*pieces_warnings({"WT": whole, "TC": speck, "ET": speck})]
+    assert not [*pieces_warnings({"WT": cubes(4, 20), "TC": cubes(4, 20), "ET": cubes(4)})]  # the lesion's are told

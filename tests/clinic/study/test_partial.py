@@ -1,0 +1,162 @@
+"""Studies in which an image shows only a part of the head: which is used, on whose grid, what is said."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import torch
+from dicom_studies import AGENT, MPRAGE, SPACE_FLAIR, T1_SE, T2_TSE, Scan, write_study
+from phantom_case import write_case
+
+from common.cohorts.registry import PHANTOM
+from common.modalities import GLIOMA
+from mmb.clinic.field_of_view import WHOLE, shares
+from mmb.clinic.study.doubts import partial_images
+from mmb.clinic.study.inference import load_predictor
+from mmb.clinic.study.options import Options
+from mmb.clinic.study.predict import Prediction, segment
+from mmb.clinic.study.reading import Assigned, align_and_assign, choose_reference, read_folder
+from mmb.clinic.study.skull import brain_mask
+from mmb.clinic.study.verdicts import verdicts
+
+THICK = {"spacing": (2, 2, 5)}
+WHOLE_HEAD = (
+    Scan(2, "t1", "AX T1", T1_SE, **THICK),
+    Scan(3, "t2", "AX T2", T2_TSE, **THICK),
+    Scan(4, "flair", "AX FLAIR", SPACE_FLAIR, **THICK),
+    Scan(5, "t1c", "AX T1 POST GAD", T1_SE | AGENT, **THICK),
+)
+FINE = {"t1": MPRAGE, "t1c": MPRAGE | AGENT, "t2": T2_TSE | {"MRAcquisitionType": "3D"}, "flair": SPACE_FLAIR}
+NAMES = {"t1": "T1 MPRAGE", "t1c": "T1 MPRAGE POST GAD", "t2": "T2 SPACE IAC 3D", "flair": "FLAIR SPACE 3D"}
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "case"
+    write_case(folder, "case", seed=7)
+    return folder
+
+
+def cut(folder: Path, number: int, millimetres: float = 84, end: str = "bottom", axis: int = 2) -> None:
+    """Leave so many mm at one end of a series, or in its middle."""
+    paths = sorted(
+        (folder / f"{number:03d}").iterdir(), key=lambda path: pydicom.dcmread(path).ImagePositionPatient[axis]
+    )
+    gap = float(pydicom.dcmread(paths[0]).SpacingBetweenSlices)
+    count = round(millimetres / gap)
+    start = {"bottom": 0, "top": len(paths) - count, "middle": (len(paths) - count) // 2}[end]
+    for k, path in enumerate(paths):
+        if not start <= k < start + count:
+            path.unlink()
+
+
+def made(folder: Path, subject: Path, scans: Sequence[Scan]) -> Path:
+    write_study(folder, subject, scans)
+    return folder
+
+
+def aligned(folder: Path) -> Assigned:
+    return align_and_assign(read_folder(folder, PHANTOM), None, torch.device("cpu"), "no")
+
+
+@pytest.mark.parametrize(("modality", "end"), zip(GLIOMA, ("bottom", "top", "middle", "bottom"), strict=True))
+def test_a_thinner_part_never_replaces_the_whole(tmp_path, subject, modality, end):
+    part = Scan(7, modality, NAMES[modality], FINE[modality], spacing=(2, 2, 2))
+    cut(made(tmp_path, subject, [*WHOLE_HEAD, part]), 7, end=end)
+    study = read_folder(tmp_path, PHANTOM)
+    assert sorted(study.sources.values()) == ["series 2", "series 3", "series 4", "series 5"]
+    (line,) = (line for line in study.explanations if line.startswith("series 7"))
+    assert line.endswith("is of the whole head.")
+
+
+@pytest.mark.parametrize(("plane", "axis"), [("coronal", 1), ("sagittal", 0)])
+def test_parts_in_other_planes(tmp_path, subject, plane, axis):
+    part = Scan(7, "t2", "COR T2 HIPPOCAMPUS 3mm", T2_TSE, plane, spacing=(2, 2, 3))
+    cut(made(tmp_path, subject, [*WHOLE_HEAD, part]), 7, 81, axis=axis)
+    assert read_folder(tmp_path, PHANTOM).sources["t2"] == "series 3"
+
+
+@pytest.mark.parametrize("modality", ["t1c", "flair"])
+def test_the_only_image_of_a_sequence_is_used_and_what_lacks_is_said(tmp_path, subject, modality):
+    others = [scan for scan in WHOLE_HEAD if scan.image != modality]
+    part = Scan(7, modality, NAMES[modality], FINE[modality], spacing=(2, 2, 2))
+    cut(made(tmp_path, subject, [*others, part]), 7)
+    study, reference, why = aligned(tmp_path)
+    assert study.sources[modality] == "series 7"
+    assert reference != modality
+    assert why.endswith("of those that show the whole head")
+    placed = study.evidence.aligned.renamed({each.candidate.name: name for name, each in study.used.items()})
+    lacking = partial_images(placed, brain_mask(placed, None))
+    assert list(lacking) == [modality]
+    assert "mm lack at the top" in lacking[modality]
+
+
+def test_image_files_of_a_part_are_never_the_grid(tmp_path, subject):
+    write_case(tmp_path / "case", "case", seed=7)
+    path = tmp_path / "case" / "case_t1ce.nii.gz"
+    image = nib.load(path)
+    nib.save(image.slicer[:, :, : image.shape[2] // 2], path)
+    assert choose_reference(read_folder(tmp_path / "case", PHANTOM)) == (
+        "t1",
+        "the finest one, of those that show the whole head",
+    )
+
+
+def grid(extent: Sequence[float], centre: Sequence[float] = (0, 0, 0)) -> tuple[tuple[int, ...], np.ndarray]:
+    affine = np.diag([1.0, 1, 1, 1])
+    affine[:3, 3] = np.array(centre) - (np.array(extent) - 1) / 2
+    return tuple(map(int, extent)), affine
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "whole"),
+    [
+        (grid((240, 240, 120)), grid((180, 256, 256)), True),  # axial slices, and a sagittal 3D volume with the neck
+        (grid((220, 180, 140)), grid((256, 256, 180)), True),
+        (grid((130, 240, 240)), grid((240, 240, 150)), True),  # sagittal slices
+        (grid((240, 150, 240)), grid((240, 240, 150)), True),  # coronal slices
+        (grid((240, 240, 84)), grid((240, 240, 150)), False),
+        (grid((240, 240, 104), (0, 0, -20)), grid((240, 240, 156)), False),
+        (grid((240, 78, 240), (0, 40, 0)), grid((240, 240, 150)), False),
+        (grid((70, 240, 240), (40, 0, 0)), grid((240, 240, 150)), False),
+        (grid((240, 240, 150), (0, 0, -75)), grid((240, 240, 150)), False),  # the lower half, and the neck
+    ],
+)
+def test_which_fields_of_view_are_whole(one, other, whole):
+    first, second = shares([one, other], ["a", "a"])
+    assert (first >= WHOLE) == whole
+    assert second >= WHOLE or one[1][2, 3] < -140
+
+
+def predicted(folder: Path, out: Path) -> Prediction:
+    options = Options(bundle="m3ae", recipe="phantom", device="cpu")
+    return segment(folder, out, load_predictor(*options.network, options.decision), options)
+
+
+@pytest.mark.slow  # segments two studies; the tests above see which images are used
+def test_volumes_are_those_of_the_study_without_the_part(tmp_path, subject):
+    part = Scan(7, "t2", NAMES["t2"], FINE["t2"], spacing=(2, 2, 2))
+    cut(made(tmp_path / "with", subject, [*WHOLE_HEAD, part]), 7)
+    made(tmp_path / "without", subject, WHOLE_HEAD)
+    first, second = (predicted(tmp_path / name, tmp_path / f"{name}_out").summary for name in ("with", "without"))
+    assert first.volumes == pytest.approx(second.volumes, rel=0.05)
+    assert not [text for text in first.warnings if "not the whole head" in text]
+
+
+def test_what_only_a_partial_t1c_shows_is_not_reliable():
+    numbers = ({"WT": 20.0, "TC": 9.0, "ET": 4.0}, {"WT": 0.9, "TC": 0.9, "ET": 0.9})
+    made = verdicts(*numbers, GLIOMA, None, False, False, ["t1c"])
+    assert made["WT"].word == "doubtful"
+    assert {made[region].text for region in ("TC", "ET")} == {"not reliable: the T1c does not show the whole brain"}
+
+
+def test_a_result_from_a_partial_t1c_warns(tmp_path, subject):
+    part = replace(WHOLE_HEAD[3], number=7)
+    cut(made(tmp_path / "study", subject, [*WHOLE_HEAD[:3], part]), 7)
+    summary = predicted(tmp_path / "study", tmp_path / "out").summary
+    (warning,) = (text for text in summary.warnings if "not the whole head" in text)
+    assert warning.startswith("T1c (series 7: ")
