@@ -53,11 +53,11 @@ class BundleEvaluation:
         """Refuse a training that prepares its images in another way than the evaluation, and so inference, would.
 
         Args:
-            recorded: settings of the training that its weights will hold, and its ``preprocessing`` (transforms).
+            recorded: settings of the training that its weights will hold, and ``steps``, its transforms.
         """
         config = self._config()
         config.update({key: recorded[key] for key in SETTINGS if key in recorded and key in config})
-        own, theirs = image_steps(recorded["preprocessing"]), image_steps(config.get_parsed_content("image_transforms"))
+        own, theirs = image_steps(recorded["steps"]), image_steps(config.get_parsed_content("image_transforms"))
         if own != theirs:
             training, evaluation = ", ".join(only(own, theirs)), ", ".join(only(theirs, own))
             raise ValueError(
@@ -102,7 +102,7 @@ def training_facts(
     Args:
         bundle_root: folder of the bundle.
         evaluation: settings of the evaluation that follows, among them ``method``, those of `SETTINGS`, and ``recipe``,
-            the names of the config files over ``train.json``; and ``preprocessing``, the transforms of its images.
+            the names of the config files over ``train.json``; and ``steps``, the transforms of its images.
         cases: datalist items of the training, and ``pretrained_on`` those of a training before it.
         init_from: weights that it starts from, or None.
     """
@@ -121,7 +121,7 @@ def training_facts(
         recipe=list(evaluation.get("recipe", ())),
         before=before or "",
         patients=sorted(patients),
-        preprocessing=image_steps(evaluation["preprocessing"]) if "preprocessing" in evaluation else [],
+        preprocessing=image_steps(evaluation["steps"]) if "steps" in evaluation else [],
         settings={key: optional(evaluation[key]) for key in SETTINGS if key in evaluation}
         | {"cohort": recorded(evaluation["cohort"])},
     )

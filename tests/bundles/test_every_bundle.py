@@ -275,6 +275,7 @@ class TestConfigs:
         for key in ("conventions", "calibrate_on", "split_seed"):
             assert (evaluate[key], overrides[key]) == (train[key], f"@{key}")
         assert recorded.pop("recipe") == "$io.recipe_names()"
+        assert recorded.pop("steps") == "@deterministic_transforms"
         assert recorded == {key: f"@{key}" for key in recorded}
         for key in recorded:  # read from the weights
             assert {**evaluate, **inference}[key].startswith(f"$io.setting_of_weights(@ckpt_path, '{key}', ")

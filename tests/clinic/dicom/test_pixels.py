@@ -66,7 +66,7 @@ def test_a_series_in_colour_is_left_out_and_refused_if_it_is_asked_for(study, va
     found = read_folder(study, PHANTOM)
     assert list(found.images) == ["t2"]
     (line,) = (line for line in found.explanations if line.startswith("series 2"))
-    assert "left out: in colour" in line
+    assert "left out: 20 of its 20 images are in colour" in line
     assert reason in line
     with pytest.raises(ValueError, match=r"--series: t1: series 2 cannot be used: .* in colour") as refused:
         read_folder(study, PHANTOM, by_hand={"t1": 2})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,7 +85,7 @@ def by_flair(read: Study, _: str | None, *options: Any) -> tuple[Study, str, str
 
 @pytest.fixture(scope="module")
 def results(subject, tmp_path_factory) -> Mapping[str, Any]:
-    """Results of the study of a phantom, by its headers; and of the same as a patient's, on the grid of the FLAIR.
+    """Results of a phantom's study on the grid of the T1c, as asked for; and as a patient's, on that of the FLAIR.
 
     The patient's images are those that were looked at on the grid of the T1c before the reference was known, as if
     there had been a question.
@@ -100,7 +101,8 @@ def results(subject, tmp_path_factory) -> Mapping[str, Any]:
                 for path in (folder / "study").rglob("*.dcm"):
                     edit(path, lambda dataset: setattr(dataset, "StudyDescription", "MR head"))
                 patch.setattr("mmb.clinic.study.predict.align_and_assign", by_flair)
-            prediction = segment(folder / "study", out, predictor, options)
+            asked = replace(options, reference="t1c" if name == "phantom" else None)
+            prediction = segment(folder / "study", out, predictor, asked)
         made[name] = SimpleNamespace(out=out, prediction=prediction, predictor=predictor, study=folder / "study")
     return made
 
