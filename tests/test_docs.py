@@ -39,7 +39,7 @@ def test_links_lead_somewhere(page):
 CONFIGS = sorted(ROOT.glob("bundles/*/configs/*.json"))
 METHOD = {"imports", "bundle_root", "run", "initialize", "finalize", "pretrain", "finetune", "fit", "evaluate"}
 METHOD |= {"take_weights", "training_cases", "pretraining_cases", "cohort_def", "network", "data", "cases"}
-METHOD |= {"calibration_cases", "facts", "new_sequences", "_made_by_", "_run_", "start_processes"}
+METHOD |= {"calibration_cases", "facts", "_made_by_", "_run_", "start_processes"}
 """Keys of text or lists that are no settings: what is run, and what follows from other keys."""
 
 

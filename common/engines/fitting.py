@@ -81,14 +81,14 @@ def new_sequences(
 
 def _compare_steps(path: str | os.PathLike, asked: list[str]) -> None:
     facts = read_facts(path)
-    trained = facts.preprocessing if facts and asked else []
-    for names, differs in ((True, [*map(name, trained)] != [*map(name, asked)]), (False, trained != asked)):
-        if trained and differs:
-            then, now = ", ".join(only(trained, asked)), ", ".join(only(asked, trained))
-            text = f"{path}: was trained on images that went through {then}; here they go through {now}."
-            if names:
-                raise ValueError(f"{text} Give the steps of the training as image_transforms.")
-            logger.warning(text)
+    trained = facts.preprocessing if facts else []
+    if not (trained and asked) or trained == asked:
+        return
+    then, now = ", ".join(only(trained, asked)), ", ".join(only(asked, trained))
+    text = f"{path}: was trained on images that went through {then}; here they go through {now}."
+    if [*map(name, trained)] != [*map(name, asked)]:
+        raise ValueError(f"{text} Give the steps of the training as image_transforms.")
+    logger.warning(text)
 
 
 def layout_of_weights(path: str | os.PathLike, bundle_root: str | os.PathLike) -> Layout | None:

@@ -14,10 +14,10 @@ from common.cohorts import get_cohort
 from common.cohorts.contents import content
 from common.cohorts.datalist import write_datalist
 from common.cohorts.splits import PARTS, Parts
-from common.io.command import given_config
+from common.io.command import running_config
 from common.io.files import replacing
 from common.io.fingerprint import fingerprint
-from common.io.settings import optional
+from common.io.settings import flag, optional
 from common.text import shortened
 
 logger = logging.getLogger(__name__)
@@ -35,13 +35,13 @@ MAY_CHANGE = {
 evaluated afterwards. What a config computes from them is another matter: it is compared as it stands there."""
 
 
-def kept_cases(parts: Parts, output_dir: str | os.PathLike, resume: bool) -> Parts:
+def kept_cases(parts: Parts, output_dir: str | os.PathLike, resume: bool | str) -> Parts:
     """Return the parts of a run: those given, or if it is resumed, those that it was started with.
 
     Raises ValueError if a case is not there any more, or has other files now. Cases that are new are left out, with a
     warning.
     """
-    if not (record := _record(output_dir) if resume else None):
+    if not (record := _record(output_dir) if flag("resume", resume) else None):
         return parts
     kept, source = record["cases"], Path(output_dir, RECORD)
     items = {item["case"]: item for part in PARTS for item in parts[part]}
@@ -73,7 +73,8 @@ class RunRecord:
 
     def __init__(self, parts: Parts, cohort: str, output_dir: str | os.PathLike, resume: bool) -> None:
         self.parts, self.cohort, self.folder = parts, cohort, Path(output_dir)
-        config = given_config() or {}
+        running = running_config()
+        config = {} if running is None else running.get()
         self.settings = dict(_leaves(config))
         if resume:
             require_same_settings(config, output_dir)

@@ -157,7 +157,7 @@ def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: st
         for key, asked in given("spacing", "crop", "percentiles").items():
             if list(trained.get(key, asked)) != list(asked):
                 logger.warning(f"{weights}: was trained with {key} {trained[key]}; here it is {asked}.")
-    given("new_sequences")
+    given("start")
     if "evaluation" in config:
         value("evaluation").require_same_steps(value("recorded"))
     if "conventions" in config:

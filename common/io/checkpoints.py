@@ -102,7 +102,7 @@ def require_unwrapped(state: Mapping[str, Any], own: Iterable[str], path: str | 
 
 
 def start_from(
-    network: nn.Module, path: str | os.PathLike | None, new_sequences: int = 0, new_head: bool = False
+    network: nn.Module, init_from: str | os.PathLike | None, new_sequences: int = 0, new_head: bool = False
 ) -> None:
     """Load the weights that a training starts from (key `init_from`); None leaves the network unchanged.
 
@@ -112,13 +112,13 @@ def start_from(
             their own begin at random.
         new_head: whether the layers called head, and others that are made for other classes, stay as they are.
     """
-    if path is None:
+    if init_from is None:
         return
     if not new_sequences and not new_head:
-        load_weights(network, path)
+        load_weights(network, init_from)
         return
-    state, own = read_weights(path), network.state_dict()
-    require_unwrapped(state, own, path)
+    state, own = read_weights(init_from), network.state_dict()
+    require_unwrapped(state, own, init_from)
     loaded = {}
     for name, value in own.items():
         given = None if new_head and "head" in name else state.get(name)
@@ -129,11 +129,11 @@ def start_from(
     fresh = sorted(own.keys() - loaded.keys())
     if len(loaded) < len(own) / 2:
         raise ValueError(
-            f"{path}: a checkpoint of another architecture than {type(network).__name__}: {len(loaded)} of {len(own)} "
-            "tensors fit. Use the config of its training."
+            f"{init_from}: a checkpoint of another architecture than {type(network).__name__}: {len(loaded)} of "
+            f"{len(own)} tensors fit. Use the config of its training."
         )
     network.load_state_dict(loaded, strict=False)
-    logger.info(f"{path}: {len(loaded)} tensors; at random begin {', '.join(fresh) or 'none'}")
+    logger.info(f"{init_from}: {len(loaded)} tensors; at random begin {', '.join(fresh) or 'none'}")
 
 
 def _widened(value: torch.Tensor, shape: torch.Size) -> torch.Tensor:

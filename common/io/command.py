@@ -69,12 +69,6 @@ def running_config() -> ConfigParser | None:
     return None if workflow is None else workflow.parser
 
 
-def given_config() -> dict[str, Any] | None:
-    """Return the content of `running_config`."""
-    config = running_config()
-    return None if config is None else config.get()
-
-
 def _workflow() -> ConfigWorkflow | None:
     frame = inspect.currentframe()
     while frame is not None and not isinstance(frame.f_locals.get("self"), ConfigWorkflow):

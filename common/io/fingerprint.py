@@ -20,7 +20,7 @@ import sys
 import sysconfig
 import threading
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,7 @@ def fingerprint(*parts: Any) -> str:
         >>> fingerprint(gain(1)) == fingerprint(gain(1)), fingerprint(gain(1)) == fingerprint(gain(2))
         (True, False)
     """
-    description = _Description()
-    return description.of(parts)[:16]
+    return _Description().of(parts)[:16]
 
 
 def files_of(item: Mapping[str, Any]) -> list[tuple[str, int, int]]:
@@ -177,9 +176,8 @@ class _Description:
         """Describe what code refers to by name: global variables, what it uses of modules, and its own imports."""
         codes, said = _inner(code), _referred(code, around)
         names = {name for each in codes for name in each.co_names}
-        for module in [
-            value for value in said.values() if isinstance(value, types.ModuleType) and not _version(value.__name__)
-        ]:
+        modules = [value for value in said.values() if isinstance(value, types.ModuleType)]
+        for module in [each for each in modules if not _version(each.__name__)]:
             said |= {f"{module.__name__}.{name}": getattr(module, name) for name in names if hasattr(module, name)}
         imports = {
             step.argval
@@ -212,7 +210,7 @@ class _Description:
             return name
         if found.name not in self.modules:
             self.modules[found.name] = found.name
-            version = _version(found.name)
+            version = _version(found.name) or (sys.version if str(found.origin).startswith(INSTALLED) else None)
             if version or not found.origin or not os.path.isfile(found.origin):
                 self.modules[found.name] = [found.name, version]
             else:
@@ -251,16 +249,13 @@ class _Description:
         if attributes and not own:
             return [self.of(cls), self.of(attributes)]
         try:
-            stored = copyreg.dispatch_table.get(cls, cls.__reduce_ex__)(
-                value, *[] if cls in copyreg.dispatch_table else [4]
-            )
+            reduce = copyreg.dispatch_table.get(cls)
+            stored = reduce(value) if reduce else value.__reduce_ex__(4)
         except TypeError:
             raise UnknownError(f"a {cls.__module__}.{cls.__qualname__} does not say what it is made of") from None
-        parts = (
-            [stored]
-            if isinstance(stored, str)
-            else [p if isinstance(p, tuple) or callable(p) else list(p or ()) for p in stored]
-        )
+        if isinstance(stored, str):
+            return [self.of(cls), self.of(attributes), stored]
+        parts = [list(part) if isinstance(part, Iterator) else part for part in stored]
         return [self.of(cls), self.of(attributes), self.of(parts)]
 
 

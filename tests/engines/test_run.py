@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from common.cohorts.contents import copies
 from common.cohorts.datalist import load_datalist
@@ -32,9 +33,7 @@ def started(tmp_path, item, monkeypatch):
     parts = {"training": [item("a"), item("b")], "validation": [item("c")], "test": [item("d")]}
     out = tmp_path / "out"
     out.mkdir()
-    monkeypatch.setattr(
-        runs, "given_config", lambda: {"crop": [8, 8, 8], "epochs": 3, "net": {"width": 8}, "split": None}
-    )
+    monkeypatch.setattr(runs, "running_config", lambda: ConfigParser(SAME))
     RunRecord(parts, "iseg2017", out, resume=False).write()
     torch.save({}, out / "finetuned_last.pt")
     return out, parts
