@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import re
-import site
 import sys
 import sysconfig
 import threading
@@ -32,11 +31,7 @@ from torch import nn
 
 REFERENCES = ReferenceResolver._vars
 """Global variable in which MONAI gives an expression of a config what it refers to by ``@``."""
-INSTALLED = (
-    *site.getsitepackages(),
-    site.getusersitepackages(),
-    *(sysconfig.get_path(key) for key in ("stdlib", "platstdlib")),
-)
+PYTHON = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
 IMPORTS = re.compile(r"^\s*(?:from|import)\s+([\w.]+)", re.MULTILINE)
 IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 OURS = ("common", "mmb")
@@ -210,7 +205,7 @@ class _Description:
             return name
         if found.name not in self.modules:
             self.modules[found.name] = found.name
-            version = _version(found.name) or (sys.version if str(found.origin).startswith(INSTALLED) else None)
+            version = _version(found.name) or (sys.version if _installed(str(found.origin)) else None)
             if version or not found.origin or not os.path.isfile(found.origin):
                 self.modules[found.name] = [found.name, version]
             else:
@@ -298,9 +293,20 @@ def _version(module: str | None) -> str | None:
         return None
     if spec.origin in ("built-in", "frozen"):
         return sys.version
-    if str(spec.origin).startswith(INSTALLED):
+    if _installed(str(spec.origin)):
         return str(getattr(sys.modules[top], "__version__", sys.version))
     return _digest(Path(sys.modules[top].__path__[0])) if top in OURS else None
+
+
+@functools.cache
+def _installed(file: str) -> bool:
+    """Return whether a file is of Python or an installed package: pip keeps its records beside what it installs."""
+    return file.startswith(PYTHON) or any(_has_records(folder) for folder in Path(file).parents)
+
+
+@functools.cache
+def _has_records(folder: Path) -> bool:
+    return any(folder.glob("*.dist-info"))
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def prepare_training(files: Sequence[str], settings: Mapping[str, Any]) -> None:
     Later ``files`` override earlier ones; ``settings`` are config keys to set, including ``output_dir``. Any error in a
     part of the config is raised as it is, without the errors that MONAI wraps around it.
     """
+    settings = deepcopy(dict(settings))  # MONAI writes into lists of it
     try:
         with unwrapped_errors():
             check_run(files, settings)
