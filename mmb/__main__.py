@@ -16,7 +16,7 @@ VERBS = {
     "data": ("check", "datalist", "join", "phantom"),
     "compare": ("evaluate", "compare", "pool", "calibrate"),
     "many methods and machines": ("leaderboard", "federate"),
-    "share": ("bundle", "import_weights"),
+    "share": ("bundle", "import_weights", "ensemble"),
 }
 """Title of a group of verbs -> their names."""
 

@@ -12,6 +12,7 @@ from common.engines.precision import DTYPES, autocast, to_float32
 from common.engines.windows import check_mirror_axes, mirrored, planewise
 from common.io.settings import check_choice
 from common.modalities import foreground, presence, require_modality
+from common.networks import Ensemble
 
 OUTSIDE_LOGIT = -1e4
 """Logit outside the foreground: of every channel for sigmoids, of all channels but the background for a softmax."""
@@ -62,6 +63,8 @@ class ForegroundInferer(SlidingWindowInferer):
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return logits ``(B, C, X, Y, Z)`` of images ``(B, M, X, Y, Z)`` with NaN in missing modalities."""
+        if isinstance(network, Ensemble):
+            return torch.stack([self(inputs, member, *args, **kwargs) for member in network.members]).mean(dim=0)
         require_modality(presence(inputs))
         box = self.box(inputs)
         image = self.fill_missing(inputs, network).as_subclass(torch.Tensor)[box]

@@ -23,6 +23,7 @@ from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.store import CaseStore
 from common.modalities import drop, presence, resolve_subset, subset_name
 from common.modalities import subsets as all_subsets
+from common.networks import Ensemble
 from common.transforms.decision import DECISIONS, DecideLabelsd, region_probabilities
 from common.transforms.file_grid import ToFileGridd
 
@@ -39,7 +40,7 @@ class SubsetSweep:
         inferer: inferer for a batch of images.
         to_probabilities: transforms from ``pred``, logits on the network's grid, to probabilities on the files' grid.
         latent_layer: layer for `LatentProbe`; its features are recorded for single modalities, which then run
-            separately.
+            separately. Of an `Ensemble` none are recorded.
         store: where the result of each case is written as soon as it is computed; None: nowhere.
         subsets_at_once: number of subsets in one batch. With 1, results equal those of separate inferences bit for bit.
             More are faster on a GPU; probabilities are then equal up to rounding.
@@ -68,7 +69,7 @@ class SubsetSweep:
         self.inferer, self.to_probabilities = inferer, to_probabilities
         self.decide = {decision: DecideLabelsd("pred", cohort, decision, inferer.softmax) for decision in DECISIONS}
         self.conventions = Conventions(**conventions)
-        self.probe = LatentProbe(network, latent_layer)
+        self.probe = LatentProbe(network, None if isinstance(network, Ensemble) else latent_layer)
         self.subsets_at_once, self.store = subsets_at_once, store
         self.to_file_grid = ToFileGridd("shown")
         self.to_ras = Orientationd(["shown", "label", "pred"], axcodes="RAS", labels=None, allow_missing_keys=True)

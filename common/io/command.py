@@ -157,7 +157,9 @@ def unwrapped_errors() -> Iterator[None]:
 
 
 def _require_path(key: str, value: Any) -> None:
-    """Refuse what MONAI reads as something else than a path: ``1``, ``#``, ``~`` and ``$HOME``."""
+    """Refuse what MONAI reads as something else than a path: a list, ``1``, ``#``, ``~`` and ``$HOME``."""
+    if isinstance(value, list | tuple):
+        raise ValueError(f"{key} {value!r}: expected one path; mmb ensemble puts several networks into one file.")
     if not isinstance(value, str | os.PathLike):
         raise ValueError(f"{key} {value!r}: MONAI reads this as no text; write it as a path, e.g. ./{value}.")
     if str(value)[:1] == "~" or VARIABLE.fullmatch(str(value)):

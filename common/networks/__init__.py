@@ -22,6 +22,7 @@ from common.names import find
 _MODULES = {
     "build": ("BACKBONES", "NETWORKS", "build_network", "require_classes"),
     "cotraining": ("ACN", "SMUNet"),
+    "ensemble": ("Ensemble", "replicated"),
     "fusion": ("Decoded", "FusionOutput"),
     "m2ftrans": ("M2FTrans",),
     "m3ae": ("M3AE",),

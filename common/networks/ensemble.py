@@ -1,0 +1,32 @@
+"""Several networks of one architecture, whose logits are averaged."""
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+
+class Ensemble(nn.Module):
+    """The mean of the logits of several networks; inferers run each on its own, with its own substitute image.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from common.networks import Ensemble
+        >>> ensemble = Ensemble([nn.Conv3d(2, 3, 1), nn.Conv3d(2, 3, 1)]).eval()
+        >>> ensemble(torch.rand(1, 2, 8, 8, 8)).shape
+        torch.Size([1, 3, 8, 8, 8])
+    """
+
+    def __init__(self, members: list[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(B, K, ...)`` of ``(B, M, ...)``."""
+        return torch.stack([member(image) for member in self.members]).mean(dim=0)
+
+
+def replicated(network: nn.Module, count: int) -> nn.Module:
+    """Return an `Ensemble` of ``count`` copies, into which weights are loaded; of one, the network itself."""
+    return network if count == 1 else Ensemble([deepcopy(network) for _ in range(count)])

@@ -1,0 +1,12 @@
+def ensemble(output: str, *weights: str) -> None:
+    """Put the weights of several networks into one file, whose result is the mean of their logits.
+
+    The file is used as any other: by predict, the server, evaluations, and a bundle's package.
+
+    Args:
+        output: the file to write, for ckpt_path.
+        weights: two or more files of one architecture, trained for the same sequences, classes and voxel size.
+    """
+    from common.io.ensembles import write_ensemble
+
+    write_ensemble(weights, output)
