@@ -43,7 +43,7 @@ def test_a_small_tilt_is_another_grid():
 
 def test_equal_grids_of_different_frames_are_not_guessed_between():
     one = study(t1="a", flair="b", t1c="c")
-    one.images["t1c"] = nib.Nifti1Image(np.ones((8, 8, 8), np.float32), GRID)
+    one.images["t1c"] = nib.Nifti1Image(np.ones((240, 240, 20), np.float32), np.eye(4))
     with pytest.raises(ValueError, match="different frames of reference"):
         labelled_modality(one, label())
 
