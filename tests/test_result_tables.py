@@ -144,6 +144,9 @@ def test_inner_splits():
             trained = (INNER / folder).is_dir()
             dice = by_case(folder, number, INNER).mean() if trained else ()
             assert cell == ("/".join(f"{value:.1f}" for value in dice) if trained else "not trained"), folder
+    page = " ".join((ROOT / "docs/open_glioma/README.md").read_text().split())
+    for name, number in (("pasted", 0), ("pasted", 1), ("soft_labels", 0)):
+        assert "/".join(f"{value:.1f}" for value in by_case(f"inner{number}_{name}", number, INNER).mean()) in page
 
 
 def test_x_sub_in_two_folds():

@@ -23,8 +23,9 @@ from mmb.clinic.calibration.calibration import calibrate, calibration_file, writ
 from mmb.clinic.study.inference import Inference, config_files
 from tools.configs import text
 
-NAMES = ("model", "phantom")
-"""Names of a bundle's weights: those that inference uses by default, and those of its recipe ``phantom``."""
+NAMES = ("model", "ensemble", "phantom")
+"""Names of a bundle's weights: the paper's method, several networks (`mmb ensemble`), and those of its recipe
+``phantom``."""
 SMALL = 30_000
 """Maximum number of values of tensors that stay in single precision: they take little space but affect outputs most."""
 TOLERANCE = 1e-3  # maximum change of the logits in half precision, as a fraction of their range
@@ -34,13 +35,13 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     """Write ``models/<name>.pt`` and its calibration beside it, all or nothing.
 
     Weights are in half precision except for `SMALL` tensors. In metadata.json, ``weights`` gets the file's SHA-256 and
-    the description of the data; for ``model``, ``data_source``, the Dice (``eval_metrics``, ``test_results``) and
-    ``inference_cost`` are also set. Calibration and Dice are of the decision of inference.json. Returns their path.
+    the description of the data; for those that inference uses by default, ``data_source``, the Dice (``eval_metrics``,
+    ``test_results``) and ``inference_cost`` are also set. Calibration and Dice are of the decision of inference.json. Returns their path.
 
     Args:
         run: the output folder of a training and its evaluation.
         bundle: the bundle's folder, e.g. bundles/m3ae.
-        name: model or phantom, the weights to replace.
+        name: model, ensemble or phantom, the weights to replace.
         data_source: what they were trained on, in a few words.
     """
     run, bundle = Path(run), Path(bundle)
@@ -51,7 +52,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     root, files = config_files(str(bundle), "phantom" if name == "phantom" else None)
     config = ConfigParser()
     config.read_config([str(path) for path in files])
-    config["bundle_root"], config["ckpt_path"] = str(root), str(trained)
+    config["bundle_root"], config["ckpt_path"], config["device"] = str(root), str(trained), "$torch.device('cpu')"
     evaluated = run / "evaluation"
     if read_evaluation(evaluated).facts.get("decision", "threshold") != config["decision"]:
         evaluated /= config["decision"]  # the results of the same run under the bundle's decision
@@ -63,7 +64,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     _require_same_outputs(config, trained, weights)
     metadata_file, target = root / "configs" / "metadata.json", root / "models" / f"{name}.pt"
     metadata = json.loads(metadata_file.read_text())
-    if name == "model":
+    if target.name == default_weights(root).name:
         metadata |= {"data_source": data_source, "eval_metrics": eval_metrics(evaluation)}
         metadata |= {"test_results": dice_by_subset(evaluation), "inference_cost": inference_cost(bundle, trained)}
     with ExitStack() as stack:  # the files are moved into place together, once all are written
@@ -76,6 +77,13 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
         }
         stack.enter_context(replacing(metadata_file)).write_text(text(metadata) + "\n")
     return target
+
+
+def default_weights(bundle: str | Path) -> Path:
+    """Return the weights that a bundle's inference uses unless others are named."""
+    config = ConfigParser({"bundle_root": str(bundle)})
+    config["ckpt_path"] = ConfigParser.load_config_file(Path(bundle, "configs", "inference.json"))["ckpt_path"]
+    return Path(config.get_parsed_content("ckpt_path"))
 
 
 def eval_metrics(evaluation: Evaluation) -> dict[str, float]:
@@ -135,7 +143,7 @@ def _require_fit(evaluation: Evaluation, config: ConfigParser) -> None:
 
 def _require_same_outputs(config: ConfigParser, trained: Path, weights: dict[str, torch.Tensor]) -> None:
     """Refuse weights of another network, and weights whose logits for a window change by more than `TOLERANCE`."""
-    network = load_weights(config.get_parsed_content("network_def"), trained).eval()
+    network = load_weights(config.get_parsed_content("network"), trained).eval()
     modalities = len(config.get_parsed_content("cohort_def").modalities)
     window = torch.rand(1, modalities, *config.get_parsed_content("crop"), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

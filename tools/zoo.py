@@ -17,6 +17,7 @@ from common.io import file_digest, require_writable
 from common.io.bundle import COMMON
 from common.io.weights import metadata_of
 from tools.package import assemble, require_complete
+from tools.ship import default_weights
 
 CARD = Path(__file__).with_name("hub.md")  # template of the Hub's README.md, filled in from metadata.json
 RESULTS = COMMON.parent / "docs" / "open_glioma" / "results"
@@ -49,12 +50,13 @@ def make_zoo_folder(bundle: str | os.PathLike, output_dir: str | os.PathLike, ur
 def stored_results(bundle: str | os.PathLike) -> Path:
     """Return the folder with the stored evaluation of a bundle's weights by the decision of its inference.json."""
     decision = ConfigParser.load_config_file(Path(bundle, "configs", "inference.json"))["decision"]
-    wanted = metadata_of(bundle)["weights"]["model.pt"]["sha256"], decision
+    weights = default_weights(bundle)
+    wanted = metadata_of(bundle)["weights"][weights.name]["sha256"], decision
     for note in RESULTS.rglob(NOTE):
         facts = json.loads(note.read_text())["facts"]
         if (facts.get("weights"), facts.get("decision", "threshold")) == wanted:
             return note.parent
-    raise FileNotFoundError(f"{RESULTS}: no evaluation of {bundle}/models/model.pt by {decision}; store it there.")
+    raise FileNotFoundError(f"{RESULTS}: no evaluation of {weights} by {decision}; store it there.")
 
 
 def _link_large_files(folder: Path, url: str | None) -> None:

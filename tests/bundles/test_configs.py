@@ -17,7 +17,7 @@ from common.cohorts import get_cohort
 from common.evaluation.metrics.results import read_evaluation
 from common.io import load_weights, shipped_weights
 from tools.configs import configs, merged
-from tools.ship import dice_by_subset, eval_metrics
+from tools.ship import default_weights, dice_by_subset, eval_metrics
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 PAPERS = sorted(BUNDLES.glob("*/paper.json"))
@@ -131,7 +131,8 @@ def test_metrics_are_those_of_the_published_results_of_these_weights(meta_file):
     decision = json.loads(meta_file.with_name("inference.json").read_text())["decision"]
     folders = ROOT.glob("docs/open_glioma/results/*" + ("" if decision == "threshold" else f"/{decision}"))
     results = map(read_evaluation, sorted(folders))
-    (own,) = [found for found in results if found.facts["weights"] == meta["weights"]["model.pt"]["sha256"]]
+    weights = default_weights(meta_file.parents[1]).name
+    (own,) = [found for found in results if found.facts["weights"] == meta["weights"][weights]["sha256"]]
     assert meta["eval_metrics"] == eval_metrics(own)
     assert meta["test_results"] == dice_by_subset(own)
 
@@ -140,8 +141,9 @@ def test_metrics_are_those_of_the_published_results_of_these_weights(meta_file):
 def test_inference_says_what_its_weights_were_trained_on(meta_file, tmp_path, caplog):
     config = str(meta_file.with_name("inference.json"))
     ConfigWorkflow(config, workflow_type="infer", logging_file=False, output_dir=str(tmp_path)).initialize()
-    said = json.loads(meta_file.read_text())["weights"]["model.pt"]["data_source"]
-    assert f"models/model.pt: trained on: {said}. " in caplog.text
+    weights = default_weights(meta_file.parents[1]).name
+    said = json.loads(meta_file.read_text())["weights"][weights]["data_source"]
+    assert f"models/{weights}: trained on: {said}. " in caplog.text
 
 
 RECIPES = sorted(p for p in BUNDLES.glob("*/configs/recipes/*.json") if json.loads(p.read_text()).get("cohort"))

@@ -124,10 +124,11 @@ def test_no_package_of_a_bundle_that_is_not_right(damage, complaint, tmp_path):
     assert not list(tmp_path.glob("dist/*"))
 
 
+WEIGHTS = "$@bundle_root + '/models/model.pt'"
 NETWORK = {"_target_": "torch.nn.Conv3d", "in_channels": 4, "out_channels": 30, "kernel_size": 7}
 INFERENCE = {"imports": ["$import common.cohorts as cohorts"], "cohort": "brats2020", "crop": [8, 8, 8]}
 INFERENCE |= {"decision": "threshold", "spacing": [2.0, 2, 2]}
-INFERENCE |= {"cohort_def": "$cohorts.get_cohort(@cohort)", "network_def": NETWORK}
+INFERENCE |= {"cohort_def": "$cohorts.get_cohort(@cohort)", "network": NETWORK, "ckpt_path": WEIGHTS}
 
 
 def evaluated(run: Path, cohort: str = "brats2020", window: str = "8x8x8", **kwargs: Any) -> Evaluation:
@@ -207,9 +208,11 @@ def test_calibration_and_metrics_are_of_the_bundles_decision(places):
     assert json.loads((bundle / "configs" / "metadata.json").read_text())["eval_metrics"] == eval_metrics(other)
 
 
-def test_demo_weights_leave_the_metrics_alone(places):
+@pytest.mark.parametrize("name", ["phantom", "ensemble"])
+def test_other_weights_than_the_default_leave_the_metrics_alone(name, places):
     run, bundle, _ = places
-    assert run_script("ship", run, bundle, "phantom", "the phantom") is None
+    assert run_script("ship", run, bundle, name, "the phantom") is None
+    assert (bundle / "models" / f"{name}_calibration.json").is_file()
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     assert metadata["data_source"] == "phantom"
     assert "eval_metrics" not in metadata
@@ -295,7 +298,7 @@ def measured(tmp_path, monkeypatch) -> Path:
     cost = {"voxels": [1, 2, 3], "CPU": {"processor_seconds": 4, "memory_mb": 5}}
     metadata |= {"intended_use": "None.", "inference_cost": cost}
     (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata))
-    (bundle / "configs" / "inference.json").write_text('{"decision": "expected_dice"}')
+    (bundle / "configs" / "inference.json").write_text(json.dumps({"decision": "expected_dice", "ckpt_path": WEIGHTS}))
     return bundle
 
 
@@ -344,7 +347,8 @@ def test_large_files_are_listed(tmp_path, monkeypatch):
 
 
 def test_no_folder_without_the_evaluation_of_the_weights(measured, tmp_path):
-    (measured / "configs" / "inference.json").write_text('{"decision": "by_sequences"}')
+    other = {"decision": "by_sequences", "ckpt_path": WEIGHTS}
+    (measured / "configs" / "inference.json").write_text(json.dumps(other))
     (tmp_path / "out").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no evaluation of .*model\.pt by by_sequences"):
         make_zoo_folder(measured, tmp_path / "out")
