@@ -36,7 +36,8 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
 
     Weights are in half precision except for `SMALL` tensors. In metadata.json, ``weights`` gets the file's SHA-256 and
     the description of the data; for those that inference uses by default, ``data_source``, the Dice (``eval_metrics``,
-    ``test_results``) and ``inference_cost`` are also set. Calibration and Dice are of the decision of inference.json. Returns their path.
+    ``test_results``) and ``inference_cost`` are also set. Calibration and Dice are of the decision of inference.json.
+    Returns their path.
 
     Args:
         run: the output folder of a training and its evaluation.
