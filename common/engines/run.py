@@ -5,6 +5,8 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from pydoc import locate
+from types import FunctionType
 from typing import Any
 
 import ignite.distributed as idist
@@ -16,7 +18,7 @@ from common.cohorts.datalist import write_datalist
 from common.cohorts.splits import PARTS, Parts
 from common.io.command import running_config
 from common.io.files import replacing
-from common.io.fingerprint import fingerprint
+from common.io.fingerprint import fingerprint, own_code
 from common.io.settings import flag, optional
 from common.text import shortened
 
@@ -123,7 +125,10 @@ def _record(output_dir: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def _leaves(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield key and value of a config's texts, numbers and null that may not change; objects count by their class."""
+    """Yield key and value of a config's texts, numbers and null that may not change; objects count by their class.
+
+    Classes and functions of the user's own that it names count by their code, too.
+    """
     if isinstance(config, Mapping):
         for name, value in config.items():
             if key or not (name in MAY_CHANGE or name.startswith("_")):
@@ -134,3 +139,7 @@ def _leaves(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     else:
         plain = config is None or isinstance(config, str | int | float)
         yield key, optional(config) if plain else type(config).__name__
+        if key.endswith("#_target_") and isinstance(config, str) and config[:1] not in ("$", "@", "%"):
+            made = locate(config) if "." in config else None
+            if isinstance(made, type | FunctionType) and (code := own_code(made)):
+                yield f"the code of {config}", code

@@ -2,7 +2,9 @@
 
 import json
 import logging
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from monai.transforms import CropForegroundd, Lambdad, Orientationd, SpatialPadd
@@ -48,6 +50,11 @@ def trained(tmp_path):
         return tmp_path / "trained.pt"
 
     return make
+
+
+class Gain:
+    def __init__(self, gain):
+        self.gain = gain
 
 
 class TestInference:
@@ -109,6 +116,20 @@ class TestPreprocessing:
         assert image_steps(training) == image_steps(inference)
         assert image_steps(training) != image_steps([*inference[:1], ScaleBrainIntensityd("image", 5, 99)])
         assert image_steps(training) != image_steps(inference[::-1])
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            lambda gain: Lambdad("image", eval(f"lambda image: image * {gain}")),
+            lambda gain: Lambdad("image", eval("lambda image: image " + "*/"[gain - 1] + " 2")),
+            lambda gain: Lambdad("image", partial(np.multiply, np.full(30, gain))),
+            lambda gain: Lambdad("image", partial(max, Gain(gain))),
+            lambda gain: type("Own", (Lambdad,), {"__call__": eval(f"lambda self, x: x * {gain}")})("image", abs),
+        ],
+    )
+    def test_other_code_of_a_step_is_told(self, step):
+        assert image_steps([step(1)]) == image_steps([step(1)])
+        assert image_steps([step(1)]) != image_steps([step(2)])
 
     def test_another_step_is_refused_and_another_setting_warned_of(self, trained, caplog):
         steps = [ScaleBrainIntensityd("image", 1, 99)]

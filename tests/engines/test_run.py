@@ -1,7 +1,9 @@
 """A resumed run is the run that was started: its cases, their files and its settings."""
 
 import gzip
+import importlib
 import json
+import sys
 
 import pytest
 import torch
@@ -114,6 +116,26 @@ class TestSettings:
     )
     def test_what_may_change_and_other_ways_to_say_the_same_are_accepted(self, started, change):
         require_same_settings({**SAME, **change}, started[0])
+
+    def test_other_code_of_ones_own_network_is_refused(self, started, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(tmp_path)
+        config = {**SAME, "network_def": {"_target_": "own_network.Network"}}
+
+        def written(gain):
+            sys.modules.pop("own_network", None)
+            importlib.invalidate_caches()
+            text = f"class Network:\n    def forward(self, image):\n        return image * {gain}\n"
+            (tmp_path / "own_network.py").write_text(text)
+
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        monkeypatch.setattr(runs, "running_config", lambda: ConfigParser(config))
+        written(10)
+        RunRecord(started[1], "iseg2017", started[0], resume=False).write()
+        written("10  # as before")
+        require_same_settings(config, started[0])
+        written(12)
+        with pytest.raises(ValueError, match=r"other settings: the code of own_network\.Network was '\w+', is '\w+'"):
+            require_same_settings(config, started[0])
 
     def test_a_damaged_record_is_refused(self, started):
         (started[0] / "run.json").write_text("{")
