@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser
 from common.cohorts.contents import copies
 from common.cohorts.datalist import load_datalist
 from common.engines import run as runs
-from common.engines.run import RunRecord, kept_cases, require_same_settings, split_of_run
+from common.engines.run import RunRecord, kept_cases, require_same_settings, require_same_training, split_of_run
 
 SAME = {"crop": [8, 8, 8], "epochs": 3, "net": {"width": 8}, "split": None}
 
@@ -79,6 +79,13 @@ class TestCases:
         }
         assert split_of_run(tmp_path, "other.json") == "other.json"
 
+    def test_the_next_stage_trains_on_no_other_cases(self, started, item):
+        out, parts = started
+        require_same_training({**parts, "training": [*parts["training"], item("new")]}, out)
+        drawn = {**parts, "training": [parts["training"][0], parts["test"][0]], "test": [parts["training"][1]]}
+        with pytest.raises(ValueError, match=r"trained on 1 cases that are not for training now \(b\)"):
+            require_same_training(drawn, out)
+
     def test_without_a_checkpoint_a_run_begins_anew(self, started):
         out, parts = started
         (out / "finetuned_last.pt").unlink()
@@ -117,9 +124,12 @@ class TestSettings:
     def test_what_may_change_and_other_ways_to_say_the_same_are_accepted(self, started, change):
         require_same_settings({**SAME, **change}, started[0])
 
-    def test_other_code_of_ones_own_network_is_refused(self, started, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        ("key", "value"), [("network_def", {"_target_": "own_network.Network"}), ("backbone", "own_network.Network")]
+    )
+    def test_other_code_of_ones_own_network_is_refused(self, started, tmp_path, monkeypatch, key, value):
         monkeypatch.syspath_prepend(tmp_path)
-        config = {**SAME, "network_def": {"_target_": "own_network.Network"}}
+        config = {**SAME, key: value}
 
         def written(gain):
             sys.modules.pop("own_network", None)
