@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from common.cohorts import get_cohort
@@ -18,10 +18,14 @@ UNSAID = "{path}: does not say which sequences and classes it was trained with; 
 
 
 class Layout(NamedTuple):
-    """The sequences of a network's input channels, and the regions (or classes) of its output channels, in order."""
+    """The sequences of a network's input channels, and the regions (or classes) of its output channels, in order.
+
+    ``regions`` says of which classes each region is made, if that is known.
+    """
 
     sequences: tuple[str, ...]
     classes: tuple[str, ...]
+    regions: Mapping[str, Sequence[str]] = {}
 
 
 def require_fitting(
@@ -44,6 +48,8 @@ def require_fitting(
         )
     elif own.sequences != asked.sequences:
         raise ValueError(f"{path}: {_reorder(own, asked, cohort)}")
+    else:
+        _require_same_regions(path, own, asked)
     _compare_steps(path, image_steps(transforms))
 
 
@@ -73,10 +79,24 @@ def new_sequences(
             f"{path}: was trained for {', '.join(own.classes)}; cohort {_name(cohort)} has {', '.join(asked.classes)}. "
             "With --new_head true the last layer starts anew, at random."
         )
+    if not new_head:
+        _require_same_regions(path, own, asked)
     new = asked.sequences[len(own.sequences) :]
     if new:
         logger.warning(f"{path}: has not seen {', '.join(new)}; their first weights are zero.")
     return len(new)
+
+
+def _require_same_regions(path: str | os.PathLike, own: Layout, asked: Layout) -> None:
+    """Refuse weights if one of their regions is made of other ones of the same classes."""
+    parts = [{part for classes in each.regions.values() for part in classes} for each in (own, asked)]
+    differ = [name for name in own.regions if {*own.regions[name]} != {*asked.regions.get(name, ())}]
+    if parts[0] == parts[1] and differ:
+        then, now = (" + ".join(each.regions[differ[0]]) for each in (own, asked))
+        raise ValueError(
+            f"{path}: was trained with a region {differ[0]} of {then}; here it is {now}. Call it by another name, or "
+            "fine-tune the weights with --new_head true."
+        )
 
 
 def _compare_steps(path: str | os.PathLike, asked: list[str]) -> None:
@@ -106,7 +126,9 @@ def layout_of_weights(path: str | os.PathLike, bundle_root: str | os.PathLike) -
 
 def _layout(cohort: Cohort, bundle_root: str | os.PathLike) -> Layout:
     softmax = _outputs(bundle_root)[0].startswith("background")
-    return Layout(cohort.modalities, tuple(cohort.labels.targets if softmax else cohort.labels.regions))
+    if softmax:
+        return Layout(cohort.modalities, tuple(cohort.labels.targets))
+    return Layout(cohort.modalities, tuple(cohort.labels.regions), cohort.labels.regions)
 
 
 def _outputs(bundle_root: str | os.PathLike) -> list[str]:

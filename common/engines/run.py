@@ -18,7 +18,7 @@ from common.cohorts.contents import content
 from common.cohorts.datalist import write_datalist
 from common.cohorts.splits import PARTS, Parts
 from common.io.command import running_config
-from common.io.files import replacing
+from common.io.files import file_digest, replacing
 from common.io.fingerprint import fingerprint, own_code
 from common.io.settings import flag, optional
 from common.text import shortened
@@ -146,7 +146,7 @@ def _record(output_dir: str | os.PathLike) -> dict[str, Any] | None:
 def _leaves(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Yield key and value of a config's texts, numbers and null that may not change; objects count by their class.
 
-    Classes and functions of the user's own that it names count by their code, too.
+    Classes and functions of the user's own that it names count by their code, too, and files by their content.
     """
     if isinstance(config, Mapping):
         for name, value in config.items():
@@ -158,6 +158,8 @@ def _leaves(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     else:
         plain = config is None or isinstance(config, str | int | float)
         yield key, optional(config) if plain else type(config).__name__
+        if isinstance(config, str) and len(config) < 4096 and os.path.isfile(config):
+            yield f"the content of {config}", file_digest(config)
         if key.rpartition("#")[2] in NAMING and isinstance(config, str) and NAME.fullmatch(config):
             made = locate(config)
             if isinstance(made, type | FunctionType) and (code := own_code(made)):

@@ -10,6 +10,7 @@ import torch
 from monai.transforms import CropForegroundd, Lambdad, Orientationd, SpatialPadd
 
 from common.cohorts import get_cohort
+from common.cohorts.described import recorded
 from common.engines.fitting import new_sequences, require_fitting
 from common.engines.preprocessing import image_steps
 from common.io import start_from, write_checkpoint
@@ -93,6 +94,21 @@ class TestInference:
         require_fitting(weights, own, M3AE_ROOT)
         with pytest.raises(ValueError, match="List its `sequences` as flair, t1"):
             require_fitting(weights, described(("t1", "flair"), name="other"), M3AE_ROOT)
+
+    def test_a_region_of_other_classes_is_refused_whatever_its_name(self, trained, tmp_path):
+        def made(core):
+            path, regions = tmp_path / f"{core}.json", {"WT": ["NCR", "ED"], "TC": [core]}
+            told = {"name": "own", "sequences": ["t1", "t2"], "labels": {"NCR": 1, "ED": 2}, "regions": regions}
+            path.write_text(json.dumps(told))
+            return str(path)
+
+        weights = trained(recorded(made("NCR")))
+        require_fitting(weights, made("NCR"), M3AE_ROOT)
+        with pytest.raises(ValueError, match="a region TC of NCR; here it is ED"):
+            require_fitting(weights, made("ED"), M3AE_ROOT)
+        with pytest.raises(ValueError, match="a region TC of NCR; here it is ED"):
+            new_sequences(weights, made("ED"), M3AE_ROOT)
+        assert new_sequences(weights, made("ED"), M3AE_ROOT, new_head=True) == 0
 
     def test_weights_without_a_record_cause_a_warning_of_what_is_assumed(self, tmp_path, caplog):
         write_checkpoint({"a": torch.zeros(1)}, tmp_path / "plain.pt")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from common.cohorts.contents import copies
+from common.cohorts.contents import content, copies
 from common.cohorts.datalist import load_datalist
 from common.engines import run as runs
 from common.engines.run import RunRecord, kept_cases, require_same_settings, require_same_training, split_of_run
@@ -69,6 +69,21 @@ class TestCases:
         item("b", "another image")
         with pytest.raises(ValueError, match=r"1 of its 4 cases have other images or labels now \(b\)"):
             kept_cases(parts, out, resume=True)
+
+    @pytest.mark.parametrize("change", [{"modalities": ["t2"]}, {"channels": [1]}, {"label_values": {"CSF": 9}}])
+    def test_a_case_of_which_something_else_is_said_is_refused(self, started, change):
+        out, parts = started
+        with pytest.raises(ValueError, match=r"1 of its 4 cases .* \(c\)"):
+            kept_cases({**parts, "validation": [{**parts["validation"][0], **change}]}, out, resume=True)
+
+    def test_a_voxel_of_a_label_that_is_not_compressed_counts(self, item, tmp_path):
+        label = tmp_path / "label.nii"
+        label.write_bytes(bytes(500_000))
+        case = {**item("a"), "label": str(label)}
+        before = content(case)
+        label.write_bytes(bytes(150_000) + b"1" + bytes(349_999))
+
+        assert content(case) != before
 
     def test_the_evaluation_takes_the_split_of_the_run(self, started, tmp_path):
         out, parts = started
@@ -145,6 +160,17 @@ class TestSettings:
         require_same_settings(config, started[0])
         written(12)
         with pytest.raises(ValueError, match=r"other settings: the code of own_network\.Network was '\w+', is '\w+'"):
+            require_same_settings(config, started[0])
+
+    def test_another_description_of_the_data_is_refused(self, started, tmp_path, monkeypatch):
+        path = tmp_path / "own.json"
+        path.write_text('{"labels": {"LV": 1, "RV": 2}}')
+        config = {**SAME, "cohort": str(path)}
+        monkeypatch.setattr(runs, "running_config", lambda: ConfigParser(config))
+        RunRecord(started[1], "iseg2017", started[0], resume=False).write()
+        require_same_settings(config, started[0])
+        path.write_text('{"labels": {"LV": 2, "RV": 1}}')
+        with pytest.raises(ValueError, match=r"other settings: the content of .*own\.json was"):
             require_same_settings(config, started[0])
 
     def test_a_damaged_record_is_refused(self, started):
