@@ -50,19 +50,30 @@ def require_fitting(
         raise ValueError(f"{path}: {_reorder(own, asked, cohort)}")
     else:
         _require_same_regions(path, own, asked)
-    _compare_steps(path, image_steps(transforms))
+    differ, others = _other_steps(path, image_steps(transforms))
+    if others:
+        raise ValueError(f"{differ} Give the steps of the training as image_transforms.")
+    if differ:
+        logger.warning(differ)
 
 
 def new_sequences(
-    path: str | os.PathLike | None, cohort: str, bundle_root: str | os.PathLike, new_head: bool = False
+    path: str | os.PathLike | None,
+    cohort: str,
+    bundle_root: str | os.PathLike,
+    new_head: bool = False,
+    transforms: Sequence[Any] = (),
 ) -> int:
     """Return how many sequences of a cohort the weights have not seen from which its training is to start.
 
     They come after those of the weights. Without weights it is 0. Raises ValueError if the weights' sequences are not
-    the cohort's first ones, or if the classes differ, unless ``new_head``.
+    the cohort's first ones, or if the classes differ, unless ``new_head``. Images that are prepared in another way than
+    the weights have seen them, by ``transforms``, cause a warning.
     """
     if path is None:
         return 0
+    if differ := _other_steps(path, image_steps(transforms))[0]:
+        logger.warning(differ)
     asked, own = _layout(get_cohort(cohort), bundle_root), layout_of_weights(path, bundle_root)
     if own is None:
         logger.warning(UNSAID.format(path=path, assumed=_said(asked)))
@@ -99,16 +110,15 @@ def _require_same_regions(path: str | os.PathLike, own: Layout, asked: Layout) -
         )
 
 
-def _compare_steps(path: str | os.PathLike, asked: list[str]) -> None:
+def _other_steps(path: str | os.PathLike, asked: list[str]) -> tuple[str, bool]:
+    """Return how steps differ from those of weights, as text, and whether there are others, not just other settings."""
     facts = read_facts(path)
     trained = facts.preprocessing if facts else []
     if not (trained and asked) or trained == asked:
-        return
+        return "", False
     then, now = ", ".join(only(trained, asked)), ", ".join(only(asked, trained))
     text = f"{path}: was trained on images that went through {then}; here they go through {now}."
-    if [*map(name, trained)] != [*map(name, asked)]:
-        raise ValueError(f"{text} Give the steps of the training as image_transforms.")
-    logger.warning(text)
+    return text, [*map(name, trained)] != [*map(name, asked)]
 
 
 def layout_of_weights(path: str | os.PathLike, bundle_root: str | os.PathLike) -> Layout | None:

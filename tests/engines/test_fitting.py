@@ -178,6 +178,14 @@ class TestFineTuning:
         with pytest.raises(ValueError, match=said):
             new_sequences(SHIPPED, described(modalities, labels), M3AE_ROOT)
 
+    def test_images_that_are_prepared_in_another_way_are_told(self, trained, caplog):
+        weights = trained("brats2021", preprocessing=image_steps([ScaleBrainIntensityd("image", 1, 99)]))
+        new_sequences(weights, "brats2021", M3AE_ROOT, transforms=[ScaleBrainIntensityd("image", 1, 99)])
+        assert not caplog.records
+        new_sequences(weights, "brats2021", M3AE_ROOT, transforms=[Lambdad("image", lambda image: image)])
+
+        assert "went through ScaleBrainIntensityd; here they go through Lambdad" in caplog.text
+
     def test_a_new_head_is_for_other_classes(self, described):
         assert new_sequences(SHIPPED, described((*GLIOMA, "dwi"), HEART), M3AE_ROOT, new_head=True) == 1
 
