@@ -1,6 +1,7 @@
 """Copies of images, which make their cases one patient, found without decoding the files."""
 
 import gzip
+import json
 import os
 import struct
 import zlib
@@ -45,9 +46,14 @@ def copies(items: Iterable[Mapping[str, Any]]) -> Iterator[Copy]:
 
 
 def content(item: Mapping[str, Any]) -> list[str]:
-    """Return what tells, of each file of an item, whether it was changed; the place and the date of a file do not."""
-    files = [*item["image"], *([item["label"]] if "label" in item else [])]
-    return [_sign(str(path)) for path in files]
+    """Return what tells whether an item was changed: of each file, and what is said of them besides.
+
+    The place and the date of a file say nothing. Labels are read whole, images that are not compressed in samples.
+    """
+    label = str(item["label"]) if "label" in item else None
+    files = [_sign(str(path)) for path in item["image"]] + ([_sign(label, whole=True)] if label else [])
+    said = {key: item[key] for key in sorted(item) if key not in ("image", "label", "patient")}
+    return [*files, json.dumps(said)]
 
 
 def _packed_length(path: str) -> int | None:
@@ -59,8 +65,8 @@ def _packed_length(path: str) -> int | None:
         return int.from_bytes(file.read(), "little")
 
 
-def _sign(path: str, packed: Collection[int] = ()) -> str:
-    """Return length and checksum; if the length of a file that is not compressed is in ``packed``, of all its bytes."""
+def _sign(path: str, packed: Collection[int] = (), whole: bool = False) -> str:
+    """Return length and checksum, of all bytes of a file that is not compressed if ``whole``, or ``packed`` has it."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         if file.read(2) == GZIP and size >= LEAST:
@@ -68,7 +74,7 @@ def _sign(path: str, packed: Collection[int] = ()) -> str:
             checksum, length = struct.unpack("<II", file.read())
             return f"{length}/{checksum:08x}"
         checksum = 0
-        if size in packed:
+        if whole or size in packed:
             file.seek(0)
             while part := file.read(1 << 20):
                 checksum = zlib.crc32(part, checksum)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from common.cohorts import get_cohort
@@ -18,10 +18,14 @@ UNSAID = "{path}: does not say which sequences and classes it was trained with; 
 
 
 class Layout(NamedTuple):
-    """The sequences of a network's input channels, and the regions (or classes) of its output channels, in order."""
+    """The sequences of a network's input channels, and the regions (or classes) of its output channels, in order.
+
+    ``regions`` says of which classes each region is made, if that is known.
+    """
 
     sequences: tuple[str, ...]
     classes: tuple[str, ...]
+    regions: Mapping[str, Sequence[str]] = {}
 
 
 def require_fitting(
@@ -44,19 +48,32 @@ def require_fitting(
         )
     elif own.sequences != asked.sequences:
         raise ValueError(f"{path}: {_reorder(own, asked, cohort)}")
-    _compare_steps(path, image_steps(transforms))
+    else:
+        _require_same_regions(path, own, asked)
+    differ, others = _other_steps(path, image_steps(transforms))
+    if others:
+        raise ValueError(f"{differ} Give the steps of the training as image_transforms.")
+    if differ:
+        logger.warning(differ)
 
 
 def new_sequences(
-    path: str | os.PathLike | None, cohort: str, bundle_root: str | os.PathLike, new_head: bool = False
+    path: str | os.PathLike | None,
+    cohort: str,
+    bundle_root: str | os.PathLike,
+    new_head: bool = False,
+    transforms: Sequence[Any] = (),
 ) -> int:
     """Return how many sequences of a cohort the weights have not seen from which its training is to start.
 
     They come after those of the weights. Without weights it is 0. Raises ValueError if the weights' sequences are not
-    the cohort's first ones, or if the classes differ, unless ``new_head``.
+    the cohort's first ones, or if the classes differ, unless ``new_head``. Images that are prepared in another way than
+    the weights have seen them, by ``transforms``, cause a warning.
     """
     if path is None:
         return 0
+    if differ := _other_steps(path, image_steps(transforms))[0]:
+        logger.warning(differ)
     asked, own = _layout(get_cohort(cohort), bundle_root), layout_of_weights(path, bundle_root)
     if own is None:
         logger.warning(UNSAID.format(path=path, assumed=_said(asked)))
@@ -73,22 +90,35 @@ def new_sequences(
             f"{path}: was trained for {', '.join(own.classes)}; cohort {_name(cohort)} has {', '.join(asked.classes)}. "
             "With --new_head true the last layer starts anew, at random."
         )
+    if not new_head:
+        _require_same_regions(path, own, asked)
     new = asked.sequences[len(own.sequences) :]
     if new:
         logger.warning(f"{path}: has not seen {', '.join(new)}; their first weights are zero.")
     return len(new)
 
 
-def _compare_steps(path: str | os.PathLike, asked: list[str]) -> None:
+def _require_same_regions(path: str | os.PathLike, own: Layout, asked: Layout) -> None:
+    """Refuse weights if one of their regions is made of other ones of the same classes."""
+    parts = [{part for classes in each.regions.values() for part in classes} for each in (own, asked)]
+    differ = [name for name in own.regions if {*own.regions[name]} != {*asked.regions.get(name, ())}]
+    if parts[0] == parts[1] and differ:
+        then, now = (" + ".join(each.regions[differ[0]]) for each in (own, asked))
+        raise ValueError(
+            f"{path}: was trained with a region {differ[0]} of {then}; here it is {now}. Call it by another name, or "
+            "fine-tune the weights with --new_head true."
+        )
+
+
+def _other_steps(path: str | os.PathLike, asked: list[str]) -> tuple[str, bool]:
+    """Return how steps differ from those of weights, as text, and whether there are others, not just other settings."""
     facts = read_facts(path)
     trained = facts.preprocessing if facts else []
     if not (trained and asked) or trained == asked:
-        return
+        return "", False
     then, now = ", ".join(only(trained, asked)), ", ".join(only(asked, trained))
     text = f"{path}: was trained on images that went through {then}; here they go through {now}."
-    if [*map(name, trained)] != [*map(name, asked)]:
-        raise ValueError(f"{text} Give the steps of the training as image_transforms.")
-    logger.warning(text)
+    return text, [*map(name, trained)] != [*map(name, asked)]
 
 
 def layout_of_weights(path: str | os.PathLike, bundle_root: str | os.PathLike) -> Layout | None:
@@ -106,7 +136,9 @@ def layout_of_weights(path: str | os.PathLike, bundle_root: str | os.PathLike) -
 
 def _layout(cohort: Cohort, bundle_root: str | os.PathLike) -> Layout:
     softmax = _outputs(bundle_root)[0].startswith("background")
-    return Layout(cohort.modalities, tuple(cohort.labels.targets if softmax else cohort.labels.regions))
+    if softmax:
+        return Layout(cohort.modalities, tuple(cohort.labels.targets))
+    return Layout(cohort.modalities, tuple(cohort.labels.regions), cohort.labels.regions)
 
 
 def _outputs(bundle_root: str | os.PathLike) -> list[str]:

@@ -256,11 +256,12 @@ class ResumableCheckpoint:
                 f"{self.last}: a run of {before} epochs; expected {before} or more, not {epochs}. Its learning-rate "
                 "schedule ends there: resume with as many epochs or more, or choose another output_dir."
             )
-        if (restored := _rates(schedules)) != rates:
+        restored, finished = _rates(schedules), trainer.state.epoch == epochs
+        if restored != rates and not finished:
             logger.warning(f"{self.last}: the learning rate was {restored}, is {rates}: its schedule goes on with that")
         if epochs > before:
             logger.info(f"{self.last}: extended from {before} to {epochs} epochs")
-        if epochs > before or restored != rates:
+        if epochs > before or (restored != rates and not finished):
             for schedule, state in zip(schedules, fresh, strict=True):
                 self._advance(schedule, state, trainer.state.epoch)
         logger.info(f"resumed {self.last} after epoch {trainer.state.epoch} of {epochs}")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.transforms import CropForegroundd, MapTransform, SpatialPadd, Transform
 
-from common.io.fingerprint import enclosed
+from common.io.fingerprint import UnknownError, enclosed, fingerprint, own_code
 from common.transforms import LoadSubjectd
 
 ELSEWHERE = (LoadSubjectd, CropForegroundd, SpatialPadd)
@@ -20,7 +20,8 @@ UNTOLD = ("keys", "allow_missing_keys", "lazy", "label_key")
 def image_steps(transforms: Iterable[Any], key: str = "image") -> list[str]:
     """Return the steps that change an image's voxels or grid, with their settings: ``Spacingd(pixdim=2 2 2, ...)``.
 
-    Of settings for several keys only that for ``key`` is told. Steps for other keys only are left out.
+    Of settings for several keys only that for ``key`` is told. Steps for other keys only are left out. Code of the
+    user's own is told by its fingerprint, as are long arrays.
 
     Example:
         >>> from monai.transforms import ScaleIntensityd
@@ -33,7 +34,10 @@ def image_steps(transforms: Iterable[Any], key: str = "image") -> list[str]:
         keys = tuple(step.keys) if isinstance(step, MapTransform) else ()
         if not isinstance(step, ELSEWHERE) and (not keys or key in keys):
             index = keys.index(key) if len(keys) > 1 else None
-            told = sorted(f"{name}={value}" for name, value in _settings(step, len(keys), index).items())
+            settings = _settings(step, len(keys), index)
+            if code := own_code(type(step)):
+                settings["code"] = code
+            told = sorted(f"{name}={value}" for name, value in settings.items())
             steps.append(f"{type(step).__name__}({', '.join(told)})")
     return steps
 
@@ -72,13 +76,13 @@ def _settings(step: Any, keys: int, index: int | None) -> dict[str, str]:
 
 
 def _text(value: Any) -> str | None:
-    """Return a value as text, None if it has no short one; of a function also what it encloses."""
+    """Return a value as text; None if an object of an installed package has none. Of a function also its variables."""
     if isinstance(value, bool | str | None):
         return str(value)
     if isinstance(value, int | float | np.number):
         return f"{value:g}"
     if isinstance(value, np.ndarray | torch.Tensor):
-        return _text(value.tolist()) if np.size(value) < 20 else None
+        return _text(value.tolist()) if np.size(value) < 20 else fingerprint(value)
     if isinstance(value, Sequence):
         return " ".join(str(_text(part)) for part in value)
     if isinstance(value, Mapping):
@@ -87,5 +91,10 @@ def _text(value: Any) -> str | None:
         return f"{_text(value.func)} {_text(value.args)} {_text(value.keywords)}".strip()
     if isinstance(value, FunctionType):
         plain = {name: part for name, part in enclosed(value).items() if isinstance(part, str | int | float | Sequence)}
-        return f"{value.__name__} {_text(plain)}".strip()
+        return " ".join(filter(None, (value.__name__, _text(plain), own_code(value))))
+    if own_code(type(value)):
+        try:
+            return f"{type(value).__name__} {fingerprint(value)}"
+        except UnknownError:
+            return type(value).__name__
     return getattr(value, "__name__", None)

@@ -3,8 +3,11 @@
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from pydoc import locate
+from types import FunctionType
 from typing import Any
 
 import ignite.distributed as idist
@@ -15,14 +18,17 @@ from common.cohorts.contents import content
 from common.cohorts.datalist import write_datalist
 from common.cohorts.splits import PARTS, Parts
 from common.io.command import running_config
-from common.io.files import replacing
-from common.io.fingerprint import fingerprint
+from common.io.files import file_digest, replacing
+from common.io.fingerprint import fingerprint, own_code
 from common.io.settings import flag, optional
 from common.text import shortened
 
 logger = logging.getLogger(__name__)
 RECORD, SPLIT = "run.json", "split.json"
 """In the output folder of a training: version, settings, and part -> case -> fingerprint of its files; its datalist."""
+NAMING = ("_target_", "backbone")
+"""Keys of a config whose values are dotted names of classes or functions."""
+NAME = re.compile(r"\w+(\.\w+)+")
 MAY_CHANGE = {
     *("imports", "initialize", "finalize", "fit", "pretrain", "finetune", "run", "evaluate", "start_processes"),
     *("bundle_root", "output_dir", "dataset_dir", "cache_dir", "datalist", "resume", "quiet", "device", "num_workers"),
@@ -62,6 +68,21 @@ def kept_cases(parts: Parts, output_dir: str | os.PathLike, resume: bool | str) 
             "split, without them."
         )
     return {part: [items[case] for case in kept[part]] for part in PARTS}
+
+
+def require_same_training(parts: Parts, output_dir: str | os.PathLike) -> None:
+    """Refuse a stage of a training by other cases than those of the stage before it, in the same folder.
+
+    The network would have seen cases that are for validation or test now. Raises ValueError.
+    """
+    record = _record(output_dir)
+    used = {item["case"] for item in parts["training"]}
+    if record and (others := [case for case in record["cases"]["training"] if case not in used]):
+        raise ValueError(
+            f"{Path(output_dir, RECORD)}: the stage before this one was trained on {len(others)} cases that are not "
+            f"for training now ({shortened(others)}). Use its cases, split and split_seed, or run `fit` in another "
+            "output_dir."
+        )
 
 
 class RunRecord:
@@ -123,7 +144,10 @@ def _record(output_dir: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def _leaves(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield key and value of a config's texts, numbers and null that may not change; objects count by their class."""
+    """Yield key and value of a config's texts, numbers and null that may not change; objects count by their class.
+
+    Classes and functions of the user's own that it names count by their code, too, and files by their content.
+    """
     if isinstance(config, Mapping):
         for name, value in config.items():
             if key or not (name in MAY_CHANGE or name.startswith("_")):
@@ -134,3 +158,9 @@ def _leaves(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     else:
         plain = config is None or isinstance(config, str | int | float)
         yield key, optional(config) if plain else type(config).__name__
+        if isinstance(config, str) and len(config) < 4096 and os.path.isfile(config):
+            yield f"the content of {config}", file_digest(config)
+        if key.rpartition("#")[2] in NAMING and isinstance(config, str) and NAME.fullmatch(config):
+            made = locate(config)
+            if isinstance(made, type | FunctionType) and (code := own_code(made)):
+                yield f"the code of {config}", code

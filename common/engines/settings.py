@@ -15,7 +15,7 @@ from common.engines.evaluate import check_evaluation
 from common.engines.fitting import require_fitting
 from common.engines.multi_gpu import claim_output
 from common.engines.precision import check_device
-from common.engines.run import require_same_settings
+from common.engines.run import require_same_settings, require_same_training
 from common.engines.tracking import require_server
 from common.engines.windows import check_mirror_axes
 from common.evaluation.report.report import require_own_parts
@@ -103,6 +103,8 @@ def _check(given: Given, bundle_root: str, claimed: str | None) -> None:
         if key in config:
             resolved = config.ref_resolver.resolved_content
             resolved[config.ref_resolver.normalize_id(key)] = running.get_parsed_content(key)
+    if "pretrainer" in config and stages == ["train"] and value("start#init_from") is None:
+        require_same_training(running.get_parsed_content("data"), value("output_dir"))
     for key in (f"{stage}#loss" for stage in stages):
         if key in config:  # built a second time by the run, whose random numbers must not be used up here
             value(key)

@@ -5,7 +5,6 @@ it, its defaults, the variables that it encloses, and all that it refers to by n
 code in an installed package, the version is enough.
 """
 
-import builtins
 import copyreg
 import dis
 import functools
@@ -14,12 +13,12 @@ import importlib.util
 import json
 import logging
 import os
-import re
 import sys
 import sysconfig
 import threading
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,11 @@ from torch import nn
 REFERENCES = ReferenceResolver._vars
 """Global variable in which MONAI gives an expression of a config what it refers to by ``@``."""
 PYTHON = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
-IMPORTS = re.compile(r"^\s*(?:from|import)\s+([\w.]+)", re.MULTILINE)
 IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 OURS = ("common", "mmb")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+KEPT = vars(nn.Module()).keys() - {"training"}
+"""Attributes in which PyTorch keeps a network's parts."""
 PLAIN = (
     type(None),
     bool,
@@ -49,7 +49,7 @@ PLAIN = (
     types.UnionType,
     types.EllipsisType,
 )
-
+"""Types whose text says all of a value; one of a subclass is described as an object."""
 SILENT = (np.random.RandomState, torch.Generator, logging.Logger, type(threading.Lock()), type(threading.RLock()))
 """What has no part in a result; every random transform has a state of the first kind, set anew in each epoch."""
 
@@ -77,6 +77,22 @@ def fingerprint(*parts: Any) -> str:
     return _Description().of(parts)[:16]
 
 
+def own_code(code: type | types.FunctionType) -> str:
+    """Return the fingerprint of a class or function of the user's; empty for one of an installed package, or unknown.
+
+    Example:
+        >>> from common.io.fingerprint import own_code
+        >>> from monai.transforms import Spacingd
+        >>> own_code(Spacingd), len(own_code(lambda image: image * 2))
+        ('', 16)
+    """
+    installed = _version_of(code) if isinstance(code, type) else _version_of_function(code)
+    try:
+        return "" if installed else fingerprint(code)
+    except UnknownError:
+        return ""
+
+
 def files_of(item: Mapping[str, Any]) -> list[tuple[str, int, int]]:
     """Return path, size in bytes and modification time (ns) of those files of a datalist item that exist."""
     images = item["image"] if isinstance(item["image"], list | tuple) else [item["image"]]
@@ -93,12 +109,10 @@ def enclosed(function: types.FunctionType) -> dict[str, Any]:
 
 def _referred(code: types.CodeType, around: Mapping[str, Any]) -> dict[str, Any]:
     """Return the global variables that code, and functions within it, refer to; of a config's, those it names."""
-    codes = _inner(code)
-    names = {name for each in codes for name in each.co_names}
+    names = _names(_inner(code))
     said = {name: around[name] for name in sorted(names) if name in around and name != REFERENCES}
     if REFERENCES in names:
-        constants = {text for each in codes for text in each.co_consts if isinstance(text, str)}
-        said |= {key: value for key, value in around.get(REFERENCES, {}).items() if key in constants}
+        said |= {key: value for key, value in around.get(REFERENCES, {}).items() if key in names}
     return said
 
 
@@ -115,19 +129,12 @@ class _Description:
         if id(value) not in self.known:
             self.kept.append(value)
             self.known[id(value)] = type(value).__qualname__
-            describe = next((describe for kinds, describe in KINDS if isinstance(value, kinds)), _Description._object)
-            said = json.dumps([self._type(value), describe(self, value)])
+            describe = BUILTIN.get(type(value)) or next(
+                (describe for kinds, describe in KINDS if isinstance(value, kinds)), _Description._object
+            )
+            said = json.dumps([self.of(type(value)), describe(self, value)])
             self.known[id(value)] = hashlib.sha256(said.encode()).hexdigest()
         return self.known[id(value)]
-
-    def _type(self, value: Any) -> Any:
-        cls = type(value)
-        if _version_of(cls):
-            return cls.__qualname__
-        return [
-            self.of(cls),
-            self.of(getattr(value, "__dict__", None)) if isinstance(value, list | tuple | dict) else None,
-        ]
 
     def _plain(self, value: Any) -> Any:
         return repr(value)
@@ -138,25 +145,29 @@ class _Description:
     def _nothing(self, value: Any) -> Any:
         return None
 
-    def _array(self, value: np.ndarray | torch.Tensor) -> Any:
-        array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
-        if array.dtype == object:
-            return self.of(array.tolist())
-        return [array.dtype.str, array.shape, hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()]
+    def _array(self, value: np.ndarray) -> Any:
+        if value.dtype.hasobject:
+            return [value.dtype.str, self.of(value.tolist())]
+        return [value.dtype.descr, value.shape, hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()]
+
+    def _tensor(self, value: torch.Tensor) -> Any:
+        numbers = value.detach().cpu().to_dense().as_subclass(torch.Tensor)
+        if numbers.is_floating_point() and numbers.itemsize < 4:
+            numbers = numbers.float()  # NumPy has no bfloat16
+        return [str(value.dtype), self._array(numbers.numpy()), self.of(vars(value))]
 
     def _network(self, network: nn.Module) -> Any:
         """Describe each part's class, attributes and hooks, and the buffers that no weights file has."""
         said = []
         for name, part in network.named_modules():
-            told = {key: value for key, value in vars(part).items() if not key.startswith("_")}
+            told = {key: value for key, value in vars(part).items() if key not in KEPT}
             told |= {key: list(vars(part)[key].values()) for key in HOOKS}  # their keys are counted in each process
             unsaved = {key: part._buffers[key] for key in part._non_persistent_buffers_set}
             said.append([name, self.of(type(part)), self._mapping({**told, **unsaved})])
         return said
 
     def _function(self, function: types.FunctionType) -> Any:
-        name, module = f"{function.__module__}.{function.__qualname__}", function.__globals__.get("__name__")
-        version = _version(module) if _holds(module, function.__globals__) else None
+        name, version = f"{function.__module__}.{function.__qualname__}", _version_of_function(function)
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
         values = self.of([function.__defaults__, function.__kwdefaults__, cells, vars(function)])
         named = None if version else [self.of(function.__code__), self._named(function.__code__, function.__globals__)]
@@ -170,19 +181,11 @@ class _Description:
     def _named(self, code: types.CodeType, around: Mapping[str, Any]) -> Any:
         """Describe what code refers to by name: global variables, what it uses of modules, and its own imports."""
         codes, said = _inner(code), _referred(code, around)
-        names = {name for each in codes for name in each.co_names}
         modules = [value for value in said.values() if isinstance(value, types.ModuleType)]
         for module in [each for each in modules if not _version(each.__name__)]:
-            said |= {f"{module.__name__}.{name}": getattr(module, name) for name in names if hasattr(module, name)}
-        imports = {
-            step.argval
-            for each in codes
-            if IMPORT_NAME in each.co_code[::2]
-            for step in dis.get_instructions(each)
-            if step.opcode == IMPORT_NAME
-        }
-        package = around.get("__package__") or ""
-        return [self._mapping(said), [self._imported(name, package) for name in sorted(imports)]]
+            used = sorted(name for name in _names(codes) if hasattr(module, name))
+            said |= {f"{module.__name__}.{name}": getattr(module, name) for name in used}
+        return [self._mapping(said), self._imports(codes, around.get("__package__") or "")]
 
     def _class(self, cls: type) -> Any:
         """Describe the functions and values of a class, and of those that it inherits from."""
@@ -196,23 +199,35 @@ class _Description:
     def _module(self, module: types.ModuleType) -> Any:
         if getattr(module, "__spec__", None) is None:  # made by a program
             return self._mapping({key: value for key, value in vars(module).items() if not key.startswith("__")})
-        return self._imported(module.__name__, "")
+        return self._imported(module.__spec__)
 
-    def _imported(self, name: str, package: str) -> Any:
+    def _imports(self, codes: Sequence[types.CodeType], package: str) -> Any:
+        """Describe the modules that code imports, and those of a package of the user's that it takes from there."""
+        said: list[Any] = []
+        for name, parts in _imported(codes):
+            if (found := _spec(name, package)) is None:
+                said.append(name)
+                continue
+            own = found.submodule_search_locations is not None and not _installed(str(found.origin))
+            inner = [_spec(f"{found.name}.{part}", "") for part in parts if own]
+            said += [self._imported(each) for each in (found, *inner) if each is not None]
+        return said
+
+    def _imported(self, found: ModuleSpec) -> Any:
         """Describe a module by its text and those that it imports, or the version of an installed one."""
-        found = _spec(name, package)
-        if found is None:
-            return name
         if found.name not in self.modules:
             self.modules[found.name] = found.name
             version = _version(found.name) or (sys.version if _installed(str(found.origin)) else None)
             if version or not found.origin or not os.path.isfile(found.origin):
                 self.modules[found.name] = [found.name, version]
             else:
-                text = Path(found.origin).read_text(encoding="utf-8", errors="replace")
-                around = found.name if found.submodule_search_locations is not None else found.parent or ""
-                others = [self._imported(each, around) for each in IMPORTS.findall(text)]
-                self.modules[found.name] = self.of([found.name, text, json.dumps(others)])
+                text = Path(found.origin).read_bytes()
+                package = found.name if found.submodule_search_locations is not None else found.parent or ""
+                try:
+                    codes = _inner(compile(text, found.origin, "exec", dont_inherit=True))
+                except (SyntaxError, ValueError):  # not Python's, or not yet
+                    codes = []
+                self.modules[found.name] = self.of([found.name, text, json.dumps(self._imports(codes, package))])
         return self.modules[found.name]
 
     def _wrapper(self, value: Any) -> Any:
@@ -222,10 +237,15 @@ class _Description:
             return self.of(value.func)
         return [self.of(value.__func__), self.of(getattr(value, "__self__", None))]
 
+    def _reference(self, reference: weakref.ReferenceType) -> Any:
+        return self.of(reference())
+
     def _builtin(self, function: Any) -> Any:
-        owner = getattr(function, "__self__", None)
+        if function.__name__.endswith(" (vectorized)"):
+            raise UnknownError(f"{function.__name__}, by numpy.frompyfunc, does not say what it is made of")
+        owner, module = getattr(function, "__self__", None), getattr(function, "__module__", None) or "builtins"
         bound = None if owner is None or isinstance(owner, types.ModuleType) else self.of(owner)
-        return [function.__name__, _version(getattr(function, "__module__", None) or "builtins"), bound]
+        return [function.__name__, _version(module), bound]
 
     def _sequence(self, values: Sequence[Any]) -> Any:
         return [self.of(value) for value in values]
@@ -234,46 +254,53 @@ class _Description:
         return sorted(self.of(value) for value in values)
 
     def _mapping(self, values: Mapping[Any, Any]) -> Any:
-        return [[str(key), self.of(values[key])] for key in sorted(values, key=str)]
+        """Describe keys and values in their order, which may be that of steps."""
+        plain = (str, *PLAIN)
+        return [[repr(key) if type(key) in plain else self.of(key), self.of(value)] for key, value in values.items()]
 
     def _object(self, value: Any) -> Any:
-        """Describe an object by its class, its attributes, and what `pickle` would store if that is another matter."""
+        """Describe an object by its attributes and by what `pickle` would store, which may be another matter."""
         cls = type(value)
         attributes = {**getattr(value, "__dict__", {}), **{name: getattr(value, name) for name in _slots(value)}}
-        own = cls.__reduce__ is not object.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__
-        if attributes and not own:
-            return [self.of(cls), self.of(attributes)]
         try:
             reduce = copyreg.dispatch_table.get(cls)
             stored = reduce(value) if reduce else value.__reduce_ex__(4)
-        except TypeError:
+        except Exception:  # of a class of any origin
             raise UnknownError(f"a {cls.__module__}.{cls.__qualname__} does not say what it is made of") from None
-        if isinstance(stored, str):
-            return [self.of(cls), self.of(attributes), stored]
-        parts = [list(part) if isinstance(part, Iterator) else part for part in stored]
-        return [self.of(cls), self.of(attributes), self.of(parts)]
+        parts = stored if isinstance(stored, str) else [list(p) if isinstance(p, Iterator) else p for p in stored]
+        return [self.of(attributes), self.of(parts)]
 
 
+BUILTIN: dict[type, Callable[[_Description, Any], Any]] = {
+    **dict.fromkeys(PLAIN, _Description._plain),
+    str: _Description._text,
+    np.ndarray: _Description._array,
+    **dict.fromkeys((list, tuple), _Description._sequence),
+    **dict.fromkeys((set, frozenset), _Description._set),
+    **dict.fromkeys((dict, types.MappingProxyType), _Description._mapping),
+}
+"""Types, without their subclasses, and what describes their values."""
 KINDS: tuple[tuple[Any, Callable[[_Description, Any], Any]], ...] = (
-    (PLAIN, _Description._plain),
-    ((str, os.PathLike), _Description._text),
+    (os.PathLike, _Description._text),
     (SILENT, _Description._nothing),
-    ((np.ndarray, torch.Tensor), _Description._array),
+    (np.memmap, _Description._array),
+    (torch.Tensor, _Description._tensor),
     (nn.Module, _Description._network),
     (types.FunctionType, _Description._function),
     (types.CodeType, _Description._code),
     ((types.MethodType, staticmethod, classmethod, property, functools.cached_property), _Description._wrapper),
     (type, _Description._class),
     (types.ModuleType, _Description._module),
+    (weakref.ReferenceType, _Description._reference),
     (
-        (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType, np.ufunc),
+        (
+            *(types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType),
+            *(types.ClassMethodDescriptorType, np.ufunc),
+        ),
         _Description._builtin,
     ),
-    ((list, tuple), _Description._sequence),
-    ((set, frozenset), _Description._set),
-    (Mapping, _Description._mapping),
 )
-"""Kinds of values, the first that fits counts, and what describes them."""
+"""Kinds of other values, the first that fits counts, and what describes them."""
 
 
 def _file(path: str) -> tuple[str, int, int]:
@@ -287,12 +314,12 @@ def _version(module: str | None) -> str | None:
 
     Of this project in a clone, where it is edited, it is a digest of all its code.
     """
-    top = (module or "").partition(".")[0]
     spec = getattr(sys.modules.get(module or ""), "__spec__", None)
     if spec is None:
         return None
     if spec.origin in ("built-in", "frozen"):
         return sys.version
+    top = str(module).partition(".")[0]
     if _installed(str(spec.origin)):
         return str(getattr(sys.modules[top], "__version__", sys.version))
     return _digest(Path(sys.modules[top].__path__[0])) if top in OURS else None
@@ -316,24 +343,36 @@ def _digest(package: Path) -> str:
 
 
 def _version_of(cls: type) -> str | None:
-    made = cls.__module__ == "builtins" and not hasattr(builtins, cls.__name__)  # by a program, in an empty namespace
-    return None if made else _version(cls.__module__)
+    """Return the version of the package of a class; None for one that its module does not hold, made by a program."""
+    held = hasattr(sys.modules.get(cls.__module__), cls.__qualname__.partition(".")[0])
+    return _version(cls.__module__) if held else None
 
 
-def _holds(module: Any, names: Mapping[str, Any]) -> bool:
-    """Return whether the global variables of a function are those of a module, rather than a program's."""
-    return module in sys.modules and vars(sys.modules[module]) is names
+def _version_of_function(function: types.FunctionType) -> str | None:
+    """Return the version of the package of a function; None for one whose global variables are not a module's."""
+    names = function.__globals__
+    module = names.get("__name__")
+    return _version(module) if module in sys.modules and vars(sys.modules[module]) is names else None
 
 
 def _spec(name: str, package: str) -> ModuleSpec | None:
-    """Return where a module is that a module of a package imports by this name, absolutely or relatively."""
-    for each in (name, f".{name}"):
-        try:
-            if found := importlib.util.find_spec(each, package or None):
-                return found
-        except (ImportError, ValueError):  # there is none, or it was made by a program
-            continue
-    return None
+    """Return where a module is that a module of a package imports by this name, with dots before a relative one."""
+    try:
+        return importlib.util.find_spec(name, package or None)
+    except (ImportError, ValueError):  # there is none, or it was made by a program
+        return None
+
+
+def _imported(codes: Sequence[types.CodeType]) -> list[tuple[str, Collection[str]]]:
+    """Return the modules that code imports, with dots before relative ones, and the names that it takes from each."""
+    found: list[tuple[str, Collection[str]]] = []
+    for code in codes:
+        if IMPORT_NAME in code.co_code[::2]:
+            steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+            for level, parts, step in zip(steps, steps[1:], steps[2:], strict=False):
+                if step.opcode == IMPORT_NAME:
+                    found.append(("." * level.argval + step.argval, parts.argval or ()))
+    return found
 
 
 def _inner(code: types.CodeType) -> list[types.CodeType]:
@@ -341,10 +380,16 @@ def _inner(code: types.CodeType) -> list[types.CodeType]:
     return [code, *(each for part in code.co_consts if isinstance(part, types.CodeType) for each in _inner(part))]
 
 
+def _names(codes: Sequence[types.CodeType]) -> set[str]:
+    """Return the names that code refers to, and its texts, which may be names too, as in ``globals()["gain"]``."""
+    texts = {text for each in codes for text in each.co_consts if isinstance(text, str)}
+    return texts.union(*(each.co_names for each in codes))
+
+
 def _computes(key: str, value: Any) -> bool:
     """Return whether an entry of a class says what it computes, rather than what Python keeps about it."""
     kept = isinstance(value, types.GetSetDescriptorType | types.MemberDescriptorType) or key == "_abc_impl"
-    return not kept and (not key.startswith("__") or callable(value))
+    return not kept and (not key.startswith("__") or callable(value) or hasattr(type(value), "__get__"))
 
 
 def _slots(value: Any) -> list[str]:

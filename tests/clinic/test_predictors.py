@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -188,6 +189,43 @@ def test_what_is_no_usable_model_is_refused_in_one_line(tmp_path: Path, change: 
     assert "\n" not in str(error.value)
     with pytest.raises(FileNotFoundError, match=r"fold_0: no plans\.json; expected a folder of nnU-Net v2"):
         load_predictor(str(_model(tmp_path / "other") / "fold_0"), device="cpu")
+
+
+OWN = {
+    "dataset_json": {
+        "channel_names": {"0": "T1", "1": "T1c", "2": "T2", "3": "FLAIR"},
+        "labels": {"background": 0} | {name: number for number, name in enumerate(NAMES, start=1)},
+    },
+    "plans": {"configurations": {"3d_fullres": {"spacing": [1.0, 1.0, 1.0]}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_told(channel_names={"0": "FLAIR", "1": "T1c", "2": "T2", "3": "T1"}), "channels T1, T1c, T2, FLAIR, but"),
+        (_told(channel_names={"0": "T1", "1": "T1c", "2": "T2"}), "channels T1, T1c, T2, FLAIR, but"),
+        (_told(labels={"background": 0, NAMES[1]: 1, NAMES[0]: 2, NAMES[2]: 3}), "labels .*, but its folder says"),
+        (
+            _plans(**{"3d_fullres": {"patch_size": [32] * 3, "spacing": [2.0] * 3}}),
+            r"spacing \[1.0, 1.0, 1.0\], but its folder says \[2.0, 2.0, 2.0\]",
+        ),
+        (lambda model: None, ""),
+    ],
+)
+def test_a_checkpoint_of_another_training_than_its_folder_is_refused(tmp_path, monkeypatch, change, said) -> None:
+    monkeypatch.setattr("mmb.clinic.predictors.nnunet.version", lambda _: "2")
+    model = _model(tmp_path / "model", init_args={"configuration": "3d_fullres", **OWN})
+    change(model)
+    with pytest.raises(ValueError, match=f"checkpoint_final.pth: was trained with {said}") if said else nullcontext():
+        load_nnunet(model, "cpu")
+
+
+def test_folds_of_two_configurations_are_refused(tmp_path, monkeypatch) -> None:
+    model, other = _model(tmp_path / "model"), _model(tmp_path / "other", "3d_lowres")
+    shutil.copytree(other / "fold_0", model / "fold_1")
+    with pytest.raises(ValueError, match=r"fold_1.*was trained with configuration 3d_lowres, .*fold_0.* 3d_fullres"):
+        load_nnunet(model, "cpu")
 
 
 def test_folds_without_weights_are_named(tmp_path, caplog, monkeypatch) -> None:

@@ -2,12 +2,15 @@
 
 import json
 import logging
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from monai.transforms import CropForegroundd, Lambdad, Orientationd, SpatialPadd
 
 from common.cohorts import get_cohort
+from common.cohorts.described import recorded
 from common.engines.fitting import new_sequences, require_fitting
 from common.engines.preprocessing import image_steps
 from common.io import start_from, write_checkpoint
@@ -50,6 +53,11 @@ def trained(tmp_path):
     return make
 
 
+class Gain:
+    def __init__(self, gain):
+        self.gain = gain
+
+
 class TestInference:
     @pytest.mark.parametrize("root", [M3AE_ROOT, GSS_ROOT])
     @pytest.mark.parametrize("cohort", ["brats2021", "phantom", "open_glioma", "msd_task01"])
@@ -87,6 +95,21 @@ class TestInference:
         with pytest.raises(ValueError, match="List its `sequences` as flair, t1"):
             require_fitting(weights, described(("t1", "flair"), name="other"), M3AE_ROOT)
 
+    def test_a_region_of_other_classes_is_refused_whatever_its_name(self, trained, tmp_path):
+        def made(core):
+            path, regions = tmp_path / f"{core}.json", {"WT": ["NCR", "ED"], "TC": [core]}
+            told = {"name": "own", "sequences": ["t1", "t2"], "labels": {"NCR": 1, "ED": 2}, "regions": regions}
+            path.write_text(json.dumps(told))
+            return str(path)
+
+        weights = trained(recorded(made("NCR")))
+        require_fitting(weights, made("NCR"), M3AE_ROOT)
+        with pytest.raises(ValueError, match="a region TC of NCR; here it is ED"):
+            require_fitting(weights, made("ED"), M3AE_ROOT)
+        with pytest.raises(ValueError, match="a region TC of NCR; here it is ED"):
+            new_sequences(weights, made("ED"), M3AE_ROOT)
+        assert new_sequences(weights, made("ED"), M3AE_ROOT, new_head=True) == 0
+
     def test_weights_without_a_record_cause_a_warning_of_what_is_assumed(self, tmp_path, caplog):
         write_checkpoint({"a": torch.zeros(1)}, tmp_path / "plain.pt")
         require_fitting(tmp_path / "plain.pt", "brats2021", M3AE_ROOT)
@@ -109,6 +132,20 @@ class TestPreprocessing:
         assert image_steps(training) == image_steps(inference)
         assert image_steps(training) != image_steps([*inference[:1], ScaleBrainIntensityd("image", 5, 99)])
         assert image_steps(training) != image_steps(inference[::-1])
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            lambda gain: Lambdad("image", eval(f"lambda image: image * {gain}")),
+            lambda gain: Lambdad("image", eval("lambda image: image " + "*/"[gain - 1] + " 2")),
+            lambda gain: Lambdad("image", partial(np.multiply, np.full(30, gain))),
+            lambda gain: Lambdad("image", partial(max, Gain(gain))),
+            lambda gain: type("Own", (Lambdad,), {"__call__": eval(f"lambda self, x: x * {gain}")})("image", abs),
+        ],
+    )
+    def test_other_code_of_a_step_is_told(self, step):
+        assert image_steps([step(1)]) == image_steps([step(1)])
+        assert image_steps([step(1)]) != image_steps([step(2)])
 
     def test_another_step_is_refused_and_another_setting_warned_of(self, trained, caplog):
         steps = [ScaleBrainIntensityd("image", 1, 99)]
@@ -140,6 +177,14 @@ class TestFineTuning:
     def test_what_does_not_fit_is_refused_with_what_to_do(self, modalities, labels, said, described):
         with pytest.raises(ValueError, match=said):
             new_sequences(SHIPPED, described(modalities, labels), M3AE_ROOT)
+
+    def test_images_that_are_prepared_in_another_way_are_told(self, trained, caplog):
+        weights = trained("brats2021", preprocessing=image_steps([ScaleBrainIntensityd("image", 1, 99)]))
+        new_sequences(weights, "brats2021", M3AE_ROOT, transforms=[ScaleBrainIntensityd("image", 1, 99)])
+        assert not caplog.records
+        new_sequences(weights, "brats2021", M3AE_ROOT, transforms=[Lambdad("image", lambda image: image)])
+
+        assert "went through ScaleBrainIntensityd; here they go through Lambdad" in caplog.text
 
     def test_a_new_head_is_for_other_classes(self, described):
         assert new_sequences(SHIPPED, described((*GLIOMA, "dwi"), HEART), M3AE_ROOT, new_head=True) == 1

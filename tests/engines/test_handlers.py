@@ -91,10 +91,10 @@ def test_a_training_that_diverges_stops_before_its_weights_are_saved(losses, sto
 def trainer():
     """A trainer of a linear network, and a validator whose score is set by the test."""
 
-    def make(folder, epochs, scores, resume=False, momentum=None):
+    def make(folder, epochs, scores, resume=False, momentum=None, rate=0.1):
         torch.manual_seed(0)
         network = torch.nn.Linear(1, 1)
-        optimizer = torch.optim.Adam(network.parameters(), 0.1)
+        optimizer = torch.optim.Adam(network.parameters(), rate)
         loader = DataLoader([{"image": torch.ones(1), "label": torch.zeros(1)}] * 2, batch_size=1)
         validator = SupervisedEvaluator(device=torch.device("cpu"), val_data_loader=loader, network=network)
         parts = epochs, loader, network, optimizer, torch.nn.MSELoss()
@@ -156,10 +156,11 @@ def test_weights_written_are_the_moving_average_also_after_a_break(trainer, tmp_
     assert torch.equal(resumed["weight"], written["weight"])
 
 
-def test_finished_training_is_not_repeated_on_resume(trainer, tmp_path):
+@pytest.mark.parametrize("rate", [0.1, 0.01])  # another one is for the stages that are not finished
+def test_finished_training_is_not_repeated_on_resume(trainer, tmp_path, rate):
     scores = {1: 0.1, 2: 0.2}
     trainer(tmp_path, 2, scores)[0].run()
-    again, _, _ = trainer(tmp_path, 2, scores, resume=True)
+    again, _, _ = trainer(tmp_path, 2, scores, resume=True, rate=rate)
     counted = []
     again.add_event_handler(Events.ITERATION_COMPLETED, lambda: counted.append(1))
     again.run()

@@ -1,16 +1,18 @@
 """A resumed run is the run that was started: its cases, their files and its settings."""
 
 import gzip
+import importlib
 import json
+import sys
 
 import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from common.cohorts.contents import copies
+from common.cohorts.contents import content, copies
 from common.cohorts.datalist import load_datalist
 from common.engines import run as runs
-from common.engines.run import RunRecord, kept_cases, require_same_settings, split_of_run
+from common.engines.run import RunRecord, kept_cases, require_same_settings, require_same_training, split_of_run
 
 SAME = {"crop": [8, 8, 8], "epochs": 3, "net": {"width": 8}, "split": None}
 
@@ -68,6 +70,21 @@ class TestCases:
         with pytest.raises(ValueError, match=r"1 of its 4 cases have other images or labels now \(b\)"):
             kept_cases(parts, out, resume=True)
 
+    @pytest.mark.parametrize("change", [{"modalities": ["t2"]}, {"channels": [1]}, {"label_values": {"CSF": 9}}])
+    def test_a_case_of_which_something_else_is_said_is_refused(self, started, change):
+        out, parts = started
+        with pytest.raises(ValueError, match=r"1 of its 4 cases .* \(c\)"):
+            kept_cases({**parts, "validation": [{**parts["validation"][0], **change}]}, out, resume=True)
+
+    def test_a_voxel_of_a_label_that_is_not_compressed_counts(self, item, tmp_path):
+        label = tmp_path / "label.nii"
+        label.write_bytes(bytes(500_000))
+        case = {**item("a"), "label": str(label)}
+        before = content(case)
+        label.write_bytes(bytes(150_000) + b"1" + bytes(349_999))
+
+        assert content(case) != before
+
     def test_the_evaluation_takes_the_split_of_the_run(self, started, tmp_path):
         out, parts = started
         read = load_datalist(split_of_run(out, None), tmp_path)
@@ -76,6 +93,13 @@ class TestCases:
             part: [item["case"] for item in items] for part, items in parts.items()
         }
         assert split_of_run(tmp_path, "other.json") == "other.json"
+
+    def test_the_next_stage_trains_on_no_other_cases(self, started, item):
+        out, parts = started
+        require_same_training({**parts, "training": [*parts["training"], item("new")]}, out)
+        drawn = {**parts, "training": [parts["training"][0], parts["test"][0]], "test": [parts["training"][1]]}
+        with pytest.raises(ValueError, match=r"trained on 1 cases that are not for training now \(b\)"):
+            require_same_training(drawn, out)
 
     def test_without_a_checkpoint_a_run_begins_anew(self, started):
         out, parts = started
@@ -114,6 +138,40 @@ class TestSettings:
     )
     def test_what_may_change_and_other_ways_to_say_the_same_are_accepted(self, started, change):
         require_same_settings({**SAME, **change}, started[0])
+
+    @pytest.mark.parametrize(
+        ("key", "value"), [("network_def", {"_target_": "own_network.Network"}), ("backbone", "own_network.Network")]
+    )
+    def test_other_code_of_ones_own_network_is_refused(self, started, tmp_path, monkeypatch, key, value):
+        monkeypatch.syspath_prepend(tmp_path)
+        config = {**SAME, key: value}
+
+        def written(gain):
+            sys.modules.pop("own_network", None)
+            importlib.invalidate_caches()
+            text = f"class Network:\n    def forward(self, image):\n        return image * {gain}\n"
+            (tmp_path / "own_network.py").write_text(text)
+
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        monkeypatch.setattr(runs, "running_config", lambda: ConfigParser(config))
+        written(10)
+        RunRecord(started[1], "iseg2017", started[0], resume=False).write()
+        written("10  # as before")
+        require_same_settings(config, started[0])
+        written(12)
+        with pytest.raises(ValueError, match=r"other settings: the code of own_network\.Network was '\w+', is '\w+'"):
+            require_same_settings(config, started[0])
+
+    def test_another_description_of_the_data_is_refused(self, started, tmp_path, monkeypatch):
+        path = tmp_path / "own.json"
+        path.write_text('{"labels": {"LV": 1, "RV": 2}}')
+        config = {**SAME, "cohort": str(path)}
+        monkeypatch.setattr(runs, "running_config", lambda: ConfigParser(config))
+        RunRecord(started[1], "iseg2017", started[0], resume=False).write()
+        require_same_settings(config, started[0])
+        path.write_text('{"labels": {"LV": 2, "RV": 1}}')
+        with pytest.raises(ValueError, match=r"other settings: the content of .*own\.json was"):
+            require_same_settings(config, started[0])
 
     def test_a_damaged_record_is_refused(self, started):
         (started[0] / "run.json").write_text("{")

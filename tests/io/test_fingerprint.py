@@ -1,5 +1,6 @@
 """Whatever changes a result changes the fingerprint of what computes it, and nothing else does."""
 
+import collections
 import functools
 import operator
 import os
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from monai.transforms import Compose, Lambdad, Spacingd
 from torch import nn
 
@@ -63,6 +65,22 @@ class Net(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(1, 1, 1)
         self.gain = gain
+
+
+class Hidden(nn.Module):
+    def __init__(self, gain):
+        super().__init__()
+        self._gain = gain
+
+
+class Silent(float):
+    def __repr__(self):
+        return "a number"
+
+
+def with_gain(value, gain):
+    value.gain = gain
+    return value
 
 
 def of_config(gain):
@@ -124,6 +142,20 @@ CHANGES = {
     "a getter": lambda gain: operator.itemgetter(gain),
     "the type of a number": lambda gain: Gain(1 if gain == 1 else 1.0),
     "a text instead of a number": lambda gain: Gain(1 if gain == 1 else "1"),
+    "the type of a key": lambda gain: {1 if gain == 1 else "1": 0},
+    "the order of steps in a dict": lambda gain: Gain(dict([("a", 1), ("b", 2)][:: 3 - 2 * gain])),
+    "what a dict returns by default": lambda gain: collections.defaultdict(functools.partial(int, gain)),
+    "a number with a text of its own": Silent,
+    "an attribute of a number": lambda gain: with_gain(Silent(1), gain),
+    "an attribute of a dict-like object": lambda gain: with_gain(collections.UserDict(), gain),
+    "an attribute of a network that is private": Hidden,
+    "a method with arguments": lambda gain: type("A", (Gain,), {"__call__": functools.partialmethod(times, gain)}),
+    "a global variable by its text": lambda gain: of_program(f"GAIN = {gain}\ndef run(): return globals()['GAIN']").run,
+    "a function of several types": lambda gain: functools.singledispatch(enclosing(gain)),
+    "a masked array": lambda gain: np.ma.masked_equal([1, 2, 3], gain),
+    "a tensor in bfloat16": lambda gain: torch.full((3,), gain, dtype=torch.bfloat16),
+    "a sparse tensor": lambda gain: (gain * torch.eye(3)).to_sparse(),
+    "where an image lies": lambda gain: MetaTensor(torch.ones(1, 2, 2, 2), affine=gain * torch.eye(4)),
     "a set": lambda gain: Gain({"a", gain}),
     "the order of steps": lambda gain: Compose([Spacingd("image", 2), Gain(1)][:: 3 - 2 * gain]),
     "a step of MONAI's": lambda gain: Spacingd("image", pixdim=gain),
@@ -141,8 +173,9 @@ def test_a_change_is_seen(change):
     assert fingerprint(Lambdad("image", make)) == fingerprint(Lambdad("image", make))
 
 
-USERS = """
-from {helper} import scale
+FILES = {
+    "step": """
+from helper import scale
 import other
 from os import path
 
@@ -151,38 +184,59 @@ GAIN = 1
 class Step:
     def __call__(self, image):
         import late
-        return scale(image) * late.GAIN + other.inner.SHIFT
+        from package import part
+        return scale(image) * late.GAIN + other.inner.SHIFT + part.OFFSET
+""",
+    "helper": "def scale(image):\n    return image * 2\n",
+    "other": "import json, other_inner as inner, second  # 1\n",
+    "other_inner": "SHIFT = 1\n",
+    "second": "# 1\nfrom package import chosen\n",
+    "late": "GAIN = 3\n",
+    "package/__init__": "",
+    "package/part": "from . import beside\nOFFSET = 1 + beside.OFFSET\n",
+    "package/beside": "OFFSET = 1\n",
+    "package/chosen": "OFFSET = 1\n",
+}
+SHOW = """
+import os, sys
+from common.io.fingerprint import fingerprint
+
+for folder in sys.stdin:
+    if os.fork() == 0:
+        sys.path.insert(0, folder.strip())
+        from step import Step
+        print(fingerprint(Step()), flush=True)
+        os._exit(0)
+    os.wait()
 """
 
 
-@pytest.mark.parametrize("edited", ["step", "helper", "other", "other_inner", "late"])
-def test_an_edit_of_a_file_that_ones_own_step_uses_is_seen(edited, tmp_path):
-    """Each process reads the files anew, and the helper that the step imports while it runs is not imported yet."""
-    files = {
-        "step": USERS.format(helper="helper"),
-        "helper": "def scale(image):\n    return image * 2\n",
-        "other": "import other_inner as inner  # 1\n",
-        "other_inner": "SHIFT = 1\n",
-        "late": "GAIN = 3\n",
-    }
-    for name, text in files.items():
+@pytest.fixture(scope="module")
+def shown():
+    """Return a function that prints the fingerprint of a folder's step, each time by a process that reads it anew."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", SHOW], env=environment, text=True, **pipes) as process:
+
+        def show(folder):
+            print(folder, file=process.stdin, flush=True)
+            return process.stdout.readline()
+
+        yield show
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("edited", [name for name, text in FILES.items() if text])
+def test_an_edit_of_a_file_that_ones_own_step_uses_is_seen(edited, tmp_path, shown):
+    """Also one that the step imports only while it runs, or that what it imports does."""
+    (tmp_path / "package").mkdir()
+    for name, text in FILES.items():
         (tmp_path / f"{name}.py").write_text(text)
-    show = "from step import Step; from common.io.fingerprint import fingerprint; print(fingerprint(Step()))"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-
-    def shown():
-        command = [sys.executable, "-c", show]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-
-    before = shown()
-    (tmp_path / f"{edited}.py").write_text(files[edited].replace("1", "11").replace("2", "22").replace("3", "33"))
+    before = shown(tmp_path)
+    (tmp_path / f"{edited}.py").write_text(FILES[edited].replace("1", "11").replace("2", "22").replace("3", "33"))
 
     assert re.fullmatch(r"[0-9a-f]{16}\n", before)
-    assert shown() != before
+    assert shown(tmp_path) != before
 
 
 def test_a_file_that_a_step_names_is_part_of_it(tmp_path):
@@ -195,7 +249,7 @@ def test_a_file_that_a_step_names_is_part_of_it(tmp_path):
 
 
 def test_what_does_not_change_a_result_is_not_seen():
-    """Other values of the same config, random states, weights, and the order in which a set or dict was filled."""
+    """Other values of the same config, random states, weights, and the order in which a set was filled."""
     one, two = (ConfigParser({"gain": 1, "other": other, "step": "$lambda image: image * @gain"}) for other in (1, 2))
     first, second = Net(1), Net(1)
     nn.init.constant_(second.conv.weight, 7)
@@ -203,7 +257,7 @@ def test_what_does_not_change_a_result_is_not_seen():
     assert fingerprint(one.get_parsed_content("step")) == fingerprint(two.get_parsed_content("step"))
     assert fingerprint(np.random.RandomState(1)) == fingerprint(np.random.RandomState(2))
     assert fingerprint(first) == fingerprint(second)
-    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint({"a", "b"}) == fingerprint({"b", "a"})
 
 
 def test_what_contains_itself_has_one():
@@ -213,7 +267,7 @@ def test_what_contains_itself_has_one():
     assert len(fingerprint(loop)) == 16
 
 
-@pytest.mark.parametrize("value", [(i for i in "abc"), memoryview(b"a"), sys.stdout])
+@pytest.mark.parametrize("value", [(i for i in "abc"), memoryview(b"a"), sys.stdout, np.frompyfunc(abs, 1, 1)])
 def test_what_does_not_say_what_it_is_made_of_is_refused(value):
     with pytest.raises(UnknownError, match="does not say what it is made of"):
         fingerprint(Gain(value))

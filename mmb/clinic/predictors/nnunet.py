@@ -11,7 +11,7 @@ import os
 import pickle
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from functools import cached_property
 from importlib.metadata import version
 from io import StringIO
@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict
 
 from common.cohorts.brats import CAVITY, SINCE_2023
 from common.cohorts.cohort import Cohort
-from common.cohorts.nnunet import CLASS_NAMES, Description, described
+from common.cohorts.nnunet import CLASS_NAMES, Description, described, described_by
 from common.cohorts.registry import NNUNET_IGNORED
 from common.evaluation.metrics.overlap import region_masks
 from common.io.documents import read_json
@@ -58,6 +58,8 @@ REORIENTING = "NibabelIOWithReorient"
 LARGER = "_ResEncL"
 """End of the name of a second, larger model for a subset, as GlioMODA's weights have; the other one is taken."""
 COPY = f"Copy {PLANS} from the folder of the training."
+PREPARING = ("spacing", "normalization_schemes", "use_mask_for_norm")
+"""Settings of a configuration in plans that prepare images, compared with those of a checkpoint's own plans."""
 EXPECTED = f"expected a folder of nnU-Net v2 with {PLANS}, dataset.json and fold_*/{CHECKPOINTS[0]}"
 
 
@@ -138,6 +140,8 @@ class NnUNet(Predictor):
         self.checkpoints = [read_checkpoint(path) for path in self.weights]
         self.configuration = str(self.checkpoints[0]["init_args"].get("configuration"))
         patch, spacing = self._settings()
+        for path, checkpoint in zip(self.weights, self.checkpoints, strict=True):
+            self._require_own(path, checkpoint["init_args"])
         self.window, self.spacing = tuple(map(int, patch[::-1])), tuple(map(float, spacing[::-1]))
         self.subsets: list[tuple[str, ...]] = [tuple(name for name in GLIOMA if name in self.channels)]
         self.method, self.version = f"nnU-Net {self.plans.get('dataset_name', folder.name)}", _installed(folder)
@@ -205,6 +209,32 @@ class NnUNet(Predictor):
         """nnU-Net's own predictor with the weights of all folds."""
         with redirect_stdout(StringIO()):
             return _initialised(self)
+
+    def _require_own(self, path: Path, trained: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint that was trained with other channels, classes or preprocessing than the files say."""
+        if (configuration := str(trained.get("configuration"))) != self.configuration:
+            raise ValueError(
+                f"{path}: was trained with configuration {configuration}, {self.weights[0]} with {self.configuration}."
+            )
+        pairs: dict[str, tuple[Any, Any]] = {}
+        if isinstance(data := trained.get("dataset_json"), dict) and "channel_names" in data:
+            own = described_by(data, path)
+            names = zip(map(_sequence, own.channels), map(_sequence, self.described.channels), strict=False)
+            if any(one != two for one, two in names if one and two) or len(own.channels) != len(self.channels):
+                pairs["channels"] = ", ".join(own.channels), ", ".join(self.described.channels)
+            with suppress(ValueError):  # names that are not known
+                if (values := own.values()) != (asked := self.described.values()):
+                    pairs["labels"] = values, asked
+        if isinstance(plans := trained.get("plans"), dict):
+            known = [each.get("configurations", {}).get(configuration, {}) for each in (plans, self.plans)]
+            pairs |= {key: (known[0].get(key), known[1].get(key)) for key in PREPARING}
+            pairs["transpose_forward"] = plans.get("transpose_forward"), self.plans.get("transpose_forward")
+        for key, (one, two) in pairs.items():
+            if one != two:
+                raise ValueError(
+                    f"{path}: was trained with {key} {one}, but its folder says {two}. Copy {PLANS} and dataset.json "
+                    "from the folder of the training."
+                )
 
     def _settings(self) -> tuple[Sequence[float], Sequence[float]]:
         """Return patch size and spacing of the configuration, some of which it may inherit from another one."""
@@ -310,6 +340,11 @@ def _channels(told: Description) -> tuple[str, ...]:
     if foreign := [name for name in channels if name not in GLIOMA]:
         raise ValueError(f"{told.path}: channel {foreign[0]}; expected some of {', '.join(GLIOMA)}.")
     return channels
+
+
+def _sequence(name: str) -> str:
+    """Return the modality that a channel's name means; empty if that is unknown."""
+    return ALIASES.get(re.sub("[^a-z0-9]", "", name.lower()), "")
 
 
 def _weights(folder: Path) -> list[Path]:
