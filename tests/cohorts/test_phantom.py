@@ -226,6 +226,12 @@ class TestGenerate:
 
     def test_what_is_refused(self, tmp_path):
         (tmp_path / "file").touch()
-        for folder, subjects, kind in ((tmp_path / "file" / "cohort", 9, FileExistsError), (tmp_path, 2, ValueError)):
-            with pytest.raises(kind):
+        installed = tmp_path / "site-packages" / "a" / "cohort"
+        for folder, subjects, kind, why in (
+            (tmp_path / "file" / "cohort", 9, PermissionError, "cannot write there"),
+            (installed, 9, PermissionError, "lies within an installed package"),
+            (tmp_path, 2, ValueError, "expected at least 3"),
+        ):
+            with pytest.raises(kind, match=why):
                 generate(folder, subjects=subjects)
+        assert [*tmp_path.iterdir()] == [tmp_path / "file"]

@@ -16,6 +16,7 @@ from common import text
 from common.cohorts.brats import PHANTOM
 from common.cohorts.datalist import write_datalist
 from common.cohorts.phantom.simulation import SHAPE, SPACING, simulate
+from common.io import require_writable
 
 README = """\
 Phantom cohort: synthetic images, for demos and tests only.
@@ -49,8 +50,7 @@ def generate(dataset_dir: str | Path, subjects: int = 36, seed: int = 2023, with
             f"{folder} exists but has no datalist.json, so it is not a data set; the phantom does not overwrite it. "
             "Choose a dataset_dir that does not exist yet, or make a datalist for the data in this folder."
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
+    with TemporaryDirectory(prefix=".", dir=require_writable(folder.parent)) as temporary:
         draft = Path(temporary, folder.name)
         draft.mkdir()
         _write_cohort(draft, subjects, seed, with_split)
