@@ -60,13 +60,17 @@ class Upload:
         if self._files > UPLOAD_FILES:
             raise HTTPException(413, f"The study has more than {UPLOAD_FILES} files, the limit for a study.")
         with created(path) as file:
-            async for piece in pieces:
-                self._received += len(piece)
-                if self._received > UPLOAD_BYTES:
-                    raise HTTPException(413, f"The study exceeds {UPLOAD_BYTES >> 20} MiB, the limit for a study.")
-                self.require_room(len(piece))
-                file.write(piece)
-                self.size += len(piece)
+            try:
+                async for piece in pieces:
+                    self._received += len(piece)
+                    if self._received > UPLOAD_BYTES:
+                        raise HTTPException(413, f"The study exceeds {UPLOAD_BYTES >> 20} MiB, the limit for a study.")
+                    self.require_room(len(piece))
+                    file.write(piece)
+                    self.size += len(piece)
+            except BaseException:  # a part of a file must not be taken for the whole
+                path.unlink(missing_ok=True)
+                raise
 
     def measure(self) -> None:
         """Note the size of its files, of which a zip may have become more."""

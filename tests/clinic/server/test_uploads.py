@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from dicom_studies import study, write_study
 from fastapi import HTTPException
+from starlette.requests import ClientDisconnect
 
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.errors import StudyError
@@ -208,6 +209,17 @@ def test_room_is_asked_for_before_anything_is_read(monkeypatch):
     with pytest.raises(HTTPException, match="exceed"):
         asyncio.run(_receive(SimpleNamespace(headers=form, form=lambda **_: pytest.fail("It was read.")), upload))
     held.close()
+
+
+def test_a_file_that_ends_early_can_be_sent_again(upload):
+    async def broken():
+        yield b"half"
+        raise ClientDisconnect
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(upload.receive(broken(), "inner/x_t1.nii"))
+    receive(upload, b"whole", "inner/x_t1.nii")
+    assert (upload.study / "inner" / "x_t1.nii").read_bytes() == b"whole"
 
 
 def test_a_study_whose_tab_is_closed_is_not_segmented():
