@@ -23,6 +23,11 @@ def shares(grids: Sequence[tuple[Sequence[int], np.ndarray]], frames: Sequence[s
     ]
 
 
+def holds_head(shape: Sequence[int], affine: np.ndarray) -> bool:
+    """Return whether a field of view is as large as one that shows a whole brain needs to be."""
+    return bool((np.diff(_ends(shape, affine), axis=0)[0] >= HEAD_MM).all())
+
+
 def _ends(shape: Sequence[int], affine: np.ndarray) -> np.ndarray:
     """Return where a grid begins and ends ``(2, 3)`` along the patient's axes, each taken along the grid's nearest."""
     sizes = voxel_sizes(affine)

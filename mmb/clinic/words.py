@@ -29,7 +29,7 @@ LEFT_OUT = {
                  r"noddi|hardi|dsi",
     "perfusion": r"perf|perfu[sz]\w*|pwi|dsc|dce|([23]d)?(p|c|pc|v|ve|q|e|g)?asl([23]d)?|"
                  r"(rel|[rnks])?cb[vf] ?(corr|leak|maps?)?|mtt|ttp|tmax|k ?trans|gbp|pbp",
-    "functional image": r"bold|(rs ?)?fmri\w*|rest state|resting( state)?|mosaic|t ?test",
+    "functional image": r"bold|cine|(rs ?)?fmri\w*|rest state|resting( state)?|mosaic|t ?test",
     "susceptibility": r"[a-z]?swi(p|s|m|mag|pha|3d|[23]d\w*)?|e?swan|ven ?bold|suscept\w*|ha?emo|qsm",
     "T2*": r"[a-z]?t2w?d? ?(\*\w*|(star|stern|etoile|estrel|stella|ffe|gre|hemo|flash|fl2d)\w*)|t2s|gre t2",
     "angiography": r"([23]d)?tof([23]d|mra|angio)?|[a-z]?3di|mr[av]|(mr ?)?angio(gra(m|phy|phie|fia))?|venogra\w*|"
@@ -43,9 +43,10 @@ LEFT_OUT = {
     "steady-state image": r"ciss|ci3d|fiesta\w*|trufi\w*|b ?(ffe|tfe)",
     "spectroscopy": r"svs|csi|mrsi?|s?laser|spectro\w*",
     "parameter map": r"([tr][12]|[a-z]*) ?map(s|ping)?|q[tr][12]\w*|[tr][12] ?rho|r2 ?(\*|star)?|relaxometry|mapit|"
-                     r"molli|t1 images|mtr|(fat|water) ?frac\w*|fraction|pdff",
+                     r"molli|t1 images|mtr|relaxation|fingerprint\w*|mrf|cest|apt ?w?|elastogra\w*|g ?factor|"
+                     r"(fat|water) ?frac\w*|fraction|pdff",
     "synthetic image": r"synt(?!h?(strip|morph))\w*|syn|symri|sy ?(t[12]|flair|pd)\w*|magic|predict\w*|fake|"
-                       r"pred(?= (t[12]|flair))|generated|imput\w*",
+                       r"pred(?= (t[12]|flair))|generated|imput\w*|pseudo ?ct",
     "mask or segmentation": r"[a-z]*mask(s|e)?|seg(?! ?\d)|(auto)?(?<!shot )segm\w*(?! (plan|nav)\w*)|labels?|roi|"
                             r"contours?|prob|probab\w*|warp(ed\w*|field\w*)|overlay\w*|parcel\w*|[a-z]+seg",
     "fused image": r"(?<!for )fus(ed|ion)\w*|blended",
@@ -56,7 +57,8 @@ LEFT_OUT = {
                           r"quantib|lesion ?(quant|maps?|load|counts?|fill\w*)|(cortical|mean) ?thick\w*|"
                           r"thickness ?maps?|atrophy|heat ?maps?|"
                           r"flair ?(\*|star)|tissue ?class\w*|jacobian\w*|(gr[ae]y|white) matter|"
-                          r"changes?|annotat\w*|textures?",
+                          r"changes?|annotat\w*|textures?|uncertain\w*|saliency|grad ?cam|deform\w*|brain ?age|"
+                          r"centiles?|rt ?(struct|dose)\w*|3d ?print\w*",
 }  # fmt: skip
 """Kind of image that is not a candidate -> words in descriptions or values of ImageType that indicate it."""
 TWO_MEANINGS = {
@@ -66,7 +68,7 @@ TWO_MEANINGS = {
     "screen picture": r"screen\w*|summary|report\w*",
     "mask or segmentation": r"warp|lesions|contouring",
     "spectroscopy": r"press",
-    "result of software": r"results?|analysis|ai|quant\w*",
+    "result of software": r"results?|analysis|ai|quant\w*|pred(?= *$)|kinetics?|models?|volumes",
 }
 """The same for words that may mean something else too (FA: flip angle; merge: planning). Where an image's weighting is
 named, such a word makes it less sure."""
@@ -161,7 +163,7 @@ BODY = (
 PROCESSED = (
     r"(hd)?bet|reg\w*|coreg\w*|reorient\w*|n4\w*|bias|corr\w*|norm\w*|resamp\w*|resliced?|rai|ras|lps|raw|sri\w*|"
     r"mni\w*|atlas|strip\w*|ss|brats|unbiased|final|patient|subject|sub|case|study|series|exam|ses|session|visit|acq|"
-    r"desc|run|rec|\w*strip|\w*morph|deep"
+    r"desc|run|rec|recon\w*|reformat\w*|\w*strip|\w*morph|deep"
 )
 _CODE = r"[a-z]{0,2}0*[1-9]\d*[a-z]{0,2}|[a-z]{1,2}0+"
 """Numbers and codes, such as ``3d``, ``p2`` and ``1mm``; 0 is none, which may mean that no agent was given."""
@@ -316,7 +318,9 @@ def _at_the_end(text: str) -> Contrast | None:
 @cache
 def _is_known(word: str) -> bool:
     """Return whether a word before an agent's is known to say nothing against it."""
-    kinds = (WITH, LATER, r"[+;*c]", AGENT, PLANE, TECHNIQUE, BODY, PROCESSED, OTHER_BODY, TREATED, _CODE)
+    kinds = (
+        WITH, LATER, r"[+;*c]", AGENT, PLANE, TECHNIQUE, BODY, PROCESSED, OTHER_BODY, rf"({TREATED})\w*", _CODE,
+    )  # fmt: skip
     if word in ALIASES or any(re.fullmatch(kind, word) for kind in kinds):
         return True
     sequence = re.fullmatch(rf"{PREFIX}(?:t[12]|flair|pd)w?(?P<rest>.*)|(?:mp ?rage|bravo|vibe)(?P<more>.*)", word)

@@ -85,13 +85,15 @@ DESCRIBED = {
     "t2": "T2 TSE Deep Resolve | T2 tra for segm. navigation",
     "flair": "FLAIR Deep Resolve | 3D FLAIR DeepResolve Boost",
     "t1?": """AX T1 REPORT | T1 brainlab merge | T1 MPRAGE FA | T1 resolve | T1 screening | T1 CAL | T1 MEDIC | T1 AI |
-        T1 WARP""",
+        T1 WARP | T1 pred | T1 Kinetics""",
     "t2?": "T2 merged | T2 tra summary",
     "flair?": "FLAIR screening protocol | FLAIR MS lesions",
     "none": """T1 parcellation | icobrain FLAIR lesions | T2 WMH | FLAIR z-score | FLAIR* | T1 BrainVolumetry |
         T1w/T2w ratio | FA | FA map | RESOLVE | report | MERGE | T1 segmentation | aparc+aseg T1 |
         T1 cortical thickness | FLAIR lesion load | NeuroQuant T1 | T1 screen save |
-        T1 warped | T2 lesion map | FLAIR heatmap | T1 atrophy""",
+        T1 warped | T2 lesion map | FLAIR heatmap | T1 atrophy | T1 CEST | APTw T2 | T1 elastography | T2 Cine flow |
+        T1 MR fingerprinting | T1 relaxation time | g-factor T1 | T1 uncertainty | T1 GradCAM | T1 deformation field |
+        pseudo CT T1 | T1 brain age | T1 RTSTRUCT""",
 }
 
 
@@ -103,3 +105,10 @@ def test_a_word_of_two_meanings_makes_a_series_less_sure_where_times_and_weighti
     says = recognise(header)
     doubt = "?" if says.modality and says.grade < Grade.LIKELY else ""
     assert f"{says.modality or 'none'}{doubt}" == expected, says
+
+
+@pytest.mark.parametrize(("text", "sure"), [("T1 SOMETHING NEW", False), ("T1 MPRAGE axial", True)])
+def test_what_is_derived_and_described_in_unknown_words_is_less_sure(text, sure):
+    header = Dataset()
+    header.update({"SeriesDescription": text, "ImageType": ["DERIVED", "PRIMARY", "M"], **TIMES["t1"]})
+    assert (recognise(header).grade >= Grade.LIKELY) == sure

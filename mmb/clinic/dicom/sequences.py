@@ -124,6 +124,8 @@ def recognise(header: Dataset) -> HeaderEvidence:
         after, agent, reason = contrast(header)
         weighting, evidence = "t1c" if after else "t1", f"{evidence}; {reason}"
     sure = grade(basis, agent, computed)
+    if "DERIVED" in image_type(header)[:1] and has_unknown_words(_description(header)):
+        sure, evidence = min(sure, Grade.OPEN), f"{evidence}; derived, and described in words that are not known"
     if doubt:
         sure, evidence = min(sure, Grade.OPEN), f"{evidence}; '{doubt[1]}' may mean: {doubt[0]}"
     return HeaderEvidence(weighting, sure, evidence, (basis, agent))

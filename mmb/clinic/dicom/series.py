@@ -33,6 +33,7 @@ from mmb.clinic.dicom.headers import (
 )
 from mmb.clinic.dicom.regular_grid import unrounded, why_no_grid
 from mmb.clinic.errors import ONE, StudyError
+from mmb.clinic.field_of_view import holds_head
 
 SAME_SLICE = 0.25  # distance, in gaps between slices, up to which an image lies at the place of a slice
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -206,7 +207,11 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
     found = [_series(volume, ambiguous, foreign, here) for volume in group(slices)]
     said = [text(series.header, "SeriesDescription") for series in found]
     parts = parts_by_description(said, [(series.shape, series.affine) for series in found])
-    found = [replace(series, problem=series.problem or part or None) for series, part in zip(found, parts, strict=True)]
+    for k, part in enumerate(parts):
+        if part and holds_head(found[k].shape, found[k].affine):  # so the words may mean something else
+            found[k] = replace(found[k], doubt=found[k].doubt or part)
+        elif part:
+            found[k] = replace(found[k], problem=found[k].problem or part)
     return _numbered(found), left_out
 
 

@@ -4,8 +4,12 @@ import secrets
 from ipaddress import ip_address
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mmb.clinic.server.answers import error_response
+from mmb.clinic.server.limits import REQUESTS
 
 TOKEN_BYTES = 16  # of a token that is made at the start: 128 random bits cannot be guessed
 SHORTEST = 16  # minimum length in characters of a token that is given
@@ -39,10 +43,11 @@ class Guard:
     """Middleware that answers requests without the token with status 401 and nothing else, and adds `DEFAULTS`.
 
     The token is the first part of the path; it stays in the scope as ``root_path``. An empty one is not asked for.
+    Only requests with it count towards `REQUESTS`, so that others cannot keep them from being answered.
     """
 
     def __init__(self, app: ASGIApp, token: str) -> None:
-        self.app, self.token = app, token
+        self.app, self.token, self.running = app, token, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -56,13 +61,24 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        if self.token and scope["path"] != HEALTH:
+        if scope["path"] == HEALTH:
+            await self.app(scope, receive, send_guarded)
+            return
+        if self.token:
             first = scope["path"][1:].partition("/")[0].encode(errors="replace")
             if not secrets.compare_digest(first, self.token.encode()):
                 await Response(status_code=401)(scope, receive, send_guarded)
                 return
             scope = {**scope, "root_path": f"/{self.token}"}
-        await self.app(scope, receive, send_guarded)
+        if self.running >= REQUESTS:
+            busy = HTTPException(503, f"The server answers {REQUESTS} requests, its limit; try again.")
+            await error_response(busy)(scope, receive, send_guarded)
+            return
+        self.running += 1
+        try:
+            await self.app(scope, receive, send_guarded)
+        finally:
+            self.running -= 1
 
 
 def path_of(scope: Scope) -> str:

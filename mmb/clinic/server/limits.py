@@ -10,7 +10,8 @@ a thousandth."""
 ANSWER_BYTES, ANSWER_SECONDS = 4 << 30, 600
 """Maximum size and time of one answer of the DICOMweb archive, such as the images of a series."""
 JSON_BYTES = 64 << 20  # maximum size of an answer of the archive that is read whole, to check what it holds
-REQUESTS = 32  # maximum number of connections, each with a request, at a time; further ones get status 503
+REQUESTS = 32  # maximum number of requests with the token at a time; further ones get status 503
+CONNECTIONS = 512  # maximum number of connections, idle ones included; with more, requests get status 503
 STUDY_BYTES = 16 << 30  # maximum size of a study's images that are retrieved from the archive
 RESULTS = 100_000  # maximum number of results of a search in the archive
 UPLOAD_BYTES = 2 << 30  # maximum size of an uploaded study, as it arrives

@@ -63,9 +63,9 @@ class BundleInferTask:
         """Segment a study of a store, or one with a DICOM series ``image`` that defines the grid of the result.
 
         Returns ``file``, the label map in ``folder``; ``dicom_seg``, None for NIfTI studies or if nothing was found;
-        and ``params``. These are the modalities used, left out and missing; warnings; notes on the result's grid, skull
-        stripping and registration; the weights' training data (None: unknown); the values of the classes that occur;
-        and the name under which the result was stored.
+        and ``params``. These are the modalities used, left out and missing; the answer; warnings; notes on the result's
+        grid, skull stripping and registration; the weights' training data (None: unknown); the values of the classes
+        that occur; and the name under which the result was stored.
         """
         store, options = asked.store or asked.save_label, self.options(asked)
         made = self.worker.run(_of_store, datastore, image, folder, options, asked.result_extension, store)
@@ -181,6 +181,7 @@ def _facts(prediction: Prediction) -> dict[str, Any]:
         "missing": list(summary.missing),
         "reference": prediction.reference,
         "volumes_ml": {region: round(float(volume), 3) for region, volume in summary.volumes.items()},
+        "answer": summary.answer,
         "warnings": list(summary.warnings),
         "notes": list(summary.notes),
         "no_seg": prediction.no_seg,

@@ -19,7 +19,7 @@ from mmb.clinic.server.guard import OWN_PAGE, RESULT_PAGE
 from mmb.clinic.server.limits import FORM_FILES, KEPT_SECONDS
 from mmb.clinic.server.options import SegmentOptions
 from mmb.clinic.server.upload_reading import is_zip
-from mmb.clinic.server.upload_store import BUSY, Upload
+from mmb.clinic.server.upload_store import BUSY, GONE, Upload
 from mmb.clinic.study.predict import RESULTS
 
 STATIC = Path(__file__).with_name("static")
@@ -49,7 +49,7 @@ async def new(app: Served) -> dict[str, str]:
 @router.put(FILES)
 async def receive(request: Request, app: Served, study: str, name: str) -> dict[str, Any]:
     """Receive a file of a study."""
-    await _idle(app, study).receive(request.stream(), name)
+    await _idle(app, study).receive(request.stream(), name, _announced(request))
     return {}
 
 
@@ -69,7 +69,8 @@ async def start(app: Served, study: str, model: str, asked: dict[str, Any]) -> d
 
     async def work() -> None:
         try:
-            upload.told = (await _segment(app, model, upload, options, False))["warnings"]
+            facts = await _segment(app, model, upload, options, False)
+            upload.told = {name: facts[name] for name in ("answer", "warnings")}
             upload.state = "done"
         except Exception as error:
             upload.told, upload.state = refusal(error).detail, "failed"
@@ -154,6 +155,8 @@ async def _segment(app: App, model: str, upload: Upload, asked: SegmentOptions, 
     upload.state, upload.step = "waiting", "Waiting until the studies before this one are done"
     try:
         async with app.segmenting:
+            if upload not in app.uploads:  # its tab was closed while it waited
+                raise FileNotFoundError(GONE)
             upload.state = "running"
             return await run_in_threadpool(task, upload.folder, asked, app.send if send else None, note_step)
     finally:
@@ -163,15 +166,21 @@ async def _segment(app: App, model: str, upload: Upload, asked: SegmentOptions, 
 async def _receive(request: Request, upload: Upload) -> None:
     """Receive a study as the body of a request: a zip, or a form with files."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        await upload.receive(request.stream(), "study.zip")
+        await upload.receive(request.stream(), "study.zip", _announced(request))
         if not is_zip(upload.study / "study.zip"):
             raise ValueError("The body is no zip; send a zip of the study, or a form with its files.")
         return
+    upload.require_room(2 * _announced(request))  # the form is kept in a temporary file while its files are written
     async with request.form(max_files=FORM_FILES, max_fields=FORM_FILES) as form:
         for _, file in form.multi_items():
             if isinstance(file, str):
                 raise ValueError("The form has a field that is no file; options stand in the address, after ?.")
             await upload.receive(_pieces(file.read), file.filename or "")
+
+
+def _announced(request: Request) -> int:
+    """Return the size of a request's body in bytes, as far as it says so."""
+    return int(request.headers.get("content-length", 0))
 
 
 async def _pieces(read: Callable[[int], Any]) -> AsyncIterator[bytes]:

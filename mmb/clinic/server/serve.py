@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from mmb.clinic.server.api import create_api
 from mmb.clinic.server.app import BUNDLES, App
 from mmb.clinic.server.datastore import is_url
 from mmb.clinic.server.guard import chosen_token
-from mmb.clinic.server.limits import REQUESTS
+from mmb.clinic.server.limits import CONNECTIONS
+from mmb.clinic.server.temporary import own_temporary_folder
 
 
 def serve(
@@ -68,8 +70,7 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
     if send is not None and not is_url(send):
         raise ValueError(f"--send {send}: expected the URL of a DICOMweb archive.")
-    app = App(studies, served, recipe, device, settings, send)
-    try:
+    with own_temporary_folder(), closing(App(studies, served, recipe, device, settings, send)) as app:
         api = create_api(app, _words(names), token)
         address = f"http://{host}:{port}/{token and f'{token}/'}"
         viewer = f" OHIF: {address}ohif/" if is_url(studies) else ""
@@ -77,10 +78,8 @@ def serve(
         print(f"Page, and server for 3D Slicer (in which it was never tried): {address}{viewer}", flush=True)
         quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
         uvicorn.run(
-            api, host=host, port=port, timeout_graceful_shutdown=5, limit_concurrency=REQUESTS, ws="none", **quiet
+            api, host=host, port=port, timeout_graceful_shutdown=5, limit_concurrency=CONNECTIONS, ws="none", **quiet
         )
-    finally:
-        app.close()
 
 
 def _words(text: str) -> list[str]:

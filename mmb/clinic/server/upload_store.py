@@ -17,6 +17,7 @@ from mmb.clinic.server.limits import HELD_BYTES, KEPT_SECONDS, SPARE_BYTES, STUD
 
 LONGEST_NAME, DEEPEST = 200, 16  # maximum length in bytes of a file's name, and number of folders it lies in
 WRONG_NAME = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}  # the client's fault, not the disk's
+GONE = "This study is not on the server any more; send it again."
 BUSY = ("reading", "waiting", "running")  # states in which its folder is used, or will be
 
 
@@ -28,7 +29,7 @@ class Upload:
         results: folder of the results, which exists as soon as there are any.
         state: ``received``, ``reading``, ``received``, then ``waiting``, ``running``, and ``done`` or ``failed``.
         step: what is being done, in words.
-        told: the warnings on the results, or the reason why there are none.
+        told: the answer and the warnings of the results, or the reason why there are none.
         used: time of the last use, on Python's monotonic clock.
         size: size of its files in bytes.
 
@@ -44,24 +45,32 @@ class Upload:
         self.state, self.step = "received", ""
         self.told: Any = None
         self.touch()
-        self._require_room = require_room
+        self.require_room = require_room
         self.size = self._received = self._files = 0
 
-    async def receive(self, pieces: AsyncIterable[bytes], name: str) -> None:
-        """Write a file of the study as it arrives; HTTPException 413 if the study exceeds its limits."""
+    async def receive(self, pieces: AsyncIterable[bytes], name: str, announced: int = 0) -> None:
+        """Write a file of the study as it arrives; HTTPException 413 if the study exceeds its limits.
+
+        There has to be room for its ``announced`` size before anything is read.
+        """
         self.touch()
+        self.require_room(announced)
         path = inside(self.study, name)
         self._files += 1
         if self._files > UPLOAD_FILES:
             raise HTTPException(413, f"The study has more than {UPLOAD_FILES} files, the limit for a study.")
         with created(path) as file:
-            async for piece in pieces:
-                self._received += len(piece)
-                if self._received > UPLOAD_BYTES:
-                    raise HTTPException(413, f"The study exceeds {UPLOAD_BYTES >> 20} MiB, the limit for a study.")
-                self._require_room(len(piece))
-                file.write(piece)
-                self.size += len(piece)
+            try:
+                async for piece in pieces:
+                    self._received += len(piece)
+                    if self._received > UPLOAD_BYTES:
+                        raise HTTPException(413, f"The study exceeds {UPLOAD_BYTES >> 20} MiB, the limit for a study.")
+                    self.require_room(len(piece))
+                    file.write(piece)
+                    self.size += len(piece)
+            except BaseException:  # a part of a file must not be taken for the whole
+                path.unlink(missing_ok=True)
+                raise
 
     def measure(self) -> None:
         """Note the size of its files, of which a zip may have become more."""
@@ -106,8 +115,11 @@ class Uploads:
     def __getitem__(self, name: str) -> Upload:
         self.expire()
         if name not in self._held:
-            raise FileNotFoundError("This study is not on the server any more; send it again.")
+            raise FileNotFoundError(GONE)
         return self._held[name]
+
+    def __contains__(self, upload: Upload) -> bool:
+        return upload in self._held.values()
 
     def remove(self, name: str) -> None:
         """Remove a study and its results, if they are still there."""
@@ -118,7 +130,7 @@ class Uploads:
     def release(self, upload: Upload) -> None:
         """Note that a study's folder is not used any more, and close it if it was removed meanwhile."""
         upload.touch()
-        if upload not in self._held.values():
+        if upload not in self:
             upload.close()
 
     def expire(self) -> None:

@@ -26,6 +26,7 @@ MINIMUM_INFORMATION = 1.02
 """Normalised mutual information of a registered series below which the user is warned. For T1, T2 and FLAIR registered
 to the T1c in 17 open cases, 50 of 51 have more, and 47 of 51 registered to another patient's T1c have less."""
 
+LEAST_MM = 5  # mm missing at an end of the brain from which on they are named
 MINIMUM_AGREEMENT = 0.85
 """Dice of two images' brain masks below which the user is warned; 4 real brains in one real head have 0.92 to 0.98."""
 RIM = 2  # width in voxels of 1 mm of the rim of the extracted brain
@@ -49,9 +50,9 @@ experts' outlines of every third open_glioma case, it is exceeded in one of 17, 
 
 
 def partial_images(aligned: AlignedStudy, brain: np.ndarray) -> dict[str, str]:
-    """Return what lacks in images that show less than `WHOLE` of a brain ``(X, Y, Z)``, e.g. ``58 %, 61 mm lack ...``.
+    """Return modality -> what is missing in an image that shows less than `WHOLE` of a brain ``(X, Y, Z)``.
 
-    Keys are modalities.
+    An example is ``58 % of the brain; 61 mm missing at the top``.
     """
     affine, lacking = next(iter(aligned.images.values())).affine, {}
     for name, image in aligned.placed.items():
@@ -63,14 +64,19 @@ def partial_images(aligned: AlignedStudy, brain: np.ndarray) -> dict[str, str]:
 
 
 def _ends_lacking(brain: np.ndarray, seen: np.ndarray, spacing: np.ndarray) -> str:
-    """Return how many mm of a brain lack at which of its ends, given what of it is seen: ``61 mm at the top``."""
+    """Return how much of a brain is missing at which of its ends, given what is seen: ``61 mm missing at the top``."""
     ends = (("left", "right"), ("back", "front"), ("bottom", "top"))
     if not seen.any():
         return "all of it"
     parts = []
     for (low, high), whole, part, size in zip(ends, box(brain), box(seen), spacing, strict=True):
         missing = {low: part.start - whole.start, high: whole.stop - part.stop}
-        parts += [f"{count * size:.0f} mm lack at the {end}" for end, count in missing.items() if count * size >= 1]
+        at = "on" if low == "left" else "at"
+        parts += [
+            f"{count * size:.0f} mm missing {at} the {end}"
+            for end, count in missing.items()
+            if count * size >= LEAST_MM
+        ]
     return " and ".join(parts) or "the rest lies between its slices"
 
 
@@ -93,10 +99,14 @@ def grave_warnings(
     segmentation: Segmentation,
     cohort: Cohort,
     trained: Sequence[float],
+    partial: Mapping[str, str],
 ) -> Iterator[str]:
-    """Yield reasons to doubt all of a result; ``trained`` is the voxel size of the training images in mm."""
-    if lacking := partial_images(aligned, brain_mask(aligned, brain)):
-        yield f"{_named(study, lacking)}: not the whole head. What lies outside is segmented without it."
+    """Yield reasons to doubt all of a result, given its `partial_images`.
+
+    ``trained`` is the voxel size of the training images in mm.
+    """
+    if partial:
+        yield f"{_named(study, partial)}: not the whole head. What lies outside is segmented without it."
     yield from image_warnings(study, aligned, brain, cohort.brain_ml)
     lesion = np.logical_or.reduce(segmentation.masks)
     if cohort.skull_stripped:
@@ -111,7 +121,8 @@ def lesser_warnings(
     segmentation: Segmentation,
     volumes: Mapping[str, float],
     trained: Sequence[float],
-    found: bool = True,
+    found: bool,
+    partial: Collection[str],
 ) -> Iterator[str]:
     """Yield further reasons to doubt a result, last those that make it less exact.
 
@@ -127,7 +138,7 @@ def lesser_warnings(
             yield from border_warnings(lesion, brain.mask)
         yield from segmentation_warnings(lesion, volumes, study.images)
         yield from pieces_warnings(dict(zip(volumes, segmentation.masks, strict=True)))
-    yield from geometry_warnings(study, aligned, trained)
+    yield from geometry_warnings(study, aligned, trained, partial)
 
 
 def image_warnings(
@@ -223,10 +234,17 @@ def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[str]:
         )
 
 
-def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[float]) -> Iterator[str]:
+def geometry_warnings(
+    study: Study, aligned: AlignedStudy, trained: Sequence[float], partial: Collection[str] = ()
+) -> Iterator[str]:
     """Yield reasons why the result is less exact: what the images do not cover, and voxels coarser than ``trained``."""
-    if partial := {name: in_percent(share) for name, share in aligned.covered.items() if share < MIN_OVERLAP}:
-        yield f"{_named(study, partial)}: covers only this part of what the reference shows; the rest is empty."
+    less = {
+        name: in_percent(share)
+        for name, share in aligned.covered.items()
+        if share < MIN_OVERLAP and name not in partial
+    }
+    if less:
+        yield f"{_named(study, less)}: covers only this part of what the reference shows; the rest is empty."
     thick = {
         name: f"{lengths(voxel_sizes(image.affine))} mm"
         for name, image in study.images.items()

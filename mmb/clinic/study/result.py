@@ -16,7 +16,7 @@ from common.cohorts.cohort import Cohort
 from common.evaluation.metrics.case import expected_dice
 from common.evaluation.metrics.overlap import region_masks
 from common.io.facts import unseen
-from common.modalities import LabelSet, display_name, display_subset, subset_name
+from common.modalities import SHOWN_BY_T1C, LabelSet, display_name, display_subset, subset_name
 from mmb.clinic.calibration.calibration import Calibration
 from mmb.clinic.choice import contradictions
 from mmb.clinic.predictors.protocol import Predictor, Segmentation
@@ -78,6 +78,8 @@ class StudySummary:
         missing: names of the other modalities that the network can use.
         volumes: region -> volume of its outline in ml, larger regions first.
         expected_dice: region -> expected Dice of its outline, in [0, 1], calibrated if ``calibrated_on`` is not 0.
+            Neither this nor what else is expected (``intervals``, ``chances``, ``measured``) is given for regions that
+            are not to be used at all.
         intervals: region -> lower and upper limit (ml) of an interval for the true volume, where it is known.
 
         pictures: modality -> PNG in base64; see `mmb.clinic.study.pictures`.
@@ -237,21 +239,22 @@ def summarise(
     origin = affine[:3, 3] @ affine[:3, :3] / spacing  # along the grid's own axes
     drawn = {name: np.asarray(image.dataobj) for name, image in aligned.images.items()}
     fields = calibrated(measured, scores, used, volume_of(head, spacing), cohort, inference.calibration)
-    grave = [*grave_warnings(study, aligned, brain, segmentation, cohort, inference.spacing)]
-    grave += filter(None, [unseen(used, inference.seen)])
     found, untrusted, partial = not fields["no_tumour"], bool(inference.warnings), partial_images(aligned, head)
-    lesser = lesser_warnings(study, aligned, brain, segmentation, measured, inference.spacing, found)
+    grave = [*grave_warnings(study, aligned, brain, segmentation, cohort, inference.spacing, partial)]
+    grave += filter(None, [unseen(used, inference.seen)])
+    lesser = lesser_warnings(study, aligned, brain, segmentation, measured, inference.spacing, found, partial)
     pieces, specks = lesions(masks, spacing, head, measured[next(iter(masks))])
     pieces = [] if fields["no_tumour"] else pieces
     none = filter(None, [fields["no_tumour"]])
     contradicted = [*contradictions(study.used)]
     given = verdicts(measured, scores, used, inference.calibration, untrusted, bool(grave), partial, bool(contradicted))
     stopped = [*stops(study, aligned, brain, untrusted)]
-    if stopped:
-        fields["intervals"] = {}
+    unfounded = [*measured] if stopped else SHOWN_BY_T1C if "t1c" in partial else []
+    for name in ("intervals", "expected_dice", "chances", "measured"):
+        fields[name] = {region: each for region, each in fields.get(name, {}).items() if region not in unfounded}
     return StudySummary(
         answer=answer(
-            measured, fields.get("intervals", {}), given, pieces, fields["no_tumour"], stopped, inference.calibration
+            measured, fields["intervals"], given, pieces, fields["no_tumour"], stopped, inference.calibration
         ),
         title=f"Segmentation from {display_subset(subset_name(used))}",
         bundle=inference.method,

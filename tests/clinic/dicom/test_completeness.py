@@ -130,6 +130,13 @@ def test_repetitions_and_half_doses_are_no_parts(tmp_path, phantom_subject):
     assert only(tmp_path).problem is None
 
 
+def test_the_only_one_of_several_parts_that_shows_a_whole_head_is_used_with_a_warning(tmp_path, phantom_subject):
+    write_study(tmp_path, phantom_subject, [replace(T2, description="t2 (1/2)")])
+    assert only(tmp_path).problem is None
+    (warning,) = (remark.text for remark in read_folder(tmp_path, PHANTOM).remarks)
+    assert warning.startswith("series 2: by its description it is part 1 of 2 of a series")
+
+
 def test_instance_numbers_that_begin_late_are_warned_of(tmp_path, phantom_subject):
     write_study(tmp_path, phantom_subject, [T2])
     cut(tmp_path, slice(8, None))

@@ -289,7 +289,7 @@ def test_each_attribute_of_the_agent_speaks_for_itself(keyword):
     [
         ("t1c", Grade.OPEN, ["T1/3D/FFE/C", "T1/SE/TRA/C ", "T1_SE_C", "AX T1 C"]),
         ("t1c", Grade.SURE, ["T1 +C", "T1 C+", "T1 KM", "T1 GD", "T1 GADO", "T1 SOUS GADO", "T1 POST", "T1 POST C"]),
-        ("t1c", Grade.SURE, ["T1 INJECTE", "T1 APRES INJ"]),
+        ("t1c", Grade.SURE, ["T1 INJECTE", "T1 APRES INJ", "T1 post surgery GD", "T1 post resection KM"]),
         ("t1", Grade.LIKELY, ["T1 C-", "T1 C - ", "T1 C lesion", "T1_TFE_SENSEC"]),
         ("t1", Grade.SURE, ["T1 no C", "T1 W/O C", "T1 pre C", "T1 SANS INJECTION", "T1 NON INJECTE"]),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import http.server
 import json
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -33,9 +34,9 @@ from mmb.clinic.server import archive as label_archive
 from mmb.clinic.server import label_files
 from mmb.clinic.server.archive import archive_session, forward
 from mmb.clinic.server.errors import refusal
-from mmb.clinic.server.guard import chosen_token
+from mmb.clinic.server.guard import Guard, chosen_token
 from mmb.clinic.server.label_files import read_label_map
-from mmb.clinic.server.limits import REQUEST_BYTES
+from mmb.clinic.server.limits import REQUEST_BYTES, REQUESTS
 from mmb.clinic.server.worker import Worker, report_progress
 
 
@@ -174,6 +175,41 @@ def test_the_worker_of_a_killed_server_ends(tmp_path):
     while worker.exists() and worker.read_bytes():  # empty, because it has ended
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+HOLDING_SERVER = """
+import sys, time
+from mmb.clinic.server.temporary import own_temporary_folder
+from mmb.clinic.server.upload_store import Uploads
+from mmb.clinic.server.worker import Worker
+if __name__ == "__main__":
+    with own_temporary_folder():
+        _, upload = Uploads().new()
+        (upload.study / "x_t1.nii").write_bytes(b"x")
+        print(Worker("read").run(str, upload.folder), flush=True)
+        sys.stdin.readline()
+"""
+
+
+def test_the_next_server_removes_what_a_killed_one_held_and_nothing_of_one_that_runs(tmp_path):
+    (tmp_path / "main.py").write_text(HOLDING_SERVER)
+    (tmp_path / "tmp").mkdir()
+    settings = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")}
+
+    def start() -> subprocess.Popen:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        return subprocess.Popen([sys.executable, tmp_path / "main.py"], env=settings, text=True, **pipes)
+
+    with start() as killed, start() as running:
+        held, kept = (Path(server.stdout.readline().strip()) for server in (killed, running))
+        killed.kill()
+        killed.wait()
+        assert held.exists()
+        with start() as following:
+            following.communicate("\n", timeout=120)
+        assert (held.exists(), len([*kept.rglob("*.nii")])) == (False, 1)
+        running.communicate("\n", timeout=120)
+    assert not [*(tmp_path / "tmp").iterdir()]
 
 
 def nrrd(voxels: bytes, *fields: str, encoding: str = "raw", sizes: tuple[int, ...] = (48, 64, 52)) -> bytes:
@@ -374,6 +410,39 @@ class TestToken:
 
     def test_whether_the_server_runs_is_told_without_it(self, url):
         assert requests.get(url.rpartition("/")[0] + "/healthz", timeout=30).json() == {"status": "ok"}
+
+    def test_idle_connections_without_it_keep_nobody_out(self, url):
+        address = urlsplit(url)
+        with ExitStack() as idle:
+            for number in range(40):
+                connection = idle.enter_context(socket.create_connection((address.hostname, address.port), timeout=60))
+                if number % 2:  # the other half does not even ask
+                    connection.sendall(b"POST /info/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+            assert requests.get(f"{url}/info/", timeout=60).ok
+
+    def test_requests_with_it_have_a_limit(self):
+        async def wait(scope, receive, send):
+            await done.wait()
+
+        async def send(message):
+            if message["type"] == "http.response.start":
+                answered.append(message["status"])
+
+        async def ask():
+            guard = Guard(wait, TOKEN)
+            tasks = [
+                asyncio.create_task(guard({"type": "http", "path": f"/{TOKEN}/info/"}, None, send))
+                for _ in range(REQUESTS + 1)
+            ]
+            await asyncio.sleep(0)
+            await guard({"type": "http", "path": "/"}, None, send)
+            done.set()
+            await asyncio.gather(*tasks)
+            return guard.running
+
+        done, answered = asyncio.Event(), []
+        assert asyncio.run(ask()) == 0
+        assert sorted(answered) == [401, 503]
 
     def test_which_hosts_need_one(self):
         assert len(chosen_token(None, "127.0.0.1")) > 20

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import socket
+import time
 import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -159,6 +160,7 @@ class TestPage:
         page.wait("document.getElementById('status').textContent.includes('segmenting')", 300)
         page.wait(shown("result"), 600)
         assert "Done." in page.evaluate("document.getElementById('status').innerText")
+        assert "umour" in page.evaluate("document.getElementById('answer').innerText")
         assert "synthetic" in page.evaluate("document.getElementById('warnings').innerText")
         saves = page.evaluate("[...document.querySelectorAll('#saves a')].map((a) => [a.download, a.href])")
         assert {"results.zip", "label.nii.gz", "seg.dcm", "summary.html"} <= {name for name, _ in saves}
@@ -168,6 +170,7 @@ class TestPage:
 
         # Neither can the result's page be framed nor has its script the server's origin, or any network.
         summary = page.evaluate("document.getElementById('open').href")
+        page.evaluate("study = null")  # so that the study stays, as if the result were opened in a new tab
         page.open(summary)
         page.wait("document.title.startsWith('Segmentation')")
         assert page.evaluate("self.origin") == "null"
@@ -198,8 +201,13 @@ class TestPage:
         assert "from T2, FLAIR" in summary
         assert page.evaluate("document.documentElement.scrollWidth") <= 420
         page.screenshot(tmp_path / "telephone.png")
-        page.evaluate("document.getElementById('remove').click()")
-        page.wait("document.getElementById('result').hidden")
+        address = page.evaluate("document.getElementById('open').href").rpartition("/")[0]
+        assert requests.get(address, timeout=60).ok
+        page.open("about:blank")
+        gone = time.monotonic() + 60
+        while requests.get(address, timeout=60).ok:  # that is left behind by no closed tab
+            assert time.monotonic() < gone
+            time.sleep(0.1)
 
     def test_what_is_no_study_is_a_line_on_the_page(self, page, url, tmp_path):
         (tmp_path / "<img src=x onerror=alert(1)>.txt").write_text("text")

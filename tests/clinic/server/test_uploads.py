@@ -13,11 +13,12 @@ from types import SimpleNamespace
 import pytest
 from dicom_studies import study, write_study
 from fastapi import HTTPException
+from starlette.requests import ClientDisconnect
 
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.errors import StudyError
 from mmb.clinic.server import upload_reading, upload_store
-from mmb.clinic.server.routes_page import read
+from mmb.clinic.server.routes_page import _receive, _segment, read
 from mmb.clinic.server.upload_reading import as_told, recognise_upload
 from mmb.clinic.server.upload_store import Upload, Uploads, created, require_free_disk
 
@@ -192,6 +193,52 @@ def test_all_studies_together_have_a_limit_and_leave_room_on_the_disk(monkeypatc
     with pytest.raises(OSError, match="No space left"):
         recognise_upload(second.study, PHANTOM)
     held.close()
+
+
+def test_room_is_asked_for_before_anything_is_read(monkeypatch):
+    async def unread():
+        pytest.fail("The upload was read.")
+        yield b""
+
+    monkeypatch.setattr(upload_store, "HELD_BYTES", 1000)
+    held = Uploads()
+    _, upload = held.new()
+    with pytest.raises(HTTPException, match="exceed"):
+        asyncio.run(upload.receive(unread(), "a", 1001))
+    form = {"content-type": "multipart/form-data; boundary=x", "content-length": "501"}  # is on the disk twice
+    with pytest.raises(HTTPException, match="exceed"):
+        asyncio.run(_receive(SimpleNamespace(headers=form, form=lambda **_: pytest.fail("It was read.")), upload))
+    held.close()
+
+
+def test_a_file_that_ends_early_can_be_sent_again(upload):
+    async def broken():
+        yield b"half"
+        raise ClientDisconnect
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(upload.receive(broken(), "inner/x_t1.nii"))
+    receive(upload, b"whole", "inner/x_t1.nii")
+    assert (upload.study / "inner" / "x_t1.nii").read_bytes() == b"whole"
+
+
+def test_a_study_whose_tab_is_closed_is_not_segmented():
+    held = Uploads()
+    name, upload = held.new()
+    model = SimpleNamespace(segment_upload=lambda *_: pytest.fail("It was segmented."))
+    app = SimpleNamespace(uploads=held, model=lambda name: model, segmenting=asyncio.Lock(), send=None)
+
+    async def closed_while_it_waits():
+        async with app.segmenting:
+            waiting = asyncio.create_task(_segment(app, "m3ae", upload, None, False))
+            await asyncio.sleep(0)
+            held.remove(name)
+            assert upload.folder.exists()
+        await waiting
+
+    with pytest.raises(FileNotFoundError, match="send it again"):
+        asyncio.run(closed_while_it_waits())
+    assert not upload.folder.exists()
 
 
 class TestRecognition:

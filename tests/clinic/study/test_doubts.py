@@ -77,6 +77,7 @@ def test_like_warnings_of_several_images_are_one():
     sizes = "T1 (series 0: 0.5 x 0.5 x 6 mm), T2 (series 2: 0.4 x 0.4 x 6 mm), FLAIR (series 3: 1 x 1 x 5 mm)"
     assert thick.startswith(f"{sizes}: voxels")
     assert list(geometry_warnings(study, replace(aligned, covered={}), (5, 5, 6))) == []
+    assert list(geometry_warnings(study, aligned, (5, 5, 6), ["t1", "flair"])) == []
 
 
 @pytest.mark.parametrize(("covered", "information", "agreement", "count"), [(0.951, 1.021, 0.851, 0),

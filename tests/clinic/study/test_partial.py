@@ -1,5 +1,6 @@
 """Studies in which an image shows only a part of the head: which is used, on whose grid, what is said."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_the_only_image_of_a_sequence_is_used_and_what_lacks_is_said(tmp_path, s
     placed = study.evidence.aligned.renamed({each.candidate.name: name for name, each in study.used.items()})
     lacking = partial_images(placed, brain_mask(placed, None))
     assert list(lacking) == [modality]
-    assert "mm lack at the top" in lacking[modality]
+    assert "mm missing at the top" in lacking[modality]
 
 
 def test_image_files_of_a_part_are_never_the_grid(tmp_path, subject):
@@ -159,4 +160,6 @@ def test_a_result_from_a_partial_t1c_warns(tmp_path, subject):
     cut(made(tmp_path / "study", subject, [*WHOLE_HEAD[:3], part]), 7)
     summary = predicted(tmp_path / "study", tmp_path / "out").summary
     (warning,) = (text for text in summary.warnings if "not the whole head" in text)
-    assert warning.startswith("T1c (series 7: ")
+    assert re.match(r"T1c \(series 7: \d+ % of the brain; \d+ mm missing at the top\)", warning)
+    assert not [text for text in summary.warnings if "covers only" in text]  # is said once
+    assert not {"TC", "ET"} & {*summary.intervals, *summary.expected_dice, *summary.chances}

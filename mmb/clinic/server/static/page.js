@@ -116,8 +116,9 @@ async function segment() {
   }
 }
 
-function showResult(warnings, files) {
+function showResult({ answer, warnings }, files) {
   say('Done.');
+  $('answer').textContent = answer;
   $('warnings').replaceChildren(...warnings.map((text) => element('li', text)));
   $('open').href = `studies/${study}/summary.html`;
   const links = ['results.zip', ...files].map((name) => element('a', `Save ${name}`, { href: `studies/${study}/${name}`, download: name }));
@@ -159,3 +160,7 @@ $('recognised').addEventListener('submit', (event) => {
   attempt(segment);
 });
 $('remove').addEventListener('click', () => attempt(remove));
+addEventListener('pagehide', () => {
+  // The tab is closed, or shows something else: nobody can reach the study from it any more.
+  if (study) fetch(`studies/${study}`, { method: 'DELETE', keepalive: true });
+});
