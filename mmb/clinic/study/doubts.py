@@ -84,7 +84,7 @@ def stops(study: Study, aligned: AlignedStudy, brain: Brain | None, untrusted: b
     """Yield in brief the reasons not to use a result at all, the gravest first; the warnings say more."""
     yield from (exchanged(seems) for seems in seemingly(study.used))
     if untrusted:
-        yield "these weights are not made for it"
+        yield "these weights are not made for patients"
     if study.skulls and brain is None:
         yield "the images show the skull, and the network knows only brains"
     for names, what in ((aligned.mirrored, "seems mirrored"), (aligned.failed, "does not lie over the reference")):

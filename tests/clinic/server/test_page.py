@@ -160,7 +160,8 @@ class TestPage:
         page.wait("document.getElementById('status').textContent.includes('segmenting')", 300)
         page.wait(shown("result"), 600)
         assert "Done." in page.evaluate("document.getElementById('status').innerText")
-        assert "umour" in page.evaluate("document.getElementById('answer').innerText")
+        answer = page.evaluate("document.getElementById('answer').innerText")
+        assert answer == "Do not use: these weights are not made for patients."
         assert "synthetic" in page.evaluate("document.getElementById('warnings').innerText")
         saves = page.evaluate("[...document.querySelectorAll('#saves a')].map((a) => [a.download, a.href])")
         assert {"results.zip", "label.nii.gz", "seg.dcm", "summary.html"} <= {name for name, _ in saves}
