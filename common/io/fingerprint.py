@@ -197,9 +197,9 @@ class _Description:
         return said
 
     def _module(self, module: types.ModuleType) -> Any:
-        if getattr(module, "__spec__", None) is None:  # made by a program
+        if (spec := getattr(module, "__spec__", None)) is None:  # made by a program
             return self._mapping({key: value for key, value in vars(module).items() if not key.startswith("__")})
-        return self._imported(module.__spec__)
+        return self._imported(spec)
 
     def _imports(self, codes: Sequence[types.CodeType], package: str) -> Any:
         """Describe the modules that code imports, and those of a package of the user's that it takes from there."""
@@ -359,7 +359,7 @@ def _spec(name: str, package: str) -> ModuleSpec | None:
     """Return where a module is that a module of a package imports by this name, with dots before a relative one."""
     try:
         return importlib.util.find_spec(name, package or None)
-    except (ImportError, ValueError):  # there is none, or it was made by a program
+    except Exception:  # there is none, it was made by a program, or the package that holds it cannot be imported
         return None
 
 
