@@ -50,8 +50,16 @@ PLAIN = (
     types.EllipsisType,
 )
 """Types whose text says all of a value; one of a subclass is described as an object."""
-SILENT = (np.random.RandomState, torch.Generator, logging.Logger, type(threading.Lock()), type(threading.RLock()))
-"""What has no part in a result; every random transform has a state of the first kind, set anew in each epoch."""
+SILENT = (
+    np.random.RandomState,
+    torch.Generator,
+    logging.Logger,
+    type(threading.Lock()),
+    type(threading.RLock()),
+    threading.local,
+)
+"""What has no part in a result, and may come and go with use; every random transform has a state of the first kind, set
+anew in each epoch."""
 
 
 class UnknownError(ValueError):
@@ -256,7 +264,11 @@ class _Description:
     def _mapping(self, values: Mapping[Any, Any]) -> Any:
         """Describe keys and values in their order, which may be that of steps."""
         plain = (str, *PLAIN)
-        return [[repr(key) if type(key) in plain else self.of(key), self.of(value)] for key, value in values.items()]
+        return [
+            [repr(key) if type(key) in plain else self.of(key), self.of(value)]
+            for key, value in values.items()
+            if not isinstance(value, SILENT)
+        ]
 
     def _object(self, value: Any) -> Any:
         """Describe an object by its attributes and by what `pickle` would store, which may be another matter."""

@@ -7,6 +7,6 @@ def ensemble(output: str, *weights: str) -> None:
         output: the file to write, for ckpt_path.
         weights: two or more files of one architecture, trained for the same sequences, classes and voxel size.
     """
-    from common.io.ensembles import write_ensemble
+    from mmb.experiments.ensembles import write_ensemble
 
     write_ensemble(weights, output)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import Compose, Lambdad, Spacingd
+from monai.transforms import Compose, Lambdad, Orientationd, Spacingd
 from torch import nn
 
 from common.io.fingerprint import UnknownError, fingerprint
@@ -271,6 +271,13 @@ def test_what_contains_itself_has_one():
 def test_what_does_not_say_what_it_is_made_of_is_refused(value):
     with pytest.raises(UnknownError, match="does not say what it is made of"):
         fingerprint(Gain(value))
+
+
+def test_a_transform_that_was_used_is_the_same():
+    step = Orientationd("image", "RAS", labels=None)
+    before = fingerprint(step)
+    step({"image": MetaTensor(torch.zeros(1, 2, 2, 2))})
+    assert fingerprint(step) == before
 
 
 def test_locks_and_loggers_have_no_part_in_a_result():

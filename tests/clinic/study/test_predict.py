@@ -239,7 +239,7 @@ def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
         ("{case} {out} --reference t2 --modalities t1", "--reference: t2 is not used; expected one of T1 (image file)"),
         ("{case} {out} --series t1=3", "--series is for DICOM"),
         ("{case} {out} --modalities t1,pd", "Unknown modality 'pd'"),
-        ("{case} {out} --recipe brats1900", "brats1900: no such file or recipe; the bundle has average, brats2018"),
+        ("{case} {out} --recipe brats1900", "brats1900: no such file or recipe; the bundle has augmented, average,"),
         ("{case} {out} --ckpt_path absent.pt", "absent.pt: no such checkpoint"),
         ("{case} {out} --device tpu", "--device tpu"),
         ("{case} {out} --skull_strip maybe", "--skull_strip 'maybe': expected one of 'auto', 'yes', 'no'"),

@@ -8,11 +8,11 @@ from refusals import refused
 
 from common.engines import SubstituteInferer
 from common.io import bundle_root, load_weights, read_weights, setting_of_weights, write_checkpoint
-from common.io.ensembles import write_ensemble
 from common.io.facts import TrainingFacts, read_facts
 from common.networks import M3AE, Ensemble, replicated
 from mmb.__main__ import main
 from mmb.clinic.study.inference import Inference
+from mmb.experiments.ensembles import write_ensemble
 
 GRID = (24, 24, 16)
 
