@@ -17,14 +17,14 @@ class StagedDataset(Dataset):
 
     Attributes:
         epoch: number of the epoch, from 0.
-        from_epoch: the epoch from which each dataset is used.
+        from_epoch: the epoch from which each dataset is used; if it is that of the next one, the dataset never is.
     """
 
     def __init__(self, datasets: Sequence[CachedDataset], from_epoch: Sequence[int]) -> None:
         if len({len(dataset) for dataset in datasets}) != 1 or len(from_epoch) != len(datasets):
             raise ValueError("expected datasets of the same length, and an epoch for each of them.")
-        if from_epoch[0] != 0 or sorted(set(from_epoch)) != list(from_epoch):
-            raise ValueError(f"from_epoch {list(from_epoch)}: expected rising numbers of epochs that begin with 0.")
+        if from_epoch[0] != 0 or sorted(from_epoch) != list(from_epoch):
+            raise ValueError(f"from_epoch {list(from_epoch)}: expected numbers that begin with 0 and never fall.")
         super().__init__(datasets[0].data, Compose([dataset.transform for dataset in datasets]))  # all are reseeded
         self.datasets, self.from_epoch = datasets, tuple(from_epoch)
         self.epoch = 0

@@ -160,12 +160,17 @@ def test_each_dataset_serves_from_its_epoch_on_and_all_are_reseeded():
     assert len(staged) == 2
 
 
+def test_a_stage_of_no_epochs_is_left_out():
+    staged = transforms.StagedDataset([dataset(1), dataset(100), dataset(10_000)], [0, 0, 3])
+    assert 100 <= staged[0]["image"].mean() <= 300
+
+
 @pytest.mark.parametrize(
     ("cases", "from_epoch", "fact"),
     [
         (2, [0], "expected"),
         (2, [1, 3], "expected"),
-        (2, [0, 0], "expected"),
+        (2, [0, -1], "never fall"),
         (3, [0, 3], "same length"),
     ],
 )
