@@ -17,7 +17,6 @@ import numpy as np
 from scipy.ndimage import find_objects
 from tqdm import tqdm
 
-from common.io import read_volume
 from common.io.files import replacing
 
 LEAST = 18
@@ -96,7 +95,12 @@ def _of_equal_voxels(items: Sequence[Mapping[str, Any]]) -> Iterator[Copy]:
 
 @cache
 def _sum_of_voxels(path: str, changed: int) -> str | None:
-    """Return a checksum of an image's box of voxels that are not 0, with axes in RAS; None if there are none."""
+    """Return a checksum of an image's box of voxels that are not 0, with axes in RAS; None if there are none.
+
+    After a change the file is read again, since ``changed`` (ns) is its modification time.
+    """
+    from common.io import read_volume  # imports MONAI
+
     try:
         volume = read_volume(path)
     except (OSError, ValueError):

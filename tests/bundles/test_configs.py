@@ -149,7 +149,7 @@ def test_inference_says_what_its_weights_were_trained_on(meta_file, tmp_path, ca
 RECIPES = sorted(p for p in BUNDLES.glob("*/configs/recipes/*.json") if json.loads(p.read_text()).get("cohort"))
 TUNED = ("open_glioma", "fine_tune")
 BUNDLE_NAMES = sorted({path.parts[-3] for path in BUNDLES.glob("*/configs/inference.json")})
-OWN = {"imports", "bundle_root", "output_dir", "initialize", "run", "network", "decision"}
+OWN = {"imports", "bundle_root", "output_dir", "initialize", "run", "network", "memory_format", "decision"}
 """Keys of both configs whose values may differ."""
 
 
