@@ -19,11 +19,12 @@ from typing import NamedTuple
 from common.modalities import ALIASES
 
 LEFT_OUT = {
-    "localizer": r"loc|locali[sz]ers?|scout|survey|topogram|3 ?pl(ane)?|calibration|ref ?scan|smartbrain",
-    "subtraction": r"subs?(?! ?\d)|subst?r\w*|s?ubtr\w*|soustr\w*|sustrac\w*|sottra\w*|"
+    "localizer": r"loc|locali[sz]ers?|scout|survey|topogram|reperage|3 ?pl(ane)?|calibration|ref ?scan|smartbrain",
+    "subtraction": r"subs?(?! ?\d)|subst?r\w*|s?ubtr\w*|soustr\w*|sustrac\w*|sottra\w*|cikarma|"
                    r"sous(?! ?(ga?d|contr|prod|inj|ag))|differen[cz]\w*|minus (pre|nativ\w*|t1\w*)|post ?minus",
     "projection": r"[a-z]?mips?|min ?ip|mnip|(max|min|minimum|maximum) ip|projection image|vrt|"
                   r"((volume|surface|3d) ?)?render(ed|ing)?",
+    "curved reformat": r"curv(ed|ilin)\w*|cpr",
     "diffusion": r"(iso|reg|ssh|[a-z])?dwi(?!ght)\w*|dw|[a-z]?dti\w*|dki|diff|\w*dif+us\w*|[a-z]?e?adc( ?maps?)?|"
                  r"exponential adc|(col ?)fa|fa ?maps?|trace( ?(w|maps?|images?))?|tensor\w*|b ?[1-9]\d{2,3}|b0|ivim|"
                  r"noddi|hardi|dsi",
@@ -34,6 +35,7 @@ LEFT_OUT = {
     "T2*": r"[a-z]?t2w?d? ?(\*\w*|(star|stern|etoile|estrel|stella|ffe|gre|hemo|flash|fl2d)\w*)|t2s|gre t2",
     "angiography": r"([23]d)?tof([23]d|mra|angio)?|[a-z]?3di|mr[av]|(mr ?)?angio(gra(m|phy|phie|fia))?|venogra\w*|"
                    r"3d ?pc|pca|inhance|tricks|twist|trance|cow|carotids?",
+    "vessel wall image": r"vessel ?walls?|gefasswand|paroi vasc\w*|dante",
     "phase or field map": r"(?<!in )(?<!early )(?<!late )(?<!delayed )(?<!venous )(?<!arterial )(?<!no )"
                           r"phase(?! (enc|over|wrap|fov|dir|ap|pa|rl|lr|hf))|pha|"
                           r"ph(?=( e?\d)* *$)|b[01]\w* map|field ?map\w*|fmap\w*|gre field\w*|fm (base|pre|post)\w*|"
@@ -43,18 +45,21 @@ LEFT_OUT = {
     "steady-state image": r"ciss|ci3d|fiesta\w*|trufi\w*|b ?(ffe|tfe)",
     "spectroscopy": r"svs|csi|mrsi?|s?laser|spectro\w*",
     "parameter map": r"([tr][12]|[a-z]*) ?map(s|ping)?|q[tr][12]\w*|[tr][12] ?rho|r2 ?(\*|star)?|relaxometry|mapit|"
-                     r"molli|t1 images|mtr|relaxation|fingerprint\w*|mrf|cest|apt ?w?|elastogra\w*|g ?factor|"
+                     r"molli|t1 images|karten?|despot\d?|vfa|mtr|"
+                     r"relaxation|fingerprint\w*|mrf|cest|apt ?w?|elastogra\w*|g ?factor|"
                      r"(fat|water) ?frac\w*|fraction|pdff",
     "synthetic image": r"synt(?!h?(strip|morph))\w*|syn|symri|sy ?(t[12]|flair|pd)\w*|magic|predict\w*|fake|"
                        r"pred(?= (t[12]|flair))|generated|imput\w*|pseudo ?ct",
-    "mask or segmentation": r"[a-z]*mask(s|e)?|seg(?! ?\d)|(auto)?(?<!shot )segm\w*(?! (plan|nav)\w*)|labels?|roi|"
-                            r"contours?|prob|probab\w*|warp(ed\w*|field\w*)|overlay\w*|parcel\w*|[a-z]+seg",
-    "fused image": r"(?<!for )fus(ed|ion)\w*|blended",
+    "mask or segmentation": r"[a-z]*mask(s|e)?|seg(?! ?\d)|(auto)?(?<!shot )segm\w*(?! (plan|nav)\w*)|labels?|roi ?\d*|"
+                            r"contours?|kontur\w*|[gcp]tv|prob|probab\w*|warp(ed\w*|field\w*)|(\d|inverse)+warp|xfm|"
+                            r"overlay\w*|parcel\w*|[a-z]*parc|pve|[a-z]+seg|^m?w?r?c[1-6]( ?t1\w*)",
+    "fused image": r"(?<!for )fus(ed|ion)\w*|blended|checkerboard",
     "fat or opposed-phase image": r"^fat|fat ?(only|images?)|opp(osed)?|out ?(of ?)?phase|ff|"
-                                  r"m?dixon(?=( .*)? (f|ff|fat|op|out) *$)",
+                                  r"m?dixon(?=( .*)? (f|ff|fat|op|out)( \d+)* *$)",
     "screen picture": r"screen ?(shot|save|cap\w*|grab|picture)s?|key images?|pictures?|snapshots?|qc",
-    "result of software": r"\w*volumetr\w*|morphometr\w*|wmh\w*|z ?scores?|(?<! \d )ratio|ico(brain|metrix)|neuroquant|"
-                          r"quantib|lesion ?(quant|maps?|load|counts?|fill\w*)|(cortical|mean) ?thick\w*|"
+    "result of software": r"[a-z]+volumetr\w*|morphometr\w*|wmh\w*|z ?scores?(?! norm)|(?<! \d )ratio|"
+                          r"ico(brain|metrix)|neuroquant|quantib|mdbrain|isodos\w*|isosurf\w*|bias ?field|tractogra\w*|"
+                          r"lesion ?(quant|maps?|load|counts?|fill\w*)|(cortical|mean) ?thick\w*|"
                           r"thickness ?maps?|atrophy|heat ?maps?|"
                           r"flair ?(\*|star)|tissue ?class\w*|jacobian\w*|(gr[ae]y|white) matter|"
                           r"changes?|annotat\w*|textures?|uncertain\w*|saliency|grad ?cam|deform\w*|brain ?age|"
@@ -67,8 +72,9 @@ TWO_MEANINGS = {
     "susceptibility": r"medic|merged?",
     "screen picture": r"screen\w*|summary|report\w*",
     "mask or segmentation": r"warp|lesions|contouring",
+    "image of a part of the head": r"iac|iam|orbit\w*|pituitary|sella|hypophys\w*|przysadk\w*|fac(e|ial)|felsenbein",
     "spectroscopy": r"press",
-    "result of software": r"results?|analysis|ai|quant\w*|pred(?= *$)|kinetics?|models?|volumes",
+    "result of software": r"\w*volumetr\w*|results?|analysis|ai|quant\w*|pred(?= *$)|kinetics?|models?|volumes",
 }
 """The same for words that may mean something else too (FA: flip angle; merge: planning). Where an image's weighting is
 named, such a word makes it less sure."""
@@ -146,31 +152,35 @@ BOTH = (
 # Words that say nothing of contrast agent, so that an agent's word behind them means that it was given
 
 PLANE = (
-    r"ax|axi|axial\w*|tr|tra|trans\w*|sag\w*|cor|coronal\w*|kor\w*|obl\w*|mpr|orth\w*|ac|acpc|pc|left|right|lt|rt"
+    r"ax|axi|axial\w*|aks\w*|assiale|osiow\w*|dwars|tr|tra|trans|transv\w*|transax\w*|sag\w*|sajital|strzalkow\w*|"
+    r"cor|coronal\w*|czolow\w*|coupes?|kor\w*|obl\w*|mpr|orth\w*|ac|acpc|pc|left|right|lt|rt"
 )  # fmt: skip
 TECHNIQUE = (
     r"\w{0,3}tse|\w{0,3}fse|\w{0,2}gre|se|\w?ir|tirm|\w?tfe|ffe|tfl|flash|fl|space|spc|cube|vista|view|brainview|"
     r"mp ?rage\w*|lava|quick|m?dixon|ideal|flex|propeller|blade|multivane|vane|drive|c?sense|cs|caipi\w*|grappa|"
-    r"asset|arc|iso\w*|hr|hires|high|res|thin|thick|fast|turbo|e?thrive|radial|fat|sat|fatsat|fs|fsat|spair|spir|"
-    r"chess|water|we|proset|clear|nd|norm|dl|air|rpt|repeat|mtc?|black|blood|bb|vasc|dark|fluid|navi|navig\w*|"
-    r"stealth|brainlab|plan\w*|gk|stereo\w*|vol\w*|dyn\w*|delayed|late|whole|full|routine|std|standard|mm|cm|sl|"
-    r"slices?|ch|weighted|w|wi|wip|images?|tumou?r|motion|star|breath|gated"
+    r"asset|arc|compressed|sensing|acs|iso|isotrop\w*|hr|hires|high|res|thin|thick|fast|turbo|e?thrive|radial|fat|sat|"
+    r"fatsat|fs|fsat|spair|spir|chess|water|we|proset|clear|nd|norm|dl|air|rpt|repeat|mtc?|black|blood|bb|vasc|dark|"
+    r"fluid|navi|navig\w*|stealth|brainlab|plan\w*|gk|stereo\w*|vol\w*|dyn\w*|delayed|late|whole|full|routine|std|"
+    r"standard|mm|cm|sl|rek(on\w*)?|epileps\w*|s[ck]leros\w*|esclerosis|multiple|metasta\w*|intraop\w*|pat|slices?|ch|"
+    r"weighted|w|wi|wip|images?|tumou?r|motion|star|breath|gated"
 )
 BODY = (
-    r"brain|head|skull|sch(ae|a)del|kopf|hirn|gehirn|neuro\w*|crani\w*|crane|cabeza|cabeca|testa|hoofd|tete|cerebr\w*|"
-    r"encefalo|encephal\w*|iac|iam|orbits?|orbita\w*|pituitary|sella|hypophys\w*|face|facial|temporal|cav|pons|fossa"
+    r"brain|head|skull|sch(ae|a)del|schedel|hersenen|beyin|hjarn\w*|hjern\w*|glow\w*|mozg\w*|kranial\w*|craneo|"
+    r"hip+ocamp\w*|irm|mri|kopf|hirn|gehirn|neuro\w*|crani\w*|crane|cabeza|cabeca|testa|hoofd|tete|cerebr\w*|encefalo|"
+    r"encephal\w*|iac|iam|orbits?|orbita\w*|pituitary|sella|hypophys\w*|face|facial|temporal|cav|pons|fossa"
 )
 PROCESSED = (
-    r"(hd)?bet|reg\w*|coreg\w*|reorient\w*|n4\w*|bias|corr\w*|norm\w*|resamp\w*|resliced?|rai|ras|lps|raw|sri\w*|"
-    r"mni\w*|atlas|strip\w*|ss|brats|unbiased|final|patient|subject|sub|case|study|series|exam|ses|session|visit|acq|"
-    r"desc|run|rec|recon\w*|reformat\w*|\w*strip|\w*morph|deep"
+    r"(hd)?bet|reg\w*|coreg\w*|reorient\w*|n4\w*|bias|corr|corrected|preproc|defaced|unstripped|crop(ped)?|week|gbm|"
+    r"gli|ucsf|pdgm|upenn|tcga|norm\w*|resamp\w*|resliced?|rai|ras|lps|raw|sri\w*|mni\w*|atlas|strip\w*|ss|brats|"
+    r"unbiased|final|patient|subject|sub|case|study|series|exam|ses|session|visit|acq|desc|run|rec|recon\w*|"
+    r"reformat\w*|\w*strip|\w*morph|deep"
 )
 _CODE = r"[a-z]{0,2}0*[1-9]\d*[a-z]{0,2}|[a-z]{1,2}0+"
 """Numbers and codes, such as ``3d``, ``p2`` and ``1mm``; 0 is none, which may mean that no agent was given."""
 OTHER_BODY = (
-    r"([ctls]|hw|bw|lw) ?spine|[hbl]ws|\w*spine|spinal\w*|rachis\w*|wirbel\w*|columna|colonna|coluna|neck|hals|cuello|"
-    r"collo|cervical\w*|lumbar|lumbal\w*|thora\w*|torax|knee|knie|shoulder|abdom\w*|pelvi\w*|liver|"
-    r"prostat\w*|breast|mamma\w*|cardiac|heart"
+    r"([ctls]|hw|bw|lw) ?spine|[hbl]ws|\w*spine|spinal\w*|rachis\w*|wirbel\w*|columna|colonna|coluna|colonne|lombaire|"
+    r"lomber|omurga|fo?etal|neck|hals|cuello|collo|cervical\w*|lumbar|lumbal\w*|thora\w*|torax|knee|knie|shoulder|"
+    r"abdom\w*|pelvi\w*|liver|prostat\w*|breast|mamma\w*|cardiac|heart"
 )
 """Parts of the body other than the head, in lower case; values of BodyPartExamined as well."""
 NO_AGENT = (
@@ -237,7 +247,8 @@ def has_unknown_words(text: str) -> bool:
     """Return whether a `plain` text has words beside those of sequences: a name, or what software made of an image."""
     known = "|".join(WEIGHTINGS.values())
     words = re.findall(r"[^\W\d_]{3,}\w*", text)
-    return any(not (_is_known(word) or re.fullmatch(f"{known}|{WITHOUT}|{EARLIER}|{UNIFORM}", word)) for word in words)
+    known = f"{known}|{WITHOUT}|{EARLIER}|{UNIFORM}|{DENOISED}|{NATIVE}|{NOT_GIVEN}"
+    return any(not (_is_known(word) or re.fullmatch(known, word)) for word in words)
 
 
 def no_magnitude(values: Iterable[str]) -> tuple[str, str] | None:

@@ -85,7 +85,7 @@ DESCRIBED = {
     "t2": "T2 TSE Deep Resolve | T2 tra for segm. navigation",
     "flair": "FLAIR Deep Resolve | 3D FLAIR DeepResolve Boost",
     "t1?": """AX T1 REPORT | T1 brainlab merge | T1 MPRAGE FA | T1 resolve | T1 screening | T1 CAL | T1 MEDIC | T1 AI |
-        T1 WARP | T1 pred | T1 Kinetics""",
+        T1 WARP | T1 pred | T1 Kinetics | T1 volumetrico | T1 sella | T1 cor orbitas | T1 Felsenbein""",
     "t2?": "T2 merged | T2 tra summary",
     "flair?": "FLAIR screening protocol | FLAIR MS lesions",
     "none": """T1 parcellation | icobrain FLAIR lesions | T2 WMH | FLAIR z-score | FLAIR* | T1 BrainVolumetry |
@@ -93,7 +93,9 @@ DESCRIBED = {
         T1 cortical thickness | FLAIR lesion load | NeuroQuant T1 | T1 screen save |
         T1 warped | T2 lesion map | FLAIR heatmap | T1 atrophy | T1 CEST | APTw T2 | T1 elastography | T2 Cine flow |
         T1 MR fingerprinting | T1 relaxation time | g-factor T1 | T1 uncertainty | T1 GradCAM | T1 deformation field |
-        pseudo CT T1 | T1 brain age | T1 RTSTRUCT""",
+        pseudo CT T1 | T1 brain age | T1 RTSTRUCT | T1 Isodosen | T1 GTV Konturen | T2 SPACE curved | T1 checkerboard |
+        T1 cikarma | T1 DESPOT1 | T2 Karte | T1 black blood vessel wall | T1 reperage | T2 omurga | c1T1 mprage |
+        T1 vibe dixon F 8""",
 }
 
 
@@ -112,3 +114,11 @@ def test_what_is_derived_and_described_in_unknown_words_is_less_sure(text, sure)
     header = Dataset()
     header.update({"SeriesDescription": text, "ImageType": ["DERIVED", "PRIMARY", "M"], **TIMES["t1"]})
     assert (recognise(header).grade >= Grade.LIKELY) == sure
+
+
+@pytest.mark.parametrize(("text", "grade"), [("T2 Teppich tra", Grade.LIKELY), ("T2 tse tra", Grade.SURE)])
+def test_words_that_are_not_known_are_said_and_let_the_image_decide(text, grade):
+    header = Dataset()
+    header.update({"SeriesDescription": text, **TIMES["t2"]})
+    says = recognise(header)
+    assert (says.grade, "beside others that are not known" in says.reason) == (grade, grade < Grade.SURE)

@@ -110,8 +110,9 @@ def recognise(header: Dataset) -> HeaderEvidence:
     mentioned = {*words}
     measured, parameters = _measured(header)
     weighting, basis = _weigh(mentioned, measured)
-    quoted = ", ".join(f"'{word}'" for word in words.values())
-    heard = [f"words: {quoted}"] * bool(quoted) + [f"parameters: {parameters}"] * bool(parameters)
+    odd = has_unknown_words(_description(header))
+    quoted = ", ".join(f"'{word}'" for word in words.values()) + ", beside others that are not known" * odd
+    heard = [f"words: {quoted}"] * bool(words) + [f"parameters: {parameters}"] * bool(parameters)
     evidence = "; ".join(heard) or "its header says nothing"
     doubt = doubtful_kind(_description(header))
     if weighting is None or (doubt and not mentioned):
@@ -124,8 +125,8 @@ def recognise(header: Dataset) -> HeaderEvidence:
         after, agent, reason = contrast(header)
         weighting, evidence = "t1c" if after else "t1", f"{evidence}; {reason}"
     sure = grade(basis, agent, computed)
-    if "DERIVED" in image_type(header)[:1] and has_unknown_words(_description(header)):
-        sure, evidence = min(sure, Grade.OPEN), f"{evidence}; derived, and described in words that are not known"
+    if odd:
+        sure = min(sure, Grade.OPEN if "DERIVED" in image_type(header)[:1] else Grade.LIKELY)
     if doubt:
         sure, evidence = min(sure, Grade.OPEN), f"{evidence}; '{doubt[1]}' may mean: {doubt[0]}"
     return HeaderEvidence(weighting, sure, evidence, (basis, agent))
