@@ -15,7 +15,7 @@ from common.evaluation.metrics.results import Evaluation, read_evaluation
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "open_glioma" / "results"
 CARDS = {
-    bundle: RESULTS / ("m3ae_weights/by_sequences" if bundle == "m3ae" else bundle)
+    bundle: RESULTS / ("mean_of_two_networks/by_sequences" if bundle == "m3ae" else bundle)
     for bundle in ("m3ae", "passion", "gss", "mag_ms", "medmap")
 }
 """Bundle -> folder with the results of its own weights, under the decision of its inference.json."""
@@ -58,7 +58,7 @@ def test_methods(page):
     lines = table(page, "| method | WT, all four")
     assert len(lines) >= 9
     for name, cells in lines:
-        folder = "m3ae_weights" if "shipped weights" in name else slug(name)
+        folder = "m3ae_weights" if "shipped weights" in name else slug(name.split(", ")[0].strip("* "))
         if "as used by default" in name:
             folder += "/by_sequences"
         measured = all_four_and_mean(read_evaluation(RESULTS / folder))

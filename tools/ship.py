@@ -28,6 +28,8 @@ NAMES = ("model", "ensemble", "phantom")
 ``phantom``."""
 SMALL = 30_000
 """Maximum number of values of tensors that stay in single precision: they take little space but affect outputs most."""
+FLAT = 1e-4
+"""Maximum distance of values from their channel's mean for them to be stored as this mean: a constant x_sub."""
 TOLERANCE = 1e-3  # maximum change of the logits in half precision, as a fraction of their range
 
 
@@ -161,4 +163,13 @@ def _require_same_outputs(config: ConfigParser, trained: Path, weights: dict[str
 def _in_half_precision(path: Path) -> dict[str, torch.Tensor]:
     state = read_weights(path)
     large = {key for key, value in state.items() if value.is_floating_point() and value.numel() > SMALL}
-    return {key: (value.half() if key in large else value).contiguous() for key, value in state.items()}
+    return {key: _halved(value) if key in large else value.contiguous() for key, value in state.items()}
+
+
+def _halved(value: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in half precision; one whose channels are constant takes the space of one value for each."""
+    if value.dim() > 2:
+        mean = value.float().mean(tuple(range(2, value.dim())), keepdim=True)
+        if (value - mean).abs().max() <= FLAT:
+            return mean.half().expand_as(value)
+    return value.half().contiguous()

@@ -24,7 +24,7 @@ from mmb.clinic.calibration.calibration import (
     read_calibration,
     write_calibration,
 )
-from mmb.clinic.study.verdicts import absent, intervals, verdicts
+from mmb.clinic.study.verdicts import absent, intervals, perhaps_none, verdicts
 
 HELD = LeftOut(100, 50, 20, 16, 0, 0, 0.8, 0.7, 0.7, 10, 6)
 BY_HAND = Calibration(
@@ -171,6 +171,14 @@ def test_the_limit_by_hand():
     assert calibrate([listed(rows)], "12ab", [0.3, 0.9]).passed == (1, 2)  # what scores the limit reaches it
 
 
+@pytest.mark.parametrize(("low", "limit", "below"), [(10, 0.75, 10), (11, 0.6, 0)])
+def test_a_tumour_is_doubted_below_what_nine_in_ten_score(low, limit, below):
+    """0.62 is below every limit from 0.65 on, 0.77 from 0.8 on; outlines of no tumour do not count."""
+    rows = [*[(0.62, 0.9, 20.0)] * low, *[(0.77, 0.9, 20.0)] * (100 - low), *[(0.1, 0.4, 20.0)] * 50]
+    made = calibrate([listed(rows)], "12ab")
+    assert (made.doubted_below, made.doubted) == (limit, (below, 100))
+
+
 @pytest.mark.parametrize(("lowest", "limit"), [((0.31,) * 2 + (0.41,), 0.4), ((0.31,), 0.5), ((0.31,) * 3, 0.3)])
 def test_without_other_brains_the_limit_misses_at_most_two_of_a_hundred_tumours(lowest, limit):
     rows = [*((score, 0.9, 20.0) for score in lowest), *[(0.9, 0.9, 20.0)] * (100 - len(lowest))]
@@ -312,6 +320,21 @@ def test_no_tumour():
     none = "no tumour found with confidence"
     assert words((0.39, 0.9, 0.9)) == [f"not reliable: {none}", f"doubtful: {none}", f"doubtful: {none}"]
     assert intervals(VOLUMES, VOLUMES | {"WT": 0.39}, True, CALIBRATION, 1500, LABELS) == {}
+
+
+@pytest.mark.parametrize(("score", "doubted"), [(0.39, False), (0.41, True), (0.69, True), (0.7, False)])
+def test_an_outline_that_scores_as_few_tumours_do_may_be_none(score, doubted):
+    """Below 0.4 none is found with confidence, and below 0.7 there may be none."""
+    calibration = replace(CALIBRATION, doubted_below=0.7, doubted=(9, 100))
+    scores = VOLUMES | {"WT": score}
+    why = perhaps_none(VOLUMES, scores, calibration)
+    assert (why != "") == doubted
+    if doubted:
+        assert why.startswith("There may be no tumour: the network's score of what is drawn is")
+        assert "91 of 100 outlines of tumours scored 0.70 or more" in why
+        told = words((score, 0.9, 0.3), calibration=calibration)[1:]
+        assert told == ["doubtful: there may be no tumour", "not reliable: there may be no tumour"]
+        assert intervals(VOLUMES, scores, True, calibration, 1500, LABELS) == {}
 
 
 def test_intervals_are_nested_within_the_brain_and_not_wide():

@@ -124,7 +124,7 @@ def hub(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 def test_stored_results_are_those_of_the_shipped_weights(bundle):
-    expected = "m3ae_weights/by_sequences" if bundle.name == "m3ae" else bundle.name
+    expected = "mean_of_two_networks/by_sequences" if bundle.name == "m3ae" else bundle.name
     assert stored_results(bundle) == ROOT / "docs" / "open_glioma" / "results" / expected
 
 

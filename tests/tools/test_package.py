@@ -195,6 +195,19 @@ def test_weights_in_half_with_their_calibration_and_what_they_are_worth(places):
     assert metadata["inference_cost"] == COST
 
 
+def test_an_image_that_is_constant_in_each_channel_takes_no_space(places, monkeypatch):
+    run, bundle, _ = places
+    image = torch.tensor([0.5, 0.25]).view(1, 2, 1, 1, 1) + 5e-5 * torch.rand(1, 2, 40, 40, 40)
+    write_checkpoint({**trained(), "x_sub": image, "other": torch.rand(1, 2, 40, 40, 40)}, run / "trained.pt")
+    evaluated(run)
+    monkeypatch.setattr("tools.ship._require_same_outputs", lambda *args: None)
+    target = ship(run, bundle, "model", "39 cases")
+    state = read_checkpoint(target)
+    assert state["x_sub"].shape == image.shape
+    assert (state["x_sub"] - image).abs().max() < 1e-3
+    assert target.stat().st_size < 2 * sum(state[name].numel() for name in ("weight", "other")) + 20_000
+
+
 def test_calibration_and_metrics_are_of_the_bundles_decision(places):
     run, bundle, _ = places
     facts = {"weights": file_digest(run / "trained.pt"), "window": "8x8x8", "spacing": "2x2x2"}

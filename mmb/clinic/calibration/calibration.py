@@ -37,6 +37,8 @@ NO_TUMOUR = 0.5
 """Raw score of the largest region below which it counts as not seen, if no brains without a tumour were given; less if
 that would be said of more than `MOST_MISSED` of the outlines of tumours."""
 MOST_MISSED = 0.02
+MOST_DOUBTED = 0.1
+"""Largest share of the outlines of tumours of which it is said that there may be no tumour."""
 LIMITS = np.arange(0, 1, 0.05).round(2)
 """Limits that are tried."""
 RIDGE = 1.0
@@ -114,6 +116,8 @@ class Calibration:
         missed: numbers of outlines of a tumour (Dice of at least 0.5) that do not reach it, and of all of them.
         regions: region -> its calibration, larger regions first.
         measured: subset, e.g. ``t1c+flair`` -> region -> mean Dice of the test cases.
+        doubted_below: raw score of the largest region below which there may be no tumour.
+        doubted: numbers of outlines of a tumour that do not reach this limit, and of all of them.
     """
 
     weights: str
@@ -125,6 +129,8 @@ class Calibration:
     missed: tuple[int, int]
     regions: Mapping[str, RegionCalibration]
     measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    doubted_below: float = 0.0
+    doubted: tuple[int, int] = (0, 0)
 
     def expected(self, region: str, score: float, t1c: bool) -> float:
         """Return the calibrated expected Dice, in [0, 1], of an outline with this raw score."""
@@ -174,6 +180,7 @@ def calibrate(
     means = dice.groupby(["modalities", "region"])["value"].mean().dropna().astype(float).round(3)
     of_region = {region: outlines[outlines["region"] == region] for region in first.regions}
     limit, passed, missed = _no_tumour(of_region[first.regions[0]], without_tumour)
+    doubted_below, doubted = _doubted(of_region[first.regions[0]])
     return Calibration(
         weights=weights,
         decision=decision,
@@ -187,6 +194,8 @@ def calibrate(
             subset: {name: float(means[subset, name]) for name in first.regions if (subset, name) in means.index}
             for subset in first.subsets
         },
+        doubted_below=doubted_below,
+        doubted=doubted,
     )
 
 
@@ -307,6 +316,14 @@ def _no_tumour(
     limit = float(LIMITS[possible].max())
     passed, missed = int((others >= limit).sum()), int((tumours < limit).sum())
     return limit, (passed, len(others)), (missed, len(tumours))
+
+
+def _doubted(outlines: pd.DataFrame) -> tuple[float, tuple[int, int]]:
+    """Return the highest limit that `MOST_DOUBTED` of the tumours' outlines do not reach, and how many do not."""
+    tumours = outlines.loc[outlines["dice"] >= 0.5, "expected_dice"].to_numpy()
+    below = np.array([(tumours < each).sum() for each in LIMITS])
+    limit = np.flatnonzero(below <= MOST_DOUBTED * len(tumours)).max() if len(tumours) else 0
+    return float(LIMITS[limit]), (int(below[limit]), len(tumours))
 
 
 def _common(what: str, values: Sequence) -> Any:

@@ -27,6 +27,8 @@ def left_out_table(calibration: Calibration) -> Table:
         f"No tumour is found with confidence below a raw score of {calibration.no_tumour:.2f}: "
         f"{missed} of {tumours} outlines of tumours (Dice of at least 50 %) lie below it"
         f"{f'; {others}' if brains else ''}.",
+        f"Below {calibration.doubted_below:.2f} there may be no tumour: so do {calibration.doubted[0]} of "
+        f"{calibration.doubted[1]} outlines of tumours.",
     ]
     return Table("Left-out patients", pd.DataFrame(rows, columns=labels, dtype=object), notes)
 

@@ -15,13 +15,15 @@ def answer(
     verdicts: Mapping[str, Verdict],
     lesions: Sequence[Lesion],
     absent: str,
+    perhaps_none: str,
     stops: Sequence[str],
     calibration: Calibration | None,
 ) -> str:
     """Return the answer, e.g. ``Tumour on the right: whole tumour 55 ml (46 to 67)``.
 
     ``volumes`` and ``intervals`` are those of the regions in ml, the largest region first; ``absent`` is not empty
-    if no tumour was found with confidence; ``stops`` are reasons not to use the result at all.
+    if no tumour was found with confidence, ``perhaps_none`` if there may be none; ``stops`` are
+    reasons not to use the result at all.
     """
     outermost = next(iter(volumes))
     what = "tumour" if outermost in REGIONS else region_phrase(outermost)
@@ -32,6 +34,13 @@ def answer(
         missed, tumours = calibration.missed if calibration else (0, 0)
         tested = f" (in tests, {tumours - missed} of {tumours} tumours were found)" if tumours else ""
         return f"No {what} found{drawn if volumes[outermost] else ''}. This does not exclude one{tested}."
+    if perhaps_none:
+        below, tumours = calibration.doubted if calibration else (0, 0)
+        return (
+            f"There may be no {what}: what is drawn{f' {where}' if (where := _where(lesions).strip()) else ''} "
+            f"({millilitres(volumes[outermost])} ml) is doubtful. In tests, {tumours - below} of {tumours} tumours "
+            "scored more."
+        )
     parts = [_region(region, volume, intervals.get(region), verdicts.get(region)) for region, volume in volumes.items()]
     return f"{what.capitalize()}{_where(lesions)}: {', '.join(parts)}."
 

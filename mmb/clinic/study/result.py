@@ -30,7 +30,7 @@ from mmb.clinic.study.pictures import pictures
 from mmb.clinic.study.reading import Study
 from mmb.clinic.study.sheets import Sheets, sheets
 from mmb.clinic.study.skull import Brain, brain_mask
-from mmb.clinic.study.verdicts import Verdict, absent, intervals, verdicts
+from mmb.clinic.study.verdicts import Verdict, absent, intervals, perhaps_none, verdicts
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class StudySummary:
         sheets: all slices, for the page's viewer; see `mmb.clinic.study.sheets`.
         verdicts: region -> how far its outline can be used, and why not further.
         no_tumour: that no tumour was found with confidence, and why; empty if one was.
+        perhaps_none: that there may be no tumour, although one was found, and why; else empty.
         scores: region -> raw score, in [0, 1]: the Dice that the network's probabilities predict, not calibrated.
         chances: region -> calibrated probability that the Dice is at least 0.8.
         usable_right: region -> number of outlines with a Dice of at least 0.8, and of outlines, among those that the
@@ -129,6 +130,7 @@ class StudySummary:
     answer: str = ""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     no_tumour: str = ""
+    perhaps_none: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
     chances: Mapping[str, float] = field(default_factory=dict)
     usable_right: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -173,6 +175,7 @@ def calibrated(
     """
     t1c = "t1c" in used
     fields = {"no_tumour": absent(volumes, scores, calibration), "scores": scores, "expected_dice": scores}
+    fields["perhaps_none"] = perhaps_none(volumes, scores, calibration)
     if calibration is None:
         return fields
     known = [region for region in volumes if region in calibration.regions and volumes[region]]
@@ -245,7 +248,7 @@ def summarise(
     lesser = lesser_warnings(study, aligned, brain, segmentation, measured, inference.spacing, found, partial)
     pieces, specks = lesions(masks, spacing, head, measured[next(iter(masks))])
     pieces = [] if fields["no_tumour"] else pieces
-    none = filter(None, [fields["no_tumour"]])
+    none = filter(None, [fields["no_tumour"], fields["perhaps_none"]])
     contradicted = [*contradictions(study.used)]
     given = verdicts(measured, scores, used, inference.calibration, untrusted, bool(grave), partial, bool(contradicted))
     stopped = [*stops(study, aligned, brain, untrusted)]
@@ -254,7 +257,14 @@ def summarise(
         fields[name] = {region: each for region, each in fields.get(name, {}).items() if region not in unfounded}
     return StudySummary(
         answer=answer(
-            measured, fields["intervals"], given, pieces, fields["no_tumour"], stopped, inference.calibration
+            measured,
+            fields["intervals"],
+            given,
+            pieces,
+            fields["no_tumour"],
+            fields["perhaps_none"],
+            stopped,
+            inference.calibration,
         ),
         title=f"Segmentation from {display_subset(subset_name(used))}",
         bundle=inference.method,

@@ -52,6 +52,22 @@ def absent(volumes: Mapping[str, float], scores: Mapping[str, float], calibratio
     )
 
 
+def perhaps_none(volumes: Mapping[str, float], scores: Mapping[str, float], calibration: Calibration | None) -> str:
+    """Return that there may be no tumour, and why, if most outlines of tumours score more than the largest region.
+
+    The text is empty where `absent` says that none was found with confidence.
+    """
+    region = next(iter(volumes))
+    if calibration is None or absent(volumes, scores, calibration) or scores[region] >= calibration.doubted_below:
+        return ""
+    below, tumours = calibration.doubted
+    return (
+        f"There may be no {'tumour' if region in REGIONS else region_phrase(region)}: the network's score of what is "
+        f"drawn is {scores[region]:.2f}. In tests, {tumours - below} of {tumours} outlines of tumours scored "
+        f"{calibration.doubted_below:.2f} or more."
+    )
+
+
 def verdicts(
     volumes: Mapping[str, float],
     scores: Mapping[str, float],
@@ -73,6 +89,7 @@ def verdicts(
     if contradicted:
         return dict.fromkeys(volumes, CONTRADICTED)
     missing, t1c = absent(volumes, scores, calibration), "t1c" in used
+    perhaps = perhaps_none(volumes, scores, calibration)
     given = {}
     for region, volume in volumes.items():
         why, score = ["no T1c"] if region in SHOWN_BY_T1C and not t1c else [], scores[region]
@@ -84,11 +101,13 @@ def verdicts(
             reasons = ["no tumour found with confidence"]
         elif not volume:
             reasons = ["none found", *why]
+        elif perhaps:
+            reasons = ["there may be no tumour"]
         if region in SHOWN_BY_T1C and "t1c" in partial:
             word, reasons = UNRELIABLE, ["the T1c does not show the whole brain"]
         elif expected < UNRELIABLE_BELOW_DICE and volume:
-            word, reasons = UNRELIABLE, reasons if missing else unsure
-        elif known and not missing and volume and not doubted and known.usable(region, score, t1c):
+            word, reasons = UNRELIABLE, reasons if missing or perhaps else unsure
+        elif known and not missing and not perhaps and volume and not doubted and known.usable(region, score, t1c):
             word, reasons, unsure = WORD_USABLE, [], []
         given[region] = Verdict(word, ", ".join(reasons or unsure))
     return given
@@ -105,9 +124,9 @@ def intervals(
     """Return the interval (ml) of each region's true volume, as far as it is known: not wider than `WIDEST`.
 
     No interval exceeds the brain (ml), or that of a region around it, or is below that of a region within it. There is
-    none where no tumour was found with confidence.
+    none where no tumour was found with confidence, or where there may be none.
     """
-    if calibration is None or absent(volumes, scores, calibration):
+    if calibration is None or absent(volumes, scores, calibration) or perhaps_none(volumes, scores, calibration):
         return {}
     held = [region for region, each in calibration.regions.items() if each.left_out.intervals_hold]
     drawn = [region for region, volume in volumes.items() if volume and region in held]

@@ -15,13 +15,14 @@ from mmb.clinic.study.verdicts import Verdict, absent, verdicts
 VOLUMES = {"WT": 55.2, "TC": 12.0, "ET": 3.1}
 USABLE = {"WT": Verdict("usable for review"), "TC": Verdict("usable for review"), "ET": Verdict("doubtful", "no T1c")}
 RIGHT, LEFT, BOTH = (Lesion(9.0, side, (1, 2, 3)) for side in ("right", "left", "both sides"))
-CALIBRATION = Calibration("0" * 64, "threshold", 14, 9, 0.4, (0, 3), (1, 100), {})
+CALIBRATION = Calibration("0" * 64, "threshold", 14, 9, 0.4, (0, 3), (1, 100), {}, doubted_below=0.7, doubted=(9, 100))
 
 
-def said(volumes=VOLUMES, intervals=None, given=USABLE, lesions=(RIGHT,), none="", stops=(), calibration=None) -> str:
-    return answer(
-        volumes, {"WT": (46.0, 67.4)} if intervals is None else intervals, given, lesions, none, stops, calibration
-    )
+def said(
+    volumes=VOLUMES, intervals=None, given=USABLE, lesions=(RIGHT,), none="", perhaps="", stops=(), calibration=None
+) -> str:
+    ends = {"WT": (46.0, 67.4)} if intervals is None else intervals
+    return answer(volumes, ends, given, lesions, none, perhaps, stops, calibration)
 
 
 def test_a_tumour():
@@ -47,6 +48,13 @@ def test_a_tumour():
 )
 def test_where_it_is(lesions, where):
     assert said(lesions=lesions).startswith(where)
+
+
+def test_what_scores_as_few_tumours_do_may_be_none():
+    assert said(perhaps="perhaps", calibration=CALIBRATION) == (
+        "There may be no tumour: what is drawn on the right (55.2 ml) is doubtful. "
+        "In tests, 91 of 100 tumours scored more."
+    )
 
 
 def test_no_tumour_is_not_said_to_be_certain():
