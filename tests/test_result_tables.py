@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -65,6 +66,20 @@ def test_methods(page):
         assert cells[:6] == [cell if "(" in cells[0] else cell.split(" ")[0] for cell in measured], name
 
 
+def test_mean_of_two_networks():
+    """Both networks against the first of them, as used by default, with p of Wilcoxon's test over the nine cases."""
+    lines = table("docs/open_glioma/README.md", "| subsets | mean of two networks")
+    assert [name for name, _ in lines] == ["all four", "mean of 15", "with T1c", "without T1c", "one sequence", "three"]
+    folders = ("mean_of_two_networks", "m3ae_weights")
+    groups = [by_group(pd.read_csv(RESULTS / folder / "by_sequences" / "results.csv"), str) for folder in folders]
+    for name, cells in lines:
+        both, first = (each[name] for each in groups)
+        assert cells[:2] == ["/".join(f"{value:.1f}" for value in dice.mean()) for dice in (both, first)], name
+        gains = both - first
+        expected = [f"{gains[region].mean():+.1f}, {wilcoxon(gains[region]).pvalue:.2f}" for region in REGIONS]
+        assert cells[2:] == [cell.replace("-", "−") for cell in expected], name
+
+
 def test_own_weights():
     """The table of README gives the Dice of the shipped weights, as used by default."""
     dice = 100 * read_evaluation(CARDS["m3ae"]).values("dice").groupby("modalities").mean()[list(REGIONS)]
@@ -82,12 +97,17 @@ def by_patient(method: str, decision: str = "threshold") -> dict[str, pd.DataFra
     """Return the Dice (%) of each patient and region in five folds, for the groups of subsets in the pages' tables."""
     place = "results.csv" if decision == "threshold" else "expected_dice/results.csv"
     folds = [pd.read_csv(FOLDS / f"{slug(method)}_fold{number}" / place) for number in range(5)]
-    dice = pd.concat(folds).query("metric == 'dice'").assign(patient=lambda table: table["case"].map(patient))
+    return by_group(pd.concat(folds), patient)
+
+
+def by_group(results: pd.DataFrame, unit: Callable[[str], str]) -> dict[str, pd.DataFrame]:
+    """Return the Dice (%) of each unit (patient or case) and region, for the same groups."""
+    dice = results.query("metric == 'dice'").assign(unit=lambda table: table["case"].map(unit))
     count = dice["modalities"].str.count(r"\+") + 1
     with_t1c = dice["modalities"].str.contains("t1c")
     groups = [count == 4, count > 0, with_t1c, ~with_t1c, count == 1, count == 2, count == 3]
     return {
-        name: 100 * dice[rows].groupby(["patient", "region"])["value"].mean().unstack()[list(REGIONS)]
+        name: 100 * dice[rows].groupby(["unit", "region"])["value"].mean().unstack()[list(REGIONS)]
         for name, rows in zip(GROUPS, groups, strict=True)
     }
 

@@ -20,11 +20,11 @@ def network_facts(network: nn.Module, modalities: int, window: Sequence[int]) ->
     # PyTorch's counter does not know the CPU's fused attention
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(image)
-    substitute = getattr(network, "x_sub", None)
-    apart = {} if substitute is None else {"substitute_values": substitute.numel()}
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    substitute = {name: size for name, size in sizes.items() if name.rpartition(".")[2] == "x_sub"}
     return {
-        "parameters": sum(parameter.numel() for parameter in network.parameters() if parameter is not substitute),
-        **apart,
+        "parameters": sum(sizes.values()) - sum(substitute.values()),
+        **({"substitute_values": sum(substitute.values())} if substitute else {}),
         "gflops": round(counter.get_total_flops() / 1e9, 3),
     }
 

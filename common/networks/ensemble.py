@@ -24,7 +24,12 @@ class Ensemble(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return logits ``(B, K, ...)`` of ``(B, M, ...)``."""
-        return torch.stack([member(image) for member in self.members]).mean(dim=0)
+        logits: list[torch.Tensor] = []
+        for member in self.members:
+            each = member(image)
+            assert isinstance(each, torch.Tensor)  # TorchScript has to know; in training, networks return more
+            logits.append(each)
+        return torch.stack(logits).mean(dim=0)
 
 
 def replicated(network: nn.Module, count: int) -> nn.Module:

@@ -7,6 +7,7 @@ import torch
 from refusals import refused
 
 from common.engines import SubstituteInferer
+from common.engines.efficiency import network_facts
 from common.io import bundle_root, load_weights, read_weights, setting_of_weights, write_checkpoint
 from common.io.facts import TrainingFacts, read_facts
 from common.networks import M3AE, Ensemble, replicated
@@ -46,13 +47,21 @@ def test_the_mean_of_the_logits_each_network_with_its_own_substitute_image(files
     first, second = (inferer(image, network(seed)) for seed in (1, 2))
     torch.testing.assert_close(inferer(image, ensemble), (first + second) / 2)
     window = image[..., :16, :16, :16]
-    torch.testing.assert_close(ensemble(window), (network(1)(window) + network(2)(window)) / 2)
+    mean = (network(1)(window) + network(2)(window)) / 2
+    torch.testing.assert_close(ensemble(window), mean)
+    torch.testing.assert_close(torch.jit.script(ensemble)(window), mean)
 
 
 def test_one_network_stays_as_it_is():
     one = network(1)
     assert replicated(one, 1) is one
     assert isinstance(replicated(one, 3), Ensemble)
+
+
+def test_substitute_images_of_all_networks_are_no_parameters():
+    one, three = (network_facts(replicated(network(1), count), 2, (16, 16, 16)) for count in (1, 3))
+    assert three == {name: pytest.approx(3 * value, rel=1e-2) for name, value in one.items()}
+    assert "substitute_values" in one
 
 
 def test_the_record_counts_the_networks_and_has_all_patients(files, tmp_path):
