@@ -23,7 +23,7 @@ from common.modalities import GLIOMA, display_name
 from mmb.clinic import sequence_check
 from mmb.clinic.errors import StudyError
 from mmb.clinic.evidence import Candidate, Grade, LogProbs
-from mmb.clinic.field_of_view import WHOLE, shares
+from mmb.clinic.field_of_view import WHOLE, centre_within, shares
 from mmb.clinic.sequence_check import SURE
 
 TOLD_APART = 1.0
@@ -267,15 +267,11 @@ def _located(records: Sequence[Record]) -> list[Record]:
     if len({each.modality for each in usable}) == len(usable):
         return [*records]
 
-    def is_within(record: Record, other: Record) -> bool:
-        (shape, affine), (seen, grid) = record.candidate.grid, other.candidate.grid
-        voxel = np.linalg.solve(grid, affine @ [*((size - 1) / 2 for size in shape), 1])[:3]  # of its centre
-        return bool((voxel > -0.5).all() and (voxel < np.array(seen) - 0.5).all())
-
     elsewhere = set()
     for each in usable:
         others = [other for other in usable if other is not each and other.candidate.frame == each.candidate.frame]
-        over = sum(is_within(each, other) or is_within(other, each) for other in others)
+        pairs = [(each.candidate.grid, other.candidate.grid) for other in others]
+        over = sum(centre_within(one, other) or centre_within(other, one) for one, other in pairs)
         if len(others) >= 2 and over < MIN_OVERLAPPING * len(others):
             elsewhere.add(each)
     here = [each.candidate for each in usable if each not in elsewhere and not each.candidate.other_body]

@@ -11,8 +11,19 @@ brain."""
 WHOLE = 0.8  # minimum share of the largest field of view, each not counted beyond `HEAD_MM`, of an image of the whole
 
 
-def shares(grids: Sequence[tuple[Sequence[int], np.ndarray]], frames: Sequence[str]) -> list[float]:
-    """Return for each grid, a shape and an affine (to mm, RAS), the least share that it covers of any other one.
+Grid = tuple[Sequence[int], np.ndarray]
+"""Shape of an image, and its affine from voxels to mm (RAS)."""
+
+
+def centre_within(one: Grid, other: Grid) -> bool:
+    """Return whether the centre of one field of view lies within another."""
+    (shape, affine), (seen, grid) = one, other
+    voxel = np.linalg.solve(grid, affine @ [*((size - 1) / 2 for size in shape), 1])[:3]
+    return bool((voxel > -0.5).all() and (voxel < np.array(seen) - 0.5).all())
+
+
+def shares(grids: Sequence[Grid], frames: Sequence[str]) -> list[float]:
+    """Return for each grid the least share that it covers of any other one.
 
     Grids of one of the ``frames`` of reference are compared where they lie, others by their extents alone.
     """

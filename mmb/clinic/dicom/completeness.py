@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from mmb.clinic.dicom.grouping import Slice
 from mmb.clinic.dicom.headers import MISSING, number, private_number, text, texts
+from mmb.clinic.field_of_view import centre_within
 
 IN_ALL: Mapping[str, str | tuple[int, int]] = {
     "ImagesInAcquisition": "ImagesInAcquisition",
@@ -107,7 +108,7 @@ def parts_by_description(descriptions: Sequence[str], boxes: Sequence[tuple[Sequ
             continue
         base = _base(match)
         others = [j for j, other in enumerate(found) if j != k and other is not None and _base(other) == base]
-        if any(_lies_over(boxes[k], boxes[j]) for j in others):
+        if any(centre_within(boxes[j], boxes[k]) for j in others):
             said.append("")
             continue
         said.append(
@@ -119,13 +120,6 @@ def parts_by_description(descriptions: Sequence[str], boxes: Sequence[tuple[Sequ
 
 def _base(match: re.Match[str]) -> str:
     return (match.string[: match.start()] + match.string[match.end() :]).strip().lower()
-
-
-def _lies_over(one: tuple[Sequence[int], np.ndarray], other: tuple[Sequence[int], np.ndarray]) -> bool:
-    """Return whether the centre of a volume lies within another."""
-    (shape, affine), (seen, grid) = other, one
-    voxel = np.linalg.solve(grid, affine @ [*((size - 1) / 2 for size in shape), 1])[:3]
-    return bool((voxel > -0.5).all() and (voxel < np.array(seen) - 0.5).all())
 
 
 def _size(header: Dataset) -> tuple[float | None, ...]:
