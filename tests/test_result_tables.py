@@ -80,6 +80,17 @@ def test_mean_of_two_networks():
         assert cells[2:] == [cell.replace("-", "−") for cell in expected], name
 
 
+def test_validation_of_the_long_run():
+    lines = table("docs/open_glioma/README.md", "| network, decision | all four")
+    dice = pd.read_csv(ROOT / "docs/open_glioma/long_run/validation.csv").set_index(["network", "decision"])
+    assert [name for name, _ in lines] == [f"{name}, `{decision}`" for name, decision in dice.index.unique()]
+    for name, cells in lines:
+        rows = dice.loc[tuple(name.replace("`", "").rsplit(", ", 1))]
+        count, with_t1c = rows["modalities"].str.count(r"\+") + 1, rows["modalities"].str.contains("t1c")
+        groups = [rows[chosen] for chosen in (count == 4, count > 0, with_t1c, ~with_t1c, count == 1)]
+        assert cells == ["/".join(f"{value:.1f}" for value in group[list(REGIONS)].mean()) for group in groups], name
+
+
 def test_own_weights():
     """The table of README gives the Dice of the shipped weights, as used by default."""
     dice = 100 * read_evaluation(CARDS["m3ae"]).values("dice").groupby("modalities").mean()[list(REGIONS)]
