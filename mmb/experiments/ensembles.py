@@ -9,18 +9,23 @@ from common.io.facts import TrainingFacts, read_facts
 from common.io.weights import trained_on, trained_patients
 
 
-def write_ensemble(paths: Sequence[str | os.PathLike], output: str | os.PathLike) -> None:
+def write_ensemble(
+    paths: Sequence[str | os.PathLike], output: str | os.PathLike, mirror_axes: Sequence[int] = ()
+) -> None:
     """Write the weights of several networks into one file, for `common.networks.Ensemble`.
 
     Args:
         paths: weights of one architecture, trained for the same sequences, classes, windows and voxel size.
         output: the file to write.
+        mirror_axes: axes along which inference with the file also flips each window, 0 for left and right.
 
     Raises:
-        ValueError: if there are fewer than two, if one does not record its training, or differs from the first.
+        ValueError: if an axis is none of 0, 1 and 2, if there are fewer than two, if one does not record its training, or differs from the first.
     """
     if len(paths) < 2:
         raise ValueError(f"{len(paths)} weights file; expected at least two of one architecture.")
+    if not {*mirror_axes} <= {0, 1, 2}:
+        raise ValueError(f"mirror_axes {[*mirror_axes]}: expected some of 0, 1 and 2, e.g. [0] for left and right.")
     states, records = [read_weights(path) for path in paths], [_record(path) for path in paths]
     shapes = [{name: value.shape for name, value in state.items()} for state in states]
     for path, record, shape in zip(paths, records, shapes, strict=True):
@@ -28,7 +33,9 @@ def write_ensemble(paths: Sequence[str | os.PathLike], output: str | os.PathLike
         if shape != shapes[0]:
             raise ValueError(f"{path}: a checkpoint of another architecture than {paths[0]}; all have to be of one.")
     joined = {f"members.{n}.{name}": value for n, state in enumerate(states) for name, value in state.items()}
-    write_checkpoint(joined, output, _joined(paths, records))
+    facts = _joined(paths, records)
+    facts.settings.update({"mirror_axes": [*mirror_axes]} if mirror_axes else {})
+    write_checkpoint(joined, output, facts)
 
 
 def _record(path: str | os.PathLike) -> TrainingFacts:

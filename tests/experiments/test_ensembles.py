@@ -70,6 +70,11 @@ def test_the_record_counts_the_networks_and_has_all_patients(files, tmp_path):
     assert (record.method, record.patients) == ("Mean of 2 networks (M3AE, ModDrop)", ["1", "2"])
     assert record.trained_on == "3 cases of phantom with images of T1"
     assert setting_of_weights(tmp_path / "both.pt", "ensemble", 1) == 2
+    assert setting_of_weights(tmp_path / "both.pt", "mirror_axes", []) == []
+    write_ensemble(files, tmp_path / "mirrored.pt", [0])
+    assert setting_of_weights(tmp_path / "mirrored.pt", "mirror_axes", []) == [0]
+    with pytest.raises(ValueError, match=r"mirror_axes \[3\]: expected some of 0, 1 and 2"):
+        write_ensemble(files, tmp_path / "mirrored.pt", [3])
     assert setting_of_weights(files[0], "ensemble", 1) == 1
 
 
