@@ -20,7 +20,8 @@ def write_ensemble(
         mirror_axes: axes along which inference with the file also flips each window, 0 for left and right.
 
     Raises:
-        ValueError: if an axis is none of 0, 1 and 2, if there are fewer than two, if one does not record its training, or differs from the first.
+        ValueError: if there are fewer than two weights, if some do not record their training, or differ from the first;
+            if an axis is none of 0, 1 and 2.
     """
     if len(paths) < 2:
         raise ValueError(f"{len(paths)} weights file; expected at least two of one architecture.")
