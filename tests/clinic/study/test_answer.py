@@ -9,6 +9,7 @@ from common.modalities import GLIOMA
 from mmb.clinic.calibration.calibration import Calibration
 from mmb.clinic.study.answer import answer, exchanged
 from mmb.clinic.study.doubts import pieces_warnings
+from mmb.clinic.study.formats import millilitres
 from mmb.clinic.study.lesions import Lesion
 from mmb.clinic.study.verdicts import Verdict, absent, verdicts
 
@@ -25,14 +26,20 @@ def said(
     return answer(volumes, ends, given, lesions, none, perhaps, stops, calibration)
 
 
+@pytest.mark.parametrize(
+    ("volume", "text"), [(0.0, "0.0"), (0.04, "< 0.1"), (9.94, "9.9"), (9.96, "10"), (99.5, "100"), (115.4, "115")]
+)
+def test_volumes_are_as_exact_as_they_are_known(volume, text):
+    assert millilitres(volume) == text
+
+
 def test_a_tumour():
     assert said() == (
-        "Tumour on the right: whole tumour 55.2 ml (46.0 to 67.4), tumour core 12.0 ml, "
-        "enhancing tumour 3.1 ml (doubtful)."
+        "Tumour on the right: whole tumour 55 ml (46 to 67), tumour core 12 ml, enhancing tumour 3.1 ml (doubtful)."
     )
     doubted = dict.fromkeys(VOLUMES, Verdict("doubtful", "see the warnings"))
-    assert "whole tumour 55.2 ml (46.0 to 67.4, doubtful), tumour core" in said(given=doubted)
-    assert said(VOLUMES | {"ET": 0.0}).endswith("tumour core 12.0 ml, no enhancing tumour seen.")
+    assert "whole tumour 55 ml (46 to 67, doubtful), tumour core" in said(given=doubted)
+    assert said(VOLUMES | {"ET": 0.0}).endswith("tumour core 12 ml, no enhancing tumour seen.")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +59,7 @@ def test_where_it_is(lesions, where):
 
 def test_what_scores_as_few_tumours_do_may_be_none():
     assert said(perhaps="perhaps", calibration=CALIBRATION) == (
-        "There may be no tumour: what is drawn on the right (55.2 ml) is doubtful. "
+        "There may be no tumour: what is drawn on the right (55 ml) is doubtful. "
         "In tests, 91 of 100 tumours scored more."
     )
 
@@ -64,7 +71,7 @@ def test_no_tumour_is_not_said_to_be_certain():
         "No tumour found. This does not exclude one (in tests, 99 of 100 tumours were found)."
     )
     assert said(none="none").startswith(
-        "No tumour found with confidence; what is drawn (55.2 ml) is doubtful. This does not exclude one"
+        "No tumour found with confidence; what is drawn (55 ml) is doubtful. This does not exclude one"
     )
     assert not re.search(r" to |right|left", said(none="none"))
     assert "does not exclude" in absent(VOLUMES, dict.fromkeys(VOLUMES, 0.1), CALIBRATION)

@@ -76,8 +76,8 @@ def test_values_appear_and_no_other_file_is_needed(tmp_path):
                  "mean of 9 test cases"):  # fmt: skip
         assert text in html
     for row in (
-        ["Whole tumour (WT)", "34.0", "22.8 to 48.6", "81", "77", "90"],
-        ["Tumour core (TC)", "13.6", "unknown", "60", "20", "40"],
+        ["Whole tumour (WT)", "34", "23 to 49", "81", "77", "90"],
+        ["Tumour core (TC)", "14", "unknown", "60", "20", "40"],
         ["Enhancing tumour (ET)", "&lt; 0.1", "unknown", "31", "4", "20"],  # an empty region would be 0.0
         ["T2", "series 4", "TE 100 ms", "sure"],
         ["FLAIR", "series 5", "set by hand", "–"],
@@ -114,7 +114,7 @@ def test_lesions_and_classes(tmp_path):
     assert "Lesions: 10<" in html
     assert "Smaller lesions not listed: 2." in html
     assert "specks of less than 0.1 ml: 3." in html
-    assert "Without overlap: necrosis 2.0 ml, oedema 20.4 ml, enhancing tumour 0.0 ml." in html
+    assert "Without overlap: necrosis 2.0 ml, oedema 20 ml, enhancing tumour 0.0 ml." in html
 
 
 def test_only_the_pages_own_script_may_run(tmp_path):

@@ -27,6 +27,7 @@ from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoin
 from mmb.clinic import dicom
 from mmb.clinic.dicom import read_seg, read_series
 from mmb.clinic.study.document import SCHEMA, schema
+from mmb.clinic.study.formats import millilitres
 from mmb.clinic.study.inference import SYNTHETIC
 from mmb.clinic.study.predict import RESULTS
 from mmb.clinic.study.reading import choose_reference, read_folder
@@ -83,7 +84,7 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["label.nii.gz", "summary.html", "summary.json"]
     said, page = capsys.readouterr().out, (tmp_path / "summary.html").read_text()
     for region, mask in regions(label).items():  # one number, of what is drawn, in all that is said
-        volume = f"{mask.sum() * SPACING**3 / 1000:.1f}"
+        volume = millilitres(mask.sum() * SPACING**3 / 1000)
         assert re.search(rf"^  {region}: {volume} ml.*; not reliable: not with these weights", said, re.MULTILINE)
         assert f"({region})</td>" in page
         assert f">{volume}</td>" in page
@@ -124,7 +125,7 @@ def test_volumes_are_those_of_the_outlines_whatever_the_decision(subject, tmp_pa
     assert predict(subject, tmp_path, "m3ae", "--modalities", "t1", "--decision", "expected_dice") is None
     said = capsys.readouterr().out
     label = np.asarray(nib.load(tmp_path / "label.nii.gz").dataobj)
-    marked = {region: f"{mask.sum() * SPACING**3 / 1000:.1f}" for region, mask in regions(label).items()}
+    marked = {region: millilitres(mask.sum() * SPACING**3 / 1000) for region, mask in regions(label).items()}
     assert {region: re.search(rf"^  {region}: ([\d.]+) ml;", said, re.MULTILINE)[1] for region in marked} == marked
     assert f"the enhancing tumour ({marked['ET']} ml) is an estimate" in said
 
