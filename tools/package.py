@@ -62,9 +62,12 @@ def require_complete(bundle: str | os.PathLike) -> tuple[str, str]:
     absent = [bundle / path for path in REQUIRED_FILES if not Path(bundle, path).is_file()]
     if absent:
         raise FileNotFoundError(f"{absent[0]}: no such file; every bundle must have it.")
+    metadata = metadata_of(bundle)
+    lost = [name for name in metadata.get("weights", {}) if not Path(bundle, "models", name).is_file()]
+    if lost:
+        raise FileNotFoundError(f"{bundle / 'models' / lost[0]}: no such file, but configs/metadata.json lists it.")
     for path in sorted(Path(bundle, "models").glob("*.pt")):
         shipped_weights(path, bundle)
-    metadata = metadata_of(bundle)
     name, version = str(metadata.get("bundle")), str(metadata.get("version"))
     if not name.isidentifier() or not re.fullmatch(VERSION, version):
         raise ValueError(

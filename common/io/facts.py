@@ -56,7 +56,7 @@ class TrainingFacts(Document):
         before: what the weights were before this training; empty if it began at random.
         patients: `patient_digest` of all patients whose images the weights have seen, sorted; empty if unknown.
         preprocessing: steps that the images went through (`common.engines.preprocessing`); empty if unknown.
-        settings: those of `SETTINGS` that the bundle has.
+        settings: those of `SETTINGS` that the bundle has; of several networks also ``ensemble`` and ``mirror_axes``.
     """
 
     model_config = ConfigDict(extra="ignore")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+from common.engines.windows import check_mirror_axes
 from common.io.bundle import bundle_root
 from common.io.checkpoints import read_weights, write_checkpoint
 from common.io.facts import TrainingFacts, read_facts
@@ -21,13 +22,12 @@ def write_ensemble(
 
     Raises:
         ValueError: if there are fewer than two weights, if some do not record their training, or differ from the first;
-            if an axis is none of 0, 1 and 2.
+            if an axis does not exist, or is given twice.
     """
     if len(paths) < 2:
         raise ValueError(f"{len(paths)} weights file; expected at least two of one architecture.")
-    if not {*mirror_axes} <= {0, 1, 2}:
-        raise ValueError(f"mirror_axes {[*mirror_axes]}: expected some of 0, 1 and 2, e.g. [0] for left and right.")
     states, records = [read_weights(path) for path in paths], [_record(path) for path in paths]
+    axes = check_mirror_axes(mirror_axes, records[0].settings.get("crop", 3))
     shapes = [{name: value.shape for name, value in state.items()} for state in states]
     for path, record, shape in zip(paths, records, shapes, strict=True):
         _require_same(path, record, paths[0], records[0])
@@ -35,7 +35,7 @@ def write_ensemble(
             raise ValueError(f"{path}: a checkpoint of another architecture than {paths[0]}; all have to be of one.")
     joined = {f"members.{n}.{name}": value for n, state in enumerate(states) for name, value in state.items()}
     facts = _joined(paths, records)
-    facts.settings.update({"mirror_axes": [*mirror_axes]} if mirror_axes else {})
+    facts.settings.update({"mirror_axes": [*axes]} if axes else {})
     write_checkpoint(joined, output, facts)
 
 

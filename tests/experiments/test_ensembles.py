@@ -73,8 +73,9 @@ def test_the_record_counts_the_networks_and_has_all_patients(files, tmp_path):
     assert setting_of_weights(tmp_path / "both.pt", "mirror_axes", []) == []
     write_ensemble(files, tmp_path / "mirrored.pt", [0])
     assert setting_of_weights(tmp_path / "mirrored.pt", "mirror_axes", []) == [0]
-    with pytest.raises(ValueError, match=r"mirror_axes \[3\]: expected some of 0, 1 and 2"):
-        write_ensemble(files, tmp_path / "mirrored.pt", [3])
+    for axes in ([3], [0, 0], [True]):
+        with pytest.raises(ValueError, match=r"mirror_axes .*: expected distinct axes"):
+            write_ensemble(files, tmp_path / "mirrored.pt", axes)
     assert setting_of_weights(files[0], "ensemble", 1) == 1
 
 

@@ -118,6 +118,8 @@ class Calibration:
         measured: subset, e.g. ``t1c+flair`` -> region -> mean Dice of the test cases.
         doubted_below: raw score of the largest region below which there may be no tumour.
         doubted: numbers of outlines of a tumour that do not reach this limit, and of all of them.
+        found: numbers of results, drawn or not, of patients with a tumour in which one was found with confidence, and
+            of all of them.
     """
 
     weights: str
@@ -131,6 +133,7 @@ class Calibration:
     measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     doubted_below: float = 0.0
     doubted: tuple[int, int] = (0, 0)
+    found: tuple[int, int] = (0, 0)
 
     def expected(self, region: str, score: float, t1c: bool) -> float:
         """Return the calibrated expected Dice, in [0, 1], of an outline with this raw score."""
@@ -168,7 +171,8 @@ def calibrate(
     first = evaluations[0]
     decision = _common("decision", [str(each.facts.get("decision", "threshold")) for each in evaluations])
     _common("regions", [each.regions for each in evaluations])
-    outlines = _outlines(pd.concat([rows for each in evaluations for rows in (each.calibration, each.results)]))
+    rows = pd.concat([rows for each in evaluations for rows in (each.calibration, each.results)])
+    outlines = _outlines(rows)
     patients = outlines["patient"].nunique()
     if patients < FEWEST:
         raise ValueError(
@@ -196,6 +200,7 @@ def calibrate(
         },
         doubted_below=doubted_below,
         doubted=doubted,
+        found=_found(rows, first.regions[0], limit),
     )
 
 
@@ -316,6 +321,14 @@ def _no_tumour(
     limit = float(LIMITS[possible].max())
     passed, missed = int((others >= limit).sum()), int((tumours < limit).sum())
     return limit, (passed, len(others)), (missed, len(tumours))
+
+
+def _found(rows: pd.DataFrame, region: str, limit: float) -> tuple[int, int]:
+    """Return in how many results of patients with a tumour one was drawn that reaches the limit, and their number."""
+    of_region = rows[rows["region"] == region].drop_duplicates(["case", "modalities", "metric"])
+    wide = of_region.pivot(index=["case", "modalities"], columns="metric", values="value").astype(float)
+    ill = wide[wide["reference_volume"] > 0]
+    return int(((ill["volume"] > 0) & (ill["expected_dice"] >= limit)).sum()), len(ill)
 
 
 def _doubted(outlines: pd.DataFrame) -> tuple[float, tuple[int, int]]:

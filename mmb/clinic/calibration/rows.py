@@ -27,8 +27,10 @@ def left_out_table(calibration: Calibration) -> Table:
         f"No tumour is found with confidence below a raw score of {calibration.no_tumour:.2f}: "
         f"{missed} of {tumours} outlines of tumours (Dice of at least 50 %) lie below it"
         f"{f'; {others}' if brains else ''}.",
-        f"Below {calibration.doubted_below:.2f} there may be no tumour: so do {calibration.doubted[0]} of "
-        f"{calibration.doubted[1]} outlines of tumours.",
+        f"Below {calibration.doubted_below:.2f} there may be no tumour: {calibration.doubted[0]} of "
+        f"{calibration.doubted[1]} outlines of tumours lie below it.",
+        f"A tumour is found with confidence in {calibration.found[0]} of {calibration.found[1]} results of patients "
+        "with one.",
     ]
     return Table("Left-out patients", pd.DataFrame(rows, columns=labels, dtype=object), notes)
 

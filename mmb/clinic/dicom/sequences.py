@@ -111,8 +111,9 @@ def recognise(header: Dataset) -> HeaderEvidence:
     measured, parameters = _measured(header)
     weighting, basis = _weigh(mentioned, measured)
     odd = has_unknown_words(_description(header))
-    quoted = ", ".join(f"'{word}'" for word in words.values()) + ", beside others that are not known" * odd
-    heard = [f"words: {quoted}"] * bool(words) + [f"parameters: {parameters}"] * bool(parameters)
+    named = ", ".join(f"'{word}'" for word in words.values())
+    others = (", beside others that are not known" if words else "none that is known") * odd
+    heard = [f"words: {named}{others}"] * bool(words or odd) + [f"parameters: {parameters}"] * bool(parameters)
     evidence = "; ".join(heard) or "its header says nothing"
     doubt = doubtful_kind(_description(header))
     if weighting is None or (doubt and not mentioned):

@@ -31,15 +31,15 @@ def answer(
         return f"Do not use: {'; '.join(stops)}."
     if absent:
         drawn = f" with confidence; what is drawn ({millilitres(volumes[outermost])} ml) is doubtful"
-        missed, tumours = calibration.missed if calibration else (0, 0)
-        tested = f" (in tests, {tumours - missed} of {tumours} tumours were found)" if tumours else ""
-        return f"No {what} found{drawn if volumes[outermost] else ''}. This does not exclude one{tested}."
+        found, results = calibration.found if calibration else (0, 0)
+        tested = f": in tests, none was found in {results - found} of {results} results of patients with one"
+        said = f"No {what} found{drawn if volumes[outermost] else ''}. This does not exclude one"
+        return f"{said}{tested if results else ''}."
     if perhaps_none:
         below, tumours = calibration.doubted if calibration else (0, 0)
         return (
-            f"There may be no {what}: what is drawn{f' {where}' if (where := _where(lesions).strip()) else ''} "
-            f"({millilitres(volumes[outermost])} ml) is doubtful. In tests, {tumours - below} of {tumours} tumours "
-            "scored more."
+            f"There may be no {what}: what is drawn{_where(lesions)} ({millilitres(volumes[outermost])} ml) is "
+            f"doubtful. In tests, {tumours - below} of {tumours} outlines of tumours scored more."
         )
     parts = [_region(region, volume, intervals.get(region), verdicts.get(region)) for region, volume in volumes.items()]
     return f"{what.capitalize()}{_where(lesions)}: {', '.join(parts)}."

@@ -25,8 +25,10 @@ def class_phrase(name: str) -> str:
 
 
 def millilitres(volume: float) -> str:
-    """Return a volume in ml as text, without the unit: from 10 ml on a whole number, since none is known better."""
-    return "< 0.1" if 0 < volume < 0.05 else number(volume) if volume < 9.95 else f"{volume:.0f}"
+    """Return a volume in ml as text, without the unit; from 10 ml on a whole number, since no outline is more exact."""
+    if 0 < volume < 0.05:
+        return "< 0.1"
+    return f"{volume:.0f}" if volume >= 9.95 else number(volume)
 
 
 def in_percent(share: float) -> str:

@@ -78,7 +78,7 @@ def _volume_table(summary: StudySummary) -> tuple[Table, list[str]]:
     notes = (
         "Such intervals held the true volume in patients that they were not calibrated on: "
         f"{_shares(summary.intervals_held)}. None is given if it would span more than a factor of {WIDEST:g}, or "
-        "if no tumour was found with confidence.",
+        "if no tumour was found with confidence, or if there may be none.",
         "",
         f"Overlap (Dice, 100 % is perfect) with an expert's outline, calibrated on {calibrated} patients. Of "
         f"the outlines called usable in patients left out of the calibration, {100 * GOOD_DICE:.0f} % or more had: "

@@ -16,7 +16,9 @@ from mmb.clinic.study.verdicts import Verdict, absent, verdicts
 VOLUMES = {"WT": 55.2, "TC": 12.0, "ET": 3.1}
 USABLE = {"WT": Verdict("usable for review"), "TC": Verdict("usable for review"), "ET": Verdict("doubtful", "no T1c")}
 RIGHT, LEFT, BOTH = (Lesion(9.0, side, (1, 2, 3)) for side in ("right", "left", "both sides"))
-CALIBRATION = Calibration("0" * 64, "threshold", 14, 9, 0.4, (0, 3), (1, 100), {}, doubted_below=0.7, doubted=(9, 100))
+CALIBRATION = Calibration(
+    "0" * 64, "threshold", 14, 9, 0.4, (0, 3), (1, 100), {}, doubted_below=0.7, doubted=(9, 100), found=(90, 120)
+)
 
 
 def said(
@@ -60,7 +62,7 @@ def test_where_it_is(lesions, where):
 def test_what_scores_as_few_tumours_do_may_be_none():
     assert said(perhaps="perhaps", calibration=CALIBRATION) == (
         "There may be no tumour: what is drawn on the right (55 ml) is doubtful. "
-        "In tests, 91 of 100 tumours scored more."
+        "In tests, 91 of 100 outlines of tumours scored more."
     )
 
 
@@ -68,7 +70,8 @@ def test_no_tumour_is_not_said_to_be_certain():
     nothing = dict.fromkeys(VOLUMES, 0.0)
     assert said(nothing, none="none") == "No tumour found. This does not exclude one."
     assert said(nothing, none="none", calibration=CALIBRATION) == (
-        "No tumour found. This does not exclude one (in tests, 99 of 100 tumours were found)."
+        "No tumour found. This does not exclude one: in tests, none was found in 30 of 120 results of patients with "
+        "one."
     )
     assert said(none="none").startswith(
         "No tumour found with confidence; what is drawn (55 ml) is doubtful. This does not exclude one"
