@@ -122,3 +122,11 @@ def test_words_that_are_not_known_are_said_and_let_the_image_decide(text, grade)
     header.update({"SeriesDescription": text, **TIMES["t2"]})
     says = recognise(header)
     assert (says.grade, "beside others that are not known" in says.reason) == (grade, grade < Grade.SURE)
+
+
+def test_a_description_of_which_no_word_is_known_is_said():
+    header = Dataset()
+    header.update({"SeriesDescription": "Teppich", **TIMES["t2"]})
+    says = recognise(header)
+    assert (says.modality, says.grade) == ("t2", Grade.OPEN)
+    assert says.reason.startswith("words: none that is known; parameters: ")
