@@ -88,28 +88,29 @@ def verdicts(
         return dict.fromkeys(volumes, UNTRUSTED)
     if contradicted:
         return dict.fromkeys(volumes, CONTRADICTED)
-    missing, t1c = absent(volumes, scores, calibration), "t1c" in used
-    perhaps = perhaps_none(volumes, scores, calibration)
+    t1c, only = "t1c" in used, [f"only {display_name(*used)}"] if len(used) == 1 else []
+    none = "no tumour found with confidence" if absent(volumes, scores, calibration) else ""
+    none = "there may be no tumour" if perhaps_none(volumes, scores, calibration) else none
     given = {}
     for region, volume in volumes.items():
-        why, score = ["no T1c"] if region in SHOWN_BY_T1C and not t1c else [], scores[region]
         known = calibration if calibration and region in calibration.regions else None
-        expected = known.expected(region, score, t1c) if known else score
-        unsure = [*why, *([f"only {display_name(*used)}"] if len(used) == 1 else [])] or ["the network is unsure"]
-        word, reasons = DOUBTFUL, ["see the warnings"] * doubted + ["these weights are not calibrated"] * (not known)
-        if missing:
-            reasons = ["no tumour found with confidence"]
+        expected = known.expected(region, scores[region], t1c) if known else scores[region]
+        lacking = ["no T1c"] if region in SHOWN_BY_T1C and not t1c else []
+        unsure = [*lacking, *only] or ["the network is unsure"]
+        if none:
+            reasons = [none]
         elif not volume:
-            reasons = ["none found", *why]
-        elif perhaps:
-            reasons = ["there may be no tumour"]
+            reasons = ["none found", *lacking]
+        else:
+            reasons = ["see the warnings"] * doubted + ["these weights are not calibrated"] * (known is None)
         if region in SHOWN_BY_T1C and "t1c" in partial:
-            word, reasons = UNRELIABLE, ["the T1c does not show the whole brain"]
-        elif expected < UNRELIABLE_BELOW_DICE and volume:
-            word, reasons = UNRELIABLE, reasons if missing or perhaps else unsure
-        elif known and not missing and not perhaps and volume and not doubted and known.usable(region, score, t1c):
-            word, reasons, unsure = WORD_USABLE, [], []
-        given[region] = Verdict(word, ", ".join(reasons or unsure))
+            given[region] = Verdict(UNRELIABLE, "the T1c does not show the whole brain")
+        elif volume and expected < UNRELIABLE_BELOW_DICE:
+            given[region] = Verdict(UNRELIABLE, none or ", ".join(unsure))
+        elif known and not reasons and known.usable(region, scores[region], t1c):
+            given[region] = Verdict(WORD_USABLE)
+        else:
+            given[region] = Verdict(DOUBTFUL, ", ".join(reasons or unsure))
     return given
 
 
