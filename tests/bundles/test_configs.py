@@ -188,6 +188,17 @@ def test_shipped_weights_fit_what_they_are_for(bundle, name, recipe):
 
 
 @pytest.mark.parametrize("bundle", BUNDLE_NAMES)
+def test_inference_loads_the_weights_that_it_names(bundle):
+    parser = ConfigParser()
+    parser.read_config(BUNDLES / bundle / "configs" / "inference.json")
+    parser["bundle_root"], parser["device"] = str(BUNDLES / bundle), "$torch.device('cpu')"
+    path = parser.get_parsed_content("ckpt_path")
+    assert shipped_weights(path, BUNDLES / bundle)
+    load_weights(parser.get_parsed_content("network"), path)
+    assert parser.get_parsed_content("mirror_axes") == ([0] if Path(path).name == "ensemble.pt" else [])
+
+
+@pytest.mark.parametrize("bundle", BUNDLE_NAMES)
 def test_fine_tuning_starts_from_the_weights(bundle):
     configs, parser = BUNDLES / bundle / "configs", ConfigParser()
     parser.read_config([configs / "train.json", *(configs / "recipes" / f"{name}.json" for name in TUNED)])
