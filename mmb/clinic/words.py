@@ -245,9 +245,8 @@ def doubtful_kind(text: str) -> tuple[str, str] | None:
 
 def has_unknown_words(text: str) -> bool:
     """Return whether a `plain` text has words beside those of sequences: a name, or what software made of an image."""
-    known = "|".join(WEIGHTINGS.values())
     words = re.findall(r"[^\W\d_]{3,}\w*", text)
-    known = f"{known}|{WITHOUT}|{EARLIER}|{UNIFORM}|{DENOISED}|{NATIVE}|{NOT_GIVEN}"
+    known = "|".join([*WEIGHTINGS.values(), WITHOUT, EARLIER, UNIFORM, DENOISED, NATIVE, NOT_GIVEN])
     return any(not (_is_known(word) or re.fullmatch(known, word)) for word in words)
 
 
