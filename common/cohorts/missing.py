@@ -204,9 +204,9 @@ def _masked(item: Item, present: Sequence[str]) -> Item:
 
 
 def _check_rates(rates: Sequence[float], modalities: Sequence[str]) -> None:
-    numbers = isinstance(rates, Sequence) and all(isinstance(rate, int | float) and 0 <= rate < 1 for rate in rates)
-    if not numbers or len(rates) != len(modalities):
+    numbers = isinstance(rates, Sequence) and all(isinstance(rate, int | float) and 0 <= rate <= 1 for rate in rates)
+    if not numbers or len(rates) != len(modalities) or min(rates) == 1:
         raise ValueError(
-            f"missing_rates {rates!r}: expected {len(modalities)} numbers from 0 to below 1, for "
+            f"missing_rates {rates!r}: expected {len(modalities)} numbers from 0 to 1, not all of them 1, for "
             f"{', '.join(modalities)} in this order."
         )

@@ -61,16 +61,17 @@ class TestDraw:
         found = draw_masks(CASES[:20], (0.3, 0.5, 0.7), ("bssfp", "lge", "t2"))
         assert set(found.values()) == set(subsets(("bssfp", "lge", "t2")))
         assert all("t1c" in present for present in draw_masks(CASES, (0.5, 0, 0.5, 0.9), MODALITIES).values())
+        assert set(draw_masks(CASES, (1, 1, 0, 1), MODALITIES).values()) == {("t2",)}
         found = draw_masks(CASES[:6], RATES, MODALITIES)
         assert found.keys() == set(CASES[:6])
         assert all(found.values())
 
 
 @pytest.mark.parametrize(
-    "rates", [(0.2, 0.4, 0.6), (0.2, 0.4, 0.6, 1.0), (-0.1, 0, 0, 0), (0, 0, 0, "0.5"), 0.5, (0, 0, 0, float("nan"))]
+    "rates", [(0.2, 0.4, 0.6), (0.2, 0.4, 0.6, 1.1), (1, 1, 1, 1), (-0.1, 0, 0, 0), (0, 0, 0, "0.5"), 0.5, (0, 0, 0, float("nan"))]
 )
 def test_bad_rates(rates):
-    with refused(ValueError, "missing_rates ", "expected 4 numbers from 0 to below 1, for t1, t1c, t2, flair in this"):
+    with refused(ValueError, "missing_rates ", "expected 4 numbers from 0 to 1, not all of them 1, for t1, t1c, t2, flair in"):
         mask_cases(items(*CASES), MODALITIES, rates)
 
 
