@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from mmb.clinic.study import result
 from mmb.clinic.study.result import PICTURES, StudySummary
 
 FIELDS = TypeAdapter(StudySummary)
@@ -35,14 +36,16 @@ def schema() -> dict[str, Any]:
         del made["properties"][name]
     used = json.dumps(made["properties"])
     made["$defs"] = {name: part for name, part in made["$defs"].items() if f"#/$defs/{name}" in used}
-    for part, texts in ((made, _texts(StudySummary)), *((part, {}) for part in made["$defs"].values())):
-        part["description"] = part["description"].partition("\n")[0]
+    for name, part in {StudySummary.__name__: made, **made["$defs"]}.items():
+        kind = getattr(result, name)
+        texts = _texts(kind)
+        part["description"] = (inspect.getdoc(kind) or "").partition("\n")[0]
         part["required"] = [*part["properties"]]
         part["additionalProperties"] = False
-        for name, field in part["properties"].items():
+        for key, field in part["properties"].items():
             field.pop("default", None)
-            if name in texts:
-                field["description"] = texts[name]
+            if key in texts:
+                field["description"] = texts[key]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
 
 
