@@ -19,7 +19,8 @@ networks that the key `backbone` accepts. If one of them has to change, the old 
 and gives a `DeprecationWarning`, and [the changelog](../CHANGELOG.md) says what to write instead. All other names may
 change at any time. The keys of configs are in [Keys](keys.md), the verbs in `mmb --help`.
 
-`python -m tools api` writes this page; a test fails if it is stale. A name's arguments are promised with it, by name.
+`python -m tools api` writes this page; a test fails if it is stale. A name's arguments are promised
+with it, by name; of a class, also the methods and attributes that the guides use.
 """
 
 
@@ -51,9 +52,11 @@ def _table(names: list[str]) -> str:
 
 def _of_configs() -> set[str]:
     """Return the names of this project that are targets or are called in configs."""
-    called = r"\b(?:common\.|(?=(?:io|cohorts|networks|engines)\.))(\w+(?:\.\w+)*\.\w+)\b"
-    texts = [path.read_text() for path in ROOT.glob("bundles/*/configs/**/*.json")]
-    found = {f"common.{name}" for text in texts for name in re.findall(called, text)}
+    texts = "".join(path.read_text() for path in ROOT.glob("bundles/*/configs/**/*.json"))
+    modules = {short: name for name, short in re.findall(r"\$import (common[.\w]*) as (\w+)", texts)}
+    found = {*re.findall(r"\bcommon(?:\.\w+)+", texts)}
+    for short, module in modules.items():
+        found |= {f"{module}.{name}" for name in re.findall(rf"(?<![.\w]){short}\.(\w+(?:\.\w+)*)", texts)}
     return {name for name in found if callable(locate(name))}
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 PROJECT = "missing-modality-bundles"
-EXTRAS = ("", "clinic", "nnunet", "federated", "export")
-"""Those that users install; the empty name stands for none."""
+EXTRAS = ("", "clinic", "nnunet", "federated", "export", "test")
+"""Those of the project; the empty name stands for none."""
 WITHOUT = "Without an extra"
 COPYLEFT = re.compile(r"\bA?GPL|(?<!Lesser )General Public License", re.IGNORECASE)
 """Licences under which a program that imports the package would have to be published; LGPL is none of them."""
@@ -56,6 +56,7 @@ def packages(extra: str) -> dict[str, str]:
     """
     found: dict[str, Distribution] = {}
     _collect(PROJECT, extra, found, set())
+    found.pop(PROJECT, None)  # an extra may name others of the project
     return {name: _licence(one) for name, one in sorted(found.items())}
 
 
