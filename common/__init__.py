@@ -1,6 +1,6 @@
 """Code that all bundles share. A process loads one version of it; a packaged bundle contains its own copy."""
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 
 def __getattr__(name: str) -> object:
