@@ -25,7 +25,7 @@ def evaluate(
         split: as for `datalist`.
         datalist: a datalist instead of a split.
         part: the part of the split to evaluate: training, validation or test.
-        calibrate_on: the part whose results `calibrate` uses; none for none.
+        calibrate_on: a second part, whose results `calibrate` uses too; none for no such part.
         method: name in tables; by default that of nnU-Net's data set.
         device: cpu, cuda or cuda:1; by default a GPU if there is one.
         conventions: how results are measured, as for `compare`.
