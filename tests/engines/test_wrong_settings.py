@@ -108,7 +108,7 @@ def test_configs_as_they_are(refusal, name, configs):
         ),
         ("gss", ("train.json",), ["--output_dir='~/out'"], "output_dir ~/out: only a shell replaces ~"),
         ("gss", ("train.json",), ["--dataset_dir='$HOME/data'"], "dataset_dir $HOME/data: only a shell replaces ~"),
-        ("gss", ("inference.json",), ["--dataset_dir=bundles"], "bundles: no image"),
+        ("gss", ("inference.json",), ["--dataset_dir=common"], "common: no image"),
         ("gss", EVALUATION, ["--panel_cases=nobody"], "panel_cases: 'nobody' is not evaluated"),
         ("passion", ("train.json",), ["--missing_rates=[0.5]", "--masks=null"], "missing_rates"),
     ],
