@@ -21,7 +21,7 @@ PLACE = "archive/extra/training.json"
 """Name of the facts in a weights file, which is a zip file."""
 SETTINGS = (
     *("cohort", "backbone", "width", "hidden", "embed_dim", "mlp_dim", "heads", "feature_encoder", "fill", "dedicated"),
-    *("grid", "spacing", "crop", "percentiles"),
+    *("grid", "spacing", "sampling", "crop", "percentiles"),
 )
 """Keys of a bundle's inference.json that have to be as in the training."""
 TRUSTED = "monai.networks.nets."

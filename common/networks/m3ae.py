@@ -20,7 +20,7 @@ class M3AE(nn.Module):
     """A `ResidualUNet` on the image with its missing content replaced by ``x_sub``.
 
     ``out_channels`` is the number of regions (segmentation), or M (reconstruction); ``grid`` the size in voxels of the
-    cohort's whole image grid, in RAS axes and at the training spacing.
+    cohort's whole image grid, in RAS axes and at the training spacing; the others are those of `ResidualUNet`.
 
     Attributes:
         x_sub: the substitute image ``(1, M, *grid)`` of normalised intensities, initialised with Gaussian noise.
@@ -44,9 +44,10 @@ class M3AE(nn.Module):
         width: int = 16,
         grid: Sequence[int] = (240, 240, 155),
         deep_supervision: bool = True,
+        upsample_deep: bool = True,
     ) -> None:
         super().__init__()
-        self.unet = ResidualUNet(modalities, out_channels, width, deep_supervision)
+        self.unet = ResidualUNet(modalities, out_channels, width, deep_supervision, upsample_deep)
         self.x_sub = nn.Parameter(torch.randn(1, modalities, *grid))
 
     def forward(

@@ -21,7 +21,7 @@ class SegmentationOutput(NamedTuple):
 
     Attributes:
         logits: ``(B, C, X, Y, Z)`` at full resolution.
-        deep: ``(B, C, X, Y, Z)`` logits of the 1/4 and 1/2 levels, upsampled.
+        deep: logits of the 1/4 and 1/2 levels ``(B, C, X, Y, Z)``, upsampled, or at their own size.
         bottleneck: ``(B, 8 * width, X/8, Y/8, Z/8)``.
     """
 
@@ -64,7 +64,7 @@ class ResidualUNet(nn.Module):
     """A U-Net with three downsamplings, four bottleneck residual blocks, additive skips; 4.7 M parameters at width 16.
 
     The width is a multiple of 8 (8 groups per norm), and doubled at each level. ``deep_supervision`` adds 1x1x1 heads
-    on the 1/4 and 1/2 levels, which are used only in training.
+    on the 1/4 and 1/2 levels, which are used only in training; ``upsample_deep`` brings their logits to full size.
 
     Examples:
         >>> import torch
@@ -75,7 +75,14 @@ class ResidualUNet(nn.Module):
         (torch.Size([1, 3, 16, 16, 16]), 2, torch.Size([1, 64, 2, 2, 2]))
     """
 
-    def __init__(self, in_channels: int, out_channels: int, width: int = 16, deep_supervision: bool = True) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        width: int = 16,
+        deep_supervision: bool = True,
+        upsample_deep: bool = True,
+    ) -> None:
         super().__init__()
         if width % 8:
             raise ValueError(f"width {width}: expected a multiple of 8, since every norm has 8 groups.")
@@ -90,6 +97,7 @@ class ResidualUNet(nn.Module):
         self.up4, self.up3, self.up2 = (UpBlock(channels * width) for channels in (8, 4, 2))
         self.head = Conv3d(width, out_channels, 1)
         deep_widths = (4 * width, 2 * width) if deep_supervision else ()
+        self.upsample_deep = upsample_deep
         self.deep_heads = nn.ModuleList([Conv3d(channels, out_channels, 1) for channels in deep_widths])
 
     @staticmethod
@@ -107,7 +115,10 @@ class ResidualUNet(nn.Module):
             return logits
         deep: list[torch.Tensor] = []
         for index, head in enumerate(self.deep_heads):
-            deep.append(F.interpolate(head(levels[index]), size=x.shape[2:], mode="trilinear", align_corners=True))
+            logits_there = head(levels[index])
+            if self.upsample_deep:
+                logits_there = F.interpolate(logits_there, size=x.shape[2:], mode="trilinear", align_corners=True)
+            deep.append(logits_there)
         return SegmentationOutput(logits, deep, bottleneck)
 
     def encode(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -9,12 +9,13 @@ and both views pooled.
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from monai.data import Dataset
-from monai.losses import DeepSupervisionLoss, DiceLoss
+from monai.losses import DiceLoss
 from monai.networks.utils import copy_model_state
 from torch import nn
 from torch.nn.modules.loss import _Loss
@@ -244,16 +245,33 @@ class DiceBCELoss(_Loss):
 
 
 class DeeplySupervisedLoss(nn.Module):
-    """L_seg, eq. (5): the sum of `DiceBCELoss` over the full-resolution and the deep logits, with equal weights."""
+    """L_seg, eq. (5): the weighted sum of `DiceBCELoss` over the full-resolution and the deep logits.
 
-    def __init__(self, dice_weight: float = 0.7, ce_weight: float = 0.3) -> None:
+    The paper's weights are equal, ``deep_weights`` (1, 1) for the 1/4 and the 1/2 level. Deep logits at their own size
+    meet the masks pooled to it: each voxel's share of the region, or `IGNORED` if any of its voxels is.
+    """
+
+    def __init__(
+        self, dice_weight: float = 0.7, ce_weight: float = 0.3, deep_weights: Sequence[float] = (1.0, 1.0)
+    ) -> None:
         super().__init__()
-        self.loss = DeepSupervisionLoss(DiceBCELoss(dice_weight, ce_weight), weight_mode="same")
+        self.loss = DiceBCELoss(dice_weight, ce_weight)
+        self.deep_weights = [check_number("deep_weights", weight, 0) for weight in deep_weights]
 
     def forward(self, output: SegmentationOutput, target: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of a network's training outputs against region masks ``(B, C, X, Y, Z)``."""
         target = target.to(output.logits.dtype).as_subclass(torch.Tensor)
-        return self.loss([output.logits, *output.deep], target)
+        total = self.loss(output.logits, target)
+        for weight, logits in zip(self.deep_weights, output.deep, strict=True):
+            total = total + weight * self.loss(logits, _pooled(target, logits.shape[2:]))
+        return total
+
+
+def _pooled(target: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    if target.shape[2:] == size:
+        return target
+    ignored = F.adaptive_max_pool3d((target == IGNORED).to(target.dtype), size) > 0
+    return F.adaptive_avg_pool3d(target, size).masked_fill(ignored, IGNORED)
 
 
 class FineTuningLoss(nn.Module):

@@ -9,5 +9,6 @@ from common.transforms.labels import LabelsToClassesd, LabelsToRegionsd
 from common.transforms.load import LoadSubjectd
 from common.transforms.location import crop_at, locate
 from common.transforms.masking import incomplete_subsets, random_patches, random_subsets, uniform_subsets
-from common.transforms.staged import StagedDataset
+from common.transforms.spacing import ResampleSpacingd
+from common.transforms.staged import GrowingCrops, StagedDataset
 from common.transforms.subsets import SubsetDataset

@@ -1,12 +1,15 @@
 """A dataset that changes with the epoch, such as coarse images first and fine ones later."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monai.data import Dataset
-from monai.transforms import Compose
+from monai.transforms import CenterSpatialCropd, Compose, RandCropByLabelClassesd, SpatialPadd, Transform
 
 from common.transforms.cache import CachedDataset
+from common.transforms.spacing import ResampleSpacingd
+
+KEYS = ("image", "label")
 
 
 class StagedDataset(Dataset):
@@ -31,3 +34,60 @@ class StagedDataset(Dataset):
 
     def _transform(self, index: int) -> Any:
         return self.datasets[sum(self.epoch >= first for first in self.from_epoch) - 1][index]
+
+
+class GrowingCrops(StagedDataset):
+    """Crops of voxels that get finer in stages, each turned before it is cut to size.
+
+    A crop that is turned after it was cut has corners that repeat its border. Here a larger one is turned, and its
+    centre is cut out.
+
+    Args:
+        data: items of a datalist.
+        load: steps that give ``image`` and ``label`` ``(C, X, Y, Z)`` in the voxels of the files.
+        spacings: voxel size in mm of each stage.
+        around: size in voxels of what is cropped around a voxel of a random class, and turned.
+        crops: size in voxels of what is cut from its centre.
+        turns: step that moves the voxels of a crop, in each stage.
+        from_epoch: as in `StagedDataset`.
+        sampling: as in `ResampleSpacingd`.
+        box: step after it, that cuts the image to the brain.
+        classes: step that makes classes or regions of the label map's values.
+        ratios: how often crops are centred on a voxel of each value.
+        vary: all later steps.
+        cache_dir: as in `CachedDataset`.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        load: Sequence[Transform],
+        spacings: Sequence[float],
+        around: Sequence[Sequence[int]],
+        crops: Sequence[Sequence[int]],
+        turns: Sequence[Transform],
+        from_epoch: Sequence[int],
+        sampling: str,
+        box: Transform,
+        classes: Transform,
+        ratios: Sequence[float],
+        vary: Sequence[Transform],
+        cache_dir: str | None = None,
+    ) -> None:
+        datasets = []
+        for spacing, outer, crop, turn in zip(spacings, around, crops, turns, strict=True):
+            steps = [
+                *load,
+                ResampleSpacingd(KEYS, spacing, ("bilinear", "nearest"), sampling),
+                box,
+                SpatialPadd(KEYS, outer),
+                RandCropByLabelClassesd(
+                    KEYS, label_key="label", spatial_size=outer, ratios=ratios, num_classes=len(ratios), warn=False
+                ),
+                classes,
+                turn,
+                CenterSpatialCropd(KEYS, crop),
+                *vary,
+            ]
+            datasets.append(CachedDataset(data, Compose(steps), cache_dir))
+        super().__init__(datasets, from_epoch)
