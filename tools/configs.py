@@ -24,6 +24,8 @@ BUNDLES = Path(__file__).parents[1] / "bundles"
 FILES = ("inference", "evaluate", "multi_gpu_train")
 SHIPPED = ("data_source", "weights", "eval_metrics", "test_results", "inference_cost")
 """Keys of metadata.json that `tools.ship` writes into it, so that they stay as they are."""
+NOT_TRAINED = ("recipes/phantom",)
+"""Recipes of inference, which has no ``recipes``: the names of a training's overlays, which its weights record."""
 WIDTH = 120
 
 
@@ -62,6 +64,8 @@ def configs(bundle: Path) -> Iterator[tuple[Path, str]]:
     note = {"_made_by_": f"make configs, from bundles/base and bundles/{bundle.name}/paper.json: change these instead"}
     for name, config in made.items():
         top = {key: config[key] for key in ("_desc_", "imports") if key in config}
+        if name.startswith("recipes/") and name not in NOT_TRAINED:
+            top["+recipes"] = [f"{Path(name).name}.json"]
         yield bundle / "configs" / f"{name}.json", text(note | top | config) + "\n"
 
 

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ignite.distributed as idist
 import torch
@@ -17,7 +17,6 @@ from monai.utils import set_determinism
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from common.engines.run import RunRecord
 from common.io import read_checkpoint, write_checkpoint
 from common.io.facts import TrainingFacts
 from common.modalities import IGNORED
@@ -143,6 +142,13 @@ class DivergenceCheck:
         )
 
 
+class Record(Protocol):
+    """What a training is made of, to be written into its output folder when it starts."""
+
+    def write(self) -> None:
+        """Write it."""
+
+
 class ResumableCheckpoint:
     """Save the last state, to resume from, and the best weights.
 
@@ -176,7 +182,7 @@ class ResumableCheckpoint:
         resume: bool = False,
         average: EMAHandler | None = None,
         facts: TrainingFacts | None = None,
-        record: RunRecord | None = None,
+        record: Record | None = None,
     ) -> None:
         self.last, self.weights = Path(folder) / f"{name}_last.pt", Path(folder) / f"{name}.pt"
         self.network, self.average, self.validator = network, average, validator

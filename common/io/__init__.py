@@ -10,7 +10,6 @@ from common.names import find
 _MODULES = {
     "bundle": ("bundle_root",),
     "checkpoints": ("load_weights", "read_checkpoint", "read_weights", "start_from", "write_checkpoint"),
-    "command": ("recipe_names",),
     "facts": ("setting_of_weights",),
     "files": ("file_digest", "require_writable"),
     "images": ("AtomicNibabelWriter", "read_volume"),

@@ -12,17 +12,15 @@ MANIFEST = "manifest.json"
 COMMON = Path(__file__).resolve().parents[1]
 
 
-def bundle_root(name: str) -> str:
+def bundle_root(name: str, config_folder: Path | None = None) -> str:
     """Return the folder of a bundle.
 
-    These are tried in turn: the folder whose config this is; the working directory; ``bundles/<name>`` in the working
-    directory; the same beside the installed ``common``, or within the ``mmb`` installed beside it; the folder that
+    These are tried in turn: the folder above ``config_folder``; the working directory; ``bundles/<name>`` in it; the
+    same beside the installed ``common``, or within the ``mmb`` installed beside it; the folder that
     contains ``common``; and a folder ``<name>`` beside that one. A bundle that was packaged with another version of
     ``common`` is refused.
     """
-    from common.io.command import config_folder  # imports MONAI
-
-    here, config = Path.cwd(), config_folder()
+    here, config = Path.cwd(), config_folder and config_folder.absolute()
     beside = COMMON.parent
     homes = [here / "bundles", beside / "bundles", beside / "mmb" / "bundles"]
     own = [config.parent] if config and config.name == "configs" else []

@@ -19,11 +19,6 @@ from common.io.documents import Document, parse_json
 
 PLACE = "archive/extra/training.json"
 """Name of the facts in a weights file, which is a zip file."""
-SETTINGS = (
-    *("cohort", "backbone", "width", "hidden", "embed_dim", "mlp_dim", "heads", "feature_encoder", "fill", "dedicated"),
-    *("grid", "spacing", "sampling", "crop", "percentiles"),
-)
-"""Keys of a bundle's inference.json that have to be as in the training."""
 TRUSTED = "monai.networks.nets."
 """Beginning of the dotted names of networks that facts may name; other code has to be named by the user."""
 
@@ -55,8 +50,8 @@ class TrainingFacts(Document):
         recipe: names of the config files over ``train.json``.
         before: what the weights were before this training; empty if it began at random.
         patients: `patient_digest` of all patients whose images the weights have seen, sorted; empty if unknown.
-        preprocessing: steps that the images went through (`common.engines.preprocessing`); empty if unknown.
-        settings: those of `SETTINGS` that the bundle has; of several networks also ``ensemble`` and ``mirror_axes``.
+        preprocessing: names of the steps that the images went through; empty if unknown.
+        settings: those that inference needs, by its keys; of several networks also ``ensemble`` and ``mirror_axes``.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -110,7 +105,7 @@ def read_facts(path: str | os.PathLike) -> TrainingFacts | None:
 
 
 def setting_of_weights(path: str | os.PathLike, key: str, default: Any) -> Any:
-    """Return a setting that weights were trained with (`SETTINGS`, ``method`` or ``modalities``), else the default.
+    """Return a setting that weights were trained with (``settings``, ``method`` or ``modalities``), else the default.
 
     Raises:
         ValueError: if it has another type than the default, or is a network's class that is neither ours nor MONAI's.

@@ -12,9 +12,9 @@ import torch
 from monai.data import Dataset, MetaTensor
 from monai.transforms import Compose, RandomizableTrait, RandSpatialCropd
 
-from common.io.command import unwrapped_errors
+from common.io.digest import UnknownError, digest, files_of
+from common.io.errors import unwrapped_errors
 from common.io.files import replacing
-from common.io.fingerprint import UnknownError, files_of, fingerprint
 
 logger = logging.getLogger(__name__)
 TENSORS = ("image", "label")
@@ -35,8 +35,8 @@ class CachedDataset(Dataset):
     modality that holds any NaN is NaN everywhere. Labels are stored in 8 bits if their values fit.
 
     The deterministic part of ``transform``, a `Compose`, depends on nothing but the item. The name of an entry has a
-    `fingerprint` of the item, its files, and these transforms. Without a ``cache_dir``, or if a transform does not say
-    what it is made of, everything is computed anew each time.
+    `digest` of the item, its files, and these transforms. Without a ``cache_dir``, or if a transform cannot be
+    pickled, everything is computed anew each time.
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Compose, cache_dir: str | None = None) -> None:
@@ -45,7 +45,7 @@ class CachedDataset(Dataset):
         self.first_random = transform.get_index_of_first(lambda t: isinstance(t, RandomizableTrait))
         end = len(transform) if self.first_random is None else self.first_random
         try:
-            self._recipe = fingerprint(CachedDataset, *transform.transforms[:end])
+            self._recipe = digest(CachedDataset, *transform.transforms[:end])
         except UnknownError as error:
             self.cache_dir = None
             logger.warning(f"The preprocessing is not cached but repeated in each epoch, since {error}.")
@@ -71,7 +71,7 @@ class CachedDataset(Dataset):
 
     def _key(self, item: Mapping[str, Any]) -> str:
         known = {key: value for key, value in item.items() if key != "patient"}  # says nothing of the images
-        return fingerprint(known, files_of(item), self._recipe)
+        return digest(known, files_of(item), self._recipe)
 
     def _write(self, entry: Path, item: Mapping[str, Any]) -> None:
         entry.mkdir(parents=True, exist_ok=True)

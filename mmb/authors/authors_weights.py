@@ -10,7 +10,7 @@ import torch
 
 from common.cohorts import get_cohort
 from common.io import read_weights, write_checkpoint
-from common.io.facts import SETTINGS, TrainingFacts
+from common.io.facts import TrainingFacts
 from common.io.settings import check_number
 from common.modalities import resolve_subset
 from common.networks.build import build_network, network_class
@@ -28,6 +28,7 @@ TOKENS = {"mmFormer": "flair_pos", "M2FTrans": "fusion"}
 STRIDE = 16  # voxels per token along an axis
 CROP = (80, 80, 80)
 """Training crop in voxels of RFNet's, GSS's and PASSION's releases."""
+SIZES = ("width", "hidden", "embed_dim", "mlp_dim", "heads", "feature_encoder", "crop")  # arguments of networks
 OF_2015 = 5  # classes of BraTS 2015, with the background
 LARGEST = 1024  # maximum of the crop of an authors' network
 Weights = dict[str, torch.Tensor]
@@ -109,7 +110,7 @@ def _fusion(method: str, checkpoint: str, crop: Sequence[int] | None) -> tuple[W
     with torch.device("meta"):  # only its shapes are needed
         network = build_network(method, 4, classes, width, crop)
     parameters = inspect.signature(network_class(method)).parameters
-    defaults = {name: parameter.default for name, parameter in parameters.items() if name in SETTINGS}
+    defaults = {name: parameter.default for name, parameter in parameters.items() if name in SIZES}
     settings = {**defaults, "backbone": method, "width": width, "crop": list(crop)}
     settings |= {"cohort": "brats2015"} if classes == OF_2015 else {}
     return _mapped(checkpoint, lambda state: import_fusion(state, network)), settings

@@ -8,9 +8,8 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from common.engines.settings import check_run
 from common.io import unlock_folder
-from common.io.command import unwrapped_errors
+from common.io.errors import unwrapped_errors
 from mmb.experiments.training import Entry
 
 VARIANT = "variant.json"
@@ -26,7 +25,6 @@ def prepare_training(files: Sequence[str], settings: Mapping[str, Any]) -> None:
     settings = deepcopy(dict(settings))  # MONAI writes into lists of it
     try:
         with unwrapped_errors():
-            check_run(files, settings)
             settings = {**settings, "device": "$torch.device('cpu')", "resume": False}
             workflow = ConfigWorkflow(config_file=list(files), workflow_type="train", logging_file=False, **settings)
             if workflow.parser["precision"] == "float16":  # needs the GPU of the training itself

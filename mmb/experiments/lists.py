@@ -14,8 +14,8 @@ from common.cohorts import get_cohort
 from common.cohorts.splits import CROSS_VALIDATION, PARTS, official_splits, require_split
 from common.evaluation.metrics.conventions import Conventions
 from common.io.bundle import bundle_root
-from common.io.command import check_settings
 from common.io.documents import Document, read_json
+from common.run.keys import check_config
 from mmb.experiments.evaluated import evaluated
 from mmb.experiments.paper_tables.published import published
 from mmb.experiments.paper_tables.tables import Block
@@ -156,7 +156,7 @@ def _entry(name: str, method: Method, shared: Mapping[str, Any], folder: Path) -
             return evaluated(name, folder / method.nnunet, shared, method.settings)
         configs = tuple(_config(config, method.bundle, folder) for config in method.configs)
         entry = Entry(name, method.bundle, configs, {**shared, **method.settings})
-        check_settings(entry.files, entry.settings)
+        check_config(entry.config())
     return entry
 
 

@@ -7,22 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from monai.inferers import SlidingWindowInferer
-from monai.transforms import Compose, Flipd, Spacingd
-from processes import run
-from torch import nn
 
 import common.io
 from common import __version__
 from common.io import bundle as module
 from common.io import bundle_root
 from common.io.bundle import require_same_common
-from common.io.files import file_digest
-from common.io.fingerprint import files_of, fingerprint
-from common.networks import M3AE
 
 REPOSITORY = Path(module.__file__).parents[2]
 
@@ -84,50 +75,6 @@ def test_nowhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "alone")
     with pytest.raises(FileNotFoundError, match="Pass the folder of a bundle"):  # a download has no other
         copied(tmp_path / "download").bundle_root("nosuch")
-
-
-def with_functions_inside(values):
-    return [abs(value) for value in filter(lambda value: value > 1, values)]
-
-
-def made_of_a_recipe():
-    return fingerprint(Compose([Spacingd("image", [1, 1, 1])]), {"a": 1}, with_functions_inside)
-
-
-def print_fingerprint():
-    print(made_of_a_recipe())
-
-
-@pytest.mark.slow  # a process of its own
-def test_the_same_in_another_process():
-    assert run(print_fingerprint) == (0, f"{made_of_a_recipe()}\n")
-
-
-def test_every_setting_counts():
-    steps, numbers = [Flipd("image", 0), Flipd("image", 1)], np.arange(5000)
-    alone = [Spacingd("image", [1, 1, 1]), Spacingd("image", [1, 1, 2]), Spacingd("label", [1, 1, 1])]
-    alone += [Compose(steps), Compose(steps[::-1])]
-    alone += [SlidingWindowInferer((8, 8, 8), overlap=overlap) for overlap in (0.25, 0.5)]
-    alone += [numbers, np.where(numbers == 2500, 0, numbers)]
-    alone += [torch.zeros(5000), torch.zeros(5000).index_fill(0, torch.tensor(2500), 1)]
-    alone += [lambda x: x + 1, lambda x: x + 2, lambda x: abs(x), lambda x: len(x)]
-    alone += [lambda x: sorted(x, key=lambda y: y + 1), lambda x: sorted(x, key=lambda y: y + 2)]
-    alone += [M3AE(width=width, grid=(8, 8, 8)) for width in (8, 16)]
-    alone += [nn.Upsample(scale_factor=2, mode=mode) for mode in ("nearest", "trilinear")]
-    pairs = ({"empty": "brats"}, "a"), ({"empty": "nan"}, "a"), ({"empty": "nan"}, "b")
-    described = [*((one,) for one in alone), *pairs]
-    assert len({fingerprint(*parts) for parts in described}) == len(described)
-    assert fingerprint(M3AE(width=8, grid=(8, 8, 8))) == fingerprint(M3AE(width=8, grid=(8, 8, 8)))  # but not weights
-
-
-def test_files(tmp_path):
-    image, label = tmp_path / "a.nii", tmp_path / "b.nii"
-    image.write_bytes(b"abc")
-    assert [entry[:2] for entry in files_of({"image": [str(image)], "label": str(label)})] == [(str(image), 3)]
-    before = files_of({"image": str(image)})
-    image.write_bytes(b"abcd")
-    assert files_of({"image": str(image)}) != before
-    assert file_digest(image) == "88d4266fd4e6338d13b845fcf289579d209c897823b9217da3e161936f031589"
 
 
 def test_neither_pytorch_nor_monai_is_loaded_before_it_is_needed():

@@ -12,8 +12,8 @@ import pandas as pd
 
 from common.evaluation.metrics.case import CASE_COLUMNS, CaseResult
 from common.evaluation.metrics.results import BIN_COLUMNS, read_rows, write_results
+from common.io.digest import UnknownError, digest, files_of
 from common.io.files import replacing
-from common.io.fingerprint import UnknownError, files_of, fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 class CaseStore:
     """Store of cases' results, which are written as soon as they are computed.
 
-    ``folder`` holds ``<case>-<fingerprint>.csv`` (the rows) and ``.npz`` (the arrays). The fingerprint is of everything
+    ``folder`` holds ``<case>-<digest>.csv`` (the rows) and ``.npz`` (the arrays). The digest is of everything
     that the result depends on: the item, its files, and ``settings``, which has to contain all the rest, as values and
     as code. So after a change of settings, code, weights or images, no file is found, and the case is evaluated again.
     """
@@ -34,14 +34,13 @@ class CaseStore:
                     "cases than those evaluated (keys `part` and `calibrate_on`; null for none)."
                 )
         try:
-            recipe = fingerprint(CaseStore, *settings)
+            recipe = digest(CaseStore, *settings)
         except UnknownError as error:
             recipe = uuid.uuid4().hex
             logger.warning(f"No result of an earlier evaluation is used, since {error}.")
         self.folder, self.items = Path(folder), items
         self.paths = {
-            item["case"]: self.folder / f"{item['case']}-{fingerprint(recipe, item, files_of(item))}.csv"
-            for item in items
+            item["case"]: self.folder / f"{item['case']}-{digest(recipe, item, files_of(item))}.csv" for item in items
         }
 
     def pending(self) -> list[Mapping[str, Any]]:

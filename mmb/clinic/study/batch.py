@@ -13,8 +13,8 @@ import pandas as pd
 from common.cohorts.cohort import Cohort
 from common.cohorts.nnunet import described
 from common.cohorts.scan import find_cases
+from common.io.digest import digest
 from common.io.files import replacing
-from common.io.fingerprint import fingerprint
 from common.io.lock import lock_folder, unlock_folder
 from common.modalities import resolve_subset
 from common.text import printable
@@ -31,7 +31,7 @@ RECORD, TABLE = "studies.json", "studies.csv"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a study, by its folder's name and a fingerprint of what it was made from, or why there is none."""
+    """The result of a study, by its folder's name and a digest of what it was made from, or why there is none."""
 
     study: str
     made_from: str = ""
@@ -76,7 +76,7 @@ def segment_each(
                 source = study if isinstance(study, Mapping) else study_files(study)
                 paths = map(Path, source.values()) if isinstance(source, Mapping) else source.files
                 files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-                key, before = fingerprint(files, *settings), outcomes.get(name)
+                key, before = digest(files, *settings), outcomes.get(name)
                 if before is None or before.made_from != key:
                     made = segment(source, out / name, inference, options, partial(explain, name))
                     outcomes[name] = Outcome(name, key)

@@ -17,7 +17,7 @@ from common.cohorts.cohort import Cohort
 from common.evaluation.metrics.overlap import region_masks
 from common.io import bundle_root, file_digest, setting_of_weights, shipped_weights
 from common.io.bundle import require_same_common
-from common.io.command import unwrapped_errors
+from common.io.errors import unwrapped_errors
 from common.io.settings import check_choice, usable_device
 from common.io.weights import metadata_of, trained_on, weights_name
 from common.modalities import display_name, subset_name

@@ -16,7 +16,7 @@ from nvflare.job_config.base_fed_job import BaseFedJob
 from nvflare.recipe.sim_env import SimEnv
 from nvflare.recipe.spec import Recipe
 
-from common.io.command import unwrapped_errors
+from common.io.errors import unwrapped_errors
 from mmb.experiments.federation.plan import Plan
 
 SCRIPT = Path(__file__).parent / "app" / "script.py"

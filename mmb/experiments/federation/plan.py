@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from common.engines import seed_all
-from common.io.command import check_settings
 from common.io.documents import Document, read_json
 from common.networks.step import TrainingStep
+from common.run.keys import check_config
 from mmb.experiments.federation.identity import identity, require_same
 from mmb.experiments.training import Entry
 
@@ -121,7 +121,7 @@ def read_plan(path: str | os.PathLike) -> Plan:
     for keys in plan.sites.values():
         training = plan.training({**plan.settings, **keys})
         try:
-            check_settings(training.files, training.settings)
+            check_config(training.config())
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return plan

@@ -12,7 +12,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 
 from common.engines import ResumableCheckpoint
 from common.io import bundle_root
-from common.io.command import unwrapped_errors
+from common.io.errors import unwrapped_errors
 from mmb.experiments.federation.identity import RefusedError, require_same, require_same_shapes
 from mmb.experiments.federation.plan import Plan
 

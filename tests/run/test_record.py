@@ -4,6 +4,7 @@ import gzip
 import importlib
 import json
 import sys
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -14,10 +15,11 @@ from monai.bundle import ConfigParser
 from common.cohorts import contents
 from common.cohorts.contents import _of_equal_voxels, content, copies
 from common.cohorts.datalist import load_datalist
-from common.engines import run as runs
-from common.engines.run import RunRecord, kept_cases, require_same_settings, require_same_training, split_of_run
+from common.run import record as runs
+from common.run.record import RunRecord, kept_cases, require_same_settings, require_same_training, split_of_run
 
-SAME = {"crop": [8, 8, 8], "epochs": 3, "net": {"width": 8}, "split": None}
+FREE = ["epochs", "device", "num_workers", "learning_rate"]
+SAME = {"crop": [8, 8, 8], "epochs": 3, "net": {"width": 8}, "split": None, "_free_": FREE}
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def started(tmp_path, item, monkeypatch):
     parts = {"training": [item("a"), item("b")], "validation": [item("c")], "test": [item("d")]}
     out = tmp_path / "out"
     out.mkdir()
-    monkeypatch.setattr(runs, "running_config", lambda: ConfigParser(SAME))
+    monkeypatch.setattr(runs, "running", lambda: SimpleNamespace(parser=ConfigParser(SAME)))
     RunRecord(parts, "iseg2017", out, resume=False).write()
     torch.save({}, out / "finetuned_last.pt")
     return out, parts
@@ -156,10 +158,10 @@ class TestSettings:
             (tmp_path / "own_network.py").write_text(text)
 
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
-        monkeypatch.setattr(runs, "running_config", lambda: ConfigParser(config))
+        monkeypatch.setattr(runs, "running", lambda: SimpleNamespace(parser=ConfigParser(config)))
         written(10)
         RunRecord(started[1], "iseg2017", started[0], resume=False).write()
-        written("10  # as before")
+        written(10)
         require_same_settings(config, started[0])
         written(12)
         with pytest.raises(ValueError, match=r"other settings: the code of own_network\.Network was '\w+', is '\w+'"):
@@ -169,7 +171,7 @@ class TestSettings:
         path = tmp_path / "own.json"
         path.write_text('{"labels": {"LV": 1, "RV": 2}}')
         config = {**SAME, "cohort": str(path)}
-        monkeypatch.setattr(runs, "running_config", lambda: ConfigParser(config))
+        monkeypatch.setattr(runs, "running", lambda: SimpleNamespace(parser=ConfigParser(config)))
         RunRecord(started[1], "iseg2017", started[0], resume=False).write()
         require_same_settings(config, started[0])
         path.write_text('{"labels": {"LV": 2, "RV": 1}}')

@@ -2,18 +2,23 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from monai.transforms import CropForegroundd, MapTransform, SpatialPadd
 
 from common.cohorts import get_cohort
 from common.cohorts.cohort import Cohort
-from common.engines.preprocessing import image_steps, name, only
+from common.io.digest import own_code
 from common.io.facts import read_facts
 from common.io.weights import metadata_of, shipped_weights
 from common.modalities import resolve_subset
 from common.text import shortened
+from common.transforms import LoadSubjectd
 
 logger = logging.getLogger(__name__)
+ELSEWHERE = (LoadSubjectd, CropForegroundd, SpatialPadd)
+"""Steps that leave voxels as they are: reading, which has its own checks, and what windows do at inference."""
 UNSAID = "{path}: does not say which sequences and classes it was trained with; {assumed} are assumed, in this order."
 
 
@@ -33,8 +38,8 @@ def require_fitting(
 ) -> None:
     """Refuse weights whose sequences or classes are others than those of the cohort, or in another order.
 
-    Also those whose training prepared images by other steps than ``transforms``. Other settings of these, such as the
-    voxel size, and weights that say nothing of sequences and classes, cause a warning. Raises ValueError.
+    Also those whose training prepared images by other steps than ``transforms``. Weights that say nothing of sequences
+    and classes cause a warning. Raises ValueError.
     """
     if not os.path.isfile(path):  # refused when it is read
         return
@@ -50,11 +55,8 @@ def require_fitting(
         raise ValueError(f"{path}: {_reorder(own, asked, cohort)}")
     else:
         _require_same_regions(path, own, asked)
-    differ, others = _other_steps(path, image_steps(transforms))
-    if others:
+    if differ := _other_steps(path, transforms):
         raise ValueError(f"{differ} Give the steps of the training as image_transforms.")
-    if differ:
-        logger.warning(differ)
 
 
 def new_sequences(
@@ -72,7 +74,7 @@ def new_sequences(
     """
     if path is None:
         return 0
-    if differ := _other_steps(path, image_steps(transforms))[0]:
+    if differ := _other_steps(path, transforms):
         logger.warning(differ)
     asked, own = _layout(get_cohort(cohort), bundle_root), layout_of_weights(path, bundle_root)
     if own is None:
@@ -110,15 +112,34 @@ def _require_same_regions(path: str | os.PathLike, own: Layout, asked: Layout) -
         )
 
 
-def _other_steps(path: str | os.PathLike, asked: list[str]) -> tuple[str, bool]:
-    """Return how steps differ from those of weights, as text, and whether there are others, not just other settings."""
+def image_steps(transforms: Iterable[Any], key: str = "image") -> list[str]:
+    """Return the names of the steps that change an image's voxels or grid, as a training's record tells them.
+
+    Their settings are recorded besides (spacing, sampling, percentiles). Of a class of the user's own the content of
+    its files counts, too.
+
+    Example:
+        >>> from monai.transforms import ScaleIntensityd
+        >>> from common.run.fitting import image_steps
+        >>> image_steps([ScaleIntensityd(["image", "label"], minv=0, maxv=2)])
+        ['ScaleIntensityd']
+    """
+    changing = [
+        type(step)
+        for step in transforms
+        if not isinstance(step, ELSEWHERE) and not (isinstance(step, MapTransform) and key not in step.keys)
+    ]
+    return [f"{step.__name__} {own_code(step)}".strip() for step in changing]
+
+
+def _other_steps(path: str | os.PathLike, transforms: Sequence[Any]) -> str:
+    """Return how steps differ from those of weights, as text; empty if they do not, or if nothing says so."""
     facts = read_facts(path)
-    trained = facts.preprocessing if facts else []
+    trained, asked = (facts.preprocessing if facts else []), image_steps(transforms)
     if not (trained and asked) or trained == asked:
-        return "", False
-    then, now = ", ".join(only(trained, asked)), ", ".join(only(asked, trained))
-    text = f"{path}: was trained on images that went through {then}; here they go through {now}."
-    return text, [*map(name, trained)] != [*map(name, asked)]
+        return ""
+    then, now = ", ".join(trained), ", ".join(asked)
+    return f"{path}: was trained on images that went through {then}; here they go through {now}."
 
 
 def layout_of_weights(path: str | os.PathLike, bundle_root: str | os.PathLike) -> Layout | None:

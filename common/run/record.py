@@ -17,28 +17,18 @@ from common.cohorts import get_cohort
 from common.cohorts.contents import content
 from common.cohorts.datalist import write_datalist
 from common.cohorts.splits import PARTS, Parts
-from common.io.command import running_config
+from common.io.digest import digest, own_code
 from common.io.files import file_digest, replacing
-from common.io.fingerprint import fingerprint, own_code
 from common.io.settings import flag, optional
+from common.run.workflow import running
 from common.text import shortened
 
 logger = logging.getLogger(__name__)
 RECORD, SPLIT = "run.json", "split.json"
-"""In the output folder of a training: version, settings, and part -> case -> fingerprint of its files; its datalist."""
+"""In the output folder of a training: version, settings, and part -> case -> digest of its files; its datalist."""
 NAMING = ("_target_", "backbone")
 """Keys of a config whose values are dotted names of classes or functions."""
 NAME = re.compile(r"\w+(\.\w+)+")
-MAY_CHANGE = {
-    *("imports", "initialize", "finalize", "fit", "pretrain", "finetune", "run", "evaluate", "start_processes"),
-    *("bundle_root", "output_dir", "dataset_dir", "cache_dir", "datalist", "resume", "quiet", "device", "num_workers"),
-    *("tracking_uri", "save_execute_config", "experiment_name", "run_name", "tracking", "init_id", "run_id"),
-    *("epochs", "pretrain_epochs", "rounds", "learning_rate", "val_interval", "checkpoint_interval"),
-    *("precision", "matmul_precision", "memory_format", "deterministic", "sw_batch_size", "init_from", "new_head"),
-    *("evaluation", "evaluation_configs", "evaluate_on", "calibrate_on", "conventions", "mirror_axes", "decision"),
-}
-"""Keys of a training whose values may be others when it is resumed: where and how it runs, for how long, and what is
-evaluated afterwards. What a config computes from them is another matter: it is compared as it stands there."""
 
 
 def kept_cases(parts: Parts, output_dir: str | os.PathLike, resume: bool | str) -> Parts:
@@ -57,7 +47,7 @@ def kept_cases(parts: Parts, output_dir: str | os.PathLike, resume: bool | str) 
             f"{source}: the run was started with {len(known)} cases; {len(gone)} of them are not there any more "
             f"({shortened(gone)}). Put them back, or start anew in another output_dir."
         )
-    if changed := [case for case, files in known.items() if fingerprint(content(items[case])) != files]:
+    if changed := [case for case, files in known.items() if digest(content(items[case])) != files]:
         raise ValueError(
             f"{source}: {len(changed)} of its {len(known)} cases have other images or labels now "
             f"({shortened(changed)}). Put the former ones back, or start anew in another output_dir."
@@ -94,16 +84,16 @@ class RunRecord:
 
     def __init__(self, parts: Parts, cohort: str, output_dir: str | os.PathLike, resume: bool) -> None:
         self.parts, self.cohort, self.folder = parts, cohort, Path(output_dir)
-        running = running_config()
-        config = {} if running is None else running.get()
-        self.settings = dict(_leaves(config))
+        workflow = running()
+        config = {} if workflow is None else workflow.parser.get()
+        self.settings = dict(leaves(config))
         if resume:
             require_same_settings(config, output_dir)
 
     def write(self) -> None:
         """Write the record, and the cases as a datalist, on rank 0."""
         if idist.get_rank() == 0:
-            cases = {part: {item["case"]: fingerprint(content(item)) for item in self.parts[part]} for part in PARTS}
+            cases = {part: {item["case"]: digest(content(item)) for item in self.parts[part]} for part in PARTS}
             said = {"version": __version__, "settings": self.settings, "cases": cases}
             with replacing(self.folder / RECORD) as path:
                 path.write_text(json.dumps(said, indent=1))
@@ -117,11 +107,11 @@ def split_of_run(output_dir: str | os.PathLike, datalist: str | None) -> str | N
 
 
 def require_same_settings(config: Mapping[str, Any], output_dir: str | os.PathLike) -> None:
-    """Refuse to resume a run with other settings than it was started with, but for those of `MAY_CHANGE`."""
+    """Refuse to resume a run with other settings than it was started with, but for those that `_free_` lists."""
     record = _record(output_dir)
     if not record or not record["settings"]:
         return
-    before, now = record["settings"], dict(_leaves(config))
+    before, now = record["settings"], dict(leaves(config))
     keys = before.keys() & now.keys() if record["version"] != __version__ else before.keys() | now.keys()
     differ = [key for key in sorted(keys) if before.get(key) != now.get(key)]
     if differ:
@@ -143,18 +133,21 @@ def _record(output_dir: str | os.PathLike) -> dict[str, Any] | None:
         raise ValueError(f"{path}: damaged ({error}). Start anew in another output_dir.") from None
 
 
-def _leaves(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield key and value of a config's texts, numbers and null that may not change; objects count by their class.
+def leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield key and value of a config's texts, numbers and null that may not change when a run is resumed.
 
-    Classes and functions of the user's own that it names count by their code, too, and files by their content.
+    The keys of ``_free_`` may: where and how it runs, for how long, and what is evaluated afterwards. Objects count by
+    their class, classes and functions of the user's own by the content of their files, and files by theirs.
     """
-    if isinstance(config, Mapping):
-        for name, value in config.items():
-            if key or not (name in MAY_CHANGE or name.startswith("_")):
-                yield from _leaves(value, f"{key}#{name}" if key else name)
-    elif isinstance(config, list | tuple):
-        for index, value in enumerate(config):
-            yield from _leaves(value, f"{key}#{index}")
+    for key, value in config.items():
+        if not (key in config.get("_free_", ()) or key.startswith("_")):
+            yield from _leaves(value, key)
+
+
+def _leaves(config: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(config, Mapping | list | tuple):
+        for name, value in config.items() if isinstance(config, Mapping) else enumerate(config):
+            yield from _leaves(value, f"{key}#{name}")
     else:
         plain = config is None or isinstance(config, str | int | float)
         yield key, optional(config) if plain else type(config).__name__

@@ -1,93 +1,80 @@
-"""Steps that connect a bundle's configs: an evaluation after a training, facts for inference."""
+"""The evaluation that follows a training, and the record that its weights hold."""
 
 import logging
-import traceback
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from copy import deepcopy
 from typing import Any
 
 import ignite.distributed as idist
-from ignite.engine import Engine
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from common.cohorts import get_cohort
+from common.cohorts import get_cohort, take
+from common.cohorts.datalist import PARTS
 from common.cohorts.described import recorded
 from common.cohorts.registry import patient_of
-from common.engines.preprocessing import image_steps, only
-from common.io.command import is_command, unwrapped_errors
-from common.io.facts import SETTINGS, TrainingFacts, patient_digest, read_facts
+from common.engines.evaluate import check_evaluation
+from common.io.facts import TrainingFacts, patient_digest, read_facts
 from common.io.settings import check_choice, optional
 from common.io.weights import metadata_of, trained_on, trained_patients, weights_name
+from common.run.fitting import image_steps
+from common.run.keys import check_config
+from common.run.workflow import configs_of
 from common.text import shortened
 
 logger = logging.getLogger(__name__)
-
-
-def run_engine(engine: Engine) -> None:
-    """Run an engine, so that of a command that fails the last line says why, in place of MONAI's expressions.
-
-    The traceback is that of the error itself, without those of the errors that MONAI wraps around it.
-    """
-    try:
-        with unwrapped_errors():
-            engine.run()
-    except Exception as error:
-        if not is_command():
-            raise
-        traceback.print_exception(error)
-        raise SystemExit(1) from None  # which MONAI does not wrap
+TOLD = ("method", "recipe", "steps")
+"""Of the keys of ``recorded``, those that are no settings of inference."""
 
 
 class BundleEvaluation:
     """An evaluation by configs of a bundle, e.g. ``inference.json`` with ``evaluate.json`` as an overlay, on rank 0.
 
     The configs are names of files in its folder ``configs``; later ones override earlier ones, and ``overrides`` all of
-    them.
+    them. Raises FileNotFoundError if one does not exist.
     """
 
     def __init__(self, bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
-        self.files = [str(Path(bundle_root) / "configs" / name) for name in configs]
-        self.overrides = {"bundle_root": bundle_root, **overrides}
+        files = configs_of(bundle_root, configs)
+        overrides = {"bundle_root": bundle_root, "_first_": [], **overrides}
+        self.workflow = ConfigWorkflow(files, workflow_type="infer", **overrides)
 
-    def require_same_steps(self, recorded: Mapping[str, Any]) -> None:
-        """Refuse a training that prepares its images in another way than the evaluation, and so inference, would.
+    def check(self, recorded: Mapping[str, Any]) -> None:
+        """Refuse what would fail only after the training: settings, an MLflow server that does not answer, and images
+        that are prepared in another way than in the training.
 
         Args:
             recorded: settings of the training that its weights will hold, and ``steps``, its transforms.
         """
-        config = self._config()
-        config.update({key: recorded[key] for key in SETTINGS if key in recorded and key in config})
-        own, theirs = image_steps(recorded["steps"]), image_steps(config.get_parsed_content("image_transforms"))
+        config = ConfigParser(deepcopy(self.workflow.parser.get()))
+        config.update({key: value for key, value in recorded.items() if key in config})
+        value = config.get_parsed_content
+        check_config(config.get())
+        settings = {key: optional(value(key)) for key in ("method", "conventions", "decision") if key in config}
+        if "conventions" in settings:
+            check_evaluation(settings)
+        for key in ("part", "calibrate_on"):
+            if key in config:
+                take({part: [] for part in PARTS}, value(key))
+        own, theirs = image_steps(recorded["steps"]), image_steps(value("image_transforms"))
         if own != theirs:
-            training, evaluation = ", ".join(only(own, theirs)), ", ".join(only(theirs, own))
             raise ValueError(
-                f"deterministic_transforms: images go through {training} in the training, but through {evaluation} in "
-                f"{' and '.join(Path(file).name for file in self.files)}. Add the steps to `image_transforms` in a "
-                "config for inference, and name its path in `evaluation_configs` (docs/extend.md)."
+                f"deterministic_transforms: images go through {', '.join(own)} in the training, but through "
+                f"{', '.join(theirs)} in the evaluation. Add the steps to `image_transforms` in a config for "
+                "inference, and name its path in `evaluation_configs` (docs/extend.md)."
             )
-
-    def require_log(self) -> None:
-        """Refuse a server of MLflow that does not answer now, rather than after the training."""
-        config = self._config()
         if "log" in config:
-            config.get_parsed_content("log")
-
-    def _config(self) -> ConfigParser:
-        config = ConfigParser(ConfigParser.load_config_files(self.files))
-        config.update(self.overrides)
-        return config
+            value("log")
 
     def __call__(self) -> None:
         """Run the evaluation, unless there is no labelled case to evaluate."""
         if idist.get_rank() == 0:
-            workflow = ConfigWorkflow(self.files, workflow_type="infer", **self.overrides)
-            workflow.initialize()
-            value = workflow.parser.get_parsed_content
-            if "report" in workflow.parser and not any("label" in item for item in value("cases")):
+            self.workflow.initialize()
+            value = self.workflow.parser.get_parsed_content
+            if "report" in self.workflow.parser and not any("label" in item for item in value("cases")):
                 logger.warning(f"No case to evaluate: part {value('part')} of the split has none with a label.")
                 return
-            workflow.run()
-            workflow.finalize()
+            self.workflow.run()
+            self.workflow.finalize()
 
 
 def training_facts(
@@ -101,8 +88,8 @@ def training_facts(
 
     Args:
         bundle_root: folder of the bundle.
-        evaluation: settings of the evaluation that follows, among them ``method``, those of `SETTINGS`, and ``recipe``,
-            the names of the config files over ``train.json``; and ``steps``, the transforms of its images.
+        evaluation: settings that inference with the weights needs; besides them ``method``, ``recipe``, the names of
+            the config files over ``train.json``, and ``steps``, the transforms of its images.
         cases: datalist items of the training, and ``pretrained_on`` those of a training before it.
         init_from: weights that it starts from, or None.
     """
@@ -122,7 +109,7 @@ def training_facts(
         before=before or "",
         patients=sorted(patients),
         preprocessing=image_steps(evaluation["steps"]) if "steps" in evaluation else [],
-        settings={key: optional(evaluation[key]) for key in SETTINGS if key in evaluation}
+        settings={key: optional(value) for key, value in evaluation.items() if key not in TOLD}
         | {"cohort": recorded(evaluation["cohort"])},
     )
 

@@ -1,0 +1,21 @@
+"""What a run is asked before anything is built, what it records, and the evaluation that follows a training."""
+
+from common.run.checks import check
+from common.run.evaluation import BundleEvaluation, trained_cases, training_facts
+from common.run.fitting import new_sequences, require_fitting
+from common.run.record import RunRecord, kept_cases, split_of_run
+from common.run.workflow import bundle_root, run_engine
+
+__all__ = [
+    "BundleEvaluation",
+    "RunRecord",
+    "bundle_root",
+    "check",
+    "kept_cases",
+    "new_sequences",
+    "require_fitting",
+    "run_engine",
+    "split_of_run",
+    "trained_cases",
+    "training_facts",
+]

@@ -1,0 +1,103 @@
+"""What a run refuses before an image is read or a network is built; a command refuses it in one line."""
+
+import logging
+import os
+
+from monai.bundle import ConfigWorkflow
+
+from common.engines.multi_gpu import claim_output
+from common.engines.precision import check_device
+from common.engines.tracking import require_server
+from common.engines.windows import check_mirror_axes
+from common.evaluation.report.report import require_own_parts
+from common.io.bundle import require_same_common
+from common.io.errors import unwrapped_errors
+from common.io.facts import read_facts
+from common.io.files import require_writable
+from common.io.settings import flag, optional, per_axis
+from common.run.fitting import require_fitting
+from common.run.keys import check_config, check_files
+from common.run.record import require_same_settings, require_same_training
+from common.run.workflow import is_command, running, steps_of
+from common.text import printable
+
+logger = logging.getLogger(__name__)
+
+
+def check(bundle_root: str, claimed: str | None = None) -> None:
+    """Refuse settings and data that cannot be used, as the first line of ``initialize``.
+
+    These are what `check_config` refuses, a word after ``run`` that is no list of steps, a device that is not
+    available, an output folder that cannot be written or is in use, weights that do not fit, cases that cannot be found
+    or divided, losses that do not fit them, a server of MLflow that does not answer, a run resumed with other settings,
+    and a bundle that was packaged with another version of ``common``. They end ``python -m monai.bundle run`` with one
+    line and status 1 (MONAI does not wrap the SystemExit); a program that calls `monai.bundle.run` gets MONAI's
+    RuntimeError, at the end of whose causes is a ValueError or OSError (see `unwrapped_errors`).
+
+    Args:
+        bundle_root: folder of the bundle.
+        claimed: output folder of a training, which no other one may use meanwhile.
+    """
+    workflow = running()
+    try:
+        with unwrapped_errors():
+            require_same_common(bundle_root)
+            if workflow is None:
+                logger.warning("Settings are not checked: MONAI's workflow was not found.")
+            else:
+                _check(workflow, bundle_root, claimed)
+    except (ValueError, OSError) as error:
+        if not is_command():
+            raise
+        raise SystemExit(f"error: {printable(str(error))}") from None
+
+
+def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> None:
+    """Refuse what cannot be run. Without ``claimed`` the run writes into its output folder, as inference does."""
+    config, value = workflow.parser, workflow.parser.get_parsed_content
+    check_config(config.get())
+    check_files(config.get())
+    steps = steps_of(config, workflow.run_id)
+    check_device(value("device"), value("precision"))
+    per_axis("spacing", value("spacing"))
+    check_mirror_axes(value("mirror_axes"), value("crop"))
+    tracking = config.get("tracking_uri", "$")
+    if not tracking.startswith("$"):
+        require_server("tracking_uri", tracking)
+    if claimed is not None:
+        claim_output(claimed)
+    elif (folder := value("output_dir")) is not None:
+        if "report" in config:
+            require_own_parts(folder)
+        require_writable(folder)
+    if "resume" in config and flag("resume", value("resume")):
+        require_same_settings(config.get(), value("output_dir"))
+    if (weights := optional(value("ckpt_path")) if "ckpt_path" in config else None) is not None:
+        if not os.path.isfile(weights):
+            raise FileNotFoundError(f"ckpt_path {weights}: no such file.")
+        require_fitting(weights, value("cohort"), bundle_root, value("image_transforms"))
+        facts = read_facts(weights)
+        for key in facts.settings if facts else ():
+            if key in ("spacing", "sampling", "crop", "percentiles") and key in config:
+                _compare(weights, key, facts.settings[key], value(key))
+    for key in config.get("_first_", ()):
+        value(key)
+    if any("@evaluation" in step for step in steps):
+        value("evaluation").check(value("recorded"))
+    stages = [key for key in config.get() if any(f"@{key}#trainer" in step for step in steps)]
+    for stage in stages:
+        if f"{stage}#dataset#data" in config:
+            value(f"{stage}#dataset#data")
+    if "pretrainer" in config and stages == ["train"] and value("start#init_from") is None:
+        require_same_training(value("data"), value("output_dir"))
+    for stage in stages:
+        if f"{stage}#loss" in config:
+            value(f"{stage}#loss")
+
+
+def _compare(weights: str, key: str, trained: object, asked: object) -> None:
+    """Refuse another sampling than that of the training; another size causes a warning."""
+    if key == "sampling" and trained != asked:
+        raise ValueError(f"{weights}: was trained with sampling {trained!r}; here it is {asked!r}. Leave sampling out.")
+    if isinstance(trained, list) and isinstance(asked, list | tuple) and trained != list(asked):
+        logger.warning(f"{weights}: was trained with {key} {trained}; here it is {asked}.")
