@@ -15,9 +15,9 @@ PYTHON = ("mmb.clinic.study.options.Options", "mmb.clinic.study.predict.predict"
 HEAD = """# The interface
 
 These names can be relied on: those that the bundles' configs call, those that the guides use from Python, and the
-networks that the key `backbone` accepts. If one of them has to change, the old name works for one more minor version
-and gives a `DeprecationWarning`, and [the changelog](../CHANGELOG.md) says what to write instead. All other names may
-change at any time. The keys of configs are in [Keys](keys.md), the verbs in `mmb --help`.
+networks that the key `backbone` accepts. From version 1.0 on, an old name will work for one more minor version; until
+then [the changelog](../CHANGELOG.md) says what to write instead. All other names may change at any time.
+The keys of configs are in [Keys](keys.md), the verbs in `mmb --help`.
 
 `python -m tools api` writes this page; a test fails if it is stale. A name's arguments are promised
 with it, by name; of a class, also the methods and attributes that the guides use.

@@ -15,23 +15,31 @@ All classes and functions use these words; docstrings explain only what differs.
   no NaN and is present. None allows all.
 """
 
-from typing import Any
+from common.networks.build import BACKBONES, NETWORKS, build_network, require_classes
+from common.networks.cotraining import ACN, SMUNet
+from common.networks.ensemble import Ensemble, replicated
+from common.networks.fusion import Decoded, FusionOutput
+from common.networks.m2ftrans import M2FTrans
+from common.networks.m3ae import M3AE
+from common.networks.mmformer import MMFormer
+from common.networks.residual_unet import ResidualUNet, SegmentationOutput
+from common.networks.rfnet import RFNet
 
-from common.names import find
-
-_MODULES = {
-    "build": ("BACKBONES", "NETWORKS", "build_network", "require_classes"),
-    "cotraining": ("ACN", "SMUNet"),
-    "ensemble": ("Ensemble", "replicated"),
-    "fusion": ("Decoded", "FusionOutput"),
-    "m2ftrans": ("M2FTrans",),
-    "m3ae": ("M3AE",),
-    "mmformer": ("MMFormer",),
-    "residual_unet": ("ResidualUNet", "SegmentationOutput"),
-    "rfnet": ("RFNet",),
-}
-__all__ = sorted(name for names in _MODULES.values() for name in names)
-
-
-def __getattr__(name: str) -> Any:
-    return find(__name__, name, _MODULES)
+__all__ = [
+    "ACN",
+    "BACKBONES",
+    "M3AE",
+    "NETWORKS",
+    "Decoded",
+    "Ensemble",
+    "FusionOutput",
+    "M2FTrans",
+    "MMFormer",
+    "RFNet",
+    "ResidualUNet",
+    "SMUNet",
+    "SegmentationOutput",
+    "build_network",
+    "replicated",
+    "require_classes",
+]

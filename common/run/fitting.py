@@ -11,8 +11,7 @@ from common.cohorts import get_cohort
 from common.cohorts.cohort import Cohort
 from common.io.digest import own_code
 from common.io.facts import read_facts
-from common.io.weights import metadata_of, shipped_weights
-from common.modalities import resolve_subset
+from common.io.weights import metadata_of
 from common.text import shortened
 from common.transforms import LoadSubjectd
 
@@ -143,16 +142,9 @@ def _other_steps(path: str | os.PathLike, transforms: Sequence[Any]) -> str:
 
 
 def layout_of_weights(path: str | os.PathLike, bundle_root: str | os.PathLike) -> Layout | None:
-    """Return what weights are made for, by their record or their bundle's metadata; None if neither says it."""
+    """Return what weights are made for, by their record; None if they have none."""
     facts = read_facts(path)
-    if facts and facts.settings.get("cohort"):
-        return _layout(get_cohort(facts.settings["cohort"]), bundle_root)
-    if not shipped_weights(path, bundle_root):
-        return None
-    channels = metadata_of(bundle_root)["network_data_format"]
-    sequences = [text.split(" (")[0].lower() for text in channels["inputs"]["image"]["channel_def"].values()]
-    classes = tuple(text.split(":")[0] for text in _outputs(bundle_root) if not text.startswith("background"))
-    return Layout(resolve_subset(sequences, sequences), classes)
+    return _layout(get_cohort(facts.settings["cohort"]), bundle_root) if facts and "cohort" in facts.settings else None
 
 
 def _layout(cohort: Cohort, bundle_root: str | os.PathLike) -> Layout:

@@ -26,7 +26,8 @@ Config = Mapping[str, Any]
 def check_config(config: Config) -> None:
     """Refuse a merged config with a key that nobody reads, or a value that cannot be used.
 
-    A key that was added to a bundle's own has to be referred to (``@key``), or begin with an underscore. An object
+    A key that was added to a bundle's own has to be referred to (``@key``), begin with an underscore, or be listed in
+    ``_unread_``, as keys of an overlay are that only inference reads. An object
     takes what its class takes; where the class asks for a number or a text, a plain value has to be one. ``_allowed_``
     gives the range or the choices of keys. Raises ValueError, naming the key, what was found and what was expected.
     """
@@ -78,7 +79,8 @@ def _unread(config: Config, used: set[str]) -> Iterator[tuple[str, list[str]]]:
     names = [*config]
     added = names[1 + max((names.index(key) for key in LAST if key in config), default=-1) :]
     for key in added:
-        if key[0] != "_" and not _is_used(key, used) and not _is_list_of_steps(config[key]):
+        unread = not (_is_used(key, used) or _is_list_of_steps(config[key]) or key in config.get("_unread_", ()))
+        if unread and key[0] != "_":
             yield key, [name for name in names if name != key and _is_used(name, used)]
     for key, section in config.items():
         if isinstance(section, Mapping) and "_target_" not in section and key[0] != "_" and key not in used:

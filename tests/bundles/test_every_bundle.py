@@ -16,7 +16,7 @@ from common.cohorts.datalist import write_datalist
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import read_evaluation
 from common.evaluation.report import sections
-from common.io.facts import SETTINGS, read_facts
+from common.io.facts import read_facts
 from common.modalities import subset_name, subsets
 from mmb.experiments.paper_tables.published import published
 
@@ -50,7 +50,7 @@ def run(request, coarse_dir, tmp_path_factory):
         settings["evaluation#overrides#subsets"] = SUBSETS
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sections, "rendered", lambda _: {".png": b"", ".pdf": b""})  # takes long
-        (folder / "own.json").write_text('{"evaluation#overrides#mlflow": "none"}')
+        (folder / "own.json").write_text('{"+recipes": ["own.json"], "evaluation#overrides#mlflow": "none"}')
         assert not bundle.complaint(["train.json", str(folder / "own.json")], **settings)
     assert {path: path.stat().st_mtime_ns for path in models} == models
     last = torch.load(folder / "trained_last.pt", weights_only=True)
@@ -72,7 +72,7 @@ class TestTraining:
 
     def test_leaves_weights_that_need_no_options_at_inference(self, run, coarse_dir, tmp_path, caplog):
         facts = read_facts(run.folder / "trained.pt")
-        own = {key: value for key, value in {**TINY, **OWN[run.name]}.items() if key in SETTINGS}
+        own = {key: value for key, value in {**TINY, **OWN[run.name]}.items() if key in facts.settings}
         assert facts.settings | own == facts.settings
         assert (facts.settings["cohort"], facts.recipe) == ("phantom", ["own.json"])
         assert (facts.bundle, facts.cases, facts.modalities) == (run.name, 6, list(MODALITIES))
@@ -274,7 +274,7 @@ class TestConfigs:
         overrides, recorded = train["evaluation"]["overrides"], train["recorded"]
         for key in ("conventions", "calibrate_on", "split_seed"):
             assert (evaluate[key], overrides[key]) == (train[key], f"@{key}")
-        assert recorded.pop("recipe") == "$io.recipe_names()"
+        assert recorded.pop("recipe") == "@recipes"
         assert recorded.pop("steps") == "@deterministic_transforms"
         assert recorded == {key: f"@{key}" for key in recorded}
         for key in recorded:  # read from the weights

@@ -16,7 +16,7 @@ from torch import nn
 
 from common import cohorts
 from common.cohorts.registry import patient
-from common.engines import EvaluationLog, store_uri, trained_cases, training_facts
+from common.engines import EvaluationLog, store_uri
 from common.engines.efficiency import network_facts
 from common.engines.evaluate import Report, _shown
 from common.engines.latents import LatentProbe
@@ -29,6 +29,7 @@ from common.io import write_checkpoint
 from common.io.facts import patient_digest, read_facts
 from common.io.weights import trained_patients
 from common.networks import RFNet
+from common.run import trained_cases, training_facts
 from mmb.experiments.comparison.side_by_side import side_by_side
 
 DICE = {"a": 0.2, "b": 0.9, "c": 0.5, "d": 0.7, "e": 0.6}

@@ -18,6 +18,7 @@ TRAIN = {
     "several": [{"x": 1}],
     "_allowed_": {"rate": [0, 1], "method": ["M3AE", "GSS"]},
     "_files_": ["datalist"],
+    "_unread_": ["ready"],
     "datalist": None,
     "network": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2},
     "optimizer": {"_target_": "torch.optim.Adam", "params": "$@network.parameters()", "lr": "@rate"},
@@ -47,7 +48,12 @@ def merged(tmp_path, **settings):
         *[("epochs", 4), ("epochs", "$2 * 2"), ("quiet", "true"), ("method", "GSS"), ("width", 3), ("unread", 3)],
         *[("output_dir", value) for value in ("$None", "$@method", "$str(1)", "here", "/a/b")],
         *[("optimizer__betas", [0.9, 0.99]), ("train__name", "x"), ("_note_", 1), ("several__0__y", 2), ("train", {})],
-        *[("train__scheduler__gamma", 0.5), ("train__scheduler___disabled_", True), ("more", ["$print(1)"])],
+        *[
+            ("train__scheduler__gamma", 0.5),
+            ("train__scheduler___disabled_", True),
+            ("more", ["$print(1)"]),
+            ("ready", 1),
+        ],
     ],
 )
 def test_what_a_config_can_be_given(tmp_path, key, value):
