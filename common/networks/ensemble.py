@@ -1,6 +1,7 @@
 """Several networks of one architecture, whose logits are averaged."""
 
-from copy import deepcopy
+from pydoc import locate
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,6 +33,13 @@ class Ensemble(nn.Module):
         return torch.stack(logits).mean(dim=0)
 
 
-def replicated(network: nn.Module, count: int) -> nn.Module:
-    """Return an `Ensemble` of ``count`` copies, into which weights are loaded; of one, the network itself."""
-    return network if count == 1 else Ensemble([deepcopy(network) for _ in range(count)])
+def replicated(of: str, count: int = 1, **arguments: Any) -> nn.Module:
+    """Return the network that weights are of: an `Ensemble` of ``count``, or if it is 1, the network itself.
+
+    ``of`` is the dotted path of the class or function that builds one from the other arguments.
+    """
+    build = locate(of)
+    if not callable(build):
+        raise ValueError(f"of {of!r}: expected the dotted path of what builds a network.")
+    members = [build(**arguments) for _ in range(count)]
+    return members[0] if count == 1 else Ensemble(members)

@@ -4,7 +4,7 @@ from common.run.checks import check
 from common.run.evaluation import BundleEvaluation, trained_cases, training_facts
 from common.run.fitting import new_sequences, require_fitting
 from common.run.record import RunRecord, kept_cases, split_of_run
-from common.run.workflow import bundle_root, run_engine
+from common.run.workflow import bundle_root, load_weights, run_engine
 
 __all__ = [
     "BundleEvaluation",
@@ -12,6 +12,7 @@ __all__ = [
     "bundle_root",
     "check",
     "kept_cases",
+    "load_weights",
     "new_sequences",
     "require_fitting",
     "run_engine",

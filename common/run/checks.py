@@ -18,7 +18,7 @@ from common.io.settings import flag, optional, per_axis
 from common.run.fitting import require_fitting
 from common.run.keys import check_config, check_files
 from common.run.record import require_same_settings, require_same_training
-from common.run.workflow import is_command, running, steps_of
+from common.run.workflow import is_command, lends_its_network, running, steps_of
 from common.text import printable
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,9 @@ def check(bundle_root: str, claimed: str | None = None) -> None:
     try:
         with unwrapped_errors():
             require_same_common(bundle_root)
-            if workflow is None:
+            if lends_its_network():
+                _check_loading(bundle_root, claimed)
+            elif workflow is None:
                 logger.warning("Settings are not checked: MONAI's workflow was not found.")
             else:
                 _check(workflow, bundle_root, claimed)
@@ -50,6 +52,15 @@ def check(bundle_root: str, claimed: str | None = None) -> None:
         if not is_command():
             raise
         raise SystemExit(f"error: {printable(str(error))}") from None
+
+
+def _check_loading(bundle_root: str, claimed: str | None) -> None:
+    """Refuse to load weights into a training's network: MONAI would leave out, without a word, what does not fit."""
+    if claimed is not None:
+        raise ValueError(
+            f"{bundle_root}: train.json describes a network to train; the weights are of that of inference.json. Load "
+            'them by monai.bundle.load(..., workflow_type="inference").'
+        )
 
 
 def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ignite.engine import Engine
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow, load
+from torch import nn
 
-from common.io import bundle
+from common.io import bundle, checkpoints
 from common.io.errors import unwrapped_errors
 
 AROUND = ("imports", "initialize", "finalize")
@@ -25,6 +26,20 @@ def running() -> ConfigWorkflow | None:
     while frame is not None and not isinstance(frame.f_locals.get("self"), ConfigWorkflow):
         frame = frame.f_back
     return frame.f_locals["self"] if frame else None
+
+
+def lends_its_network() -> bool:
+    """Return whether the workflow is that of `monai.bundle.load`, which only takes the network of a config."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not load.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
+def load_weights(network: nn.Module, path: str) -> None:
+    """Load a network's weights, as `common.io.load_weights`; `monai.bundle.load` has those that it was given."""
+    if not lends_its_network():
+        checkpoints.load_weights(network, path)
 
 
 def bundle_root(name: str) -> str:

@@ -8,12 +8,13 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from torch import nn
 
 from common.cohorts.check import read_modality, zero_background
 from common.io.geometry import require_plausible
 from common.modalities import canonical, resolve_subset
 from common.transforms.load import check_volumes
-from mmb.clinic.study.inference import load_predictor
+from mmb.clinic.study.inference import Inference, load_predictor
 
 REAL = "fiu"
 """Kinds of NumPy's types that hold real numbers."""
@@ -71,13 +72,7 @@ class Bundle:
         FileNotFoundError if a file does not exist; ValueError for an unknown modality, an array without a plausible
         affine, and whatever a training refuses: other shapes or grids, constant images, the same one twice, NaN or Inf.
         """
-        modalities = self.cohort.modalities
-        resolve_subset(images, modalities)  # refuses unknown names, a modality twice, and none
-        names = {canonical(name, modalities): name for name in images}
-        volumes = {name: _volume(given, images[given], affine) for name, given in names.items()}
-        files = {given: str(image) for given, image in images.items() if isinstance(image, str | Path)}
-        check_volumes(volumes, {name: files.get(given, given) for name, given in names.items()}, self.cohort)
-        given = {name: nib.Nifti1Image(v.numpy(), v.affine.numpy()) for name, v in volumes.items()}
+        given = self._given(images, affine)
         made, regions = self._predictor.run(given), self.cohort.labels.regions
         return Result(
             label=made.label,
@@ -86,6 +81,35 @@ class Bundle:
             affine=next(iter(given.values())).affine,
             warnings=self._predictor.warnings,
         )
+
+    @property
+    def network(self) -> nn.Module:
+        """The network with its weights; only a bundle has one, not an nnU-Net."""
+        return self._inference().network
+
+    def logits(self, images: Mapping[str, str | Path | np.ndarray], affine: np.ndarray | None = None) -> MetaTensor:
+        """Return the logits ``(C, X, Y, Z)`` of a case, on the network's own grid, which their affine tells.
+
+        The images are those of `segment`; they are normalised and resampled as in the training, and go through the
+        network in windows. C are the regions, or the background and the classes, by the bundle.
+        """
+        return self._inference().logits(self._given(images, affine))
+
+    def _inference(self) -> Inference:
+        if not isinstance(self._predictor, Inference):
+            raise ValueError("network and logits are those of a bundle; this is a trained nnU-Net.")
+        return self._predictor
+
+    def _given(
+        self, images: Mapping[str, str | Path | np.ndarray], affine: np.ndarray | None
+    ) -> dict[str, nib.Nifti1Image]:
+        modalities = self.cohort.modalities
+        resolve_subset(images, modalities)  # refuses unknown names, a modality twice, and none
+        names = {canonical(name, modalities): name for name in images}
+        volumes = {name: _volume(given, images[given], affine) for name, given in names.items()}
+        files = {given: str(image) for given, image in images.items() if isinstance(image, str | Path)}
+        check_volumes(volumes, {name: files.get(given, given) for name, given in names.items()}, self.cohort)
+        return {name: nib.Nifti1Image(v.numpy(), v.affine.numpy()) for name, v in volumes.items()}
 
 
 def _volume(name: str, image: str | Path | np.ndarray, affine: np.ndarray | None) -> MetaTensor:

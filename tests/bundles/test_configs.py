@@ -140,7 +140,9 @@ def test_metrics_are_those_of_the_published_results_of_these_weights(meta_file):
 @each_bundle
 def test_inference_says_what_its_weights_were_trained_on(meta_file, tmp_path, caplog):
     config = str(meta_file.with_name("inference.json"))
-    ConfigWorkflow(config, workflow_type="infer", logging_file=False, output_dir=str(tmp_path)).initialize()
+    ConfigWorkflow(
+        config, workflow_type="infer", logging_file=False, output_dir=str(tmp_path), dataset_dir=str(tmp_path), _first_=[]
+    ).initialize()
     weights = default_weights(meta_file.parents[1]).name
     said = json.loads(meta_file.read_text())["weights"][weights]["data_source"]
     assert f"models/{weights}: trained on: {said}. " in caplog.text
@@ -149,7 +151,7 @@ def test_inference_says_what_its_weights_were_trained_on(meta_file, tmp_path, ca
 RECIPES = sorted(p for p in BUNDLES.glob("*/configs/recipes/*.json") if json.loads(p.read_text()).get("cohort"))
 TUNED = ("open_glioma", "fine_tune")
 BUNDLE_NAMES = sorted({path.parts[-3] for path in BUNDLES.glob("*/configs/inference.json")})
-OWN = {"imports", "bundle_root", "output_dir", "initialize", "run", "network", "memory_format", "decision"}
+OWN = {"_first_", "_allowed_", "imports", "bundle_root", "output_dir", "initialize", "run", "network", "memory_format", "decision"}
 """Keys of both configs whose values may differ."""
 
 
@@ -184,6 +186,7 @@ def test_shipped_weights_fit_what_they_are_for(bundle, name, recipe):
     assert {key: parser.get_parsed_content(key) for key in shared} == {key: trained_by[key] for key in shared}
     weights = BUNDLES / bundle / "models" / name
     assert shipped_weights(weights, BUNDLES / bundle)
+    parser["ckpt_path"] = str(weights)
     load_weights(parser.get_parsed_content("network_def"), weights)
 
 

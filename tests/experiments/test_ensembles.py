@@ -16,6 +16,7 @@ from mmb.clinic.study.inference import Inference
 from mmb.experiments.ensembles import write_ensemble
 
 GRID = (24, 24, 16)
+SIZES = {"modalities": 2, "out_channels": 3, "width": 8, "grid": GRID}
 
 
 def network(seed: int, width: int = 8) -> M3AE:
@@ -40,7 +41,7 @@ def files(tmp_path):
 
 def test_the_mean_of_the_logits_each_network_with_its_own_substitute_image(files, tmp_path):
     write_ensemble(files, tmp_path / "both.pt")
-    ensemble = load_weights(replicated(network(3), 2), tmp_path / "both.pt")
+    ensemble = load_weights(replicated("common.networks.M3AE", 2, **SIZES), tmp_path / "both.pt").eval()
     image = torch.rand(1, 2, 20, 18, 16, generator=torch.Generator().manual_seed(0))
     image[:, 1] = torch.nan
     inferer = SubstituteInferer(roi_size=(16, 16, 16), overlap=0.5)
@@ -53,13 +54,16 @@ def test_the_mean_of_the_logits_each_network_with_its_own_substitute_image(files
 
 
 def test_one_network_stays_as_it_is():
-    one = network(1)
-    assert replicated(one, 1) is one
-    assert isinstance(replicated(one, 3), Ensemble)
+    assert isinstance(replicated("common.networks.M3AE", **SIZES), M3AE)
+    assert isinstance(replicated("common.networks.M3AE", 3, **SIZES), Ensemble)
+    with pytest.raises(ValueError, match=r"of 'common\.nothing': expected the dotted path"):
+        replicated("common.nothing")
 
 
 def test_substitute_images_of_all_networks_are_no_parameters():
-    one, three = (network_facts(replicated(network(1), count), 2, (16, 16, 16)) for count in (1, 3))
+    one, three = (
+        network_facts(replicated("common.networks.M3AE", count, **SIZES), 2, (16, 16, 16)) for count in (1, 3)
+    )
     assert three == {name: pytest.approx(3 * value, rel=1e-2) for name, value in one.items()}
     assert "substitute_values" in one
 

@@ -11,6 +11,7 @@ from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import io_orientation
+from torch import nn
 
 from common.cohorts.check import zero_background
 from common.cohorts.cohort import Cohort
@@ -71,6 +72,9 @@ class Inference:
             "dataset": {"_target_": "Dataset", "data": [], "transform": transforms},  # volumes instead of files
             "postprocessing": "@to_probabilities",
             "handlers": [],  # no progress bar
+            "_first_": ["inferer"],  # there is no folder of cases
+            "dataset_dir": None,
+            "output_dir": None,
         }
         if ckpt_path is not None:
             overrides["ckpt_path"] = str(ckpt_path)
@@ -111,11 +115,7 @@ class Inference:
 
     def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:
         """Segment a case: modality -> volume, all on one grid; ValueError for what `check_volumes` refuses."""
-        affine = _straight(next(iter(images.values())).affine)
-        volumes = {
-            name: zero_background(MetaTensor(np.asarray(image.dataobj, np.float32), affine=torch.as_tensor(affine)))
-            for name, image in images.items()
-        }
+        volumes = self._volumes(images)
         with unwrapped_errors():
             check_volumes(volumes, {name: display_name(name) for name in volumes}, self.cohort)
             self._content("dataset").data = [subject(volumes, self.cohort, "case")]
@@ -124,6 +124,25 @@ class Inference:
         label = self._content("to_labels")({**output, "subset": subset_name([*images])})["pred"][0].cpu().numpy()
         regions = region_probabilities(output["pred"], self.cohort.labels, self._content("inferer").softmax)
         return Segmentation(label, region_masks(label, self.cohort.labels), regions.cpu().numpy())
+
+    @property
+    def network(self) -> nn.Module:
+        """The network with its weights, in evaluation mode."""
+        return self._content("network")
+
+    def logits(self, images: Mapping[str, nib.Nifti1Image]) -> MetaTensor:
+        """Return the logits ``(C, X, Y, Z)`` of images, on the network's own grid, which their affine tells."""
+        image = self._content("dataset").transform(subject(self._volumes(images), self.cohort, "case"))["image"]
+        with torch.inference_mode():
+            logits = self._content("inferer")(image[None].to(self.device), self.network.eval())
+        return MetaTensor(logits[0].cpu().float()).copy_meta_from(image)
+
+    def _volumes(self, images: Mapping[str, nib.Nifti1Image]) -> dict[str, MetaTensor]:
+        affine = torch.as_tensor(_straight(next(iter(images.values())).affine))
+        return {
+            name: zero_background(MetaTensor(np.asarray(image.dataobj, np.float32), affine=affine))
+            for name, image in images.items()
+        }
 
     def _calibration(self) -> Calibration | None:
         path = calibration_file(self.weights)
