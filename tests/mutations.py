@@ -48,8 +48,8 @@ MUTATIONS = [
     ),
     Mutation(
         "papers/gss.py",
-        "fused = self.network.decode(features, uniform_subsets(present))",
-        "fused = self.network.decode(features, __import__('common').transforms.random_subsets(present))",
+        "from common.transforms import uniform_subsets",
+        "from common.transforms import random_subsets as uniform_subsets",
         "papers/test_gss_training.py",
     ),
     Mutation(
@@ -256,8 +256,8 @@ MUTATIONS = [
 ]
 
 
-def passes(copy: Path, tests: str) -> bool:
-    """Return whether tests pass in a copy of the project; refuse tests that cannot be run at all."""
+def failure(copy: Path, tests: str) -> str:
+    """Return what tests print that fail in a copy of the project, else ""; refuse those that cannot be run at all."""
     paths = [f"tests/{test}" for test in tests.split()]
     options = [*("-x", "-q", "-p", "no:cacheprovider"), *("-m", "not slow")]
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -265,7 +265,7 @@ def passes(copy: Path, tests: str) -> bool:
     run = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     if run.returncode not in (0, 1):
         raise SystemExit(f"{tests}: cannot be run.\n{run.stdout}{run.stderr}")
-    return run.returncode == 0
+    return run.stdout if run.returncode else ""
 
 
 def survives(mutation: Mutation, copy: Path) -> bool:
@@ -277,7 +277,7 @@ def survives(mutation: Mutation, copy: Path) -> bool:
         raise SystemExit(f"{mutation.name}: expected this line once.")
     file.write_text(pattern.sub(lambda found: found[1] + mutation.change, text))
     try:
-        return passes(copy, mutation.test)
+        return not failure(copy, mutation.test)
     finally:
         file.write_text(text)
 
@@ -290,8 +290,8 @@ def main(choice: str = "") -> int:
         copy = Path(folder, "copy")
         copytree(ROOT, copy, ignore=ignore_patterns(".*", "__pycache__", "build", "dist"), symlinks=True)
         tests = sorted({test for mutation in chosen for test in mutation.test.split()})
-        if not passes(copy, " ".join(tests)):
-            raise SystemExit(f"{' '.join(tests)}: fail without any mutation.")
+        if said := failure(copy, " ".join(tests)):
+            raise SystemExit(f"The tests fail without any mutation.\n{said}")
         for mutation in chosen:
             survived = survives(mutation, copy)
             survivors += survived

@@ -442,6 +442,16 @@ def test_each_epoch_publishes_its_preference_and_the_next_ones_beta(tmp_path):
         assert [metrics[f"beta_{name}"] for name in MODALITIES] == pytest.approx(beta.tolist())
 
 
+def test_beta_by_hand_where_the_rate_grows_after_two_epochs(tmp_path):
+    """The authors count from 0, so that the third epoch is the first of the greater rate."""
+    seen = run(passion(gamma=0.1, growth=(0, 2), growth_factor=2.0), tmp_path, 3)
+    beta = np.ones(4)
+    for metrics, rate in zip(seen, (0.2, 0.2, 0.4), strict=True):
+        beta = beta - rate * np.array([metrics[f"rp_{name}"] for name in MODALITIES])
+        beta = 2 * beta / np.sqrt((beta**2).sum())
+        assert [metrics[f"beta_{name}"] for name in MODALITIES] == pytest.approx(beta.tolist(), rel=1e-5)
+
+
 def test_history_is_a_table_and_a_picture(tmp_path):
     seen = run(passion(), tmp_path / "new", 3)
     table = pd.read_csv(tmp_path / "new" / "preference.csv")
