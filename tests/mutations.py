@@ -78,8 +78,8 @@ MUTATIONS = [
     ),
     Mutation(
         "cohorts/missing.py",
-        "present = {item[\"case\"]: of_patients[patient_of(item)] for item in items}",
-        "present = draw_masks([item[\"case\"] for item in items], drawn, modalities, seed)",
+        'present = {item["case"]: of_patients[patient_of(item)] for item in items}',
+        'present = draw_masks([item["case"] for item in items], drawn, modalities, seed)',
         "cohorts/test_missing.py",
     ),
     Mutation(
@@ -116,8 +116,8 @@ MUTATIONS = [
     ),
     Mutation(
         "papers/m3ae.py",
-        "groups.append({\"params\": [network.x_sub], \"lr\": learning_rate_x_sub})",
-        "groups.append({\"params\": [network.x_sub], \"lr\": learning_rate})",
+        'groups.append({"params": [network.x_sub], "lr": learning_rate_x_sub})',
+        'groups.append({"params": [network.x_sub], "lr": learning_rate})',
         "papers/test_m3ae_training.py",
     ),
     Mutation(
@@ -183,7 +183,32 @@ MUTATIONS = [
         "if due:",
         "engines/test_handlers.py",
     ),
+    Mutation(
+        "engines/schedule.py",
+        "passed = float(np.interp(epoch, *self.ends))",
+        "passed = epoch / self.ends[0][-1]",
+        "engines/test_schedule.py",
+    ),
+    Mutation(
+        "transforms/staged.py",
+        "return self.datasets[sum(self.epoch >= first for first in self.from_epoch) - 1][index]",
+        "return self.datasets[sum(self.epoch > first for first in self.from_epoch) - 1][index]",
+        "transforms/test_subsets.py",
+    ),
     # Losses, networks and windows.
+    Mutation(
+        "papers/m3ae.py",
+        "return F.adaptive_avg_pool3d(target, size).masked_fill(ignored, IGNORED)",
+        "return F.adaptive_avg_pool3d(target, size)",
+        "papers/test_m3ae_training.py",
+    ),
+    Mutation(
+        "papers/m3ae.py",
+        "total = total + weight * self.loss(logits, _pooled(target, logits.shape[2:]))",
+        "total = total + self.loss(logits, _pooled(target, logits.shape[2:]))",
+        "papers/test_m3ae_training.py",
+    ),
+    Mutation("networks/residual_unet.py", "if self.upsample_deep:", "if True:", "networks/test_m3ae.py"),
     Mutation(
         "losses/fusion.py",
         "return weighted_cross_entropy(soft, label).mean() + dice_loss(soft, label, batch=True)",
@@ -211,7 +236,7 @@ MUTATIONS = [
     # Grids and decisions.
     Mutation(
         "transforms/location.py",
-        "volume = torch.nn.functional.pad(volume, pads, mode=\"replicate\")",
+        'volume = torch.nn.functional.pad(volume, pads, mode="replicate")',
         "volume = torch.nn.functional.pad(volume, pads)",
         "networks/test_m3ae.py transforms/test_grids.py",
     ),
@@ -220,6 +245,42 @@ MUTATIONS = [
         "while (better := half(chosen)) > threshold:",
         "if (better := half(chosen)) > threshold:",
         "transforms/test_labels.py",
+    ),
+    Mutation(
+        "transforms/spacing.py",
+        "reach = math.ceil((ratio - 1) / 2)",
+        "reach = math.floor(ratio / 2)",
+        "transforms/test_spacing.py",
+    ),
+    Mutation(
+        "transforms/spacing.py",
+        "padded = voxels.index_select(axis, torch.arange(-reach, extent + reach).clamp(0, extent - 1))",
+        "padded = voxels.index_select(axis, torch.arange(-reach, extent + reach) % extent)",
+        "transforms/test_spacing.py",
+    ),
+    Mutation(
+        "transforms/spacing.py",
+        'if mode == "bilinear":',
+        "if True:",
+        "transforms/test_spacing.py",
+    ),
+    Mutation(
+        "transforms/staged.py",
+        "CenterSpatialCropd(KEYS, crop),",
+        "CenterSpatialCropd(KEYS, outer),",
+        "transforms/test_staged.py",
+    ),
+    Mutation(
+        "transforms/staged.py",
+        'ResampleSpacingd(KEYS, spacing, ("bilinear", "nearest"), sampling),',
+        'ResampleSpacingd(KEYS, spacing, ("bilinear", "nearest")),',
+        "transforms/test_staged.py",
+    ),
+    Mutation(
+        "transforms/file_grid.py",
+        "weight = (at - below).to(volume).reshape(-1, *[1] * (rank - 1 - axis))",
+        "weight = (at - below).round().to(volume).reshape(-1, *[1] * (rank - 1 - axis))",
+        "transforms/test_spacing.py",
     ),
     # Evaluation and checks.
     Mutation(
@@ -230,7 +291,7 @@ MUTATIONS = [
     ),
     Mutation(
         "engines/sweep.py",
-        "result = measure.result(latents, seconds / len(subsets) if subsets else float(\"nan\"))",
+        'result = measure.result(latents, seconds / len(subsets) if subsets else float("nan"))',
         "result = measure.result(latents, seconds)",
         "engines/test_sweep.py",
     ),

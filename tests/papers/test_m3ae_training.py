@@ -238,9 +238,9 @@ def test_ignored_voxels_count_as_if_they_had_been_cut_off():
     target = torch.randint(2, (2, 3, 4, 4, 4), generator=generator, dtype=torch.uint8)
     bottleneck = torch.zeros(4, 1, 1, 1, 1)
     loss = m3ae.FineTuningLoss(lambda_distil=1.0)
-    expected = loss(output(full[..., :2], [half[..., :1]], bottleneck), target[..., :2])
+    expected = loss(output(full[..., :2], [half[..., :1]] * 2, bottleneck), target[..., :2])
     target[..., 2:] = IGNORED
-    found = loss(output(full, [half], bottleneck), target)
+    found = loss(output(full, [half] * 2, bottleneck), target)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     grads = torch.autograd.grad(found, [full, half])
     assert all((g[..., g.shape[-1] // 2 :] == 0).all() and (g != 0).any() for g in grads)
@@ -322,10 +322,12 @@ def test_deep_logits_at_their_own_size_meet_the_share_of_each_region():
     assert first == 0 > second
 
 
-def test_deep_logits_of_the_wrong_number_are_refused():
-    logits = torch.zeros(1, 1, 4, 4, 4)
-    with pytest.raises(ValueError, match="zip"):
-        m3ae.DeeplySupervisedLoss(deep_weights=(1, 1, 1))(output(logits, [logits, logits], None), logits)
+def test_deep_logits_need_a_weight_each_or_there_are_none():
+    logits, target = torch.randn(1, 1, 4, 4, 4), torch.ones(1, 1, 4, 4, 4)
+    alone = m3ae.DeeplySupervisedLoss()(output(logits, [], None), target)
+    assert alone == m3ae.DiceBCELoss()(logits, target)
+    with pytest.raises(ValueError, match=r"deep_weights \[1, 1, 1\]: expected one for each of the 2 deep heads"):
+        m3ae.DeeplySupervisedLoss(deep_weights=(1, 1, 1))(output(logits, [logits, logits], None), target)
 
 
 def test_distillation_teaches_the_second_view_by_the_first_alone():
