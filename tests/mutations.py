@@ -198,8 +198,8 @@ MUTATIONS = [
     # Losses, networks and windows.
     Mutation(
         "papers/m3ae.py",
-        "return F.adaptive_avg_pool3d(target, size).masked_fill(ignored, IGNORED)",
-        "return F.adaptive_avg_pool3d(target, size)",
+        'return F.interpolate(target, size=tuple(size), mode="area").masked_fill(ignored, IGNORED)',
+        'return F.interpolate(target, size=tuple(size), mode="area")',
         "papers/test_m3ae_training.py",
     ),
     Mutation(

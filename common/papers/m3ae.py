@@ -275,8 +275,8 @@ class DeeplySupervisedLoss(nn.Module):
 def _pooled(target: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     if target.shape[2:] == size:
         return target
-    ignored = F.adaptive_max_pool3d((target == IGNORED).to(target.dtype), size) > 0
-    return F.adaptive_avg_pool3d(target, size).masked_fill(ignored, IGNORED)
+    ignored = F.adaptive_max_pool3d((target == IGNORED).to(target.dtype), tuple(size)) > 0
+    return F.interpolate(target, size=tuple(size), mode="area").masked_fill(ignored, IGNORED)
 
 
 class FineTuningLoss(nn.Module):
