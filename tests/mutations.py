@@ -92,21 +92,21 @@ MUTATIONS = [
         "engines/handlers.py",
         "seed = self.seed + 100_003 * epoch + idist.get_rank()",
         "seed = self.seed + 100_003 * epoch",
-        "engines/test_handlers.py",
+        "engines/test_handlers.py::test_each_rank_draws_its_own",
     ),
     Mutation(
         "networks/attention.py",
         "p = self.weight_dropout.p if self.training else 0.0",
         "p = 0.0",
-        "networks/test_fusion_networks.py",
+        "networks/test_attention.py",
     ),
     Mutation(
         "networks/attention.py",
         "return self.dropout(self.proj(found.transpose(1, 2).flatten(2)))",
         "return self.proj(found.transpose(1, 2).flatten(2))",
-        "networks/test_fusion_networks.py",
+        "networks/test_attention.py",
     ),
-    Mutation("networks/blocks.py", "nn.init.kaiming_normal_(layer.weight)", "pass", "networks/test_fusion_networks.py"),
+    Mutation("networks/blocks.py", "nn.init.kaiming_normal_(layer.weight)", "pass", "networks/test_blocks.py"),
     # Where its gradient goes.
     Mutation(
         "papers/m3ae.py",
@@ -160,7 +160,7 @@ MUTATIONS = [
         "networks/rfnet.py",
         "regions = logits.detach().softmax(dim=1)",
         "regions = logits.softmax(dim=1)",
-        "networks/test_fusion_networks.py",
+        "networks/test_fusion_networks.py::TestSizes",
     ),
     Mutation(
         "baselines/cotraining.py",
@@ -208,7 +208,12 @@ MUTATIONS = [
         "total = total + self.loss(logits, _pooled(target, logits.shape[2:]))",
         "papers/test_m3ae_training.py",
     ),
-    Mutation("networks/residual_unet.py", "if self.upsample_deep:", "if True:", "networks/test_m3ae.py"),
+    Mutation(
+        "networks/residual_unet.py",
+        "if self.upsample_deep:",
+        "if True:",
+        "networks/test_m3ae.py::test_deep_logits_at_their_own_size_are_those_before_they_are_upsampled",
+    ),
     Mutation(
         "losses/fusion.py",
         "return weighted_cross_entropy(soft, label).mean() + dice_loss(soft, label, batch=True)",
@@ -287,7 +292,7 @@ MUTATIONS = [
         "engines/evaluate.py",
         "seconds = pd.Series([case.seconds for case in results]).median()",
         "seconds = pd.Series([case.seconds for case in results]).mean()",
-        "engines/test_evaluate.py",
+        "engines/test_evaluate.py::test_costs_are_the_median_time_and_the_largest_memory_as_far_as_they_are_known",
     ),
     Mutation(
         "engines/sweep.py",
