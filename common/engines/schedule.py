@@ -37,7 +37,8 @@ class StagedCosine(LambdaLR):
     ) -> None:
         if len(stage_epochs) != len(stage_time) or not math.isclose(sum(stage_time), 1):
             raise ValueError(f"stage_time {stage_time}: expected a share for each of stage_epochs, 1 in all.")
-        self.ends = np.cumsum([0, *stage_epochs]), np.cumsum([0.0, *stage_time])
+        # Plain numbers, since a checkpoint to resume from holds the schedule's attributes.
+        self.ends = np.cumsum([0, *stage_epochs]).tolist(), np.cumsum([0.0, *stage_time]).tolist()
         self.warmup = warmup
         super().__init__(optimizer, self.factor)
 

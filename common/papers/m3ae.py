@@ -248,7 +248,8 @@ class DeeplySupervisedLoss(nn.Module):
     """L_seg, eq. (5): the weighted sum of `DiceBCELoss` over the full-resolution and the deep logits.
 
     The paper's weights are equal, ``deep_weights`` (1, 1) for the 1/4 and the 1/2 level. Deep logits at their own size
-    meet the masks pooled to it: each voxel's share of the region, or `IGNORED` if any of its voxels is.
+    meet the masks pooled to it: each voxel's share of the region, or `IGNORED` if any of its voxels is. Of a network
+    without deep heads only the logits count.
     """
 
     def __init__(
@@ -260,9 +261,13 @@ class DeeplySupervisedLoss(nn.Module):
 
     def forward(self, output: SegmentationOutput, target: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of a network's training outputs against region masks ``(B, C, X, Y, Z)``."""
+        if len(output.deep) not in (0, len(self.deep_weights)):
+            raise ValueError(
+                f"deep_weights {self.deep_weights}: expected one for each of the {len(output.deep)} deep heads."
+            )
         target = target.to(output.logits.dtype).as_subclass(torch.Tensor)
         total = self.loss(output.logits, target)
-        for weight, logits in zip(self.deep_weights, output.deep, strict=True):
+        for weight, logits in zip(self.deep_weights, output.deep, strict=False):
             total = total + weight * self.loss(logits, _pooled(target, logits.shape[2:]))
         return total
 
@@ -270,8 +275,8 @@ class DeeplySupervisedLoss(nn.Module):
 def _pooled(target: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     if target.shape[2:] == size:
         return target
-    ignored = F.adaptive_max_pool3d((target == IGNORED).to(target.dtype), size) > 0
-    return F.adaptive_avg_pool3d(target, size).masked_fill(ignored, IGNORED)
+    ignored = F.adaptive_max_pool3d((target == IGNORED).to(target.dtype), tuple(size)) > 0
+    return F.interpolate(target, size=tuple(size), mode="area").masked_fill(ignored, IGNORED)
 
 
 class FineTuningLoss(nn.Module):

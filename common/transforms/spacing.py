@@ -9,6 +9,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import Spacingd
+from numpy.typing import ArrayLike
 
 from common.io.settings import check_choice
 
@@ -63,7 +64,7 @@ class ResampleSpacingd(Spacingd):
         return super().__call__(item, lazy)
 
 
-def averaged(image: MetaTensor, pixdim: Sequence[float]) -> MetaTensor:
+def averaged(image: MetaTensor, pixdim: ArrayLike) -> MetaTensor:
     """Return an image ``(C, X, Y, Z)`` whose voxels are means over boxes of ``pixdim`` mm around their centres.
 
     An axis whose voxels are not smaller than that stays as it is. Beyond the image, the values of its border continue.

@@ -82,7 +82,7 @@ class GrowingCrops(StagedDataset):
                 box,
                 SpatialPadd(KEYS, outer),
                 RandCropByLabelClassesd(
-                    KEYS, label_key="label", spatial_size=outer, ratios=ratios, num_classes=len(ratios), warn=False
+                    KEYS, label_key="label", spatial_size=outer, ratios=[*ratios], num_classes=len(ratios), warn=False
                 ),
                 classes,
                 turn,

@@ -104,6 +104,30 @@ class TestRecipes:
         assert torch.load(tmp_path / "finetuned.pt", weights_only=True)["x_sub"].abs().max() == 0
         assert (tmp_path / "evaluation" / "tables" / "dice.md").is_file()
 
+    def test_whole_brain_recipe_trains_in_four_stages_and_its_rate_ends_at_0(self, coarse_dir, tmp_path):
+        names = ("open_glioma", "augmented", "whole_brain")
+        files = ["train.json", "baselines/moddrop.json", *(f"recipes/{name}.json" for name in names)]
+        sizes = [8, 8, 8], [8, 16, 8], [16, 16, 16], [24, 24, 24]
+        settings = {"cohort": "phantom", "split": "null", "dataset_dir": coarse_dir, "output_dir": tmp_path, "width": 8}
+        settings |= {"spacing": [6, 6, 6], "grid": [40, 40, 26], "crop": [24, 24, 24], "overlap": 0, "draws": 2}
+        settings |= {"stage_epochs": [1] * 4, "stage_spacings": [12, 9, 6, 6], "stage_crops": [*sizes]}
+        settings |= {"stage_around": [[16] * 3] * 3 + [[24] * 3], "precision": "float32", "mlflow": "none"}
+        settings |= {"val_interval": 4, "val_subsets": [["t1c"]], "num_workers": 0}
+        M3AE.run_here(files, "fit", **settings)
+        state = torch.load(tmp_path / "finetuned_last.pt", weights_only=True)  # as it is read to resume
+        assert (state["trainer"]["iteration"], state["trainer"]["epoch_length"]) == (4, 1)
+        assert state["lr_scheduler"]["last_epoch"] == 4
+        assert state["lr_scheduler"]["_last_lr"] == [pytest.approx(0)]
+        average = torch.load(tmp_path / "finetuned.pt", weights_only=True)
+        assert any(not torch.equal(value, state["network"][key]) for key, value in average.items())
+        get = M3AE.get(*files, **settings)
+        network, dataset = get("network"), get("train#dataset")
+        deep = network.unet(torch.zeros(1, 4, 16, 16, 16)).deep
+        assert [list(logits.shape[2:]) for logits in deep] == [[4] * 3, [8] * 3]
+        for dataset.epoch, size in enumerate(sizes):
+            (item,) = dataset[0]
+            assert (list(item["image"].shape), list(item["label"].shape)) == ([4, *size], [3, *size])
+
 
 class TestPlaces:
     def test_monai_loads_it_from_anywhere(self, tmp_path, monkeypatch):

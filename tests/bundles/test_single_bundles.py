@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 import torch
 from bundles.running import DEMO, MODALITIES, ROOT, Bundle, copy_subset
+from monai.data import MetaTensor
 
+from common.transforms import ResampleSpacingd
 from mmb.experiments.lists import read_list
 
 MEDMAP, PASSION = Bundle("medmap"), Bundle("passion")
@@ -294,3 +296,21 @@ def test_coarse_images_come_first_and_fine_ones_later(name, coarse_dir, tmp_path
         assert list(item["image"].shape[1:]) == list(item["label"].shape[1:]) == size
         assert item["image"].pixdim.tolist() == pytest.approx([spacing] * 3)
     assert any(type(handler).__name__ == "SetEpoch" and handler.target is dataset for handler in get("train#handlers"))
+
+
+@pytest.mark.parametrize(("sampling", "seen"), [("points", 0), ("average", 1)])
+@pytest.mark.parametrize("name", BUNDLES)
+def test_one_bright_voxel_between_the_points_of_a_coarser_grid_is_lost_or_averaged(name, sampling, seen):
+    """At 1 mm, of 8, in the grid of 2 mm of training, inference and coarse images; the papers take the points."""
+    settings = {"dataset_dir": "/nowhere", "cohort": "brats2021", "spacing": [2, 2, 2], "coarse_spacing": [2, 2, 2]}
+    settings |= {"sampling": sampling} if sampling != "points" else {}
+    image = torch.zeros(1, 5, 5, 5)
+    image[0, 1, 2, 2] = 8
+    steps = [("train.json", "deterministic_transforms"), ("inference.json", "image_transforms")]
+    if name != "mag_ms":
+        steps.append((["train.json", "recipes/coarse_to_fine.json"], "coarse#deterministic"))
+    for files, key in steps:
+        get = Bundle(name).get(*([files] if isinstance(files, str) else files), **settings)
+        (resample,) = [step for step in get(key) if isinstance(step, ResampleSpacingd)]
+        item = {each: MetaTensor(image.clone()) for each in resample.keys}
+        assert resample(item)["image"].sum().item() == pytest.approx(seen), (files, key)

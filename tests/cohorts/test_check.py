@@ -5,12 +5,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from monai.data import MetaTensor
 from nibabel.affines import from_matvec
 from scipy.spatial.transform import Rotation
 
 from common.cohorts import get_cohort
-from common.cohorts.check import Finding, check_folder, coarse, findings, print_check, tilted
+from common.cohorts.check import Finding, check_folder, coarse, findings, print_check, tilted, whole
 
 SHAPE = (6, 7, 8)
 LPS = np.diag([-1.0, -1.0, 2.0, 1.0])
@@ -163,6 +164,17 @@ def test_a_part_of_a_brain_may_be_small(part):
     padded = np.zeros((32, 32, 32), np.float32)  # a slab on the grid of the whole brain
     padded[part] = cut
     assert not found(padded)
+
+
+@pytest.mark.parametrize(("planes", "tapers"), [(14, True), (15, False)])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_brain_is_cut_off_where_its_section_is_more_than_half_its_largest(axis, planes, tapers):
+    """The sections of a diamond grow from 1 voxel to 925; that in plane 14 has 421, in plane 15 481."""
+    diamond = sum(abs(place - 21) for place in np.indices((43, 43, 43))) <= 21
+    areas = diamond.sum(axis=(1, 2))
+    assert (areas[14], areas[15], areas.max()) == (421, 481, 925)
+    for kept in (slice(planes, None), slice(None, 43 - planes)):
+        assert whole(torch.from_numpy(diamond.swapaxes(0, axis)[kept].swapaxes(0, axis).copy())) == tapers
 
 
 @pytest.mark.parametrize(

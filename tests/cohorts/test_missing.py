@@ -67,6 +67,13 @@ class TestDraw:
         assert all(found.values())
 
 
+def test_the_cases_of_a_patient_lack_the_same():
+    visits = [item(f"{case}_{visit}", *MODALITIES, patient=case) for case in CASES[:40] for visit in (1, 2)]
+    found = [each["modalities"] for each in mask_cases(visits, MODALITIES, RATES)]
+    assert found[::2] == found[1::2]
+    assert len({*map(tuple, found)}) == 15
+
+
 NAN = float("nan")
 BAD = (0.2, 0.4, 0.6), (0.2, 0.4, 0.6, 1.1), (1, 1, 1, 1), (-0.1, 0, 0, 0), (0, 0, 0, "0.5"), 0.5, (0, 0, 0, NAN)
 

@@ -18,7 +18,7 @@ from common import cohorts
 from common.cohorts.registry import patient
 from common.engines import EvaluationLog, store_uri
 from common.engines.efficiency import network_facts
-from common.engines.evaluate import Report, _shown
+from common.engines.evaluate import Report, _cost, _shown
 from common.engines.latents import LatentProbe
 from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
@@ -89,6 +89,13 @@ def test_methods_are_shown_side_by_side_by_the_slices_of_their_evaluations(tmp_p
     coarse, _ = evaluated(tmp_path / "coarse" / "cases", "abc", "coarse", size=1)
     with pytest.raises(ValueError, match="several sizes"):
         [*side_by_side([methods[0], coarse], folders | {"coarse": str(tmp_path / "coarse")}, ["c"])]
+
+
+def test_costs_are_the_median_time_and_the_largest_memory_as_far_as_they_are_known():
+    costs = [(1.0, 500.0), (2.0, 700.0), (9.0, 600.0), (float("nan"), float("nan"))]
+    results = [CaseResult(name, seconds=s, memory_mb=mb) for name, (s, mb) in zip("abcd", costs, strict=True)]
+    assert _cost(results) == {"seconds": 2.0, "memory_mb": 700.0}
+    assert _cost(results[3:]) == {}
 
 
 RIGHT = {

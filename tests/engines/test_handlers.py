@@ -293,6 +293,23 @@ def test_rounds_of_no_epoch_are_refused():
             Rounds(optimizer, schedule, **settings)
 
 
+def drawn_by_rank(folder):
+    torch.distributed.init_process_group("gloo")
+    torch.save(draws(7, [1, 2]), folder / f"{torch.distributed.get_rank()}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_each_rank_draws_its_own(tmp_path):
+    code, said = run(drawn_by_rank, tmp_path, processes=2)
+    assert code == 0, said
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
+    assert first == draws(7, [1, 2])
+    for epoch in (1, 2):
+        one, other = ([*zip(*ranks[epoch], strict=True)] for ranks in (first, second))
+        assert all(a != b for a, b in zip(one[1:], other[1:], strict=True))  # from each source but the order
+
+
 def average(folder):
     """Average the gradient of a weight over both processes, and save it."""
     torch.distributed.init_process_group("gloo")

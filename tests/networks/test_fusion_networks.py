@@ -216,6 +216,16 @@ class TestSizes:
             features = network.encode(torch.randn(1, 4, 32, 32, 32))
         assert [tuple(tensor.shape[1:3]) for tensor in features] == [(4, 4), (4, 8), (4, 16), (4, 32), (4, 8)]
 
+    def test_rfnet_region_heads_guide_the_fusion_and_learn_nothing_from_it(self):
+        network = RFNet(width=4, crop=(16, 16))
+        decoded = network(torch.randn(1, 4, 16, 16)).fused
+        heads = [*network.regions.parameters()]
+        by_fusion = torch.autograd.grad(decoded.logits.square().sum(), heads, retain_graph=True, allow_unused=True)
+        assert all(gradient is None for gradient in by_fusion)
+        last = [region.head.weight for region in network.regions]
+        by_deep = torch.autograd.grad(sum(logits.square().sum() for logits in decoded.deep), last)
+        assert all(gradient.abs().max() > 0 for gradient in by_deep)
+
     def test_rfnet_takes_windows_of_any_size(self):
         with eval_mode(network := RFNet(width=4, crop=(16, 16, 16))), torch.no_grad():
             assert network(torch.zeros(1, 4, 24, 16, 40)).shape == (1, 4, 24, 16, 40)

@@ -42,6 +42,19 @@ def test_network_gives_the_authors_numbers(width, situation):
     assert max(errors.values()) <= golden.TOLERANCE, errors
 
 
+def test_deep_logits_at_their_own_size_are_those_before_they_are_upsampled():
+    torch.manual_seed(0)
+    network, image = M3AE(4, 3, 8, grid=(16, 16, 16)), torch.rand(1, 4, 16, 16, 16)
+    upsampled = network.unet(image).deep
+    network.unet.upsample_deep = False
+    own = network.unet(image).deep
+    assert [tuple(logits.shape) for logits in own] == [(1, 3, 4, 4, 4), (1, 3, 8, 8, 8)]
+    settings = {"size": (16, 16, 16), "mode": "trilinear", "align_corners": True}
+    for whole, logits in zip(upsampled, own, strict=True):
+        torch.testing.assert_close(torch.nn.functional.interpolate(logits, **settings), whole)
+    assert not M3AE(upsample_deep=False, grid=(16, 16, 16)).unet.upsample_deep
+
+
 def test_pretraining_gives_the_authors_numbers_and_gradients():
     """In double precision: rounding differs between processors and moves activations past the kink of ReLUs."""
     network = golden.imported_m3ae(16, outputs=4).double()

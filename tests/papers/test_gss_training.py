@@ -1,8 +1,10 @@
 import math
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from draws import follow
 from networks.golden import arrays
 from papers.test_passion_training import PRESENT, encoded, fused_subsets, image, network
 
@@ -225,3 +227,12 @@ class TestRandomSubsetFusion:
         output = RandomSubsetFusion(net)(image())
         assert torch.equal(output.present, PRESENT)
         assert not bool((fused[0] & ~PRESENT).any())
+
+    def test_every_subset_is_fused_as_often(self):
+        net, x = network(), image(torch.ones(5, 4, dtype=torch.bool))
+        fused, method = fused_subsets(net), RandomSubsetFusion(net)
+        with torch.no_grad():
+            for _ in range(200):
+                method(x)
+        drawn = [tuple(row) for present in fused for row in present.tolist()]
+        assert follow(drawn, dict.fromkeys([s for s in product((False, True), repeat=4) if any(s)], 1 / 15))

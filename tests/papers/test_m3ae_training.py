@@ -1,8 +1,10 @@
 import math
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from draws import KEPT_OF_FOUR, follow
 from monai.data import Dataset, MetaTensor
 from networks.golden import M3AE_SEED, TOLERANCE, arrays, draw, relative_error, transpose
 
@@ -50,6 +52,15 @@ def test_pretraining_with_modality_dropout_masks_whole_modalities(network):
     assert visible.any(dim=1).all()
 
 
+@pytest.mark.parametrize("masking", m3ae.MASKINGS)
+def test_pretraining_keeps_one_to_four_modalities_alike(network, masking):
+    method, kept, image = m3ae.Pretraining(network, patch_size=4, masking=masking), [], torch.rand(4, 4, 16, 16, 16)
+    for _ in range(200):
+        method(image)
+        kept += (network.unet.seen == image).flatten(2).any(2).sum(1).tolist()
+    assert follow(kept, KEPT_OF_FOUR)
+
+
 def test_pretraining_learns_x_sub_only_where_it_stood_in():
     torch.manual_seed(0)
     network = M3AE(4, 4, 8, grid=(40, 40, 40), deep_supervision=False)
@@ -70,6 +81,21 @@ def test_fine_tuning_forwards_two_views_with_x_sub_for_what_is_dropped(network):
         assert kept.any(1).all()
         assert torch.equal(view, torch.where(kept[:, :, None, None, None], image, centre))
     assert not network.x_sub.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("views", "law"),
+    [
+        ("random", dict.fromkeys(product((1, 2, 3, 4), repeat=2), 1 / 16)),
+        ("full_and_incomplete", dict.fromkeys([(4, 1), (4, 2), (4, 3)], 1 / 3)),
+    ],
+)
+def test_both_views_follow_the_law_of_the_subsets_and_are_independent(network, views, law):
+    method, kept, image = m3ae.FineTuning(network, views), [], torch.rand(4, 4, 8, 8, 8)
+    for _ in range(200):
+        counts = [(view == image).flatten(2).all(2).sum(1).tolist() for view in method(image).chunk(2)]
+        kept += zip(*counts, strict=True)
+    assert follow(kept, law)
 
 
 def test_fine_tuning_of_the_full_view_and_an_incomplete_one(network):
@@ -212,9 +238,9 @@ def test_ignored_voxels_count_as_if_they_had_been_cut_off():
     target = torch.randint(2, (2, 3, 4, 4, 4), generator=generator, dtype=torch.uint8)
     bottleneck = torch.zeros(4, 1, 1, 1, 1)
     loss = m3ae.FineTuningLoss(lambda_distil=1.0)
-    expected = loss(output(full[..., :2], [half[..., :1]], bottleneck), target[..., :2])
+    expected = loss(output(full[..., :2], [half[..., :1]] * 2, bottleneck), target[..., :2])
     target[..., 2:] = IGNORED
-    found = loss(output(full, [half], bottleneck), target)
+    found = loss(output(full, [half] * 2, bottleneck), target)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     grads = torch.autograd.grad(found, [full, half])
     assert all((g[..., g.shape[-1] // 2 :] == 0).all() and (g != 0).any() for g in grads)
@@ -264,6 +290,44 @@ def test_fine_tuning_loss_weighs_the_consistency_and_pools_the_views():
     loss = m3ae.FineTuningLoss(1)
     loss(output(logits, [logits, logits], bottleneck), torch.zeros(2, 3, 4, 4, 4))
     assert loss.terms["consistency"].item() == pytest.approx((0 + 9) / 2)
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "quarter_logits"])
+def test_the_consistency_pulls_both_views_to_each_other(kind):
+    quarter, bottleneck = (torch.randn(4, 3, 4, 4, 4).requires_grad_() for _ in range(2))
+    views = output(torch.zeros(4, 3, 4, 4, 4), [quarter, quarter.detach()], bottleneck)
+    total, without = (m3ae.FineTuningLoss(weight, kind)(views, torch.zeros(2, 3, 4, 4, 4)) for weight in (1, 0))
+    pulled = bottleneck if kind == "bottleneck" else quarter
+    first, second = torch.autograd.grad(total - without, pulled)[0].chunk(2)
+    one, other = pulled.detach().chunk(2)
+    torch.testing.assert_close(first, 2 * (one - other) / one.numel())
+    torch.testing.assert_close(second, -first)
+
+
+def test_deep_logits_at_their_own_size_meet_the_share_of_each_region():
+    """Of the eight voxels of the first half two are of the region, of the second all."""
+    target = torch.zeros(1, 1, 4, 2, 2, dtype=torch.uint8)
+    target[0, 0, 0, 0], target[0, 0, 2:] = 1, 1
+    deep = torch.zeros(1, 1, 2, 1, 1, requires_grad=True)  # probability 0.5
+    views = output(torch.zeros(1, 1, 4, 2, 2), [deep, deep], None)
+    found, plain = (m3ae.DeeplySupervisedLoss(deep_weights=weights) for weights in ((0.25, 0.5), (0, 0)))
+    dice = 1 - (2 * (0.5 * 0.25 + 0.5 * 1) + 1) / (2 * 0.5**2 + 0.25**2 + 1 + 1)
+    expected = 0.7 * dice + 0.3 * math.log(2)
+    assert (found(views, target) - plain(views, target)).item() == pytest.approx(0.75 * expected, rel=1e-5)
+    target[0, 0, 1, 1, 1] = IGNORED  # one voxel: the whole first half is not counted
+    dice = 1 - (2 * 0.5 + 1) / (0.5**2 + 1 + 1)
+    total = found(views, target) - plain(views, target)
+    assert total.item() == pytest.approx(0.75 * (0.7 * dice + 0.3 * math.log(2)), rel=1e-5)
+    first, second = torch.autograd.grad(total, deep)[0].flatten().tolist()
+    assert first == 0 > second
+
+
+def test_deep_logits_need_a_weight_each_or_there_are_none():
+    logits, target = torch.randn(1, 1, 4, 4, 4), torch.ones(1, 1, 4, 4, 4)
+    alone = m3ae.DeeplySupervisedLoss()(output(logits, [], None), target)
+    assert alone == m3ae.DiceBCELoss()(logits, target)
+    with pytest.raises(ValueError, match=r"deep_weights \[1, 1, 1\]: expected one for each of the 2 deep heads"):
+        m3ae.DeeplySupervisedLoss(deep_weights=(1, 1, 1))(output(logits, [logits, logits], None), target)
 
 
 def test_distillation_teaches_the_second_view_by_the_first_alone():

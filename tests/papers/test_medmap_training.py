@@ -1,14 +1,18 @@
 """MedMAP around other methods: what is aligned, what is refused, and the alignment's numbers worked out by hand."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
+from draws import follow
+from papers.test_passion_training import fused_subsets
 from torch import nn
 
+from common.baselines.cotraining import CoTraining
 from common.losses.fusion import FusionLoss
 from common.modalities import drop
-from common.networks import M2FTrans, MMFormer, RFNet
+from common.networks import ACN, M2FTrans, MMFormer, RFNet
 from common.networks.feature_encoder import FeatureEncoder
 from common.papers.gss import RandomSubsetFusion
 from common.papers.medmap import AlignedLoss, AlignedOutput, Alignment, FeatureAlignment
@@ -67,6 +71,28 @@ def test_alignment_teaches_the_feature_encoder_and_nothing_behind_it():
     loss.alignment(output.features, output.present).backward()
     with_gradient = {name for name, p in network.named_parameters() if p.grad is not None}
     assert with_gradient == {"feature_encoder.layers.0.weight", "feature_encoder.layers.0.bias"}
+
+
+def test_every_subset_is_fused_as_often_while_all_are_aligned():
+    torch.manual_seed(0)
+    network = RFNet(width=4, crop=(16, 16), feature_encoder="shared").train()
+    method, fused = FeatureAlignment(RandomSubsetFusion(network), network), fused_subsets(network)
+    with torch.no_grad():
+        for _ in range(50):
+            assert method(torch.randn(12, 4, 16, 16)).present.all()
+    drawn = [tuple(row) for present in fused for row in present.tolist()]
+    assert follow(drawn, dict.fromkeys([s for s in product((False, True), repeat=4) if any(s)], 1 / 15))
+
+
+def test_alignment_at_the_bottleneck_teaches_the_encoder_by_the_features_of_every_modality():
+    network = ACN(width=8).train()
+    output = FeatureAlignment(CoTraining(network), network, at="bottleneck")(image(1))
+    output.features.retain_grad()
+    Alignment(NAMES, "adaptive")(output.features, output.present).backward()  # FLAIR is the anchor at the start
+    assert output.features.grad.abs().flatten(2).amax(dim=2).min() > 0
+    taught = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert taught
+    assert all(network.get_parameter(name).grad.abs().max() > 0 for name in taught)
 
 
 def test_alpha_0_gives_the_gradients_of_the_backbone_alone():

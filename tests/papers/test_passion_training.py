@@ -442,6 +442,19 @@ def test_each_epoch_publishes_its_preference_and_the_next_ones_beta(tmp_path):
         assert [metrics[f"beta_{name}"] for name in MODALITIES] == pytest.approx(beta.tolist())
 
 
+def test_beta_by_hand_where_the_rate_grows_after_two_epochs(tmp_path):
+    """The authors count from 0, so that the third epoch is the first of the greater rate."""
+    seen = run(passion(gamma=0.1, growth=(0, 2), growth_factor=2.0), tmp_path, 3)
+    # mean distances 0.2, 0.2 times the epoch, 0.3 and 0.3, and what each lacks to their mean, as a share of it
+    preferences = [0.2, 0.2, -0.2, -0.2], [1 / 3, -1 / 3, 0, 0], [3 / 7, -5 / 7, 1 / 7, 1 / 7]
+    beta = np.ones(4)
+    for metrics, rate, preference in zip(seen, (0.2, 0.2, 0.4), preferences, strict=True):
+        assert [metrics[f"rp_{name}"] for name in MODALITIES] == pytest.approx(preference, abs=1e-6)
+        beta = beta - rate * np.array(preference)
+        beta = 2 * beta / np.sqrt((beta**2).sum())
+        assert [metrics[f"beta_{name}"] for name in MODALITIES] == pytest.approx(beta.tolist(), rel=1e-5)
+
+
 def test_history_is_a_table_and_a_picture(tmp_path):
     seen = run(passion(), tmp_path / "new", 3)
     table = pd.read_csv(tmp_path / "new" / "preference.csv")

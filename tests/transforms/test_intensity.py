@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from draws import follow
 from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, RandAdjustContrast, RandGaussianNoise, RandSimulateLowResolution
 from refusals import refused
@@ -165,3 +166,12 @@ def test_thick_slices_are_means_along_one_axis():
     thick = RandThickSlices(prob=1.0, thickness=(1.6, 1.6)).set_random_state(0)
     image = torch.eye(12)[None, ..., None].expand(1, 12, 12, 12)  # constant along the third axis
     assert {int(torch.linalg.matrix_rank(thick(image)[0, ..., 0])) for _ in range(10)} == {8, 12}
+
+
+def test_thickness_is_drawn_anew_from_its_whole_range():
+    thick, drawn = RandThickSlices(prob=1.0, thickness=(1.5, 3.0)).set_random_state(0), []
+    for _ in range(100):
+        thick(torch.zeros(1, 8, 8, 8))
+        drawn.append(thick.drawn)
+    assert 1.5 <= min(drawn) < 1.6 < 2.9 < max(drawn) <= 3.0
+    assert follow([int((width - 1.5) / 0.3) for width in drawn], dict.fromkeys(range(5), 1 / 5))

@@ -1,0 +1,370 @@
+"""Faults that a test has to find: each is put into a copy of the project, and its test has to fail there.
+
+    python tests/mutations.py [REGEX]
+
+REGEX chooses faults by what `Mutation.name` says, e.g. ``m3ae`` or ``papers/``. It takes about a quarter of a minute
+for each. The exit status is 1 if a test does not find its fault, or if the line of a fault is not there (any more). Add
+a fault when a test is written for something that the other tests would not have noticed.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutation(NamedTuple):
+    """One line of a file of ``common``, without its indentation, what replaces it, and tests that then have to fail."""
+
+    file: str
+    line: str
+    change: str
+    test: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}: {self.line} -> {self.change}"
+
+
+MUTATIONS = [
+    # What a training step draws.
+    Mutation(
+        "papers/m3ae.py",
+        "subsets = [random_subsets(present), random_subsets(present)]",
+        "subsets = [random_subsets(present)] * 2",
+        "papers/test_m3ae_training.py",
+    ),
+    Mutation(
+        "papers/m3ae.py",
+        "visible = random_subsets(present)",
+        "visible = present",
+        "papers/test_m3ae_training.py",
+    ),
+    Mutation(
+        "papers/gss.py",
+        "from common.transforms import uniform_subsets",
+        "from common.transforms import random_subsets as uniform_subsets",
+        "papers/test_gss_training.py",
+    ),
+    Mutation(
+        "papers/gss.py",
+        "return (torch.rand(samples, 1, voxels, device=device) >= share).expand(-1, modalities, -1)",
+        "return (torch.rand(samples, 1, voxels, device=device) >= 0).expand(-1, modalities, -1)",
+        "papers/test_gss_training.py",
+    ),
+    Mutation(
+        "baselines/hved.py",
+        "chosen = random_subsets(present)",
+        "chosen = present",
+        "baselines/test_hved_training.py",
+    ),
+    Mutation(
+        "transforms/augmentation.py",
+        "self.drawn = self.R.uniform(self.thickness[0], self.thickness[1])",
+        "self.drawn = self.thickness[0]",
+        "transforms/test_intensity.py",
+    ),
+    Mutation(
+        "transforms/augmentation.py",
+        "self.transform.set_random_state(seed, state)",
+        "pass",
+        "transforms/test_intensity.py",
+    ),
+    Mutation(
+        "cohorts/missing.py",
+        'present = {item["case"]: of_patients[patient_of(item)] for item in items}',
+        'present = draw_masks([item["case"] for item in items], drawn, modalities, seed)',
+        "cohorts/test_missing.py",
+    ),
+    Mutation(
+        "cohorts/missing.py",
+        "counts = {subset: max(1, int(len(names) * chance)) if chance else 0 for subset, chance in chances.items()}",
+        "counts = {subset: int(len(names) * chance) for subset, chance in chances.items()}",
+        "cohorts/test_missing.py",
+    ),
+    Mutation(
+        "engines/handlers.py",
+        "seed = self.seed + 100_003 * epoch + idist.get_rank()",
+        "seed = self.seed + 100_003 * epoch",
+        "engines/test_handlers.py::test_each_rank_draws_its_own",
+    ),
+    Mutation(
+        "networks/attention.py",
+        "p = self.weight_dropout.p if self.training else 0.0",
+        "p = 0.0",
+        "networks/test_attention.py",
+    ),
+    Mutation(
+        "networks/attention.py",
+        "return self.dropout(self.proj(found.transpose(1, 2).flatten(2)))",
+        "return self.proj(found.transpose(1, 2).flatten(2))",
+        "networks/test_attention.py",
+    ),
+    Mutation("networks/blocks.py", "nn.init.kaiming_normal_(layer.weight)", "pass", "networks/test_blocks.py"),
+    # Where its gradient goes.
+    Mutation(
+        "papers/m3ae.py",
+        "consistency = F.mse_loss(first, second)",
+        "consistency = F.mse_loss(first, second.detach())",
+        "papers/test_m3ae_training.py",
+    ),
+    Mutation(
+        "papers/m3ae.py",
+        'groups.append({"params": [network.x_sub], "lr": learning_rate_x_sub})',
+        'groups.append({"params": [network.x_sub], "lr": learning_rate})',
+        "papers/test_m3ae_training.py",
+    ),
+    Mutation(
+        "papers/m3ae.py",
+        "self.network.x_sub.requires_grad_(False)",
+        "pass",
+        "papers/test_m3ae_training.py",
+    ),
+    Mutation(
+        "papers/medmap.py",
+        "return AlignedOutput(self.method(image), self.network.bottlenecks(image, present), present)",
+        "return AlignedOutput(self.method(image), self.network.bottlenecks(image, present).detach(), present)",
+        "papers/test_medmap_training.py",
+    ),
+    Mutation(
+        "papers/medmap.py",
+        "return features[:, k : k + 1].detach(), present[:, k : k + 1]",
+        "return features[:, k : k + 1], present[:, k : k + 1]",
+        "papers/test_medmap_training.py",
+    ),
+    Mutation(
+        "papers/mag_ms.py",
+        "taught = MagMSDecoded(*(part.detach() for part in teacher)) if self.detach_teacher else teacher",
+        "taught = teacher",
+        "papers/test_mag_ms_training.py",
+    ),
+    Mutation(
+        "papers/passion.py",
+        "target = probabilities(teacher.detach(), size, temperature).clamp(FLOOR, 1)",
+        "target = probabilities(teacher, size, temperature).clamp(FLOOR, 1)",
+        "papers/test_passion_training.py",
+    ),
+    Mutation(
+        "papers/gss.py",
+        "kept = random_mask(logits, self.alpha, self.mask) & counted",
+        "kept = random_mask(logits, self.alpha, self.mask)",
+        "papers/test_gss_training.py",
+    ),
+    Mutation(
+        "networks/rfnet.py",
+        "regions = logits.detach().softmax(dim=1)",
+        "regions = logits.softmax(dim=1)",
+        "networks/test_fusion_networks.py::TestSizes",
+    ),
+    Mutation(
+        "baselines/cotraining.py",
+        "logits = discriminator(torch.cat([full, missing]).detach()).float()",
+        "logits = discriminator(torch.cat([full, missing])).float()",
+        "baselines/test_cotraining_training.py",
+    ),
+    # What changes from epoch to epoch.
+    Mutation(
+        "papers/passion.py",
+        "values = self.loss.end_epoch(engine.state.epoch - 1)  # the authors count from 0",
+        "values = self.loss.end_epoch(engine.state.epoch)",
+        "papers/test_passion_training.py",
+    ),
+    Mutation("papers/passion.py", "self.sums.zero_()", "pass", "papers/test_passion_training.py"),
+    Mutation("engines/epoch.py", "self.optimizer.state.clear()", "pass", "engines/test_handlers.py"),
+    Mutation(
+        "engines/handlers.py",
+        "if best_epoch == epoch or (best_epoch < 1 and due):",
+        "if due:",
+        "engines/test_handlers.py",
+    ),
+    Mutation(
+        "engines/schedule.py",
+        "passed = float(np.interp(epoch, *self.ends))",
+        "passed = epoch / self.ends[0][-1]",
+        "engines/test_schedule.py",
+    ),
+    Mutation(
+        "transforms/staged.py",
+        "return self.datasets[sum(self.epoch >= first for first in self.from_epoch) - 1][index]",
+        "return self.datasets[sum(self.epoch > first for first in self.from_epoch) - 1][index]",
+        "transforms/test_subsets.py",
+    ),
+    # Losses, networks and windows.
+    Mutation(
+        "papers/m3ae.py",
+        'return F.interpolate(target, size=tuple(size), mode="area").masked_fill(ignored, IGNORED)',
+        'return F.interpolate(target, size=tuple(size), mode="area")',
+        "papers/test_m3ae_training.py",
+    ),
+    Mutation(
+        "papers/m3ae.py",
+        "total = total + weight * self.loss(logits, _pooled(target, logits.shape[2:]))",
+        "total = total + self.loss(logits, _pooled(target, logits.shape[2:]))",
+        "papers/test_m3ae_training.py",
+    ),
+    Mutation(
+        "networks/residual_unet.py",
+        "if self.upsample_deep:",
+        "if True:",
+        "networks/test_m3ae.py::test_deep_logits_at_their_own_size_are_those_before_they_are_upsampled",
+    ),
+    Mutation(
+        "losses/fusion.py",
+        "return weighted_cross_entropy(soft, label).mean() + dice_loss(soft, label, batch=True)",
+        "return weighted_cross_entropy(soft, label).mean() + dice_loss(soft, label).mean()",
+        "losses/test_every_loss.py papers/test_gss_training.py",
+    ),
+    Mutation(
+        "networks/mag_ms.py",
+        "shares = (present / present.sum(dim=1, keepdim=True))[:, None].to(features[0].device, non_blocking=True)",
+        "shares = (present / present.shape[1])[:, None].to(features[0].device, non_blocking=True)",
+        "networks/test_mag_ms.py",
+    ),
+    Mutation(
+        "engines/windows.py",
+        "upright = [some.flip(flip).float() for some, flip in zip(logits, self.flips, strict=True)]",
+        "upright = [some.float() for some in logits]",
+        "engines/test_inferers.py",
+    ),
+    Mutation(
+        "engines/inferers.py",
+        "low, high = generate_spatial_bounding_box(inside, margin=1, allow_smaller=True)",
+        "low, high = generate_spatial_bounding_box(inside, margin=0, allow_smaller=True)",
+        "engines/test_inferers.py",
+    ),
+    # Grids and decisions.
+    Mutation(
+        "transforms/location.py",
+        'volume = torch.nn.functional.pad(volume, pads, mode="replicate")',
+        "volume = torch.nn.functional.pad(volume, pads)",
+        "networks/test_m3ae.py transforms/test_grids.py",
+    ),
+    Mutation(
+        "transforms/decision.py",
+        "while (better := half(chosen)) > threshold:",
+        "if (better := half(chosen)) > threshold:",
+        "transforms/test_labels.py",
+    ),
+    Mutation(
+        "transforms/spacing.py",
+        "reach = math.ceil((ratio - 1) / 2)",
+        "reach = math.floor(ratio / 2)",
+        "transforms/test_spacing.py",
+    ),
+    Mutation(
+        "transforms/spacing.py",
+        "padded = voxels.index_select(axis, torch.arange(-reach, extent + reach).clamp(0, extent - 1))",
+        "padded = voxels.index_select(axis, torch.arange(-reach, extent + reach) % extent)",
+        "transforms/test_spacing.py",
+    ),
+    Mutation(
+        "transforms/spacing.py",
+        'if mode == "bilinear":',
+        "if True:",
+        "transforms/test_spacing.py",
+    ),
+    Mutation(
+        "transforms/staged.py",
+        "CenterSpatialCropd(KEYS, crop),",
+        "CenterSpatialCropd(KEYS, outer),",
+        "transforms/test_staged.py",
+    ),
+    Mutation(
+        "transforms/staged.py",
+        'ResampleSpacingd(KEYS, spacing, ("bilinear", "nearest"), sampling),',
+        'ResampleSpacingd(KEYS, spacing, ("bilinear", "nearest")),',
+        "transforms/test_staged.py",
+    ),
+    Mutation(
+        "transforms/file_grid.py",
+        "weight = (at - below).to(volume).reshape(-1, *[1] * (rank - 1 - axis))",
+        "weight = (at - below).round().to(volume).reshape(-1, *[1] * (rank - 1 - axis))",
+        "transforms/test_spacing.py",
+    ),
+    # Evaluation and checks.
+    Mutation(
+        "engines/evaluate.py",
+        "seconds = pd.Series([case.seconds for case in results]).median()",
+        "seconds = pd.Series([case.seconds for case in results]).mean()",
+        "engines/test_evaluate.py::test_costs_are_the_median_time_and_the_largest_memory_as_far_as_they_are_known",
+    ),
+    Mutation(
+        "engines/sweep.py",
+        'result = measure.result(latents, seconds / len(subsets) if subsets else float("nan"))',
+        "result = measure.result(latents, seconds)",
+        "engines/test_sweep.py",
+    ),
+    Mutation(
+        "evaluation/metrics/case.py",
+        "inside = [probability[self.whole_brain] for probability in probabilities]",
+        "inside = [probability[brain] for probability in probabilities]",
+        "evaluation/metrics",
+    ),
+    Mutation(
+        "evaluation/analysis/statistics.py",
+        "corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)).clip(max=1)",
+        "corrected[order] = (p[order] * len(order)).clip(max=1)",
+        "evaluation/analysis",
+    ),
+    Mutation(
+        "cohorts/check.py",
+        "CUT = 0.5  # a brain counts as cut off at a face if its cross-section there exceeds this fraction of its "
+        "largest one",
+        "CUT = 0.7",
+        "cohorts/test_check.py",
+    ),
+]
+
+
+def failure(copy: Path, tests: str) -> str:
+    """Return what tests print that fail in a copy of the project, else ""; refuse those that cannot be run at all."""
+    paths = [f"tests/{test}" for test in tests.split()]
+    options = [*("-x", "-q", "-p", "no:cacheprovider"), *("-m", "not slow")]
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", *options, *paths]
+    run = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    if run.returncode not in (0, 1):
+        raise SystemExit(f"{tests}: cannot be run.\n{run.stdout}{run.stderr}")
+    return run.stdout if run.returncode else ""
+
+
+def survives(mutation: Mutation, copy: Path) -> bool:
+    """Return whether the mutation's tests pass with it."""
+    file = copy / "common" / mutation.file
+    text = file.read_text()
+    pattern = re.compile(rf"^( *){re.escape(mutation.line)}$", re.MULTILINE)
+    if len(pattern.findall(text)) != 1:
+        raise SystemExit(f"{mutation.name}: expected this line once.")
+    file.write_text(pattern.sub(lambda found: found[1] + mutation.change, text))
+    try:
+        return not failure(copy, mutation.test)
+    finally:
+        file.write_text(text)
+
+
+def main(choice: str = "") -> int:
+    """Run the mutations whose names match; return 1 if one survives."""
+    chosen = [mutation for mutation in MUTATIONS if re.search(choice, mutation.name)]
+    survivors = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "copy")
+        copytree(ROOT, copy, ignore=ignore_patterns(".*", "__pycache__", "build", "dist"), symlinks=True)
+        tests = sorted({test for mutation in chosen for test in mutation.test.split()})
+        if said := failure(copy, " ".join(tests)):
+            raise SystemExit(f"The tests fail without any mutation.\n{said}")
+        for mutation in chosen:
+            survived = survives(mutation, copy)
+            survivors += survived
+            print("survived" if survived else "killed", mutation.name, sep="  ", flush=True)
+    print(f"{survivors} of {len(chosen)} survived")
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))
