@@ -3,8 +3,9 @@
     python tests/mutations.py [REGEX]
 
 REGEX chooses faults by what `Mutation.name` says, e.g. ``m3ae`` or ``papers/``. Each takes about half a minute of a
-core, and all tests named are first run without any. The exit status is 1 if a test does not find its fault, or if the line of a fault is not there (any more). Add
-a fault when a test is written for something that the other tests would not have noticed.
+core, and all tests named are first run without any. The exit status is 1 if a test does not find its fault, or if the
+line of a fault is not there (any more). Add a fault when a test is written for something that the other tests would not
+have noticed.
 """
 
 import os
