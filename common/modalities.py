@@ -201,9 +201,21 @@ class LabelSet:
         for region, classes in self.regions.items():
             if set(classes) != {name for target in self._targets_of(region) for name in self.targets[target]}:
                 raise ValueError(f"Region {region} ({', '.join(classes)}) is not a union of {dict(self.targets)}.")
+        self._require_representable()
         own = {0, *self.meanings.values()}
         if set(self.synonyms) & own or not set(self.synonyms.values()) <= own:
             raise ValueError(f"synonyms {dict(self.synonyms)}: expected values not in {own}, mapped to values in it.")
+
+    def _require_representable(self) -> None:
+        """Refuse regions of which even perfect masks become another label map (`from_regions`)."""
+        lie_in = {name: [r for r, classes in self.regions.items() if name in classes] for name in self.values}
+        painted = dict(zip(self.regions, self.painted(), strict=True))
+        for name, found in lie_in.items():
+            if found and lie_in[painted[found[-1]]] != found:
+                raise ValueError(
+                    f"Regions {', '.join(found)} overlap in {name}, which a label map of the regions cannot show: "
+                    f"expected a region of what they share, after them, and larger regions first."
+                )
 
     @property
     def dtype(self) -> torch.dtype:

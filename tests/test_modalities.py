@@ -119,3 +119,23 @@ def test_another_publishers_value_becomes_the_cohorts_own():
     assert (read.dtype, read.flatten().tolist()) == (torch.uint8, [0, 1, 2, 3])
     assert labels.read(torch.tensor([0, 1, 2, 3]), "seg.nii").tolist() == [0, 1, 2, 3]
     assert labels.from_classes(torch.tensor([[0, 1, 2, 3]])).tolist() == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("regions", [{"A": ("a", "b"), "B": ("b", "c")}, {"B": ("b",), "A": ("a", "b")}])
+def test_regions_that_a_label_map_cannot_show_are_refused(regions):
+    with pytest.raises(ValueError, match="overlap in b, which a label map of the regions cannot show"):
+        LabelSet({"a": 1, "b": 2, "c": 3}, regions)
+
+
+@pytest.mark.parametrize(
+    "regions",
+    [
+        {"A": ("a", "b"), "B": ("b",)},
+        {"A": ("a", "b"), "B": ("b", "c"), "both": ("b",)},
+        {"A": ("a",), "BC": ("b", "c")},
+    ],
+)
+def test_perfect_masks_stay_what_they_are(regions):
+    labels = LabelSet({"a": 1, "b": 2, "c": 3}, regions)
+    masks = labels.to_regions(torch.tensor([[0, 1, 2, 3]]))
+    assert torch.equal(labels.to_regions(labels.from_regions(masks)), masks)

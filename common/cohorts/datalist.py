@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.registry import cohort_of, get_cohort, patient_of
@@ -37,7 +37,7 @@ def _modality(name: str, info: ValidationInfo) -> str:
 
 
 class _Case(BaseModel):
-    """An item of a datalist; it may have other keys, too."""
+    """An item of a datalist; keys of the user's own begin with an underscore."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -49,6 +49,16 @@ class _Case(BaseModel):
     patient: str = ""
     source: str = ""
     label_values: dict[str, int] = {}
+    weight: float = 1.0
+
+    @model_validator(mode="after")
+    def _refuse_unread_keys(self) -> Self:
+        if unread := [key for key in self.model_extra or () if not key.startswith("_")]:
+            raise ValueError(
+                f"key {unread[0]!r} is not read; expected {', '.join(type(self).model_fields)}, or a key of your own "
+                "that begins with an underscore. Folds of Auto3DSeg are splits here: one datalist each"
+            )
+        return self
 
     @model_validator(mode="after")
     def _require_one_file_per_modality(self) -> Self:
@@ -64,10 +74,23 @@ class _Case(BaseModel):
 
 
 class _Datalist(BaseModel):
+    """A datalist. ``testing`` is MONAI's other word for ``test``; further lists of cases would be read by nobody."""
+
+    model_config = ConfigDict(extra="allow", validate_by_name=True)
     cohort: str | None = None
+    labels: Any = None
     training: list[_Case] = []
     validation: list[_Case] = []
-    test: list[_Case] = []
+    test: list[_Case] = Field(default=[], validation_alias=AliasChoices("test", "testing"))
+
+    @model_validator(mode="after")
+    def _refuse_unread_parts(self) -> Self:
+        for key, value in (self.model_extra or {}).items():
+            if key[0] != "_" and (
+                key == "testing" or (isinstance(value, list) and value and isinstance(value[0], dict))
+            ):
+                raise ValueError(f"part {key!r} is not read; expected {', '.join(PARTS)}, each once")
+        return self
 
 
 def as_datalist(
@@ -116,6 +139,12 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
         raise ValueError(
             f"{path}: a datalist of cohort {datalist.cohort}, but {definition.name} was requested, whose label "
             "values may have other meanings. Choose the cohort (key `cohort`) that the files belong to."
+        )
+    values = isinstance(datalist.labels, dict) and all(isinstance(value, int) for value in datalist.labels.values())
+    if definition and values and datalist.labels != dict(definition.labels.values):
+        raise ValueError(
+            f"{path}: labels {datalist.labels}, but {definition.name} has {dict(definition.labels.values)}. Choose the "
+            "cohort (key `cohort`) that the label maps belong to, or leave `labels` out."
         )
     parts = {part: [item.model_dump(exclude_unset=True) for item in getattr(datalist, part)] for part in PARTS}
     count = Counter(item["case"] for items in parts.values() for item in items)

@@ -93,7 +93,7 @@ class PretrainingLoss(nn.Module):
 
     def __init__(self, gamma: float = 0.005, regulariser: str = "mean_square") -> None:
         super().__init__()
-        self.gamma = gamma
+        self.gamma = check_number("gamma", gamma, 0)
         self.regulariser = check_choice("regulariser", regulariser, ("mean_square", "norm"))
         self.terms: dict[str, torch.Tensor] = {}
 
@@ -319,7 +319,8 @@ class FineTuningLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.consistency = check_choice("consistency", consistency, ("bottleneck", "quarter_logits"))
-        self.lambda_con, self.lambda_distil = lambda_con, lambda_distil
+        self.lambda_con = check_number("lambda_con", lambda_con, 0)
+        self.lambda_distil = check_number("lambda_distil", lambda_distil, 0)
         self.loss = DeeplySupervisedLoss(dice_weight, ce_weight)
         self.terms: dict[str, torch.Tensor] = {}
 

@@ -88,9 +88,9 @@ def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> N
             raise FileNotFoundError(f"ckpt_path {weights}: no such file.")
         require_fitting(weights, value("cohort"), bundle_root, value("image_transforms"))
         facts = read_facts(weights)
-        for key in facts.settings if facts else ():
+        for key, trained in facts.settings.items() if facts else ():
             if key in ("spacing", "sampling", "crop", "percentiles") and key in config:
-                _compare(weights, key, facts.settings[key], value(key))
+                _compare(weights, key, trained, value(key))
     for key in config.get("_first_", ()):
         value(key)
     if any("@evaluation" in step for step in steps):

@@ -46,14 +46,15 @@ def check_config(config: Config) -> None:
         if key.endswith(("_dir", "_path")) and value is not None:
             _require_path(key, value)
     for key, allowed in config.get("_allowed_", {}).items():
-        if not _is_text_of_config(value := config.get(key)) and optional(value) is not None:
-            check_choice(key, value, allowed) if isinstance(allowed[0], str) else check_number(key, value, *allowed)
+        given: Any = config.get(key)
+        if not _is_text_of_config(given) and optional(given) is not None:
+            check_choice(key, given, allowed) if isinstance(allowed[0], str) else check_number(key, given, *allowed)
 
 
 def check_files(config: Config) -> None:
     """Refuse paths of a merged config that do not exist, of the keys in ``_files_``, with FileNotFoundError."""
     for key in config.get("_files_", ()):
-        path = config.get(key)
+        path: Any = config.get(key)
         if not _is_text_of_config(path) and optional(path) is not None and not os.path.isfile(path):
             raise FileNotFoundError(f"{key} {path}: no such file.")
     folder = config.get("dataset_dir")

@@ -49,6 +49,10 @@ class ScaleBrainIntensityd(EachModalityd):
 
     def __init__(self, keys: KeysCollection, lower: float = 1.0, upper: float = 99.0) -> None:
         super().__init__(keys)
+        if not 0 <= lower < upper <= 100:
+            raise ValueError(
+                f"percentiles [{lower}, {upper}]: expected two numbers from 0 to 100, the smaller one first."
+            )
         self.lower, self.upper = lower, upper
 
     def _change(self, channel: torch.Tensor, name: str) -> torch.Tensor:

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Spacingd
 from numpy.typing import ArrayLike
 
-from common.io.settings import check_choice
+from common.io.settings import check_choice, check_number
 
 SAMPLING = ("points", "average")
 
@@ -51,6 +51,9 @@ class ResampleSpacingd(Spacingd):
         mode: Sequence[str] | str = "bilinear",
         sampling: str = "points",
     ) -> None:
+        for size in np.atleast_1d(pixdim).tolist():
+            if check_number("spacing", size, 0) == 0:
+                raise ValueError("spacing 0: expected voxel sizes in mm, above 0.")
         super().__init__(keys, pixdim=pixdim, mode=mode)
         self.sampling = check_choice("sampling", sampling, SAMPLING)
 

@@ -141,7 +141,12 @@ def test_metrics_are_those_of_the_published_results_of_these_weights(meta_file):
 def test_inference_says_what_its_weights_were_trained_on(meta_file, tmp_path, caplog):
     config = str(meta_file.with_name("inference.json"))
     ConfigWorkflow(
-        config, workflow_type="infer", logging_file=False, output_dir=str(tmp_path), dataset_dir=str(tmp_path), _first_=[]
+        config,
+        workflow_type="infer",
+        logging_file=False,
+        output_dir=str(tmp_path),
+        dataset_dir=str(tmp_path),
+        _first_=[],
     ).initialize()
     weights = default_weights(meta_file.parents[1]).name
     said = json.loads(meta_file.read_text())["weights"][weights]["data_source"]
@@ -151,7 +156,18 @@ def test_inference_says_what_its_weights_were_trained_on(meta_file, tmp_path, ca
 RECIPES = sorted(p for p in BUNDLES.glob("*/configs/recipes/*.json") if json.loads(p.read_text()).get("cohort"))
 TUNED = ("open_glioma", "fine_tune")
 BUNDLE_NAMES = sorted({path.parts[-3] for path in BUNDLES.glob("*/configs/inference.json")})
-OWN = {"_first_", "_allowed_", "imports", "bundle_root", "output_dir", "initialize", "run", "network", "memory_format", "decision"}
+OWN = {
+    "_first_",
+    "_allowed_",
+    "imports",
+    "bundle_root",
+    "output_dir",
+    "initialize",
+    "run",
+    "network",
+    "memory_format",
+    "decision",
+}
 """Keys of both configs whose values may differ."""
 
 

@@ -60,6 +60,11 @@ def test_published_splits_have_the_papers_counts_and_are_disjoint():
         ("open_glioma", "fixed50"): (36, 5, 9),
         **{("open_glioma", f"fold{k}"): (40, 0, 10) for k in range(5)},
         **{("open_glioma", f"inner{k}"): (32, 0, 8) for k in range(2)},
+        ("open_glioma", "fixed53"): (39, 5, 9),
+        **{
+            ("open_glioma", f"member{k}"): (32 - 2 * (k == 2) - (k > 2), 5, 7 + 2 * (k == 2) + (k > 2))
+            for k in range(5)
+        },
     }
     found = {}
     for cohort in COHORTS:
@@ -81,20 +86,24 @@ def test_folds_of_open_glioma_test_each_case_once_and_share_no_patient(tmp_path)
         inner = {patient(case) for case in splits[f"inner{k}"]["training"]}
         assert inner.isdisjoint(patient(case) for case in splits[f"inner{k}"]["test"])
         assert {c for p in PARTS for c in splits[f"inner{k}"][p]} == set(splits[f"fold{k}"]["training"])
-    for case in everyone:
+    for case in [case for part in splits["fixed53"].values() for case in part]:
         tokens = ("t1n", "t1c", "t2w", "t2f") if "SSA" in case else ("t1", "t1ce", "t2", "flair")
         for token in (*tokens, "seg"):
             path = tmp_path / case / f"{case}{'-' if 'SSA' in case else '_'}{token}.nii.gz"
             path.parent.mkdir(exist_ok=True)
             path.touch()
     assert [sum("SSA" in case for case in cases) for cases in (listed, everyone)] == [24, 32]
+    members = [splits[f"member{k}"] for k in range(5)]
+    assert sorted(case for member in members for case in member["test"]) == sorted(splits["fixed53"]["training"])
+    assert all(member["validation"] == splits["fixed53"]["validation"] for member in members)
     folds = [prepare("open_glioma", tmp_path, f"fold{k}") for k in range(5)]
     assert sorted(case for fold in folds for case in names(fold["test"])) == sorted(everyone)
     assert [fold["validation"] for fold in folds] == [[]] * 5
+    others = {"fixed": 38, "inner0": 40, "inner1": 39, "fixed53": 52}
     for split in splits:
         parts = prepare("open_glioma", tmp_path, split)
         patients = [{patient(case) for case in names(parts[part])} for part in PARTS]
-        assert sum(map(len, patients)) == {"fixed": 38, "inner0": 40, "inner1": 39}.get(split, 49)
+        assert sum(map(len, patients)) == (43 if split.startswith("member") else others.get(split, 49))
         assert all(item["modalities"] == ["t1", "t1c", "t2", "flair"] for part in PARTS for item in parts[part])
 
 
@@ -232,6 +241,30 @@ def test_loading_returns_what_was_split(tmp_path):
     assert prepare("brats2021", tmp_path, datalist=path) == load_datalist(path, tmp_path)
 
 
+@pytest.mark.parametrize("key", ["testing", "_hidden", "description"])
+def test_other_words_of_a_datalist(listed, key):
+    """MONAI's word for ``test``, keys of one's own, and what Decathlon's say besides."""
+    datalist, path, data = listed
+    cases = datalist.pop("test") if key == "testing" else [{"case": "b"}] if key == "_hidden" else "BraTS"
+    write_datalist({**datalist, key: cases, "labels": {"0": "background"}}, path)
+    assert len(load_datalist(path, data, "brats2021")["training"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"validaton": [{"case": "b"}]}, "part 'validaton' is not read; expected training, validation, test"),
+        ({"testing": [], "test": []}, "part 'testing' is not read"),
+        ({"labels": {"NCR": 1, "ED": 2, "ET": 3}}, "labels {'NCR': 1, 'ED': 2, 'ET': 3}, but brats2021 has"),
+    ],
+)
+def test_what_nobody_reads_in_a_datalist_is_refused(listed, change, said):
+    datalist, path, data = listed
+    write_datalist({**datalist, **change}, path)
+    with refused(ValueError, "list.json", said):
+        load_datalist(path, data, "brats2021")
+
+
 NO_CASES = ("/tmp/a", "../a", "..", "", ".hidden", "a/b", "a\\b", "a\nb", "a\0", "a" * 201)
 
 
@@ -273,6 +306,8 @@ def test_what_does_not_fit_the_data_is_refused(listed):
         ({"label": None}, (".label: ", "string")),
         ({"channels": [0, 1]}, ("4 images", "likewise channels")),
         ({"channels": [True] * 4}, (".channels.0: ", "integer")),
+        ({"fold": 0}, ("key 'fold' is not read", "Folds of Auto3DSeg are splits here")),
+        ({"lable": "a_seg.nii.gz"}, ("key 'lable' is not read; expected case, image, ",)),
     ],
 )
 def test_items_that_do_not_fit_are_refused(listed, change, facts):
