@@ -214,7 +214,7 @@ class LabelSet:
             if found and lie_in[painted[found[-1]]] != found:
                 raise ValueError(
                     f"Regions {', '.join(found)} overlap in {name}, which a label map of the regions cannot show: "
-                    f"expected a region of what they share, after them, and larger regions first."
+                    "expected a region of what they share, after them, and larger regions first."
                 )
 
     @property

@@ -86,9 +86,8 @@ class _Datalist(BaseModel):
     @model_validator(mode="after")
     def _refuse_unread_parts(self) -> Self:
         for key, value in (self.model_extra or {}).items():
-            if key[0] != "_" and (
-                key == "testing" or (isinstance(value, list) and value and isinstance(value[0], dict))
-            ):
+            is_part = isinstance(value, list) and any(isinstance(item, dict) for item in value)
+            if key == "testing" or (is_part and key[0] != "_"):
                 raise ValueError(f"part {key!r} is not read; expected {', '.join(PARTS)}, each once")
         return self
 
