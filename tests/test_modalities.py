@@ -123,7 +123,7 @@ def test_another_publishers_value_becomes_the_cohorts_own():
 
 @pytest.mark.parametrize("regions", [{"A": ("a", "b"), "B": ("b", "c")}, {"B": ("b",), "A": ("a", "b")}])
 def test_regions_that_a_label_map_cannot_show_are_refused(regions):
-    with pytest.raises(ValueError, match="overlap in [bc], which a label map of the regions cannot show"):
+    with pytest.raises(ValueError, match=r"overlap in [bc], which a label map of the regions cannot show"):
         LabelSet({"a": 1, "b": 2, "c": 3}, regions)
 
 
