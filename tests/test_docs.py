@@ -39,7 +39,7 @@ def test_links_lead_somewhere(page):
 CONFIGS = sorted(ROOT.glob("bundles/*/configs/*.json"))
 METHOD = {"imports", "bundle_root", "run", "initialize", "finalize", "pretrain", "finetune", "fit", "evaluate"}
 METHOD |= {"take_weights", "training_cases", "pretraining_cases", "cohort_def", "network", "data", "cases"}
-METHOD |= {"calibration_cases", "facts", "_made_by_", "_run_", "start_processes"}
+METHOD |= {"calibration_cases", "facts", "start_processes"}
 """Keys of text or lists that are no settings: what is run, and what follows from other keys."""
 
 
@@ -47,7 +47,7 @@ def settings(file: str) -> set[str]:
     """Return the keys of all bundles' configs of this name whose values are set by users."""
     items = [item for path in CONFIGS if path.name == file for item in json.loads(path.read_text()).items()]
     held = {key for key, value in items if isinstance(value, dict) or (isinstance(value, list) and has_object(value))}
-    return {key for key, _ in items if "#" not in key} - (held - {"conventions", "leaders"}) - METHOD
+    return {key for key, _ in items if "#" not in key and key[0] != "_"} - (held - {"conventions", "leaders"}) - METHOD
 
 
 def has_object(value: list) -> bool:
