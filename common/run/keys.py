@@ -40,8 +40,9 @@ def check_config(config: Config) -> None:
         outer = key.rpartition("#")[0]
         hint = f"did you mean {f'{outer}#' * bool(outer)}{near[0]}?" if near else f"expected one of {shortened(known)}."
         raise ValueError(f"{key!r} is not a key of this config, nothing refers to it; {hint}")
+    parser = ConfigParser(config)
     for place, item in _objects(config):
-        _check_object(place, item, config)
+        _check_object(place, item, parser)
     for key, value in config.items():
         if key.endswith(("_dir", "_path")) and value is not None:
             _require_path(key, value)
@@ -111,9 +112,9 @@ def _objects(config: Any, place: str = "") -> Iterator[tuple[str, Config]]:
             yield from _objects(value, f"{place}#{key}" if place else str(key))
 
 
-def _check_object(place: str, item: Config, config: Config) -> None:
+def _check_object(place: str, item: Config, config: ConfigParser) -> None:
     """Refuse arguments that a class or function does not have, and plain values of another kind than it asks for."""
-    component = ConfigComponent(dict(item), locator=ConfigParser().locator)
+    component = ConfigComponent(dict(item), locator=config.locator)
     target = component.resolve_module_name()
     made = locate(target) if isinstance(target, str) and not _is_text_of_config(target) else None
     if not callable(made) or item.get("_mode_") == "callable":
@@ -134,7 +135,7 @@ def _check_object(place: str, item: Config, config: Config) -> None:
             raise ValueError(f"{place}#{name} is not an argument of {target}; {hint}")
         key, given = f"{place}#{name}", value
         while isinstance(given, str) and REFERENCE.fullmatch(given):
-            key, given = given[1:], ConfigParser(config).get(given[1:])
+            key, given = given[1:], config.get(given[1:])
         expected, kinds = KINDS.get(_kind(taken[name]), ("", object))
         plain = given is not None and not _is_text_of_config(given) and optional(given) is not None
         if plain and (not isinstance(given, kinds) or (isinstance(given, bool) and expected != "")):
