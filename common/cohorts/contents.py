@@ -1,28 +1,15 @@
 """Copies of images, which make their cases one patient."""
 
 import gzip
-import hashlib
 import json
 import os
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import cache
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
-
-import nibabel as nib
-import numpy as np
-from scipy.ndimage import find_objects
-from tqdm import tqdm
-
-from common.io.files import replacing
 
 LEAST = 18
 """Bytes of the shortest gzip file; what is shorter is no image."""
-MANY = 200
-"""Number of label maps from which on the search for copies shows its progress, and keeps their checksums."""
 GZIP = b"\x1f\x8b"
 SAMPLE = 65536
 """Bytes that are read at the beginning, in the middle and at the end of a file that is not compressed."""
@@ -38,18 +25,9 @@ class Copy(NamedTuple):
 
 
 def copies(items: Iterable[Mapping[str, Any]]) -> Iterator[Copy]:
-    """Yield each case that has a copy of an earlier case's image.
+    """Yield each case that has a copy of an earlier case's image: the same bytes, however they are compressed.
 
-    Copies have the same bytes, however they are compressed; or equal voxels once they are loaded, if the label maps are
-    equal too: those were saved anew, with another type, header or orientation.
-    """
-    items = list(items)
-    yield from _of_equal_bytes(items)
-    yield from _of_equal_voxels(items)
-
-
-def _of_equal_bytes(items: Sequence[Mapping[str, Any]]) -> Iterator[Copy]:
-    """Yield copies of the same bytes, for which few files are decoded.
+    Copies that were saved anew, with another type or header, are found by `common.cohorts.check.check_folder`.
 
     Lengths and checksums are compared first: those in the last 8 bytes of a gzip file; of a file that is not
     compressed, three samples' checksum or, if there are compressed ones of its length too, its own. Files in which
@@ -67,68 +45,6 @@ def _of_equal_bytes(items: Sequence[Mapping[str, Any]]) -> Iterator[Copy]:
                 break
         else:
             known.append((case, path))
-
-
-def _of_equal_voxels(items: Sequence[Mapping[str, Any]]) -> Iterator[Copy]:
-    """Yield copies with the same label map; images are loaded only where label maps are equal, so seldom."""
-    labelled = [item for item in items if item.get("label") is not None]
-    many, alike = len(labelled) >= MANY, dict[str | None, list[Mapping[str, Any]]]()
-    kept = _kept_sums() if many else {}
-    sums: dict[str, str | None] = {}
-    for item in tqdm(labelled, desc="looking for copies", unit="label", leave=False, disable=not many):
-        path, about = str(item["label"]), os.stat(item["label"])
-        file = f"{about.st_size} {about.st_mtime_ns} {os.path.abspath(path)}"
-        sums[file] = kept[file] if file in kept else _sum_of_voxels(path, about.st_mtime_ns)
-        alike.setdefault(sums[file], []).append(item)
-    if many and not sums.keys() <= kept.keys():
-        _keep_sums(kept | sums)
-    for group in [group for digest, group in alike.items() if digest and len(group) > 1]:
-        first: dict[str, tuple[str, str]] = {}
-        for item in group:
-            for path in map(str, item["image"]):
-                digest = _sum_of_voxels(path, os.stat(path).st_mtime_ns)
-                other, other_path = first.setdefault(digest or path, (item["case"], path))
-                if other != item["case"]:
-                    yield Copy(item["case"], path, other, other_path)
-                    break
-
-
-@cache
-def _sum_of_voxels(path: str, changed: int) -> str | None:
-    """Return a checksum of an image's box of voxels that are not 0, with axes in RAS; None if there are none.
-
-    After a change the file is read again, since ``changed`` (ns) is its modification time.
-    """
-    from common.io import read_volume  # imports MONAI
-
-    try:
-        volume = read_volume(path)
-    except (OSError, ValueError):
-        return None  # others will say so
-    image = nib.as_closest_canonical(nib.Nifti1Image(np.asarray(volume, np.float32), volume.affine.numpy()))
-    voxels = np.asarray(image.dataobj)
-    boxes = find_objects((voxels != 0).astype(np.uint8))
-    return hashlib.sha256(np.ascontiguousarray(voxels[boxes[0]]).data).hexdigest() if boxes else None
-
-
-def _sums_file() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(folder, "missing-modality-bundles", "label_sums.json")
-
-
-def _kept_sums() -> dict[str, str | None]:
-    """Return the checksums of label maps that an earlier run computed; none if it could not keep them."""
-    try:
-        return dict(json.loads(_sums_file().read_text()))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _keep_sums(sums: Mapping[str, str | None]) -> None:
-    """Keep checksums of files that are still there, as far as this user may write there."""
-    there = {file: digest for file, digest in sums.items() if os.path.exists(file.split(" ", 2)[2])}
-    with suppress(OSError), replacing(_sums_file()) as path:
-        path.write_text(json.dumps(there))
 
 
 def content(item: Mapping[str, Any]) -> list[str]:

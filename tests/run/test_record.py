@@ -6,14 +6,11 @@ import json
 import sys
 from types import SimpleNamespace
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from common.cohorts import contents
-from common.cohorts.contents import _of_equal_voxels, content, copies
+from common.cohorts.contents import content, copies
 from common.cohorts.datalist import load_datalist
 from common.run import record as runs
 from common.run.record import RunRecord, kept_cases, require_same_settings, require_same_training, split_of_run
@@ -213,53 +210,3 @@ class TestCopies:
     def test_a_case_that_names_a_file_twice_is_none(self, item):
         one = item("one")
         assert not list(copies([{**one, "image": one["image"] * 2}]))
-
-    @pytest.mark.parametrize(
-        ("image", "label", "origin", "found"),
-        [
-            (np.float64, np.int32, 0, True),  # what becomes of the arrays that are saved anew
-            (np.asarray, np.asarray, 7, True),
-            (np.flip, np.flip, 0, True),
-            (lambda image: image + np.int16(1), np.asarray, 0, False),
-            (np.asarray, np.flip, 7, False),
-            (np.float64, np.zeros_like, 0, False),
-        ],
-        ids=["other types", "moved", "flipped", "another image", "another label", "no lesion"],
-    )
-    def test_a_copy_that_was_saved_anew_has_equal_voxels(self, tmp_path, image, label, origin, found):
-        rng, affine = np.random.default_rng(0), np.diag([1.0, 1, 2, 1])
-        scan, lesion = rng.integers(0, 900, (6, 5, 4)).astype(np.int16), rng.integers(0, 4, (6, 5, 4)).astype(np.uint8)
-        again = affine @ np.diag([-1, -1, -1, 1]) if image is np.flip else affine.copy()
-        again[0, 3] += origin
-        for name, grid, arrays in (
-            ("one", affine, (scan, np.zeros_like(lesion) if label is np.zeros_like else lesion)),
-            ("two", again, (image(scan), label(lesion))),
-        ):
-            for kind, array in zip(("t1", "seg"), arrays, strict=True):
-                nib.save(nib.Nifti1Image(array, grid, dtype=array.dtype), tmp_path / f"{name}_{kind}.nii.gz")
-        items = [
-            {"case": name, "image": [f"{tmp_path}/{name}_t1.nii.gz"], "label": f"{tmp_path}/{name}_seg.nii.gz"}
-            for name in ("one", "two")
-        ]
-        assert [(copy.case, copy.other) for copy in copies(items)] == [("two", "one")] * found
-
-    def test_checksums_of_many_label_maps_are_kept(self, tmp_path, monkeypatch):
-        items = []
-        for name in ("one", "two"):
-            path = tmp_path / f"{name}.nii.gz"
-            nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), path)
-            items.append({"case": name, "image": [str(path)], "label": str(path)})
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        assert len(list(_of_equal_voxels(items))) == 1
-        assert not (tmp_path / "cache").exists()
-        monkeypatch.setattr(contents, "MANY", 2)
-        assert len(list(_of_equal_voxels(items))) == 1
-        (file,) = (tmp_path / "cache").rglob("*.json")
-        sums = json.loads(file.read_text())
-        file.write_text(json.dumps({key: str(number) for number, key in enumerate(sums)}))
-        assert not list(_of_equal_voxels(items))  # by what was kept they differ
-        file.write_text("damaged")
-        assert len(list(_of_equal_voxels(items))) == 1
-        items[1]["label"] = items[1]["image"][0] = str(tmp_path / "one.nii.gz")
-        file.parent.chmod(0o500)
-        assert list(_of_equal_voxels(items))
