@@ -283,6 +283,7 @@ class TestConfigs:
         assert "@split_seed" in evaluate["data"]
         shared = {key for key in train.keys() & inference.keys() if not isinstance(inference[key], dict)}
         own = {"_made_by_", "imports", "bundle_root", "output_dir", "initialize", "run", "cohort_def", "network"}
+        own |= {"_first_", "_allowed_"} & shared
         own |= {"memory_format"} & shared  # the window is a number or one per axis in inference
         assert {key for key in shared if key not in recorded and overrides.get(key) != f"@{key}"} == own
         made_by = {"_target_": inference["network_def"].pop("of")}
