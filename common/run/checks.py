@@ -85,7 +85,7 @@ def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> N
         require_same_settings(config.get(), value("output_dir"))
     if (weights := optional(value("ckpt_path")) if "ckpt_path" in config else None) is not None:
         if not os.path.isfile(weights):
-            raise FileNotFoundError(f"ckpt_path {weights}: no such file.")
+            raise FileNotFoundError(f"ckpt_path {weights}: no such checkpoint.")
         require_fitting(weights, value("cohort"), bundle_root, value("image_transforms"))
         facts = read_facts(weights)
         for key, trained in facts.settings.items() if facts else ():

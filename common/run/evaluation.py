@@ -35,7 +35,7 @@ class BundleEvaluation:
 
     def __init__(self, bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
         files = configs_of(bundle_root, configs)
-        overrides = {"bundle_root": bundle_root, "_first_": [], **overrides}
+        overrides = {"bundle_root": bundle_root, "_first_": [], "_unread_": [*overrides], **overrides}
         self.workflow = ConfigWorkflow(files, workflow_type="infer", **overrides)
 
     def check(self, recorded: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from pydoc import locate
 from typing import Any
 
 from monai.bundle import ConfigComponent, ConfigParser
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from common.io.settings import check_choice, check_number, optional
 from common.text import shortened
@@ -19,6 +20,8 @@ VARIABLE = re.compile(r"\$(?!None$)(\w+|\{\w+\})(/.*)?", re.ASCII | re.DOTALL)
 """A path that begins with a variable of the shell; a config's expressions are longer."""
 LAST = ("initialize", "run", "finalize")
 """The last keys of a bundle's own files. What comes after them was added, by an overlay or a setting."""
+OF_MONAI = {*DEFAULT_EXP_MGMT_SETTINGS["mlflow"]["configs"]}
+"""Keys that MONAI itself sets, to follow a run."""
 KINDS: dict[Any, tuple[str, Any]] = {int: ("a whole number", int), float: ("a number", int | float), str: ("text", str)}
 Config = Mapping[str, Any]
 
@@ -82,7 +85,7 @@ def _unread(config: Config, used: set[str]) -> Iterator[tuple[str, list[str]]]:
     added = names[1 + max((names.index(key) for key in LAST if key in config), default=-1) :]
     for key in added:
         unread = not (_is_used(key, used) or _is_list_of_steps(config[key]) or key in config.get("_unread_", ()))
-        if unread and key[0] != "_":
+        if unread and key[0] != "_" and key not in OF_MONAI:
             yield key, [name for name in names if name != key and _is_used(name, used)]
     for key, section in config.items():
         if isinstance(section, Mapping) and "_target_" not in section and key[0] != "_" and key not in used:

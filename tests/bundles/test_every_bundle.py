@@ -18,7 +18,6 @@ from common.evaluation.metrics.results import read_evaluation
 from common.evaluation.report import sections
 from common.io.facts import read_facts
 from common.modalities import subset_name, subsets
-from mmb.experiments.paper_tables.published import published
 
 NAMES = ("gss", "m3ae", "mag_ms", "medmap", "passion")
 TINY = {"spacing": [6, 6, 6], "crop": [16, 16, 16], "overlap": 0.25, "epochs": 1, "val_interval": 1}
@@ -289,9 +288,3 @@ class TestConfigs:
         made_by = {"_target_": inference["network_def"].pop("of")}
         assert inference["network_def"].pop("count") == "@ensemble"
         assert train["network_def"] == inference["network_def"] | made_by
-
-    @each
-    def test_published_tables_beside_recipes_exist(self, name):
-        for path in (Bundle(name).folder / "configs" / "recipes").glob("*.json"):
-            if tables := json.loads(path.read_text()).get("published"):
-                assert len(published(*tables))

@@ -150,7 +150,7 @@ class TestRecipes:
         PASSION.run_here(
             ["train.json", "recipes/myops2020.json"],
             **SIZES, **UNTRACKED, epochs=1,
-            crop=[32, 32], num_workers=0, dataset_dir=data, output_dir=tmp_path / "out", published=None,
+            crop=[32, 32], num_workers=0, dataset_dir=data, output_dir=tmp_path / "out",
         )  # fmt: skip
         evaluation = read_evaluation(tmp_path / "out" / "evaluation")
         assert evaluation.regions == ("LVB", "RVB", "MYO")

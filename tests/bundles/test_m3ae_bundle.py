@@ -111,7 +111,7 @@ class TestRecipes:
         settings = {"cohort": "phantom", "split": "null", "dataset_dir": coarse_dir, "output_dir": tmp_path, "width": 8}
         settings |= {"spacing": [6, 6, 6], "grid": [40, 40, 26], "crop": [24, 24, 24], "overlap": 0, "draws": 2}
         settings |= {"stage_epochs": [1] * 4, "stage_spacings": [12, 9, 6, 6], "stage_crops": [*sizes]}
-        settings |= {"stage_around": [[16] * 3] * 3 + [[24] * 3], "precision": "float32", "mlflow": "none"}
+        settings |= {"stage_around": [[16] * 3] * 3 + [[24] * 3], "precision": "float32"}
         settings |= {"val_interval": 4, "val_subsets": [["t1c"]], "num_workers": 0}
         M3AE.run_here(files, "fit", **settings)
         state = torch.load(tmp_path / "finetuned_last.pt", weights_only=True)  # as it is read to resume
@@ -132,7 +132,8 @@ class TestRecipes:
 class TestPlaces:
     def test_monai_loads_it_from_anywhere(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        network = load("m3ae", bundle_dir=str(BUNDLE.parent), workflow_type="inference", source="monaihosting")
+        places = {"bundle_dir": str(BUNDLE.parent), "workflow_type": "inference", "source": "monaihosting"}
+        network = load("m3ae", net_override={"count": 1}, **places)  # the file of one network
         weights = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
         assert torch.equal(network.x_sub, weights["x_sub"].float())
 

@@ -76,7 +76,7 @@ def test_weights_of_as_many_values_but_another_shape_are_refused():
         ({"sites": {"a": {"dataset_dir": "/data", "splits": "full"}}}, "'splits' is not a key of .*mean split[?]"),
         ({"settings": {"epochs": 3}}, "epochs: the federation sets this key itself"),
         ({"settings": {"learning_rte": 0.1}}, "'learning_rte' is not a key of .*mean learning_rate[?]"),
-        ({"settings": {"learning_rate": "high"}}, "learning_rate 'high': expected a number"),
+        ({"settings": {"learning_rate": "high"}}, "learning_rate high: expected a number"),
         ({"start_round": 6}, "start_round 6: expected one of the 6 rounds"),
     ],
 )

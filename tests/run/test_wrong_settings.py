@@ -69,7 +69,7 @@ def test_configs_as_they_are(refusal, name, configs):
         ("gss", ("train.json",), ["--conventions#empty=none"], "conventions: empty is 'none'"),
         ("gss", ("train.json",), ["--calibrate_on=tests"], "Unknown part 'tests'"),
         ("gss", ("train.json",), ["--output_dir=/proc/version/out"], "cannot write there"),
-        ("gss", ("inference.json",), ["--ckpt_path=/nowhere.pt"], "ckpt_path /nowhere.pt: no such file"),
+        ("gss", ("inference.json",), ["--ckpt_path=/nowhere.pt"], "ckpt_path /nowhere.pt: no such checkpoint"),
         ("gss", ("inference.json",), ["--ckpt_path=['a.pt','b.pt']"], "ckpt_path ['a.pt', 'b.pt']: expected one path"),
         ("gss", ("inference.json",), ["--output_dir=2024_01"], "202401: MONAI reads this as no text"),
         ("gss", EVALUATION, ["--part=training2"], "Unknown part 'training2'"),
