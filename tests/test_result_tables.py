@@ -64,7 +64,8 @@ def all_four_and_mean(evaluation: Evaluation) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("page", "start"), [("docs/results.md", "| method | WT, all four"), ("docs/open_glioma/tables/results.csv", "method")]
+    ("page", "start"),
+    [("docs/results.md", "| method | WT, all four"), ("docs/open_glioma/tables/results.csv", "method")],
 )
 def test_methods(page, start):
     lines = table(page, start)
