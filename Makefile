@@ -13,7 +13,7 @@ STUDIES ?=
 RUFF = $(shell sed -n 's/.*"\(ruff==[^"]*\)".*/\1/p' pyproject.toml)
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
 
-.PHONY: help install train test test-all fuzz torture gpu-report configs format lint label test-label docs clean FORCE
+.PHONY: help install train test test-all fuzz torture gpu-report configs words format lint label test-label docs clean FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -45,6 +45,9 @@ gpu-report: $(VENV)/.installed-test ## what the papers' trainings cost on a GPU
 
 configs: $(VENV)/.installed ## the bundles' configs, from bundles/base and their paper.json
 	$(VENV)/bin/python -m tools.configs
+
+words: $(VENV)/.installed ## the words of each page, and how many it may have
+	$(VENV)/bin/python -m tools words
 
 format: $(LINT_VENV)/.installed ## ruff's corrections and format
 	$(LINT_VENV)/bin/ruff check --fix .

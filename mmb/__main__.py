@@ -13,7 +13,8 @@ from mmb.arguments import REFUSALS, parse_verb
 
 VERBS = {
     "patients": ("predict", "export_labels"),
-    "data": ("check", "datalist", "join", "phantom"),
+    "data": ("check", "datalist", "join"),
+    "to try it out": ("example", "phantom"),
     "compare": ("evaluate", "compare", "pool", "calibrate"),
     "many methods and machines": ("leaderboard", "federate"),
     "share": ("bundle", "import_weights", "ensemble"),

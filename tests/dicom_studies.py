@@ -22,8 +22,9 @@ from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
 from mmb.clinic.dicom.phantom import FLAIR as SPACE_FLAIR
-from mmb.clinic.dicom.phantom import MPRAGE, mr_image
+from mmb.clinic.dicom.phantom import MPRAGE
 from mmb.clinic.dicom.phantom import TSE as T2_TSE
+from mmb.clinic.dicom.writing import mr_image
 
 SLOPE, INTERCEPT = 0.5, -16.0
 """Rescale slope and intercept of the stored values, so that a reader who ignores them fails."""

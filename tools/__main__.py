@@ -10,7 +10,7 @@ from common.text import printable
 from mmb.__main__ import VERBS
 from mmb.arguments import REFUSALS, parse_verb
 
-SCRIPTS = ("package", "zoo", "ship", "api", "licences")
+SCRIPTS = ("package", "zoo", "ship", "api", "licences", "words")
 
 
 def script(name: str) -> Callable[..., Any]:

@@ -24,6 +24,10 @@ you to use them, and to pass them on unchanged. PyTorch with CUDA brings NVIDIA'
 are in `data_license.txt` beside each card. deepbet (MIT), in the extra `clinic`, brings its own weights for skull
 stripping, the packages under the LGPL, and a GUI toolkit (customtkinter) that is never used here.
 
+**Images of a patient**: `mmb example` writes one case of BraTS-Africa (TCIA, doi 10.7937/v8h6-8x67), which is part of
+the package under CC BY 4.0. Its attribution is in `mmb/clinic/data/example/ATTRIBUTION.txt`, and is written beside the
+images.
+
 **Not installed**: a decoder for 12-bit JPEG (DICOM's JPEG Extended), which scanners rarely write. The only one that we
 found, pylibjpeg-libjpeg, is under the GPL-3.0; `pip install pylibjpeg-libjpeg` adds it.
 """

@@ -1,3 +1,6 @@
+import sys
+
+
 def phantom(folder: str, subjects: int = 3, dicom: bool = False, seed: int = 2023) -> None:
     """Write synthetic patients, to try the other verbs on: NIfTI files, or studies as a scanner sends them.
 
@@ -11,6 +14,7 @@ def phantom(folder: str, subjects: int = 3, dicom: bool = False, seed: int = 202
             labels and, of 3 or more, a datalist.
         seed: of the random numbers from which anatomy and tumours are drawn.
     """
+    print("Synthetic images: no patient was scanned. A real patient is written by: mmb example FOLDER", file=sys.stderr)
     if dicom:
         from mmb.extras import required
 

@@ -16,8 +16,9 @@ from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
 from mmb.clinic.dicom import load, read_seg, read_series, write_report, write_seg
 from mmb.clinic.dicom.grouping import Slice, group
-from mmb.clinic.dicom.phantom import TSE, mr_image
+from mmb.clinic.dicom.phantom import TSE
 from mmb.clinic.dicom.regular_grid import tolerance, why_no_grid
+from mmb.clinic.dicom.writing import mr_image
 
 COLUMNS, ROWS = 5, 4
 

@@ -405,7 +405,9 @@ def test_a_study_is_segmented_with_its_seg(studies, tmp_path):
 
 def test_the_verb_writes_them_and_overwrites_nothing(tmp_path, capsys):
     assert run("phantom", tmp_path / "dicom", "--dicom", "--subjects", 1) is None
-    assert capsys.readouterr().out == f"{tmp_path / 'dicom'}\n"
+    printed = capsys.readouterr()
+    assert printed.out == f"{tmp_path / 'dicom'}\n"
+    assert "no patient was scanned" in printed.err
     assert len(list(tmp_path.glob("dicom/Phantom_001/*/*.dcm"))) == 5 * 52 + 4
     assert "is not overwritten" in run("phantom", tmp_path / "dicom", "--dicom")
     assert "subjects 0: expected a whole number" in run("phantom", tmp_path / "none", "--dicom", "--subjects", 0)
