@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import ignite.distributed as idist
@@ -34,9 +33,8 @@ class BundleEvaluation:
     """
 
     def __init__(self, bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
-        files = configs_of(bundle_root, configs)
-        overrides = {"bundle_root": bundle_root, "_first_": [], "_unread_": [*overrides], **overrides}
-        self.workflow = ConfigWorkflow(files, workflow_type="infer", **overrides)
+        self.files = configs_of(bundle_root, configs)
+        self.overrides = {"bundle_root": bundle_root, "_first_": [], "_unread_": [*overrides], **overrides}
 
     def check(self, recorded: Mapping[str, Any]) -> None:
         """Refuse what would fail only after the training: settings, an MLflow server that does not answer, and images
@@ -45,7 +43,8 @@ class BundleEvaluation:
         Args:
             recorded: settings of the training that its weights will hold, and ``steps``, its transforms.
         """
-        config = ConfigParser(deepcopy(self.workflow.parser.get()))
+        config = ConfigParser(ConfigParser.load_config_files(self.files))
+        config.update(self.overrides)
         config.update({key: value for key, value in recorded.items() if key in config})
         value = config.get_parsed_content
         check_config(config.get())
@@ -68,13 +67,14 @@ class BundleEvaluation:
     def __call__(self) -> None:
         """Run the evaluation, unless there is no labelled case to evaluate."""
         if idist.get_rank() == 0:
-            self.workflow.initialize()
-            value = self.workflow.parser.get_parsed_content
-            if "report" in self.workflow.parser and not any("label" in item for item in value("cases")):
+            workflow = ConfigWorkflow(self.files, workflow_type="infer", **self.overrides)
+            workflow.initialize()
+            value = workflow.parser.get_parsed_content
+            if "report" in workflow.parser and not any("label" in item for item in value("cases")):
                 logger.warning(f"No case to evaluate: part {value('part')} of the split has none with a label.")
                 return
-            self.workflow.run()
-            self.workflow.finalize()
+            workflow.run()
+            workflow.finalize()
 
 
 def training_facts(

@@ -20,7 +20,7 @@ VARIABLE = re.compile(r"\$(?!None$)(\w+|\{\w+\})(/.*)?", re.ASCII | re.DOTALL)
 """A path that begins with a variable of the shell; a config's expressions are longer."""
 LAST = ("initialize", "run", "finalize")
 """The last keys of a bundle's own files. What comes after them was added, by an overlay or a setting."""
-OF_MONAI = {*DEFAULT_EXP_MGMT_SETTINGS["mlflow"]["configs"]}
+OF_MONAI = frozenset(ConfigParser(DEFAULT_EXP_MGMT_SETTINGS)["mlflow#configs"])
 """Keys that MONAI itself sets, to follow a run."""
 KINDS: dict[Any, tuple[str, Any]] = {int: ("a whole number", int), float: ("a number", int | float), str: ("text", str)}
 Config = Mapping[str, Any]

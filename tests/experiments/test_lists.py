@@ -125,9 +125,9 @@ def x(**more):
         (rows(ACN="ACN"), ("(57)", "'ACN'", "method of the list", "M3AE")),
         ({"methods": {"a=b": M3AE}}, ("methods", "'a=b'", "a name on one line, without =")),
         (x(variant=["recipes/table3.json", "RFNet"]), ("methods.x", "'variant'", "bundle, nnunet, configs, settings")),
-        (x(configs=["logging.conf"]), ("'x'", "logging.conf: not a JSON config")),
+        (x(configs=["logging.conf"]), ("'x'", "unknown file input", "logging.conf")),
         (x(settings={"cohort": "brats2020"}), ("methods.x.settings", "'cohort'", "the leaderboard itself")),
-        (x(settings={"conventions#size": 1}), ("'x'", "'conventions#size' is not a key of")),
+        (x(settings={"conventions#size": 1}), ("'x'", "Conventions", "unexpected keyword argument 'size'")),
         (x(configs=["recipes/brats2020.json"]), ("'x'", "recipes/brats2020.json", "brats2020, not for brats2018")),
         (
             {"methods": {"M3AE": M3AE, "other": {**M3AE, "settings": {"conventions#hd95": "max"}}}},
