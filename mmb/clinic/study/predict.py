@@ -68,8 +68,9 @@ def predict(
     `RESULTS` (``seg.dcm`` and ``report.dcm`` for DICOM, unless nothing was found or no SEG can reference the series),
     all or none. Raises ValueError if the study or an option cannot be used; nothing is written then.
 
-    ``study`` is a folder, or the image file of each modality. ``explain`` is called with a line for everything found in
-    it, before later steps can fail.
+    ``study`` is a folder, or the image file of each modality. ``explain`` is called before the network runs, with a
+    line for everything found in the study and what it is used as; if the images cannot be aligned, with what headers
+    say.
     """
     check_output(study, output_dir)
     return segment(study, output_dir, load_predictor(*options.network, options.decision), options, explain)
@@ -96,9 +97,11 @@ def segment(
         read = read_files(study, cohort, modalities, device, strip)
     else:
         read = read_folder(study, cohort, modalities, options.series, device, strip)
-    if explain:
-        explain(read.explanations)
-    read, chosen, why = align_and_assign(read, options.reference, device, strip)
+    try:
+        read, chosen, why = align_and_assign(read, options.reference, device, strip)
+    finally:  # only now it is known what is used as what; if this fails, the headers' reading tells which images failed
+        if explain:
+            explain(read.explanations)
     inference = inference.using([*read.images])
     aligned, brain = _prepared(read, chosen, strip, cohort)
     seg_note, no_seg = _referred(read.series.get(chosen))

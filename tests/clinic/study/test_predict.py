@@ -207,6 +207,12 @@ def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as
     assert "<title>Segmentation from T1c + FLAIR</title>" in page
     (other,) = (line for line in warnings.splitlines() if re.search(r"\bT1\b", line))
     assert other.endswith("it looks like T1c, and is taken for it.")
+    listed = said.partition("In the study:\n")[2].partition("\nSegmenting")[0]  # as decided in the end, and once
+    (line,) = (line for line in listed.splitlines() if "5_T1_MPRAGE_2020" in line)
+    assert re.fullmatch(
+        r"  5_T1_MPRAGE_2020\.nii\.gz: T1c \(by what it shows; .*\); its image shows T1c .*; taken\.", line
+    )
+    assert said.count("5_T1_MPRAGE_2020.nii.gz: ") == 1
 
 
 @pytest.mark.slow  # three predictions, and deepbet on two images
