@@ -69,7 +69,7 @@ class StudySummary:
     """What a study yields, in the form that `mmb.clinic.study.page` draws; empty parts are left out.
 
     Attributes:
-        answer: what was found, in one sentence, or why not to use it; see `mmb.clinic.study.answer`.
+        answer: what was found, in a sentence or two, or why not to use it; see `mmb.clinic.study.answer`.
         title: title of the page.
         bundle: name of the bundle, or of the method of other weights.
         version: version of the bundle.
