@@ -23,7 +23,7 @@ from common.cohorts.scan import find_cases, named_after
 from common.io.files import unread
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
-from mmb.clinic.choice import Assignment, Option, Record, assign_series, in_question
+from mmb.clinic.choice import Assignment, Option, Record, Unused, Use, assign_series, in_question
 from mmb.clinic.errors import ONE, StudyError
 from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence, ImageFile, LogProbs
 from mmb.clinic.names import not_what_they_end_with
@@ -63,7 +63,8 @@ class Headers:
     Attributes:
         modalities: those that may be used.
         option: words how the user sets modalities by hand, by default to a candidate.
-        others: further lines: on each series or file that is no candidate, and on what was joined.
+        joined: a line for each series whose images differ, but make up one volume.
+        unused: the series or files that are no candidates.
     """
 
     candidates: Sequence[Candidate]
@@ -71,14 +72,18 @@ class Headers:
     modalities: Sequence[str]
     option: Option = _give_files
     remarks: Sequence[Remark] = ()
-    others: Sequence[str] = ()
+    joined: Sequence[str] = ()
+    unused: Sequence[Unused] = ()
+
+    @property
+    def others(self) -> list[str]:
+        """Further lines: on what was joined, and on each series or file that is no candidate."""
+        return [*self.joined, *(each.line() for each in self.unused)]
 
 
 @dataclass(frozen=True)
 class SeriesHeaders(Headers):
-    """DICOM series; ``foreign`` maps lines on those not of a class of MR images to the modality that they seem."""
-
-    foreign: Mapping[str, str | None] = field(default_factory=dict)
+    """DICOM series, with what their headers say."""
 
 
 @dataclass(frozen=True)
@@ -349,7 +354,7 @@ def _further(headers: Headers, assignment: Assignment) -> list[str]:
 
         lacking = {*headers.modalities} - {*assignment.chosen}
         mixed = dicom.mixed_series(headers.candidates, used)
-        return [*mixed, *(line for line, name in headers.foreign.items() if name in lacking)]
+        return [*mixed, *(each.line() for each in headers.unused if each.modality in lacking)]
     if recognised := [each for each in used if isinstance(each, ImageFile) and not each.fixed]:
         from mmb.clinic.dicom.image_files import refuse_several_patients
 
@@ -387,14 +392,14 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
         for name, path, channel in zip(case["modalities"], case["image"], channels, strict=True)
     }
     unwanted = {name: by_name.pop(name) for name in [*by_name] if name not in wanted}
-    left_out = [f"{file.name}: {display_name(name)}, by its name; not requested." for name, file in unwanted.items()]
+    left_out = [Unused(file.name, file.source, "by its name", name, Use.UNWANTED) for name, file in unwanted.items()]
     if not by_name and not files:
         what = f"none of the requested modalities ({subset_name(wanted)}); it has {subset_name(case['modalities'])}."
         raise StudyError.of(folder, what)
     shown = {file.path for file in (*files, *by_name.values())}
     unused = {"label": "a label, by its name", None: "its name is none of a sequence"}
     left_out += [
-        f"{path.relative_to(folder)}: left out: {unfit.get(path, unused[role])}."
+        Unused(str(path.relative_to(folder)), ImageFile.source, unfit.get(path, unused[role]))
         for path, role in roles.items()
         if path not in shown and role in unused
     ]
@@ -402,7 +407,7 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
     if image_files and "channels" not in case:
         doubts = {name: image_files.contradiction(file.path, name) for name, file in by_name.items()}
         remarks = [Remark((name,), text) for name, text in doubts.items() if text]
-    return Headers([*files, *by_name.values()], cohort, wanted, _name_files, remarks, left_out)
+    return Headers([*files, *by_name.values()], cohort, wanted, _name_files, remarks, unused=left_out)
 
 
 def _of_series(
@@ -422,7 +427,7 @@ def _of_series(
         raise StudyError(f"--series: {foreign[0]} is not among the modalities to use, {subset_name(wanted)}.")
     given |= {name: None for name in GLIOMA if name not in wanted}
     series, others = dicom.read_all(listed.folder, listed.files)
-    candidates, foreign = dicom.series_candidates(series, given), dicom.other_series_lines(others)
+    candidates = dicom.series_candidates(series, given)
     joined = [
         f"{each.name}: its images differ in {', '.join(each.differ)}, but make up one volume."
         for each in series
@@ -436,4 +441,4 @@ def _of_series(
         "one patient and date and share their frame of reference."
     )
     remarks = [Remark((), several)] if len(studies) > 1 else []
-    return SeriesHeaders(candidates, cohort, modalities, option, remarks, [*joined, *foreign], foreign)
+    return SeriesHeaders(candidates, cohort, modalities, option, remarks, joined, dicom.other_series(others))
