@@ -8,7 +8,6 @@ made of both.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from common.cohorts.cohort import Cohort
+from common.cohorts.names import without_suffix
 from common.cohorts.scan import find_cases, named_after
 from common.io.files import unread
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
@@ -374,14 +374,22 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
     unnamed = [path for path, role in roles.items() if role is None]
     named = {role for role in roles.values()} - {None, "label"}
     image_files: Any = None
-    with suppress(ImportError):  # of pydicom, which is not required if all names are clear
+    not_read = ""
+    try:
         from mmb.clinic.dicom import image_files
+    except ImportError as error:  # of pydicom, which is not required if all names are clear
+        described = sum(path.with_name(f"{without_suffix(path.name)}.json").is_file() for path in roles)
+        if described or unnamed:
+            not_read = (
+                f"The JSON beside {described} of {len(roles)} image files and the words of their names were not read, "
+                f'as a package is missing ({error}): pip install "missing-modality-bundles[clinic]".'
+            )
     files = image_files.recognise_files(unnamed, folder) if image_files and "channels" not in named else []
     try:
         cases = find_cases(folder, cohort, unnamed if named else [*unfit]) if named or not files else []
     except ValueError as error:
         public = "The study: its image files cannot be assigned to sequences; name them x_t1.nii.gz, and so on."
-        raise StudyError(str(error), public) from None
+        raise StudyError(f"{error} {not_read}".rstrip(), public) from None
     if len(cases) > 1:
         names = shortened(case["case"] for case in cases)
         raise StudyError(f"{folder}: {len(cases)} subjects, {names}; {ONE}", f"The study: {len(cases)} subjects; {ONE}")
@@ -403,10 +411,10 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
         for path, role in roles.items()
         if path not in shown and role in unused
     ]
-    remarks = []
+    remarks = [Remark((), not_read)] if not_read else []
     if image_files and "channels" not in case:
         doubts = {name: image_files.contradiction(file.path, name) for name, file in by_name.items()}
-        remarks = [Remark((name,), text) for name, text in doubts.items() if text]
+        remarks += [Remark((name,), text) for name, text in doubts.items() if text]
     return Headers([*files, *by_name.values()], cohort, wanted, _name_files, remarks, unused=left_out)
 
 
