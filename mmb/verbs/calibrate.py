@@ -24,7 +24,7 @@ def calibrate(weights: str, *evaluations: str, without_tumour: str | None = None
     if not evaluations:
         raise ValueError("No evaluation; expected the output folder of at least one, after the weights.")
     digest, read = file_digest(weights), [read_evaluation(folder) for folder in evaluations]
-    decision = read[0].facts.get("decision", "threshold")
+    decision = str(read[0].facts.get("decision", "threshold"))
     for folder, evaluation in zip(evaluations, read, strict=True):
         if evaluation.facts.get("weights") != digest:
             raise ValueError(f"{folder}: is not an evaluation of {weights}; evaluate these weights (run evaluate).")
