@@ -23,7 +23,6 @@ def segment_study(study: Source, output_dir: str, options: Options, each: bool) 
         _print({f"In the study {name}".rstrip(): lines})
         print("Segmenting; without a GPU this takes up to a few minutes ...", flush=True)
 
-    print("Reading and aligning the images ...", flush=True)
     if not each or not isinstance(study, str | Path):
         _print(_sections(predict(study, output_dir, options, partial(explain, ""))))
         return
