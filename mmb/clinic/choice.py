@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import product
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -117,6 +117,26 @@ class Record:
         if self.instead and self.use is Use.RIVAL:
             ends[self.use] = f", since {self.instead[0].name} is {self.instead[1]}"
         return f"{said}; {self.use.value}{ends[self.use]}." if self.use in ends else f"{said}."
+
+
+class Unused(NamedTuple):
+    """A series or file that is no candidate: left out, or not requested.
+
+    ``name`` is for the user, ``source`` for others, and ``modality`` what its description or name says, as in a
+    `Candidate`.
+    """
+
+    name: str
+    source: str
+    reason: str
+    modality: str | None = None
+    use: Use = Use.LEFT_OUT
+
+    def line(self) -> str:
+        """Return why it is not used."""
+        if self.use is Use.UNWANTED and self.modality:
+            return f"{self.name}: {display_name(self.modality)}, {self.reason}; not requested."
+        return f"{self.name}: left out: {self.reason}."
 
 
 @dataclass(frozen=True)

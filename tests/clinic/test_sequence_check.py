@@ -1,6 +1,7 @@
 """Recognition of what phantoms show. The network was trained on similar images; patients' images are not shipped."""
 
 from itertools import combinations
+from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -13,6 +14,7 @@ from phantom_case import with_bright_edge
 from common.cohorts import get_cohort
 from common.cohorts.check import check_folder
 from common.cohorts.phantom.simulation import SPACING, simulate
+from common.io import file_digest
 from common.modalities import GLIOMA
 from mmb.clinic import sequence_check
 from mmb.clinic.sequence_check import (
@@ -45,6 +47,13 @@ def subtraction(images: dict[str, MetaTensor]) -> MetaTensor:
 def phantom() -> dict[str, MetaTensor]:
     images, _ = simulate(77_080)
     return {name: MetaTensor(torch.from_numpy(images[name]), affine=torch.from_numpy(LPS)) for name in GLIOMA}
+
+
+def test_the_weights_are_those_that_their_note_calls_frozen():
+    folder = Path(sequence_check.__file__).parent / "data"
+    note, digest = (folder / "sequence_check.md").read_text(), file_digest(folder / "sequence_check.pt")
+    assert f"\n{digest}\n" in note
+    assert "mmb train_content" not in note  # no verb that is gone
 
 
 def test_the_coarse_grid_is_in_ras_in_the_box_of_the_brain_without_what_is_0():

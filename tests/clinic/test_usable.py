@@ -1,5 +1,6 @@
 """The calibration of what a network says of its own outlines: by hand, on simulated patients, and as a file."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from math import exp, inf, log
@@ -240,7 +241,21 @@ def test_the_verb(tmp_path, capsys):
     weights.write_bytes(b"weights")
     write_evaluation(simulated(6, weights=file_digest(weights)), tmp_path / "evaluation")
     (tmp_path / "heads" / "one").mkdir(parents=True)
-    (tmp_path / "heads" / "one" / "summary.json").write_text('{"scores": {"WT": 0.3}}')
+    path, made_with = tmp_path / "heads" / "one" / "summary.json", f"own.pt, SHA-256 {file_digest(weights)}"
+    summary = {"scores": {"WT": 0.3}, "weights": made_with, "asked": {"decision": "threshold"}}
+    for change, message in (
+        ({"weights": f"own.pt, SHA-256 {'0' * 64}"}, f"{path}: is of the weights own.pt, SHA-256 {'0' * 64}; segment"),
+        (
+            {"asked": {"decision": "expected_dice"}},
+            f"{path}: is of the decision expected_dice; segment this study with",
+        ),
+        ({"asked": None}, f"{path}: expected a score of WT, weights and decision"),
+        ({"scores": {}}, f"{path}: expected a score of WT, weights and decision (KeyError('WT'))"),
+    ):
+        path.write_text(json.dumps(summary | change))
+        assert message in run("calibrate", weights, tmp_path / "evaluation", "--without_tumour", tmp_path / "heads")
+        assert not (tmp_path / "own_calibration.json").exists()
+    path.write_text(json.dumps(summary))
     assert run("calibrate", weights, tmp_path / "evaluation", "--without_tumour", tmp_path / "heads") is None
     assert "Fitted on 6 patients" in capsys.readouterr().out
     assert read_calibration(tmp_path / "own_calibration.json").passed == (0, 1)

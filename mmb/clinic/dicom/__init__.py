@@ -9,7 +9,7 @@ from common.names import find
 from mmb.extras import required
 
 _MODULES = {
-    "candidates": ("other_series_lines", "mixed_series", "option", "series_candidates"),
+    "candidates": ("other_series", "mixed_series", "option", "series_candidates"),
     "pixels": ("load",),
     "report": ("write_report",),
     "segmentation": ("CLASSES", "read_seg", "require_referable", "write_seg"),

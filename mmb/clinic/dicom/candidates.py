@@ -9,7 +9,7 @@ import pydicom
 from nibabel import Nifti1Image
 
 from common.modalities import GLIOMA, canonical, display_name
-from mmb.clinic.choice import MIN_EXTENT_MM
+from mmb.clinic.choice import MIN_EXTENT_MM, Unused
 from mmb.clinic.dicom.headers import number
 from mmb.clinic.dicom.pixels import load
 from mmb.clinic.dicom.sequences import recognise, recognise_study, traits
@@ -81,17 +81,17 @@ def mixed_series(candidates: Sequence[SeriesCandidate], used: Sequence[Candidate
     ]
 
 
-def other_series_lines(others: Sequence[Other]) -> dict[str, str | None]:
-    """Return a line for each series that is not of a class of MR images -> the modality that its description names."""
-    lines = {}
+def other_series(others: Sequence[Other]) -> list[Unused]:
+    """Return why series are left out that are not of a class of MR images, and what their descriptions name."""
+    unused = []
     for other in others:
         described = ["SeriesDescription", "ProtocolName", "Rows"]
         header = pydicom.dcmread(other.files[0], stop_before_pixels=True, specific_tags=described)
         modality = recognise(header).modality if number(header, "Rows") else None  # reports have no rows
         named = f"{display_name(modality)} by its description, but " if modality else ""
         todo = "; export the scanner's own images" if modality else ""
-        lines[f"{other.name}: left out: {named}{other.content}, not MR Image{todo}."] = modality
-    return lines
+        unused.append(Unused(other.name, other.name, f"{named}{other.content}, not MR Image{todo}", modality))
+    return unused
 
 
 def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[str, Series | None]:

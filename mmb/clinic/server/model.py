@@ -119,10 +119,10 @@ def _loaded(asked: Options) -> Predictor:
 
 def _segment(study: Path, results: Path, asked: Options) -> Prediction:
     """Segment a study in a folder; messages do not name its files, and nothing of it stays but the results."""
-    report_progress("Reading the images, and comparing them where their headers leave something open")
+    report_progress("Reading and aligning the images, finding the brain, and telling which sequence each is")
 
     def explain(_: list[str]) -> None:
-        report_progress("Aligning the images, finding the brain and segmenting")
+        report_progress("Segmenting")
 
     with private():
         return segment(study, results, _loaded(asked), asked, explain)

@@ -1,4 +1,4 @@
-"""The answer to a study in one sentence, for a radiologist: the first line of the console, the page and the table."""
+"""The answer to a study in a sentence or two, for a radiologist: what console, page and table begin with."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,6 +7,9 @@ from mmb.clinic.calibration.calibration import Calibration
 from mmb.clinic.study.formats import REGIONS, millilitres, region_phrase
 from mmb.clinic.study.lesions import Lesion
 from mmb.clinic.study.verdicts import WORD_USABLE, Verdict
+
+SMALL = 0.1
+"""Share of the largest lesion's volume below which another lesion is not where the tumour is, but a further piece."""
 
 
 def answer(
@@ -21,6 +24,7 @@ def answer(
 ) -> str:
     """Return the answer, e.g. ``Tumour on the right: whole tumour 55 ml (46 to 67)``.
 
+    Small further pieces (`SMALL`) are told after where the tumour is and its volumes.
     ``volumes`` and ``intervals`` are those of the regions in ml, the largest region first; ``absent`` is not empty
     if no tumour was found with confidence, ``perhaps_none`` if there may be none; ``stops`` are
     reasons not to use the result at all.
@@ -39,10 +43,10 @@ def answer(
         below, tumours = calibration.doubted if calibration else (0, 0)
         return (
             f"There may be no {what}: what is drawn{_where(lesions)} ({millilitres(volumes[outermost])} ml) is "
-            f"doubtful. In tests, {tumours - below} of {tumours} outlines of tumours scored more."
+            f"doubtful. In tests, {tumours - below} of {tumours} outlines of tumours scored more.{_further(lesions)}"
         )
     parts = [_region(region, volume, intervals.get(region), verdicts.get(region)) for region, volume in volumes.items()]
-    return f"{what.capitalize()}{_where(lesions)}: {', '.join(parts)}."
+    return f"{what.capitalize()}{_where(lesions)}: {', '.join(parts)}.{_further(lesions)}"
 
 
 def _region(region: str, volume: float, ends: tuple[float, float] | None, verdict: Verdict | None) -> str:
@@ -56,11 +60,31 @@ def _region(region: str, volume: float, ends: tuple[float, float] | None, verdic
 
 
 def _where(lesions: Sequence[Lesion]) -> str:
-    """Return the sides of the lesions; lobes are not told, since nothing here knows them with certainty."""
+    """Return the sides of the lesions without the small ones; lobes are not told, as nothing here knows them surely."""
+    main, _ = _by_size(lesions)
+    places = f" in {len(main)} places" if len(main) > 1 else ""
+    return f"{places} {_side(main)}" if main else ""
+
+
+def _further(lesions: Sequence[Lesion]) -> str:
+    """Return a sentence on the small lesions, e.g. `` A small further piece (0.4 ml) is on the left.``, or nothing."""
+    _, small = _by_size(lesions)
+    if not small:
+        return ""
+    pieces = "A small further piece" if len(small) == 1 else f"{len(small)} small further pieces"
+    ml, verb = millilitres(sum(each.volume for each in small)), "is" if len(small) == 1 else "are"
+    return f" {pieces} ({ml} ml) {verb} {_side(small)}."
+
+
+def _by_size(lesions: Sequence[Lesion]) -> tuple[list[Lesion], list[Lesion]]:
+    """Return the lesions that say where the tumour is, and the small ones."""
+    least = SMALL * max((each.volume for each in lesions), default=0.0)
+    return [each for each in lesions if each.volume >= least], [each for each in lesions if each.volume < least]
+
+
+def _side(lesions: Sequence[Lesion]) -> str:
     sides = {each.side for each in lesions}
-    side = f"on the {sides.pop()}" if len(sides) == 1 and sides <= {"left", "right"} else "on both sides"
-    places = f" in {len(lesions)} places" if len(lesions) > 1 else ""
-    return f"{places} {side}" if lesions else ""
+    return f"on the {sides.pop()}" if len(sides) == 1 and sides <= {"left", "right"} else "on both sides"
 
 
 def exchanged(seems: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from common.cohorts.cohort import Cohort
 from common.io import require_writable
 from common.io.atomic import written_whole
-from common.modalities import ALIASES, display_name, resolve_subset
+from common.modalities import ALIASES, canonical, display_name, resolve_subset
 from mmb.clinic.errors import StudyError
 from mmb.clinic.predictors.protocol import Predictor, Segmentation
 from mmb.clinic.study.alignment import AlignedStudy
@@ -23,7 +23,7 @@ from mmb.clinic.study.inference import load_predictor
 from mmb.clinic.study.options import Options
 from mmb.clinic.study.page import write_summary
 from mmb.clinic.study.reading import Study, align_and_assign, read_files, read_folder
-from mmb.clinic.study.result import StudySummary, summarise
+from mmb.clinic.study.result import Asked, StudySummary, summarise
 from mmb.clinic.study.skull import Brain, agreed, brain_mask
 
 RESULTS = {
@@ -68,8 +68,9 @@ def predict(
     `RESULTS` (``seg.dcm`` and ``report.dcm`` for DICOM, unless nothing was found or no SEG can reference the series),
     all or none. Raises ValueError if the study or an option cannot be used; nothing is written then.
 
-    ``study`` is a folder, or the image file of each modality. ``explain`` is called with a line for everything found in
-    it, before later steps can fail.
+    ``study`` is a folder, or the image file of each modality. ``explain`` is called before the network runs, with a
+    line for everything found in the study and what it is used as; if the images cannot be aligned, with what headers
+    say.
     """
     check_output(study, output_dir)
     return segment(study, output_dir, load_predictor(*options.network, options.decision), options, explain)
@@ -96,9 +97,11 @@ def segment(
         read = read_files(study, cohort, modalities, device, strip)
     else:
         read = read_folder(study, cohort, modalities, options.series, device, strip)
-    if explain:
-        explain(read.explanations)
-    read, chosen, why = align_and_assign(read, options.reference, device, strip)
+    try:
+        read, chosen, why = align_and_assign(read, options.reference, device, strip)
+    finally:  # only now it is known what is used as what; if this fails, the headers' reading tells which images failed
+        if explain:
+            explain(read.explanations)
     inference = inference.using([*read.images])
     aligned, brain = _prepared(read, chosen, strip, cohort)
     seg_note, no_seg = _referred(read.series.get(chosen))
@@ -110,10 +113,26 @@ def segment(
     grid_note = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {why}."
     notes = [grid_note, *filter(None, (seg_note, no_seg)), *read.notes]
     summary = summarise(label, segmentation, read, aligned, brain, inference, notes)
-    summary = replace(summary, label=options.label, created=datetime.now().astimezone().isoformat(timespec="seconds"))
+    asked, now = _asked(options, study, chosen, inference), datetime.now().astimezone().isoformat(timespec="seconds")
+    summary = replace(summary, label=options.label, created=now, asked=asked)
     kept = _images(aligned, brain, segmentation, cohort) if options.keep_images else {}
     files = _write(Path(output_dir), label, summary, read, None if no_seg else chosen, inference, kept)
     return Prediction(label, chosen, summary, read.explanations, files, no_seg)
+
+
+def _asked(options: Options, study: Source, reference: str, inference: Predictor) -> Asked:
+    """Return what was asked for; a reference that was named by its SeriesInstanceUID is its modality."""
+    series = {canonical(str(name)): None if key is None else str(key) for name, key in (options.series or {}).items()}
+    return Asked(
+        recipe=options.recipe and Path(options.recipe).name,
+        device=str(inference.device),
+        decision=inference.decision,
+        series=series,
+        files=[*map(canonical, study)] if isinstance(study, Mapping) else [],
+        modalities=resolve_subset(options.modalities, inference.cohort.modalities),
+        reference=None if options.reference is None else reference,
+        skull_strip=options.skull_strip,
+    )
 
 
 def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) -> tuple[AlignedStudy, Brain | None]:

@@ -8,7 +8,6 @@ made of both.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +18,12 @@ import numpy as np
 import torch
 
 from common.cohorts.cohort import Cohort
+from common.cohorts.names import without_suffix
 from common.cohorts.scan import find_cases, named_after
 from common.io.files import unread
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
-from mmb.clinic.choice import Assignment, Option, Record, assign_series, in_question
+from mmb.clinic.choice import Assignment, Option, Record, Unused, Use, assign_series, in_question
 from mmb.clinic.errors import ONE, StudyError
 from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence, ImageFile, LogProbs
 from mmb.clinic.names import not_what_they_end_with
@@ -63,7 +63,8 @@ class Headers:
     Attributes:
         modalities: those that may be used.
         option: words how the user sets modalities by hand, by default to a candidate.
-        others: further lines: on each series or file that is no candidate, and on what was joined.
+        joined: a line for each series whose images differ, but make up one volume.
+        unused: the series or files that are no candidates.
     """
 
     candidates: Sequence[Candidate]
@@ -71,14 +72,18 @@ class Headers:
     modalities: Sequence[str]
     option: Option = _give_files
     remarks: Sequence[Remark] = ()
-    others: Sequence[str] = ()
+    joined: Sequence[str] = ()
+    unused: Sequence[Unused] = ()
+
+    @property
+    def others(self) -> list[str]:
+        """Further lines: on what was joined, and on each series or file that is no candidate."""
+        return [*self.joined, *(each.line() for each in self.unused)]
 
 
 @dataclass(frozen=True)
 class SeriesHeaders(Headers):
-    """DICOM series; ``foreign`` maps lines on those not of a class of MR images to the modality that they seem."""
-
-    foreign: Mapping[str, str | None] = field(default_factory=dict)
+    """DICOM series, with what their headers say."""
 
 
 @dataclass(frozen=True)
@@ -349,7 +354,7 @@ def _further(headers: Headers, assignment: Assignment) -> list[str]:
 
         lacking = {*headers.modalities} - {*assignment.chosen}
         mixed = dicom.mixed_series(headers.candidates, used)
-        return [*mixed, *(line for line, name in headers.foreign.items() if name in lacking)]
+        return [*mixed, *(each.line() for each in headers.unused if each.modality in lacking)]
     if recognised := [each for each in used if isinstance(each, ImageFile) and not each.fixed]:
         from mmb.clinic.dicom.image_files import refuse_several_patients
 
@@ -369,14 +374,22 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
     unnamed = [path for path, role in roles.items() if role is None]
     named = {role for role in roles.values()} - {None, "label"}
     image_files: Any = None
-    with suppress(ImportError):  # of pydicom, which is not required if all names are clear
+    not_read = ""
+    try:
         from mmb.clinic.dicom import image_files
+    except ImportError as error:  # of pydicom, which is not required if all names are clear
+        described = sum(path.with_name(f"{without_suffix(path.name)}.json").is_file() for path in roles)
+        if described or unnamed:
+            not_read = (
+                f"The JSON beside {described} of {len(roles)} image files and the words of their names were not read, "
+                f'as a package is missing ({error}): pip install "missing-modality-bundles[clinic]".'
+            )
     files = image_files.recognise_files(unnamed, folder) if image_files and "channels" not in named else []
     try:
         cases = find_cases(folder, cohort, unnamed if named else [*unfit]) if named or not files else []
     except ValueError as error:
         public = "The study: its image files cannot be assigned to sequences; name them x_t1.nii.gz, and so on."
-        raise StudyError(str(error), public) from None
+        raise StudyError(f"{error} {not_read}".rstrip(), public) from None
     if len(cases) > 1:
         names = shortened(case["case"] for case in cases)
         raise StudyError(f"{folder}: {len(cases)} subjects, {names}; {ONE}", f"The study: {len(cases)} subjects; {ONE}")
@@ -387,22 +400,22 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
         for name, path, channel in zip(case["modalities"], case["image"], channels, strict=True)
     }
     unwanted = {name: by_name.pop(name) for name in [*by_name] if name not in wanted}
-    left_out = [f"{file.name}: {display_name(name)}, by its name; not requested." for name, file in unwanted.items()]
+    left_out = [Unused(file.name, file.source, "by its name", name, Use.UNWANTED) for name, file in unwanted.items()]
     if not by_name and not files:
         what = f"none of the requested modalities ({subset_name(wanted)}); it has {subset_name(case['modalities'])}."
         raise StudyError.of(folder, what)
     shown = {file.path for file in (*files, *by_name.values())}
     unused = {"label": "a label, by its name", None: "its name is none of a sequence"}
     left_out += [
-        f"{path.relative_to(folder)}: left out: {unfit.get(path, unused[role])}."
+        Unused(str(path.relative_to(folder)), ImageFile.source, unfit.get(path, unused[role]))
         for path, role in roles.items()
         if path not in shown and role in unused
     ]
-    remarks = []
+    remarks = [Remark((), not_read)] if not_read else []
     if image_files and "channels" not in case:
         doubts = {name: image_files.contradiction(file.path, name) for name, file in by_name.items()}
-        remarks = [Remark((name,), text) for name, text in doubts.items() if text]
-    return Headers([*files, *by_name.values()], cohort, wanted, _name_files, remarks, left_out)
+        remarks += [Remark((name,), text) for name, text in doubts.items() if text]
+    return Headers([*files, *by_name.values()], cohort, wanted, _name_files, remarks, unused=left_out)
 
 
 def _of_series(
@@ -422,7 +435,7 @@ def _of_series(
         raise StudyError(f"--series: {foreign[0]} is not among the modalities to use, {subset_name(wanted)}.")
     given |= {name: None for name in GLIOMA if name not in wanted}
     series, others = dicom.read_all(listed.folder, listed.files)
-    candidates, foreign = dicom.series_candidates(series, given), dicom.other_series_lines(others)
+    candidates = dicom.series_candidates(series, given)
     joined = [
         f"{each.name}: its images differ in {', '.join(each.differ)}, but make up one volume."
         for each in series
@@ -436,4 +449,4 @@ def _of_series(
         "one patient and date and share their frame of reference."
     )
     remarks = [Remark((), several)] if len(studies) > 1 else []
-    return SeriesHeaders(candidates, cohort, modalities, option, remarks, [*joined, *foreign], foreign)
+    return SeriesHeaders(candidates, cohort, modalities, option, remarks, joined, dicom.other_series(others))

@@ -18,7 +18,7 @@ from common.evaluation.metrics.overlap import region_masks
 from common.io.facts import unseen
 from common.modalities import SHOWN_BY_T1C, LabelSet, display_name, display_subset, subset_name
 from mmb.clinic.calibration.calibration import Calibration
-from mmb.clinic.choice import contradictions
+from mmb.clinic.choice import Use, contradictions
 from mmb.clinic.predictors.protocol import Predictor, Segmentation
 from mmb.clinic.study.alignment import AlignedStudy
 from mmb.clinic.study.answer import answer
@@ -47,6 +47,60 @@ class UsedModality:
     confidence: str | None = None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for; with the bundle, its version and the weights, the result can be made again.
+
+    Attributes:
+        recipe: name of the recipe, or of its file, that the weights were trained with; None: that of the bundle.
+        device: that it was computed on, e.g. ``cpu``.
+        decision: how probabilities became a label map, by request or by default.
+        series: modality -> SeriesNumber that was set by hand; None if it was to be left out.
+        files: modalities whose image files were given one by one.
+        modalities: those that might be used.
+        reference: modality on whose grid the result was asked for; None: chosen by default.
+        skull_strip: ``auto``, ``yes`` or ``no``.
+    """
+
+    recipe: str | None
+    device: str
+    decision: str
+    series: Mapping[str, str | None]
+    files: Sequence[str]
+    modalities: Sequence[str]
+    reference: str | None
+    skull_strip: str
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """A series or image file of the study, what it was recognised as, and what became of it.
+
+    Attributes:
+        source: e.g. ``series 7``, as in ``used``; of a file no name is told.
+        header: modality that its header or name says, or that was set by hand; None if it says none.
+        confidence: how surely its header or name says so: none, weak, open, likely or sure; None if it was set by hand,
+            named by its file, or is none of MR images.
+        shows: class -> probability that the image shows it; empty if the image was not looked at.
+        modality: what it is taken for; None if for none of the sequences.
+        use: taken, left_out (it is none of the sequences), unwanted (not requested), unusable, or rival (another one is
+            better).
+        reason: why it is taken for that.
+        problem: why it cannot be used; empty if it can.
+        instead: source of the one that is used instead, and why; empty if there is none.
+    """
+
+    source: str
+    header: str | None
+    confidence: str | None
+    shows: Mapping[str, float]
+    modality: str | None
+    use: str
+    reason: str
+    problem: str = ""
+    instead: str = ""
+
+
 class RegionRow(NamedTuple):
     """What is said of a region: `StudySummary` has the units, and None stands for what is not known."""
 
@@ -69,7 +123,7 @@ class StudySummary:
     """What a study yields, in the form that `mmb.clinic.study.page` draws; empty parts are left out.
 
     Attributes:
-        answer: what was found, in one sentence, or why not to use it; see `mmb.clinic.study.answer`.
+        answer: what was found, in a sentence or two, or why not to use it; see `mmb.clinic.study.answer`.
         title: title of the page.
         bundle: name of the bundle, or of the method of other weights.
         version: version of the bundle.
@@ -104,6 +158,8 @@ class StudySummary:
         intervals_held: region -> number of intervals that held the true volume, and of intervals, of such patients.
         measured: region -> mean Dice of ``tested`` test cases from the same modalities.
         calibrated_on: number of patients that the calibration was fitted on; 0 if there is none.
+        asked: what was asked for.
+        found: every series or image file of the study, and what became of it.
     """
 
     title: str
@@ -138,6 +194,8 @@ class StudySummary:
     measured: Mapping[str, float] = field(default_factory=dict)
     tested: int = 0
     calibrated_on: int = 0
+    asked: Asked | None = None
+    found: Sequence[FoundImage] = ()
 
     def rows(self) -> list[RegionRow]:
         """Return what is said of each region; console, page and table are written from it."""
@@ -192,6 +250,28 @@ def calibrated(
         "tested": calibration.tested,
         "calibrated_on": calibration.patients,
     }
+
+
+def found_images(study: Study) -> list[FoundImage]:
+    """Return what became of every series or image file of a study, in the order of its explanations."""
+    found = []
+    for record in study.records:
+        each, odds = record.candidate, np.exp([*(record.log_probs or {}).values()])
+        shares = dict(zip(record.log_probs or {}, (odds / odds.sum()).round(3).tolist(), strict=True))
+        better = f"{record.instead[0].source} is {record.instead[1]}" if record.instead else ""
+        grade = None if each.fixed else each.says.grade.word
+        use = record.use.name.lower()
+        found.append(
+            FoundImage(
+                each.source, each.says.modality, grade, shares, record.modality, use, record.reason,
+                each.problem or "", better if record.use is Use.RIVAL else "",
+            )
+        )  # fmt: skip
+    for other in study.headers.unused if study.headers else ():
+        use = other.use.name.lower()
+        modality = other.modality if other.use is Use.UNWANTED else None
+        found.append(FoundImage(other.source, other.modality, None, {}, modality, use, other.reason))
+    return found
 
 
 def brain_note(study: Study, brain: Brain) -> str:
@@ -276,6 +356,7 @@ def summarise(
             for name, each in study.used.items()
         ],
         missing=[name for name in cohort.modalities if name not in used],
+        found=found_images(study),
         volumes=measured,
         pictures=pictures(drawn, segmentation.masks, spacing, brain and brain.mask, origin),
         brain_ml=brain and brain.millilitres,

@@ -139,4 +139,14 @@ def test_names_that_say_it_all_need_no_pydicom(tmp_path, voxels, monkeypatch):
     monkeypatch.delattr("mmb.clinic.dicom", raising=False)
     write(tmp_path / "x_t2.nii.gz", voxels["t2"], {**FLAIR, "SeriesDescription": "flair"})
     write(tmp_path / "5_FLAIR_new.nii.gz", voxels["flair"])
-    assert list(read_folder(tmp_path, PHANTOM).images) == ["t2"]
+    found = read_folder(tmp_path, PHANTOM)
+    assert list(found.images) == ["t2"]
+    (remark,) = found.remarks
+    assert remark.text.startswith("The JSON beside 1 of 2 image files and the words of their names were not read, as")
+    assert remark.text.endswith('pip install "missing-modality-bundles[clinic]".')
+    (tmp_path / "x_t2.nii.gz").unlink()
+    with pytest.raises(ValueError, match=r"The JSON beside 0 of 1 image files .* were not read"):
+        read_folder(tmp_path, PHANTOM)
+    (tmp_path / "5_FLAIR_new.nii.gz").rename(tmp_path / "x_flair.nii.gz")
+    (tmp_path / "x_t2.json").unlink()
+    assert read_folder(tmp_path, PHANTOM).remarks == []

@@ -25,6 +25,7 @@ from mmb.clinic.dicom.phantom import write_studies
 from mmb.clinic.errors import silence_libraries
 from mmb.clinic.study.predict import RESULTS
 from mmb.clinic.study.reading import read_folder
+from mmb.clinic.study.result import found_images
 
 SMALL = Scan(2, "t1", "t1_mprage", MPRAGE, "sagittal", (4, -3, 5), (6, 5, 7))
 OTHER = Scan(3, "t2", "t2_tse", T2_TSE, "axial", (0, 0, 0), (6, 6, 8))
@@ -288,6 +289,8 @@ def test_what_is_not_of_a_class_of_mr_images_is_named(study):
     )
     assert read.explanations[1:] == [line, "series 9: left out: Basic Text SR (1 file), not MR Image."]
     assert [remark.text for remark in read.remarks] == [line]
+    told = [(each.source, each.header, each.modality, each.use) for each in found_images(read)[1:]]
+    assert told == [("series 3", "t2", None, "left_out"), ("series 9", None, None, "left_out")]
     shutil.rmtree(study / "002")
     message = r"no MR image, only 20 Secondary Capture Image \(series 3\), 1 Basic Text SR \(series 9\); expected"
     with pytest.raises(ValueError, match=message):

@@ -107,6 +107,7 @@ def test_files_of_any_names_and_the_images_that_are_kept(subject, tmp_path):
     assert summary["label"] == "case 7 <b>"
     assert abs(datetime.now().astimezone() - datetime.fromisoformat(summary["created"])).seconds < 600
     assert [(used["modality"], used["source"]) for used in summary["used"]] == [("flair", "image file")]
+    assert (summary["asked"]["files"], summary["found"][0]["confidence"]) == (["flair"], None)
     kept = {path.name: nib.load(path) for path in (out / "images").iterdir()}
     probabilities = {f"probability_{region}.nii.gz": region for region in summary["volumes"]}
     assert kept.keys() == {"flair.nii.gz", "brain_mask.nii.gz", *probabilities}
@@ -199,6 +200,7 @@ def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as
     study.mkdir()
     for name, modality in {"x_flair": "t2", "5_T1_MPRAGE_2020": "t1c"}.items():
         nib.save(nib.Nifti1Image(images[modality], LPS).slicer[HEAD], study / f"{name}.nii.gz")
+    shutil.copy(study / "x_flair.nii.gz", study / "x_seg.nii.gz")
     assert predict(study, tmp_path / "out", "m3ae") is None
     said, page = capsys.readouterr().out, (tmp_path / "out" / "summary.html").read_text()
     warnings = said.partition("\nWarnings:\n  ")[2]
@@ -207,6 +209,28 @@ def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as
     assert "<title>Segmentation from T1c + FLAIR</title>" in page
     (other,) = (line for line in warnings.splitlines() if re.search(r"\bT1\b", line))
     assert other.endswith("it looks like T1c, and is taken for it.")
+    listed = said.partition("In the study:\n")[2].partition("\nSegmenting")[0]  # as decided in the end, and once
+    (line,) = (line for line in listed.splitlines() if "5_T1_MPRAGE_2020" in line)
+    assert re.fullmatch(
+        r"  5_T1_MPRAGE_2020\.nii\.gz: T1c \(by what it shows; .*\); its image shows T1c .*; taken\.", line
+    )
+    assert said.count("5_T1_MPRAGE_2020.nii.gz: ") == 1
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    jsonschema.validate(summary, schema())
+    assert summary["asked"] == {
+        "recipe": "phantom", "device": "cpu", "decision": "threshold", "series": {}, "files": [],
+        "modalities": ["t1", "t1c", "t2", "flair"], "reference": None, "skull_strip": "auto",
+    }  # fmt: skip
+    keys = ("header", "confidence", "modality", "use")
+    t1c, flair, label = ({key: each[key] for key in keys} | each["shows"] for each in summary["found"])
+    assert [t1c.pop("header"), t1c.pop("modality"), t1c.pop("use")] == ["t1", "t1c", "taken"]
+    assert t1c.pop("confidence") in ("open", "likely")
+    assert max(t1c, key=t1c.get) == "t1c"
+    assert [flair.pop(key) for key in keys] == ["flair", None, "flair", "taken"]
+    assert max(flair, key=flair.get) == "t2"
+    assert label == {"header": None, "confidence": None, "modality": None, "use": "left_out"}
+    assert summary["found"][-1]["reason"] == "a label, by its name"
+    assert "2020" not in json.dumps([summary["asked"], summary["found"]])  # no name of a file
 
 
 @pytest.mark.slow  # three predictions, and deepbet on two images

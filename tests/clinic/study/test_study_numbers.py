@@ -113,6 +113,17 @@ def drawn(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, np.ndarray]:
     return image, np.asarray(image.dataobj), apply_affine(image.affine, np.moveaxis(np.indices(image.shape), 0, -1))
 
 
+def test_what_was_asked_for_and_found_is_told(results):
+    """The series set by hand, and the reference only where it was asked for."""
+    for name, reference in (("phantom", "t1c"), ("patient", None)):
+        summary = results[name].prediction.summary
+        assert dict(summary.asked.series) == {"t1c": "6", "flair": "4"}
+        assert (summary.asked.reference, summary.asked.skull_strip) == (reference, "no")
+        assert summary.asked.decision == results[name].predictor.decision
+        told = {each.source: (each.header, each.confidence, each.modality, each.use) for each in summary.found}
+        assert told == {"series 6": ("t1c", None, "t1c", "taken"), "series 4": ("flair", None, "flair", "taken")}
+
+
 @pytest.mark.parametrize("name", ["phantom", "patient"])
 def test_the_label_map_lies_where_the_predictor_drew_it(results, name):
     """On the grid of the reference, of each class the ball's volume, and its middle."""
