@@ -3,6 +3,7 @@
 import logging
 import os
 
+import torch
 from monai.bundle import ConfigWorkflow
 
 from common.engines.multi_gpu import claim_output
@@ -101,6 +102,8 @@ def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> N
             value(f"{stage}#dataset#data")
     if "pretrainer" in config and stages == ["train"] and value("start#init_from") is None:
         require_same_training(value("data"), value("output_dir"))
+    if stages:
+        torch.manual_seed(value("seed"))  # some losses have weights of their own
     for stage in stages:
         if f"{stage}#loss" in config:
             value(f"{stage}#loss")
