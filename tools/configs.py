@@ -65,8 +65,15 @@ def configs(bundle: Path) -> Iterator[tuple[Path, str]]:
     for name, config in made.items():
         top = {key: config[key] for key in ("_desc_", "imports") if key in config}
         if name.startswith("recipes/") and name not in NOT_TRAINED:
-            top["+recipes"] = [f"{Path(name).name}.json"]
+            top["+_recipes_"] = [f"{Path(name).name}.json"]
+            if own := [key for key in config if key not in made["train"] and is_setting(key, config[key])]:
+                top["+_unread_"] = own
         yield bundle / "configs" / f"{name}.json", text(note | top | config) + "\n"
+
+
+def is_setting(key: str, value: Any) -> bool:
+    """Return whether a key of an overlay has a plain value: what reads it may be replaced by a later overlay."""
+    return key[0] not in "_+" and "#" not in key and not isinstance(value, dict)
 
 
 def text(value: Any, indent: str = "", before: int = 0) -> str:

@@ -34,7 +34,7 @@ class BundleEvaluation:
 
     def __init__(self, bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
         self.files = configs_of(bundle_root, configs)
-        self.overrides = {"bundle_root": bundle_root, "_first_": [], "_unread_": [*overrides], **overrides}
+        self.overrides = {"bundle_root": bundle_root, "_first_": [], "_given_": [*overrides], **overrides}
 
     def check(self, recorded: Mapping[str, Any]) -> None:
         """Refuse what would fail only after the training: settings, an MLflow server that does not answer, and images
@@ -61,7 +61,7 @@ class BundleEvaluation:
                 f"{', '.join(theirs)} in the evaluation. Add the steps to `image_transforms` in a config for "
                 "inference, and name its path in `evaluation_configs` (docs/extend.md)."
             )
-        if "log" in config:
+        if "log" in config and value("part"):  # without one there is nothing to evaluate
             value("log")
 
     def __call__(self) -> None:

@@ -30,7 +30,7 @@ def check_config(config: Config) -> None:
     """Refuse a merged config with a key that nobody reads, or a value that cannot be used.
 
     A key that was added to a bundle's own has to be referred to (``@key``), begin with an underscore, or be listed in
-    ``_unread_``, as keys of an overlay are that only inference reads. An object
+    ``_unread_``, as an overlay's own keys are: what reads them may be replaced in turn. An object
     takes what its class takes; where the class asks for a number or a text, a plain value has to be one. ``_allowed_``
     gives the range or the choices of keys. Raises ValueError, naming the key, what was found and what was expected.
     """
@@ -83,8 +83,11 @@ def _unread(config: Config, used: set[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield keys that nothing refers to, with the keys beside them, of the top level and of its sections."""
     names = [*config]
     added = names[1 + max((names.index(key) for key in LAST if key in config), default=-1) :]
+    known = {*config.get("_unread_", ()), *config.get("_given_", ())}
+    if "train" not in config and config.get("_recipes_"):
+        added = []  # a training's recipe over inference.json has keys that inference does not read
     for key in added:
-        unread = not (_is_used(key, used) or _is_list_of_steps(config[key]) or key in config.get("_unread_", ()))
+        unread = not (_is_used(key, used) or _is_list_of_steps(config[key]) or key in known)
         if unread and key[0] != "_" and key not in OF_MONAI:
             yield key, [name for name in names if name != key and _is_used(name, used)]
     for key, section in config.items():

@@ -49,7 +49,7 @@ def run(request, coarse_dir, tmp_path_factory):
         settings["evaluation#overrides#subsets"] = SUBSETS
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sections, "rendered", lambda _: {".png": b"", ".pdf": b""})  # takes long
-        (folder / "own.json").write_text('{"+recipes": ["own.json"], "evaluation#overrides#mlflow": "none"}')
+        (folder / "own.json").write_text('{"+_recipes_": ["own.json"], "evaluation#overrides#mlflow": "none"}')
         assert not bundle.complaint(["train.json", str(folder / "own.json")], **settings)
     assert {path: path.stat().st_mtime_ns for path in models} == models
     last = torch.load(folder / "trained_last.pt", weights_only=True)
@@ -273,7 +273,7 @@ class TestConfigs:
         overrides, recorded = train["evaluation"]["overrides"], train["recorded"]
         for key in ("conventions", "calibrate_on", "split_seed"):
             assert (evaluate[key], overrides[key]) == (train[key], f"@{key}")
-        assert recorded.pop("recipe") == "@recipes"
+        assert recorded.pop("recipe") == "@_recipes_"
         assert recorded.pop("steps") == "@deterministic_transforms"
         assert recorded == {key: f"@{key}" for key in recorded}
         for key in recorded:  # read from the weights

@@ -198,7 +198,13 @@ class TestBaselines:
 
     def test_filled_ones_differ_in_what_they_fill_in_alone(self):
         zero, mean = read("baselines/unetr_zero.json"), read("baselines/unetr_mean.json")
-        assert {key for key in zero if zero[key] != mean[key]} == {"_desc_", "+recipes", "method", "output_dir", "fill"}
+        assert {key for key in zero if zero[key] != mean[key]} == {
+            "_desc_",
+            "+_recipes_",
+            "method",
+            "output_dir",
+            "fill",
+        }
 
 
 class TestConfigs:

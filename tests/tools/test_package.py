@@ -395,7 +395,7 @@ meta, config = {str(folder / "configs/metadata.json")!r}, {str(folder / "configs
 verify_metadata(meta_file=meta, filepath={str(schema)!r})
 verify_net_in_out(net_id="network_def", meta_file=meta, config_file=config, bundle_root={str(folder)!r})
 ckpt_export(net_id="network_def", filepath={str(tmp_path / "model.ts")!r}, meta_file=meta, config_file=config,
-            ckpt_file={str(folder / "models/model.pt")!r}, bundle_root={str(folder)!r})
+            ckpt_file={str(folder / "models/ensemble.pt")!r}, bundle_root={str(folder)!r})
 import common
 assert common.__file__.startswith({str(folder)!r}), common.__file__
 """
