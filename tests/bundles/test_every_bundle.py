@@ -280,9 +280,8 @@ class TestConfigs:
             assert {**evaluate, **inference}[key].startswith(f"$io.setting_of_weights(@ckpt_path, '{key}', ")
         assert "@split_seed" in train["data"]
         assert "@split_seed" in evaluate["data"]
-        shared = {key for key in train.keys() & inference.keys() if not isinstance(inference[key], dict)}
-        own = {"_made_by_", "imports", "bundle_root", "output_dir", "initialize", "run", "cohort_def", "network"}
-        own |= {"_first_", "_allowed_"} & shared
+        shared = {k for k in train.keys() & inference.keys() if k[0] != "_" and not isinstance(inference[k], dict)}
+        own = {"imports", "bundle_root", "output_dir", "initialize", "run", "cohort_def", "network"}
         own |= {"memory_format"} & shared  # the window is a number or one per axis in inference
         assert {key for key in shared if key not in recorded and overrides.get(key) != f"@{key}"} == own
         made_by = {"_target_": inference["network_def"].pop("of")}
