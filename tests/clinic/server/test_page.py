@@ -157,7 +157,7 @@ class TestPage:
 
         page.evaluate("document.querySelector('select[name=t2]').value = 'none'")
         page.evaluate("document.querySelector('#recognised button').click()")
-        page.wait("document.getElementById('status').textContent.includes('segmenting')", 300)
+        page.wait("document.getElementById('status').textContent.includes('aligning')", 300)
         page.wait(shown("result"), 600)
         assert "Done." in page.evaluate("document.getElementById('status').innerText")
         answer = page.evaluate("document.getElementById('answer').innerText")
