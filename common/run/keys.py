@@ -13,6 +13,7 @@ from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from common.io.settings import check_choice, check_number, optional
+from common.run.workflow import is_steps
 from common.text import shortened
 
 REFERENCE = re.compile(r"@(\w+(?:(?:::|#)\w+)*)")
@@ -30,9 +31,12 @@ def check_config(config: Config) -> None:
     """Refuse a merged config with a key that nobody reads, or a value that cannot be used.
 
     A key that was added to a bundle's own has to be referred to (``@key``), begin with an underscore, or be listed in
-    ``_unread_``, as an overlay's own keys are: what reads them may be replaced in turn. An object
-    takes what its class takes; where the class asks for a number or a text, a plain value has to be one. ``_allowed_``
-    gives the range or the choices of keys. Raises ValueError, naming the key, what was found and what was expected.
+    ``_unread_``, as an overlay's own keys are: what reads them may be replaced in turn. An object takes what its class
+    takes; where the class asks for a number or a text, a plain value has to be one. ``_allowed_`` gives the range or
+    the choices of keys.
+
+    Raises:
+        ValueError: naming the key, what was found and what was expected.
     """
     before = list(itertools.takewhile(lambda key: key != "imports", config))
     if "imports" in config and (early := [key for key in before if key[0] != "_"]):
@@ -87,7 +91,7 @@ def _unread(config: Config, used: set[str]) -> Iterator[tuple[str, list[str]]]:
     if "train" not in config and config.get("_recipes_"):
         added = []  # a training's recipe over inference.json has keys that inference does not read
     for key in added:
-        unread = not (_is_used(key, used) or _is_list_of_steps(config[key]) or key in known)
+        unread = not (_is_used(key, used) or is_steps(config[key]) or key in known)
         if unread and key[0] != "_" and key not in OF_MONAI:
             yield key, [name for name in names if name != key and _is_used(name, used)]
     for key, section in config.items():
@@ -101,10 +105,6 @@ def _unread(config: Config, used: set[str]) -> Iterator[tuple[str, list[str]]]:
 
 def _is_used(key: str, used: set[str]) -> bool:
     return key in used or any(name.startswith(f"{key}::") for name in used)
-
-
-def _is_list_of_steps(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(line, str) and line[:1] in ("$", "@") for line in value)
 
 
 def _objects(config: Any, place: str = "") -> Iterator[tuple[str, Config]]:

@@ -73,19 +73,19 @@ def steps_of(config: ConfigParser, run_id: str) -> list[str]:
 
     Raises ValueError if it is no list of steps: MONAI would build another key's value and do nothing.
     """
-    lists = [key for key, value in config.get().items() if key not in AROUND and _is_steps(value)]
+    lists = [key for key, value in config.get().items() if key not in AROUND and is_steps(value)]
     if run_id not in lists:
         raise ValueError(f"run {run_id}: not a list of steps of these configs; expected one of {', '.join(lists)}.")
     lines: list[str] = []
     for line in config.get(run_id):
-        inner = line[0] == "@" and _is_steps(config.get(line[1:]))
+        inner = line[0] == "@" and is_steps(config.get(line[1:]))
         lines += steps_of(config, line[1:]) if inner else [line.replace("::", "#")]
     return lines
 
 
-def _is_steps(value: object) -> bool:
+def is_steps(value: object) -> bool:
     """Return whether a config's value is a list of expressions and references."""
-    return isinstance(value, Sequence) and bool(value) and all(isinstance(s, str) and s[:1] in "$@" for s in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(s, str) and s[:1] in "$@" for s in value)
 
 
 def configs_of(bundle_root: str, names: Sequence[str]) -> list[str]:
