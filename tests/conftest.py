@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from common.cohorts import check
 from common.cohorts.phantom.cohort import generate
 from common.evaluation.report import sections
-from common.io import read_volume
+from common.io.images import read_volume
 from common.transforms import load
 
 MODALITIES = ("t1", "t1c", "t2", "flair")

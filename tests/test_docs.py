@@ -37,8 +37,19 @@ def test_links_lead_somewhere(page):
 
 
 CONFIGS = sorted(ROOT.glob("bundles/*/configs/*.json"))
-METHOD = {"imports", "bundle_root", "run", "initialize", "finalize", "pretrain", "finetune", "fit", "evaluate"}
-METHOD |= {"take_weights", "training_cases", "pretraining_cases", "cohort_def", "network", "data", "cases"}
+METHOD = {
+    "imports",
+    "+imports",
+    "bundle_root",
+    "run",
+    "initialize",
+    "finalize",
+    "pretrain",
+    "finetune",
+    "fit",
+    "evaluate",
+}
+METHOD |= {"evaluate", "take_weights", "training_cases", "pretraining_cases", "cohort_def", "network", "data", "cases"}
 METHOD |= {"calibration_cases", "facts", "start_processes"}
 """Keys of text or lists that are no settings: what is run, and what follows from other keys."""
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CHAIN = (
-    *("names", "text", "modalities", "io", "cohorts", "transforms", "networks", "losses", "baselines", "papers"),
+    *("text", "modalities", "io", "cohorts", "transforms", "networks", "losses", "baselines", "papers"),
     *("evaluation", "engines", "run"),
 )
 """Modules and folders of `common`; each imports only from itself and from those before it."""

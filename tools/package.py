@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 from packaging.requirements import Requirement
 
 from common import __version__
-from common.io import file_digest, require_writable
 from common.io.bundle import COMMON, MANIFEST
+from common.io.files import file_digest, require_writable
 from common.io.weights import metadata_of, shipped_weights
 
 PARTS = ("LICENSE", "configs", "docs", "models")

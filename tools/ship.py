@@ -14,9 +14,9 @@ from monai.bundle import ConfigParser
 from common.engines.efficiency import peak_memory_mb
 from common.engines.evaluate import window_facts
 from common.evaluation.metrics.results import Evaluation, read_evaluation
-from common.io import file_digest, load_weights, read_weights, write_checkpoint
+from common.io.checkpoints import load_weights, read_weights, write_checkpoint
 from common.io.facts import read_facts
-from common.io.files import replacing
+from common.io.files import file_digest, replacing
 from common.io.settings import check_choice
 from common.modalities import subset_name, subset_names
 from mmb.clinic.calibration.calibration import calibrate, calibration_file, write_calibration

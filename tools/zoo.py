@@ -13,8 +13,8 @@ from jinja2 import Template
 from monai.bundle import ConfigParser
 
 from common.evaluation.metrics.results import NOTE
-from common.io import file_digest, require_writable
 from common.io.bundle import COMMON
+from common.io.files import file_digest, require_writable
 from common.io.weights import metadata_of
 from tools.package import assemble, require_complete
 from tools.ship import default_weights

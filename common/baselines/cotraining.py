@@ -118,7 +118,7 @@ class CoTrainingLoss(nn.Module):
 
     Attributes:
         discriminators: an `nn.ModuleDict` whose parameters the optimiser needs in addition to the network's.
-        epoch: number of the epoch t, from 0, set by `common.engines.SetEpoch`.
+        epoch: number of the epoch t, from 0, set by `common.engines.epoch.SetEpoch`.
     """
 
     def __init__(self, ramp_epochs: int, **weights: float) -> None:

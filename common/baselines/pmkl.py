@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from common.cohorts.described import recorded
-from common.io import load_weights
+from common.io.checkpoints import load_weights
 from common.io.facts import read_facts
 from common.io.settings import check_number
 from common.losses.dice_ce import FLOOR, class_indices, probabilities

@@ -7,7 +7,6 @@ from common.cohorts.datalist import load_datalist
 from common.cohorts.registry import PHANTOM, get_cohort
 from common.cohorts.scan import Item, find_cases
 from common.cohorts.splits import ALL_TEST, PARTS, Parts, refuse_other_names, refuse_shared_patients, split_cases
-from common.io.settings import optional
 from common.modalities import resolve_subset, subset_name
 from common.text import shortened
 
@@ -26,7 +25,7 @@ def prepare(
             ``datalist`` it is ignored.
         datalist: JSON file to read instead of scanning and splitting the folder.
     """
-    definition, split, datalist = get_cohort(cohort), optional(split), optional(datalist)
+    definition = get_cohort(cohort)
     if split is not None and not isinstance(split, str):
         raise ValueError(f"split {split!r}: expected the name of a split, as text (key `split`).")
     if datalist is None and definition is PHANTOM and split != ALL_TEST:
@@ -48,7 +47,7 @@ def prepare(
 
 def take(parts: Parts, names: str | Sequence[str] | None, at_least: int = 0) -> list[Item]:
     """Return the items of one or several parts, one part after the other; None gives an empty list."""
-    names = optional(names) or []
+    names = names or []
     names = [names] if isinstance(names, str) else names
     unknown = [name for name in names if name not in parts]
     if unknown:

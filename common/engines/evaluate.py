@@ -26,7 +26,7 @@ from common.evaluation.metrics.store import CaseStore
 from common.evaluation.report.report import parts_of_report, require_own_parts, write_report
 from common.evaluation.report.slices import Slice
 from common.io.atomic import written_whole
-from common.io.settings import check_choice, optional
+from common.io.settings import check_choice
 from common.modalities import subset_name, subset_names
 from common.text import shortened
 from common.transforms.decision import DECISIONS
@@ -149,7 +149,6 @@ def window_facts(window: Sequence[int], spacing: Sequence[float]) -> dict[str, s
 
 def _names(chosen: str | Sequence[str] | None) -> list[str] | None:
     """Return a list of names, or names separated by commas, as a list; None for None."""
-    chosen = optional(chosen)
     return chosen if chosen is None else [*map(str, chosen.split(",") if isinstance(chosen, str) else chosen)]
 
 

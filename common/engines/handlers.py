@@ -17,7 +17,7 @@ from monai.utils import set_determinism
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from common.io import read_checkpoint, write_checkpoint
+from common.io.checkpoints import read_checkpoint, write_checkpoint
 from common.io.facts import TrainingFacts
 from common.modalities import IGNORED
 

@@ -35,7 +35,7 @@ class ForegroundInferer(SlidingWindowInferer):
 
     Examples:
         >>> import torch
-        >>> from common.engines import ForegroundInferer
+        >>> from common.engines.inferers import ForegroundInferer
         >>> image = torch.zeros(1, 2, 24, 24, 24)
         >>> image[:, 0, 8:16, 8:16, 8:16] = 1  # the brain
         >>> image[:, 1] = torch.nan  # the second modality is missing

@@ -9,7 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from common.evaluation.report.report import require_own_parts
-from common.io import lock_folder, require_writable
+from common.io.files import require_writable
+from common.io.lock import lock_folder
 
 
 def local_device() -> torch.device:

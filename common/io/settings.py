@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-
-
-def flag(key: str, value: bool | str) -> bool:
-    """Return a flag as a bool; a config gives ``true``, a command line gives text such as ``false`` or ``True``."""
-    if str(value).lower() not in ("true", "false"):
-        raise ValueError(f"{key} {value!r}: expected true or false.")
-    return str(value).lower() == "true"
-
-
-def optional(value: Any) -> Any:
-    """Return a config's value, with None for the texts ``null`` and ``None`` that a command line gives for it."""
-    return None if isinstance(value, str) and value.lower() in ("null", "none") else value
 
 
 def check_choice(key: str, value: str, choices: Sequence[str]) -> str:

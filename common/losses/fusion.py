@@ -29,7 +29,7 @@ class FusionLoss(nn.Module):
     300 epochs; those of mmFormer and M2FTrans have 0.
 
     Attributes:
-        epoch: number of the epoch, from 0, set by `common.engines.SetEpoch` if the fused prediction starts later.
+        epoch: number of the epoch, from 0, set by `common.engines.epoch.SetEpoch` if the fused prediction starts later.
         terms: ``fuse``, ``separate`` and ``deep``.
 
     Examples:

@@ -21,8 +21,7 @@ from torch import nn
 from torch.nn.modules.loss import _Loss
 from tqdm import tqdm
 
-from common.io import read_weights, start_from
-from common.io.checkpoints import require_unwrapped
+from common.io.checkpoints import read_weights, require_unwrapped, start_from
 from common.io.settings import check_choice, check_number
 from common.modalities import IGNORED, presence, to_host
 from common.networks import M3AE, SegmentationOutput

@@ -15,9 +15,9 @@ from common.io.bundle import require_same_common
 from common.io.errors import unwrapped_errors
 from common.io.facts import read_facts
 from common.io.files import require_writable
-from common.io.settings import flag, optional, per_axis
+from common.io.settings import per_axis
 from common.run.fitting import require_fitting
-from common.run.keys import check_config, check_files
+from common.run.keys import check_config, check_files, read_words
 from common.run.record import require_same_settings, require_same_training
 from common.run.workflow import is_command, lends_its_network, running, steps_of
 from common.text import printable
@@ -67,11 +67,13 @@ def _check_loading(bundle_root: str, claimed: str | None) -> None:
 def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> None:
     """Refuse what cannot be run. Without ``claimed`` the run writes into its output folder, as inference does."""
     config, value = workflow.parser, workflow.parser.get_parsed_content
+    read_words(config)
     check_config(config.get())
     check_files(config.get())
     steps = steps_of(config, workflow.run_id)
     check_device(value("device"), value("precision"))
-    per_axis("spacing", value("spacing"))
+    for key in config.get("_per_axis_", ()):
+        per_axis(key, value(key))
     check_mirror_axes(value("mirror_axes"), value("crop"))
     tracking = config.get("tracking_uri", "$")
     if not tracking.startswith("$"):
@@ -82,9 +84,9 @@ def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> N
         if "report" in config:
             require_own_parts(folder)
         require_writable(folder)
-    if "resume" in config and flag("resume", value("resume")):
+    if "resume" in config and value("resume"):
         require_same_settings(config.get(), value("output_dir"))
-    if (weights := optional(value("ckpt_path")) if "ckpt_path" in config else None) is not None:
+    if (weights := value("ckpt_path") if "ckpt_path" in config else None) is not None:
         if not os.path.isfile(weights):
             raise FileNotFoundError(f"ckpt_path {weights}: no such checkpoint.")
         require_fitting(weights, value("cohort"), bundle_root, value("image_transforms"))

@@ -13,7 +13,7 @@ from common.cohorts.described import recorded
 from common.cohorts.registry import patient_of
 from common.engines.evaluate import check_evaluation
 from common.io.facts import TrainingFacts, patient_digest, read_facts
-from common.io.settings import check_choice, optional
+from common.io.settings import check_choice
 from common.io.weights import metadata_of, trained_on, trained_patients, weights_name
 from common.run.fitting import image_steps
 from common.run.keys import check_config
@@ -48,7 +48,7 @@ class BundleEvaluation:
         config.update({key: value for key, value in recorded.items() if key in config})
         value = config.get_parsed_content
         check_config(config.get())
-        settings = {key: optional(value(key)) for key in ("method", "conventions", "decision") if key in config}
+        settings = {key: value(key) for key in ("method", "conventions", "decision") if key in config}
         if "conventions" in settings:
             check_evaluation(settings)
         for key in ("part", "calibrate_on"):
@@ -109,7 +109,7 @@ def training_facts(
         before=before or "",
         patients=sorted(patients),
         preprocessing=image_steps(evaluation["steps"]) if "steps" in evaluation else [],
-        settings={key: optional(value) for key, value in evaluation.items() if key not in TOLD}
+        settings={key: value for key, value in evaluation.items() if key not in TOLD}
         | {"cohort": recorded(evaluation["cohort"])},
     )
 

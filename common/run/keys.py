@@ -12,7 +12,7 @@ from typing import Any
 from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-from common.io.settings import check_choice, check_number, optional
+from common.io.settings import check_choice, check_number
 from common.run.workflow import is_steps
 from common.text import shortened
 
@@ -23,7 +23,14 @@ LAST = ("initialize", "run", "finalize")
 """The last keys of a bundle's own files. What comes after them was added, by an overlay or a setting."""
 OF_MONAI = frozenset(ConfigParser(DEFAULT_EXP_MGMT_SETTINGS)["mlflow#configs"])
 """Keys that MONAI itself sets, to follow a run."""
-KINDS: dict[Any, tuple[str, Any]] = {int: ("a whole number", int), float: ("a number", int | float), str: ("text", str)}
+KINDS: dict[str, tuple[str, Any]] = {
+    "bool": ("true or false", bool),
+    "int": ("a whole number", int),
+    "float": ("a number", int | float),
+    "str": ("text", str),
+}
+WORDS = {"true": True, "false": False, "null": None}
+"""Words of JSON that a command line gives as text: MONAI's reads those of Python alone."""
 Config = Mapping[str, Any]
 
 
@@ -55,15 +62,24 @@ def check_config(config: Config) -> None:
             _require_path(key, value)
     for key, allowed in config.get("_allowed_", {}).items():
         given: Any = config.get(key)
-        if not _is_text_of_config(given) and optional(given) is not None:
-            check_choice(key, given, allowed) if isinstance(allowed[0], str) else check_number(key, given, *allowed)
+        if not _is_text_of_config(given) and given is not None:
+            choices = isinstance(allowed[0], str | bool)
+            check_choice(key, given, allowed) if choices else check_number(key, given, *allowed)
+
+
+def read_words(config: ConfigParser) -> None:
+    """Give ``true``, ``false`` and ``null`` among the settings their values, before one of them is used."""
+    for key, value in config.get().items():
+        if isinstance(value, str) and value in WORDS:
+            config.get()[key] = WORDS[value]
+            config.ref_resolver.items[key].update_config(WORDS[value])
 
 
 def check_files(config: Config) -> None:
     """Refuse paths of a merged config that do not exist, of the keys in ``_files_``, with FileNotFoundError."""
     for key in config.get("_files_", ()):
         path: Any = config.get(key)
-        if not _is_text_of_config(path) and optional(path) is not None and not os.path.isfile(path):
+        if not _is_text_of_config(path) and path is not None and not os.path.isfile(path):
             raise FileNotFoundError(f"{key} {path}: no such file.")
     folder = config.get("dataset_dir")
     if folder is not None and not _is_text_of_config(folder) and not os.path.isdir(folder):
@@ -143,15 +159,14 @@ def _check_object(place: str, item: Config, config: ConfigParser) -> None:
         while isinstance(given, str) and REFERENCE.fullmatch(given):
             key, given = given[1:], config.get(given[1:])
         expected, kinds = KINDS.get(_kind(taken[name]), ("", object))
-        plain = given is not None and not _is_text_of_config(given) and optional(given) is not None
-        if plain and (not isinstance(given, kinds) or (isinstance(given, bool) and expected != "")):
+        plain = given is not None and not _is_text_of_config(given)
+        if plain and (not isinstance(given, kinds) or (isinstance(given, bool) and kinds not in (bool, object))):
             raise ValueError(f"{key} {given!r}: expected {expected} ({name} of {target}).")
 
 
-def _kind(parameter: inspect.Parameter) -> Any:
-    """Return the type that an argument is annotated with, also if that is written as text or may be None."""
-    names = str(getattr(parameter.annotation, "__name__", parameter.annotation)).removesuffix(" | None")
-    return {"int": int, "float": float, "str": str}.get(names)
+def _kind(parameter: inspect.Parameter) -> str:
+    """Return the name of the type that an argument is annotated with, without that it may be None."""
+    return str(getattr(parameter.annotation, "__name__", parameter.annotation)).removesuffix(" | None")
 
 
 def _require_path(key: str, value: Any) -> None:

@@ -19,7 +19,6 @@ from common.cohorts.datalist import write_datalist
 from common.cohorts.splits import PARTS, Parts
 from common.io.digest import digest, own_code
 from common.io.files import file_digest, replacing
-from common.io.settings import flag, optional
 from common.run.workflow import running
 from common.text import shortened
 
@@ -31,13 +30,13 @@ NAMING = ("_target_", "backbone")
 NAME = re.compile(r"\w+(\.\w+)+")
 
 
-def kept_cases(parts: Parts, output_dir: str | os.PathLike, resume: bool | str) -> Parts:
+def kept_cases(parts: Parts, output_dir: str | os.PathLike, resume: bool) -> Parts:
     """Return the parts of a run: those given, or if it is resumed, those that it was started with.
 
     Raises ValueError if a case is not there any more, or has other files now. Cases that are new are left out, with a
     warning.
     """
-    if not (record := _record(output_dir) if flag("resume", resume) else None):
+    if not (record := _record(output_dir) if resume else None):
         return parts
     kept, source = record["cases"], Path(output_dir, RECORD)
     items = {item["case"]: item for part in PARTS for item in parts[part]}
@@ -150,7 +149,7 @@ def _leaves(config: Any, key: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{key}#{name}")
     else:
         plain = config is None or isinstance(config, str | int | float)
-        yield key, optional(config) if plain else type(config).__name__
+        yield key, config if plain else type(config).__name__
         if isinstance(config, str) and len(config) < 4096 and os.path.isfile(config):
             yield f"the content of {config}", file_digest(config)
         if key.rpartition("#")[2] in NAMING and isinstance(config, str) and NAME.fullmatch(config):

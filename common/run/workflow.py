@@ -37,7 +37,7 @@ def lends_its_network() -> bool:
 
 
 def load_weights(network: nn.Module, path: str) -> None:
-    """Load a network's weights, as `common.io.load_weights`; `monai.bundle.load` has those that it was given."""
+    """Load a network's weights by `common.io.checkpoints`, but for `monai.bundle.load`, which loads those given."""
     if not lends_its_network():
         checkpoints.load_weights(network, path)
 

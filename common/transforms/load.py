@@ -13,9 +13,9 @@ from monai.transforms import MapTransform
 from common.cohorts import Cohort, get_cohort
 from common.cohorts.check import coarse, findings, read_modality, tilted
 from common.cohorts.registry import cohort_of
-from common.io import read_volume
 from common.io.facts import unseen
 from common.io.geometry import grid_difference
+from common.io.images import read_volume
 from common.modalities import canonical, resolve_subset, subset_name
 
 logger = logging.getLogger(__name__)

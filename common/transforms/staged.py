@@ -15,8 +15,8 @@ KEYS = ("image", "label")
 class StagedDataset(Dataset):
     """Take items from the first dataset, and from each next one as soon as its epoch is reached.
 
-    All datasets have the same cases. The epoch is set by `common.engines.SetEpoch`, so that a resumed training goes on
-    in the right stage.
+    All datasets have the same cases. The epoch is set by `common.engines.epoch.SetEpoch`, so that a resumed training
+    goes on in the right stage.
 
     Attributes:
         epoch: number of the epoch, from 0.

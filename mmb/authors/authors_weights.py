@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from common.cohorts import get_cohort
-from common.io import read_weights, write_checkpoint
+from common.io.checkpoints import read_weights, write_checkpoint
 from common.io.facts import TrainingFacts
 from common.io.settings import check_number
 from common.modalities import resolve_subset

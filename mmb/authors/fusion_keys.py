@@ -50,8 +50,8 @@ class KeyMap:
 def import_fusion(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
     """Turn an authors' checkpoint into a state dict of our network of the same architecture and size.
 
-    The keys of ``state`` (`common.io.read_weights` extracts it from a file) may begin with ``module.``; the network is
-    an RFNet, MMFormer or M2FTrans of four modalities.
+    The keys of ``state`` (`common.io.checkpoints.read_weights` extracts it from a file) may begin with ``module.``; the
+    network is an RFNet, MMFormer or M2FTrans of four modalities.
     """
     keys, own, order = _key_map(network), network.state_dict(), [AUTHORS.index(name) for name in NAMES]
     state = {key.removeprefix("module."): value for key, value in state.items()}

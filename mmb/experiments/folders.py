@@ -8,8 +8,8 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from common.io import unlock_folder
 from common.io.errors import unwrapped_errors
+from common.io.lock import unlock_folder
 from mmb.experiments.training import Entry
 
 VARIANT = "variant.json"

@@ -14,7 +14,7 @@ from common.cohorts.cohort import Cohort
 from common.cohorts.described import is_description
 from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.evaluation.report.report import write_table
-from common.io import require_writable
+from common.io.files import require_writable
 from common.io.settings import check_number
 from common.text import printable
 from common.transforms.decision import DECISIONS

@@ -16,7 +16,7 @@ def calibrate(weights: str, *evaluations: str, without_tumour: str | None = None
             confidence.
     """
     from common.evaluation.metrics.results import read_evaluation
-    from common.io import file_digest
+    from common.io.files import file_digest
     from mmb.clinic.calibration.calibration import calibrate as fitted
     from mmb.clinic.calibration.calibration import calibration_file, write_calibration
     from mmb.clinic.calibration.rows import left_out_table

@@ -7,7 +7,8 @@ import torch
 from networks.golden import GRID, m3ae_state, path_state
 from run_tools import run
 
-from common.io import load_weights, setting_of_weights
+from common.io.checkpoints import load_weights
+from common.io.facts import setting_of_weights
 from common.networks import ACN, M3AE, M2FTrans, MMFormer, RFNet
 from mmb.authors.authors_weights import method_of
 from mmb.authors.fusion_keys import export_fusion

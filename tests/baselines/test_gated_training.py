@@ -16,7 +16,7 @@ from common.baselines.pmkl import (
     require_teacher,
 )
 from common.baselines.robustseg import Disentanglement, RobustSegLoss, divergence, independent_subsets
-from common.io import write_checkpoint
+from common.io.checkpoints import write_checkpoint
 from common.io.facts import TrainingFacts
 from common.losses import dice_ce
 from common.losses.gated import SegmentationLoss

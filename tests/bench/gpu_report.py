@@ -23,7 +23,7 @@ from monai.bundle import ConfigParser
 from common.cohorts import get_cohort
 from common.engines.efficiency import peak_memory_mb, reset_peak_memory, synchronise
 from common.evaluation.report.tables import Table, framed
-from common.io import read_checkpoint, write_checkpoint
+from common.io.checkpoints import read_checkpoint, write_checkpoint
 from mmb.experiments.dry_run import made_small, on_phantoms
 from mmb.experiments.training import Entry
 

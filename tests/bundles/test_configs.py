@@ -15,7 +15,8 @@ from packaging.version import Version
 
 from common.cohorts import get_cohort
 from common.evaluation.metrics.results import read_evaluation
-from common.io import load_weights, shipped_weights
+from common.io.checkpoints import load_weights
+from common.io.weights import shipped_weights
 from tools.configs import configs, merged
 from tools.ship import default_weights, dice_by_subset, eval_metrics
 

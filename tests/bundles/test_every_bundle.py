@@ -277,7 +277,7 @@ class TestConfigs:
         assert recorded.pop("steps") == "@deterministic_transforms"
         assert recorded == {key: f"@{key}" for key in recorded}
         for key in recorded:  # read from the weights
-            assert {**evaluate, **inference}[key].startswith(f"$io.setting_of_weights(@ckpt_path, '{key}', ")
+            assert {**evaluate, **inference}[key].startswith(f"$facts.setting_of_weights(@ckpt_path, '{key}', ")
         assert "@split_seed" in train["data"]
         assert "@split_seed" in evaluate["data"]
         shared = {k for k in train.keys() & inference.keys() if k[0] != "_" and not isinstance(inference[k], dict)}

@@ -24,7 +24,7 @@ from processes import answering, python
 from run_tools import run_script
 
 import common
-from common.io import load_weights
+from common.io.checkpoints import load_weights
 from common.networks import build_network
 from tools.package import make_package
 

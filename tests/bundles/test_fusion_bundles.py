@@ -9,7 +9,7 @@ import pytest
 import torch
 from bundles.running import MODALITIES, Bundle
 
-from common.engines import SetEpoch
+from common.engines.epoch import SetEpoch
 from common.evaluation.metrics.results import read_evaluation
 
 PASSION, GSS = Bundle("passion"), Bundle("gss")

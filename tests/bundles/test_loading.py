@@ -5,7 +5,7 @@ import torch
 from monai.bundle import load
 from processes import ROOT
 
-from common.io import read_weights
+from common.io.checkpoints import read_weights
 
 WEIGHTS = [(name, "models/model.pt") for name in ("gss", "mag_ms", "medmap", "passion")]
 WEIGHTS += [("m3ae", "models/ensemble.pt"), ("m3ae", "models/model.pt")]

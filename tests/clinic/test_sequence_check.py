@@ -14,7 +14,7 @@ from phantom_case import with_bright_edge
 from common.cohorts import get_cohort
 from common.cohorts.check import check_folder
 from common.cohorts.phantom.simulation import SPACING, simulate
-from common.io import file_digest
+from common.io.files import file_digest
 from common.modalities import GLIOMA
 from mmb.clinic import sequence_check
 from mmb.clinic.sequence_check import (

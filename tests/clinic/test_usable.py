@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation, write_evaluation
-from common.io import file_digest
+from common.io.files import file_digest
 from mmb.clinic.calibration.calibration import (
     Calibration,
     LeftOut,

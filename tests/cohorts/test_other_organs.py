@@ -13,8 +13,9 @@ from common.cohorts import cases, get_cohort, prepare, take
 from common.cohorts.check import check_folder
 from common.cohorts.datalist import as_datalist
 from common.cohorts.splits import PARTS, split_cases
-from common.engines import ForegroundInferer, SubsetSweep
-from common.io import read_volume
+from common.engines.inferers import ForegroundInferer
+from common.engines.sweep import SubsetSweep
+from common.io.images import read_volume
 from common.transforms import (
     CachedDataset,
     LabelsToRegionsd,

@@ -16,16 +16,16 @@ from torch import nn
 
 from common import cohorts
 from common.cohorts.registry import patient
-from common.engines import EvaluationLog, store_uri
 from common.engines.efficiency import network_facts
 from common.engines.evaluate import Report, _cost, _shown
 from common.engines.latents import LatentProbe
+from common.engines.tracking import EvaluationLog, store_uri
 from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation, write_evaluation
 from common.evaluation.metrics.store import CaseStore
 from common.evaluation.report.report import write_report
-from common.io import write_checkpoint
+from common.io.checkpoints import write_checkpoint
 from common.io.facts import patient_digest, read_facts
 from common.io.weights import trained_patients
 from common.networks import RFNet
@@ -105,7 +105,7 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("panels", [{"panel_subsets": "null"}, {"panel_cases": "a,b", "panel_subsets": ["t1+t2"]}])
+@pytest.mark.parametrize("panels", [{"panel_subsets": None}, {"panel_cases": "a,b", "panel_subsets": ["t1+t2"]}])
 def test_panels_may_be_chosen(tmp_path, panels):
     report = Report(**RIGHT, output_dir=str(tmp_path), **panels)
     assert report.panel_cases == (["a", "b"] if "panel_cases" in panels else None)

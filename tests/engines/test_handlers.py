@@ -15,17 +15,9 @@ from monai.transforms import Compose, RandScaleIntensityd
 from processes import run
 
 from common.baselines.cotraining import SMUNetLoss
-from common.engines import (
-    DivergenceCheck,
-    EpochLosses,
-    Reseed,
-    ResumableCheckpoint,
-    counted_voxels,
-    distributed,
-    local_device,
-    validation_sampler,
-)
 from common.engines.epoch import Rounds, SetEpoch
+from common.engines.handlers import DivergenceCheck, EpochLosses, Reseed, ResumableCheckpoint, counted_voxels
+from common.engines.multi_gpu import distributed, local_device, validation_sampler
 from common.modalities import IGNORED
 
 

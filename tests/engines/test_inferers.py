@@ -13,8 +13,8 @@ from monai.inferers import SliceInferer, SlidingWindowInferer
 from monai.transforms import Compose, Orientationd, SpatialCropd
 from torch import nn
 
-from common.engines import ForegroundInferer, PrecisionInferer, SubstituteInferer, fast_memory_format, fast_precision
-from common.engines.precision import autocast, check_device
+from common.engines.inferers import ForegroundInferer, SubstituteInferer
+from common.engines.precision import PrecisionInferer, autocast, check_device, fast_memory_format, fast_precision
 from common.engines.windows import Mirrored, Planewise, decode_subsets
 from common.modalities import drop, presence
 from common.networks import M3AE

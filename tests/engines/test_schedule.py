@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.engines.schedule import StagedCosine
-from common.io import read_checkpoint, write_checkpoint
+from common.io.checkpoints import read_checkpoint, write_checkpoint
 
 
 def schedule(**settings) -> StagedCosine:

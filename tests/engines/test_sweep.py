@@ -13,7 +13,8 @@ from monai.engines import SupervisedEvaluator
 from monai.transforms import Activationsd, Compose, Orientationd
 from torch import nn
 
-from common.engines import ForegroundInferer, SubsetSweep, SubstituteInferer
+from common.engines.inferers import ForegroundInferer, SubstituteInferer
+from common.engines.sweep import SubsetSweep
 from common.evaluation import CaseStore
 from common.modalities import drop, subset_name, subsets
 from common.networks import M3AE

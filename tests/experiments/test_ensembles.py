@@ -6,10 +6,11 @@ import pytest
 import torch
 from refusals import refused
 
-from common.engines import SubstituteInferer
 from common.engines.efficiency import network_facts
-from common.io import bundle_root, load_weights, read_weights, setting_of_weights, write_checkpoint
-from common.io.facts import TrainingFacts, read_facts
+from common.engines.inferers import SubstituteInferer
+from common.io.bundle import bundle_root
+from common.io.checkpoints import load_weights, read_weights, write_checkpoint
+from common.io.facts import TrainingFacts, read_facts, setting_of_weights
 from common.networks import M3AE, Ensemble, replicated
 from mmb.__main__ import main
 from mmb.clinic.study.inference import Inference

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common import __version__
-from common.io import read_weights
+from common.io.checkpoints import read_weights
 from common.networks import M3AE
 from mmb.experiments.federation.identity import RefusedError, require_same, require_same_shapes
 from mmb.experiments.federation.job import simulate, write_job

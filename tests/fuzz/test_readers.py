@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from common.cohorts.registry import PHANTOM
-from common.io import read_volume
+from common.io.images import read_volume
 from mmb.clinic.dicom import Series, load
 from mmb.clinic.study.reading import Study, read_folder
 

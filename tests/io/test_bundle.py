@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import common.io
 from common import __version__
 from common.io import bundle as module
-from common.io import bundle_root
-from common.io.bundle import require_same_common
+from common.io.bundle import bundle_root, require_same_common
 
 REPOSITORY = Path(module.__file__).parents[2]
 
@@ -82,8 +80,3 @@ def test_neither_pytorch_nor_monai_is_loaded_before_it_is_needed():
     code = f"import sys; from common.io import {', '.join(light)}; assert not {{'torch', 'monai'}} & {{*sys.modules}}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_every_name_is_there():
-    assert all(callable(getattr(common.io, name)) for name in common.io.__all__)
-    assert not hasattr(common.io, "nothing")

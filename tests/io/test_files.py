@@ -10,9 +10,8 @@ import pytest
 from processes import start
 from refusals import refused
 
-from common.io import require_writable
 from common.io.atomic import written_whole
-from common.io.files import replacing, walk
+from common.io.files import replacing, require_writable, walk
 from common.io.lock import lock_folder, unlock_folder
 
 

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import SaveImage
 from refusals import refused
 
-from common.io import AtomicNibabelWriter, read_volume
+from common.io.images import AtomicNibabelWriter, read_volume
 
 AFFINE = np.array([[-1.0, 0, 0, 10], [0, -1, 0, 239], [0, 0, 2, -5], [0, 0, 0, 1]])
 

@@ -6,10 +6,9 @@ import pytest
 from pydantic import AfterValidator, Field, PositiveInt
 from refusals import refused
 
-from common.io import check_counts, flag, optional, per_axis
 from common.io.documents import Document, parse_json, read_json
 from common.io.errors import unwrapped_errors
-from common.io.settings import check_choice, check_number
+from common.io.settings import check_choice, check_counts, check_number, per_axis
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), RuntimeError("x")])
@@ -23,8 +22,6 @@ def test_an_error_without_those_around_it(error):
 
 
 def test_what_can_be_used():
-    assert [flag("resume", value) for value in (True, "true", "False", False)] == [True, True, False, False]
-    assert [optional(value) for value in ("null", "None", None, "nullable", 0)] == [None, None, None, "nullable", 0]
     assert check_choice("kl", "paper", ("released", "paper")) == "paper"
     assert (check_number("rate", 1, 0, 1), per_axis("spacing", [6, 6, 6])) == (1, [6, 6, 6])
     check_counts(epochs=1, rounds=5)
@@ -33,7 +30,6 @@ def test_what_can_be_used():
 @pytest.mark.parametrize(
     ("check", "values", "fact"),
     [
-        (flag, ["no"], "expected true or false"),
         (lambda key, value: check_choice(key, value, ("a", "b")), ["c"], "expected one of 'a', 'b'"),
         (
             lambda key, value: check_number(key, value, 0, 1),

@@ -10,17 +10,10 @@ import torch
 from refusals import refused
 from torch import nn
 
-from common.io import (
-    file_digest,
-    load_weights,
-    read_checkpoint,
-    read_weights,
-    setting_of_weights,
-    shipped_weights,
-    tell_weights,
-    write_checkpoint,
-)
-from common.io.facts import PLACE, TrainingFacts, read_facts, unseen
+from common.io.checkpoints import load_weights, read_checkpoint, read_weights, write_checkpoint
+from common.io.facts import PLACE, TrainingFacts, read_facts, setting_of_weights, unseen
+from common.io.files import file_digest
+from common.io.weights import shipped_weights, tell_weights
 
 
 class Small(nn.Module):

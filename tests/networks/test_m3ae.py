@@ -5,7 +5,7 @@ from monai.data import MetaTensor
 from monai.networks import eval_mode, train_mode
 from networks import golden
 
-from common.engines import SubstituteInferer
+from common.engines.inferers import SubstituteInferer
 from common.modalities import subsets
 from common.networks import M3AE
 from common.papers.m3ae import PretrainingLoss, Reconstruction

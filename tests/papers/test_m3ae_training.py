@@ -9,7 +9,7 @@ from monai.data import Dataset, MetaTensor
 from networks.golden import M3AE_SEED, TOLERANCE, arrays, draw, relative_error, transpose
 
 from common.baselines.plain import Plain
-from common.io import write_checkpoint
+from common.io.checkpoints import write_checkpoint
 from common.modalities import IGNORED
 from common.networks import M3AE, SegmentationOutput
 from common.papers import m3ae

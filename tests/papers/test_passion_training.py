@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.networks import eval_mode
 from networks.golden import arrays, fusion_golden, fusion_image, fusion_labels, ours, with_fusion_weights, without
 
-from common.engines import EpochLosses
+from common.engines.handlers import EpochLosses
 from common.losses.dice_ce import dice_ce, probabilities
 from common.losses.fusion import FusionLoss
 from common.modalities import drop

@@ -11,7 +11,7 @@ from monai.transforms import CropForegroundd, Lambdad, Orientationd, SpatialPadd
 
 from common.cohorts import get_cohort
 from common.cohorts.described import recorded
-from common.io import start_from, write_checkpoint
+from common.io.checkpoints import start_from, write_checkpoint
 from common.io.facts import TrainingFacts
 from common.networks import M3AE, RFNet
 from common.run.fitting import image_steps, new_sequences, require_fitting

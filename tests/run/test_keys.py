@@ -6,7 +6,7 @@ import pytest
 from monai.bundle import ConfigParser
 from refusals import refused
 
-from common.run.keys import check_config, check_files
+from common.run.keys import check_config, check_files, read_words
 
 TRAIN = {
     "epochs": 3,
@@ -44,7 +44,7 @@ def merged(tmp_path, **settings):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *[("rate", value) for value in (0, 1, 0.3, "$2 / 3", "@width", "%train.json::rate", "null", None)],
+        *[("rate", value) for value in (0, 1, 0.3, "$2 / 3", "@width", "%train.json::rate", None)],
         *[("epochs", 4), ("epochs", "$2 * 2"), ("quiet", "true"), ("method", "GSS"), ("width", 3), ("unread", 3)],
         *[("output_dir", value) for value in ("$None", "$@method", "$str(1)", "here", "/a/b")],
         *[("optimizer__betas", [0.9, 0.99]), ("train__name", "x"), ("_note_", 1), ("several__0__y", 2), ("train", {})],
@@ -58,6 +58,14 @@ def merged(tmp_path, **settings):
 )
 def test_what_a_config_can_be_given(tmp_path, key, value):
     check_config(merged(tmp_path, **{key: value}))
+
+
+def test_words_of_a_command_line():
+    config = ConfigParser({"quiet": "false", "split": "null", "name": "none", "all": "$(@quiet, @split, @name)"})
+    config.parse()
+    read_words(config)
+    assert config.get_parsed_content("all") == (False, None, "none")
+    assert config.get("quiet") is False
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,6 @@ class TestSettings:
             {"epochs": 9},
             {"device": "cuda:0"},
             {"num_workers": 4},
-            {"split": "null"},
             {"learning_rate": 1},
             {"_desc_": ""},
         ],

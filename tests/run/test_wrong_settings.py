@@ -9,9 +9,9 @@ from fire import Fire
 from monai.bundle import create_workflow
 from processes import run, run_module
 
-from common.io import bundle_root, unlock_folder
+from common.io.bundle import bundle_root
 from common.io.errors import unwrapped_errors
-from common.io.lock import LOCK
+from common.io.lock import LOCK, unlock_folder
 
 NAMES = ("m3ae", "mag_ms", "medmap", "passion", "gss")
 
@@ -74,7 +74,8 @@ def test_configs_as_they_are(refusal, name, configs):
         ("gss", ("inference.json",), ["--output_dir=2024_01"], "202401: MONAI reads this as no text"),
         ("gss", EVALUATION, ["--part=training2"], "Unknown part 'training2'"),
         ("gss", ("train.json",), ["--normalise"], "'rmalise' is not a key of"),
-        ("m3ae", ("train.json",), ["--pretrained_weights=no"], "pretrained_weights 'no': expected true or false"),
+        ("m3ae", ("train.json",), ["--pretrained_weights=no"], "pretrained_weights 'no': expected one of False, True"),
+        ("m3ae", ("train.json",), ["--resume=no"], "resume 'no': expected true or false"),
         ("gss", ("train.json",), ["--device=gpu"], "device gpu: no name of a device; expected cpu"),
         ("gss", ("train.json",), ["--conventions=max"], "conventions 'max': expected an object"),
         ("gss", ("train.json",), ["--evaluation_configs=x.json"], "evaluation_configs x.json: no such file"),

@@ -24,7 +24,8 @@ from monai.bundle import ConfigParser
 from processes import answering, python
 
 from common.evaluation.metrics.results import read_evaluation
-from common.io import file_digest, load_weights
+from common.io.checkpoints import load_weights
+from common.io.files import file_digest
 from tools import zoo
 from tools.zoo import make_zoo_folder, stored_results
 

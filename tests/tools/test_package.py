@@ -22,7 +22,9 @@ from run_tools import run_script
 
 import common
 from common.evaluation.metrics.results import Evaluation, write_evaluation
-from common.io import file_digest, read_checkpoint, shipped_weights, write_checkpoint
+from common.io.checkpoints import read_checkpoint, write_checkpoint
+from common.io.files import file_digest
+from common.io.weights import shipped_weights
 from mmb.clinic.calibration.calibration import read_calibration
 from tools import zoo
 from tools.package import make_package

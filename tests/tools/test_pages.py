@@ -8,7 +8,7 @@ from tools.licences import PAGE as LICENCES
 
 
 def test_the_promised_interface_is_what_it_was():
-    """If a name or an argument has to change: keep the old one in `common.names`, then `python -m tools api`."""
+    """If a name or an argument has to change: say so in CHANGELOG.md, then `python -m tools api`."""
     assert PAGE.read_text() == page()
 
 

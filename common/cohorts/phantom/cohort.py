@@ -16,7 +16,7 @@ from common import text
 from common.cohorts.brats import PHANTOM
 from common.cohorts.datalist import write_datalist
 from common.cohorts.phantom.simulation import SHAPE, SPACING, simulate
-from common.io import require_writable
+from common.io.files import require_writable
 
 README = """\
 Phantom cohort: synthetic images, for demos and tests only.

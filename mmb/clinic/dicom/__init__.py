@@ -3,9 +3,9 @@
 Each module is imported when one of its names is first used, since headers are read before PyTorch is loaded.
 """
 
+from importlib import import_module
 from typing import Any
 
-from common.names import find
 from mmb.extras import required
 
 _MODULES = {
@@ -20,5 +20,8 @@ __all__ = sorted(name for names in _MODULES.values() for name in names)
 
 
 def __getattr__(name: str) -> Any:
-    with required("clinic", "The study is DICOM"):
-        return find(__name__, name, _MODULES)
+    for module, names in _MODULES.items():
+        if name in names:
+            with required("clinic", "The study is DICOM"):
+                return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

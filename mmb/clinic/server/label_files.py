@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 
 from common import __version__
-from common.io import read_volume
+from common.io.images import read_volume
 from common.io.itk_formats import shape_in_header
 from mmb.clinic import dicom
 from mmb.clinic.errors import StudyError

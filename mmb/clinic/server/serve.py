@@ -10,7 +10,8 @@ from typing import Any
 import uvicorn
 
 from common.cohorts import generate_phantom
-from common.io import bundle_root, require_writable
+from common.io.bundle import bundle_root
+from common.io.files import require_writable
 from common.io.settings import check_number
 from mmb.clinic.server.api import create_api
 from mmb.clinic.server.app import BUNDLES, App

@@ -16,11 +16,12 @@ from torch import nn
 from common.cohorts.check import zero_background
 from common.cohorts.cohort import Cohort
 from common.evaluation.metrics.overlap import region_masks
-from common.io import bundle_root, file_digest, setting_of_weights, shipped_weights
-from common.io.bundle import require_same_common
+from common.io.bundle import bundle_root, require_same_common
 from common.io.errors import unwrapped_errors
+from common.io.facts import setting_of_weights
+from common.io.files import file_digest
 from common.io.settings import check_choice, usable_device
-from common.io.weights import metadata_of, trained_on, weights_name
+from common.io.weights import metadata_of, shipped_weights, trained_on, weights_name
 from common.modalities import display_name, subset_name
 from common.transforms.decision import DECISIONS, DecideLabelsd, region_probabilities
 from common.transforms.load import check_volumes, subject

@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 
 from common.cohorts.cohort import Cohort
-from common.io import require_writable
 from common.io.atomic import written_whole
+from common.io.files import require_writable
 from common.modalities import ALIASES, canonical, display_name, resolve_subset
 from mmb.clinic.errors import StudyError
 from mmb.clinic.predictors.protocol import Predictor, Segmentation

@@ -10,7 +10,7 @@ from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import Evaluation, read_evaluation, require_own_output, write_evaluation
 from common.evaluation.report.report import write_report
 from common.evaluation.report.sections import stems
-from common.io import require_writable
+from common.io.files import require_writable
 from mmb.experiments.comparison.comparable import require_comparable, select_cases
 from mmb.experiments.comparison.label_maps import evaluate_label_maps
 from mmb.experiments.comparison.side_by_side import side_by_side

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from common import __version__
-from common.io import bundle_root, file_digest
+from common.io.bundle import bundle_root
+from common.io.files import file_digest
 
 
 class RefusedError(ValueError):

@@ -8,7 +8,7 @@ from monai.bundle import ConfigParser
 from pydantic import Field, model_validator
 from torch import nn
 
-from common.engines import seed_all
+from common.engines.handlers import seed_all
 from common.io.documents import Document, read_json
 from common.networks.step import TrainingStep
 from common.run.keys import check_config

@@ -10,8 +10,8 @@ from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
 
-from common.engines import ResumableCheckpoint
-from common.io import bundle_root
+from common.engines.handlers import ResumableCheckpoint
+from common.io.bundle import bundle_root
 from common.io.errors import unwrapped_errors
 from mmb.experiments.federation.identity import RefusedError, require_same, require_same_shapes
 from mmb.experiments.federation.plan import Plan

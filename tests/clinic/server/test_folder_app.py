@@ -29,7 +29,8 @@ from common import __version__
 from common.cohorts.phantom.simulation import SPACING
 from common.cohorts.registry import PHANTOM
 from common.cohorts.scan import find_cases
-from common.io import bundle_root, read_checkpoint, write_checkpoint
+from common.io.bundle import bundle_root
+from common.io.checkpoints import read_checkpoint, write_checkpoint
 from mmb.clinic.server.__main__ import main
 from mmb.clinic.server.app import App
 from mmb.clinic.server.datastore import FolderDatastore

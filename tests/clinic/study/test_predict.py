@@ -23,7 +23,9 @@ from scipy.spatial.transform import Rotation
 
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.cohorts.registry import PHANTOM
-from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
+from common.io.bundle import bundle_root
+from common.io.checkpoints import read_checkpoint, write_checkpoint
+from common.io.files import file_digest
 from mmb.clinic import dicom
 from mmb.clinic.dicom import read_seg, read_series
 from mmb.clinic.study.document import SCHEMA, schema
