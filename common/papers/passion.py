@@ -25,7 +25,7 @@ from torch import nn
 from common.io.files import replacing
 from common.io.settings import check_choice, check_number
 from common.losses.dice_ce import FLOOR, class_indices, dice_ce, label_rows, probabilities
-from common.modalities import IGNORED, display_name, to_host
+from common.modalities import IGNORED, to_host
 from common.networks.build import require_fusion
 from common.networks.fusion import Decoded, FusionNetwork
 from common.networks.step import TrainingStep
@@ -391,9 +391,9 @@ class PreferenceBalancer:
 
     ``rp_<modality>`` (of the epoch) and ``beta_<modality>`` (from the next epoch on) go into ``engine.state.metrics``.
     Attach this handler before those that print and log metrics, and before the checkpoints. In the output folder,
-    ``preference.csv`` has the whole history (columns epoch, modality, relative_preference, beta; epochs count from 1)
-    and ``preference.png`` its curves, as in the paper's Fig. 6; below 0 a modality is neglected. Rank 0 replaces both
-    in each epoch; a resumed run keeps the rows of earlier epochs.
+    ``preference.csv`` has the whole history, the paper's Fig. 6 (columns epoch, modality, relative_preference, beta;
+    epochs count from 1); below 0 a modality is neglected. Rank 0 replaces it in each epoch; a resumed run keeps the
+    rows of earlier epochs.
     """
 
     def __init__(self, loss: PassionLoss, folder: str) -> None:
@@ -419,19 +419,3 @@ class PreferenceBalancer:
             history = pd.concat([before[before["epoch"] < epoch], history], ignore_index=True)
         with replacing(path) as temporary:
             history.to_csv(temporary, index=False)
-        with replacing(self.folder / "preference.png") as temporary:
-            _draw(history, temporary)
-
-
-def _draw(history: pd.DataFrame, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.axhline(0, color="0.6", linewidth=0.6)
-    for name, rows in history.groupby("modality", sort=False):
-        axes.plot(rows["epoch"], rows["relative_preference"], marker=".", label=display_name(name))
-    axes.set(xlabel="epoch", ylabel="relative preference")
-    axes.locator_params(axis="x", integer=True)
-    axes.legend()
-    figure.savefig(path, dpi=150)

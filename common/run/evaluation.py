@@ -37,8 +37,7 @@ class BundleEvaluation:
         self.overrides = {"bundle_root": bundle_root, "_first_": [], "_given_": [*overrides], **overrides}
 
     def check(self, recorded: Mapping[str, Any]) -> None:
-        """Refuse what would fail only after the training: settings, an MLflow server that does not answer, and images
-        that are prepared in another way than in the training.
+        """Refuse what would fail only after the training: settings, and images that are not prepared as in it.
 
         Args:
             recorded: settings of the training that its weights will hold, and ``steps``, its transforms.
@@ -61,8 +60,6 @@ class BundleEvaluation:
                 f"{', '.join(theirs)} in the evaluation. Add the steps to `image_transforms` in a config for "
                 "inference, and name its path in `evaluation_configs` (docs/extend.md)."
             )
-        if "log" in config and value("part"):  # without one there is nothing to evaluate
-            value("log")
 
     def __call__(self) -> None:
         """Run the evaluation, unless there is no labelled case to evaluate."""

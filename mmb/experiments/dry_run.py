@@ -117,7 +117,6 @@ def _small(entry: Entry) -> Entry:
     other = PLANES if len(config["crop"]) == 2 else LARGER.get(config.get("backbone") or "", {})
     settings: dict[str, Any] = {**ONCE, **SMALL, **_demo(entry), **other}
     settings = {key: value for key, value in settings.items() if key in config}
-    settings["evaluation#overrides#mlflow"] = "none"
     return replace(entry, settings={**entry.settings, **settings})
 
 

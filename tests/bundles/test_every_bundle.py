@@ -49,7 +49,7 @@ def run(request, coarse_dir, tmp_path_factory):
         settings["evaluation#overrides#subsets"] = SUBSETS
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sections, "rendered", lambda _: {".png": b"", ".pdf": b""})  # takes long
-        (folder / "own.json").write_text('{"+_recipes_": ["own.json"], "evaluation#overrides#mlflow": "none"}')
+        (folder / "own.json").write_text('{"+_recipes_": ["own.json"]}')
         assert not bundle.complaint(["train.json", str(folder / "own.json")], **settings)
     assert {path: path.stat().st_mtime_ns for path in models} == models
     last = torch.load(folder / "trained_last.pt", weights_only=True)
@@ -194,7 +194,7 @@ class TestInference:
     @each
     def test_evaluation_equals_the_file_that_inference_writes(self, name, case, phantom_dir, tmp_path, undrawn):
         write_datalist({"test": [case]}, tmp_path / "one.json")
-        settings = {"subsets": [["t1c", "t2"]], "mlflow": "none", "datalist": tmp_path / "one.json"}
+        settings = {"subsets": [["t1c", "t2"]], "datalist": tmp_path / "one.json"}
         settings |= {"dataset_dir": phantom_dir, "output_dir": tmp_path / "evaluation", "decision": "threshold"}
         Bundle(name).run_here(DEMO_EVALUATION, **settings)
         copy_subset(case, ("t1c", "t2"), tmp_path / "in" / "x")

@@ -19,7 +19,6 @@ TINY = {**SIZES, "spacing": [6, 6, 6], "crop": [32, 32, 32], "overlap": 0.25, "e
 TINY |= {"val_subsets": [list(MODALITIES)]}
 SMALLEST = {"backbone": "RFNet", "crop": [16, 16, 16]}
 """Settings for tests that do not depend on the backbone."""
-UNTRACKED = {"evaluation#overrides#mlflow": "none"}
 
 
 def tiny(bundle, coarse_dir, output_dir):
@@ -67,7 +66,7 @@ def test_a_training_where_processes_are_spawned_and_folders_have_odd_names(coars
     """As on Windows and macOS, as far as Linux can: nothing that workers need is inherited, or quoted wrongly."""
     data, out = tmp_path / "My Data\\1 (ä)", tmp_path / "OUT put\\2's"
     data.symlink_to(coarse_dir)
-    settings = {**tiny(GSS, data, out), **SMALLEST, **UNTRACKED, "cohort": "phantom", "split": None}
+    settings = {**tiny(GSS, data, out), **SMALLEST, "cohort": "phantom", "split": None}
     settings |= {"num_workers": 1, "train#dataloader#multiprocessing_context": "spawn"}
     GSS.run_here(["train.json"], **settings)
     assert read_evaluation(out / "evaluation").results["case"].nunique() > 0
@@ -83,7 +82,7 @@ class TestRecipes:
     @pytest.mark.slow  # makes two evaluations
     def test_gss_evaluates_with_and_without_the_rule_on_small_et(self, coarse_dir, tmp_path, undrawn):
         """The published tables apply the rule to ET: less than 500 voxels become necrosis."""
-        settings = {**tiny(GSS, coarse_dir, tmp_path), **SMALLEST, **UNTRACKED, "cohort": "phantom", "split": None}
+        settings = {**tiny(GSS, coarse_dir, tmp_path), **SMALLEST, "cohort": "phantom", "split": None}
         settings |= {"num_workers": 0, "evaluation#overrides#subsets": [["t1c"]]}
         GSS.run_here(["train.json", "recipes/brats2018.json"], **settings)
         folders = {"evaluation": 500, "evaluation_et_as_predicted": 0}
@@ -149,7 +148,7 @@ class TestRecipes:
             write(data / "train25_myops_gd" / f"myops_training_{number}_gd.nii.gz", label)
         PASSION.run_here(
             ["train.json", "recipes/myops2020.json"],
-            **SIZES, **UNTRACKED, epochs=1,
+            **SIZES, epochs=1,
             crop=[32, 32], num_workers=0, dataset_dir=data, output_dir=tmp_path / "out",
         )  # fmt: skip
         evaluation = read_evaluation(tmp_path / "out" / "evaluation")

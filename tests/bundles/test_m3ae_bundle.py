@@ -20,9 +20,9 @@ M3AE = Bundle("m3ae")
 BUNDLE = M3AE.folder
 TINY = {"spacing": [6, 6, 6], "grid": [40, 40, 26], "crop": [32, 32, 24], "patch_size": 8, "overlap": 0.25}
 TINY |= {"pretrain_epochs": 1, "epochs": 1, "val_interval": 1}
-ONE = {"evaluation#overrides#subsets": [list(MODALITIES)], "evaluation#overrides#mlflow": "none"}
+ONE = {"evaluation#overrides#subsets": [list(MODALITIES)]}
 """Settings for an evaluation of one subset, which is quicker."""
-COARSE = {"spacing": [6, 6, 6], "mlflow": "none"}
+COARSE = {"spacing": [6, 6, 6]}
 """Settings for an evaluation of a coarse case."""
 
 
@@ -215,7 +215,7 @@ class TestEvaluation:
             copied = copy_subset(case, MODALITIES, tmp_path / "in" / name)
             (copied / "x_seg.nii.gz").symlink_to(case["label"])
         settings = {"split": "all_test", "calibrate_on": "null", "subsets": [["t1c"], ["t1c", "flair"]]}
-        settings |= {"dataset_dir": tmp_path / "in", "output_dir": tmp_path / "out", "mlflow": "none"}
+        settings |= {"dataset_dir": tmp_path / "in", "output_dir": tmp_path / "out"}
         M3AE.succeed(DEMO_EVALUATION, settings)
         results = read_evaluation(tmp_path / "out")
         assert set(results.results["case"]) == {"one", "two"}

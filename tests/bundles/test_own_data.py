@@ -16,7 +16,7 @@ from common.io.facts import setting_of_weights
 
 SHAPE = (24, 24, 16)
 TINY = {"spacing": [1, 1, 1], "crop": [16, 16, 16], "epochs": 2, "val_interval": 1, "batch_size": 1, "num_workers": 0}
-TINY |= {"precision": "float32", "evaluation#overrides#mlflow": "none"}
+TINY["precision"] = "float32"
 M3AE = {"grid": list(SHAPE), "width": 8, "patch_size": 8, "pretrain_epochs": 2}
 REGIONS = {"prostate": ["PZ", "TZ"], "PZ": ["PZ"], "TZ": ["TZ"]}
 PROSTATE = MSD | {"name": "msd_task05", "regions": REGIONS}
@@ -87,7 +87,7 @@ JOINED = [name for name in LAYOUTS if name not in ("brats2023", "brats2025_met",
 """The others share their cases' names with one of these."""
 SMALL = {"spacing": [12, 12, 12], "crop": [16, 16, 16]}
 SMALL |= {"epochs": 1, "val_interval": 1, "val_subsets": [["flair"]], "memory_format": torch.contiguous_format}
-SMALL |= {"evaluation#overrides#mlflow": "none", "evaluation#overrides#subsets": [["flair"], ["t1c", "flair"]]}
+SMALL |= {"evaluation#overrides#subsets": [["flair"], ["t1c", "flair"]]}
 
 
 @pytest.mark.slow

@@ -19,8 +19,7 @@ GATED = {"width": 2, "crop": [16, 16, 16]}
 PATHS = {"width": 8, "crop": [16, 16, 16]}
 """The smallest sizes of PMKL, and of ACN and SMU-Net."""
 ON_PHANTOM = {"cohort": "phantom", "split": "$None", "num_workers": 0}
-UNTRACKED = {"evaluation#overrides#mlflow": "none"}
-CHEAP = {**UNTRACKED, "evaluation#overrides#subsets": [["t1"], list(MODALITIES)]}
+CHEAP = {"evaluation#overrides#subsets": [["t1"], list(MODALITIES)]}
 
 
 def tiny(coarse_dir, output_dir, **more):
@@ -47,7 +46,6 @@ def test_pmkl_has_an_aligned_teacher_and_students(coarse_dir, tmp_path, undrawn)
 
 def test_pmkl_takes_a_teacher_that_there_is(coarse_dir, tmp_path, undrawn):
     settings = tiny(coarse_dir, tmp_path, **GATED, teacher_epochs=1, dedicated=[["t1c"], ["t1", "t2"]], val_subsets=[])
-    settings |= UNTRACKED
     MEDMAP.run_here(["train.json", "backbones/pmkl.json"], "instruct", **settings)
     settings |= {"teacher": tmp_path / "teacher.pt", "output_dir": tmp_path / "students"}
     del settings["val_subsets"]  # default: subsets that have a student

@@ -1,6 +1,5 @@
-"""An evaluation: the cases that it shows and may evaluate, costs and latents of the network, and tracking."""
+"""An evaluation: the cases that it shows and may evaluate, costs and latents of the network; MLflow."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mlflow import MlflowClient
-from monai.utils import path_to_sqlite_uri
 from torch import nn
 
 from common import cohorts
@@ -19,12 +17,11 @@ from common.cohorts.registry import patient
 from common.engines.efficiency import network_facts
 from common.engines.evaluate import Report, _cost, _shown
 from common.engines.latents import LatentProbe
-from common.engines.tracking import EvaluationLog, store_uri
+from common.engines.tracking import store_uri
 from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
-from common.evaluation.metrics.results import COLUMNS, Evaluation, write_evaluation
+from common.evaluation.metrics.results import COLUMNS, Evaluation
 from common.evaluation.metrics.store import CaseStore
-from common.evaluation.report.report import write_report
 from common.io.checkpoints import write_checkpoint
 from common.io.facts import patient_digest, read_facts
 from common.io.weights import trained_patients
@@ -231,80 +228,17 @@ def test_features_of_all_modalities_side_by_side_are_refused():
         network(torch.randn(1, 4, 16, 16, 16))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """The output folder of an evaluation of two cases and one subset."""
-    folder = tmp_path_factory.mktemp("evaluation")
-    values = {"dice": (0.25, 0.75), "hd95": (2.0, np.nan), "reference_volume": (1.0, 1.0), "assd": (np.nan, np.nan)}
-    rows = [(f"c{i}", "t1+t2", "WT", metric, pair[i]) for metric, pair in values.items() for i in range(2)]
-    results = pd.DataFrame(rows, columns=COLUMNS)
-    evaluation = Evaluation("M", "phantom", ("t1", "t2"), ("WT",), Conventions(), results)
-    write_evaluation(evaluation, folder)
-    write_report([evaluation], folder)
-    return folder
-
-
-def logged(client: MlflowClient) -> object:
-    """Return the only run, after checking what it holds."""
-    (run,) = client.search_runs([client.get_experiment_by_name("monai_experiment").experiment_id])
-    means = {"dice/t1_t2/WT": 0.5, "hd95/t1_t2/WT": 2.0, "reference_volume/t1_t2/WT": 1.0}
-    found = {key: value for key, value in run.data.metrics.items() if key.startswith("test/")}
-    assert found == {f"test/{key}": value for key, value in means.items()}
-
-    def names(where: str) -> set[str]:
-        return {Path(artifact.path).name for artifact in client.list_artifacts(run.info.run_id, f"test{where}")}
-
-    assert {"results.csv", "report.md", "evaluation.json"} <= names("")
-    assert {"dice.md", "dice.tex"} <= names("/tables")
-    assert {"heatmap.png", "heatmap.pdf"} <= names("/figures")
-    assert run.info.status == "FINISHED"
-    return run
-
-
 @pytest.mark.slow  # a store of MLflow
-def test_a_run_of_its_own_in_another_store(folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where MLflow puts the files of such a store
-    uri = path_to_sqlite_uri(tmp_path / "store.db")
-    EvaluationLog(str(folder), str(tmp_path / "model.pt"), uri, "test").write()
-    assert logged(MlflowClient(uri)).info.run_name == "M"
-
-
-@pytest.mark.slow  # a store of MLflow
-def test_the_training_s_run_where_it_is_known(folder, tmp_path):
-    client = MlflowClient(path_to_sqlite_uri(tmp_path / "mlruns.db"))
-    training = client.create_run(client.create_experiment("monai_experiment", (tmp_path / "mlruns").as_uri()))
-    client.log_metric(training.info.run_id, "train_loss", 0.5)
-    for part in ("test", ["training", "validation"]):
-        EvaluationLog(str(folder), str(tmp_path / "model.pt"), "local", part).write()
-    metrics = logged(client).data.metrics
-    assert (metrics["train_loss"], metrics["training_validation/dice/t1_t2/WT"]) == (0.5, 0.5)
-
-
-@pytest.mark.slow  # a store of MLflow
-def test_a_local_store_by_default(folder, tmp_path):
-    EvaluationLog(str(folder), str(tmp_path / "model.pt"), "local", "test").write()
-    logged(MlflowClient(path_to_sqlite_uri(folder / "mlruns.db")))
-    assert (folder / "mlruns").is_dir()
-
-
-@pytest.mark.slow  # a store of MLflow
-def test_nothing_appears_beside_a_folder_with_spaces(folder, tmp_path):
-    place = shutil.copytree(folder, tmp_path / "data" / "ümlaut é [1]", ignore=shutil.ignore_patterns("mlruns*"))
-    EvaluationLog(str(place), str(tmp_path / "model.pt"), "local", "test").write()
-    logged(MlflowClient(store_uri(place / "mlruns.db")))
+def test_nothing_appears_beside_a_folder_with_spaces(tmp_path):
+    place = tmp_path / "data" / "ümlaut é [1]"
+    place.mkdir(parents=True)
+    MlflowClient(store_uri(place / "mlruns.db")).create_experiment("x")
     assert [*(tmp_path / "data").iterdir()] == [place]
-
-
-def test_none_logs_nothing_and_what_mlflow_cannot_use_is_refused_before_the_evaluation(folder, tmp_path):
-    before = sorted(folder.rglob("*"))
-    EvaluationLog(str(folder), str(tmp_path / "model.pt"), "none", "test").write()
-    assert sorted(folder.rglob("*")) == before
-    with pytest.raises(ValueError, match="mlflow 'locally': not a server or store"):
-        EvaluationLog(str(folder), str(tmp_path / "model.pt"), "locally", "test")
+    assert (place / "mlruns.db").is_file()
 
 
 @pytest.mark.slow  # a process of its own
 def test_an_import_does_not_need_mlflow():
-    code = "import sys; sys.modules['mlflow'] = None; import common.engines"
+    code = "import sys; sys.modules['mlflow'] = None; import common.run"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -81,13 +81,6 @@ def test_configs_as_they_are(refusal, name, configs):
         ("gss", ("train.json",), ["--evaluation_configs=x.json"], "evaluation_configs x.json: no such file"),
         ("gss", ("recipes/brats2020.json", "train.json"), [], "before the bundle's own file, which would undo it"),
         ("gss", ("train.json", "../../m3ae/configs/recipes/phantom.json"), [], "'grid' is not a key of this config"),
-        ("gss", EVALUATION, ["--mlflow=http://127.0.0.1:9"], "not a server or store that can be used"),
-        (
-            "m3ae",
-            ("train.json",),
-            ["--evaluation#overrides#mlflow=http://127.0.0.1:9"],
-            "mlflow 'http://127",
-        ),
         (
             "m3ae",
             ("train.json",),

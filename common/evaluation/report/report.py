@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader
 
-from common.evaluation.analysis.statistics import compare_to_first
 from common.evaluation.metrics.results import Evaluation
 from common.evaluation.report.sections import all_sections
 from common.evaluation.report.slices import Slice
@@ -18,6 +18,7 @@ from common.modalities import LabelSet, display_name
 def write_report(
     evaluations: Sequence[Evaluation],
     folder: str | Path,
+    tests: pd.DataFrame | None = None,
     published: Mapping[str, Table] | None = None,
     remarks: Sequence[str] = (),
     panels: Mapping[str, Sequence[Slice]] | None = None,
@@ -29,7 +30,8 @@ def write_report(
     for parts of that earlier report and removed.
 
     Args:
-        evaluations: one method, or several that `require_comparable` accepts; these are tested against the first one.
+        evaluations: one method, or several with the same cases, regions and conventions.
+        tests: paired tests of the others against the first one, from `paired.compare_to_first`.
         published: result of `paper_tables.published_table`, to show in a section of its own.
         remarks: remarks to print first.
         panels: method -> slices to draw; those of several methods side by side have an empty name.
@@ -41,7 +43,6 @@ def write_report(
     names = ", ".join(evaluation.name for evaluation in evaluations)
     subsets = counted(*(len(evaluation.subsets) for evaluation in evaluations), noun="subset")
     modalities = ", ".join(map(display_name, evaluations[0].modalities))
-    tests = compare_to_first(evaluations) if len(evaluations) > 1 else None
     sections = [*all_sections(evaluations, tests, published or {}, panels or {}, labels)]
     figures = {stem: files for section in sections for stem, files in section.rendered().items()}
     environment = Environment(loader=PackageLoader("common.evaluation.report"))

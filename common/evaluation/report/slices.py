@@ -2,20 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from textwrap import fill, wrap
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from common.evaluation.metrics.overlap import region_masks
 from common.evaluation.report.style import PAGE, styled
-from common.io.files import replacing
-from common.modalities import LabelSet, display_name, display_subset
+from common.modalities import LabelSet, display_subset
 
 OUTLINES = ("#56B4E9", "#F0E442", "#D55E00", "#CC79A7", "#009E73")
 """Lighter colours of Okabe-Ito, for regions on grey images, from the largest region to the smallest."""
@@ -89,27 +86,6 @@ def outline(axes: Axes, masks: np.ndarray, thickest: float, extent: Sequence[flo
             # An extent refers to the edges of the outer pixels; without one, pixel centres are at whole numbers.
             position: dict[str, Any] = {} if extent is None else {"origin": "lower", "extent": extent}
             axes.contour(mask.T, levels=[0.5], colors=colour, linewidths=width, **position)
-
-
-@styled
-def substitute_figure(x_sub: torch.Tensor, modalities: Sequence[str], path: str | Path) -> None:
-    """Write the central axial, coronal and sagittal slice of each modality of a substitute image as PNG.
-
-    ``x_sub`` is ``(1, M, X, Y, Z)``, RAS, normalised intensities. Black and white are each modality's 1st and 99th
-    percentile, which are printed in its title.
-    """
-    figure = Figure(figsize=(PAGE / 4 * len(modalities), 5.4), layout="constrained")
-    grid = figure.subplots(3, len(modalities), squeeze=False)
-    for column, (name, volume) in enumerate(zip(modalities, x_sub[0], strict=True)):
-        low, high = torch.quantile(volume.flatten(), torch.tensor([0.01, 0.99])).tolist()
-        for row, axis in enumerate((2, 1, 0)):
-            plane = volume.select(axis, volume.shape[axis] // 2)
-            grid[row][column].imshow(plane.T.numpy(), origin="lower", cmap="gray", vmin=low, vmax=high)
-            grid[row][column].set_axis_off()
-        grid[0][column].set_title(f"{display_name(name)}\n{low:.3f} to {high:.3f}")
-    figure.suptitle("substitute image x_sub")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
 
 
 def _present(row: Slice, modalities: Sequence[str]) -> list[int]:

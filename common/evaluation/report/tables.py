@@ -92,7 +92,7 @@ def frame_table(title: str, frame: pd.DataFrame, formats: Mapping[str, Callable[
 def subset_table(evaluations: Sequence[Evaluation], metric: str = "dice", tests: pd.DataFrame | None = None) -> Table:
     """Return the papers' table: a row per subset, a column per region and method, and the mean over subsets below.
 
-    Stars mark differences from the first method, by ``tests``, the result of `analysis.statistics.compare_to_first`.
+    Stars mark differences from the first method, by ``tests``, the result of `paired.compare_to_first`.
     """
     common, first, names = with_shared_cells(evaluations, metric), evaluations[0], subsets_of_any(evaluations)
     stars, factor, numbers = _stars(tests, metric), METRICS[metric].factor, {}
@@ -172,7 +172,7 @@ def comparison_table(
 
 
 def statistics_table(tests: pd.DataFrame) -> Table:
-    """Return the rows of `analysis.statistics.compare_to_first` of one metric as a table."""
+    """Return the rows of `paired.compare_to_first` of one metric as a table."""
     metric = METRICS[tests["metric"].iloc[0]]
     intervals = metric.factor * tests[["difference", "low", "high"]]
     frame = pd.DataFrame(

@@ -13,6 +13,7 @@ from common.evaluation.report.sections import stems
 from common.io.files import require_writable
 from mmb.experiments.comparison.comparable import require_comparable, select_cases
 from mmb.experiments.comparison.label_maps import evaluate_label_maps
+from mmb.experiments.comparison.paired import compare_to_first
 from mmb.experiments.comparison.side_by_side import side_by_side
 from mmb.experiments.paper_tables.published import published as read_published
 from mmb.experiments.paper_tables.tables import published_table
@@ -74,7 +75,8 @@ def compare_methods(
     beside = published_table(source, compared) if source else None
     panels = {"": [*side_by_side(compared, folders, panel_cases, panel_subsets)]}
     labels = get_cohort(cohort or compared[0].cohort).labels if panel_cases else None
-    write_report(compared, output_dir, beside, remarks, panels, labels)
+    tests = compare_to_first(compared) if len(compared) > 1 else None
+    write_report(compared, output_dir, tests, beside, remarks, panels, labels)
     return compared
 
 

@@ -7,7 +7,6 @@ from io import BytesIO
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from evaluation.examples import evaluation_of, random_evaluation
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.contour import ContourSet
@@ -18,7 +17,7 @@ from matplotlib.transforms import Bbox
 
 from common.evaluation.metrics.results import LATENT_COLUMNS, Evaluation
 from common.evaluation.report import figures, style
-from common.evaluation.report.slices import Slice, slice_panels, substitute_figure
+from common.evaluation.report.slices import Slice, slice_panels
 from common.modalities import subset_name, subsets, tumour_labels
 
 BRATS = ("t1", "t1c", "t2", "flair")
@@ -231,15 +230,3 @@ def test_rendered():
     assert files[".pdf"].startswith(b"%PDF")
     assert b"/FontFile2" in files[".pdf"]  # TrueType, embedded
     assert imread(BytesIO(files[".png"])).shape[1] == pytest.approx(150 * style.COLUMN, abs=1)
-
-
-def test_substitute_figure(tmp_path):
-    x_sub = torch.rand(1, 4, 12, 10, 8, generator=torch.Generator().manual_seed(0))
-    substitute_figure(x_sub, BRATS, tmp_path / "x_sub.png")
-    substitute_figure(torch.zeros_like(x_sub), BRATS, tmp_path / "zeros.png")
-    drawn, zeros = imread(tmp_path / "x_sub.png"), imread(tmp_path / "zeros.png")
-    assert min(drawn.shape[:2]) > 400
-    assert (drawn != zeros).any(axis=2).mean() > 0.2
-    with pytest.raises(ValueError, match="not supported"):
-        substitute_figure(x_sub, BRATS, tmp_path / "figure.nosuchformat")
-    assert len(list(tmp_path.iterdir())) == 2

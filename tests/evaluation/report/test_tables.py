@@ -5,11 +5,11 @@ from dataclasses import replace
 import pandas as pd
 from evaluation.examples import evaluation_of
 
-from common.evaluation.analysis.statistics import compare_to_first
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation
 from common.evaluation.report.tables import Table, comparison_table, framed, markdown, statistics_table, subset_table
 from common.modalities import subset_name, subsets
+from mmb.experiments.comparison.paired import compare_to_first
 
 NAN = float("nan")
 
