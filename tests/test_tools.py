@@ -66,7 +66,8 @@ def test_check(capsys, data, change, code, end):
     printed = capsys.readouterr().out
     assert "t1+flair" in printed
     assert f"3 cases, {code or 0} with problems" in printed
-    assert printed.endswith(end)
+    assert end in printed
+    assert (data / "checked.json").is_file() == (code is None)
 
 
 def test_module_runs(monkeypatch, capsys, data):
@@ -322,7 +323,7 @@ def test_compare_some_cases_alone(tmp_path, reports, capsys):
     for words, count, said in ((["A_*,B_1"], 3, "A_*, B_1"), (["2024"], 1, "2024")):
         assert run(*methods, "--cases", *words) is None
         assert capsys.readouterr().out.endswith(f"2 methods, {count} cases\n")
-        assert f"Only the cases {said}." in reports[-1][3]
+        assert f"Only the cases {said}." in reports[-1][4]
     assert "no case matches C_*" in run(*methods, "--cases", "C_*")
     assert "is one of the folders to read" in run("compare", tmp_path / "one", *methods[2:])
 

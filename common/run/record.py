@@ -14,7 +14,7 @@ import ignite.distributed as idist
 
 from common import __version__
 from common.cohorts import get_cohort
-from common.cohorts.contents import content
+from common.cohorts.contents import content, unchecked
 from common.cohorts.datalist import write_datalist
 from common.cohorts.splits import PARTS, Parts
 from common.io.digest import digest, own_code
@@ -81,8 +81,11 @@ class RunRecord:
     raises ValueError as `require_same_settings` does.
     """
 
-    def __init__(self, parts: Parts, cohort: str, output_dir: str | os.PathLike, resume: bool) -> None:
+    def __init__(
+        self, parts: Parts, cohort: str, dataset_dir: str, output_dir: str | os.PathLike, resume: bool
+    ) -> None:
         self.parts, self.cohort, self.folder = parts, cohort, Path(output_dir)
+        self.images = dataset_dir
         workflow = running()
         config = {} if workflow is None else workflow.parser.get()
         self.settings = dict(leaves(config))
@@ -90,8 +93,14 @@ class RunRecord:
             require_same_settings(config, output_dir)
 
     def write(self) -> None:
-        """Write the record, and the cases as a datalist, on rank 0."""
+        """Write the record, and the cases as a datalist, on rank 0; say if cases have not been checked."""
         if idist.get_rank() == 0:
+            items = [item for part in PARTS for item in self.parts[part]]
+            if self.cohort != "phantom" and (new := unchecked(items, self.images)):
+                logger.warning(
+                    f"{self.images}: {len(new)} of {len(items)} cases have not been checked for damage and for copies "
+                    f"of a patient ({shortened(new)}): mmb check {self.cohort} {self.images}"
+                )
             cases = {part: {item["case"]: digest(content(item)) for item in self.parts[part]} for part in PARTS}
             said = {"version": __version__, "settings": self.settings, "cases": cases}
             with replacing(self.folder / RECORD) as path:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from common.cohorts.contents import content, copies
+from common.cohorts.contents import content, copies, write_checked
 from common.cohorts.datalist import load_datalist
 from common.run import record as runs
 from common.run.record import RunRecord, kept_cases, require_same_settings, require_same_training, split_of_run
@@ -38,9 +38,24 @@ def started(tmp_path, item, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
     monkeypatch.setattr(runs, "running", lambda: SimpleNamespace(parser=ConfigParser(SAME)))
-    RunRecord(parts, "iseg2017", out, resume=False).write()
+    RunRecord(parts, "iseg2017", str(out), out, resume=False).write()
     torch.save({}, out / "finetuned_last.pt")
     return out, parts
+
+
+def test_cases_that_were_not_checked_are_named_in_one_line(tmp_path, item, caplog):
+    parts = {"training": [item("a"), item("b")], "validation": [], "test": []}
+
+    def said() -> str:
+        caplog.clear()
+        RunRecord(parts, "iseg2017", str(tmp_path), tmp_path, resume=False).write()
+        return caplog.text
+
+    assert "2 of 2 cases have not been checked for damage and for copies of a patient (a, b): mmb check" in said()
+    write_checked(parts["training"], tmp_path)
+    assert said() == ""
+    parts["training"] = [item("a"), item("b", content="other")]
+    assert "1 of 2 cases have not been checked for damage and for copies of a patient (b)" in said()
 
 
 class TestCases:
@@ -156,7 +171,7 @@ class TestSettings:
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         monkeypatch.setattr(runs, "running", lambda: SimpleNamespace(parser=ConfigParser(config)))
         written(10)
-        RunRecord(started[1], "iseg2017", started[0], resume=False).write()
+        RunRecord(started[1], "iseg2017", str(started[0]), started[0], resume=False).write()
         written(10)
         require_same_settings(config, started[0])
         written(12)
@@ -168,7 +183,7 @@ class TestSettings:
         path.write_text('{"labels": {"LV": 1, "RV": 2}}')
         config = {**SAME, "cohort": str(path)}
         monkeypatch.setattr(runs, "running", lambda: SimpleNamespace(parser=ConfigParser(config)))
-        RunRecord(started[1], "iseg2017", started[0], resume=False).write()
+        RunRecord(started[1], "iseg2017", str(started[0]), started[0], resume=False).write()
         require_same_settings(config, started[0])
         path.write_text('{"labels": {"LV": 2, "RV": 1}}')
         with pytest.raises(ValueError, match=r"other settings: the content of .*own\.json was"):
