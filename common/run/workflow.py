@@ -3,8 +3,9 @@
 import inspect
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 from ignite.engine import Engine
 from monai.bundle import ConfigParser, ConfigWorkflow, load
@@ -22,18 +23,20 @@ def running() -> ConfigWorkflow | None:
 
     MONAI hands it to no expression of a config, so it is looked for among those who called this.
     """
-    frame = inspect.currentframe()
-    while frame is not None and not isinstance(frame.f_locals.get("self"), ConfigWorkflow):
-        frame = frame.f_back
-    return frame.f_locals["self"] if frame else None
+    selves = (frame.f_locals.get("self") for frame in _callers())
+    return next((each for each in selves if isinstance(each, ConfigWorkflow)), None)
 
 
 def lends_its_network() -> bool:
     """Return whether the workflow is that of `monai.bundle.load`, which only takes the network of a config."""
+    return any(frame.f_code is load.__code__ for frame in _callers())
+
+
+def _callers() -> Iterator[FrameType]:
     frame = inspect.currentframe()
-    while frame is not None and frame.f_code is not load.__code__:
+    while frame is not None:
+        yield frame
         frame = frame.f_back
-    return frame is not None
 
 
 def load_weights(network: nn.Module, path: str) -> None:
