@@ -4,7 +4,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("*.md", "docs/**/*.md", "bundles/*/docs/*.md")
-MADE = ("docs/keys.md", "docs/api.md", "docs/licences.md")
+MADE = ("docs/keys.md", "docs/api.md", "docs/licences.md", "docs/open_glioma/report/report.md")
 """Pages that a script writes, or a test compares with the code; they are not counted."""
 TARGETS = {
     "README.md": 1100,

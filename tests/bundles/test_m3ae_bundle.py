@@ -1,5 +1,6 @@
 """The bundle through monai.bundle, as its users run it, at a size that takes seconds."""
 
+import json
 import os
 from pathlib import Path
 
@@ -234,3 +235,21 @@ class TestEvaluation:
         settings = {"dataset_dir": phantom_dir, "output_dir": tmp_path / "out", "calibrate_on": "test"}
         assert "calibrate on other cases than those evaluated" in M3AE.complaint(DEMO_EVALUATION, **settings)
         assert not list((tmp_path / "out").glob("cases/*"))
+
+
+@pytest.mark.slow  # a training and two evaluations
+def test_fine_tuning_on_three_cases_segments_them_better(coarse_dir, tmp_path, undrawn):
+    three = json.loads((coarse_dir / "datalist.json").read_text())["training"][:3]
+    write_datalist({"training": three[:2], "validation": three[2:]}, tmp_path / "three.json")
+    write_datalist({"test": three}, tmp_path / "same.json")
+    tuned = ["train.json", "recipes/open_glioma.json", "recipes/fine_tune.json"]
+    shared = {**COARSE, "crop": [40, 48, 40], "cohort": "phantom", "dataset_dir": coarse_dir}
+    settings = {**shared, "datalist": tmp_path / "three.json", "output_dir": tmp_path / "tuned"}
+    M3AE.succeed(tuned, settings, run_id="fit")
+    dice = []
+    for weights in (BUNDLE / "models" / "model.pt", tmp_path / "tuned" / "finetuned.pt"):
+        settings = {**shared, "datalist": tmp_path / "same.json", "output_dir": tmp_path / weights.stem}
+        settings |= {"ckpt_path": weights, "trained_cases": "mark", "calibrate_on": [], "decision": "threshold"}
+        M3AE.run_here(["inference.json", "evaluate.json"], **settings, subsets=[list(MODALITIES)])
+        dice.append(read_evaluation(tmp_path / weights.stem).values("dice").to_numpy().mean())
+    assert dice[1] > dice[0] + 0.05
