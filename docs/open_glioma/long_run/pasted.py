@@ -1,11 +1,14 @@
 """Training cases made of others: brains without a tumour, and the lesions of other patients pasted into them.
 
+``python docs/open_glioma/long_run/pasted.py DATA SPLIT OUT``: of the training cases of a split of the open cases.
+
 A lesion is taken with a rim of the tissue around it, its intensities are brought to those of the other brain, and it is
 blended in where it lay, or on the other side. Source: Zhang et al., "CarveMix", MICCAI 2021, which pastes into brains
-that have lesions of their own; ours have none (`tools.mirrored`), so that what is not marked is healthy.
+that have lesions of their own; ours have none (`mirrored`), so that what is not marked is healthy.
 """
 
 import json
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +16,11 @@ from typing import Self
 
 import nibabel as nib
 import numpy as np
+from mirrored import without_tumour
 from scipy.ndimage import binary_dilation, center_of_mass, find_objects, gaussian_filter
 from tqdm import tqdm
 
-from tools.mirrored import without_tumour
+from common.cohorts import prepare
 
 RIM = 4
 """Voxels (1 mm) around a lesion that are pasted with it, and fade."""
@@ -123,3 +127,8 @@ def write_pasted(
     path.write_text(json.dumps({"cohort": "open_glioma", "training": training}, indent=1))
     print(f"{path}: {len(items)} cases, {len(empty)} without a tumour, {len(pasted)} with a pasted lesion")
     return path
+
+
+if __name__ == "__main__":
+    data, split, out = sys.argv[1:]
+    write_pasted(prepare("open_glioma", data, split, None, 0)["training"], out)
