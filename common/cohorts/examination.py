@@ -1,0 +1,144 @@
+"""Whether images are of one examination of one patient, as far as their names, the JSON beside them or headers tell.
+
+A case is known if a name has BIDS's ``sub-`` or ``ses-``, a publisher's identifier or a date, or if a JSON or header
+has a date. Known cases that differ are two; other names may differ for a reason, and are only asked about.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
+from functools import cache
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from common.cohorts.names import BODY, PLANE, PROCESSED, REGISTERED_TO, TECHNIQUE, split_name, without_suffix
+from common.cohorts.registry import COHORTS, dates
+from common.modalities import ALIASES
+
+MIDNIGHT = timedelta(days=1)
+"""An examination may begin on one day and end on the next."""
+KINDS = ("AcquisitionDateTime", "AcquisitionDate", "SeriesDate", "StudyDate")
+"""Keys of the JSON of dcm2niix that hold a date, the nearest to the image first."""
+OF_IMAGES = re.compile(f"(?:{PLANE}|{TECHNIQUE}|{BODY}|{PROCESSED})")
+NO_CASES = {
+    *("siemens", "philips", "ge", "toshiba", "canon", "pre", "post", "native", "nativ", "plain", "with", "without"),
+    *("gd", "gad", "gado", "ce", "km", "contrast", "enhanced", "mdc", "inj", "weighted", "manual", "auto", "orig"),
+    *("original", "native", "bias", "to", "in", "on", "and", "of", "the", "scan", "img", "nii", "dicom", "series"),
+}
+"""Further words of names that are of no patient or examination."""
+NUMBERED = {"se", "ser", "series", "e", "echo", "run", "rec", "acq", "im", "img"}
+"""Words whose numbers programs count, rather than patients or examinations."""
+
+
+class Told(NamedTuple):
+    """What is known of the case of an image.
+
+    Attributes:
+        name: the image's name in messages.
+        known: kind of identifier -> its value.
+        days: kind of date -> the day.
+        words: words of its name that may be those of a patient or an examination, but need not.
+        is_label: whether it is a label, in whose name such words may be those of a rater.
+    """
+
+    name: str
+    known: Mapping[str, tuple[str, ...]] = {}
+    days: Mapping[str, date] = {}
+    words: frozenset[str] = frozenset()
+    is_label: bool = False
+
+
+class Difference(NamedTuple):
+    """Two images that are of two cases (``certain``), or may be, and what of each tells so."""
+
+    one: str
+    other: str
+    what: tuple[str, str]
+    certain: bool
+
+    def __str__(self) -> str:
+        each = f"{self.one} ({self.what[0]}) and {self.other} ({self.what[1]})"
+        if self.certain:
+            return f"{each} are of two examinations or patients; expected those of one"
+        return f"{each}: are these names of two patients or examinations? If so, keep them in folders of their own"
+
+
+def told(path: Path, name: str = "") -> Told:
+    """Return what a file's name and the JSON beside it tell of its case; ``name`` is its name in messages."""
+    case, role = split_name(path.name)
+    parts = _parts(case)
+    known = {part[:3]: (part,) for part in case.lower().split("_") if part.startswith(("sub-", "ses-"))}
+    known |= _published(case)
+    found = [*filter(None, (_day(sidecar(path).get(key)) for key in KINDS))][:1] or dates(case)
+    if role is None:  # then nothing says where the case's part of the name ends
+        parts = parts[: next((k for k, part in enumerate(parts) if _is_of_images(part)), 0)]
+    words = frozenset(part for part in parts if not _is_of_images(part))
+    return Told(name or path.name, known, {"date": max(found)} if found else {}, words, role == "label")
+
+
+def told_by_dates(name: str, stated: Mapping[str, str]) -> Told:
+    """Return what the dates of a header tell, by their attributes; what is no date is left out."""
+    return Told(name, days={kind: day for kind, text in stated.items() if (day := _day(text))})
+
+
+def differing(images: Sequence[Told]) -> Difference | None:
+    """Return two images that are of two cases; else two that may be; None if nothing tells so."""
+    pairs = [*combinations(images, 2)]
+    for one, other in pairs:
+        values = [(one.known[kind], other.known[kind]) for kind in one.known if kind in other.known]
+        values = [(a, b) for a, b in values if any(x != y for x, y in zip(a, b, strict=False))]
+        days = [(one.days[kind], other.days[kind]) for kind in one.days if kind in other.days]
+        days = [(a, b) for a, b in days if abs(a - b) > MIDNIGHT]
+        for a, b in (*(("-".join(a), "-".join(b)) for a, b in values), *((str(a), str(b)) for a, b in days)):
+            return Difference(one.name, other.name, (a, b), True)
+    for one, other in pairs:
+        for a, b in product(sorted(one.words - other.words), sorted(other.words - one.words)):
+            stems, digits = [each.rstrip("0123456789") for each in (a, b)], any(map(str.isdigit, a + b))
+            if (stems[0] == stems[1]) if digits else not (one.is_label or other.is_label):
+                return Difference(one.name, other.name, (a, b), False)
+    return None
+
+
+def differing_files(item: Mapping[str, Any]) -> Difference | None:
+    """Return the `Difference` of the files of a datalist's item; None if nothing tells that they are of two cases."""
+    return differing([*map(told, map(Path, dict.fromkeys([*item["image"], *filter(None, [item.get("label")])])))])
+
+
+def sidecar(path: Path) -> dict[str, Any]:
+    """Return what the JSON beside an image file holds; nothing if there is none, or it is no object."""
+    try:
+        fields = json.loads(path.with_name(f"{without_suffix(path.name)}.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _day(text: object) -> date | None:
+    found = dates(str(text)) if isinstance(text, str) else []
+    return found[0] if len(found) == 1 else None
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in re.split(r"[\W_]+", REGISTERED_TO.sub("", name).lower()) if part]
+
+
+@cache
+def _is_of_images(part: str) -> bool:
+    """Return whether a part of a name tells nothing of a case: a running number, a time, a size, a known word."""
+    known = part in ALIASES or part in NO_CASES or part.rstrip("0123456789") in NUMBERED
+    return part[0].isdigit() or known or OF_IMAGES.fullmatch(part) is not None
+
+
+def _published(case: str) -> Iterable[tuple[str, tuple[str, ...]]]:
+    """Return the identifier that a publisher gave, if a name begins with one.
+
+    If its pattern has no end, its numbers count, as far as both names have them.
+    """
+    for cohort in COHORTS.values():
+        if cohort.case_name and (match := cohort.case_name.match(case)):
+            ends = "patient" in cohort.case_name.groupindex
+            numbers = (part for part in _parts(match[0]) if any(map(str.isdigit, part)) and part not in ALIASES)
+            return [("id", (match[0].lower(),) if ends else tuple(numbers))]
+    return []
