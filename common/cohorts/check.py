@@ -19,6 +19,7 @@ from scipy import ndimage
 from tqdm.contrib.concurrent import thread_map
 
 from common.cohorts.cohort import Cohort
+from common.cohorts.examination import differing_files
 from common.cohorts.registry import COHORTS, cohort_of, get_cohort, names_of, owners
 from common.cohorts.scan import Item, find_cases, named_after
 from common.cohorts.splits import refuse_other_names
@@ -184,8 +185,8 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike, judge: Judge | 
     Columns: ``case``; ``modalities`` present and ``missing`` (joined by +); ``shape``, ``spacing_mm`` and
     ``orientation`` (e.g. LPS) of the first modality; ``label_values`` that occur, of fractions the least one (empty
     without a label); ``problems``, empty if the case can be used. Problems are unreadable files, differing grids,
-    `findings`, those of ``judge`` on images that are brains, an image that another case has, and label values that the
-    cohort does not define. A missing modality or label is not a problem.
+    `findings`, those of ``judge`` on images that are brains, names or dates of two cases, an image that another case
+    has, and label values that the cohort does not define. A missing modality or label is not a problem.
     """
     check = partial(_check_case, cohort=cohort, judge=judge)
     rows = thread_map(check, find_cases(dataset_dir, cohort), desc=f"cases of {cohort.name}", unit="case")
@@ -231,7 +232,7 @@ def print_check(name: str, dataset_dir: str | os.PathLike, judge: Judge | None =
 
 def _check_case(item: Item, cohort: Cohort, judge: Judge | None) -> dict[str, object]:
     """Return the row of a case, with the ``digests`` of its images."""
-    problems: list[str] = []
+    problems = [str(found)] if (found := differing_files(item)) else []
     volumes: dict[str, MetaTensor] = {}
     opened: dict[str, MetaTensor] = {}
     channels = item.get("channels", [None] * len(item["image"]))

@@ -6,7 +6,7 @@ has a date. Known cases that differ are two; other names may differ for a reason
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from functools import cache
 from itertools import combinations, product
@@ -69,8 +69,8 @@ def told(path: Path, name: str = "") -> Told:
     """Return what a file's name and the JSON beside it tell of its case; ``name`` is its name in messages."""
     case, role = split_name(path.name)
     parts = _parts(case)
-    known = {part[:3]: (part,) for part in case.lower().split("_") if part.startswith(("sub-", "ses-"))}
-    known |= _published(case)
+    of_bids = [part for part in case.lower().split("_") if part.startswith(("sub-", "ses-"))]
+    known = {part[:3]: (part,) for part in of_bids} | _published(case)
     found = [*filter(None, (_day(sidecar(path).get(key)) for key in KINDS))][:1] or dates(case)
     if role is None:  # then nothing says where the case's part of the name ends
         parts = parts[: next((k for k, part in enumerate(parts) if _is_of_images(part)), 0)]
@@ -131,7 +131,7 @@ def _is_of_images(part: str) -> bool:
     return part[0].isdigit() or known or OF_IMAGES.fullmatch(part) is not None
 
 
-def _published(case: str) -> Iterable[tuple[str, tuple[str, ...]]]:
+def _published(case: str) -> dict[str, tuple[str, ...]]:
     """Return the identifier that a publisher gave, if a name begins with one.
 
     If its pattern has no end, its numbers count, as far as both names have them.
@@ -140,5 +140,5 @@ def _published(case: str) -> Iterable[tuple[str, tuple[str, ...]]]:
         if cohort.case_name and (match := cohort.case_name.match(case)):
             ends = "patient" in cohort.case_name.groupindex
             numbers = (part for part in _parts(match[0]) if any(map(str.isdigit, part)) and part not in ALIASES)
-            return [("id", (match[0].lower(),) if ends else tuple(numbers))]
-    return []
+            return {"id": (match[0].lower(),) if ends else tuple(numbers)}
+    return {}

@@ -247,9 +247,10 @@ def _case_of(label: _File, homes: Mapping[Path, Sequence[_Case]], cases: Sequenc
     named = [case for case in after if case in homes.get(folder, ())] or after
     near = next((homes[parent] for parent in (folder, *folder.parents) if parent in homes), [])
     fitting = named if len(named) == 1 else near
-    if len(fitting) != 1 or ((apart := differing([told(f.path) for f in (label, *fitting[0].files)])) and apart.certain):
+    if len(fitting) != 1:
         return None
-    return fitting[0]
+    apart = differing([told(file.path) for file in (label, *fitting[0].files)])
+    return None if apart and apart.certain else fitting[0]
 
 
 def _item(case: _Case, cohort: Cohort) -> Item:

@@ -14,6 +14,7 @@ from typing import ClassVar
 import nibabel as nib
 import numpy as np
 
+from common.cohorts.examination import Told, told
 from common.io.images import read_image
 from mmb.clinic.orientation import orientation_doubt
 
@@ -137,6 +138,11 @@ class Candidate:
         """How a person names it."""
         return self.name
 
+    @property
+    def told(self) -> Told:
+        """What is known of its examination."""
+        return Told(self.name)
+
     @cached_property
     def grid(self) -> tuple[Sequence[int], np.ndarray]:
         """Shape and affine (to mm, RAS) of the volume; its last axis, with the longest voxel edge, is the slices'."""
@@ -167,6 +173,11 @@ class ImageFile(Candidate):
     channel: int | None = None
     by_json: HeaderEvidence | None = None
     identity: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> Told:
+        """What its name, and the JSON beside it, tell of its examination."""
+        return told(self.path, self.name)
 
     def read(self) -> tuple[nib.Nifti1Image, list[str]]:
         """Read the volume; ValueError if it is not a single one."""

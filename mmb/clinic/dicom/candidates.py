@@ -8,11 +8,12 @@ import numpy as np
 import pydicom
 from nibabel import Nifti1Image
 
+from common.cohorts.examination import Told
 from common.modalities import GLIOMA, canonical, display_name
 from mmb.clinic.choice import MIN_EXTENT_MM, Unused
 from mmb.clinic.dicom.headers import number
 from mmb.clinic.dicom.pixels import load
-from mmb.clinic.dicom.sequences import recognise, recognise_study, traits
+from mmb.clinic.dicom.sequences import recognise, recognise_study, told_by_header, traits
 from mmb.clinic.dicom.series import Other, Series
 from mmb.clinic.errors import StudyError
 from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence
@@ -34,6 +35,11 @@ class SeriesCandidate(Candidate):
     def grid(self) -> tuple[Sequence[int], np.ndarray]:
         """Shape and affine of the series."""
         return self.series.shape, self.series.affine
+
+    @property
+    def told(self) -> Told:
+        """What its dates tell of its examination."""
+        return told_by_header(self.name, self.series.header)
 
     def read(self) -> tuple[Nifti1Image, list[str]]:
         """Decode the pixels."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from common.cohorts.examination import Told, differing, told_by_dates
 from common.modalities import display_name
 from mmb.clinic.dicom.headers import GREY, colour, items, number, private_number, text, texts
 from mmb.clinic.evidence import Agent, Basis, Grade, HeaderEvidence, grade
@@ -59,19 +60,21 @@ KINDS = {"se", "ir", "gr", "ep", "rm"}  # values of ScanningSequence, in lower c
 def recognise_study(headers: Sequence[Dataset]) -> list[HeaderEvidence]:
     """Return what the headers of a study's images say, each in the light of the others.
 
-    Contrast agent stays in the body. If an earlier series was acquired after it, so was a T1 whose header does not say.
+    Contrast agent stays in the body. If an earlier series of one examination was acquired after it, so was a T1 whose
+    header does not say.
     An agent that every series names was entered for the whole study, and does not tell which T1 was acquired after it.
     """
     agents, times = [agent_named(header) for header in headers], [acquired(header) for header in headers]
-    after = [time for time, header in zip(times, headers, strict=True) if time and contrast(header)[0]]
+    days = [told_by_header("", header) for header in headers]
+    after = [(time, day) for time, day, h in zip(times, days, headers, strict=True) if time and contrast(h)[0]]
     everywhere = len(headers) > 1 and all(agents)
     said = []
-    for header, agent, time in zip(headers, agents, times, strict=True):
+    for header, agent, time, day in zip(headers, agents, times, days, strict=True):
         says, words = recognise(header), contrast_words(header)
         if says.modality in ("t1", "t1c") and words is None:
             if everywhere:
                 says = _late(says, Agent.STUDY, ", as for every series of the study, which is weak evidence", header)
-            elif not agent and any(time > earlier for earlier in after):
+            elif not agent and any(time > earlier and not differing([day, other]) for earlier, other in after):
                 says = _late(says, Agent.LATER, ", but it was acquired after a series with contrast agent", header)
         if says.modality and says.grade == Grade.WEAK:
             reason = f"perhaps {display_name(says.modality)}, but too uncertain ({says.reason})"
@@ -151,6 +154,13 @@ def acquired(header: Dataset) -> str:
     """Return the time of acquisition as text that sorts by time; empty if unknown."""
     date, time = (text(header, name) for name in ("AcquisitionDate", "AcquisitionTime"))
     return date + time if date and time else text(header, "AcquisitionDateTime")
+
+
+def told_by_header(name: str, header: Dataset) -> Told:
+    """Return what a header tells of its examination; what was derived may have a later SeriesDate."""
+    kinds = ("StudyDate", "AcquisitionDate", *(() if image_type(header)[:1] == ["DERIVED"] else ("SeriesDate",)))
+    stated = {kind: text(header, kind) for kind in kinds}
+    return told_by_dates(name, stated | {"AcquisitionDate": stated["AcquisitionDate"] or acquired(header)})
 
 
 def contrast(header: Dataset) -> tuple[bool, Agent, str]:

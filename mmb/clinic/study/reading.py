@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from common.cohorts.cohort import Cohort
+from common.cohorts.examination import differing
 from common.cohorts.names import without_suffix
 from common.cohorts.scan import find_cases, named_after
 from common.io.files import unread
@@ -204,7 +205,7 @@ def read_headers(
 
 def _with_images(headers: Headers, device: torch.device, skull_strip: str) -> Study:
     """Return the study, after those of its images have been looked at that headers and names leave open."""
-    cohort = headers.cohort
+    headers, cohort = _of_one_examination(headers), headers.cohort
     unclear = in_question(headers.candidates, headers.modalities) if has_known_sequences(cohort) else []
     volumes, evidence, why_not = None, None, ""
     while unclear and evidence is None and not why_not:
@@ -223,6 +224,37 @@ def _with_images(headers: Headers, device: torch.device, skull_strip: str) -> St
             why_not = str(error)
     log_probs = evidence.log_probs if evidence else {} if unclear else None
     return _assigned(headers, volumes, evidence, log_probs, why_not)
+
+
+def _of_one_examination(headers: Headers) -> Headers:
+    """Return headers, with a remark if images may be of two examinations or patients; StudyError if they are.
+
+    Of what the user set by hand there is a remark.
+    """
+    named = {each.says.modality for each in headers.candidates if each.fixed}
+    usable = {
+        each.name: each
+        for each in headers.candidates
+        if each.problem is None
+        and each.says.modality in headers.modalities
+        and (each.fixed or each.says.modality not in named)
+    }
+    free = [each for each in usable.values() if not each.fixed or headers.option is _name_files]
+    found = differing([each.told for each in free])
+    if found and found.certain:
+        days = [f"{each.name} {max(each.told.days.values())}" for each in free if each.told.days]
+        listed = f" Dates: {shortened(days, 20)}." * bool(days)
+        option = headers.option if isinstance(headers, SeriesHeaders) else _give_files
+        todo = f"Move those of the other one away; or, if they belong together: {option([*headers.modalities])}"
+        public = "The images are of two examinations or patients, by their names or dates; give those of one."
+        raise StudyError(f"{found}. {todo}.{listed}", public)
+    if found := found or differing([each.told for each in usable.values()]):
+        pair = [f"{display_name(usable[name].says.modality or '')} ({usable[name].source})" for name in found[:2]]
+        what = "are of two examinations or patients" if found.certain else "have names as of two patients or times"
+        text = f"{' and '.join(pair)} {what}, and are taken together. Make sure that they are of one examination."
+        lines = [] if isinstance(headers, SeriesHeaders) else [f"{found}."]  # dates of a series are not shown
+        headers = replace(headers, remarks=[*headers.remarks, Remark((), text)], joined=[*headers.joined, *lines])
+    return headers
 
 
 def align_and_assign(study: Study, reference: str | None, device: torch.device, skull_strip: str) -> Assigned:
