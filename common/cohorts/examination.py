@@ -17,33 +17,26 @@ from common.cohorts.names import BODY, PLANE, PROCESSED, REGISTERED_TO, TECHNIQU
 from common.cohorts.registry import COHORTS, dates
 from common.modalities import ALIASES
 
-MIDNIGHT = timedelta(days=1)
-"""An examination may begin on one day and end on the next."""
+MIDNIGHT = timedelta(days=1)  # an examination may begin on one day and end on the next
 KINDS = ("AcquisitionDateTime", "AcquisitionDate", "SeriesDate", "StudyDate")
 """Keys of the JSON of dcm2niix that hold a date, the nearest to the image first."""
-OF_IMAGES = re.compile(f"(?:{PLANE}|{TECHNIQUE}|{BODY}|{PROCESSED})")
-NO_CASES = {
-    *("siemens", "philips", "ge", "toshiba", "canon", "pre", "post", "native", "nativ", "plain", "with", "without"),
-    *("gd", "gad", "gado", "ce", "km", "contrast", "enhanced", "mdc", "inj", "weighted", "manual", "auto", "orig"),
-    *("original", "native", "bias", "to", "in", "on", "and", "of", "the", "scan", "img", "nii", "dicom", "series"),
+OF_IMAGES = f"{PLANE}|{TECHNIQUE}|{BODY}|{PROCESSED}"
+OTHERS = {
+    *("siemens", "philips", "ge", "canon", "toshiba", "gd", "gad", "gado", "ce", "km", "mdc", "contrast", "enhanced"),
+    *("pre", "post", "native", "nativ", "plain", "with", "without", "to", "in", "on", "orig", "original", "scan"),
+    *("manual", "auto", "img", "im", "image", "se", "ser", "series", "e", "echo", "run", "acq", "rec"),
 }
-"""Further words of names that are of no patient or examination."""
-NUMBERED = {"se", "ser", "series", "e", "echo", "run", "rec", "acq", "im", "img"}
-"""Words whose numbers programs count, rather than patients or examinations."""
+"""Further parts of names that tell no patient and no examination; a running number may follow them."""
+DIGITS = "0123456789"
 
 
 class Told(NamedTuple):
-    """What is known of the case of an image.
+    """What is known of an image's case: kinds of identifiers -> the image's own, and kinds of dates -> the days.
 
-    Attributes:
-        name: the image's name in messages.
-        known: kind of identifier -> its value.
-        days: kind of date -> the day.
-        words: words of its name that may be those of a patient or an examination, but need not.
-        is_label: whether it is a label, in whose name such words may be those of a rater.
+    ``words`` of its name may be those of a patient or an examination; in that of a label, also those of a rater.
     """
 
-    name: str
+    name: str = ""
     known: Mapping[str, tuple[str, ...]] = {}
     days: Mapping[str, date] = {}
     words: frozenset[str] = frozenset()
@@ -68,42 +61,36 @@ class Difference(NamedTuple):
 def told(path: Path, name: str = "") -> Told:
     """Return what a file's name and the JSON beside it tell of its case; ``name`` is its name in messages."""
     case, role = split_name(path.name)
-    parts = _parts(case)
+    parts, fields = _parts(case), sidecar(path)
     of_bids = [part for part in case.lower().split("_") if part.startswith(("sub-", "ses-"))]
-    known = {part[:3]: (part,) for part in of_bids} | _published(case)
-    found = [*filter(None, (_day(sidecar(path).get(key)) for key in KINDS))][:1] or dates(case)
+    found = next(filter(None, (dates(str(fields.get(key, ""))) for key in KINDS)), dates(case))
     if role is None:  # then nothing says where the case's part of the name ends
-        parts = parts[: next((k for k, part in enumerate(parts) if _is_of_images(part)), 0)]
-    words = frozenset(part for part in parts if not _is_of_images(part))
+        parts = parts[: next((k for k, part in enumerate(parts) if _is_of_image(part)), 0)]
+    known = {part[:3]: (part,) for part in of_bids} | _published(case)
+    words = frozenset(part for part in parts if not _is_of_image(part))
     return Told(name or path.name, known, {"date": max(found)} if found else {}, words, role == "label")
-
-
-def told_by_dates(name: str, stated: Mapping[str, str]) -> Told:
-    """Return what the dates of a header tell, by their attributes; what is no date is left out."""
-    return Told(name, days={kind: day for kind, text in stated.items() if (day := _day(text))})
 
 
 def differing(images: Sequence[Told]) -> Difference | None:
     """Return two images that are of two cases; else two that may be; None if nothing tells so."""
     pairs = [*combinations(images, 2)]
     for one, other in pairs:
-        values = [(one.known[kind], other.known[kind]) for kind in one.known if kind in other.known]
-        values = [(a, b) for a, b in values if any(x != y for x, y in zip(a, b, strict=False))]
-        days = [(one.days[kind], other.days[kind]) for kind in one.days if kind in other.days]
-        days = [(a, b) for a, b in days if abs(a - b) > MIDNIGHT]
-        for a, b in (*(("-".join(a), "-".join(b)) for a, b in values), *((str(a), str(b)) for a, b in days)):
-            return Difference(one.name, other.name, (a, b), True)
+        values = [(one.known[kind], other.known[kind]) for kind in one.known.keys() & other.known.keys()]
+        said = [("-".join(a), "-".join(b)) for a, b in values if any(x != y for x, y in zip(a, b, strict=False))]
+        days = [(one.days[kind], other.days[kind]) for kind in one.days.keys() & other.days.keys()]
+        for what in (*said, *((str(a), str(b)) for a, b in days if abs(a - b) > MIDNIGHT)):
+            return Difference(one.name, other.name, what, True)
     for one, other in pairs:
         for a, b in product(sorted(one.words - other.words), sorted(other.words - one.words)):
-            stems, digits = [each.rstrip("0123456789") for each in (a, b)], any(map(str.isdigit, a + b))
-            if (stems[0] == stems[1]) if digits else not (one.is_label or other.is_label):
+            alike = a.rstrip(DIGITS) == b.rstrip(DIGITS)
+            if alike or not ({*DIGITS} & {*a, *b} or one.is_label or other.is_label):
                 return Difference(one.name, other.name, (a, b), False)
     return None
 
 
 def differing_files(item: Mapping[str, Any]) -> Difference | None:
     """Return the `Difference` of the files of a datalist's item; None if nothing tells that they are of two cases."""
-    return differing([*map(told, map(Path, dict.fromkeys([*item["image"], *filter(None, [item.get("label")])])))])
+    return differing([told(Path(path)) for path in dict.fromkeys([*item["image"], item.get("label", "")]) if path])
 
 
 def sidecar(path: Path) -> dict[str, Any]:
@@ -115,30 +102,22 @@ def sidecar(path: Path) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _day(text: object) -> date | None:
-    found = dates(str(text)) if isinstance(text, str) else []
-    return found[0] if len(found) == 1 else None
-
-
 def _parts(name: str) -> list[str]:
     return [part for part in re.split(r"[\W_]+", REGISTERED_TO.sub("", name).lower()) if part]
 
 
 @cache
-def _is_of_images(part: str) -> bool:
+def _is_of_image(part: str) -> bool:
     """Return whether a part of a name tells nothing of a case: a running number, a time, a size, a known word."""
-    known = part in ALIASES or part in NO_CASES or part.rstrip("0123456789") in NUMBERED
-    return part[0].isdigit() or known or OF_IMAGES.fullmatch(part) is not None
+    known = part[0].isdigit() or part in ALIASES or part.rstrip(DIGITS) in OTHERS
+    return known or re.fullmatch(OF_IMAGES, part) is not None
 
 
 def _published(case: str) -> dict[str, tuple[str, ...]]:
-    """Return the identifier that a publisher gave, if a name begins with one.
-
-    If its pattern has no end, its numbers count, as far as both names have them.
-    """
+    """Return the identifier that a publisher gave, if a name begins with one; its numbers if its pattern has no end."""
     for cohort in COHORTS.values():
         if cohort.case_name and (match := cohort.case_name.match(case)):
             ends = "patient" in cohort.case_name.groupindex
-            numbers = (part for part in _parts(match[0]) if any(map(str.isdigit, part)) and part not in ALIASES)
+            numbers = (part for part in _parts(match[0]) if {*DIGITS} & {*part} and part not in ALIASES)
             return {"id": (match[0].lower(),) if ends else tuple(numbers)}
     return {}

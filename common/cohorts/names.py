@@ -59,7 +59,7 @@ PROCESSED = (
 )
 """Words of planes, techniques, the head, and of what was done to an image: parts of regular expressions."""
 _SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
-_BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
+BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
 """Part of a BIDS (Brain Imaging Data Structure) file name before the suffix: the subject, and how it was acquired."""
 _BIDS_GIVEN = re.compile(
     r"gd.*|gad.*|contrast|dotarem|magnevist|\w+hance|clariscan|vueway|elucirem|omniscan|ce|yes|true"
@@ -91,14 +91,14 @@ def split_name(name: str) -> Name:
     stem = REGISTERED_TO.sub("", whole)
     label = LABEL.fullmatch(stem)
     if label and not NOT_TUMOUR.fullmatch(label[1] or ""):
-        bids = _BIDS.fullmatch(label[1] or "")
+        bids = BIDS.fullmatch(label[1] or "")
         return Name(bids[1] if bids else label[1] or "", "label")
     token = re.split("[_.-]", stem)[-1]
     head = stem[: -len(token) - 1]
     pair = re.fullmatch(r"(?:(.*)[_.-])?(t[12])[_.-]([^_.-]+)", stem, re.IGNORECASE | re.DOTALL)
     if pair and (pair[2] + pair[3]).lower() in ALIASES:  # T1_post, T2_FLAIR
         head, token = pair[1] or "", pair[2] + pair[3]
-    role, bids = ALIASES.get(token.lower()), _BIDS.fullmatch(head)
+    role, bids = ALIASES.get(token.lower()), BIDS.fullmatch(head)
     entities = dict(entity.split("-") for entity in bids[2].lower().split("_")[1:]) if bids else {}
     before = "_".join(value for key, value in entities.items() if key != "space") if bids else head
     others = {ALIASES.get(word) for word in re.split(r"[\W_]", before.lower())} - {None, role}

@@ -210,17 +210,13 @@ def _without_folders_of_sequences(folders: Mapping[Path, list[_File]], root: Pat
 
 
 def _divided(folder: Path, images: list[_File], root: Path) -> list[_Case]:
-    """Return the case of a folder's images, or the cases that lie side by side in it.
-
-    There are several if a modality occurs twice, or if names tell so (`common.cohorts.examination`); of sequences that
-    have a folder each, also if names may tell so.
-    """
+    """Return the case of a folder's images, or those side by side: if a modality is there twice, or names differ."""
     above = folder.relative_to(root).parts
     by_stem: dict[str, list[_File]] = defaultdict(list)
     for file in images:
         by_stem[file.stem].append(file)
-    told_apart = differing([told(file.path) for file in images])
-    apart = told_apart and (told_apart.certain or any(file.path.parent != folder for file in images))
+    apart = differing([told(file.path) for file in images])
+    apart = apart if apart and (apart.certain or any(file.path.parent != folder for file in images)) else None
     if len(by_stem) == 1 or (len({file.role for file in images}) == len(images) and not apart):
         return [_Case("_".join(above) or root.name, images)]
     for stem in by_stem:  # x_t1.nii and x_brain_t1.nii are of one case
@@ -234,10 +230,7 @@ def _divided(folder: Path, images: list[_File], root: Path) -> list[_Case]:
 
 
 def _case_of(label: _File, homes: Mapping[Path, Sequence[_Case]], cases: Sequence[_Case]) -> _Case | None:
-    """Return the case that a label is named after, else the only one of its folder or of the nearest folder above.
-
-    None if names tell that it is of another case.
-    """
+    """Return the case that a label is named after, else the only one of its folder or of the nearest folder above."""
     folder = label.path.parent
     after = [
         case

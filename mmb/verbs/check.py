@@ -12,7 +12,11 @@ def check(cohort: str, dataset_dir: str) -> None:
     """
     from common.cohorts import get_cohort
     from common.cohorts.check import print_check
+    from common.transforms.load import LoadSubjectd
     from mmb.clinic.sequence_check import doubts, has_known_sequences
 
-    if not print_check(cohort, dataset_dir, doubts if has_known_sequences(get_cohort(cohort)) else None):
+    def load(item: dict) -> object:
+        return LoadSubjectd(cohort, keys=[key for key in ("image", "label") if key in item])(item)
+
+    if not print_check(cohort, dataset_dir, doubts if has_known_sequences(get_cohort(cohort)) else None, load):
         sys.exit(1)

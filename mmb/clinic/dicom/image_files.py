@@ -13,7 +13,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from common.cohorts.examination import KINDS, sidecar
+from common.cohorts.examination import KINDS, sidecar, told
 from common.modalities import display_name
 from mmb.clinic.dicom.sequences import recognise_study, traits
 from mmb.clinic.errors import StudyError
@@ -43,12 +43,13 @@ def recognise_files(paths: Sequence[Path], folder: Path | None = None) -> list[I
     """
     read = [_described(path) for path in paths]
     said = recognise_study([header for header, *_ in read])
+    names = [str(path.relative_to(folder or path.parent)) for path in paths]
     return [
         ImageFile(
-            str(path.relative_to(folder or path.parent)), says=_named(path.name, says, by), path=path,
-            by_json=says if by != _BY_NAME else None, identity=identity, **traits(header),
+            name, says=_named(path.name, says, by), path=path, by_json=says if by != _BY_NAME else None,
+            identity=identity, told=told(path, name), **traits(header),
         )
-        for path, (header, by, identity), says in zip(paths, read, said, strict=True)
+        for name, path, (header, by, identity), says in zip(names, paths, read, said, strict=True)
     ]  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from common.cohorts.examination import Told, differing, told_by_dates
+from common.cohorts.examination import Told, differing
+from common.cohorts.registry import dates
 from common.modalities import display_name
 from mmb.clinic.dicom.headers import GREY, colour, items, number, private_number, text, texts
 from mmb.clinic.evidence import Agent, Basis, Grade, HeaderEvidence, grade
@@ -50,6 +51,7 @@ T1_FLUID = 4300.0  # T1 of cerebrospinal fluid in ms
 FLUID_LEFT = 0.15  # maximum share of the magnetisation of fluid that is left in a FLAIR
 LONGEST_TR = 3500.0  # repetition time in ms of a T1 gradient echo after an inversion; MP2RAGE's is longer
 T1_BRAIN = 1000.0  # T1 of brain tissue in ms, by which the flip angle makes a gradient echo T1 or proton density
+LONG_TRAIN = 48  # echoes of a train in 2D beyond those of usual spin echoes, as of echo-planar images and HASTE
 SPOILED_TR = 60.0  # repetition time in ms below which the flip angle decides that
 GE_COMPONENT = (0x0043, 0x102F)  # GE's private attribute: which part of the complex signal an image shows
 GE_COMPONENTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
@@ -65,7 +67,7 @@ def recognise_study(headers: Sequence[Dataset]) -> list[HeaderEvidence]:
     An agent that every series names was entered for the whole study, and does not tell which T1 was acquired after it.
     """
     agents, times = [agent_named(header) for header in headers], [acquired(header) for header in headers]
-    days = [told_by_header("", header) for header in headers]
+    days = [told_by_dates(header) for header in headers]
     after = [(time, day) for time, day, h in zip(times, days, headers, strict=True) if time and contrast(h)[0]]
     everywhere = len(headers) > 1 and all(agents)
     said = []
@@ -131,6 +133,10 @@ def recognise(header: Dataset) -> HeaderEvidence:
     sure = grade(basis, agent, computed)
     if odd:
         sure = min(sure, Grade.OPEN if "DERIVED" in image_type(header)[:1] else Grade.LIKELY)
+    train = number(header, "EchoTrainLength") or 0
+    if train >= LONG_TRAIN and weighting == "t2" and not (KINDS & {*_text(header, "ScanningSequence").split()}):
+        sure = min(sure, Grade.OPEN)
+        evidence = f"{evidence}; perhaps an echo-planar image, by its train of {train:g} echoes"
     if doubt:
         sure, evidence = min(sure, Grade.OPEN), f"{evidence}; '{doubt[1]}' may mean: {doubt[0]}"
     return HeaderEvidence(weighting, sure, evidence, (basis, agent))
@@ -144,6 +150,7 @@ def traits(header: Dataset) -> dict[str, Any]:
         "derived": image_type(header)[:1] == ["DERIVED"],
         "other_body": other_body(_text(header, "BodyPartExamined")) or "",
         "in_3d": text(header, "MRAcquisitionType") == "3D",
+        "mean": "MEAN" in image_type(header) or quoted("rms|mean", _description(header)) is not None,
         "corrections": len(CORRECTIONS & {*image_type(header)}) + bool(quoted(DENOISED, _description(header))),
         "acquired": acquired(header),
         "odd": has_unknown_words(_description(header)),
@@ -156,11 +163,12 @@ def acquired(header: Dataset) -> str:
     return date + time if date and time else text(header, "AcquisitionDateTime")
 
 
-def told_by_header(name: str, header: Dataset) -> Told:
-    """Return what a header tells of its examination; what was derived may have a later SeriesDate."""
-    kinds = ("StudyDate", "AcquisitionDate", *(() if image_type(header)[:1] == ["DERIVED"] else ("SeriesDate",)))
-    stated = {kind: text(header, kind) for kind in kinds}
-    return told_by_dates(name, stated | {"AcquisitionDate": stated["AcquisitionDate"] or acquired(header)})
+def told_by_dates(header: Dataset, name: str = "") -> Told:
+    """Return what the dates of a header tell of its examination; what was derived may have a later SeriesDate."""
+    stated = {kind: text(header, kind) for kind in ("StudyDate", "SeriesDate", "AcquisitionDate")}
+    stated |= {"AcquisitionDate": stated["AcquisitionDate"] or acquired(header)}
+    stated |= {"SeriesDate": ""} if image_type(header)[:1] == ["DERIVED"] else {}
+    return Told(name, days={kind: found[0] for kind, value in stated.items() if len(found := dates(value)) == 1})
 
 
 def contrast(header: Dataset) -> tuple[bool, Agent, str]:

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import nibabel as nib
 import numpy as np
 import torch
+from nibabel.affines import voxel_sizes
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.examination import differing
+from common.cohorts.examination import differing, told
 from common.cohorts.names import without_suffix
 from common.cohorts.scan import find_cases, named_after
 from common.io.files import unread
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
-from mmb.clinic.choice import Assignment, Option, Record, Unused, Use, assign_series, in_question
+from mmb.clinic.choice import MIN_EXTENT_MM, Assignment, Option, Record, Unused, Use, assign_series, in_question
 from mmb.clinic.errors import ONE, StudyError
 from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence, ImageFile, LogProbs
 from mmb.clinic.names import not_what_they_end_with
@@ -144,7 +145,8 @@ class Assigned(NamedTuple):
 
 def _named_file(name: str, path: str, modality: str, why: str, channel: int | None = None) -> ImageFile:
     name = name if channel is None else f"{name}, channel {channel}"
-    return ImageFile(name, says=HeaderEvidence(modality, Grade.SURE, why), fixed=True, path=Path(path), channel=channel)
+    says, file = HeaderEvidence(modality, Grade.SURE, why), Path(path)
+    return ImageFile(name, says=says, fixed=True, path=file, channel=channel, told=told(file, name))
 
 
 def read_folder(
@@ -227,33 +229,24 @@ def _with_images(headers: Headers, device: torch.device, skull_strip: str) -> St
 
 
 def _of_one_examination(headers: Headers) -> Headers:
-    """Return headers, with a remark if images may be of two examinations or patients; StudyError if they are.
-
-    Of what the user set by hand there is a remark.
-    """
-    named = {each.says.modality for each in headers.candidates if each.fixed}
-    usable = {
-        each.name: each
-        for each in headers.candidates
-        if each.problem is None
-        and each.says.modality in headers.modalities
-        and (each.fixed or each.says.modality not in named)
-    }
-    free = [each for each in usable.values() if not each.fixed or headers.option is _name_files]
+    """Return headers, with a remark if images may be of two cases, or are so by hand; StudyError if they are else."""
+    usable = [each for each in headers.candidates if each.problem is None and each.says.modality in headers.modalities]
+    named = {each.says.modality for each in usable if each.fixed}
+    usable = [each for each in usable if each.fixed or each.says.modality not in named]
+    free = [each for each in usable if not each.fixed or headers.option is _name_files]
     found = differing([each.told for each in free])
     if found and found.certain:
-        days = [f"{each.name} {max(each.told.days.values())}" for each in free if each.told.days]
-        listed = f" Dates: {shortened(days, 20)}." * bool(days)
+        days = shortened([f"{each.name} {max(each.told.days.values())}" for each in free if each.told.days], 20)
         option = headers.option if isinstance(headers, SeriesHeaders) else _give_files
         todo = f"Move those of the other one away; or, if they belong together: {option([*headers.modalities])}"
         public = "The images are of two examinations or patients, by their names or dates; give those of one."
-        raise StudyError(f"{found}. {todo}.{listed}", public)
-    if found := found or differing([each.told for each in usable.values()]):
-        pair = [f"{display_name(usable[name].says.modality or '')} ({usable[name].source})" for name in found[:2]]
+        raise StudyError(f"{found}. {todo}.{f' Dates: {days}.' * bool(days)}", public)
+    if found := found or differing([each.told for each in usable]):
+        pair = [f"{display_name(it.says.modality or '')} ({it.source})" for it in usable if it.name in found[:2]]
         what = "are of two examinations or patients" if found.certain else "have names as of two patients or times"
         text = f"{' and '.join(pair)} {what}, and are taken together. Make sure that they are of one examination."
         lines = [] if isinstance(headers, SeriesHeaders) else [f"{found}."]  # dates of a series are not shown
-        headers = replace(headers, remarks=[*headers.remarks, Remark((), text)], joined=[*headers.joined, *lines])
+        return replace(headers, remarks=[*headers.remarks, Remark((), text)], joined=[*headers.joined, *lines])
     return headers
 
 
@@ -355,6 +348,10 @@ def _assigned(
     if volumes is None or not names.keys() <= volumes.images.keys():
         volumes = read_volumes([record.candidate for record in used.values()], headers.cohort)
     images = {modality: volumes.images[name] for name, modality in names.items()}
+    for modality, image in images.items() if not isinstance(headers, SeriesHeaders) else ():
+        if (extent := min(image.shape * voxel_sizes(image.affine))) < MIN_EXTENT_MM:
+            what = f"a slab of {extent:.0f} mm; expected a whole brain, {MIN_EXTENT_MM:g} mm or more. Leave it out."
+            raise StudyError.of(used[modality].candidate.name, what, display_name(modality))
     remarks = [*(Remark((), text) for text in (*assignment.warnings, *further)), *headers.remarks]
     remarks += [Remark((names[name],), f"{text}.") for name in names for text in volumes.warnings[name]]
     first, *others = images.values()
