@@ -24,7 +24,7 @@ from common.cohorts.registry import COHORTS, cohort_of, follow_ups, get_cohort, 
 from common.cohorts.scan import Item, find_cases, named_after
 from common.cohorts.splits import refuse_other_names
 from common.io.geometry import grid_difference, lengths
-from common.io.images import read_label_map, read_volume
+from common.io.images import label_map, read_volume
 from common.text import printable, shortened
 
 BACKGROUND_FRACTION = 0.3  # minimum fraction of background voxels in a skull-stripped image (in BraTS it is about 0.8)
@@ -55,7 +55,7 @@ class Finding(NamedTuple):
 
 Judge = Callable[[Mapping[str, MetaTensor]], Iterable[Finding]]
 """What else is found in a subject's images of brains: modality -> volume ``(X, Y, Z)``."""
-Load = Callable[[Item], object]  # loads a case as a training does
+Load = Callable[[Item], object] | None  # loads a case as a training does
 
 
 def read_modality(path: str, channel: int | None, opened: dict[str, MetaTensor]) -> MetaTensor:
@@ -181,7 +181,7 @@ def tilted(affine: np.ndarray) -> str | None:
 
 
 def check_folder(
-    cohort: Cohort, dataset_dir: str | os.PathLike, judge: Judge | None = None, load: Load | None = None
+    cohort: Cohort, dataset_dir: str | os.PathLike, judge: Judge | None = None, load: Load = None
 ) -> pd.DataFrame:
     """Check every case in a folder and return one row for each.
 
@@ -202,9 +202,7 @@ def check_folder(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def print_check(
-    name: str, dataset_dir: str | os.PathLike, judge: Judge | None = None, load: Load | None = None
-) -> bool:
+def print_check(name: str, dataset_dir: str | os.PathLike, judge: Judge | None = None, load: Load = None) -> bool:
     """Print the table of `check_folder`, what label values mean, and all problems; return True if there are none."""
     cohort = get_cohort(name)
     table, items = check_folder(cohort, dataset_dir, judge, load), find_cases(dataset_dir, cohort)
@@ -238,7 +236,7 @@ def print_check(
     return bad.empty and not doubts
 
 
-def _check_case(item: Item, cohort: Cohort, judge: Judge | None, load: Load | None) -> dict[str, object]:
+def _check_case(item: Item, cohort: Cohort, judge: Judge | None, load: Load) -> dict[str, object]:
     """Return the row of a case, with the ``digests`` of its images."""
     problems = [str(found)] if (found := differing_files(item)) else []
     volumes: dict[str, MetaTensor] = {}
@@ -258,7 +256,7 @@ def _check_case(item: Item, cohort: Cohort, judge: Judge | None, load: Load | No
     values: list[float] = []
     if "label" in item:
         try:
-            volumes["label"] = read_label_map(item["label"])
+            volumes["label"] = label_map(read_volume(item["label"]), item["label"])
             every = torch.unique(volumes["label"].as_tensor()).tolist()
             fractions = [v for v in every if not v.is_integer()]  # thousands if the label was interpolated
             values = [v for v in every if v.is_integer()] + fractions[:1]

@@ -18,8 +18,7 @@ from common.cohorts.registry import COHORTS, dates
 from common.modalities import ALIASES
 
 MIDNIGHT = timedelta(days=1)  # an examination may begin on one day and end on the next
-KINDS = ("AcquisitionDateTime", "AcquisitionDate", "SeriesDate", "StudyDate")
-"""Keys of the JSON of dcm2niix that hold a date, the nearest to the image first."""
+KINDS = ("AcquisitionDateTime", "AcquisitionDate", "SeriesDate", "StudyDate")  # in JSON, the image's own first
 OF_IMAGES = f"{PLANE}|{TECHNIQUE}|{BODY}|{PROCESSED}"
 OTHERS = {
     *("siemens", "philips", "ge", "canon", "toshiba", "gd", "gad", "gado", "ce", "km", "mdc", "contrast", "enhanced"),
@@ -31,10 +30,7 @@ DIGITS = "0123456789"
 
 
 class Told(NamedTuple):
-    """What is known of an image's case: kinds of identifiers -> the image's own, and kinds of dates -> the days.
-
-    ``words`` of its name may be those of a patient or an examination; in that of a label, also those of a rater.
-    """
+    """What is known of an image's case: identifiers and days by their kinds, and words that may be names of a case."""
 
     name: str = ""
     known: Mapping[str, tuple[str, ...]] = {}
@@ -109,15 +105,13 @@ def _parts(name: str) -> list[str]:
 @cache
 def _is_of_image(part: str) -> bool:
     """Return whether a part of a name tells nothing of a case: a running number, a time, a size, a known word."""
-    known = part[0].isdigit() or part in ALIASES or part.rstrip(DIGITS) in OTHERS
-    return known or re.fullmatch(OF_IMAGES, part) is not None
+    return part[0].isdigit() or part in ALIASES or part.rstrip(DIGITS) in OTHERS or bool(re.fullmatch(OF_IMAGES, part))
 
 
 def _published(case: str) -> dict[str, tuple[str, ...]]:
     """Return the identifier that a publisher gave, if a name begins with one; its numbers if its pattern has no end."""
     for cohort in COHORTS.values():
         if cohort.case_name and (match := cohort.case_name.match(case)):
-            ends = "patient" in cohort.case_name.groupindex
             numbers = (part for part in _parts(match[0]) if {*DIGITS} & {*part} and part not in ALIASES)
-            return {"id": (match[0].lower(),) if ends else tuple(numbers)}
+            return {"id": (match[0].lower(),) if "patient" in match.re.groupindex else tuple(numbers)}
     return {}

@@ -206,7 +206,7 @@ def _without_folders_of_sequences(folders: Mapping[Path, list[_File]], root: Pat
         case, role = split_name(folder.name)
         is_of_one = folder != root and {file.role for file in files} == {role} and (not case or case.isdigit())
         homes[folder.parent if is_of_one else folder] += files
-    return dict(homes)
+    return homes
 
 
 def _divided(folder: Path, images: list[_File], root: Path) -> list[_Case]:

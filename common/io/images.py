@@ -59,11 +59,12 @@ def read_volume(path: str | os.PathLike) -> MetaTensor:
     return MetaTensor(torch.as_tensor(voxels.astype(np.float32)), affine=torch.as_tensor(affine), meta=meta)
 
 
-def read_label_map(path: str | os.PathLike) -> MetaTensor:
-    """Read a label map as `read_volume` does, and ``(X, Y, Z)`` alone; values nearly whole (`NEARLY`) become whole."""
-    label = read_volume(path)
+def label_map(label: MetaTensor, path: str | os.PathLike) -> MetaTensor:
+    """Return a file's volume with nearly whole values (`NEARLY`) as whole ones; ValueError if not ``(X, Y, Z)``."""
     if label.ndim != 3:
-        raise ValueError(f"{path}: shape {tuple(label.shape)}; expected (X, Y, Z), and no channel for each class.")
+        raise ValueError(
+            f"{path}: shape {tuple(label.shape)}; expected a label map (X, Y, Z), not channels of classes."
+        )
     return cast(MetaTensor, torch.where((label - label.round()).abs() < NEARLY, label.round(), label))
 
 

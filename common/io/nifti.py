@@ -16,10 +16,6 @@ PAIR = (".hdr", ".img")  # suffixes of Analyze and NIfTI images that consist of 
 MOST_BYTES = 8 * MOST_VOXELS  # maximum number of bytes that are read; a small packed file can hold any number
 MILLIMETRES = {1: 1000.0, 3: 0.001}
 """NIfTI code of a unit of length (metre, micrometre) -> its length in mm; others count as mm."""
-UNSTATED = (
-    "its header does not state the orientation ({}); {}: left and right may be exchanged. Convert it again from the "
-    "scanner's files, or write its affine into it"
-)
 SAME_PLACE = 1.0  # tolerated distance in mm between the corners as a header's two affines place them
 
 
@@ -43,23 +39,26 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         image = (Nifti2Image if content[4:8] == b"n+2\0" else Nifti1Image).from_bytes(content)
     shape = image.shape[:3] if set(image.shape[3:]) == {1} else image.shape
     require_shape(shape)
-    return np.asanyarray(image.dataobj).reshape(shape), *_placed(image, path)
+    return np.asanyarray(image.dataobj).reshape(shape), *_placed(image)
 
 
-def _placed(image: nib.AnalyzeImage, path: Path) -> tuple[np.ndarray, list[str]]:
+def _placed(image: nib.AnalyzeImage) -> tuple[np.ndarray, list[str]]:
     """Return an image's affine in mm by the standard (sform if its code is not 0, else qform), and doubts about it.
 
     Source: NIfTI-1, "3D image (volume) orientation and location in space"; with neither code, its method 1.
     """
-    axes = "".join(aff2axcodes(image.affine))
     if not isinstance(image, Nifti1Pair):  # an Analyze header has voxel sizes only
-        stated = any(path.with_suffix(end).is_file() for end in (".mat", ".MAT"))  # of SPM
-        return image.affine, [] if stated else [UNSTATED.format("Analyze 7.5", f"taken as {axes}")]
+        return image.affine, []
     unit = MILLIMETRES.get(int(image.header["xyzt_units"]) % 8, 1.0)
     sform, qform = (form(coded=True)[0] for form in (image.get_sform, image.get_qform))
     doubts = []
     if sform is None and qform is None:
-        doubts.append(UNSTATED.format("qform and sform code 0", f"taken as {axes}, with the middle at the origin"))
+        axes = "".join(aff2axcodes(image.affine))
+        doubts.append(
+            f"its header does not state the orientation (qform and sform code 0); taken as {axes}, with the middle at "
+            "the origin: left and right may be exchanged. Convert it again from the scanner's files, or write its "
+            "affine into it"
+        )
     elif sform is not None and qform is not None:
         apart = corner_distance(sform, qform, image.shape) * unit
         if apart > SAME_PLACE:

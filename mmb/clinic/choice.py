@@ -245,7 +245,9 @@ def assign_series(
     if refusal:
         raise StudyError("\n".join([refusal, *(record.line() for record in records.values())]))
     warnings, notes = [*_warnings(wanted, chosen)], [*_notes(wanted, chosen)]
-    chosen = {name: _if_delayed(record, wanted, chosen) for name, record in chosen.items()}
+    if why := _delayed(chosen, wanted):
+        chosen["t1c"] = replace(chosen["t1c"], grade=min(chosen["t1c"].grade, Grade.OPEN))
+        warnings.append(f"{chosen['t1c'].candidate.source} {why}.")
     chosen, excluded, remarks = _by_content(chosen, modalities, required)
     chosen = {name: replace(record, use=Use.TAKEN) for name, record in chosen.items()}
     records |= _by_candidate([*chosen.values(), *(replace(record, use=Use.LEFT_OUT) for record in excluded)])
@@ -436,14 +438,13 @@ def _by_content(
     return {name: renamed[name] for name in modalities if name in renamed}, excluded, remarks
 
 
-def _if_delayed(best: Record, wanted: Sequence[Record], chosen: Mapping[str, Record]) -> Record:
-    """Return what was chosen, less sure if it is a T1c that is taken only since it is much later than another one."""
-    t1c = [each for each in wanted if each.modality == best.modality == "t1c" and each.is_usable and each is not best]
-    times = [_minutes(each) for each in t1c if _advantage(best, each, chosen) == "later"]
-    if (waited := _minutes(best) - min(times, default=_minutes(best))) < DELAYED:
-        return best
-    why = f"{waited} minutes later than another one: a delayed image, or one after a second dose"
-    return replace(best, grade=min(best.grade, Grade.OPEN), reason=f"{best.reason}; {why}")
+def _delayed(chosen: Mapping[str, Record], wanted: Sequence[Record]) -> str:
+    """Return that the T1c is taken only since it is much later than another one; empty if not."""
+    best = chosen.get("t1c")
+    others = [each for each in wanted if best and each.modality == "t1c" and each.is_usable and each is not best]
+    times = [_minutes(each) for each in others if best and _advantage(best, each, chosen) == "later"]
+    waited = _minutes(best) - min(times) if best and times else 0
+    return f"is {waited} minutes later than another T1c: delayed, or after a second dose" if waited >= DELAYED else ""
 
 
 def _minutes(record: Record) -> int:

@@ -150,8 +150,6 @@ BOTH = (
 )
 """Words for a whole examination with and without contrast agent."""
 
-# An agent's word behind words of planes and techniques (`common.cohorts.names`) means that it was given
-
 _CODE = r"[a-z]{0,2}0*[1-9]\d*[a-z]{0,2}|[a-z]{1,2}0+"
 """Numbers and codes, such as ``3d``, ``p2`` and ``1mm``; 0 is none, which may mean that no agent was given."""
 OTHER_BODY = (

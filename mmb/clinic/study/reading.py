@@ -348,10 +348,6 @@ def _assigned(
     if volumes is None or not names.keys() <= volumes.images.keys():
         volumes = read_volumes([record.candidate for record in used.values()], headers.cohort)
     images = {modality: volumes.images[name] for name, modality in names.items()}
-    for modality, image in images.items() if not isinstance(headers, SeriesHeaders) else ():
-        if (extent := min(image.shape * voxel_sizes(image.affine))) < MIN_EXTENT_MM:
-            what = f"a slab of {extent:.0f} mm; expected a whole brain, {MIN_EXTENT_MM:g} mm or more. Leave it out."
-            raise StudyError.of(used[modality].candidate.name, what, display_name(modality))
     remarks = [*(Remark((), text) for text in (*assignment.warnings, *further)), *headers.remarks]
     remarks += [Remark((names[name],), f"{text}.") for name in names for text in volumes.warnings[name]]
     first, *others = images.values()
@@ -371,6 +367,12 @@ def _assigned(
             skulls += modalities
         else:
             remarks.append(Remark(modalities, text))
+    for modality, image in images.items() if not isinstance(headers, SeriesHeaders) else ():
+        if (extent := min(edges := image.shape * voxel_sizes(image.affine))) < min(MIN_EXTENT_MM, max(edges) / 2):
+            what = f"a slab of {extent:.0f} mm; expected a whole brain, {MIN_EXTENT_MM:g} mm or more"
+            if headers.option is _name_files or min(image.shape) == 1:
+                raise StudyError.of(used[modality].candidate.name, f"{what}. Leave it out.", display_name(modality))
+            remarks.append(Remark((modality,), f"{what}."))
     lines = [*(record.line() for record in assignment.records), *headers.others]
     return Study(images, used, lines, remarks, assignment.notes, skulls, headers, assignment.records, volumes, evidence)
 

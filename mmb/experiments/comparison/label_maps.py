@@ -21,7 +21,7 @@ from common.evaluation.metrics.overlap import Reference
 from common.evaluation.metrics.results import COLUMNS, Evaluation
 from common.io.files import unread, walk
 from common.io.geometry import grid_difference
-from common.io.images import read_label_map
+from common.io.images import label_map, read_volume
 from common.modalities import subset_name, subset_names
 from common.text import shortened
 from mmb.experiments.comparison.class_order import ClassOrder, other_axes
@@ -135,7 +135,7 @@ def _by_case(folder: Path) -> dict[str, Path]:
 
 def _read(path: Path, source: Cohort, cohort: Cohort) -> tuple[MetaTensor, np.ndarray]:
     """Return a label map in the source's values with its grid, and its values (X, Y, Z) in those of the cohort."""
-    volume = read_label_map(path)
+    volume = label_map(read_volume(path), path)
     values = volume.numpy()
     with np.errstate(invalid="ignore"):  # NaN and too large values are refused below
         label = values.astype(np.int16)
