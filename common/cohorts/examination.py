@@ -71,9 +71,12 @@ def differing(images: Sequence[Told]) -> Difference | None:
     """Return two images that are of two cases; else two that may be; None if nothing tells so."""
     pairs = [*combinations(images, 2)]
     for one, other in pairs:
-        values = [(one.known[kind], other.known[kind]) for kind in one.known.keys() & other.known.keys()]
+        values = [(one.known[kind], other.known[kind]) for kind in one.known if kind in other.known]
         said = [("-".join(a), "-".join(b)) for a, b in values if any(x != y for x, y in zip(a, b, strict=False))]
-        days = [(one.days[kind], other.days[kind]) for kind in one.days.keys() & other.days.keys()]
+        days = [(one.days[kind], other.days[kind]) for kind in one.days if kind in other.days]
+        days = (
+            days or sorted(product(one.days.values(), other.days.values()), key=lambda pair: abs(pair[0] - pair[1]))[:1]
+        )
         for what in (*said, *((str(a), str(b)) for a, b in days if abs(a - b) > MIDNIGHT)):
             return Difference(one.name, other.name, what, True)
     for one, other in pairs:
