@@ -55,7 +55,7 @@ class Finding(NamedTuple):
 
 Judge = Callable[[Mapping[str, MetaTensor]], Iterable[Finding]]
 """What else is found in a subject's images of brains: modality -> volume ``(X, Y, Z)``."""
-Load = Callable[[Item], object] | None  # loads a case as a training does
+Load = Callable[[Item], object] | None  # loads a labelled case as a training does
 
 
 def read_modality(path: str, channel: int | None, opened: dict[str, MetaTensor]) -> MetaTensor:
@@ -189,7 +189,7 @@ def check_folder(
     ``orientation`` (e.g. LPS) of the first modality; ``label_values`` that occur, of fractions the least one (empty
     without a label); ``problems``, empty if the case can be used. Problems are unreadable files, differing grids,
     `findings`, those of ``judge`` on images that are brains, names or dates of two cases, an image that another case
-    has, label values that the cohort does not define, and, without any of these, whatever ``load`` refuses. A missing
+    has, label values that the cohort does not define, and else what ``load`` refuses of a labelled case. A missing
     modality or label is not a problem.
     """
     check = partial(_check_case, cohort=cohort, judge=judge, load=load)
@@ -275,7 +275,7 @@ def _check_case(item: Item, cohort: Cohort, judge: Judge | None, load: Load) -> 
             "spacing_mm": "x".join(f"{size:.4g}" for size in voxel_sizes(reference.affine.numpy())),
             "orientation": "".join(aff2axcodes(reference.affine.numpy())),
         }
-    if load is not None and not problems:
+    if load is not None and "label" in item and not problems:
         try:
             load(item)
         except Exception as error:  # whatever would end a training

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from functools import cache
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ OTHERS = {
     *("manual", "auto", "img", "im", "image", "se", "ser", "series", "e", "echo", "run", "acq", "rec"),
 }
 """Further parts of names that tell no patient and no examination; a running number may follow them."""
+CASES = {*("case", "patient", "pat", "subject", "subj", "sub", "p", "visit", "week", "month", "session", "tp", "exam")}
 DIGITS = "0123456789"
 
 
@@ -58,11 +59,10 @@ def told(path: Path, name: str = "") -> Told:
     """Return what a file's name and the JSON beside it tell of its case; ``name`` is its name in messages."""
     case, role = split_name(path.name)
     parts, fields = _parts(case), sidecar(path)
-    of_bids = [part for part in case.lower().split("_") if part.startswith(("sub-", "ses-"))]
     found = next(filter(None, (dates(str(fields.get(key, ""))) for key in KINDS)), dates(case))
     if role is None:  # then nothing says where the case's part of the name ends
         parts = parts[: next((k for k, part in enumerate(parts) if _is_of_image(part)), 0)]
-    known = {part[:3]: (part,) for part in of_bids} | _published(case)
+    known = {part[:3]: (part,) for part in case.lower().split("_") if part[:4] in ("sub-", "ses-")} | _published(case)
     words = frozenset(part for part in parts if not _is_of_image(part))
     return Told(name or path.name, known, {"date": max(found)} if found else {}, words, role == "label")
 
@@ -73,10 +73,8 @@ def differing(images: Sequence[Told]) -> Difference | None:
     for one, other in pairs:
         values = [(one.known[kind], other.known[kind]) for kind in one.known if kind in other.known]
         said = [("-".join(a), "-".join(b)) for a, b in values if any(x != y for x, y in zip(a, b, strict=False))]
-        days = [(one.days[kind], other.days[kind]) for kind in one.days if kind in other.days]
-        days = (
-            days or sorted(product(one.days.values(), other.days.values()), key=lambda pair: abs(pair[0] - pair[1]))[:1]
-        )
+        kinds = [(kind, kind) for kind in one.days if kind in other.days] or [*product(one.days, other.days)][:1]
+        days = [(one.days[mine], other.days[theirs]) for mine, theirs in kinds]
         for what in (*said, *((str(a), str(b)) for a, b in days if abs(a - b) > MIDNIGHT)):
             return Difference(one.name, other.name, what, True)
     for one, other in pairs:
@@ -102,7 +100,10 @@ def sidecar(path: Path) -> dict[str, Any]:
 
 
 def _parts(name: str) -> list[str]:
-    return [part for part in re.split(r"[\W_]+", REGISTERED_TO.sub("", name).lower()) if part]
+    """Return the parts of a name in lower case; a number behind a word of cases, or with a 0 before it, joins it."""
+    parts = [part for part in re.split(r"[\W_]+", REGISTERED_TO.sub("", name).lower()) if part]
+    glued = {(a, b) for a, b in pairwise(parts) if a in CASES or (b[0] == "0" and not _is_of_image(a))}
+    return [a * ((a, b) in glued and b.isdigit() and len(b) < 6) + b for a, b in pairwise(["", *parts])]
 
 
 @cache

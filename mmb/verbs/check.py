@@ -15,8 +15,6 @@ def check(cohort: str, dataset_dir: str) -> None:
     from common.transforms.load import LoadSubjectd
     from mmb.clinic.sequence_check import doubts, has_known_sequences
 
-    def load(item: dict) -> object:
-        return LoadSubjectd(cohort, keys=[key for key in ("image", "label") if key in item])(item)
-
-    if not print_check(cohort, dataset_dir, doubts if has_known_sequences(get_cohort(cohort)) else None, load):
+    judge = doubts if has_known_sequences(get_cohort(cohort)) else None
+    if not print_check(cohort, dataset_dir, judge, LoadSubjectd(cohort)):
         sys.exit(1)

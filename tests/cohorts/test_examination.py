@@ -22,10 +22,13 @@ ONE = """5_ax_t1 8_flair | 20220105_101010_t1c 20220105_102233_flair | 20220105_
     P1_t1c rater2_seg | t1c tumour_seg | Smith_John_t1 John_Smith_flair | Smith_t1 flair | pat01_t1 pat01_brain_flair |
     UPENN-GBM-00001_11_T1 UPENN-GBM-00001_11_FLAIR | 2023-01-05_t1c 2023-01-05_flair | series3_t1 series8_flair |
     se02_t1 se11_t2 | BRATS_009_t1 BRATS_009_flair | x_20220105_t1 x_flair | 1999_t1 2001_flair | echo1_t2 echo2_t1 |
-    10_t1_se_KM 4_t2_tse | T1_n4_rai FLAIR_n4 | 19700101_20230105_t1 19700101_20230106_flair | P1.t1c P1.flair"""
+    10_t1_se_KM 4_t2_tse | run-01_t1 run-02_t2 |
+    study_5_t1 study_8_flair | x_case_1_t1 case_1_flair |
+    T1_n4_rai FLAIR_n4 | 19700101_20230105_t1 19700101_20230106_flair | P1.t1c P1.flair"""
 PERHAPS_TWO = """pat01_t1c pat02_flair | preop_t1c postop_flair | P1_t1c P2_seg | A_t1 B_flair | Smith_t1 Jones_flair |
     case7_t1 case12_flair | visit1_t1c visit2_flair | week0_t1 week12_flair | P1_preop_t1 P1_postop_flair |
     baseline_t1c followup_flair | pat01_ax_t1_post_gad pat02_flair | subj001_T1w subj002_T2w | P1_t1c P1_t1 P3_flair |
+    Phantom_001_t1 Phantom_002_flair | case_1_t1 case_2_flair | sub_01_t1 sub_02_flair |
     anna_brain_t1 berta_brain_flair | P1_t1c P2_T1_KM | tp1_t1 tp2_t2 | pat-1_t1 pat-1_t2 pat01_t1c pat02_flair"""
 TWO = """sub-01_ses-01_T1w sub-01_ses-02_FLAIR | sub-01_T1w sub-02_FLAIR | ses-1_T1w ses-2_FLAIR |
     BraTS-GLI-00001-000-t1c BraTS-GLI-00002-000-t2f | BraTS-GLI-00001-000-t1c BraTS-GLI-00001-001-t2f |

@@ -89,8 +89,7 @@ class _Part:
         return positions(self.slices)
 
     @cached_property
-    def is_dense(self) -> bool:
-        """Whether no slice of its thickness fits between two of its slices."""
+    def is_dense(self) -> bool:  # no slice of its thickness fits between two of its slices
         gaps = np.diff(np.sort(self.positions @ self.normal))
         return bool(len(gaps) and np.median(gaps) < ROOM * (number(self.header, "SliceThickness") or 0))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from common.cohorts.examination import KINDS, sidecar, told
+from common.cohorts.examination import sidecar, told
 from common.modalities import display_name
 from mmb.clinic.dicom.sequences import recognise_study, traits
 from mmb.clinic.errors import StudyError
@@ -103,10 +103,12 @@ def _header(fields: Mapping[str, Any]) -> Dataset:
     header = Dataset()
     if re.fullmatch(r"[0-9:.]{8,}", when := str(fields.get("AcquisitionTime", ""))):
         header.AcquisitionDateTime = when.replace(":", "")  # orders the files of one study
-    if day := next((str(fields[key]) for key in KINDS if fields.get(key)), ""):
-        header.StudyDate = day[:10].replace("-", "")
     fields = {"ContrastBolusAgent": fields.get("ContrastBolusIngredient"), **fields}
-    for name, key in {"FlipAngle": "FlipAngle", "EchoNumbers": "EchoNumber"}.items():
+    for name, key in {
+        "FlipAngle": "FlipAngle",
+        "EchoNumbers": "EchoNumber",
+        "EchoTrainLength": "EchoTrainLength",
+    }.items():
         value = fields.get(key)
         if isinstance(value, int | float) and 0 < value < 1000:
             setattr(header, name, value)

@@ -133,8 +133,8 @@ def recognise(header: Dataset) -> HeaderEvidence:
     sure = grade(basis, agent, computed)
     if odd:
         sure = min(sure, Grade.OPEN if "DERIVED" in image_type(header)[:1] else Grade.LIKELY)
-    train = number(header, "EchoTrainLength") or 0
-    if train >= LONG_TRAIN and weighting == "t2" and not (KINDS & {*_text(header, "ScanningSequence").split()}):
+    unclear = weighting == "t2" and not text(header, "ScanningSequence") and text(header, "MRAcquisitionType") != "3D"
+    if unclear and (train := number(header, "EchoTrainLength") or 0) >= LONG_TRAIN:
         sure = min(sure, Grade.OPEN)
         evidence = f"{evidence}; perhaps an echo-planar image, by its train of {train:g} echoes"
     if doubt:

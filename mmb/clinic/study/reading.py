@@ -245,8 +245,8 @@ def _of_one_examination(headers: Headers) -> Headers:
         pair = [f"{display_name(it.says.modality or '')} ({it.source})" for it in usable if it.name in found[:2]]
         what = "are of two examinations or patients" if found.certain else "have names as of two patients or times"
         text = f"{' and '.join(pair)} {what}, and are taken together. Make sure that they are of one examination."
-        lines = [] if isinstance(headers, SeriesHeaders) else [f"{found}."]  # dates of a series are not shown
-        return replace(headers, remarks=[*headers.remarks, Remark((), text)], joined=[*headers.joined, *lines])
+        lines = [*headers.joined, *([] if found.certain else [f"{found}."])]  # which show no date
+        return replace(headers, remarks=[*headers.remarks, Remark((), text)], joined=lines)
     return headers
 
 

@@ -139,8 +139,7 @@ def _read(path: Path, source: Cohort, cohort: Cohort) -> tuple[MetaTensor, np.nd
     values = volume.numpy()
     with np.errstate(invalid="ignore"):  # NaN and too large values are refused below
         label = values.astype(np.int16)
-    wrong = values[values != label]
-    if len(wrong):
+    if len(wrong := values[values != label]):
         raise ValueError(
             f"{path}: holds {wrong[0]:g}; expected a label map with the cohort's whole numbers. If it was "
             "resampled, do so by nearest neighbour; if it holds probabilities, write the labels."
