@@ -19,12 +19,13 @@ from scipy import ndimage
 from tqdm.contrib.concurrent import thread_map
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.registry import COHORTS, cohort_of, get_cohort, names_of, owners
+from common.cohorts.examination import differing_files
+from common.cohorts.registry import COHORTS, cohort_of, follow_ups, get_cohort, names_of, owners, patient_of
 from common.cohorts.scan import Item, find_cases, named_after
 from common.cohorts.splits import refuse_other_names
 from common.io.geometry import grid_difference, lengths
-from common.io.images import read_volume
-from common.text import printable
+from common.io.images import label_map, read_volume
+from common.text import printable, shortened
 
 BACKGROUND_FRACTION = 0.3  # minimum fraction of background voxels in a skull-stripped image (in BraTS it is about 0.8)
 CUT = 0.5  # a brain counts as cut off at a face if its cross-section there exceeds this fraction of its largest one
@@ -54,6 +55,7 @@ class Finding(NamedTuple):
 
 Judge = Callable[[Mapping[str, MetaTensor]], Iterable[Finding]]
 """What else is found in a subject's images of brains: modality -> volume ``(X, Y, Z)``."""
+Load = Callable[[Item], object] | None  # loads a labelled case as a training does
 
 
 def read_modality(path: str, channel: int | None, opened: dict[str, MetaTensor]) -> MetaTensor:
@@ -178,16 +180,19 @@ def tilted(affine: np.ndarray) -> str | None:
     return f"its axes are tilted by {tilt:.0f} degrees against the patient's; training images are aligned to an atlas"
 
 
-def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike, judge: Judge | None = None) -> pd.DataFrame:
+def check_folder(
+    cohort: Cohort, dataset_dir: str | os.PathLike, judge: Judge | None = None, load: Load = None
+) -> pd.DataFrame:
     """Check every case in a folder and return one row for each.
 
     Columns: ``case``; ``modalities`` present and ``missing`` (joined by +); ``shape``, ``spacing_mm`` and
     ``orientation`` (e.g. LPS) of the first modality; ``label_values`` that occur, of fractions the least one (empty
     without a label); ``problems``, empty if the case can be used. Problems are unreadable files, differing grids,
-    `findings`, those of ``judge`` on images that are brains, an image that another case has, and label values that the
-    cohort does not define. A missing modality or label is not a problem.
+    `findings`, those of ``judge`` on images that are brains, names or dates of two cases, an image that another case
+    has, label values that the cohort does not define, and else what ``load`` refuses of a labelled case. A missing
+    modality or label is not a problem.
     """
-    check = partial(_check_case, cohort=cohort, judge=judge)
+    check = partial(_check_case, cohort=cohort, judge=judge, load=load)
     rows = thread_map(check, find_cases(dataset_dir, cohort), desc=f"cases of {cohort.name}", unit="case")
     first: dict[str, str] = {}
     for row in rows:
@@ -197,10 +202,10 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike, judge: Judge | 
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def print_check(name: str, dataset_dir: str | os.PathLike, judge: Judge | None = None) -> bool:
+def print_check(name: str, dataset_dir: str | os.PathLike, judge: Judge | None = None, load: Load = None) -> bool:
     """Print the table of `check_folder`, what label values mean, and all problems; return True if there are none."""
     cohort = get_cohort(name)
-    table, items = check_folder(cohort, dataset_dir, judge), find_cases(dataset_dir, cohort)
+    table, items = check_folder(cohort, dataset_dir, judge, load), find_cases(dataset_dir, cohort)
     bad = table[table["problems"] != ""]
     counts = f"{len(table)} cases, {len(bad)} with problems"
     if unlabelled := (table["label_values"] == "").sum():
@@ -225,13 +230,15 @@ def print_check(name: str, dataset_dir: str | os.PathLike, judge: Judge | None =
     print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
     for value in sorted(whole_values):
         print(f"{count[value]} labels have {value:g}, {meanings.class_of(value) or 'which is not defined'}")
+    for names in follow_ups(item["case"] for item in items if patient_of(item) == item["case"]):
+        print(printable(f"{shortened(names)}: are these of one patient? They count as several; else use --patients."))
     print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"]), *doubts])))
     return bad.empty and not doubts
 
 
-def _check_case(item: Item, cohort: Cohort, judge: Judge | None) -> dict[str, object]:
+def _check_case(item: Item, cohort: Cohort, judge: Judge | None, load: Load) -> dict[str, object]:
     """Return the row of a case, with the ``digests`` of its images."""
-    problems: list[str] = []
+    problems = [str(found)] if (found := differing_files(item)) else []
     volumes: dict[str, MetaTensor] = {}
     opened: dict[str, MetaTensor] = {}
     channels = item.get("channels", [None] * len(item["image"]))
@@ -249,7 +256,7 @@ def _check_case(item: Item, cohort: Cohort, judge: Judge | None) -> dict[str, ob
     values: list[float] = []
     if "label" in item:
         try:
-            volumes["label"] = read_volume(item["label"])
+            volumes["label"] = label_map(read_volume(item["label"]), item["label"])
             every = torch.unique(volumes["label"].as_tensor()).tolist()
             fractions = [v for v in every if not v.is_integer()]  # thousands if the label was interpolated
             values = [v for v in every if v.is_integer()] + fractions[:1]
@@ -268,6 +275,11 @@ def _check_case(item: Item, cohort: Cohort, judge: Judge | None) -> dict[str, ob
             "spacing_mm": "x".join(f"{size:.4g}" for size in voxel_sizes(reference.affine.numpy())),
             "orientation": "".join(aff2axcodes(reference.affine.numpy())),
         }
+    if load is not None and "label" in item and not problems:
+        try:
+            load(item)
+        except Exception as error:  # whatever would end a training
+            problems.append(f"a training could not read it: {error}")
     return row | {
         "case": item["case"],
         "modalities": "+".join(item["modalities"]),

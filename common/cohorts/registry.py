@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from datetime import date, datetime
 from typing import Any
 
 from common.cohorts import brats, open_data
@@ -22,12 +24,15 @@ SAME = {"BraTS-SSA-00121": "BraTS-SSA-00115"}
 """Patient -> an earlier name of the same patient, found by comparing images."""
 NNUNET_IGNORED = "ignore"
 """Name of the voxels that are not labelled, in nnU-Net and in ``label_values``."""
+ENDING, MOST_TIMES = 6, 5
 _MONTH_DAY = r"(?:0[1-9]|1[0-2])[-._]?(?:0[1-9]|[12]\d|3[01])"
 _DAY_MONTH = r"(?:(?:0[1-9]|[12]\d|3[01])[-._](?:0[1-9]|1[0-2])|(?:0[1-9]|1[0-2])[-._](?:0[1-9]|[12]\d|3[01]))"
+_DATE = rf"(?:19|20)\d\d[-._]?{_MONTH_DAY}"
+_DATES = re.compile(rf"(?<!\d)(?:{_DATE}|{_DAY_MONTH}[-._](?:19|20)\d\d)(?=\d{{6}}(?!\d)|(?!\d))")  # a time may follow
 _TIME_POINT = (
     r"(?:(?:timepoint|time|ses|session|week|visit|tp|fu|followup|exam|scan|day|month)[-_ ]?\d[\w-]*|mr[-_ ]?\d\d?"
     r"|(?:pre|post)[-_ ]?(?:op|treatment|surgery)\w*|baseline|follow[-_ ]?up[-_ ]?\w*|recurrence\w*"
-    rf"|(?:19|20)\d\d[-._]?{_MONTH_DAY}(?:[-_T]\d\d[-.:]?\d\d\S*)?|{_DAY_MONTH}[-._](?:19|20)\d\d)"
+    rf"|{_DATE}(?:[-_T]\d\d[-.:]?\d\d\S*)?|{_DAY_MONTH}[-._](?:19|20)\d\d)"
 )
 _OWN_NAMES = re.compile(
     rf"(?:.*_)?(?P<patient>sub-[a-z0-9]+)_.*|(?P<before>.+?)[_. -](?:{_TIME_POINT}(?:_.*)?|pre|post)", re.IGNORECASE
@@ -95,6 +100,28 @@ def patient(case: str) -> str:
     names = match.groupdict() if match else {}
     name = names.get("patient") or names.get("before") or case
     return SAME.get(name, name)
+
+
+def follow_ups(cases: Iterable[str]) -> list[list[str]]:
+    """Return groups of few cases of no publisher that differ in a short ending behind a number, as P01_1 and P01_2."""
+    groups: dict[str, list[str]] = {}
+    for case in sorted(case for case in {*cases} if not owners(case)):
+        ending = re.split("[_. -]", case)[-1]
+        first = case[: -len(ending) - 1] if len(ending) <= ENDING else ""
+        groups.setdefault(first if any(map(str.isdigit, first)) else case, []).append(case)
+    return [names for names in groups.values() if 1 < len(names) <= MOST_TIMES]
+
+
+def dates(text: str) -> list[date]:
+    """Return the dates in a name, or in a date that a program wrote; day before month if both orders are possible."""
+    found = []
+    for match in _DATES.finditer(text):
+        digits = "".join(filter(str.isdigit, match[0]))
+        for order in ("%Y%m%d", "%d%m%Y", "%m%d%Y"):
+            with suppress(ValueError):
+                found.append(datetime.strptime(digits, order).date())
+                break
+    return found
 
 
 def patient_of(item: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from common.cohorts import nnunet
 from common.cohorts.cohort import Cohort
+from common.cohorts.examination import differing, told
 from common.cohorts.names import split_name, without_suffix
 from common.cohorts.registry import patient
 from common.io.files import SUFFIXES, is_dicom, unread, walk
@@ -168,6 +169,7 @@ def _plain_cases(files: Sequence[_File], root: Path, cohort: Cohort) -> list[_Ca
     for file in files:
         if file.role not in (None, LABEL):
             folders[file.path.parent].append(file)
+    folders = _without_folders_of_sequences(folders, root)
     homes = {folder: _divided(folder, own, root) for folder, own in folders.items()}
     cases = [case for own in homes.values() for case in own]
     if not cases:
@@ -185,8 +187,9 @@ def _plain_cases(files: Sequence[_File], root: Path, cohort: Cohort) -> list[_Ca
         raise ValueError(f"{' and '.join(places)}: two cases named {twice[0]}; rename one.")
     nested = [
         case.name
-        for case in cases
-        if root not in (case.files[0].path.parent, case.files[0].path.parent.parent) and patient(case.name) == case.name
+        for home, own in homes.items()
+        for case in own
+        if root not in (home, home.parent) and patient(case.name) == case.name
     ]
     if nested:
         logger.warning(
@@ -196,13 +199,25 @@ def _plain_cases(files: Sequence[_File], root: Path, cohort: Cohort) -> list[_Ca
     return cases
 
 
+def _without_folders_of_sequences(folders: Mapping[Path, list[_File]], root: Path) -> dict[Path, list[_File]]:
+    """Return the images of each folder; those in a folder that is named after their sequence are of the one above."""
+    homes: dict[Path, list[_File]] = defaultdict(list)
+    for folder, files in folders.items():
+        case, role = split_name(folder.name)
+        is_of_one = folder != root and {file.role for file in files} == {role} and (not case or case.isdigit())
+        homes[folder.parent if is_of_one else folder] += files
+    return homes
+
+
 def _divided(folder: Path, images: list[_File], root: Path) -> list[_Case]:
-    """Return the case of a folder's images, or, if a modality occurs twice, the cases that lie side by side in it."""
+    """Return the case of a folder's images, or those side by side: if a modality is there twice, or names differ."""
     above = folder.relative_to(root).parts
     by_stem: dict[str, list[_File]] = defaultdict(list)
     for file in images:
         by_stem[file.stem].append(file)
-    if len({file.role for file in images}) == len(images) or len(by_stem) == 1:
+    apart = differing([told(file.path) for file in images])
+    apart = apart if apart and (apart.certain or any(file.path.parent != folder for file in images)) else None
+    if len(by_stem) == 1 or (len({file.role for file in images}) == len(images) and not apart):
         return [_Case("_".join(above) or root.name, images)]
     for stem in by_stem:  # x_t1.nii and x_brain_t1.nii are of one case
         shorter = ["", folder.name, *(stem[: sign.start()] for sign in re.finditer("[_.-]", stem))]
@@ -217,14 +232,18 @@ def _divided(folder: Path, images: list[_File], root: Path) -> list[_Case]:
 def _case_of(label: _File, homes: Mapping[Path, Sequence[_Case]], cases: Sequence[_Case]) -> _Case | None:
     """Return the case that a label is named after, else the only one of its folder or of the nearest folder above."""
     folder = label.path.parent
-    named = [
+    after = [
         case
-        for case in homes.get(folder) or cases
+        for case in cases
         if label.stem and label.stem.lower() in (case.name.lower(), *(file.stem.lower() for file in case.files))
     ]
+    named = [case for case in after if case in homes.get(folder, ())] or after
     near = next((homes[parent] for parent in (folder, *folder.parents) if parent in homes), [])
     fitting = named if len(named) == 1 else near
-    return fitting[0] if len(fitting) == 1 else None
+    if len(fitting) != 1:
+        return None
+    apart = differing([told(file.path) for file in (label, *fitting[0].files)])
+    return None if apart and apart.certain else fitting[0]
 
 
 def _item(case: _Case, cohort: Cohort) -> Item:

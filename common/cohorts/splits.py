@@ -33,6 +33,7 @@ from pathlib import Path
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.contents import copies
+from common.cohorts.examination import differing_files
 from common.cohorts.registry import COHORTS, cohort_of, names_of, owners, patient_of
 from common.cohorts.scan import Item, find_cases
 from common.io.tables import by_case, read_table
@@ -76,6 +77,8 @@ def split_cases(
     if patients is not None:
         _name_patients(items, patients, dataset_dir)
     items = one_patient_a_copy(items, dataset_dir)
+    if mixed := [f"{item['case']}: {found}" for item in items if (found := differing_files(item))]:
+        logger.warning(f"{dataset_dir}: files of one case may be of two: {shortened(mixed, 3)}.")
     refuse_other_names(items, cohort, dataset_dir)
     parts = divide(items, cohort, dataset_dir, split, seed)
     used = {item["case"] for part in parts.values() for item in part}

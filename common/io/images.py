@@ -4,7 +4,7 @@ import logging
 import os
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from common.io.nifti import read_nifti
 
 logger = logging.getLogger(__name__)
 
+NEARLY = 1e-3  # distance from a whole number below which a label's value is rounded: a header's scaling is not exact
 ITK_SUFFIXES = (".mha", ".nrrd")
 
 
@@ -56,6 +57,15 @@ def read_volume(path: str | os.PathLike) -> MetaTensor:
     meta = {"warnings": doubts}
     voxels = voxels[..., 0] if voxels.ndim == 4 and voxels.shape[3] == 1 else voxels
     return MetaTensor(torch.as_tensor(voxels.astype(np.float32)), affine=torch.as_tensor(affine), meta=meta)
+
+
+def label_map(label: MetaTensor, path: str | os.PathLike) -> MetaTensor:
+    """Return a file's volume with nearly whole values (`NEARLY`) as whole ones; ValueError if not ``(X, Y, Z)``."""
+    if label.ndim != 3:
+        raise ValueError(
+            f"{path}: shape {tuple(label.shape)}; expected a label map (X, Y, Z), not channels of classes."
+        )
+    return cast(MetaTensor, torch.where((label - label.round()).abs() < NEARLY, label.round(), label))
 
 
 def read_image(path: str | Path, channel: int | None = None) -> tuple[Nifti1Image, list[str]]:

@@ -15,7 +15,7 @@ from common.cohorts.check import coarse, findings, read_modality, tilted
 from common.cohorts.registry import cohort_of
 from common.io.facts import unseen
 from common.io.geometry import grid_difference
-from common.io.images import read_volume
+from common.io.images import label_map, read_volume
 from common.modalities import canonical, resolve_subset, subset_name
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class LoadSubjectd(MapTransform):
 
     def _label(self, item: Mapping[str, Any], image: MetaTensor, image_path: str) -> MetaTensor:
         path, source = item["label"], cohort_of(item, self.cohort)
-        label = read_volume(path)
+        label = label_map(read_volume(path), path)
         _check_grid(label, path, image, image_path)
         values = source.labels.read(label.as_tensor()[None], str(path))
         if source is not self.cohort:

@@ -32,6 +32,7 @@ decide against an ambiguous header they are `mmb.clinic.sequence_check.SURE`."""
 UNLIKELY = 0.05  # probability below which it is not said that an image may show something
 MIN_EXTENT_MM = 80.0  # minimum extent of a volume of a whole brain; smaller ones are slabs
 MIN_OVERLAPPING = 0.5  # minimum share of the other images that one has to lie over, or it lies elsewhere
+DELAYED = 10  # minutes between two T1c from which the later one may show a delayed uptake, or a second dose
 ALIKE = 1.5
 """Maximum ratio of the voxel sizes of images of one resolution, and of the edges of a voxel that is nearly a cube."""
 
@@ -170,6 +171,7 @@ RANKS: Sequence[tuple[str, Callable[[Record, Mapping[str, Record]], Any]]] = (
     ("where the other images lie", lambda it, _: not it.elsewhere),
     ("of the whole head", lambda it, _: not it.partial),
     ("not of another part of the body by its header", lambda it, _: not it.candidate.other_body),
+    ("the mean of several echoes", lambda it, _: it.candidate.mean),
     ("original and not reformatted", lambda it, _: (not it.candidate.reformatted, not it.candidate.derived)),
     ("recognised more surely", lambda it, _: it.grade >= Grade.LIKELY),
     ("in the plane and resolution of the others", _fits),
@@ -243,6 +245,9 @@ def assign_series(
     if refusal:
         raise StudyError("\n".join([refusal, *(record.line() for record in records.values())]))
     warnings, notes = [*_warnings(wanted, chosen)], [*_notes(wanted, chosen)]
+    if why := _delayed(chosen, wanted):
+        chosen["t1c"] = replace(chosen["t1c"], grade=min(chosen["t1c"].grade, Grade.OPEN))
+        warnings.append(f"{chosen['t1c'].candidate.source} {why}.")
     chosen, excluded, remarks = _by_content(chosen, modalities, required)
     chosen = {name: replace(record, use=Use.TAKEN) for name, record in chosen.items()}
     records |= _by_candidate([*chosen.values(), *(replace(record, use=Use.LEFT_OUT) for record in excluded)])
@@ -431,6 +436,20 @@ def _by_content(
         else:
             renamed[name] = each
     return {name: renamed[name] for name in modalities if name in renamed}, excluded, remarks
+
+
+def _delayed(chosen: Mapping[str, Record], wanted: Sequence[Record]) -> str:
+    """Return that the T1c is taken only since it is much later than another one; empty if not."""
+    best = chosen.get("t1c")
+    others = [each for each in wanted if best and each.modality == "t1c" and each.is_usable and each is not best]
+    times = [_minutes(each) for each in others if best and _advantage(best, each, chosen) == "later"]
+    waited = _minutes(best) - min(times) if best and times else 0
+    return f"is {waited} minutes later than another T1c: delayed, or after a second dose" if waited >= DELAYED else ""
+
+
+def _minutes(record: Record) -> int:
+    time = record.candidate.acquired.partition(".")[0][-6:]
+    return int(time[:2]) * 60 + int(time[2:4]) if time.isdecimal() and len(time) == 6 else 0
 
 
 def _plane(record: Record) -> str:

@@ -14,6 +14,7 @@ from typing import ClassVar
 import nibabel as nib
 import numpy as np
 
+from common.cohorts.examination import Told
 from common.io.images import read_image
 from mmb.clinic.orientation import orientation_doubt
 
@@ -107,9 +108,11 @@ class Candidate:
         fixed: whether the user says what it is, by hand or by the file's name.
         reformatted: whether it was computed from other images, as multi-planar reformats are; ``derived``: in any way.
         other_body: a part of the body other than the head that its header names; empty if it names none.
+        mean: whether the scanner made it of several echoes.
         corrections: number of corrections (of intensity, of distortion) that were made.
         acquired: time of acquisition as text that sorts by time; empty if unknown.
         doubt: why it may not be whole; empty if nothing tells so.
+        told: what is known of its examination.
         odd: whether its description has words that are not known, as that of a result of software has.
         in_threads: whether several may be read at once.
     """
@@ -127,9 +130,11 @@ class Candidate:
     derived: bool = False
     other_body: str = ""
     in_3d: bool = False
+    mean: bool = False
     corrections: int = 0
     acquired: str = ""
     odd: bool = False
+    told: Told = field(default_factory=Told)
     doubt: str = ""
 
     @property

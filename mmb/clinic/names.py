@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from common.cohorts.names import MASK, REGISTERED_TO, without_suffix
+from common.cohorts.names import BIDS, MASK, REGISTERED_TO, without_suffix
 from common.modalities import ALIASES
 from mmb.clinic.words import (
     NO_AGENT,
@@ -20,8 +20,6 @@ from mmb.clinic.words import (
     weightings,
 )
 
-_BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
-"""Part of a BIDS file name before the suffix."""
 _SUBJECT = re.compile(
     r"^(?:sub-[a-z0-9]+|sub(?:j(?:ect)?)?[-_ .]?\d+)(?:_ses-[a-z0-9]+)?|_space-[a-z0-9]+", re.IGNORECASE
 )
@@ -37,7 +35,7 @@ def name_words(name: str) -> str:
     BIDS's entity ``ce`` says whether contrast agent was given, whatever the agent's name.
     """
     text = REGISTERED_TO.sub("", without_suffix(name))
-    bids = _BIDS.match(text)
+    bids = BIDS.match(text)
     text = _SUBJECT.sub("", text)
     return re.sub(r"_ce-([a-z0-9]+)", _agent, text, flags=re.IGNORECASE) if bids else text
 
@@ -77,7 +75,7 @@ def not_what_they_end_with(named: Mapping[Path, str]) -> dict[Path, str]:
     return {
         path: f"{kind[0]} ('{kind[1]}' in its name)"
         for path, kind in found.items()
-        if kind and not (several and not _BIDS.match(path.name) and _is_shared(kind[1], named))
+        if kind and not (several and not BIDS.match(path.name) and _is_shared(kind[1], named))
     }
 
 

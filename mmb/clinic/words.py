@@ -16,6 +16,7 @@ from functools import cache
 from itertools import count
 from typing import NamedTuple
 
+from common.cohorts.names import BODY, PLANE, PROCESSED, TECHNIQUE
 from common.modalities import ALIASES
 
 LEFT_OUT = {
@@ -149,32 +150,6 @@ BOTH = (
 )
 """Words for a whole examination with and without contrast agent."""
 
-# Words that say nothing of contrast agent, so that an agent's word behind them means that it was given
-
-PLANE = (
-    r"ax|axi|axial\w*|aks\w*|assiale|osiow\w*|dwars|tr|tra|trans|transv\w*|transax\w*|sag\w*|sajital|strzalkow\w*|"
-    r"cor|coronal\w*|czolow\w*|coupes?|kor\w*|obl\w*|mpr|orth\w*|ac|acpc|pc|left|right|lt|rt"
-)  # fmt: skip
-TECHNIQUE = (
-    r"\w{0,3}tse|\w{0,3}fse|\w{0,2}gre|se|\w?ir|tirm|\w?tfe|ffe|tfl|flash|fl|space|spc|cube|vista|view|brainview|"
-    r"mp ?rage\w*|lava|quick|m?dixon|ideal|flex|propeller|blade|multivane|vane|drive|c?sense|cs|caipi\w*|grappa|"
-    r"asset|arc|compressed|sensing|acs|iso|isotrop\w*|hr|hires|high|res|thin|thick|fast|turbo|e?thrive|radial|fat|sat|"
-    r"fatsat|fs|fsat|spair|spir|chess|water|we|proset|clear|nd|norm|dl|air|rpt|repeat|mtc?|black|blood|bb|vasc|dark|"
-    r"fluid|navi|navig\w*|stealth|brainlab|plan\w*|gk|stereo\w*|vol\w*|dyn\w*|delayed|late|whole|full|routine|std|"
-    r"standard|mm|cm|sl|rek(on\w*)?|epileps\w*|s[ck]leros\w*|esclerosis|multiple|metasta\w*|intraop\w*|pat|slices?|ch|"
-    r"weighted|w|wi|wip|images?|tumou?r|motion|star|breath|gated"
-)
-BODY = (
-    r"brain|head|skull|sch(ae|a)del|schedel|hersenen|beyin|hjarn\w*|hjern\w*|glow\w*|mozg\w*|kranial\w*|craneo|"
-    r"hip+ocamp\w*|irm|mri|kopf|hirn|gehirn|neuro\w*|crani\w*|crane|cabeza|cabeca|testa|hoofd|tete|cerebr\w*|encefalo|"
-    r"encephal\w*|iac|iam|orbits?|orbita\w*|pituitary|sella|hypophys\w*|face|facial|temporal|cav|pons|fossa"
-)
-PROCESSED = (
-    r"(hd)?bet|reg\w*|coreg\w*|reorient\w*|n4\w*|bias|corr|corrected|preproc|defaced|unstripped|crop(ped)?|week|gbm|"
-    r"gli|ucsf|pdgm|upenn|tcga|norm\w*|resamp\w*|resliced?|rai|ras|lps|raw|sri\w*|mni\w*|atlas|strip\w*|ss|brats|"
-    r"unbiased|final|patient|subject|sub|case|study|series|exam|ses|session|visit|acq|desc|run|rec|recon\w*|"
-    r"reformat\w*|\w*strip|\w*morph|deep"
-)
 _CODE = r"[a-z]{0,2}0*[1-9]\d*[a-z]{0,2}|[a-z]{1,2}0+"
 """Numbers and codes, such as ``3d``, ``p2`` and ``1mm``; 0 is none, which may mean that no agent was given."""
 OTHER_BODY = (

@@ -16,7 +16,7 @@ from common.cohorts.nnunet import DESCRIPTION
 from common.cohorts.registry import NNUNET_IGNORED, cohort_of
 from common.cohorts.scan import Item
 from common.io.atomic import written_whole
-from common.io.images import read_image, read_volume
+from common.io.images import label_map, read_image, read_volume
 from common.modalities import IGNORED, display_name
 
 Parts = Mapping[str, Sequence[Item]]
@@ -68,7 +68,7 @@ def _write_images(item: Item, cohort: Cohort, folder: Path) -> None:
 
 def _write_label(item: Item, cohort: Cohort, numbers: Mapping[str, int], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    volume, source = read_volume(item["label"]), cohort_of(item, cohort)
+    volume, source = label_map(read_volume(item["label"]), item["label"]), cohort_of(item, cohort)
     label = source.labels.read(volume.as_tensor(), item["label"])
     label = label if source is cohort else cohort.labels.adopt(label, source.labels)
     written = torch.zeros_like(label)

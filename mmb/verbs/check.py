@@ -15,9 +15,11 @@ def check(cohort: str, dataset_dir: str) -> None:
     from common.cohorts.check import print_check
     from common.cohorts.contents import CHECKED, write_checked
     from common.cohorts.scan import find_cases
+    from common.transforms.load import LoadSubjectd
     from mmb.clinic.sequence_check import doubts, has_known_sequences
 
-    if not print_check(cohort, dataset_dir, doubts if has_known_sequences(get_cohort(cohort)) else None):
+    judge = doubts if has_known_sequences(get_cohort(cohort)) else None
+    if not print_check(cohort, dataset_dir, judge, LoadSubjectd(cohort)):
         sys.exit(1)
     try:
         print(f"{write_checked(find_cases(dataset_dir, get_cohort(cohort)), dataset_dir)}: written.")

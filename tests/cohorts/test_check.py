@@ -1,5 +1,6 @@
 """The data check on small volumes on disk: good ones and every kind of bad one."""
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,8 @@ from scipy.spatial.transform import Rotation
 
 from common.cohorts import get_cohort
 from common.cohorts.check import Finding, check_folder, coarse, findings, print_check, tilted, whole
+from common.cohorts.scan import find_cases
+from common.transforms import LoadSubjectd
 
 SHAPE = (6, 7, 8)
 LPS = np.diag([-1.0, -1.0, 2.0, 1.0])
@@ -272,3 +275,73 @@ def test_names_of_another_data_set(tmp_path, capsys):
     save(tmp_path / "BraTS-PED-00001-000" / "x_seg.nii.gz", label(1, 2, 4))
     assert not print_check("brats2021", tmp_path)
     assert "is named like a case of brats_ped or brats2023_ped" in capsys.readouterr().out
+
+
+loaded, image_alone = LoadSubjectd("brats2020"), LoadSubjectd("brats2020", keys=["image"])
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (label(1, 2, 4), ""),
+        (label(1, 2, 4) * (1 + 1e-6), ""),
+        (label(1, 2, 4) + 1e-4, ""),
+        (label(1, 2, 4) * 0.99999, ""),
+        (label(1, 2, 4) * 0.9, "label values 0.9, 1.8, 3.6 are no whole numbers"),
+        (label(1, 2, 4) + 0.002, "label values 0.002, 1.002, 2.002, 4.002 are no whole numbers"),
+        (np.where(label(1) > 0, np.nan, 1), "label values nan are no whole numbers"),
+        (label(1, 3), "label values [3] are not defined"),
+        (np.stack([label(1), label(0, 1), label(1)], axis=-1), "shape (6, 7, 8, 3); expected a label map (X, Y, Z)"),
+        (label(1, 2, 4)[..., None], ""),
+    ],
+)
+def test_labels_are_read_alike_by_check_and_training(tmp_path, values, problem):
+    save(subject(tmp_path / "case") / "x_seg.nii.gz", np.asarray(values, np.float32))
+    (row,) = check_folder(get_cohort("brats2020"), tmp_path, load=loaded).to_dict("records")
+    assert problem in row["problems"]
+    assert bool(problem) == bool(row["problems"])
+    item = find_cases(tmp_path, get_cohort("brats2020"))[0]
+    if problem:
+        with pytest.raises(ValueError, match=re.escape(problem)):
+            loaded(item)
+    else:
+        np.testing.assert_array_equal(torch.unique(loaded(item)["label"].as_tensor()), [0, 1, 2, 4])
+
+
+@pytest.mark.parametrize("value", [0, -1, 7])
+def test_a_constant_channel_is_refused_where_it_is_loaded(tmp_path, value):
+    subject(tmp_path / "case")
+    save(tmp_path / "case" / "x_t2.nii.gz", np.full(SHAPE, value, np.float32))
+    with pytest.raises(ValueError, match=rf"x_t2.nii.gz \(t2\): every voxel is {value}. An empty image is not a mod"):
+        image_alone(find_cases(tmp_path, get_cohort("brats2020"))[0])
+    assert f"t2: every voxel is {value}" in check(tmp_path)["problems"]
+
+
+def test_what_else_a_training_refuses_is_a_problem(tmp_path):
+    save(subject(tmp_path / "case") / "x_seg.nii.gz", label(1, 2, 4))
+
+    def load(item: dict) -> None:
+        raise RuntimeError(f"no {item['case']}")
+
+    (row,) = check_folder(get_cohort("brats2020"), tmp_path, load=load).to_dict("records")
+    assert row["problems"] == "a training could not read it: no case"
+
+
+@pytest.mark.parametrize(
+    ("files", "said", "good"),
+    [
+        (("P1/P1_t1", "P1/P1_flair", "P1/P2_seg"), "P1_t1.nii.gz (p1) and P2_seg.nii.gz (p2): are these", False),
+        (("P1/P1_t1", "P1/P2_flair"), "P1_t1.nii.gz (p1) and P2_flair.nii.gz (p2): are these names of two", False),
+        (("A_t1", "B_flair"), "A_t1.nii.gz (a) and B_flair.nii.gz (b): are these names of two", False),
+        (("P01_1/x_t1", "P01_2/x_t1"), "P01_1, P01_2: are these of one patient? They count as several", True),
+        (("P1/P1_brain_t1", "P1/P1_flair", "P1/P1_seg"), "", True),
+        (("case_1/5_ax_t1", "case_1/8_flair", "case_2/x_t1"), "", True),
+    ],
+)
+def test_names_of_two_cases_are_said(tmp_path, capsys, files, said, good):
+    for seed, name in enumerate(files):
+        save(tmp_path / f"{name}.nii.gz", label(1, 2, 4) if name.endswith("seg") else image(seed))
+    assert print_check("brats2020", tmp_path) == good
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert ("?" in printed) == bool(said)

@@ -22,7 +22,7 @@ from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import Evaluation
 from common.modalities import IGNORED, LabelSet
 from common.transforms import LoadSubjectd
-from mmb.experiments.comparison.class_order import ClassOrder
+from mmb.experiments.comparison.class_order import ClassOrder, other_axes
 from mmb.experiments.comparison.compare import compare_methods
 from mmb.experiments.comparison.label_maps import evaluate_label_maps
 from mmb.experiments.joining import folders_of, join
@@ -359,3 +359,54 @@ def test_refusals(folders, tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with refused(ValueError, "other.csv: no row names patients of two data sets"):
         join({"brats_africa": africa}, GLIOMA, known_as=tmp_path / "other.csv")
+
+
+def cube(seed: int) -> np.ndarray:
+    """A tumour off the middle of a cube, with BraTS's values."""
+    label = np.zeros((12, 12, 12), np.uint8)
+    label[1:5, 2:7, 6 + seed : 9 + seed], label[2:4, 3:5, 6:8] = 2, 4
+    return label
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda label: label, ""),
+        (lambda label: np.roll(label, 1, axis=0), ""),
+        (lambda label: label * 0, ""),
+        (lambda label: np.roll(label, (6, 5, 4), axis=(0, 1, 2)), ""),
+        (lambda label: label[::-1], "-x, y, z"),
+        (lambda label: label[:, ::-1, ::-1], "x, -y, -z"),
+        (lambda label: label.transpose(2, 1, 0), "z, y, x"),
+        (lambda label: label.transpose(1, 0, 2)[::-1], "y, -x, z"),
+    ],
+)
+def test_mirrored_and_transposed_label_maps_are_said(tmp_path, caplog, change, said):
+    for seed in range(2):
+        write(tmp_path / "reference" / f"{seed}.nii.gz", cube(seed), np.eye(4))
+        write(tmp_path / "maps" / f"{seed}.nii.gz", np.ascontiguousarray(change(cube(seed))), np.eye(4))
+        assert other_axes(change(cube(seed)), cube(seed)).startswith(said)
+    evaluate(tmp_path / "maps", tmp_path / "reference")
+    (text,) = [each.message for each in caplog.records if "with other axes" in each.message] or [""]
+    assert said in text
+    assert bool(text) == bool(said)
+
+
+@pytest.mark.parametrize(("given", "said"), [("ab", "2 cases"), ("a", "1 of 2 cases")])
+def test_tables_say_over_how_many_cases_they_are(folder, reference, tmp_path, caplog, given, said):
+    for case in {*"ab"} - {*given}:
+        (folder / f"{case}.nii.gz").unlink()
+    published = "M3AE/1/BraTS2018 test split (57)"
+    compare_methods(str(tmp_path / "out"), [f"m={folder}"], {}, str(reference), "brats2020", published)
+    assert f"brats2020, {said}" in (tmp_path / "out" / "report.md").read_text()
+    assert ("m: no label map of 1 of 2 cases: b." in caplog.text) == (given == "a")
+
+
+@pytest.mark.parametrize(("scale", "good"), [(1.00001, True), (0.99999, True), (0.99, False)])
+def test_values_that_a_header_scales_are_read(folder, reference, scale, good):
+    write(folder / "a.nii.gz", label_map(0).astype(np.float32) * np.float32(scale))
+    if good:
+        assert {value for (_, case, _), value in dice(evaluate(folder, reference)).items() if case == "a"} == {1.0}
+    else:
+        with refused(ValueError, "a.nii.gz: holds 3.96; expected a label map"):
+            evaluate(folder, reference)

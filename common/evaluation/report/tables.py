@@ -238,7 +238,9 @@ def data_in_words(evaluations: Sequence[Evaluation]) -> str:
     split = f" of split {facts['split']}" if facts.get("split") else ""
     part = f", {facts['part']} part{split}" if facts.get("part") else ""
     folds = f", {facts['folds']} folds" if facts.get("folds") else ""
-    cases = counted(*(evaluation.results["case"].nunique() for evaluation in evaluations), noun="case")
+    counts = [evaluation.results["case"].nunique() for evaluation in evaluations]
+    known = max(int(evaluation.facts.get("references", 0)) for evaluation in evaluations)
+    cases = f"{counted(*counts)} of {known} cases" if known > max(counts) else counted(*counts, noun="case")
     return f"{', '.join(evaluations[0].regions)}: {evaluations[0].cohort}{part}{folds}, {cases}"
 
 

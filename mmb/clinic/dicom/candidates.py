@@ -12,7 +12,7 @@ from common.modalities import GLIOMA, canonical, display_name
 from mmb.clinic.choice import MIN_EXTENT_MM, Unused
 from mmb.clinic.dicom.headers import number
 from mmb.clinic.dicom.pixels import load
-from mmb.clinic.dicom.sequences import recognise, recognise_study, traits
+from mmb.clinic.dicom.sequences import recognise, recognise_study, told_by_dates, traits
 from mmb.clinic.dicom.series import Other, Series
 from mmb.clinic.errors import StudyError
 from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence
@@ -60,6 +60,7 @@ def series_candidates(series: Sequence[Series], by_hand: Mapping[str, Any] | Non
             says = HeaderEvidence(None, Grade.NONE, slab)
         frame, shown = volume.frame_of_reference or volume.name, traits(volume.header)
         shown |= {"problem": volume.problem, "fixed": volume in fixed, "series": volume, "doubt": volume.doubt}
+        shown |= {"told": told_by_dates(volume.header, volume.name)}
         candidates.append(SeriesCandidate(volume.name, volume.name, frame, says, **shown))
     return candidates
 

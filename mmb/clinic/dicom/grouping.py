@@ -32,6 +32,7 @@ NONE_IF_MISSING = ("InversionTime", "DiffusionBValue")  # images without an inve
 SAME_CONTRAST = 0.01  # tolerated ratio by which times and angles of one volume differ, beside the absolute tolerance
 TEXTS = ("SeriesInstanceUID", "SOPClassUID", "FrameOfReferenceUID", "ComplexImageComponent", "ImageType")
 ONE_PLANE = float(np.cos(np.pi / 4))  # minimum cosine between the normals of slices that may belong to one stack
+ROOM = 1.5  # distance of slices, in their thickness, from which there is room for others between them
 FEW_GAPS = 2.0  # maximum distance, in gaps between slices, of two blocks of slices that continue each other
 
 
@@ -86,6 +87,11 @@ class _Part:
     @cached_property
     def positions(self) -> np.ndarray:
         return positions(self.slices)
+
+    @cached_property
+    def is_dense(self) -> bool:  # no slice of its thickness fits between two of its slices
+        gaps = np.diff(np.sort(self.positions @ self.normal))
+        return bool(len(gaps) and np.median(gaps) < ROOM * (number(self.header, "SliceThickness") or 0))
 
     @cached_property
     def plane(self) -> int:
@@ -196,9 +202,12 @@ def _complete(part: _Part, other: _Part) -> bool:
 
     Each has slices where the other has none, and all lie at multiples of one distance, or the parts continue each
     other. Echoes do not: they lie at the same positions. Two series of one number, or of one description if one lies
-    above the other, are parts of a stack only if no slice is twice, and geometry and contrast agree.
+    above the other, are parts of a stack only if no slice is twice, geometry and contrast agree, and there is room.
     """
-    one_series, one_number, one_description = (a == b for a, b in zip(part.series, other.series, strict=True))
+    one_series, one_number, one_description = (
+        bool(a) and a == b for a, b in zip(part.series, other.series, strict=True)
+    )
+    one_number &= bool(part.series[1])
     if not one_series and (not (one_number or one_description) or _contradictions([part, other])):
         return False
     if abs(part.normal @ other.normal) < ONE_PLANE:
@@ -212,7 +221,7 @@ def _complete(part: _Part, other: _Part) -> bool:
     if len(both) == max(counts) or (not one_series and len(both) < sum(counts)):
         return False
     lower, upper = sorted(each, key=lambda along: along[0])
-    if not (one_series or one_number or lower[-1] < upper[0]):
+    if not one_series and lower[-1] >= upper[0] and (not one_number or (part.is_dense and other.is_dense)):
         return False
     steps = _steps(both, part.normal)
     if steps is not None and (steps - 1).sum() < min(counts):

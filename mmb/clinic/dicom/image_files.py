@@ -4,7 +4,6 @@ dcm2niix writes the contents of headers beside each image, as JSON with BIDS nam
 description into the name. Both are evaluated like a DICOM header, by `mmb.clinic.dicom.sequences.recognise_study`.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from common.cohorts.names import without_suffix
+from common.cohorts.examination import sidecar, told
 from common.modalities import display_name
 from mmb.clinic.dicom.sequences import recognise_study, traits
 from mmb.clinic.errors import StudyError
@@ -44,12 +43,13 @@ def recognise_files(paths: Sequence[Path], folder: Path | None = None) -> list[I
     """
     read = [_described(path) for path in paths]
     said = recognise_study([header for header, *_ in read])
+    names = [str(path.relative_to(folder or path.parent)) for path in paths]
     return [
         ImageFile(
-            str(path.relative_to(folder or path.parent)), says=_named(path.name, says, by), path=path,
-            by_json=says if by != _BY_NAME else None, identity=identity, **traits(header),
+            name, says=_named(path.name, says, by), path=path, by_json=says if by != _BY_NAME else None,
+            identity=identity, told=told(path, name), **traits(header),
         )
-        for path, (header, by, identity), says in zip(paths, read, said, strict=True)
+        for name, path, (header, by, identity), says in zip(names, paths, read, said, strict=True)
     ]  # fmt: skip
 
 
@@ -67,11 +67,7 @@ def _named(name: str, says: HeaderEvidence, by: str) -> HeaderEvidence:
 
 def _described(path: Path) -> tuple[Dataset, str, tuple[str, ...]]:
     """Return a header for a file, the source of what it says, and the values of `IDENTITY`."""
-    try:
-        fields = json.loads(path.with_name(f"{without_suffix(path.name)}.json").read_text())
-    except (OSError, ValueError, RecursionError):
-        fields = {}
-    fields = fields if isinstance(fields, dict) else {}
+    fields = sidecar(path)
     described = any(isinstance(fields.get(name), str) and fields[name].strip() for name in TEXTS[:2])
     header = _header(fields if described else {**fields, "SeriesDescription": name_words(path.name)})
     by = "its JSON" if described else "its JSON and its name" if fields else _BY_NAME
@@ -108,7 +104,11 @@ def _header(fields: Mapping[str, Any]) -> Dataset:
     if re.fullmatch(r"[0-9:.]{8,}", when := str(fields.get("AcquisitionTime", ""))):
         header.AcquisitionDateTime = when.replace(":", "")  # orders the files of one study
     fields = {"ContrastBolusAgent": fields.get("ContrastBolusIngredient"), **fields}
-    for name, key in {"FlipAngle": "FlipAngle", "EchoNumbers": "EchoNumber"}.items():
+    for name, key in {
+        "FlipAngle": "FlipAngle",
+        "EchoNumbers": "EchoNumber",
+        "EchoTrainLength": "EchoTrainLength",
+    }.items():
         value = fields.get(key)
         if isinstance(value, int | float) and 0 < value < 1000:
             setattr(header, name, value)

@@ -18,6 +18,8 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from common.cohorts.examination import Told, differing
+from common.cohorts.registry import dates
 from common.modalities import display_name
 from mmb.clinic.dicom.headers import GREY, colour, items, number, private_number, text, texts
 from mmb.clinic.evidence import Agent, Basis, Grade, HeaderEvidence, grade
@@ -49,6 +51,7 @@ T1_FLUID = 4300.0  # T1 of cerebrospinal fluid in ms
 FLUID_LEFT = 0.15  # maximum share of the magnetisation of fluid that is left in a FLAIR
 LONGEST_TR = 3500.0  # repetition time in ms of a T1 gradient echo after an inversion; MP2RAGE's is longer
 T1_BRAIN = 1000.0  # T1 of brain tissue in ms, by which the flip angle makes a gradient echo T1 or proton density
+LONG_TRAIN = 48  # echoes of a train in 2D beyond those of usual spin echoes, as of echo-planar images and HASTE
 SPOILED_TR = 60.0  # repetition time in ms below which the flip angle decides that
 GE_COMPONENT = (0x0043, 0x102F)  # GE's private attribute: which part of the complex signal an image shows
 GE_COMPONENTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
@@ -59,19 +62,21 @@ KINDS = {"se", "ir", "gr", "ep", "rm"}  # values of ScanningSequence, in lower c
 def recognise_study(headers: Sequence[Dataset]) -> list[HeaderEvidence]:
     """Return what the headers of a study's images say, each in the light of the others.
 
-    Contrast agent stays in the body. If an earlier series was acquired after it, so was a T1 whose header does not say.
+    Contrast agent stays in the body. If an earlier series of one examination was acquired after it, so was a T1 whose
+    header does not say.
     An agent that every series names was entered for the whole study, and does not tell which T1 was acquired after it.
     """
     agents, times = [agent_named(header) for header in headers], [acquired(header) for header in headers]
-    after = [time for time, header in zip(times, headers, strict=True) if time and contrast(header)[0]]
+    days = [told_by_dates(header) for header in headers]
+    after = [(time, day) for time, day, h in zip(times, days, headers, strict=True) if time and contrast(h)[0]]
     everywhere = len(headers) > 1 and all(agents)
     said = []
-    for header, agent, time in zip(headers, agents, times, strict=True):
+    for header, agent, time, day in zip(headers, agents, times, days, strict=True):
         says, words = recognise(header), contrast_words(header)
         if says.modality in ("t1", "t1c") and words is None:
             if everywhere:
                 says = _late(says, Agent.STUDY, ", as for every series of the study, which is weak evidence", header)
-            elif not agent and any(time > earlier for earlier in after):
+            elif not agent and any(time > earlier and not differing([day, other]) for earlier, other in after):
                 says = _late(says, Agent.LATER, ", but it was acquired after a series with contrast agent", header)
         if says.modality and says.grade == Grade.WEAK:
             reason = f"perhaps {display_name(says.modality)}, but too uncertain ({says.reason})"
@@ -128,6 +133,10 @@ def recognise(header: Dataset) -> HeaderEvidence:
     sure = grade(basis, agent, computed)
     if odd:
         sure = min(sure, Grade.OPEN if "DERIVED" in image_type(header)[:1] else Grade.LIKELY)
+    unclear = weighting == "t2" and not text(header, "ScanningSequence") and text(header, "MRAcquisitionType") != "3D"
+    if unclear and (train := number(header, "EchoTrainLength") or 0) >= LONG_TRAIN:
+        sure = min(sure, Grade.OPEN)
+        evidence = f"{evidence}; perhaps an echo-planar image, by its train of {train:g} echoes"
     if doubt:
         sure, evidence = min(sure, Grade.OPEN), f"{evidence}; '{doubt[1]}' may mean: {doubt[0]}"
     return HeaderEvidence(weighting, sure, evidence, (basis, agent))
@@ -141,6 +150,7 @@ def traits(header: Dataset) -> dict[str, Any]:
         "derived": image_type(header)[:1] == ["DERIVED"],
         "other_body": other_body(_text(header, "BodyPartExamined")) or "",
         "in_3d": text(header, "MRAcquisitionType") == "3D",
+        "mean": "MEAN" in image_type(header) or quoted("rms|mean", _description(header)) is not None,
         "corrections": len(CORRECTIONS & {*image_type(header)}) + bool(quoted(DENOISED, _description(header))),
         "acquired": acquired(header),
         "odd": has_unknown_words(_description(header)),
@@ -151,6 +161,14 @@ def acquired(header: Dataset) -> str:
     """Return the time of acquisition as text that sorts by time; empty if unknown."""
     date, time = (text(header, name) for name in ("AcquisitionDate", "AcquisitionTime"))
     return date + time if date and time else text(header, "AcquisitionDateTime")
+
+
+def told_by_dates(header: Dataset, name: str = "") -> Told:
+    """Return what the dates of a header tell of its examination; what was derived may have a later SeriesDate."""
+    stated = {kind: text(header, kind) for kind in ("StudyDate", "SeriesDate", "AcquisitionDate")}
+    stated |= {"AcquisitionDate": stated["AcquisitionDate"] or acquired(header)}
+    stated |= {"SeriesDate": ""} if image_type(header)[:1] == ["DERIVED"] else {}
+    return Told(name, days={kind: found[0] for kind, value in stated.items() if len(found := dates(value)) == 1})
 
 
 def contrast(header: Dataset) -> tuple[bool, Agent, str]:

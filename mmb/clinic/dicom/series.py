@@ -36,6 +36,7 @@ from mmb.clinic.errors import ONE, StudyError
 from mmb.clinic.field_of_view import holds_head
 
 SAME_SLICE = 0.25  # distance, in gaps between slices, up to which an image lies at the place of a slice
+LOSSY = "its pixels were compressed with loss (LossyImageCompression), so small parts may be blurred or missing"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MULTIFRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -362,7 +363,7 @@ def _series(
         frames=tuple(frames) if multiframe else (),
         problem=problem,
         differ=volume.differ,
-        doubt=doubt(header, here),
+        doubt=doubt(header, here) or LOSSY * (text(header, "LossyImageCompression") == "01"),
         parts=tuple(_whole_header(piece)[0] for piece in volume.others) if problem else (),
     )
 

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import nibabel as nib
 import numpy as np
 import torch
+from nibabel.affines import voxel_sizes
 
 from common.cohorts.cohort import Cohort
+from common.cohorts.examination import differing, told
 from common.cohorts.names import without_suffix
 from common.cohorts.scan import find_cases, named_after
 from common.io.files import unread
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
-from mmb.clinic.choice import Assignment, Option, Record, Unused, Use, assign_series, in_question
+from mmb.clinic.choice import MIN_EXTENT_MM, Assignment, Option, Record, Unused, Use, assign_series, in_question
 from mmb.clinic.errors import ONE, StudyError
 from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence, ImageFile, LogProbs
 from mmb.clinic.names import not_what_they_end_with
@@ -143,7 +145,8 @@ class Assigned(NamedTuple):
 
 def _named_file(name: str, path: str, modality: str, why: str, channel: int | None = None) -> ImageFile:
     name = name if channel is None else f"{name}, channel {channel}"
-    return ImageFile(name, says=HeaderEvidence(modality, Grade.SURE, why), fixed=True, path=Path(path), channel=channel)
+    says, file = HeaderEvidence(modality, Grade.SURE, why), Path(path)
+    return ImageFile(name, says=says, fixed=True, path=file, channel=channel, told=told(file, name))
 
 
 def read_folder(
@@ -204,7 +207,7 @@ def read_headers(
 
 def _with_images(headers: Headers, device: torch.device, skull_strip: str) -> Study:
     """Return the study, after those of its images have been looked at that headers and names leave open."""
-    cohort = headers.cohort
+    headers, cohort = _of_one_examination(headers), headers.cohort
     unclear = in_question(headers.candidates, headers.modalities) if has_known_sequences(cohort) else []
     volumes, evidence, why_not = None, None, ""
     while unclear and evidence is None and not why_not:
@@ -223,6 +226,28 @@ def _with_images(headers: Headers, device: torch.device, skull_strip: str) -> St
             why_not = str(error)
     log_probs = evidence.log_probs if evidence else {} if unclear else None
     return _assigned(headers, volumes, evidence, log_probs, why_not)
+
+
+def _of_one_examination(headers: Headers) -> Headers:
+    """Return headers, with a remark if images may be of two cases, or are so by hand; StudyError if they are else."""
+    usable = [each for each in headers.candidates if each.problem is None and each.says.modality in headers.modalities]
+    named = {each.says.modality for each in usable if each.fixed}
+    usable = [each for each in usable if each.fixed or each.says.modality not in named]
+    free = [each for each in usable if not each.fixed or headers.option is _name_files]
+    found = differing([each.told for each in free])
+    if found and found.certain:
+        days = shortened([f"{each.name} {max(each.told.days.values())}" for each in free if each.told.days], 20)
+        option = headers.option if isinstance(headers, SeriesHeaders) else _give_files
+        todo = f"Move those of the other one away; or, if they belong together: {option([*headers.modalities])}"
+        public = "The images are of two examinations or patients, by their names or dates; give those of one."
+        raise StudyError(f"{found}. {todo}.{f' Dates: {days}.' * bool(days)}", public)
+    if found := found or differing([each.told for each in usable]):
+        pair = [f"{display_name(it.says.modality or '')} ({it.source})" for it in usable if it.name in found[:2]]
+        what = "are of two examinations or patients" if found.certain else "have names as of two patients or times"
+        text = f"{' and '.join(pair)} {what}, and are taken together. Make sure that they are of one examination."
+        lines = [*headers.joined, *([] if found.certain else [f"{found}."])]  # which show no date
+        return replace(headers, remarks=[*headers.remarks, Remark((), text)], joined=lines)
+    return headers
 
 
 def align_and_assign(study: Study, reference: str | None, device: torch.device, skull_strip: str) -> Assigned:
@@ -342,6 +367,12 @@ def _assigned(
             skulls += modalities
         else:
             remarks.append(Remark(modalities, text))
+    for modality, image in images.items() if not isinstance(headers, SeriesHeaders) else ():
+        if (extent := min(edges := image.shape * voxel_sizes(image.affine))) < min(MIN_EXTENT_MM, max(edges) / 2):
+            what = f"a slab of {extent:.0f} mm; expected a whole brain, {MIN_EXTENT_MM:g} mm or more"
+            if headers.option is _name_files or min(image.shape) == 1:
+                raise StudyError.of(used[modality].candidate.name, f"{what}. Leave it out.", display_name(modality))
+            remarks.append(Remark((modality,), f"{what}."))
     lines = [*(record.line() for record in assignment.records), *headers.others]
     return Study(images, used, lines, remarks, assignment.notes, skulls, headers, assignment.records, volumes, evidence)
 

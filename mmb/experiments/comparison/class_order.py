@@ -1,6 +1,7 @@
-"""Whether label maps of another program have the cohort's classes under other values."""
+"""Whether label maps of another program have the cohort's classes under other values, or their axes otherwise."""
 
 from collections.abc import Mapping
+from itertools import permutations, product
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -10,6 +11,7 @@ from common.modalities import IGNORED, LabelSet
 GAIN = 0.1
 """Rise of the mean Dice of the classes concerned from which an exchange is no chance. Maps in another order gain half
 or more; those of a network that confuses two classes, as with few sequences, gain hundredths."""
+TURNED = 0.3  # rise of the Dice from which other axes are no chance
 
 
 class ClassOrder:
@@ -55,3 +57,18 @@ class ClassOrder:
             both = self._shared[:-1][predicted].sum() + self._shared[:, :-1][:, inside].sum()
             scores[region] = 100 * 2 * shared / max(both, 1)
         return scores
+
+
+def other_axes(prediction: np.ndarray, reference: np.ndarray) -> str:
+    """Return the axes with which the foreground of a label map fits its reference, if its own miss it; else nothing."""
+    one, other = prediction != 0, (reference != 0) & (reference != IGNORED)
+    dice: dict[str, float] = {}
+    for axes, steps in product(permutations(range(3)), product((1, -1), repeat=3)):
+        turned = one.transpose(axes)[tuple(slice(None, None, step) for step in steps)]
+        if turned.shape == other.shape:
+            name = ", ".join(f"{'-' * (step < 0)}{'xyz'[axis]}" for axis, step in zip(axes, steps, strict=True))
+            dice[name] = float(2 * (turned & other).sum() / max(one.sum() + other.sum(), 1))
+            if dice["x, y, z"] > 1 - TURNED:
+                break
+    best, own = max(dice, key=dice.__getitem__), dice["x, y, z"]
+    return f"{best} (Dice {own:.2f} to {dice[best]:.2f})" if dice[best] - own >= TURNED else ""

@@ -21,10 +21,10 @@ from common.evaluation.metrics.overlap import Reference
 from common.evaluation.metrics.results import COLUMNS, Evaluation
 from common.io.files import unread, walk
 from common.io.geometry import grid_difference
-from common.io.images import read_volume
+from common.io.images import label_map, read_volume
 from common.modalities import subset_name, subset_names
 from common.text import shortened
-from mmb.experiments.comparison.class_order import ClassOrder
+from mmb.experiments.comparison.class_order import ClassOrder, other_axes
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
@@ -38,9 +38,9 @@ def evaluate_label_maps(
     Predictions are files ``<subset>/<case>.nii.gz`` (or ``.nii``, ``.mha``, ``.nrrd``) in folders named after the
     modalities used, as in results (``t1c+flair``), or ``<case>.nii.gz`` without such folders if all were used.
     References are the cohort's folder as downloaded, or files ``<case>.nii.gz``; those without a prediction do not
-    count. The cohort defines modalities, regions and the values of all label maps, unless nnU-Net's ``dataset.json``
-    lies in their folder, which names the classes. If other meanings of a method's values fit the references better, a
-    warning is logged (`ClassOrder`).
+    count, and tables say so. The cohort defines modalities, regions and the values of all label maps, unless nnU-Net's
+    ``dataset.json`` lies in their folder, which names the classes. If other meanings of a method's values, or other
+    axes, fit the references better, a warning is logged (`ClassOrder`, `other_axes`).
     """
     references = _references(Path(reference_dir), cohort)
     predictions = _by_subset(Path(folder), cohort.modalities)
@@ -50,7 +50,9 @@ def evaluate_label_maps(
             f"{name}: cases without a reference: {shortened(foreign)}; expected label maps named after references, "
             f"such as {shortened(references, 3)}."
         )
-    rows, order = [], ClassOrder(cohort.labels)
+    if lacking := sorted(references.keys() - predicted):
+        logger.warning(f"{name}: no label map of {len(lacking)} of {len(references)} cases: {shortened(lacking)}.")
+    rows, order, axes = [], ClassOrder(cohort.labels), list[str]()
     sources = {subset: _source(files, cohort) for subset, files in predictions.items()}
     for case in tqdm([case for case in references if case in predicted], desc=name, unit="case"):
         path, source = references[case]
@@ -60,10 +62,14 @@ def evaluate_label_maps(
             if case in files:
                 prediction = _on_grid_of(truth, files[case], path, sources[subset], cohort)
                 order.add(prediction, label)
+                axes.append(other_axes(prediction, label))
                 values = reference.measure(prediction)
                 rows += [(case, subset, *key, value) for key, value in values.items()]
     if doubt := order.doubt():
         logger.warning(f"{name}: {doubt}")
+    if len(turned := [*filter(None, axes)]) * 2 > len(axes):
+        what = f"fit their references with other axes (- is mirrored): {shortened(dict.fromkeys(turned), 3)}"
+        logger.warning(f"{name}: {len(turned)} of {len(axes)} label maps {what}. Write them as the references' are.")
     return Evaluation(
         name=name,
         cohort=cohort.name,
@@ -71,6 +77,7 @@ def evaluate_label_maps(
         regions=tuple(cohort.labels.regions),
         conventions=conventions,
         results=pd.DataFrame(rows, columns=COLUMNS),
+        facts={"references": len(references)},
     )
 
 
@@ -128,14 +135,11 @@ def _by_case(folder: Path) -> dict[str, Path]:
 
 def _read(path: Path, source: Cohort, cohort: Cohort) -> tuple[MetaTensor, np.ndarray]:
     """Return a label map in the source's values with its grid, and its values (X, Y, Z) in those of the cohort."""
-    volume = read_volume(path)
-    if volume.ndim != 3:
-        raise ValueError(f"{path}: shape {tuple(volume.shape)}; expected a label map (X, Y, Z).")
+    volume = label_map(read_volume(path), path)
     values = volume.numpy()
     with np.errstate(invalid="ignore"):  # NaN and too large values are refused below
         label = values.astype(np.int16)
-    wrong = values[values != label]
-    if len(wrong):
+    if len(wrong := values[values != label]):
         raise ValueError(
             f"{path}: holds {wrong[0]:g}; expected a label map with the cohort's whole numbers. If it was "
             "resampled, do so by nearest neighbour; if it holds probabilities, write the labels."

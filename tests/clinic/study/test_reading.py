@@ -49,7 +49,7 @@ def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(subject)
 
 def test_files_on_different_grids_are_warned_about(subject, tmp_path):
     voxels = np.random.default_rng(0).uniform(1, 9, (20, 20, 20)).astype(np.float32)
-    nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 2, 3, 1])), tmp_path / "a_t1.nii.gz")
+    nib.save(nib.Nifti1Image(voxels, np.diag([4.0, 5, 6, 1])), tmp_path / "a_t1.nii.gz")
     nib.save(nib.Nifti1Image(voxels + 1, LPS), tmp_path / "a_t2.nii.gz")
     (remark,) = read_folder(tmp_path, PHANTOM).remarks
     assert "different grids" in remark.text

@@ -1,0 +1,216 @@
+"""Studies whose series or files are of two examinations, and series that are less than they seem."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from dicom_studies import AGENT, MPRAGE, SPACE_FLAIR, T1_SE, T2_TSE, Scan, edit_series, write_study
+from phantom_case import LPS
+from pydicom.dataset import Dataset
+
+from common.cohorts.phantom.simulation import simulate
+from common.cohorts.registry import PHANTOM, get_cohort
+from mmb.clinic.dicom import read_series
+from mmb.clinic.dicom.sequences import recognise_study
+from mmb.clinic.errors import StudyError
+from mmb.clinic.study.doubts import study_warnings
+from mmb.clinic.study.reading import read_files, read_folder
+
+SIZE: dict[str, Any] = {"spacing": (6, 6, 6)}
+T2, T1 = Scan(2, "t2", "t2_tse", T2_TSE, **SIZE), Scan(3, "t1", "t1_se", T1_SE, **SIZE)
+FLAIR, T1C = Scan(4, "flair", "flair", SPACE_FLAIR, **SIZE), Scan(6, "t1c", "t1_se_KM", T1_SE | AGENT, **SIZE)
+FOUR = (T2, T1, FLAIR, T1C)
+HAND = {"t1": 3, "t1c": 6, "t2": 2, "flair": 4}
+LATER = {"StudyDate": "20250607", "SeriesDate": "20250607", "AcquisitionDate": "20250607"}  # the others: 2024-01-02
+NONE = dict.fromkeys(LATER, "")
+Change = Callable[[Dataset], None] | Mapping[str, Any]
+
+
+def without(*names: str, up: float = 0, **values: Any) -> Callable[[Dataset], None]:
+    """Return a change of a series: attributes that are removed or set, and mm by which it lies further up."""
+
+    def change(dataset: Dataset) -> None:
+        for name in names:
+            delattr(dataset, name)
+        dataset.update(values)
+        dataset.ImagePositionPatient = [*dataset.ImagePositionPatient[:2], dataset.ImagePositionPatient[2] + up]
+
+    return change
+
+
+def changed(folder: Path, subject: Path, changes: Mapping[int, Change], scans: tuple[Scan, ...] = FOUR) -> Path:
+    write_study(folder, subject, scans)
+    for number, change in changes.items():
+        edit_series(folder, number, change)
+    return folder
+
+
+DATES: dict[str, tuple[dict[int, Change], dict[str, int] | None, str]] = {
+    "one day": ({}, None, "one"),
+    "two of each day": ({4: LATER, 6: LATER}, None, "two"),
+    "the acquisition alone": ({4: {"AcquisitionDate": "20250607"}}, None, "two"),
+    "the study alone": ({4: {"StudyDate": "20250607"}}, None, "two"),
+    "the series alone": ({4: {"SeriesDate": "20250607"}}, None, "two"),
+    "three days": ({6: dict.fromkeys(LATER, "20240105")}, None, "two"),
+    "acquired at a date and time": (
+        {4: without(*LATER, AcquisitionDateTime="20250607101010.5"), 6: LATER},
+        None,
+        "two",
+    ),
+    "midnight": ({4: dict.fromkeys(LATER, "20240103"), 6: {"AcquisitionDate": "20240103"}}, None, "one"),
+    "no dates": (dict.fromkeys((2, 3, 4, 6), NONE), None, "one"),
+    "one has no dates": ({4: NONE}, None, "one"),
+    "two kinds of dates": ({4: NONE | {"StudyDate": "20240102"}, 6: NONE | {"SeriesDate": "20250607"}}, None, "two"),
+    "two kinds of one date": ({4: NONE | {"StudyDate": "20240102"}, 6: NONE | {"SeriesDate": "20240103"}}, None, "one"),
+    "reformatted later": (
+        {4: {"SeriesDate": "20240109", "ImageType": ["DERIVED", "PRIMARY", "M", "NORM"]}},
+        None,
+        "one",
+    ),
+    "by hand": ({4: LATER, 6: LATER}, HAND, "by hand"),
+    "one by hand": ({4: LATER}, {"flair": 4}, "by hand"),
+    "by hand, of one day": ({}, HAND, "one"),
+    "left out by hand": ({4: LATER}, {"flair": None}, "one"),  # type: ignore[dict-item]
+}
+
+
+@pytest.mark.parametrize("what", DATES)
+def test_series_of_two_days_are_of_two_examinations(tmp_path, phantom_subject, what):
+    changes, by_hand, expected = DATES[what]
+    changed(tmp_path, phantom_subject, changes)
+    if expected == "two":
+        with pytest.raises(StudyError, match=r"series \d \(202.*are of two examinations .* --series t1=") as refused:
+            read_folder(tmp_path, PHANTOM, by_hand=by_hand)
+        assert "202" not in refused.value.public
+        return
+    found = read_folder(tmp_path, PHANTOM, by_hand=by_hand)
+    warnings = [text for text in study_warnings(found) if "two examinations" in text]
+    assert len(warnings) == (expected == "by hand")
+    assert "202" not in " ".join([*warnings, *found.explanations])
+
+
+def test_contrast_agent_stays_in_the_body_for_one_examination(tmp_path):
+    headers = []
+    for day, agent in (("20240102", "Gadovist"), ("20250607", ""), ("20240102", "")):
+        header = Dataset()
+        header.update({"SeriesDescription": "t1_mprage", "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900})
+        header.update({"AcquisitionDate": day, "AcquisitionTime": f"10000{len(headers)}", "ContrastBolusAgent": agent})
+        headers.append(header)
+    assert [says.modality for says in recognise_study(headers)] == ["t1c", "t1", "t1c"]
+
+
+def test_files_of_two_examinations(tmp_path):
+    voxels, glioma = simulate(7)[0], get_cohort("open_glioma")
+    for name, modality in (("20230105_ax_t1_post_gad", "t1c"), ("20240207_ax_t2_flair", "flair")):
+        nib.save(nib.Nifti1Image(voxels[modality], LPS), tmp_path / f"{name}.nii.gz")
+    with pytest.raises(StudyError, match=r"20230105.*\(2023-01-05\).*--t1 FILE") as refused:
+        read_folder(tmp_path, glioma)
+    assert "2023" not in refused.value.public
+    given = dict(zip(("t1c", "flair"), sorted(tmp_path.iterdir()), strict=True))
+    (text,) = (text for text in study_warnings(read_files(given, glioma)) if "two examinations" in text)
+    assert text.startswith("T1c (image file) and FLAIR (image file) are of two examinations or patients")
+    for path, name in zip(given.values(), ("pat01_t1c", "pat02_flair"), strict=True):
+        path.rename(tmp_path / f"{name}.nii.gz")
+    found = read_folder(tmp_path, glioma)
+    assert any("T1c (image file) and FLAIR (image file) have names" in text for text in study_warnings(found))
+    assert any("pat01_t1c.nii.gz (pat01)" in line for line in found.explanations)
+
+
+ECHOES = tuple(Scan(10 + k, "t1", "t1_memprage", MPRAGE, **SIZE) for k in range(3))
+AX_T2 = {"RepetitionTime": 6000, "EchoTime": 90, "FlipAngle": 90}
+SEEN: dict[str, tuple[tuple[Scan, ...], dict[int, Change], str, int, str]] = {
+    "a T1c at 60 minutes": (
+        (*FOUR, Scan(9, "t1c", "t1_se_KM", T1_SE | AGENT, **SIZE)),
+        {6: {"AcquisitionTime": "100000"}, 9: {"AcquisitionTime": "110000"}},
+        *("t1c", 9, "series 9 is 60 minutes later than another T1c"),
+    ),
+    "a T1c again": (
+        (*FOUR, Scan(9, "t1c", "t1_se_KM", T1_SE | AGENT, **SIZE)),
+        {6: {"AcquisitionTime": "100000"}, 9: {"AcquisitionTime": "100300"}},
+        *("t1c", 9, ""),
+    ),
+    "lossy": (
+        FOUR,
+        {4: {"LossyImageCompression": "01", "LossyImageCompressionRatio": 60}},
+        *("flair", 4, "series 4: its pixels were compressed with loss"),
+    ),
+    "lossless": (FOUR, {4: {"LossyImageCompression": "00"}}, "flair", 4, ""),
+    "the mean of echoes": (
+        (T2, FLAIR, T1C, *ECHOES),
+        {
+            10: {"EchoTime": 1.6},
+            11: {"EchoTime": 3.4},
+            12: {"ImageType": ["DERIVED", "PRIMARY", "M", "ND", "MEAN"]},
+        },
+        *("t1", 12, ""),
+    ),
+    "a long train without ScanningSequence": (
+        (T1, FLAIR, T1C, Scan(12, "t2", "axial t2", AX_T2 | {"EchoTrainLength": 96}, **SIZE)),
+        {},
+        *("t2", 12, "perhaps an echo-planar image, by its train of 96 echoes"),
+    ),
+    "a usual train without it": (
+        (T1, FLAIR, T1C, Scan(12, "t2", "axial t2", AX_T2 | {"EchoTrainLength": 18}, **SIZE)),
+        {},
+        *("t2", 12, ""),
+    ),
+    "a long train that is a spin echo's": (
+        (T1, FLAIR, T1C, Scan(12, "t2", "t2_haste", T2_TSE | {"EchoTrainLength": 128}, **SIZE)),
+        {},
+        *("t2", 12, ""),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SEEN)
+def test_what_is_taken_and_said(tmp_path, phantom_subject, what):
+    scans, changes, modality, number, said = SEEN[what]
+    found = read_folder(changed(tmp_path, phantom_subject, changes, scans), PHANTOM)
+    assert found.series[modality].number == number
+    assert list(found.images) == ["t1", "t1c", "t2", "flair"]
+    warnings = [*study_warnings(found)]
+    assert len(warnings) == bool(said)
+    assert said in " ".join(warnings)
+
+
+@pytest.mark.parametrize("number", [None, 7])
+def test_two_whole_series_are_never_joined(tmp_path, phantom_subject, number):
+    """The patient lies half a gap further in the second one, so that the slices of both are evenly spaced."""
+    values = {} if number is None else {"SeriesNumber": number}
+    scans = (T1, Scan(6, "t1c", "t1_se", T1_SE | AGENT, **SIZE))
+    changes = {
+        scan.number: without(*(["SeriesNumber"] * (not values)), up=3 * k, **values) for k, scan in enumerate(scans)
+    }
+    series = read_series(changed(tmp_path, phantom_subject, changes, scans))
+    assert [(one.key, one.problem) for one in series] == [(f"{number or 0}-{part}", None) for part in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "by_hand", "outcome"),
+    [
+        ((48, 48, 1), (5, 5, 5), False, "refused"),
+        ((48, 48, 1), (5, 5, 5), True, "refused"),
+        ((48, 48, 10), (5, 5, 5), False, "refused"),
+        ((10, 48, 40), (5, 5, 5), False, "refused"),
+        ((48, 48, 10), (5, 5, 5), True, "said"),
+        ((48, 48, 20), (5, 5, 5), False, ""),
+        ((48, 48, 17), (5, 5, 9), False, ""),
+    ],
+)
+def test_a_slice_or_slab_of_an_image_file(tmp_path, shape, spacing, by_hand, outcome):
+    voxels = np.random.default_rng(0).uniform(1, 9, shape).astype(np.float32)
+    path = tmp_path / "study" / "x_t1c.nii.gz"
+    path.parent.mkdir()
+    nib.save(nib.Nifti1Image(voxels, np.diag([*spacing, 1.0])), path)
+
+    def read():
+        return read_files({"t1c": path}, PHANTOM) if by_hand else read_folder(path.parent, PHANTOM)
+
+    if outcome == "refused":
+        with pytest.raises(StudyError, match=r"x_t1c.nii.gz: a slab of \d+ mm; expected a whole brain, 80 mm or more"):
+            read()
+    else:
+        assert any("a slab of 50 mm" in text for text in study_warnings(read())) == (outcome == "said")
