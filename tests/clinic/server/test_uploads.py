@@ -21,6 +21,7 @@ from mmb.clinic.server import upload_reading, upload_store
 from mmb.clinic.server.routes_page import _receive, _segment, read
 from mmb.clinic.server.upload_reading import as_told, recognise_upload
 from mmb.clinic.server.upload_store import Upload, Uploads, created, require_free_disk
+from mmb.clinic.server.worker import Turns, Worker
 
 
 async def pieces(content: bytes):
@@ -147,14 +148,13 @@ def test_studies_vanish_and_are_not_too_many(monkeypatch):
     with pytest.raises(HTTPException, match="its limit"):
         held.new()
     first.used -= upload_store.KEPT_SECONDS + 1
-    second.used -= upload_store.KEPT_SECONDS + 1
-    second.state = "running"
-    with pytest.raises(FileNotFoundError):
-        held[name]
-    assert (first.folder.exists(), held[other]) == (False, second)
-    held.remove(other)
-    assert second.folder.exists()  # until it is not used any more
-    held.release(second)
+    with second.in_use():
+        second.used -= upload_store.KEPT_SECONDS + 1
+        with pytest.raises(FileNotFoundError):
+            held[name]
+        assert (first.folder.exists(), held[other]) == (False, second)
+        held.remove(other)
+        assert second.folder.exists()  # until it is not used any more
     assert not second.folder.exists()
     _, third = held.new()
     held.close()
@@ -165,12 +165,15 @@ def test_a_study_that_is_removed_while_it_is_read_leaves_nothing():
     held = Uploads()
     name, upload = held.new()
 
-    def recognise(folder: Path) -> dict:
+    def recognise(reader: Worker, folder: Path) -> dict:
         held.remove(name)
         with created(upload.study / "unpacked" / "x_t1.nii.gz"):
             return {}
 
-    asyncio.run(read(SimpleNamespace(uploads=held, reading=asyncio.Lock(), recognise_upload=recognise), name))
+    async def removed_while_it_is_read() -> None:
+        await read(SimpleNamespace(uploads=held, reading=Turns(), recognise_upload=recognise), name)
+
+    asyncio.run(removed_while_it_is_read())
     assert not upload.folder.exists()
 
 
@@ -226,15 +229,16 @@ def test_a_study_whose_tab_is_closed_is_not_segmented():
     held = Uploads()
     name, upload = held.new()
     model = SimpleNamespace(segment_upload=lambda *_: pytest.fail("It was segmented."))
-    app = SimpleNamespace(uploads=held, model=lambda name: model, segmenting=asyncio.Lock(), send=None)
 
     async def closed_while_it_waits():
-        async with app.segmenting:
-            waiting = asyncio.create_task(_segment(app, "m3ae", upload, None, False))
-            await asyncio.sleep(0)
+        none = {"send": None, "seconds": lambda: None, "stop_segmenting": lambda: None}
+        app = SimpleNamespace(uploads=held, model=lambda name: model, segmenting=Turns(), **none)
+        async with app.segmenting._free:
+            waiting = asyncio.create_task(_segment(app, "m3ae", upload, None, False, upload.require_wanted))
+            await asyncio.sleep(0.1)
             held.remove(name)
             assert upload.folder.exists()
-        await waiting
+            await waiting  # it leaves at once, before its turn comes
 
     with pytest.raises(FileNotFoundError, match="send it again"):
         asyncio.run(closed_while_it_waits())
