@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -26,16 +27,17 @@ Served = Annotated[App, Depends(_app)]
 """The app, as an argument of a route."""
 
 
+async def require_client(request: Request) -> None:
+    """Raise ClientDisconnect if a request's client does not wait for the answer any more."""
+    if await request.is_disconnected():
+        raise ClientDisconnect
+
+
 async def in_turn(
     turns: Turns, request: Request, stop: Callable[[], None], answer: Callable[..., Response], *asked: Any
 ) -> Response:
     """Answer a request in its turn, as long as its client waits for it."""
-
-    async def require_client() -> None:
-        if await request.is_disconnected():
-            raise ClientDisconnect
-
-    return await turns.do(answer, *asked, stop=stop, require_wanted=require_client)
+    return await turns.do(answer, *asked, stop=stop, require_wanted=partial(require_client, request))
 
 
 async def read_in_turn(

@@ -1,7 +1,6 @@
 """The app behind the server: the bundles as models of MONAI Label, a store of studies, and those that clients send."""
 
 import random
-import statistics
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ class App:
         uploads: the studies that clients send.
         reading: turns of uploaded studies to be read; ``fetching`` of requests for images and labels of the store, and
             ``segmenting`` of studies to be segmented.
-        took: seconds that the last segmentations took.
+        worker: segments; ``took`` are the seconds that this took the last times.
     """
 
     def __init__(
@@ -48,11 +47,11 @@ class App:
         unknown = [key for key in settings if key not in known]
         if unknown:
             raise ValueError(f"--{unknown[0]}: no such option; the models' options are {', '.join(known)}.")
-        self._worker = Worker("segmented")
+        self.worker = Worker("segmented")
         self.models: dict[str, BundleInferTask] = {}
         for name, bundle in bundles.items():
             own = settings.get(f"{name}.recipe", recipe), settings.get(f"{name}.ckpt_path")
-            self.models[name] = BundleInferTask(bundle, self._worker, *own, device)
+            self.models[name] = BundleInferTask(bundle, self.worker, *own, device)
         first, *others = self.models.values()
         for other in others:
             if _vocabulary(other.cohort) != _vocabulary(first.cohort):
@@ -86,14 +85,6 @@ class App:
     def recognise_upload(self, reader: Worker, folder: Path) -> dict[str, Any]:
         """Return what is in ``folder/study``; see `mmb.clinic.server.upload_reading.recognise_upload`."""
         return reader.run(recognise_upload, folder / "study", self.cohort)
-
-    def stop_segmenting(self) -> None:
-        """End the segmentation that runs."""
-        self._worker.close()
-
-    def seconds(self) -> float | None:
-        """Return how long a segmentation takes, by the last ones; None if there was none."""
-        return statistics.median(self.took) if self.took else None
 
     def model(self, name: str) -> BundleInferTask:
         """Return a model; FileNotFoundError if there is none of this name."""
@@ -133,7 +124,7 @@ class App:
 
     def close(self) -> None:
         """Stop all processes, and remove all that clients have sent."""
-        self._worker.close()
+        self.worker.close()
         self.uploads.close()
 
 

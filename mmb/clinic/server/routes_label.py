@@ -42,7 +42,7 @@ async def infer(
     if "params" not in await request.form() and request.headers.get("content-length", "0") != "0":
         raise ValueError('The body has no form field params; expected one with the options as JSON: {"use_t1": false}.')
     asked = app.infer_options.model_validate_json(params or "{}")
-    return await in_turn(app.segmenting, request, app.stop_segmenting, _infer, app, model, image, asked, output)
+    return await in_turn(app.segmenting, request, app.worker.close, _infer, app, model, image, asked, output)
 
 
 @router.post("/activelearning/{strategy}")

@@ -3,19 +3,20 @@
 import asyncio
 import io
 import shutil
+import statistics
 import time
 import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
-from mmb.clinic.server.answers import Served
+from mmb.clinic.server.answers import Served, require_client
 from mmb.clinic.server.app import App
 from mmb.clinic.server.errors import refusal
 from mmb.clinic.server.guard import OWN_PAGE, RESULT_PAGE
@@ -23,16 +24,13 @@ from mmb.clinic.server.limits import FORM_FILES, KEPT_SECONDS, READ_BYTES, READ_
 from mmb.clinic.server.options import SegmentOptions
 from mmb.clinic.server.upload_reading import is_zip, require_sequences
 from mmb.clinic.server.upload_store import BUSY, Upload
-from mmb.clinic.server.worker import Worker
+from mmb.clinic.server.worker import Wanted, Worker
 from mmb.clinic.study.predict import RESULTS
 
 STATIC = Path(__file__).with_name("static")
 FILES = "/studies/{study}/files"
 PACKED = {"results.zip": "*", "dicom.zip": "*.dcm"}  # names under which the page asks for several files of a result
 CHUNK = 1 << 20
-
-Wanted = Callable[[], Awaitable[None]]
-"""Raises an error if nobody waits for a study any more."""
 
 router = APIRouter()
 _running: set[asyncio.Task] = set()
@@ -136,16 +134,12 @@ async def segment_files(request: Request, app: Served, model: str) -> Response:
     app.model(model)
     asked = app.segment_options.model_validate(dict(request.query_params))
     name, upload = app.uploads.new(in_one=True)
-
-    async def require_client() -> None:
-        if await request.is_disconnected():
-            raise ClientDisconnect
-
+    waits = partial(require_client, request)
     try:
         await _receive(request, upload)
-        found = await _recognised(app, upload, require_client)  # unpacks it; what is no study waits for no turn
+        found = await _recognised(app, upload, waits)  # unpacks it; what is no study waits for no turn
         require_sequences(found, asked.series or {}, asked.modalities)
-        await _segment(app, model, upload, asked, True, require_client)
+        await _segment(app, model, upload, asked, True, waits)
         return await run_in_threadpool(_zipped, upload.results, "results.zip")
     finally:
         await run_in_threadpool(app.uploads.remove, name)
@@ -191,12 +185,10 @@ async def _segment(
         app.took.append(time.monotonic() - began)
         return facts
 
-    task, took = app.model(model).segment_upload, app.seconds()
+    task, took = app.model(model).segment_upload, statistics.median(app.took) if app.took else None
     upload.state, upload.step = "waiting", ""
     with upload.in_use():
-        return await app.segmenting.do(
-            work, stop=app.stop_segmenting, require_wanted=require_wanted, on_wait=note_place
-        )
+        return await app.segmenting.do(work, stop=app.worker.close, require_wanted=require_wanted, on_wait=note_place)
 
 
 async def _receive(request: Request, upload: Upload) -> None:

@@ -44,9 +44,8 @@ def serve(
         studies: folder with a subfolder for each study, or URL of a DICOMweb archive. User and password of an archive
             are read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. The default is a demo in
             ``output_dir``: a few phantom subjects, with weights trained on the phantom.
-        host: address to listen on. Whoever reaches it and knows the token can see all studies; whoever reaches it can
-            keep others out by many connections, against which a web server in front protects.
-        trusted_network: do without such a web server: everyone who reaches the host is trusted.
+        host: address to listen on. Whoever reaches it and knows the token can see all studies.
+        trusted_network: everyone who reaches another host than this machine is trusted not to keep others out.
         port: port to listen on.
         names: further host names by which browsers reach the server, separated by commas, such as that of a web server
             in front of it. localhost, this machine's name and its addresses are known. Other names are refused.

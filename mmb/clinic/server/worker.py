@@ -27,6 +27,7 @@ SECONDS = 900  # time limit of one task in seconds
 MESSAGE_BYTES = 16 << 20  # maximum size of what a task returns; images are in files
 LOOK_SECONDS = 0.25  # how often it is looked whether somebody still waits for a task
 CONTEXT = multiprocessing.get_context("forkserver")
+Wanted = Callable[[], Awaitable[None]]  # raises an error if nobody waits for a task any more
 
 
 _to_server: list[Connection] = []
@@ -173,7 +174,7 @@ class Turns:
         work: Callable[..., Any],
         *asked: Any,
         stop: Callable[[], None],
-        require_wanted: Callable[[], Awaitable[None]],
+        require_wanted: Wanted,
         on_wait: Callable[[int], None] = lambda before: None,
     ) -> Any:
         """Return what a function, in a thread, returns.

@@ -353,6 +353,32 @@ class TestBodies:
         answer = requests.post(f"{url}/infer/m3ae?image=good", data=pieces, headers=form, timeout=30)
         assert answer.status_code == 413
 
+    def test_one_that_falls_silent_ends(self, monkeypatch):
+        from mmb.clinic.server import api  # not above, since workers import this module
+
+        monkeypatch.setattr(api, "SILENT_SECONDS", 0.1)
+        sent = iter([{"type": "http.request", "body": b"x", "more_body": True}])
+
+        async def receive():
+            return next(sent, None) or await asyncio.sleep(60)
+
+        async def read(scope, receive, send):
+            while (await receive())["more_body"]:
+                pass
+
+        with pytest.raises(HTTPException) as ended:
+            asyncio.run(api._LimitedBody(read)({"type": "http", "method": "PUT", "headers": []}, receive, None))
+        assert (ended.value.status_code, ended.value.headers) == (408, {"connection": "close"})
+
+    def test_one_whose_end_is_not_clear(self, url):
+        address = urlsplit(url)
+        with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+            head = f"POST {address.path}/studies HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
+            connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))  # it closes the connection
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert answer.count(b"HTTP/1.1") == 1
+
     def test_a_client_that_goes_away(self, url):
         """This is no error of the server; the fixture checks the log."""
         address = urlsplit(url)
@@ -445,6 +471,22 @@ class TestToken:
         done, answered = asyncio.Event(), []
         assert asyncio.run(ask()) == 0
         assert sorted(answered) == [401, 503]
+
+    def test_a_redirect_stays_where_the_browser_is(self, url):
+        for path in ("", "/info", "/datastore?output=all"):
+            answer = requests.get(url + path, allow_redirects=False, timeout=30)
+            assert (answer.status_code, answer.headers["location"][:1]) == (307, "/")
+            assert requests.get(url + path, timeout=30).ok
+
+    def test_other_machines_need_a_web_server_in_front(self, tmp_path):
+        from mmb.clinic.server.serve import serve  # as above
+
+        with pytest.raises(ValueError, match="Put a web server in front"):
+            serve(str(tmp_path), host="0.0.0.0")
+
+    def test_monitors_probe(self, url):
+        assert requests.head(url.rpartition("/")[0] + "/healthz", timeout=30).ok
+        assert requests.head(f"{url}/", timeout=30).ok
 
     def test_which_hosts_need_one(self):
         assert len(chosen_token(None, "127.0.0.1")) > 20
