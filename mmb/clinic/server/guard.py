@@ -48,9 +48,7 @@ class Guard:
     The token is the first part of the path; it stays in the scope as ``root_path``. An empty one is not asked for.
     Only requests with it count towards `REQUESTS`, so that others cannot keep them from being answered. Nor do files of
     a study, whose number the study limits. `KEPT_REQUESTS` are kept for the page.
-
-    A redirect names no host: behind a web server with TLS this one does not know its scheme, and the token would be
-    sent in the clear.
+    A redirect names neither scheme nor host: behind a web server with TLS, it would lead to http, with the token.
     """
 
     def __init__(self, app: ASGIApp, token: str) -> None:

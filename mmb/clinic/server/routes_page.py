@@ -31,6 +31,7 @@ STATIC = Path(__file__).with_name("static")
 FILES = "/studies/{study}/files"
 PACKED = {"results.zip": "*", "dicom.zip": "*.dcm"}  # names under which the page asks for several files of a result
 CHUNK = 1 << 20
+SHOWN = ("state", "step", "told", "recognised", "asked", "seconds")  # attributes of an `Upload` that the page shows
 
 router = APIRouter()
 _running: set[asyncio.Task] = set()
@@ -74,7 +75,6 @@ async def start(app: Served, study: str, model: str, asked: dict[str, Any]) -> d
         require_sequences(upload.recognised, options.series or {}, options.modalities)
     shutil.rmtree(upload.results, ignore_errors=True)
     upload.told, upload.state, upload.cancelled, upload.asked = None, "waiting", False, {**asked, "model": model}
-    upload.touch()
 
     async def work() -> None:
         try:
@@ -82,8 +82,7 @@ async def start(app: Served, study: str, model: str, asked: dict[str, Any]) -> d
             upload.told = {"answer": facts["answer"], "warnings": facts["warnings"], **facts["shown"]}
             upload.state = "done"
         except Exception as error:
-            upload.told = refusal(error).detail
-            upload.state = "received" if upload.cancelled else "failed"
+            upload.told, upload.state = refusal(error).detail, "received" if upload.cancelled else "failed"
 
     task = asyncio.create_task(work())
     _running.add(task)
@@ -96,8 +95,7 @@ async def start(app: Served, study: str, model: str, asked: dict[str, Any]) -> d
 async def state(app: Served, study: str) -> dict[str, Any]:
     """Say how far a study is, and what of it the page shows."""
     upload = app.uploads[study]
-    names = ("state", "step", "told", "recognised", "asked", "seconds")
-    return {name: getattr(upload, name) for name in names} | {"files": upload.files()}
+    return {name: getattr(upload, name) for name in SHOWN} | {"files": upload.files()}
 
 
 @router.post("/studies/{study}/cancel")

@@ -194,9 +194,9 @@ def require_free_disk(folder: str | Path, size: int) -> None:
 def inside(folder: Path, name: str) -> Path:
     """Return the path of a client's file in a folder; StudyError if its name leads out of it or is too long."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    too_long = len(parts) > DEEPEST or any(len(part.encode(errors="replace")) > LONGEST_NAME for part in parts)
-    odd = any(unicodedata.category(each) in UNPRINTED for each in name)
-    if not parts or parts[0] == "/" or ".." in parts or too_long or odd:
+    wrong = len(parts) > DEEPEST or any(len(part.encode(errors="replace")) > LONGEST_NAME for part in parts)
+    wrong |= any(unicodedata.category(each) in UNPRINTED for each in name)
+    if not parts or parts[0] == "/" or ".." in parts or wrong:
         what = f"leads out of the study's folder, is longer than {LONGEST_NAME} bytes, or has control characters"
         raise StudyError(f"{_quoted(name)}: the file's name {what}; rename it.")
     return folder.joinpath(*parts)
@@ -209,8 +209,7 @@ def created(path: Path) -> Any:
         return path.open("xb")
     except OSError as error:
         if error.errno in WRONG_NAME:
-            what = "two files have the same name, or one has that of a folder; rename one of them."
-            raise StudyError(f"{_quoted(path.name)}: {what}") from None
+            raise StudyError(f"{_quoted(path.name)}: two files, or a folder, have the same name; rename one.") from None
         raise
 
 

@@ -167,7 +167,7 @@ class Turns:
 
     def __init__(self, places: int = 1) -> None:
         self._places, self._free = places, asyncio.Semaphore(places)
-        self._waiting: list[asyncio.Future] = []
+        self._waiting: dict[asyncio.Future, None] = {}
 
     async def do(
         self,
@@ -183,14 +183,14 @@ class Turns:
         hears how many are before it.
         """
         turn = asyncio.ensure_future(self._free.acquire())
-        self._waiting.append(turn)
+        self._waiting[turn] = None
         try:
             await asyncio.sleep(0)  # if nobody is before it, its turn has come now
             while not turn.done():
-                on_wait(self._waiting.index(turn) + self._places)
+                on_wait([*self._waiting].index(turn) + self._places)
                 await asyncio.wait({turn}, timeout=LOOK_SECONDS)
                 await require_wanted()
-            self._waiting.remove(turn)
+            self._waiting.pop(turn)
             await require_wanted()
             doing = asyncio.ensure_future(run_in_threadpool(work, *asked))
             try:
@@ -200,10 +200,9 @@ class Turns:
                 while not doing.done():
                     await run_in_threadpool(stop)
                     await asyncio.wait({doing}, timeout=LOOK_SECONDS)
-                doing.exception()  # else asyncio logs it
+                doing.cancelled() or doing.exception()  # else asyncio logs it
             return doing.result()
         finally:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
+            self._waiting.pop(turn, None)
             if not turn.cancel():
                 self._free.release()
