@@ -63,12 +63,12 @@ def serve(
     """
     if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
         raise ValueError("MONAI_LABEL_AUTH_ENABLE: this server has no log-in; put a web server with one in front.")
+    token = chosen_token(token or os.environ.get("MONAI_LABEL_TOKEN") or None, host)
     if not is_loopback(host) and not trusted_network:
         raise ValueError(
             f"--host {host}: other machines could keep everyone out by open connections. Put a web server in front and "
             "leave --host out (docs/monai_label.md), or say --trusted_network if you trust all who reach it."
         )
-    token = chosen_token(token or os.environ.get("MONAI_LABEL_TOKEN") or None, host)
     check_number("--port", port, 0, 65535)
     served = list(BUNDLES) if models is None else _words(models)
     if studies is None:
