@@ -13,7 +13,7 @@ STUDIES ?=
 RUFF = $(shell sed -n 's/.*"\(ruff==[^"]*\)".*/\1/p' pyproject.toml)
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
 
-.PHONY: help install train test test-all fuzz torture gpu-report configs words format lint label test-label docs clean FORCE
+.PHONY: help install train test test-all fuzz torture gpu-report configs words format lint label test-label attack docs clean FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -65,7 +65,11 @@ label: $(VENV)/.installed-clinic ## serve the bundles on a page, and to 3D Slice
 
 # Those that need Debian's orthanc, orthanc-dicomweb and chromium are skipped without them.
 test-label: $(VENV)/.installed-test ## the tests of that server
-	$(PYTEST) -rs tests/clinic/server
+	$(PYTEST) -rs -m "not slow" tests/clinic/server
+
+# Those behind a web server need Debian's nginx-light.
+attack: $(VENV)/.installed-test ## attacks on that server, and how long others wait meanwhile
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -rsP -m slow tests/clinic/server/test_attacks.py
 
 # The reference is read from the sources, so neither PyTorch nor MONAI is installed. A broken link is an error. REPO_URL:
 # URL of the repository, for links to it and to edit a page; SITE_URL: URL of the site, for its sitemap.

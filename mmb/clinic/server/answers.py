@@ -1,18 +1,20 @@
 """What the routes share: the app, and how they answer."""
 
-import asyncio
 import json
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from mmb.clinic.server.app import App
 from mmb.clinic.server.errors import LONGEST, refusal
+from mmb.clinic.server.worker import Turns, Worker
 
 MESSAGE = "x-message"  # header of an answer with remarks for the user, as a JSON string, which app-config.js shows
 
@@ -25,12 +27,25 @@ Served = Annotated[App, Depends(_app)]
 """The app, as an argument of a route."""
 
 
-async def in_turn(turn: asyncio.Lock, request: Request, answer: Callable[..., Response], *asked: Any) -> Response:
-    """Answer a request in its turn, unless its client has disconnected."""
-    async with turn:  # waiting here does not occupy a thread
-        if await request.is_disconnected():
-            return Response(status_code=499)
-        return await run_in_threadpool(answer, *asked)
+async def require_client(request: Request) -> None:
+    """Raise ClientDisconnect if a request's client does not wait for the answer any more."""
+    if await request.is_disconnected():
+        raise ClientDisconnect
+
+
+async def in_turn(
+    turns: Turns, request: Request, stop: Callable[[], None], answer: Callable[..., Response], *asked: Any
+) -> Response:
+    """Answer a request in its turn, as long as its client waits for it."""
+    return await turns.do(answer, *asked, stop=stop, require_wanted=partial(require_client, request))
+
+
+async def read_in_turn(
+    turns: Turns, request: Request, answer: Callable[..., Response], write: Callable[..., Any], *asked: Any
+) -> Response:
+    """Answer a request, in its turn, by what a function does with a worker of its own that reads a study."""
+    with closing(Worker("read")) as reader:
+        return await in_turn(turns, request, reader.close, answer, write, reader, *asked)
 
 
 def written(write: Callable[..., Path], *asked: Any) -> Response:
@@ -48,7 +63,8 @@ def file_response(path: Path) -> Response:
 def error_response(error: Exception) -> Response:
     """Return the answer to a request that ended with an error; see `refusal`."""
     refused = refusal(error)
-    return JSONResponse({"detail": refused.detail}, refused.status_code, {MESSAGE: as_header(refused.detail)})
+    headers = {**(refused.headers or {}), MESSAGE: as_header(refused.detail)}
+    return JSONResponse({"detail": refused.detail}, refused.status_code, headers)
 
 
 def as_header(text: str) -> str:

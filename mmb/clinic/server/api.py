@@ -3,6 +3,7 @@
 The server answers while an inference runs, and gives the reason if it cannot do what is requested.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Collection
@@ -18,7 +19,7 @@ from mmb.clinic.server import routes_label, routes_page, routes_viewer
 from mmb.clinic.server.answers import error_response
 from mmb.clinic.server.app import App
 from mmb.clinic.server.guard import HEALTH, Guard, path_of
-from mmb.clinic.server.limits import FILE_BYTES, REQUEST_BYTES, UPLOAD_BYTES
+from mmb.clinic.server.limits import FILE_BYTES, REQUEST_BYTES, SILENT_SECONDS, UPLOAD_BYTES
 from mmb.clinic.server.origin import require_own
 from mmb.clinic.server.routes_page import FILES, STATIC
 
@@ -28,6 +29,7 @@ LARGE = {
     ("POST", "segment"): UPLOAD_BYTES,
 }  # fmt: skip
 """Method and first part of the path of requests that bring files, and the maximum size of their bodies."""
+CLOSE = {"connection": "close"}  # header of an answer to a request of which the rest is not read
 
 
 def create_api(app: App, names: Collection[str] = (), token: str = "") -> FastAPI:
@@ -43,7 +45,7 @@ def create_api(app: App, names: Collection[str] = (), token: str = "") -> FastAP
     api.add_middleware(Guard, token=token)  # outermost, since it is added last
     for kind in (StarletteHTTPException, RequestValidationError):
         api.add_exception_handler(kind, lambda request, error: error_response(error))
-    api.add_api_route(HEALTH, lambda: {"status": "ok"})
+    api.add_api_route(HEALTH, lambda: {"status": "ok"}, methods=["GET", "HEAD"])
     api.include_router(routes_label.router)
     api.include_router(routes_page.router)
     api.mount("/static", StaticFiles(directory=STATIC))
@@ -56,7 +58,7 @@ def create_api(app: App, names: Collection[str] = (), token: str = "") -> FastAP
 
 
 class _LimitedBody:
-    """Middleware that refuses requests with too large a body before storing it."""
+    """Middleware that refuses requests with too large a body before storing it, and ends those that fall silent."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -64,11 +66,20 @@ class _LimitedBody:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         place, size = (scope.get("method", ""), path_of(scope)[1:].partition("/")[0]), 0
         limit = LARGE.get(place, REQUEST_BYTES)
-        announced = int(Headers(scope=scope).get("content-length", 0))
+        headers, arrives = Headers(scope=scope), True
+        announced = int(headers.get("content-length", 0))
+        if "content-length" in headers and "transfer-encoding" in headers:  # servers may differ in where it ends
+            raise HTTPException(400, "Expected Content-Length or Transfer-Encoding, not both.", CLOSE)
 
         async def receive_within_limit() -> Message:
-            nonlocal size
-            message = await receive() if announced <= limit else {}
+            nonlocal size, arrives
+            try:
+                timeout = SILENT_SECONDS if arrives else None
+                message = await asyncio.wait_for(receive(), timeout) if announced <= limit else {}
+            except TimeoutError:
+                what = f"Nothing of the request's body arrived for {SILENT_SECONDS} s; send it again."
+                raise HTTPException(408, what, CLOSE) from None
+            arrives = message.get("more_body", False)
             size += len(message.get("body", b""))
             if max(announced, size) > limit:
                 raise HTTPException(413, f"The request exceeds {limit >> 20} MiB, the limit for its body.")

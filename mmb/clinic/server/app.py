@@ -1,7 +1,7 @@
 """The app behind the server: the bundles as models of MONAI Label, a store of studies, and those that clients send."""
 
-import asyncio
 import random
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from common.cohorts.cohort import Cohort
 from mmb.clinic.server.archive import archive_session
 from mmb.clinic.server.datastore import is_url, open_datastore
 from mmb.clinic.server.label_files import write_final_label, write_image, write_label
+from mmb.clinic.server.limits import READ_AT_ONCE
 from mmb.clinic.server.model import BundleInferTask
 from mmb.clinic.server.options import InferOptions, Segment, SegmentOptions, options_for
 from mmb.clinic.server.upload_reading import recognise_upload
 from mmb.clinic.server.upload_store import Uploads
-from mmb.clinic.server.worker import Worker
+from mmb.clinic.server.worker import Turns, Worker
 
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 
@@ -27,7 +28,9 @@ class App:
         archive: URL of the archive with the studies; None if they are in a folder.
         session: for requests to it.
         uploads: the studies that clients send.
-        reading: held by the request whose study is read; ``segmenting`` by that whose study is segmented.
+        reading: turns of uploaded studies to be read; ``fetching`` of requests for images and labels of the store, and
+            ``segmenting`` of studies to be segmented.
+        worker: segments; ``took`` are the seconds that this took the last times.
     """
 
     def __init__(
@@ -44,11 +47,11 @@ class App:
         unknown = [key for key in settings if key not in known]
         if unknown:
             raise ValueError(f"--{unknown[0]}: no such option; the models' options are {', '.join(known)}.")
-        self._worker, self._reader = Worker("segmented"), Worker("read")
+        self.worker = Worker("segmented")
         self.models: dict[str, BundleInferTask] = {}
         for name, bundle in bundles.items():
             own = settings.get(f"{name}.recipe", recipe), settings.get(f"{name}.ckpt_path")
-            self.models[name] = BundleInferTask(bundle, self._worker, *own, device)
+            self.models[name] = BundleInferTask(bundle, self.worker, *own, device)
         first, *others = self.models.values()
         for other in others:
             if _vocabulary(other.cohort) != _vocabulary(first.cohort):
@@ -57,7 +60,8 @@ class App:
                 )
         self.datastore = open_datastore(studies, first.cohort)
         self.archive, self.session = studies.rstrip("/") if is_url(studies) else None, archive_session()
-        self.uploads, self.reading, self.segmenting = Uploads(), asyncio.Lock(), asyncio.Lock()
+        self.uploads, self.reading, self.fetching, self.segmenting = Uploads(), Turns(READ_AT_ONCE), Turns(), Turns()
+        self.took: deque[float] = deque(maxlen=5)
         self.send, self.cohort = send, first.cohort
         self.segment_options = options_for(SegmentOptions, first.cohort.modalities)
         self.infer_options = options_for(InferOptions, first.cohort.modalities)
@@ -78,9 +82,9 @@ class App:
             "datastore": self.datastore.status(),
         }
 
-    def recognise_upload(self, folder: Path) -> dict[str, Any]:
+    def recognise_upload(self, reader: Worker, folder: Path) -> dict[str, Any]:
         """Return what is in ``folder/study``; see `mmb.clinic.server.upload_reading.recognise_upload`."""
-        return self._reader.run(recognise_upload, folder / "study", self.cohort)
+        return reader.run(recognise_upload, folder / "study", self.cohort)
 
     def model(self, name: str) -> BundleInferTask:
         """Return a model; FileNotFoundError if there is none of this name."""
@@ -98,28 +102,29 @@ class App:
         image = random.choice(left)
         return {"id": image, "name": f"{image}.nii.gz"}
 
-    def image(self, image: str, folder: str | Path) -> Path:
+    def image(self, reader: Worker, image: str, folder: str | Path) -> Path:
         """Write a study's reference volume; see `write_image`."""
-        return Path(folder, self._reader.run(write_image, self.datastore, image, Path(folder)))
+        return Path(folder, reader.run(write_image, self.datastore, image, Path(folder)))
 
-    def label(self, image: str, tag: str, folder: str | Path) -> Path:
+    def label(self, reader: Worker, image: str, tag: str, folder: str | Path) -> Path:
         """Write a study's label map; see `write_label`."""
-        return Path(folder, self._reader.run(write_label, self.datastore, image, tag, Path(folder)))
+        return Path(folder, reader.run(write_label, self.datastore, image, tag, Path(folder)))
 
-    def save_label(self, image: str, file: Path, tag: str, info: Sequence[Segment] | None) -> dict[str, Any]:
+    def save_label(
+        self, reader: Worker, image: str, file: Path, tag: str, info: Sequence[Segment] | None
+    ) -> dict[str, Any]:
         """Store a label map that a person has approved; see `write_final_label`.
 
         ``file`` is the label map as sent by a client, in a folder for temporary files; ``tag`` has to be ``final``.
         """
         if tag != "final":
             raise ValueError(f"tag {tag!r}: expected final; the server stores the results of models itself.")
-        name = self._reader.run(write_final_label, self.datastore, image, file, info, file.parent)
+        name = reader.run(write_final_label, self.datastore, image, file, info, file.parent)
         return {"image": image, "label": self.datastore.save_label(image, tag, file.with_name(name))}
 
     def close(self) -> None:
         """Stop all processes, and remove all that clients have sent."""
-        self._worker.close()
-        self._reader.close()
+        self.worker.close()
         self.uploads.close()
 
 

@@ -52,11 +52,14 @@ def refusal(error: Exception) -> HTTPException:
         status, reason = 500, f"The server cannot use a file or folder of its own ({error.strerror})."
     else:
         status, reason = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500), str(error)
+        if isinstance(error, MemoryError):
+            reason = f"It needs more memory than there is for it. {reason}"
         if status == 500:
             where = "".join(traceback.format_tb(error.__traceback__)[-5:])  # no message: it may name a patient
             logger.error("%s\n%s", type(error).__name__, where)
             reason = "An unexpected error occurred; the server's log says where."
-    return HTTPException(status, " ".join(reason.split()).encode(errors="replace").decode()[:LONGEST])
+    headers = error.headers if isinstance(error, StarletteHTTPException) else None
+    return HTTPException(status, " ".join(reason.split()).encode(errors="replace").decode()[:LONGEST], headers)
 
 
 def _refused_field(error: Mapping[str, Any]) -> str:

@@ -2,18 +2,21 @@
 
 import secrets
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmb.clinic.server.answers import error_response
-from mmb.clinic.server.limits import REQUESTS
+from mmb.clinic.server.limits import KEPT_REQUESTS, REQUESTS
 
 TOKEN_BYTES = 16  # of a token that is made at the start: 128 random bits cannot be guessed
 SHORTEST = 16  # minimum length in characters of a token that is given
 HEALTH = "/healthz"  # the only path without a token
+WITHOUT_TOKEN = "The address is not complete: its first part, the token, is missing or wrong. Ask for the whole one."
+OF_THE_PAGE = ("", "static", "studies", "info")  # first parts of the paths that the page asks for
 OWN_PAGE = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -40,10 +43,12 @@ DEFAULTS = {
 
 
 class Guard:
-    """Middleware that answers requests without the token with status 401 and nothing else, and adds `DEFAULTS`.
+    """Middleware that answers requests without the token with status 401 and a sentence, and adds `DEFAULTS`.
 
     The token is the first part of the path; it stays in the scope as ``root_path``. An empty one is not asked for.
-    Only requests with it count towards `REQUESTS`, so that others cannot keep them from being answered.
+    Only requests with it count towards `REQUESTS`, so that others cannot keep them from being answered. Nor do files of
+    a study, whose number the study limits. `KEPT_REQUESTS` are kept for the page.
+    A redirect names neither scheme nor host: behind a web server with TLS, it would lead to http, with the token.
     """
 
     def __init__(self, app: ASGIApp, token: str) -> None:
@@ -59,6 +64,9 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in DEFAULTS.items():
                     headers.setdefault(name, value)
+                if "location" in headers:
+                    there = urlsplit(headers["location"])
+                    headers["location"] = f"/{there.path.lstrip('/')}{there.query and f'?{there.query}'}"
             await send(message)
 
         if scope["path"] == HEALTH:
@@ -67,11 +75,15 @@ class Guard:
         if self.token:
             first = scope["path"][1:].partition("/")[0].encode(errors="replace")
             if not secrets.compare_digest(first, self.token.encode()):
-                await Response(status_code=401)(scope, receive, send_guarded)
+                await PlainTextResponse(WITHOUT_TOKEN, 401)(scope, receive, send_guarded)
                 return
             scope = {**scope, "root_path": f"/{self.token}"}
-        if self.running >= REQUESTS:
-            busy = HTTPException(503, f"The server answers {REQUESTS} requests, its limit; try again.")
+        first = path_of(scope)[1:].partition("/")[0]
+        if (scope.get("method"), first) == ("PUT", "studies"):
+            await self.app(scope, receive, send_guarded)
+            return
+        if self.running >= (limit := REQUESTS if first in OF_THE_PAGE else REQUESTS - KEPT_REQUESTS):
+            busy = HTTPException(503, f"The server answers {limit} such requests, its limit; try again.")
             await error_response(busy)(scope, receive, send_guarded)
             return
         self.running += 1

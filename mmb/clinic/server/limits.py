@@ -11,6 +11,8 @@ ANSWER_BYTES, ANSWER_SECONDS = 4 << 30, 600
 """Maximum size and time of one answer of the DICOMweb archive, such as the images of a series."""
 JSON_BYTES = 64 << 20  # maximum size of an answer of the archive that is read whole, to check what it holds
 REQUESTS = 32  # maximum number of requests with the token at a time; further ones get status 503
+KEPT_REQUESTS = REQUESTS // 2  # of these, number that are kept for the page
+SILENT_SECONDS = 30  # time in seconds after which a request ends whose body does not arrive
 CONNECTIONS = 512  # maximum number of connections, idle ones included; with more, requests get status 503
 STUDY_BYTES = 16 << 30  # maximum size of a study's images that are retrieved from the archive
 RESULTS = 100_000  # maximum number of results of a search in the archive
@@ -22,5 +24,8 @@ DIRECTORY_BYTES = 256 * UPLOAD_FILES
 """Maximum number of bytes of a zip that are read at once. Its list of files is, and fills the memory if it is long."""
 HELD_BYTES = 16 << 30  # maximum size of all uploaded studies, with what was unpacked of them
 SPARE_BYTES = 1 << 30  # what has to stay free on the disk with temporary files
-STUDIES = 8  # maximum number of uploaded studies at a time
+STUDIES = 32  # maximum number of uploaded studies at a time, of which the half are kept for the page
+FILES_AT_ONCE = 4  # maximum number of files of one study that arrive at once
+READ_AT_ONCE = 2  # number of uploaded studies that are read at once
+READ_SECONDS, READ_BYTES = 120, 3 << 30  # maximum time, and memory of the process, for reading an uploaded study
 KEPT_SECONDS = 3600  # time in seconds after which an uploaded study and its results are removed

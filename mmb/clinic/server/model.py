@@ -21,6 +21,7 @@ from mmb.clinic.server.errors import private
 from mmb.clinic.server.options import InferOptions, SegmentOptions
 from mmb.clinic.server.upload_reading import as_told
 from mmb.clinic.server.worker import Worker, report_progress
+from mmb.clinic.study.formats import millilitres
 from mmb.clinic.study.inference import load_predictor
 from mmb.clinic.study.options import MODES, Options
 from mmb.clinic.study.predict import Prediction, segment
@@ -80,11 +81,12 @@ class BundleInferTask:
     ) -> dict[str, Any]:
         """Segment the study in ``folder/study``, write the results to ``folder/results``; return ``params`` as above.
 
+        Added is ``shown``: each region's name, volume in ml and verdict, and a picture of the reference, PNG in base64.
         ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``on_progress`` is called
         with what is being done.
         """
         made = self.worker.run(_of_upload, folder, self.options(asked), send, on_progress=on_progress)
-        return self._params(asked, made)
+        return {**self._params(asked, made), "shown": made["shown"]}
 
     def _params(self, asked: SegmentOptions, made: Mapping[str, Any]) -> dict[str, Any]:
         """Return the facts on a result for clients."""
@@ -102,7 +104,7 @@ class BundleInferTask:
         """Return what a request asks for, as a segmentation takes it."""
         return Options(
             self.bundle, self.recipe, self.ckpt_path, self.device, asked.decision or self.decision, asked.series,
-            asked.modalities, skull_strip=asked.skull_strip,
+            asked.modalities, skull_strip=asked.skull_strip, label=asked.label,
         )  # fmt: skip
 
 
@@ -141,7 +143,10 @@ def _of_upload(folder: Path, asked: Options, send: str | None) -> dict[str, Any]
     if send:
         report_progress("Storing the result in the archive")
         stored = store(DICOMwebClient(send, session=archive_session()), sorted((folder / "results").glob("*.dcm")))
-    return {"present": _present(prediction), "stored": stored, "params": _facts(prediction)}
+    rows = [(row.heading, millilitres(row.volume), row.verdict) for row in prediction.summary.rows()]
+    regions = [(heading, volume, verdict.text if verdict else "") for heading, volume, verdict in rows]
+    shown = {"regions": regions, "picture": prediction.summary.pictures.get(prediction.reference)}
+    return {"present": _present(prediction), "stored": stored, "params": _facts(prediction), "shown": shown}
 
 
 def _present(prediction: Prediction) -> list[int]:

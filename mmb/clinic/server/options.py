@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+
+from common.text import printable
 
 Model = TypeVar("Model", bound="SegmentOptions")
 
@@ -17,7 +19,10 @@ def series_numbers(text: Any) -> Any:
     pairs = [pair for part in parts if (pair := re.fullmatch(r"\s*(\w+)\s*=\s*([\w-]+)\s*", part))]
     if len(pairs) < len(parts):
         raise ValueError("expected modalities and SeriesNumbers, such as t1c=7, flair=4")
-    return {pair[1]: pair[2] for pair in pairs} or None
+    given = {pair[1]: pair[2] for pair in pairs}
+    if len(given) < len(pairs):
+        raise ValueError("a modality is given twice; give each once")
+    return given or None
 
 
 class SegmentOptions(BaseModel):
@@ -27,6 +32,7 @@ class SegmentOptions(BaseModel):
 
     series: Annotated[dict[str, str | int] | None, BeforeValidator(series_numbers)] = None
     skull_strip: Literal["auto", "yes", "no"] = "auto"
+    label: Annotated[str, Field(max_length=100)] = ""
     decision: Literal["threshold", "expected_dice", "by_sequences"] | None = None
 
     @property
@@ -38,6 +44,9 @@ class SegmentOptions(BaseModel):
     def _uses_one(self) -> Self:
         if not self.modalities:
             raise ValueError("All modalities are left out; use at least one")
+        numbers = [str(number) for number in (self.series or {}).values()]
+        if twice := next((number for number in numbers if numbers.count(number) > 1 and number != "none"), None):
+            raise ValueError(f"series: {printable(twice)} is given for two modalities; choose one for each")
         return self
 
 

@@ -5,7 +5,7 @@ Clients cannot replace weights, read logs or other files, or delete studies.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -15,9 +15,10 @@ from fastapi.responses import JSONResponse
 from urllib3 import encode_multipart_formdata
 
 from common.modalities import display_name
-from mmb.clinic.server.answers import MESSAGE, Served, as_header, file_response, in_turn, written
+from mmb.clinic.server.answers import MESSAGE, Served, as_header, file_response, in_turn, read_in_turn, written
 from mmb.clinic.server.app import App
 from mmb.clinic.server.options import InferOptions, LabelParams, Segment
+from mmb.clinic.server.worker import Worker
 
 router = APIRouter()
 
@@ -41,7 +42,7 @@ async def infer(
     if "params" not in await request.form() and request.headers.get("content-length", "0") != "0":
         raise ValueError('The body has no form field params; expected one with the options as JSON: {"use_t1": false}.')
     asked = app.infer_options.model_validate_json(params or "{}")
-    return await in_turn(app.segmenting, request, _infer, app, model, image, asked, output)
+    return await in_turn(app.segmenting, request, app.worker.close, _infer, app, model, image, asked, output)
 
 
 @router.post("/activelearning/{strategy}")
@@ -60,13 +61,13 @@ def datastore(app: Served, output: str = "stats") -> dict[str, Any]:
 @router.get("/datastore/image")
 async def image(request: Request, app: Served, image: str) -> Response:
     """Return a study's reference volume."""
-    return await in_turn(app.reading, request, written, app.image, image)
+    return await read_in_turn(app.fetching, request, written, app.image, image)
 
 
 @router.get("/datastore/label")
 async def label(request: Request, app: Served, label: str, tag: str = "final") -> Response:
     """Return a study's newest label map."""
-    return await in_turn(app.reading, request, written, app.label, label, tag)
+    return await read_in_turn(app.fetching, request, written, app.label, label, tag)
 
 
 @router.put("/datastore/label")
@@ -80,15 +81,17 @@ async def save_label(
 ) -> Response:
     """Store a label map that a person has approved; ``params`` are `LabelParams` as JSON."""
     info = LabelParams.model_validate_json(params or "{}").label_info
-    return await in_turn(app.reading, request, _save_label, app, image, label, tag, info)
+    return await read_in_turn(app.fetching, request, _save_label, app.save_label, image, label, tag, info)
 
 
-def _save_label(app: App, image: str, label: UploadFile, tag: str, info: Sequence[Segment] | None) -> Response:
+def _save_label(
+    save: Callable[..., Any], reader: Worker, image: str, label: UploadFile, tag: str, info: Sequence[Segment] | None
+) -> Response:
     with TemporaryDirectory() as folder:
         path = Path(folder, "sent")  # the client's file name is ignored
         with path.open("wb") as file:
             shutil.copyfileobj(label.file, file)
-        return JSONResponse(app.save_label(image, path, tag, info))
+        return JSONResponse(save(reader, image, path, tag, info))
 
 
 def _infer(app: App, model: str, image: str, asked: InferOptions, output: str) -> Response:

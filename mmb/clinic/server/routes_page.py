@@ -3,8 +3,12 @@
 import asyncio
 import io
 import shutil
+import statistics
+import time
 import zipfile
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +16,29 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
-from mmb.clinic.server.answers import Served
+from mmb.clinic.server.answers import Served, require_client
 from mmb.clinic.server.app import App
 from mmb.clinic.server.errors import refusal
 from mmb.clinic.server.guard import OWN_PAGE, RESULT_PAGE
-from mmb.clinic.server.limits import FORM_FILES, KEPT_SECONDS
+from mmb.clinic.server.limits import FORM_FILES, KEPT_SECONDS, READ_BYTES, READ_SECONDS
 from mmb.clinic.server.options import SegmentOptions
-from mmb.clinic.server.upload_reading import is_zip
-from mmb.clinic.server.upload_store import BUSY, GONE, Upload
+from mmb.clinic.server.upload_reading import is_zip, require_sequences
+from mmb.clinic.server.upload_store import BUSY, Upload
+from mmb.clinic.server.worker import Wanted, Worker
 from mmb.clinic.study.predict import RESULTS
 
 STATIC = Path(__file__).with_name("static")
 FILES = "/studies/{study}/files"
-ALL = "results.zip"  # name under which the page asks for all files of a result
+PACKED = {"results.zip": "*", "dicom.zip": "*.dcm"}  # names under which the page asks for several files of a result
 CHUNK = 1 << 20
+SHOWN = ("state", "step", "told", "recognised", "asked", "seconds")  # attributes of an `Upload` that the page shows
 
 router = APIRouter()
 _running: set[asyncio.Task] = set()
 """The segmentations under way; the loop itself holds tasks weakly."""
 
 
-@router.get("/")
+@router.api_route("/", methods=["GET", "HEAD"])
 def page() -> Response:
     """Return the page."""
     return FileResponse(STATIC / "index.html", headers={"content-security-policy": OWN_PAGE})
@@ -56,7 +62,8 @@ async def receive(request: Request, app: Served, study: str, name: str) -> dict[
 @router.post("/studies/{study}/read")
 async def read(app: Served, study: str) -> dict[str, Any]:
     """Say what is in a study; see `recognise_upload`."""
-    return await _recognised(app, _idle(app, study))
+    upload = _idle(app, study)
+    return await _recognised(app, upload, upload.require_wanted)
 
 
 @router.post("/studies/{study}/segment/{model}", status_code=202)
@@ -64,16 +71,18 @@ async def start(app: Served, study: str, model: str, asked: dict[str, Any]) -> d
     """Begin to segment a study."""
     upload, options = _idle(app, study), app.segment_options.model_validate(asked)
     app.model(model)
+    if upload.recognised:
+        require_sequences(upload.recognised, options.series or {}, options.modalities)
     shutil.rmtree(upload.results, ignore_errors=True)
-    upload.told, upload.state = None, "waiting"
+    upload.told, upload.state, upload.cancelled, upload.asked = None, "waiting", False, {**asked, "model": model}
 
     async def work() -> None:
         try:
-            facts = await _segment(app, model, upload, options, False)
-            upload.told = {name: facts[name] for name in ("answer", "warnings")}
+            facts = await _segment(app, model, upload, options, False, upload.require_wanted)
+            upload.told = {"answer": facts["answer"], "warnings": facts["warnings"], **facts["shown"]}
             upload.state = "done"
         except Exception as error:
-            upload.told, upload.state = refusal(error).detail, "failed"
+            upload.told, upload.state = refusal(error).detail, "received" if upload.cancelled else "failed"
 
     task = asyncio.create_task(work())
     _running.add(task)
@@ -84,17 +93,24 @@ async def start(app: Served, study: str, model: str, asked: dict[str, Any]) -> d
 
 @router.get("/studies/{study}")
 async def state(app: Served, study: str) -> dict[str, Any]:
-    """Say how far a study is."""
+    """Say how far a study is, and what of it the page shows."""
     upload = app.uploads[study]
-    return {"state": upload.state, "step": upload.step, "told": upload.told, "files": upload.files()}
+    return {name: getattr(upload, name) for name in SHOWN} | {"files": upload.files()}
+
+
+@router.post("/studies/{study}/cancel")
+async def cancel(app: Served, study: str) -> dict[str, Any]:
+    """Stop the segmentation of a study, or take it out of the queue; the study stays."""
+    app.uploads[study].cancelled = True
+    return {}
 
 
 @router.get("/studies/{study}/{name}")
 def result(app: Served, study: str, name: str) -> Response:
     """Return a file of a result, or all."""
     upload = app.uploads[study]
-    if name == ALL and upload.state == "done":
-        return _zipped(upload.results)
+    if name in PACKED and upload.state == "done":
+        return _zipped(upload.results, name)
     if name not in upload.files() or upload.state != "done":
         raise HTTPException(404, "The study has no such result.")
     if name == RESULTS["summary"]:
@@ -115,12 +131,14 @@ async def segment_files(request: Request, app: Served, model: str) -> Response:
     """Segment the study in the body; `SegmentOptions` stand in the address."""
     app.model(model)
     asked = app.segment_options.model_validate(dict(request.query_params))
-    name, upload = app.uploads.new()
+    name, upload = app.uploads.new(in_one=True)
+    waits = partial(require_client, request)
     try:
         await _receive(request, upload)
-        await _recognised(app, upload)  # unpacks it, and refuses what is no study before it waits for its turn
-        await _segment(app, model, upload, asked, True)
-        return await run_in_threadpool(_zipped, upload.results)
+        found = await _recognised(app, upload, waits)  # unpacks it; what is no study waits for no turn
+        require_sequences(found, asked.series or {}, asked.modalities)
+        await _segment(app, model, upload, asked, True, waits)
+        return await run_in_threadpool(_zipped, upload.results, "results.zip")
     finally:
         await run_in_threadpool(app.uploads.remove, name)
 
@@ -136,31 +154,39 @@ def _idle(app: App, study: str) -> Upload:
     return upload
 
 
-async def _recognised(app: App, upload: Upload) -> dict[str, Any]:
-    upload.state = "reading"
-    try:
-        async with app.reading:
-            return await run_in_threadpool(app.recognise_upload, upload.folder)
-    finally:
-        upload.measure()
-        upload.state = "received"
-        app.uploads.release(upload)
+async def _recognised(app: App, upload: Upload, require_wanted: Wanted) -> dict[str, Any]:
+    upload.state, reader = "reading", Worker("read", READ_SECONDS, READ_BYTES)
+    with upload.in_use(), closing(reader):
+        try:
+            upload.recognised = await app.reading.do(
+                app.recognise_upload, reader, upload.folder, stop=reader.close, require_wanted=require_wanted
+            )
+        finally:
+            upload.measure()
+            upload.state = "received"
+    return upload.recognised or {}
 
 
-async def _segment(app: App, model: str, upload: Upload, asked: SegmentOptions, send: bool) -> dict[str, Any]:
+async def _segment(
+    app: App, model: str, upload: Upload, asked: SegmentOptions, send: bool, require_wanted: Wanted
+) -> dict[str, Any]:
     def note_step(step: str) -> None:
         upload.step = step
 
-    task = app.model(model).segment_upload
-    upload.state, upload.step = "waiting", "Waiting until the studies before this one are done"
-    try:
-        async with app.segmenting:
-            if upload not in app.uploads:  # its tab was closed while it waited
-                raise FileNotFoundError(GONE)
-            upload.state = "running"
-            return await run_in_threadpool(task, upload.folder, asked, app.send if send else None, note_step)
-    finally:
-        app.uploads.release(upload)
+    def note_place(before: int) -> None:
+        others = "one study is" if before == 1 else f"{before} studies are"
+        upload.step, upload.seconds = f"Waiting: {others} before this one", took and took * (before + 1)
+
+    def work() -> dict[str, Any]:
+        began, upload.state, upload.step, upload.seconds = time.monotonic(), "running", "Starting", took
+        facts = task(upload.folder, asked, app.send if send else None, note_step)
+        app.took.append(time.monotonic() - began)
+        return facts
+
+    task, took = app.model(model).segment_upload, statistics.median(app.took) if app.took else None
+    upload.state, upload.step = "waiting", ""
+    with upload.in_use():
+        return await app.segmenting.do(work, stop=app.worker.close, require_wanted=require_wanted, on_wait=note_place)
 
 
 async def _receive(request: Request, upload: Upload) -> None:
@@ -188,10 +214,10 @@ async def _pieces(read: Callable[[int], Any]) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _zipped(folder: Path) -> Response:
+def _zipped(folder: Path, name: str) -> Response:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed:
-        for path in sorted(folder.iterdir()):
+        for path in sorted(folder.glob(PACKED[name])):
             packed.write(path, path.name)
-    headers = {"content-disposition": f'attachment; filename="{ALL}"', "cache-control": "no-store"}
+    headers = {"content-disposition": f'attachment; filename="{name}"', "cache-control": "no-store"}
     return Response(content.getvalue(), media_type="application/zip", headers=headers)

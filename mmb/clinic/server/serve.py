@@ -16,9 +16,10 @@ from common.io.settings import check_number
 from mmb.clinic.server.api import create_api
 from mmb.clinic.server.app import BUNDLES, App
 from mmb.clinic.server.datastore import is_url
-from mmb.clinic.server.guard import chosen_token
+from mmb.clinic.server.guard import chosen_token, is_loopback
 from mmb.clinic.server.limits import CONNECTIONS
 from mmb.clinic.server.temporary import own_temporary_folder
+from mmb.clinic.server.worker import prepare
 
 
 def serve(
@@ -26,6 +27,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     names: str = "",
+    trusted_network: bool = False,
     token: str | None = None,
     output_dir: str = "label_output",
     models: str | None = None,
@@ -44,6 +46,7 @@ def serve(
             are read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. The default is a demo in
             ``output_dir``: a few phantom subjects, with weights trained on the phantom.
         host: address to listen on. Whoever reaches it and knows the token can see all studies.
+        trusted_network: everyone who reaches another host than this machine is trusted not to keep others out.
         port: port to listen on.
         names: further host names by which browsers reach the server, separated by commas, such as that of a web server
             in front of it. localhost, this machine's name and its addresses are known. Other names are refused.
@@ -62,6 +65,11 @@ def serve(
     if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
         raise ValueError("MONAI_LABEL_AUTH_ENABLE: this server has no log-in; put a web server with one in front.")
     token = chosen_token(token or os.environ.get("MONAI_LABEL_TOKEN") or None, host)
+    if not is_loopback(host) and not trusted_network:
+        raise ValueError(
+            f"--host {host}: other machines could keep everyone out by open connections. Put a web server in front and "
+            "leave --host out (docs/monai_label.md), or say --trusted_network if you trust all who reach it."
+        )
     check_number("--port", port, 0, 65535)
     served = list(BUNDLES) if models is None else _words(models)
     if studies is None:
@@ -71,16 +79,20 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
     if send is not None and not is_url(send):
         raise ValueError(f"--send {send}: expected the URL of a DICOMweb archive.")
+    prepare(["mmb.clinic.server.app"])
     with own_temporary_folder(), closing(App(studies, served, recipe, device, settings, send)) as app:
         api = create_api(app, _words(names), token)
         address = f"http://{host}:{port}/{token and f'{token}/'}"
         viewer = f" OHIF: {address}ohif/" if is_url(studies) else ""
+        quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False, "ws": "none"}
+        server = uvicorn.Server(uvicorn.Config(
+            api, host, port, timeout_graceful_shutdown=5, limit_concurrency=CONNECTIONS, **quiet
+        ))  # fmt: skip
+        socket = server.config.bind_socket()
+        socket.listen()  # whoever reads the address may connect to it at once
         print(f"Serving {', '.join(app.models)}. Research only, not for clinical use.", flush=True)
         print(f"Page, and server for 3D Slicer (in which it was never tried): {address}{viewer}", flush=True)
-        quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
-        uvicorn.run(
-            api, host=host, port=port, timeout_graceful_shutdown=5, limit_concurrency=CONNECTIONS, ws="none", **quiet
-        )
+        server.run([socket])
 
 
 def _words(text: str) -> list[str]:

@@ -66,6 +66,16 @@ def recognise_upload(folder: Path, cohort: Cohort) -> dict[str, Any]:
         }
 
 
+def require_sequences(found: Mapping[str, Any], by_hand: Mapping[str, Any], modalities: Sequence[str]) -> None:
+    """Refuse, with StudyError, to segment a study of which nothing can be used; ``found`` is what was recognised in it.
+
+    ``by_hand`` maps modalities to series or files.
+    """
+    unset = {name: number for name, number in by_hand.items() if str(number) != "none"}
+    if not {*modalities} & {*found["automatic"], *found["open"], *unset}:
+        raise StudyError("No sequence was recognised in the study; choose a series or file for at least one.")
+
+
 def is_zip(path: Path) -> bool:
     """Return whether a file begins as a zip does that is not empty."""
     with path.open("rb") as file:
@@ -139,8 +149,8 @@ def _unpack(path: Path, folder: Path, size: int) -> int:
     return size
 
 
-def _too_large() -> ValueError:
-    return ValueError(
+def _too_large() -> StudyError:
+    return StudyError(
         f"The zip exceeds {UNPACKED_BYTES >> 20} MiB unpacked, or {UPLOAD_FILES} files, the limits for a study; leave "
         "out what is not MRI."
     )

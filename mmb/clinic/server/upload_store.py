@@ -6,19 +6,32 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterable, Callable
+import unicodedata
+from collections.abc import AsyncIterable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from fastapi import HTTPException
 
-from mmb.clinic.server.limits import HELD_BYTES, KEPT_SECONDS, SPARE_BYTES, STUDIES, UPLOAD_BYTES, UPLOAD_FILES
+from common.text import printable
+from mmb.clinic.errors import StudyError
+from mmb.clinic.server.limits import (
+    FILES_AT_ONCE,
+    HELD_BYTES,
+    KEPT_SECONDS,
+    SPARE_BYTES,
+    STUDIES,
+    UPLOAD_BYTES,
+    UPLOAD_FILES,
+)  # fmt: skip
 
 LONGEST_NAME, DEEPEST = 200, 16  # maximum length in bytes of a file's name, and number of folders it lies in
 WRONG_NAME = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}  # the client's fault, not the disk's
 GONE = "This study is not on the server any more; send it again."
-BUSY = ("reading", "waiting", "running")  # states in which its folder is used, or will be
+BUSY = ("reading", "waiting", "running")  # states in which it is neither changed nor read
+UNPRINTED = ("Cc", "Cs", "Zl", "Zp")  # categories of characters that no name has: control characters, line separators
 
 
 class Upload:
@@ -30,6 +43,8 @@ class Upload:
         state: ``received``, ``reading``, ``received``, then ``waiting``, ``running``, and ``done`` or ``failed``.
         step: what is being done, in words.
         told: the answer and the warnings of the results, or the reason why there are none.
+        recognised: what is in it, and ``asked``, how it is segmented, as the page shows them.
+        seconds: how long its step takes, as far as earlier ones tell.
         used: time of the last use, on Python's monotonic clock.
         size: size of its files in bytes.
 
@@ -44,16 +59,46 @@ class Upload:
         self.study.mkdir()
         self.state, self.step = "received", ""
         self.told: Any = None
+        self.recognised: dict[str, Any] | None = None
+        self.asked: dict[str, Any] = {}
+        self.seconds: float | None = None
+        self.in_one = self.removed = self.cancelled = False
+        self.users = 0
         self.touch()
         self.require_room = require_room
         self.size = self._received = self._files = 0
 
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the folder as long as it is used, even if the study is removed or becomes too old meanwhile."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+            self.touch()
+            if self.removed and not self.users:
+                self.close()
+
+    async def require_wanted(self) -> None:
+        """Raise FileNotFoundError if it was removed, HTTPException 409 if it is not to be segmented any more."""
+        if self.removed:
+            raise FileNotFoundError(GONE)
+        if self.cancelled:
+            raise HTTPException(409, "Cancelled.")
+
     async def receive(self, pieces: AsyncIterable[bytes], name: str, announced: int = 0) -> None:
         """Write a file of the study as it arrives; HTTPException 413 if the study exceeds its limits.
 
-        There has to be room for its ``announced`` size before anything is read.
+        There has to be room for its ``announced`` size before anything is read. HTTPException 503 if `FILES_AT_ONCE`
+        others arrive.
         """
-        self.touch()
+        if self.users >= FILES_AT_ONCE:
+            raise HTTPException(503, f"{FILES_AT_ONCE} files of the study arrive now, the limit; send them in turn.")
+        with self.in_use():
+            await self._receive(pieces, name, announced)
+
+    async def _receive(self, pieces: AsyncIterable[bytes], name: str, announced: int) -> None:
         self.require_room(announced)
         path = inside(self.study, name)
         self._files += 1
@@ -62,6 +107,7 @@ class Upload:
         with created(path) as file:
             try:
                 async for piece in pieces:
+                    await self.require_wanted()
                     self._received += len(piece)
                     if self._received > UPLOAD_BYTES:
                         raise HTTPException(413, f"The study exceeds {UPLOAD_BYTES >> 20} MiB, the limit for a study.")
@@ -95,13 +141,15 @@ class Uploads:
     def __init__(self) -> None:
         self._held: dict[str, Upload] = {}
 
-    def new(self) -> tuple[str, Upload]:
-        """Return a new one with its name; HTTPException 503 if there are too many."""
+    def new(self, in_one: bool = False) -> tuple[str, Upload]:
+        """Return a new one, sent ``in_one`` request or not, with its name; HTTPException 503 if there are too many."""
         self.expire()
-        if len(self._held) >= STUDIES:
-            raise HTTPException(503, f"{STUDIES} studies are on the server, its limit; try again when one is removed.")
+        alike = [each for each in self._held.values() if each.in_one or not in_one]
+        if len(alike) >= (limit := STUDIES // 2 if in_one else STUDIES):
+            raise HTTPException(503, f"{limit} studies are on the server, its limit; try again when one is removed.")
         name = secrets.token_urlsafe(16)
         self._held[name] = Upload(self._require_room)
+        self._held[name].in_one = in_one
         return name, self._held[name]
 
     def _require_room(self, size: int) -> None:
@@ -118,25 +166,17 @@ class Uploads:
             raise FileNotFoundError(GONE)
         return self._held[name]
 
-    def __contains__(self, upload: Upload) -> bool:
-        return upload in self._held.values()
-
     def remove(self, name: str) -> None:
-        """Remove a study and its results, if they are still there."""
-        upload = self._held.pop(name, None)
-        if upload and upload.state not in BUSY:  # else `release` closes it
-            upload.close()
-
-    def release(self, upload: Upload) -> None:
-        """Note that a study's folder is not used any more, and close it if it was removed meanwhile."""
-        upload.touch()
-        if upload not in self:
-            upload.close()
+        """Remove a study and its results, if they are still there; what is done with it ends."""
+        if upload := self._held.pop(name, None):
+            upload.removed = True
+            if not upload.users:  # else the last of them closes it
+                upload.close()
 
     def expire(self) -> None:
         """Remove those that were last used too long ago."""
         for name, upload in [*self._held.items()]:
-            if upload.state not in BUSY and time.monotonic() - upload.used > KEPT_SECONDS:
+            if not upload.users and time.monotonic() - upload.used > KEPT_SECONDS:
                 self.remove(name)
 
     def close(self) -> None:
@@ -152,20 +192,27 @@ def require_free_disk(folder: str | Path, size: int) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return the path of a client's file in a folder; ValueError if its name leads out of it or is too long."""
+    """Return the path of a client's file in a folder; StudyError if its name leads out of it or is too long."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    too_long = len(parts) > DEEPEST or any(len(part.encode(errors="replace")) > LONGEST_NAME for part in parts)
-    if not parts or parts[0] == "/" or ".." in parts or too_long or not name.isprintable():
-        raise ValueError("A file's name leads out of the study's folder, is too long or not printable; rename it.")
+    wrong = len(parts) > DEEPEST or any(len(part.encode(errors="replace")) > LONGEST_NAME for part in parts)
+    wrong |= any(unicodedata.category(each) in UNPRINTED for each in name)
+    if not parts or parts[0] == "/" or ".." in parts or wrong:
+        what = f"leads out of the study's folder, is longer than {LONGEST_NAME} bytes, or has control characters"
+        raise StudyError(f"{_quoted(name)}: the file's name {what}; rename it.")
     return folder.joinpath(*parts)
 
 
 def created(path: Path) -> Any:
-    """Open a new file for writing, in folders that are made; ValueError if the client has sent another of this name."""
+    """Open a new file for writing, in folders that are made; StudyError if the client has sent another of this name."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("xb")
     except OSError as error:
         if error.errno in WRONG_NAME:
-            raise ValueError("Two files have the same name, or one has that of a folder; rename one of them.") from None
+            raise StudyError(f"{_quoted(path.name)}: two files, or a folder, have the same name; rename one.") from None
         raise
+
+
+def _quoted(name: str) -> str:
+    """Return a name for the client who has sent it, printable and of bounded length."""
+    return f'"{printable(name[:LONGEST_NAME])}"'

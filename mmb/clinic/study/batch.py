@@ -106,7 +106,13 @@ def _write(out: Path, outcomes: Sequence[Outcome]) -> None:
     with replacing(out / RECORD) as path:
         path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
     with replacing(out / TABLE) as path:
-        pd.DataFrame([_row(out, outcome) for outcome in outcomes]).to_csv(path, index=False)
+        rows = [{key: _cell(value) for key, value in _row(out, outcome).items()} for outcome in outcomes]
+        pd.DataFrame(rows).to_csv(path, index=False)
+
+
+def _cell(value: Any) -> Any:
+    """Return a value of which no spreadsheet computes a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _row(out: Path, outcome: Outcome) -> dict[str, Any]:

@@ -83,6 +83,9 @@ def _ends_lacking(brain: np.ndarray, seen: np.ndarray, spacing: np.ndarray) -> s
 def stops(study: Study, aligned: AlignedStudy, brain: Brain | None, untrusted: bool) -> Iterator[str]:
     """Yield in brief the reasons not to use a result at all, the gravest first; the warnings say more."""
     yield from (exchanged(seems) for seems in seemingly(study.used))
+    for name, used in study.used.items():
+        if used.candidate.fixed and used.candidate.other_body:
+            yield f"the header of the {display_name(name)} names another part of the body ({used.candidate.other_body})"
     if untrusted:
         yield "these weights are not made for patients"
     if study.skulls and brain is None:

@@ -34,7 +34,7 @@ from mmb.clinic.server import archive as label_archive
 from mmb.clinic.server import label_files
 from mmb.clinic.server.archive import archive_session, forward
 from mmb.clinic.server.errors import refusal
-from mmb.clinic.server.guard import Guard, chosen_token
+from mmb.clinic.server.guard import WITHOUT_TOKEN, Guard, chosen_token
 from mmb.clinic.server.label_files import read_label_map
 from mmb.clinic.server.limits import REQUEST_BYTES, REQUESTS
 from mmb.clinic.server.worker import Worker, report_progress
@@ -181,8 +181,9 @@ HOLDING_SERVER = """
 import sys, time
 from mmb.clinic.server.temporary import own_temporary_folder
 from mmb.clinic.server.upload_store import Uploads
-from mmb.clinic.server.worker import Worker
+from mmb.clinic.server.worker import Worker, prepare
 if __name__ == "__main__":
+    prepare([])
     with own_temporary_folder():
         _, upload = Uploads().new()
         (upload.study / "x_t1.nii").write_bytes(b"x")
@@ -209,7 +210,8 @@ def test_the_next_server_removes_what_a_killed_one_held_and_nothing_of_one_that_
             following.communicate("\n", timeout=120)
         assert (held.exists(), len([*kept.rglob("*.nii")])) == (False, 1)
         running.communicate("\n", timeout=120)
-    assert not [*(tmp_path / "tmp").iterdir()]
+    assert not [*(tmp_path / "tmp").glob("mmb-server-*")]
+    assert not [path for path in (tmp_path / "tmp").rglob("*") if path.is_file()]  # a socket stays of the killed one
 
 
 def nrrd(voxels: bytes, *fields: str, encoding: str = "raw", sizes: tuple[int, ...] = (48, 64, 52)) -> bytes:
@@ -351,6 +353,32 @@ class TestBodies:
         answer = requests.post(f"{url}/infer/m3ae?image=good", data=pieces, headers=form, timeout=30)
         assert answer.status_code == 413
 
+    def test_one_that_falls_silent_ends(self, monkeypatch):
+        from mmb.clinic.server import api  # not above, since workers import this module
+
+        monkeypatch.setattr(api, "SILENT_SECONDS", 0.1)
+        sent = iter([{"type": "http.request", "body": b"x", "more_body": True}])
+
+        async def receive():
+            return next(sent, None) or await asyncio.sleep(60)
+
+        async def read(scope, receive, send):
+            while (await receive())["more_body"]:
+                pass
+
+        with pytest.raises(HTTPException) as ended:
+            asyncio.run(api._LimitedBody(read)({"type": "http", "method": "PUT", "headers": []}, receive, None))
+        assert (ended.value.status_code, ended.value.headers) == (408, {"connection": "close"})
+
+    def test_one_whose_end_is_not_clear(self, url):
+        address = urlsplit(url)
+        with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+            head = f"POST {address.path}/studies HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
+            connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))  # it closes the connection
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert answer.count(b"HTTP/1.1") == 1
+
     def test_a_client_that_goes_away(self, url):
         """This is no error of the server; the fixture checks the log."""
         address = urlsplit(url)
@@ -406,7 +434,7 @@ class TestToken:
     @pytest.mark.parametrize("path", ["/", "/info/", "/wrong-token-of-16/info/", "//info/", f"/{TOKEN}x/info/"])
     def test_nothing_is_answered_without_it(self, url, path):
         answer = requests.post(url.rpartition("/")[0] + path, data={"params": "x"}, timeout=30)
-        assert (answer.status_code, answer.content) == (401, b"")
+        assert (answer.status_code, answer.text) == (401, WITHOUT_TOKEN)
 
     def test_whether_the_server_runs_is_told_without_it(self, url):
         assert requests.get(url.rpartition("/")[0] + "/healthz", timeout=30).json() == {"status": "ok"}
@@ -443,6 +471,22 @@ class TestToken:
         done, answered = asyncio.Event(), []
         assert asyncio.run(ask()) == 0
         assert sorted(answered) == [401, 503]
+
+    def test_a_redirect_stays_where_the_browser_is(self, url):
+        for path in ("", "/info", "/datastore?output=all"):
+            answer = requests.get(url + path, allow_redirects=False, timeout=30)
+            assert (answer.status_code, answer.headers["location"][:1]) == (307, "/")
+            assert requests.get(url + path, timeout=30).ok
+
+    def test_other_machines_need_a_web_server_in_front(self, tmp_path):
+        from mmb.clinic.server.serve import serve  # as above
+
+        with pytest.raises(ValueError, match="Put a web server in front"):
+            serve(str(tmp_path), host="0.0.0.0")
+
+    def test_monitors_probe(self, url):
+        assert requests.head(url.rpartition("/")[0] + "/healthz", timeout=30).ok
+        assert requests.head(f"{url}/", timeout=30).ok
 
     def test_which_hosts_need_one(self):
         assert len(chosen_token(None, "127.0.0.1")) > 20

@@ -13,14 +13,18 @@ from types import SimpleNamespace
 import pytest
 from dicom_studies import study, write_study
 from fastapi import HTTPException
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.errors import StudyError
 from mmb.clinic.server import upload_reading, upload_store
+from mmb.clinic.server.limits import FILES_AT_ONCE
+from mmb.clinic.server.options import SegmentOptions, options_for, series_numbers
 from mmb.clinic.server.routes_page import _receive, _segment, read
-from mmb.clinic.server.upload_reading import as_told, recognise_upload
+from mmb.clinic.server.upload_reading import as_told, recognise_upload, require_sequences
 from mmb.clinic.server.upload_store import Upload, Uploads, created, require_free_disk
+from mmb.clinic.server.worker import Turns, Worker
 
 
 async def pieces(content: bytes):
@@ -61,11 +65,20 @@ def test_no_name_leads_out_of_the_folder(upload, name):
     assert list(upload.folder.rglob("*")) == [upload.study]
 
 
+@pytest.mark.parametrize("name", ["Patient\u00a01", "Doe\u200e", "\u202eenod", "\uf022", "Ärztin"])
+def test_names_of_macs_windows_and_french_are_names(upload, name):
+    receive(upload, b"x", f"{name}/a")
+    receive(upload, packed({f"{name}/x_t1.nii": b"x"}), "study.zip")
+    recognise_upload(upload.study, PHANTOM)
+    assert (upload.study / name / "a").read_bytes() == (upload.study / "study.zip" / name / "x_t1.nii").read_bytes()
+
+
 @pytest.mark.parametrize("name", OUTSIDE[:6])
 def test_nor_does_one_in_a_zip(upload, name):
     receive(upload, packed({name: b"x"}), "study.zip")
-    with pytest.raises(ValueError, match="leads out of the study's folder"):
+    with pytest.raises(StudyError, match="leads out of the study's folder") as refused:
         recognise_upload(upload.study, PHANTOM)
+    assert refused.value.public.startswith(f'"{name}"')  # its own client is told which file it is
     assert not [path for path in upload.folder.rglob("*") if path.is_file() and path.name != "packed"]
     assert not (upload.folder.parent / "escaped").exists()
 
@@ -84,6 +97,10 @@ def test_a_link_in_a_zip_is_none(upload):
 
 def test_two_files_of_one_name(upload):
     receive(upload, b"x", "a")
+    (upload.study / "study.zip").write_bytes(packed({"b": b"x", "b/c": b"x"}))
+    with pytest.raises(StudyError, match="same name") as refused:
+        recognise_upload(upload.study, PHANTOM)
+    assert refused.value.public.startswith('"c"')
     for name in ("a", "a/b"):
         with pytest.raises(ValueError, match="same name"):
             receive(upload, b"x", name)
@@ -147,30 +164,83 @@ def test_studies_vanish_and_are_not_too_many(monkeypatch):
     with pytest.raises(HTTPException, match="its limit"):
         held.new()
     first.used -= upload_store.KEPT_SECONDS + 1
-    second.used -= upload_store.KEPT_SECONDS + 1
-    second.state = "running"
-    with pytest.raises(FileNotFoundError):
-        held[name]
-    assert (first.folder.exists(), held[other]) == (False, second)
-    held.remove(other)
-    assert second.folder.exists()  # until it is not used any more
-    held.release(second)
+    with second.in_use():
+        second.used -= upload_store.KEPT_SECONDS + 1
+        with pytest.raises(FileNotFoundError):
+            held[name]
+        assert (first.folder.exists(), held[other]) == (False, second)
+        held.remove(other)
+        assert second.folder.exists()  # until it is not used any more
     assert not second.folder.exists()
     _, third = held.new()
     held.close()
     assert not third.folder.exists()
 
 
+def test_a_study_that_arrives_is_in_use_and_ends_when_it_is_removed(monkeypatch):
+    monkeypatch.setattr(upload_store, "KEPT_SECONDS", -1)
+    held = Uploads()
+    name, upload = held.new()
+
+    async def slow():
+        yield b"x"
+        held.expire()
+        assert (upload.study / "a").exists()
+        held.remove(name)
+        yield b"y"
+
+    with pytest.raises(FileNotFoundError, match="send it again"):
+        asyncio.run(upload.receive(slow(), "a"))
+    assert not upload.folder.exists()
+
+
+def test_a_study_is_sent_a_few_files_at_a_time_and_half_of_the_places_are_the_pages(upload, monkeypatch):
+    async def slow():
+        await asyncio.sleep(0.1)
+        yield b"x"
+
+    async def more() -> list[object]:
+        sent = (upload.receive(slow(), str(number)) for number in range(FILES_AT_ONCE + 2))
+        return await asyncio.gather(*sent, return_exceptions=True)
+
+    statuses = [getattr(answer, "status_code", 200) for answer in asyncio.run(more())]
+    assert sorted(statuses) == [200] * FILES_AT_ONCE + [503] * 2
+    monkeypatch.setattr(upload_store, "STUDIES", 4)
+    held = Uploads()
+    held.new(), held.new()
+    held.new(in_one=True), held.new(in_one=True)
+    for in_one in (True, False):
+        with pytest.raises(HTTPException, match="its limit"):
+            held.new(in_one)
+    held.close()
+
+
+def test_nothing_to_segment_is_said_before_the_queue():
+    found = {"automatic": {"t1c": "6"}, "open": ["t1"]}
+    for by_hand, modalities in (({}, ["t1c"]), ({}, ["t1"]), ({"t2": "3"}, ["t2"])):
+        require_sequences(found, by_hand, modalities)
+    for by_hand, modalities in (({}, ["t2", "flair"]), ({"t2": "none"}, ["t2"]), ({"t1c": "6"}, ["t2"])):
+        with pytest.raises(StudyError, match="No sequence was recognised"):
+            require_sequences(found, by_hand, modalities)
+    with pytest.raises(ValidationError, match="6 is given for two modalities"):
+        options_for(SegmentOptions, ("t1", "t1c")).model_validate({"series": {"t1": "6", "t1c": 6}})
+    with pytest.raises(ValueError, match="given twice"):
+        series_numbers("t1=6, t1=7")
+
+
 def test_a_study_that_is_removed_while_it_is_read_leaves_nothing():
     held = Uploads()
     name, upload = held.new()
 
-    def recognise(folder: Path) -> dict:
+    def recognise(reader: Worker, folder: Path) -> dict:
         held.remove(name)
         with created(upload.study / "unpacked" / "x_t1.nii.gz"):
             return {}
 
-    asyncio.run(read(SimpleNamespace(uploads=held, reading=asyncio.Lock(), recognise_upload=recognise), name))
+    async def removed_while_it_is_read() -> None:
+        await read(SimpleNamespace(uploads=held, reading=Turns(), recognise_upload=recognise), name)
+
+    asyncio.run(removed_while_it_is_read())
     assert not upload.folder.exists()
 
 
@@ -226,15 +296,16 @@ def test_a_study_whose_tab_is_closed_is_not_segmented():
     held = Uploads()
     name, upload = held.new()
     model = SimpleNamespace(segment_upload=lambda *_: pytest.fail("It was segmented."))
-    app = SimpleNamespace(uploads=held, model=lambda name: model, segmenting=asyncio.Lock(), send=None)
 
     async def closed_while_it_waits():
-        async with app.segmenting:
-            waiting = asyncio.create_task(_segment(app, "m3ae", upload, None, False))
-            await asyncio.sleep(0)
+        none = {"send": None, "took": [], "worker": SimpleNamespace(close=lambda: None)}
+        app = SimpleNamespace(uploads=held, model=lambda name: model, segmenting=Turns(), **none)
+        async with app.segmenting._free:
+            waiting = asyncio.create_task(_segment(app, "m3ae", upload, None, False, upload.require_wanted))
+            await asyncio.sleep(0.1)
             held.remove(name)
             assert upload.folder.exists()
-        await waiting
+            await waiting  # it leaves at once, before its turn comes
 
     with pytest.raises(FileNotFoundError, match="send it again"):
         asyncio.run(closed_while_it_waits())

@@ -1,14 +1,17 @@
 """The first line of the console, the page and the table, and what it must agree with."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from common.modalities import GLIOMA
 from mmb.clinic.calibration.calibration import Calibration
+from mmb.clinic.choice import Record
+from mmb.clinic.evidence import Candidate, Grade
 from mmb.clinic.study.answer import answer, exchanged
-from mmb.clinic.study.doubts import pieces_warnings
+from mmb.clinic.study.doubts import pieces_warnings, stops
 from mmb.clinic.study.formats import millilitres
 from mmb.clinic.study.lesions import Lesion
 from mmb.clinic.study.verdicts import Verdict, absent, verdicts
@@ -126,6 +129,14 @@ def test_no_tumour_is_not_said_to_be_certain():
 def test_what_stops_it_comes_before_everything(seems, text):
     assert said(stops=[exchanged(seems)]) == f"Do not use: {text}."
     assert said(stops=[exchanged(seems)], none="none") == f"Do not use: {text}."
+
+
+@pytest.mark.parametrize(("by_hand", "stopped"), [(True, True), (False, False)])
+def test_another_part_of_the_body_that_was_set_by_hand_is_said_first(by_hand, stopped):
+    spine = Candidate("series 2", "series 2", fixed=by_hand, other_body="cspine")
+    study = SimpleNamespace(used={"t1": Record(spine, "t1", Grade.SURE, "set")}, skulls=[])
+    said_first = next(stops(study, SimpleNamespace(mirrored=[], failed={}), None, untrusted=True))
+    assert ("header of the T1 names another part of the body (cspine)" in said_first) == stopped
 
 
 def test_a_contradiction_caps_every_verdict():

@@ -28,6 +28,7 @@ from common.io.checkpoints import read_checkpoint, write_checkpoint
 from common.io.files import file_digest
 from mmb.clinic import dicom
 from mmb.clinic.dicom import read_seg, read_series
+from mmb.clinic.study import batch
 from mmb.clinic.study.document import SCHEMA, schema
 from mmb.clinic.study.formats import millilitres
 from mmb.clinic.study.inference import SYNTHETIC
@@ -314,6 +315,14 @@ print(sorted({{"torch", "monai", "pandas", "scipy"}} & sys.modules.keys()))
 
 
 @pytest.mark.slow  # several segmentations
+def test_no_spreadsheet_computes_a_name(tmp_path):
+    names = ['=HYPERLINK("http:evil","x")', "+cmd|' calc'!A0", "@SUM(1)", "-1+1", "a=b"]
+    batch._write(tmp_path, [batch.Outcome(name, failure="no image") for name in names])
+    rows = pd.read_csv(tmp_path / "studies.csv")
+    assert [*rows.study] == [*(f"'{name}" for name in names[:4]), "a=b"]
+    assert json.loads((tmp_path / "studies.json").read_text())[0]["study"] == names[0]
+
+
 def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(subject, tmp_path, capsys):
     """A good study, one without any known sequence, and one whose name has spaces."""
     studies, out = tmp_path / "studies", tmp_path / "out"

@@ -3,35 +3,62 @@
 
 const $ = (id) => document.getElementById(id);
 const AT_A_TIME = 4; // files sent at once
-let study = null;
+const LATER = [502, 503, 504]; // statuses of a server that is busy or starts again
+let study = null; // once it is whole, the address holds it after #, so that a reload and Back find it
+let sending = null; // aborts what is being sent or read
 
 async function ask(method, path, body) {
   const json = body && !(body instanceof Blob);
   const headers = json ? { 'content-type': 'application/json' } : {};
-  const answer = await fetch(path, { method, headers, body: json ? JSON.stringify(body) : body });
-  const content = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(content.detail ?? `The server answered with status ${answer.status}.`);
-  return content;
+  const request = { method, headers, body: json ? JSON.stringify(body) : body, signal: sending?.signal };
+  for (;;) {
+    const answer = await fetch(path, request).catch((error) => error);
+    if (answer.ok) return answer.json().catch(() => ({}));
+    if (answer.name === 'AbortError') throw answer;
+    const again = answer instanceof Error ? method === 'GET' : LATER.includes(answer.status) && ['GET', 'PUT'].includes(method);
+    if (!again) {
+      if (answer instanceof Error) throw new Error('The connection to the server is lost; try again.');
+      const content = await answer.json().catch(() => ({}));
+      throw new Error(content.detail ?? `The server answered with status ${answer.status}.`);
+    }
+    say('The connection is lost or the server is busy; trying again', 0);
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
 }
 
 function say(text, done, all) {
-  $('status').textContent = text;
+  if ($('status').textContent !== text) $('status').textContent = text; // a screen reader says it once
   $('progress').hidden = done === undefined;
   if (all) Object.assign($('progress'), { max: all, value: done });
   else $('progress').removeAttribute('value');
 }
 
+function mark(state, colour) {
+  document.title = [state, $('label').value, 'Segment a study'].filter(Boolean).join(' \u2013 ');
+  $('icon').href = $('icon').href.replace(/%23\w+/, `%23${colour}`);
+}
+
+const rest = () => ($('result').hidden ? mark('', '888') : mark('Done', '009e73'));
+
+// Nothing is disabled meanwhile, so that the focus stays where it is.
 async function attempt(work) {
+  if (document.body.hasAttribute('aria-busy')) return;
   $('problem').hidden = true;
   document.body.setAttribute('aria-busy', 'true');
-  for (const each of document.querySelectorAll('button, input, select')) each.disabled = true;
+  mark('Working', '005a9c');
+  $('cancel').hidden = false;
   try {
     await work();
+    rest();
   } catch (error) {
-    say('');
-    Object.assign($('problem'), { textContent: error.message, hidden: false });
+    const cancelled = error.name === 'AbortError';
+    sending = null;
+    if (cancelled) await remove().catch(() => {});
+    say(cancelled ? 'Cancelled.' : '');
+    Object.assign($('problem'), { textContent: error.message, hidden: cancelled });
+    mark(cancelled ? '' : 'Error', cancelled ? '888' : 'd55e00');
   }
-  for (const each of document.querySelectorAll('button, input, select')) each.disabled = false;
+  $('cancel').hidden = true;
   document.body.removeAttribute('aria-busy');
 }
 
@@ -44,16 +71,29 @@ function element(name, text, options = {}) {
   return Object.assign(document.createElement(name), { textContent: text, ...options });
 }
 
+function row(heading, ...cells) {
+  const made = document.createElement('tr');
+  made.append(element('th', heading, { scope: 'row' }), ...cells.map((text) => element('td', text)));
+  return made;
+}
+
+function forget() {
+  study = null;
+  history.replaceState(null, '', location.pathname);
+}
+
 async function remove() {
   for (const id of ['recognised', 'result']) $(id).hidden = true;
-  if (study) await ask('DELETE', `studies/${study}`);
-  study = null;
+  const removed = study;
+  forget();
+  if (removed) await ask('DELETE', `studies/${removed}`);
   say('');
 }
 
 async function upload(files) {
   if (!files.length) throw new Error('There is no file in it; drop the folder or the zip of a study.');
   await remove();
+  sending = new AbortController();
   study = (await ask('POST', 'studies')).study;
   let sent = 0;
   const left = [...files];
@@ -66,64 +106,108 @@ async function upload(files) {
   };
   await Promise.all(Array.from({ length: AT_A_TIME }, send));
   say('Reading what they are', 0);
+  history.replaceState(null, '', `#${study}`);
   const read = await ask('POST', `studies/${study}/read`);
-  const { models } = await ask('GET', 'info/');
+  sending = null;
+  await showRecognised(read);
   say('');
-  $('model').replaceChildren(...Object.entries(models).map(([name, { description }]) => new Option(description, name)));
-  showRecognised(read);
+  show('recognised');
 }
 
-function showRecognised({ sequences, candidates, automatic, open, left_out: leftOut }) {
+async function showRecognised({ sequences, candidates, automatic, open, left_out: leftOut }, asked = {}) {
+  const { models } = await ask('GET', 'info/');
+  $('model').replaceChildren(...Object.entries(models).map(([name, { description }]) => new Option(description, name)));
+  if (asked.model) $('model').value = asked.model;
+  const named = Object.fromEntries(candidates.map(({ key, name, described }) => [key, described ? `${name}: ${described}` : name]));
   $('candidates').replaceChildren(
-    ...candidates.map(({ name, described, modality, reason }) => {
-      const row = document.createElement('tr');
-      const taken = sequences[modality] ?? 'none of them';
-      row.append(element('th', described ? `${name}: ${described}` : name, { scope: 'row' }));
-      row.append(element('td', taken), element('td', open.includes(modality) ? `${reason}; its image decides` : reason));
-      return row;
-    }),
+    ...candidates.map(({ key, modality, reason }) =>
+      row(named[key], sequences[modality] ?? 'none of them', open.includes(modality) ? `${reason}; its image decides` : reason),
+    ),
   );
   $('left-out').replaceChildren(...leftOut.map((line) => element('li', line)));
-  const named = Object.fromEntries(candidates.map(({ key, name }) => [key, name]));
   for (const old of $('sequences').querySelectorAll('label')) old.remove();
   for (const [sequence, shown] of Object.entries(sequences)) {
     const select = element('select', '', { name: sequence });
-    const chosen = named[automatic[sequence]] ?? (open.includes(sequence) ? 'by the images' : 'none');
-    select.append(new Option(`auto: ${chosen}`, ''));
-    for (const { key, name, usable } of candidates) if (usable) select.append(new Option(name, `=${key}`));
+    const chosen = named[automatic[sequence]] ?? (open.includes(sequence) ? 'by the images' : '');
+    select.append(new Option(`auto: ${chosen || 'none'}`, ''));
+    select.dataset.found = chosen;
+    for (const { key, usable } of candidates) if (usable) select.append(new Option(named[key], `=${key}`));
     select.append(new Option('Leave out', 'none'));
+    select.value = asked[`use_${sequence}`] === false ? 'none' : asked.series?.[sequence] ? `=${asked.series[sequence]}` : '';
     const label = element('label', `${shown} `);
     label.append(select);
     $('sequences').append(label);
   }
-  show('recognised');
+  check();
+}
+
+// What can be found at once does not wait for its turn.
+function check() {
+  const selects = [...$('sequences').querySelectorAll('select')];
+  const set = selects.filter(({ value }) => value.startsWith('='));
+  const twice = set.find(({ value }, at) => set.findIndex((other) => other.value === value) < at);
+  let why = '';
+  if (twice) why = `${twice.selectedOptions[0].text}: chosen for two sequences. Choose it for one.`;
+  else if (!set.length && !selects.some(({ value, dataset }) => !value && dataset.found))
+    why = 'No sequence is recognised and none is chosen. Choose what to use as at least one of them.';
+  $('refused').textContent = why;
+  $('segment').disabled = Boolean(why);
 }
 
 async function segment() {
   $('result').hidden = true;
-  const asked = { series: {} };
+  const asked = { series: {}, label: $('label').value };
   for (const { name, value } of $('sequences').querySelectorAll('select')) {
     if (value === 'none') asked[`use_${name}`] = false;
     else if (value) asked.series[name] = value.slice(1);
   }
   await ask('POST', `studies/${study}/segment/${$('model').value}`, asked);
+  if (await follow()) show('result');
+}
+
+// Follow a study until it is done (true) or nothing is done with it any more.
+async function follow() {
   for (;;) {
-    const { state, step, told, files } = await ask('GET', `studies/${study}`);
+    const { state, step, seconds, told, files, recognised } = await ask('GET', `studies/${study}`);
     if (state === 'failed') throw new Error(told);
-    if (state === 'done') return showResult(told, files);
-    if ($('status').textContent !== step) say(step, 0); // a screen reader says it once
+    if (state === 'done') {
+      showResult(told, files);
+      return true;
+    }
+    if (state === 'received') {
+      say(recognised ? (told ?? '') : 'The study was not read to its end; drop it again.');
+      return false;
+    }
+    say(`${step || 'Reading what they are'}${seconds ? ` (about ${Math.ceil(seconds / 60)} min, by the last studies)` : ''}`, 0);
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
 }
 
-function showResult({ answer, warnings }, files) {
+function showResult({ answer, warnings, regions, picture }, files) {
   say('Done.');
   $('answer').textContent = answer;
   $('warnings').replaceChildren(...warnings.map((text) => element('li', text)));
-  $('open').href = `studies/${study}/summary.html`;
-  const links = ['results.zip', ...files].map((name) => element('a', `Save ${name}`, { href: `studies/${study}/${name}`, download: name }));
-  $('saves').replaceChildren(...links);
-  show('result');
+  $('regions').replaceChildren(...regions.map((cells) => row(...cells)));
+  if (picture) $('picture').src = `data:image/png;base64,${picture}`;
+  else $('picture').removeAttribute('src');
+  const at = `studies/${study}`;
+  const [name, text] = files.includes('seg.dcm') ? ['dicom.zip', 'Save for the PACS (SEG and SR)'] : ['results.zip', 'Save all files'];
+  Object.assign($('save'), { href: `${at}/${name}`, download: name, textContent: text });
+  $('open').href = `${at}/summary.html`;
+  $('saves').replaceChildren(...['results.zip', ...files].map((each) => element('a', `Save ${each}`, { href: `${at}/${each}`, download: each })));
+}
+
+async function resume() {
+  study = location.hash.slice(1);
+  const { state, recognised, asked } = await ask('GET', `studies/${study}`).catch((error) => {
+    forget();
+    throw error;
+  });
+  $('label').value = asked.label ?? '';
+  if (recognised) await showRecognised(recognised, asked);
+  $('recognised').hidden = !recognised;
+  if (await follow()) $('result').hidden = false;
+  else if (state === 'reading') location.reload();
 }
 
 // Dropped folders are walked; a browser gives their entries in pieces.
@@ -144,7 +228,6 @@ for (const event of ['dragover', 'dragleave', 'drop']) {
   });
 }
 document.addEventListener('drop', ({ dataTransfer }) => {
-  if (document.body.hasAttribute('aria-busy')) return;
   const entries = [...dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
   attempt(async () => upload((await Promise.all(entries.map((entry) => filesOf(entry)))).flat()));
 });
@@ -155,12 +238,20 @@ for (const id of ['folder', 'files']) {
     if (files.length) attempt(() => upload(files));
   });
 }
+$('recognised').addEventListener('change', check);
 $('recognised').addEventListener('submit', (event) => {
   event.preventDefault();
   attempt(segment);
 });
+$('label').addEventListener('input', rest);
+$('cancel').addEventListener('click', () => (sending ? sending.abort() : ask('POST', `studies/${study}/cancel`).catch(() => {})));
 $('remove').addEventListener('click', () => attempt(remove));
-addEventListener('pagehide', () => {
-  // The tab is closed, or shows something else: nobody can reach the study from it any more.
-  if (study) fetch(`studies/${study}`, { method: 'DELETE', keepalive: true });
+addEventListener('beforeunload', (event) => {
+  if (document.body.hasAttribute('aria-busy')) event.preventDefault(); // the browser asks
 });
+addEventListener('pagehide', () => {
+  // A study of which a part is missing cannot be found again.
+  if (study && !location.hash) fetch(`studies/${study}`, { method: 'DELETE', keepalive: true });
+});
+addEventListener('hashchange', () => location.reload());
+if (location.hash) attempt(resume);
