@@ -35,8 +35,8 @@ def study_files(folder: str | Path | StudyFiles) -> StudyFiles:
     if folder.is_file():
         raise StudyError.of(
             folder,
-            "a file; expected the folder with all files of the study. Images of any names are given one by one, such "
-            "as --t1c FILE --flair FILE.",
+            "a file; expected the folder with all files of the study.",
+            command="Or give image files of any names one by one: --t1c FILE --flair FILE.",
         )
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM or NIfTI files of a study.")

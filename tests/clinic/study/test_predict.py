@@ -147,7 +147,7 @@ def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, c
 
     for modality, number in USED.items():
         name = {"t1c": "T1c"}.get(modality, modality.upper())
-        assert re.search(rf"series {number}: {name}, (sure|likely|open) \(.*\); taken", said)
+        assert re.search(rf"series {number}: {name}, (sure|likely|open) \(.*\); used", said)
     assert re.search(r"series 1-3: left out: localizer", said)
     assert re.search(r"series 5: left out: diffusion", said)
     assert re.search(r"series 7: left out: subtraction", said)
@@ -211,11 +211,11 @@ def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as
         assert text.startswith("FLAIR (image file): it does not look like FLAIR, but like T2. Do not use the result")
     assert "<title>Segmentation from T1c + FLAIR</title>" in page
     (other,) = (line for line in warnings.splitlines() if re.search(r"\bT1\b", line))
-    assert other.endswith("it looks like T1c, and is taken for it.")
+    assert other.endswith("it looks like T1c, and is used as T1c.")
     listed = said.partition("In the study:\n")[2].partition("\nSegmenting")[0]  # as decided in the end, and once
     (line,) = (line for line in listed.splitlines() if "5_T1_MPRAGE_2020" in line)
     assert re.fullmatch(
-        r"  5_T1_MPRAGE_2020\.nii\.gz: T1c \(by what it shows; .*\); its image shows T1c .*; taken\.", line
+        r"  5_T1_MPRAGE_2020\.nii\.gz: T1c \(by what it shows; .*\); its image shows T1c .*; used\.", line
     )
     assert said.count("5_T1_MPRAGE_2020.nii.gz: ") == 1
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
