@@ -232,7 +232,8 @@ def print_check(name: str, dataset_dir: str | os.PathLike, judge: Judge | None =
     for value in sorted(whole_values):
         print(f"cases with label value {value:g} ({meanings.class_of(value) or 'not defined'}): {count[value]}")
     for names in follow_ups(item["case"] for item in items if patient_of(item) == item["case"]):
-        print(printable(f"{shortened(names)}: are these of one patient? They count as several; else use --patients."))
+        asked = f"{shortened(names)}: are these of one patient? They count as several"
+        print(printable(f"{asked}; `mmb datalist --patients` joins them."))
     print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"]), *doubts])))
     return bad.empty and not doubts
 

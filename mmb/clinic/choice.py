@@ -379,8 +379,10 @@ def _only_best(
     candidates, equal = [each for each in wanted if each.modality == modality], _best(wanted, modality, others)
     if candidates and not equal:
         first, what = candidates[0].candidate, display_name(modality)
-        which = f"first of {len(candidates)} {what}, none of which can" if candidates[1:] else f"only {what} and cannot"
-        text, command = f"{first.name} is the {which} be used: {first.problem}.", option((modality,), "none")
+        rest = f"; the other {len(candidates) - 1} cannot either" if candidates[1:] else ""
+        which = f"the first of {len(candidates)}" if candidates[1:] else "the only"
+        text = f"{first.name} is {which} {what} and cannot be used: {first.problem}{rest}."
+        command = option((modality,), "none")
         raise StudyError(text, command=f"To go on without it: {command}", elsewhere="To go on, leave it out.")
     excluded: list[Record] = []
     if len(equal) > 1 and (fitting := [each for each in equal if each.clear_class() in (None, modality)]):

@@ -145,7 +145,7 @@ def test_by_hand():
 def test_of_several_that_cannot_be_used_each_says_why():
     problems = enumerate(("a slice is missing", "no place"), 1)
     parts = [series(3, "t2_tse", T2, part=part, problem=problem) for part, problem in problems]
-    with pytest.raises(ValueError, match=r"^series 3-1 is the first of 2 T2, none of which can be used: a sl") as info:
+    with pytest.raises(ValueError, match=r"^series 3-1 is the first of 2 T2 and cannot be used: a sl") as info:
         choose([FULL[1], *parts])
     assert str(info.value).endswith("; cannot be used: no place.")
 

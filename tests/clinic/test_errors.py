@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from common.cohorts.brats import PHANTOM
 from mmb.clinic import errors
 from mmb.clinic.errors import StudyError
 from mmb.clinic.server.errors import private
+from mmb.clinic.study.reading import read_folder
 
 OPTION = re.compile(r"(^|[\s(])--[a-z]")
 
@@ -61,3 +63,11 @@ def test_only_who_has_sent_a_study_is_told_its_names(sent, end):
     with pytest.raises(StudyError) as refused, private(sent):
         raise StudyError("/a/Doe: 1 of 2 files is damaged.", "The study: damaged.", Path("/a/Doe.dcm"))
     assert refused.value.public == f"The study: damaged.{end}"
+
+
+def test_a_damaged_image_file_is_known(tmp_path):
+    (tmp_path / "Doe_t1.nii.gz").write_bytes(b"damaged")
+    with pytest.raises(StudyError, match=r"Doe_t1\.nii\.gz: cannot be read") as refused:
+        read_folder(tmp_path, PHANTOM)
+    assert "Doe" not in refused.value.public
+    assert refused.value.to_its_sender().public.endswith('The file: "Doe_t1.nii.gz".')

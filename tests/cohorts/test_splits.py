@@ -281,7 +281,7 @@ def test_what_does_not_fit_the_data_is_refused(listed):
         prepare("brats2023", data, datalist=path)
     for file in ("a_t2.nii.gz", "a_seg.nii.gz"):
         (data / "a" / file).rename(data / "elsewhere")
-        with refused(FileNotFoundError, "list.json: lists", file, "for case a, which does not exist"):
+        with refused(FileNotFoundError, "list.json: case a lists", file, ", but there is no such file"):
             load_datalist(path, data)
         (data / "elsewhere").rename(data / "a" / file)
     for part in ("training", "test"):

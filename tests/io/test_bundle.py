@@ -65,7 +65,9 @@ def test_nowhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "bundles" / "own", "own")
     (tmp_path / "bundles" / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"'nosuch' was not found in .* one of gss, m3ae, .*, own, pas") as info:
+    with pytest.raises(
+        FileNotFoundError, match=r"No bundle 'nosuch'; expected one of gss, m3ae, .*, own, pas.* Searched: "
+    ) as info:
         bundle_root("nosuch")
     assert str(tmp_path / "bundles" / "nosuch") in str(info.value)
     (tmp_path / "bundles" / "own" / "configs" / "metadata.json").unlink()

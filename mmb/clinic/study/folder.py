@@ -67,7 +67,9 @@ def require_image_files(files: Mapping[str, str | Path]) -> None:
         if path.is_dir() or is_dicom(path):
             raise ValueError(f"--{name} {file}: expected an image file; of DICOM series, give the study's folder.")
         if (other := named.setdefault(path.resolve(), name)) != name:
-            raise ValueError(f"--{name} {file}: this file is given as --{other}, too; expected different ones.")
+            raise ValueError(
+                f"--{name} {file}: the same file as --{other}; expected a file of its own for each sequence."
+            )
 
 
 def require_studies(folder: str | Path) -> list[Path]:

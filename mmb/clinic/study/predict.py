@@ -90,8 +90,8 @@ def segment(
         modalities = needed if {*needed} <= {*wanted} else wanted
     if unknown := [name for name in cohort.modalities if name not in ALIASES]:
         raise StudyError(
-            f"{inference.weights_name}: of {cohort.name}, whose sequences {', '.join(unknown)} are not recognised in a "
-            "study. Prepare the images, and use the bundle's inference.json, or mmb.clinic.bundle.Bundle."
+            f"{inference.weights_name}: predict does not recognise the sequences {', '.join(unknown)} of {cohort.name} "
+            "in a study. Prepare the images, and use the bundle's inference.json, or mmb.clinic.bundle.Bundle."
         )
     if isinstance(study, Mapping):
         read = read_files(study, cohort, modalities, device, strip)

@@ -258,7 +258,7 @@ def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
     first, second = capsys.readouterr().out.partition("Warnings:\n  ")[2].splitlines()[:2]
     assert first == SYNTHETIC
     assert second.startswith("  T1 (image file), T2 (image file): not skull-stripped")
-    assert "do not trust the result" in second
+    assert "Do not trust the result" in second
 
 
 @pytest.mark.parametrize(
@@ -273,8 +273,8 @@ def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
         ("{case} {out} --skull_strip maybe", "--skull_strip 'maybe': expected one of 'auto', 'yes', 'no'"),
         ("{case} {out} --decision best", "--decision 'best': expected one of 'threshold', 'expected_dice'"),
         ("{case} {case}/out", "lies in the study's folder; expected a folder outside it"),
-        ("{case} {out} m4ae", "bundle 'm4ae' was not found in"),
-        ("{case}", "expected STUDY OUTPUT_DIR, two folders; or OUTPUT_DIR alone and the file of each"),
+        ("{case} {out} m4ae", "No bundle 'm4ae'; expected one of gss, m3ae"),
+        ("{case}", "expected two folders, STUDY OUTPUT_DIR; or OUTPUT_DIR alone and the file of each"),
         ("{case} {out} --t1 {case}/Doe_t1.nii.gz", "or OUTPUT_DIR alone and the file of each"),
         ("{out} --t1 {case}/Doe_t1.nii.gz --each", "--each is for folders of studies"),
         ("{out} --t1 {case}", "/case: expected an image file; of DICOM series, give the study's folder"),
@@ -359,7 +359,7 @@ def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(subject, tmp_path, 
     ("damage", "message"),
     [
         (lambda text: "a,b\n1,2\n", "not a calibration ("),
-        (lambda text: text, "is of other weights than own.pt beside it"),
+        (lambda text: text, "a calibration of other weights than own.pt beside it"),
     ],
 )
 def test_a_foreign_calibration_is_refused_before_the_images_are_read(damage, message, subject, tmp_path):
