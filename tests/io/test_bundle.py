@@ -73,7 +73,7 @@ def test_nowhere(tmp_path, monkeypatch):
     (tmp_path / "bundles" / "own" / "configs" / "metadata.json").unlink()
     (tmp_path / "alone").mkdir()
     monkeypatch.chdir(tmp_path / "alone")
-    with pytest.raises(FileNotFoundError, match="Pass the folder of a bundle"):  # a download has no other
+    with pytest.raises(FileNotFoundError, match="expected the folder of a bundle"):  # a download has no other
         copied(tmp_path / "download").bundle_root("nosuch")
 
 

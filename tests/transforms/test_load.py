@@ -150,7 +150,7 @@ def test_no_modality_at_all(write_subject):
         ),
         (
             lambda item: edit(item["label"], lambda voxels: np.where(voxels == 4, 3, voxels).astype(np.uint8)),
-            ["{4}: label values [3", "which has 0, 1 (NCR), 2 (ED), 4 (ET)", "Choose the cohort", "check"],
+            ["{4}: label values [3", "It has 0, 1 (NCR), 2 (ED), 4 (ET)", "Choose the cohort", "check"],
         ),
     ],
 )

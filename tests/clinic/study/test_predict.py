@@ -278,7 +278,7 @@ def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
         ("{case} {out} --t1 {case}/Doe_t1.nii.gz", "or OUTPUT_DIR alone and the file of each"),
         ("{out} --t1 {case}/Doe_t1.nii.gz --each", "--each is for folders of studies"),
         ("{out} --t1 {case}", "/case: expected an image file; of DICOM series, give the study's folder"),
-        ("{out} --t1 {case}/Doe_t1.nii.gz --t2 {case}/Doe_t1.nii.gz", "is given as --t1, too"),
+        ("{out} --t1 {case}/Doe_t1.nii.gz --t2 {case}/Doe_t1.nii.gz", "the same file as --t1; expected"),
         ("{out} --t1 absent.nii.gz", "absent.nii.gz: no such file"),
         ("{case}/none {out} --each", "no such folder; expected one with a subfolder for each study."),
         ("{tmp} {out} --each", "no subfolder; expected one for each study."),
