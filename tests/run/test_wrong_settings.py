@@ -79,7 +79,7 @@ def test_configs_as_they_are(refusal, name, configs):
         ("gss", ("train.json",), ["--device=gpu"], "device gpu: no name of a device; expected cpu"),
         ("gss", ("train.json",), ["--conventions=max"], "conventions 'max': expected an object"),
         ("gss", ("train.json",), ["--evaluation_configs=x.json"], "evaluation_configs x.json: no such file"),
-        ("gss", ("recipes/brats2020.json", "train.json"), [], "before the bundle's own file, which would undo it"),
+        ("gss", ("recipes/brats2020.json", "train.json"), [], "the bundle's own file comes after it and would undo it"),
         ("gss", ("train.json", "../../m3ae/configs/recipes/phantom.json"), [], "'grid' is not a key of this config"),
         (
             "m3ae",
