@@ -237,13 +237,13 @@ class LabelSet:
         for other, own in self.synonyms.items():
             if {other, own} <= found:
                 raise ValueError(
-                    f"{source}: label values {own} and {other}, which both stand for the same class in this cohort; "
+                    f"{source}: label values {own} and {other} both stand for one class in this cohort; "
                     "expected only one of them in a file. Choose the cohort that the file belongs to (key `cohort`)."
                 )
         if unknown := sorted(found - self.known):
             named = ", ".join(f"{value} ({name})" for name, value in self.meanings.items())
             raise ValueError(
-                f"{source}: label values {unknown} are not defined in this cohort, which has 0, {named}. Choose the "
+                f"{source}: label values {unknown} are not defined in this cohort. It has 0, {named}. Choose the "
                 "cohort that the file belongs to (key `cohort`): `mmb check COHORT FOLDER` names it."
             )
 

@@ -54,7 +54,7 @@ def test_resolve_subset_is_in_the_cohorts_order():
         (lambda: BRATS.check([0, 1.5, 3], "seg.nii"), ["seg.nii: label values 1.5 are no whole", "nearest"]),
         # 3 and 4 in one file are two different classes, as in BraTS 2015
         (lambda: EITHER.read(torch.tensor([0, 3, 4]), "seg.nii"), ["seg.nii: label values 3 and 4", "both stand for"]),
-        (lambda: EITHER.check([4, 5], "seg.nii"), ["label values [5] are not defined", "which has 0, 1 (NCR)"]),
+        (lambda: EITHER.check([4, 5], "seg.nii"), ["label values [5] are not defined", "It has 0, 1 (NCR)"]),
         (lambda: replace(EITHER, synonyms={1: 3}), ["expected values not in"]),
         (lambda: replace(EITHER, synonyms={4: 5}), ["expected values not in"]),
     ],

@@ -20,7 +20,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.examination import differing_files
-from common.cohorts.registry import COHORTS, cohort_of, follow_ups, get_cohort, names_of, owners, patient_of
+from common.cohorts.registry import COHORTS, PHANTOM, cohort_of, follow_ups, get_cohort, owners, patient_of
 from common.cohorts.scan import Item, find_cases, named_after
 from common.cohorts.splits import refuse_other_names
 from common.io.geometry import grid_difference, lengths
@@ -222,18 +222,41 @@ def print_check(name: str, dataset_dir: str | os.PathLike, judge: Judge | None =
     if not whole_values <= meanings.known:
         named = [other for item in items for other in owners(item["case"])]
         fit = [other for other in named or COHORTS.values() if whole_values <= other.labels.known]
-        doubts.append(f"All labels fit {names_of(fit)}." if fit else "No cohort has all of these label values.")
+        sequences = {name for item in items for name in item["modalities"]}
+        doubts.append(_best_fit(fit, whole_values, sequences) if fit else "No cohort has all of these label values.")
     try:
         refuse_other_names(items, cohort, dataset_dir)
     except ValueError as error:
         doubts.append(str(error))
     print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
     for value in sorted(whole_values):
-        print(f"{count[value]} labels have {value:g}, {meanings.class_of(value) or 'which is not defined'}")
+        print(f"cases with label value {value:g} ({meanings.class_of(value) or 'not defined'}): {count[value]}")
     for names in follow_ups(item["case"] for item in items if patient_of(item) == item["case"]):
-        print(printable(f"{shortened(names)}: are these of one patient? They count as several; else use --patients."))
+        asked = f"{shortened(names)}: are these of one patient? They count as several"
+        print(printable(f"{asked}; `mmb datalist --patients` joins them."))
     print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"]), *doubts])))
     return bad.empty and not doubts
+
+
+def _best_fit(cohorts: Iterable[Cohort], values: set[float], sequences: set[str]) -> str:
+    """Return which cohort fits label values and sequences best, and why; each allows all of the values.
+
+    The best one has the fewest further values, and then the fewest sequences that only it or only the data have.
+    """
+
+    def rank(cohort: Cohort) -> tuple[int, int, bool]:
+        return len(cohort.labels.known - values), len({*cohort.modalities} ^ sequences), cohort is PHANTOM
+
+    best, *others = sorted({cohort.name: cohort for cohort in cohorts}.values(), key=rank)
+    meanings = sorted((value, name) for name, value in best.labels.meanings.items())
+    fit = ", ".join(f"{value} {name}" for value, name in meanings)
+    unseen = ", ".join(str(value) for value, _ in meanings if value not in values)
+    rest = f" (not found: {unseen})" if unseen else " and no others"
+    text = f"All labels fit {best.name} best: its values are {fit}{rest}"
+    text += f"; {len(others)} other cohorts allow them." if others else "."
+    unlike = [other.name for other in others if other.labels.known == best.labels.known]
+    unlike = [name for name in unlike if COHORTS[name].labels.meanings != best.labels.meanings]
+    return text + (f" {' and '.join(unlike)} give the same values other meanings." if unlike else "")
 
 
 def _check_case(item: Item, cohort: Cohort, judge: Judge | None, load: Load) -> dict[str, object]:

@@ -136,7 +136,7 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
     datalist = read_json(path, _Datalist, remedy, definition.modalities if definition else ())
     if definition and datalist.cohort not in (None, definition.name):
         raise ValueError(
-            f"{path}: a datalist of cohort {datalist.cohort}, but {definition.name} was requested, whose label "
+            f"{path}: a datalist of cohort {datalist.cohort}, but {definition.name} was requested. Its label "
             "values may have other meanings. Choose the cohort (key `cohort`) that the files belong to."
         )
     values = isinstance(datalist.labels, dict) and all(isinstance(value, int) for value in datalist.labels.values())
@@ -161,8 +161,8 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
         for file in [*item["image"], *([item["label"]] if "label" in item else [])]:
             if not os.path.isfile(file):
                 raise FileNotFoundError(
-                    f"{path}: lists {file} for case {item['case']}, which does not exist. Leave absent modalities out "
-                    f"of the list, or pass the dataset_dir that its paths are relative to (now {base})."
+                    f"{path}: case {item['case']} lists {file}, but there is no such file. Leave absent modalities out "
+                    f"of the list, or pass the dataset_dir to which the paths are relative (now {base})."
                 )
     return parts
 

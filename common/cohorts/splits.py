@@ -170,8 +170,8 @@ def refuse_other_names(items: Iterable[Item], cohort: Cohort, source: str | os.P
         alike = own.case_names is None and any(other.labels.meanings == own.labels.meanings for other in known)
         if "label" in item and known and own not in known and not alike and own.name in COHORTS:
             raise ValueError(
-                f"{source}: {item['case']} is named like a case of {names_of(known)}, but {own.name} was requested, "
-                "whose label values may have other meanings. Choose the cohort (key `cohort`) that the files belong to."
+                f"{source}: {item['case']} is named like a case of {names_of(known)}, but {own.name} was requested. "
+                "Its label values may have other meanings. Choose the cohort (key `cohort`) that the files belong to."
             )
 
 
@@ -250,7 +250,7 @@ def _require_enough(
             )
     elif patients < len(PARTS):
         raise ValueError(
-            f"{dataset_dir}: {patients} patients with a label among {cases} cases; expected at least 3, to train, "
+            f"{dataset_dir}: patients with a label: {patients} (of {cases} cases); expected at least 3, to train, "
             "validate and test. Use split `full` to train on all."
         )
 

@@ -31,10 +31,9 @@ def bundle_root(name: str, config_folder: Path | None = None) -> str:
             return str(place)
     known = {bundle_name(place) for home in homes for place in home.glob("*")}
     others = sorted(found for found in known if found)
-    raise FileNotFoundError(
-        f"The bundle {name!r} was not found in {', '.join(dict.fromkeys(map(str, places)))}. "
-        + (f"Expected one of {', '.join(others)}." if others else "Pass the folder of a bundle.")
-    )
+    expected = f"one of {', '.join(others)}, or the folder of a bundle" if others else "the folder of a bundle"
+    searched = ", ".join(dict.fromkeys(map(str, places)))
+    raise FileNotFoundError(f"No bundle {name!r}; expected {expected}. Searched: {searched}.")
 
 
 def require_same_common(bundle_root: str | os.PathLike) -> None:

@@ -54,7 +54,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
     if not named or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(
-            f"{path}: holds a {type(state).__name__}; expected a state dict, that is, a dict of named tensors, or one "
+            f"{path}: the file holds a {type(state).__name__}; expected a state dict: a dict of named tensors, or one "
             "under the key state_dict or model."
         )
     for name, value in state.items():

@@ -116,11 +116,11 @@ def setting_of_weights(path: str | os.PathLike, key: str, default: Any) -> Any:
         return default
     kinds = {float if isinstance(each, int) else type(each) for each in (value, default) if each is not None}
     if len(kinds) > 1:
-        raise ValueError(f"{path}: was trained with {key} {value!r}; expected a value such as {default!r}.")
+        raise ValueError(f"{path}: its network was trained with {key} {value!r}; expected a value such as {default!r}.")
     if key == "backbone" and value and "." in value and not value.startswith(TRUSTED):
         raise ValueError(
-            f"{path}: was trained with the network {value}. A weights file must not choose which code is imported: if "
-            f"you trust this network, give --backbone {value}."
+            f"{path}: its network was trained with the network {value}. A weights file must not choose which code is "
+            f"imported: if you trust this network, give --backbone {value}."
         )
     return value
 

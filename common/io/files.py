@@ -94,7 +94,7 @@ def require_writable(folder: str | os.PathLike) -> str:
     Raises PermissionError if they cannot, or if the folder belongs to an installed package.
     """
     if INSTALLED & {*Path(folder).resolve().parts}:
-        raise PermissionError(f"{folder}: lies within an installed package; pass another --output_dir.")
+        raise PermissionError(f"{folder}: the folder lies within an installed package; pass another --output_dir.")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=Path(folder)):
@@ -127,4 +127,4 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 def require_no_folder(path: Path) -> None:
     """Raise IsADirectoryError if a file that is to be written would take the place of a folder."""
     if path.is_dir():
-        raise IsADirectoryError(f"{path}: is a folder; expected the name of a file to write.")
+        raise IsADirectoryError(f"{path}: a folder; expected the name of a file to write.")

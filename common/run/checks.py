@@ -59,8 +59,8 @@ def _check_loading(bundle_root: str, claimed: str | None) -> None:
     """Refuse to load weights into a training's network: MONAI would leave out, without a word, what does not fit."""
     if claimed is not None:
         raise ValueError(
-            f"{bundle_root}: train.json describes a network to train; the weights are of that of inference.json. Load "
-            'them by monai.bundle.load(..., workflow_type="inference").'
+            f"{bundle_root}: train.json describes a network to train. The weights belong to the one of inference.json: "
+            'load them by monai.bundle.load(..., workflow_type="inference").'
         )
 
 
@@ -114,6 +114,8 @@ def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> N
 def _compare(weights: str, key: str, trained: object, asked: object) -> None:
     """Refuse another sampling than that of the training; another size causes a warning."""
     if key == "sampling" and trained != asked:
-        raise ValueError(f"{weights}: was trained with sampling {trained!r}; here it is {asked!r}. Leave sampling out.")
+        raise ValueError(
+            f"{weights}: its network was trained with sampling {trained!r}, not {asked!r}. Leave sampling out."
+        )
     if isinstance(trained, list) and isinstance(asked, list | tuple) and trained != list(asked):
-        logger.warning(f"{weights}: was trained with {key} {trained}; here it is {asked}.")
+        logger.warning(f"{weights}: its network was trained with {key} {trained}, not {asked}.")

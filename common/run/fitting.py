@@ -47,8 +47,8 @@ def require_fitting(
         logger.warning(UNSAID.format(path=path, assumed=_said(asked)))
     elif sorted(own.sequences) != sorted(asked.sequences) or own.classes != asked.classes:
         raise ValueError(
-            f"{path}: was trained with {_said(own)}; cohort {_name(cohort)} has {_said(asked)}. Choose a cohort "
-            "that has what the weights have (key `cohort`), or fine-tune them (docs/fine_tune.md)."
+            f"{path}: its network was trained with {_said(own)}; cohort {_name(cohort)} has {_said(asked)}. Choose a "
+            "cohort that has what the weights have (key `cohort`), or fine-tune them (docs/fine_tune.md)."
         )
     elif own.sequences != asked.sequences:
         raise ValueError(f"{path}: {_reorder(own, asked, cohort)}")
@@ -81,21 +81,21 @@ def new_sequences(
         return 0
     if lacking := [name for name in own.sequences if name not in asked.sequences]:
         raise ValueError(
-            f"{path}: was trained with {', '.join(own.sequences)}, but cohort {_name(cohort)} lacks "
+            f"{path}: its network was trained with {', '.join(own.sequences)}, but cohort {_name(cohort)} lacks "
             f"{', '.join(lacking)}. List them in its `sequences`: no case needs files of them."
         )
     if asked.sequences[: len(own.sequences)] != own.sequences:
         raise ValueError(f"{path}: {_reorder(own, asked, cohort)}")
     if own.classes != asked.classes and not new_head:
         raise ValueError(
-            f"{path}: was trained for {', '.join(own.classes)}; cohort {_name(cohort)} has {', '.join(asked.classes)}. "
-            "With --new_head true the last layer starts anew, at random."
+            f"{path}: its network was trained for {', '.join(own.classes)}; cohort {_name(cohort)} has "
+            f"{', '.join(asked.classes)}. With --new_head true the last layer starts anew, at random."
         )
     if not new_head:
         _require_same_regions(path, own, asked)
     new = asked.sequences[len(own.sequences) :]
     if new:
-        logger.warning(f"{path}: has not seen {', '.join(new)}; their first weights are zero.")
+        logger.warning(f"{path}: its network has not seen {', '.join(new)}; their first weights are zero.")
     return len(new)
 
 
@@ -106,8 +106,8 @@ def _require_same_regions(path: str | os.PathLike, own: Layout, asked: Layout) -
     if parts[0] == parts[1] and differ:
         then, now = (" + ".join(each.regions[differ[0]]) for each in (own, asked))
         raise ValueError(
-            f"{path}: was trained with a region {differ[0]} of {then}; here it is {now}. Call it by another name, or "
-            "fine-tune the weights with --new_head true."
+            f"{path}: its network was trained with a region {differ[0]} of {then}; here it is {now}. Call the "
+            "region by another name, or fine-tune the weights with --new_head true."
         )
 
 

@@ -47,13 +47,15 @@ def check_config(config: Config) -> None:
     """
     before = list(itertools.takewhile(lambda key: key != "imports", config))
     if "imports" in config and (early := [key for key in before if key[0] != "_"]):
-        raise ValueError(f"{early[0]} stands before the bundle's own file, which would undo it: give recipes after it.")
+        raise ValueError(
+            f"{early[0]}: the bundle's own file comes after it and would undo it. Give recipes after that file."
+        )
     used = {name.replace("#", "::") for text in _texts(config) for name in REFERENCE.findall(text)}
     for key, known in _unread(config, used):
         near = difflib.get_close_matches(key.rpartition("#")[2], known, n=1)
         outer = key.rpartition("#")[0]
         hint = f"did you mean {f'{outer}#' * bool(outer)}{near[0]}?" if near else f"expected one of {shortened(known)}."
-        raise ValueError(f"{key!r} is not a key of this config, nothing refers to it; {hint}")
+        raise ValueError(f"{key!r} is not a key of this config, and nothing refers to it; {hint}")
     parser = ConfigParser(config)
     for place, item in _objects(config):
         _check_object(place, item, parser)
@@ -174,8 +176,8 @@ def _require_path(key: str, value: Any) -> None:
     if isinstance(value, list | tuple):
         raise ValueError(f"{key} {value!r}: expected one path; mmb ensemble puts several networks into one file.")
     if not isinstance(value, str | os.PathLike):
-        raise ValueError(f"{key} {value!r}: MONAI reads this as no text; write it as a path, e.g. ./{value}.")
+        raise ValueError(f"{key} {value!r}: MONAI does not read this as text; write it as a path, e.g. ./{value}.")
     if str(value)[:1] == "~" or VARIABLE.fullmatch(str(value)):
-        raise ValueError(f"{key} {value}: only a shell replaces ~ and variables, and not here; write the whole path.")
+        raise ValueError(f"{key} {value}: ~ and variables are not replaced here; write the whole path.")
     if not _is_text_of_config(value) and any(mark in str(value) for mark in ("#", "::")):
-        raise ValueError(f"{key} {value}: MONAI takes # for ::, and the folder would have another name; rename it.")
+        raise ValueError(f"{key} {value}: MONAI reads # as ::, so the folder would get another name; rename it.")

@@ -113,7 +113,7 @@ class LoadSubjectd(MapTransform):
             volumes[name], sources[name] = read_modality(path, channel, opened), str(path)
         if not volumes:
             raise ValueError(
-                f"{case}: has none of the requested modalities ({subset_name(self.requested)}); the subject has "
+                f"{case}: the case has none of the requested modalities ({subset_name(self.requested)}); it has "
                 f"{subset_name([n for n, p in zip(names, present, strict=True) if p]) or 'none'}. "
                 "Request at least one of them."
             )

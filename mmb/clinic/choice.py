@@ -21,7 +21,7 @@ from nibabel.affines import voxel_sizes
 from common.io.geometry import lengths
 from common.modalities import GLIOMA, display_name
 from mmb.clinic import sequence_check
-from mmb.clinic.errors import StudyError
+from mmb.clinic.errors import CHOOSE, StudyError
 from mmb.clinic.evidence import Candidate, Grade, LogProbs
 from mmb.clinic.field_of_view import WHOLE, centre_within, shares
 from mmb.clinic.sequence_check import SURE
@@ -43,11 +43,11 @@ Option = Callable[..., str]
 class Use(Enum):
     """What becomes of a candidate."""
 
-    TAKEN = "taken"
+    TAKEN = "used"
     LEFT_OUT = "left out"  # it is none of the sequences
     UNWANTED = "not used, as requested"
     UNUSABLE = "cannot be used"
-    RIVAL = "not taken"  # another one is better
+    RIVAL = "not used"  # another one is better
     UNDECIDED = ""  # the study is refused
 
 
@@ -224,7 +224,7 @@ def assign_series(
         required: names of candidates that must not be left out because of what they show.
     """
     records = {each: replace(_by_header(each), log_probs=(log_probs or {}).get(each.name)) for each in candidates}
-    wanted, refusal = [*records.values()], ""
+    wanted, refusal = [*records.values()], None
     chosen: dict[str, Record] = {}
     try:
         if log_probs is not None:
@@ -237,13 +237,14 @@ def assign_series(
         if not chosen:
             names = [name for name in modalities if name in GLIOMA]
             known = ", ".join(map(display_name, names))
-            raise StudyError(f"Nothing is recognised as one of {known}. Set one: {option(names[:1])}")
+            text, command = f"Nothing is recognised as one of {known}.", f"Set one: {option(names[:1])}"
+            raise StudyError(text, command=command, elsewhere=CHOOSE)
     except ValueError as error:  # an image that cannot be read, too
-        refusal = str(error)
+        refusal = error if isinstance(error, StudyError) else StudyError(str(error))
     kept = _by_candidate(wanted)
     records = {each: _with_use(kept.get(each, record), each in kept, chosen) for each, record in records.items()}
     if refusal:
-        raise StudyError("\n".join([refusal, *(record.line() for record in records.values())]))
+        raise refusal.followed_by([record.line() for record in records.values()])
     warnings, notes = [*_warnings(wanted, chosen)], [*_notes(wanted, chosen)]
     if why := _delayed(chosen, wanted):
         chosen["t1c"] = replace(chosen["t1c"], grade=min(chosen["t1c"].grade, Grade.OPEN))
@@ -351,7 +352,9 @@ def _settled_t1(records: Sequence[Record], modalities: Sequence[str], option: Op
         names = ", ".join(each.candidate.name for each in unclear)
         raise StudyError(
             f"{names}: neither header nor image tells whether this T1 was acquired before or after contrast "
-            f"agent{why}. Look at the T1 listed here, and choose: {option(('t1', 't1c'))}"
+            f"agent{why}. Look at the T1 listed here.",
+            command=f"Choose: {option(('t1', 't1c'))}",
+            elsewhere=CHOOSE,
         )
     reasons = {each: "by what it shows" if seen[each] else "its image shows nothing clearly" for each in opened}
     return [each.taken_for(None if each in unclear else seen[each], reasons[each]) for each in opened]
@@ -376,16 +379,19 @@ def _only_best(
     candidates, equal = [each for each in wanted if each.modality == modality], _best(wanted, modality, others)
     if candidates and not equal:
         first, what = candidates[0].candidate, display_name(modality)
-        which = f"first of {len(candidates)} {what}, none of which can" if candidates[1:] else f"only {what} and cannot"
-        todo = f"To go on without it: {option((modality,), 'none')}"
-        raise StudyError(f"{first.name} is the {which} be used: {first.problem}. {todo}")
+        rest = f"; the other {len(candidates) - 1} cannot either" if candidates[1:] else ""
+        which = f"the first of {len(candidates)}" if candidates[1:] else "the only"
+        text = f"{first.name} is {which} {what} and cannot be used: {first.problem}{rest}."
+        command = option((modality,), "none")
+        raise StudyError(text, command=f"To go on without it: {command}", elsewhere="To go on, leave it out.")
     excluded: list[Record] = []
     if len(equal) > 1 and (fitting := [each for each in equal if each.clear_class() in (None, modality)]):
         excluded = [each.taken_for(None, "its image shows something else") for each in equal if each not in fitting]
         equal = fitting
     if len(equal) > 1:
-        names, choose = ", ".join(each.candidate.name for each in equal), f"Choose: {option((modality,))}"
-        raise StudyError(f"{names}: all are {display_name(modality)} and cannot be told apart. {choose}")
+        text = f"{', '.join(each.candidate.name for each in equal)}: all are {display_name(modality)}"
+        command = f"Choose: {option((modality,))}"
+        raise StudyError(f"{text} and cannot be told apart.", command=command, elsewhere=CHOOSE)
     return (equal[0] if equal else None), excluded
 
 
@@ -424,8 +430,8 @@ def _by_content(
     for name, new in moves.items():
         each = opened[name]
         if new != name:
-            taken = f"looks like {display_name(new)}, and is taken for it"
-            what = "looks like none, and is left out" if new == "other" else taken
+            used = f"looks like {display_name(new)}, and is used as {display_name(new)}"
+            what = "looks like none, and is left out" if new == "other" else used
             why = f"its header leaves open whether it is {display_name(name)} ({each.reason})"
             remarks.append(f"{each.candidate.source}: {why}; it {what}.")
         rest = max(shown[name][other] for other in shown[name] if other != name)

@@ -21,13 +21,15 @@ def calibrate(weights: str, *evaluations: str, without_tumour: str | None = None
     from mmb.clinic.calibration.calibration import calibration_file, write_calibration
     from mmb.clinic.calibration.rows import left_out_table
 
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f"{weights}: no such file; expected the weights to calibrate.")
     if not evaluations:
         raise ValueError("No evaluation; expected the output folder of at least one, after the weights.")
     digest, read = file_digest(weights), [read_evaluation(folder) for folder in evaluations]
     decision = str(read[0].facts.get("decision", "threshold"))
     for folder, evaluation in zip(evaluations, read, strict=True):
         if evaluation.facts.get("weights") != digest:
-            raise ValueError(f"{folder}: is not an evaluation of {weights}; evaluate these weights (run evaluate).")
+            raise ValueError(f"{folder}: not an evaluation of {weights}; evaluate these weights (run evaluate).")
     scores = None if without_tumour is None else _scores(Path(without_tumour), read[0].regions[0], digest, decision)
     calibration = fitted(read, digest, scores)
     path = calibration_file(weights)
@@ -51,8 +53,10 @@ def _scores(folder: Path, region: str, digest: str, decision: str) -> list[float
             raise ValueError(f"{file}: expected a score of {what} ({error!r}); segment this study again.") from error
         if made_with.rpartition(" ")[2] != digest:
             raise ValueError(
-                f"{file}: is of the weights {made_with}; segment this study with those of SHA-256 {digest}."
+                f"{file}: made with the weights {made_with}; segment this study with those of SHA-256 {digest}."
             )
         if decided != decision:
-            raise ValueError(f"{file}: is of the decision {decided}; segment this study with --decision {decision}.")
+            raise ValueError(
+                f"{file}: made with the decision {decided}; segment this study with --decision {decision}."
+            )
     return scores

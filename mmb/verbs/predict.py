@@ -58,8 +58,8 @@ def predict(
     files = {name: file for name, file in given.items() if file is not None}
     if (study is None) != bool(files):
         raise ValueError(
-            "expected STUDY OUTPUT_DIR, two folders; or OUTPUT_DIR alone and the file of each sequence, such as --t1c "
-            "FILE --flair FILE, and then --bundle BUNDLE for another one than m3ae."
+            "expected two folders, STUDY OUTPUT_DIR; or OUTPUT_DIR alone and the file of each sequence, such as --t1c "
+            "FILE --flair FILE. In the second form, --bundle BUNDLE selects another bundle than m3ae."
         )
     if files and (each or series):
         raise ValueError(f"{'--each' if each else '--series'} is for folders of studies; leave it out, or the files.")

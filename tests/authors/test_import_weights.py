@@ -104,7 +104,7 @@ def test_the_file_to_write_is_neither_the_authors_nor_a_folder(tmp_path):
     torch.save(export_fusion(RFNet(width=4)), theirs)
     before = theirs.read_bytes()
     assert "is the authors' file" in run("import_weights", theirs, theirs)
-    assert "is a folder; expected the name of a file" in run("import_weights", theirs, tmp_path)
+    assert ": a folder; expected the name of a file" in run("import_weights", theirs, tmp_path)
     assert theirs.read_bytes() == before
 
 

@@ -62,7 +62,7 @@ def test_a_full_study():
     assert (selection.chosen["t1c"].grade, selection.warnings) == (Grade.SURE, [])
     assert lines(selection)[0] == "series 1: left out: localizer ('localizer')."
     assert lines(selection)[1].startswith("series 2: T1, likely (words: 't1'; parameters: TR 2300 ms")
-    assert all(line.endswith("; taken.") for line in lines(selection)[1:])
+    assert all(line.endswith("; used.") for line in lines(selection)[1:])
 
 
 BETTER = {
@@ -83,8 +83,8 @@ def test_the_better_of_two(reason, first):
     taken, other = (0, 1) if first else (1, 0)
     selection = choose(study)
     assert numbers(selection) == {"t2": study[taken].number}
-    assert lines(selection)[taken].endswith("; taken.")
-    assert lines(selection)[other].endswith(f"; not taken, since series {study[taken].number} is {reason}.")
+    assert lines(selection)[taken].endswith("; used.")
+    assert lines(selection)[other].endswith(f"; not used, since series {study[taken].number} is {reason}.")
 
 
 def test_the_surer_of_two_whatever_its_resolution():
@@ -93,7 +93,7 @@ def test_the_surer_of_two_whatever_its_resolution():
     selection = choose([series(2, "t1_mprage", T1 | GD), said, series(4, "t2_tse", T2 | GD)])
     assert numbers(selection) == {"t1c": 3, "t2": 4}
     assert "as for every series of the study" in lines(selection)[0]
-    assert lines(selection)[0].endswith("not taken, since series 3 is recognised more surely.")
+    assert lines(selection)[0].endswith("not used, since series 3 is recognised more surely.")
 
 
 def test_the_later_of_two_after_contrast():
@@ -138,14 +138,14 @@ def test_by_hand():
     selection = choose(FULL, {"T1ce": 2, "t1": None, "flair": "1"})
     assert numbers(selection) == {"t1c": 2, "t2": 3, "flair": 1}
     assert selection.chosen["flair"].stated_grade is None
-    assert lines(selection)[0] == "series 1: FLAIR (set by hand); taken."
+    assert lines(selection)[0] == "series 1: FLAIR (set by hand); used."
     assert lines(selection)[4].endswith("; not used, as requested.")
 
 
 def test_of_several_that_cannot_be_used_each_says_why():
     problems = enumerate(("a slice is missing", "no place"), 1)
     parts = [series(3, "t2_tse", T2, part=part, problem=problem) for part, problem in problems]
-    with pytest.raises(ValueError, match=r"^series 3-1 is the first of 2 T2, none of which can be used: a sl") as info:
+    with pytest.raises(ValueError, match=r"^series 3-1 is the first of 2 T2 and cannot be used: a sl") as info:
         choose([FULL[1], *parts])
     assert str(info.value).endswith("; cannot be used: no place.")
 
@@ -220,7 +220,7 @@ def test_a_closed_study_says_what_it_used_and_what_else_there_is():
         "T1c too, but not used: series 801 (coronal, 1 x 1 x 1 mm), since series 701 (axial, 1 x 1 x 6 mm) is in the "
         "plane and resolution of the others."
     ]
-    assert lines(selection)[4].endswith("; its image shows T1c (99%); taken.")
+    assert lines(selection)[4].endswith("; its image shows T1c (99%); used.")
     assert "left out: T2*" in lines(selection)[3]
     assert "left out: subtraction" in lines(selection)[5]
 
@@ -290,7 +290,7 @@ def test_what_is_not_of_this_head_or_derived_is_taken_last(reason):
     study = [placed(2, "t1", T1, 0), placed(3, "t2", T2, 5), placed(4, "", FLAIR, 0, **COARSE), last]
     selection = choose(study)
     assert numbers(selection)["flair"] == 4
-    assert lines(selection)[3].endswith(f"; not taken, since series 4 is {reason}.")
+    assert lines(selection)[3].endswith(f"; not used, since series 4 is {reason}.")
     assert numbers(choose([*study[:2], study[3]]))["flair"] == 9
 
 

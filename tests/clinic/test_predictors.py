@@ -217,7 +217,11 @@ def test_a_checkpoint_of_another_training_than_its_folder_is_refused(tmp_path, m
     monkeypatch.setattr("mmb.clinic.predictors.nnunet.version", lambda _: "2")
     model = _model(tmp_path / "model", init_args={"configuration": "3d_fullres", **OWN})
     change(model)
-    with pytest.raises(ValueError, match=f"checkpoint_final.pth: was trained with {said}") if said else nullcontext():
+    with (
+        pytest.raises(ValueError, match=f"checkpoint_final.pth: its network was trained with {said}")
+        if said
+        else nullcontext()
+    ):
         load_nnunet(model, "cpu")
 
 

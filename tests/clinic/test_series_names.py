@@ -121,7 +121,7 @@ def test_words_that_are_not_known_are_said_and_let_the_image_decide(text, grade)
     header = Dataset()
     header.update({"SeriesDescription": text, **TIMES["t2"]})
     says = recognise(header)
-    assert (says.grade, "beside others that are not known" in says.reason) == (grade, grade < Grade.SURE)
+    assert (says.grade, "'t2' and unknown words" in says.reason) == (grade, grade < Grade.SURE)
 
 
 def test_a_description_of_which_no_word_is_known_is_said():

@@ -244,10 +244,13 @@ def test_the_verb(tmp_path, capsys):
     path, made_with = tmp_path / "heads" / "one" / "summary.json", f"own.pt, SHA-256 {file_digest(weights)}"
     summary = {"scores": {"WT": 0.3}, "weights": made_with, "asked": {"decision": "threshold"}}
     for change, message in (
-        ({"weights": f"own.pt, SHA-256 {'0' * 64}"}, f"{path}: is of the weights own.pt, SHA-256 {'0' * 64}; segment"),
+        (
+            {"weights": f"own.pt, SHA-256 {'0' * 64}"},
+            f"{path}: made with the weights own.pt, SHA-256 {'0' * 64}; segment",
+        ),
         (
             {"asked": {"decision": "expected_dice"}},
-            f"{path}: is of the decision expected_dice; segment this study with",
+            f"{path}: made with the decision expected_dice; segment this study with",
         ),
         ({"asked": None}, f"{path}: expected a score of WT, weights and decision"),
         ({"scores": {}}, f"{path}: expected a score of WT, weights and decision (KeyError('WT'))"),
@@ -260,7 +263,7 @@ def test_the_verb(tmp_path, capsys):
     assert "Fitted on 6 patients" in capsys.readouterr().out
     assert read_calibration(tmp_path / "own_calibration.json").passed == (0, 1)
     weights.write_bytes(b"others")
-    assert "is not an evaluation of" in run("calibrate", weights, tmp_path / "evaluation")
+    assert "not an evaluation of" in run("calibrate", weights, tmp_path / "evaluation")
     assert "No evaluation" in run("calibrate", weights)
 
 

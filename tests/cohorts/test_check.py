@@ -247,19 +247,33 @@ def write_labels(root: Path, *labels: np.ndarray) -> Path:
 
 def test_what_label_values_mean_is_printed(tmp_path, capsys):
     assert print_check("brats_ped", write_labels(tmp_path, label(1, 2, 4), label(1), label(1)))
-    assert "3 labels have 1, ET\n1 labels have 2, NET\n1 labels have 4, ED\n" in capsys.readouterr().out
+    assert (
+        "label value 1 (ET): 3\ncases with label value 2 (NET): 1\ncases with label value 4 (ED): 1\n"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
     ("labels", "fact"),
     [
         ([label(1, 2, 5)], "No cohort has all of these label values."),
-        ([label(1, 2, 3)], "All labels fit brats2015 or brats2023 or "),
+        (
+            [label(1, 2), label(3)],
+            "All labels fit brats2023 best: its values are 1 NCR, 2 ED, 3 ET and no others; 25 other cohorts allow "
+            "them. msd_task01 and lumiere give the same values other meanings.\n",
+        ),
+        ([label(1, 3)], "All labels fit brats2023 best: its values are 1 NCR, 2 ED, 3 ET (not found: 2); 25 other"),
+        ([label(250)], "All labels fit iseg2017 best: its values are 10 CSF, 150 GM, 250 WM (not found: 10, 150).\n"),
     ],
 )
 def test_labels_of_another_kind(tmp_path, capsys, labels, fact):
     assert not print_check("brats2020", write_labels(tmp_path, *labels))
     assert fact in capsys.readouterr().out
+
+
+def test_of_cohorts_with_the_same_values_the_phantom_comes_last(tmp_path, capsys):
+    assert not print_check("brats2023", write_labels(tmp_path, label(1, 2, 4)))
+    assert "All labels fit brats2018 best: its values are 1 NCR, 2 ED, 4 ET and no" in capsys.readouterr().out
 
 
 def test_interpolated_labels_are_of_no_other_cohort(tmp_path, capsys):

@@ -149,7 +149,7 @@ def test_brats2020_from_a_folder_with_its_misnamed_label_and_validation_cases(tm
         ("brats2020", ["x1", "x2", "x3"], [], "cv1of2", "split cv1of2 of 3 patients with a label; expected four"),
         ("brats2020", [f"BraTS20_Training_00{n}" for n in (1, 2)], [], "fixed", "367 of the 369 cases of split fixed"),
         ("brats2018", ["Brats18_x"], [], "fold4", "'fold4' of brats2018; expected one of fold1, fold2, fold3, full, s"),
-        ("brats2023", [f"BraTS-GLI-0000{n}" for n in ("1-0", "1-1", "2-0")], [], None, "2 patients with a label"),
+        ("brats2023", [f"BraTS-GLI-0000{n}" for n in ("1-0", "1-1", "2-0")], [], None, "patients with a label: 2"),
         ("brats2021", [], ["x"], None, "none of its 1 cases has a label; training needs labelled cases"),
         ("brats2021", [], ["x"], "all_test", "none of its 1 cases has a label; evaluation needs"),
     ],
@@ -281,7 +281,7 @@ def test_what_does_not_fit_the_data_is_refused(listed):
         prepare("brats2023", data, datalist=path)
     for file in ("a_t2.nii.gz", "a_seg.nii.gz"):
         (data / "a" / file).rename(data / "elsewhere")
-        with refused(FileNotFoundError, "list.json: lists", file, "for case a, which does not exist"):
+        with refused(FileNotFoundError, "list.json: case a lists", file, ", but there is no such file"):
             load_datalist(path, data)
         (data / "elsewhere").rename(data / "a" / file)
     for part in ("training", "test"):

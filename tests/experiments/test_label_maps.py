@@ -162,7 +162,7 @@ class TestBadInput:
             (B, label_map(1)[:-1], LPS, "on another grid than its reference {root}/reference/b.nii.gz (shape 11x10"),
             (B, label_map(1), LPS @ np.diag([1, 1, 1.2, 1]), "up to 2.10 mm away). Label maps are not resampled"),
             (B, label_map(1), np.eye(4), "(voxels up to 240"),  # as if the header had been lost
-            (A, OTHER_ET, LPS, "label values [3] are not defined in this cohort, which has 0, 1 (NCR), 2 (ED)"),
+            (A, OTHER_ET, LPS, "label values [3] are not defined in this cohort. It has 0, 1 (NCR), 2 (ED)"),
             ("reference/a.nii.gz", label_map(0).astype(np.int16) - 1, LPS, "label values [-1, 3] are not defined"),
             *((A, one_voxel(v), LPS, f"holds {v:g}; expected a label map") for v in (0.5, np.nan, np.inf, 1e6, -1e-3)),
             (A, CHANNELS, LPS, "shape (12, 10, 8, 3); expected a label map (X, Y, Z)"),

@@ -65,13 +65,15 @@ def test_nowhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "bundles" / "own", "own")
     (tmp_path / "bundles" / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"'nosuch' was not found in .* one of gss, m3ae, .*, own, pas") as info:
+    with pytest.raises(
+        FileNotFoundError, match=r"No bundle 'nosuch'; expected one of gss, m3ae, .*, own, pas.* Searched: "
+    ) as info:
         bundle_root("nosuch")
     assert str(tmp_path / "bundles" / "nosuch") in str(info.value)
     (tmp_path / "bundles" / "own" / "configs" / "metadata.json").unlink()
     (tmp_path / "alone").mkdir()
     monkeypatch.chdir(tmp_path / "alone")
-    with pytest.raises(FileNotFoundError, match="Pass the folder of a bundle"):  # a download has no other
+    with pytest.raises(FileNotFoundError, match="expected the folder of a bundle"):  # a download has no other
         copied(tmp_path / "download").bundle_root("nosuch")
 
 

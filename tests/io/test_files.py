@@ -140,7 +140,7 @@ def test_the_mark_of_a_whole_result_comes_last(tmp_path, monkeypatch):
 def test_a_folder_in_a_file_s_place_is_found_before_anything_is_removed(tmp_path, two_results):
     (tmp_path / "b.csv").unlink()
     (tmp_path / "b.csv").mkdir()
-    with pytest.raises(IsADirectoryError, match=r"b\.csv: is a folder"):
+    with pytest.raises(IsADirectoryError, match=r"b\.csv: a folder"):
         two_results()
     assert texts(tmp_path) == {name: text for name, text in OLD.items() if name != "b.csv"}
 

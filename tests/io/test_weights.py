@@ -110,7 +110,7 @@ def test_half_precision_and_what_is_saved_around_it(tmp_path, key):
 )
 def test_something_else_than_weights(tmp_path, what):
     torch.save(what, tmp_path / "model.pt")
-    with refused(ValueError, "model.pt: holds a ", "expected a state dict"):
+    with refused(ValueError, "model.pt: the file holds a ", "expected a state dict"):
         read_weights(tmp_path / "model.pt")
 
 

@@ -71,7 +71,7 @@ def test_words_of_a_command_line():
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("epoch", 1, ("'epoch' is not a key of this config, nothing refers to it", "did you mean epochs?")),
+        ("epoch", 1, ("'epoch' is not a key of this config, and nothing refers to it", "did you mean epochs?")),
         ("zzz", 1, ("'zzz' is not a key of", "expected one of epochs, quiet, ")),
         ("train__nam", 1, ("'train#nam' is not a key of", "did you mean train#name?")),
         ("optimizer__lrr", 1, ("optimizer#lrr is not an argument of torch.optim.Adam; did you mean optimizer#lr?",)),
@@ -83,10 +83,14 @@ def test_words_of_a_command_line():
         ("rate", 2, ("rate 2: expected a number from 0 to 1.",)),
         ("rate", "x", ("rate x: expected a number from 0 to 1.",)),
         ("method", "PMKL", ("method 'PMKL': expected one of 'M3AE', 'GSS'.",)),
-        ("output_dir", "~/out", ("output_dir ~/out: only a shell replaces ~",)),
-        ("output_dir", "${HOME}/out", ("output_dir ${HOME}/out: only a shell replaces ~",)),
-        ("output_dir", 202401, ("output_dir 202401: MONAI reads this as no text; write it as a path, e.g. ./202401",)),
-        ("output_dir", "./out#1", ("output_dir ./out#1: MONAI takes # for ::",)),
+        ("output_dir", "~/out", ("output_dir ~/out: ~ and variables are not replaced here",)),
+        ("output_dir", "${HOME}/out", ("output_dir ${HOME}/out: ~ and variables are not replaced here",)),
+        (
+            "output_dir",
+            202401,
+            ("output_dir 202401: MONAI does not read this as text; write it as a path, e.g. ./202401",),
+        ),
+        ("output_dir", "./out#1", ("output_dir ./out#1: MONAI reads # as ::",)),
         ("output_dir", ["a", "b"], ("output_dir ['a', 'b']: expected one path",)),
     ],
 )

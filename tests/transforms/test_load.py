@@ -105,7 +105,7 @@ def test_one_file_with_a_partly_nan_channel_with_nothing_in_it_or_of_another_num
     edit(path, put(np.nan, (0, 0, slice(0, 3), 1)))
     assert f"{path} (t1c): 3 voxels are NaN or Inf" in refusal({"image": path}, keys="image")
     message = refusal({"image": stacked(subject, tmp_path, absent=MODALITIES)}, keys="image")
-    assert "stack: has none of the requested modalities (t1+t1c+t2+flair); the subject has none." in message
+    assert "stack: the case has none of the requested modalities (t1+t1c+t2+flair); it has none." in message
     with refused(ValueError, f"{subject['image'][0]}: shape (20, 18, 16)", "(X, Y, Z, 4)", "t1, t1c, t2, flair"):
         LoadSubjectd(COHORT, keys="image")({"image": subject["image"][0]})
 
@@ -121,7 +121,7 @@ def test_channels_of_one_file_as_in_msd(subject, tmp_path, opened):
 
 def test_no_modality_at_all(write_subject):
     message = refusal(write_subject(modalities=("t1",)), modalities=["t2", "flair"])
-    assert "case: has none of the requested modalities (t2+flair); the subject has t1." in message
+    assert "case: the case has none of the requested modalities (t2+flair); it has t1." in message
     for modalities, facts in (
         ([], ["No modality was requested", "t1, t1c, t2, flair"]),
         (["t1", "dwi"], ["Unknown modality 'dwi'", "expected one of t1, t1c, t2, flair"]),
@@ -150,7 +150,7 @@ def test_no_modality_at_all(write_subject):
         ),
         (
             lambda item: edit(item["label"], lambda voxels: np.where(voxels == 4, 3, voxels).astype(np.uint8)),
-            ["{4}: label values [3", "which has 0, 1 (NCR), 2 (ED), 4 (ET)", "Choose the cohort", "check"],
+            ["{4}: label values [3", "It has 0, 1 (NCR), 2 (ED), 4 (ET)", "Choose the cohort", "check"],
         ),
     ],
 )

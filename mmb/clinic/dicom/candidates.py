@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -97,11 +98,12 @@ def other_series(others: Sequence[Other]) -> list[Unused]:
 
 def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[str, Series | None]:
     """Return the series that are set by hand, after checking them."""
+    wrong = partial(StudyError.of, "--series", public="series")
     fixed: dict[str, Series | None] = {}
     for name, key in by_hand.items():
         modality = canonical(str(name))
         if modality not in GLIOMA:
-            raise StudyError(f"--series: unknown modality {name!r}; expected one of {', '.join(GLIOMA)}.")
+            raise wrong(f"unknown modality {name!r}; expected one of {', '.join(GLIOMA)}.")
         if key is None:
             fixed[modality] = None
             continue
@@ -109,12 +111,12 @@ def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[s
         if len(matches) != 1:
             keys = ", ".join(volume.key for volume in matches or series)
             what = "several volumes have this number" if matches else "there is no such series"
-            raise StudyError(f"--series: {modality}: {key}: {what}; expected one of {keys}.")
+            raise wrong(f"{modality}: {key}: {what}; expected one of {keys}.")
         if matches[0].problem:
-            raise StudyError(f"--series: {modality}: {matches[0].name} cannot be used: {matches[0].problem}.")
+            raise wrong(f"{modality}: {matches[0].name} cannot be used: {matches[0].problem}.")
         if matches[0] in fixed.values():
-            raise StudyError(f"--series: {matches[0].name} is set for two modalities.")
+            raise wrong(f"{matches[0].name} is set for two modalities.")
         fixed[modality] = matches[0]
     if [fixed.get(modality, "") for modality in GLIOMA] == [None] * len(GLIOMA):
-        raise StudyError("--series: every modality is left out; expected at least one to be used.")
+        raise wrong("every modality is left out; expected at least one to be used.")
     return fixed

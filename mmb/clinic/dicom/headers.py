@@ -12,7 +12,7 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
-from mmb.clinic.errors import ONE, StudyError
+from mmb.clinic.errors import EACH, StudyError
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = (
@@ -101,7 +101,8 @@ def require_one_patient(folder: str | Path, patients: Collection[tuple[str, str,
     counts = [len({value for value in values if value}) for values in zip(*set(patients), strict=True)]
     if max(counts) > 1:
         what = [name for name, count in zip(("ID", "name", "date of birth"), counts, strict=True) if count > 1]
-        raise StudyError.of(folder, f"images of {max(counts)} patients (by {', '.join(what)}); {ONE}")
+        images = f"images of {max(counts)} patients (by {', '.join(what)})"
+        raise StudyError.of(folder, f"{images}; give the folder of one.", command=EACH)
 
 
 def colour(header: Dataset) -> str | None:

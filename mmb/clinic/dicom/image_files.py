@@ -93,8 +93,8 @@ def refuse_several_patients(files: Sequence[ImageFile]) -> None:
     folders = Counter(file.path.parent for file in files)
     if len(folders) > 1 and max(folders.values()) > 1:
         raise StudyError(
-            f"The sequences lie in {len(folders)} folders, one of which has several, as if they were of several "
-            "subjects; give the folder of one subject, with its files in it or a folder for each."
+            f"The sequences lie in {len(folders)} folders, and one of these has several: they may be of several "
+            "subjects. Give the folder of one subject, with its files in it or a folder for each."
         )
 
 

@@ -90,7 +90,7 @@ def _pixels(series: Series) -> np.ndarray:
             raise OSError(f"{series.name}: a file of it cannot be opened ({error.strerror or 'damaged'}).") from None
         except ValueError as error:
             which = "" if len(contents) == 1 else f"image {pieces[0][0] + 1} of {slices}: "
-            raise StudyError(f"{series.name}: {which}{error}.") from None
+            raise StudyError(f"{series.name}: {which}{error}.", file=path) from None
         for k, frame in pieces:
             header = dataset if frame is None else flatten_frame(dataset, frame)
             voxels[:, :, k] = _grey_values(stored[frame or 0], header).T

@@ -120,7 +120,7 @@ def write_seg(
     _check(label, reference, classes)
     occurring = [name for name, value in classes.items() if (label == value).any()]
     if not occurring:
-        raise StudyError(f"{reference.name}: the segmentation is empty, which DICOM SEG cannot express; none written.")
+        raise StudyError(f"{reference.name}: the segmentation is empty. No DICOM SEG was written: it cannot be empty.")
     segments = np.zeros(label.shape, np.uint8)
     for segment, name in enumerate(occurring, start=1):
         segments[label == classes[name]] = segment

@@ -117,7 +117,7 @@ def recognise(header: Dataset) -> HeaderEvidence:
     weighting, basis = _weigh(mentioned, measured)
     odd = has_unknown_words(_description(header))
     named = ", ".join(f"'{word}'" for word in words.values())
-    others = (", beside others that are not known" if words else "none that is known") * odd
+    others = (" and unknown words" if words else "none that is known") * odd
     heard = [f"words: {named}{others}"] * bool(words or odd) + [f"parameters: {parameters}"] * bool(parameters)
     evidence = "; ".join(heard) or "its header says nothing"
     doubt = doubtful_kind(_description(header))

@@ -32,7 +32,7 @@ from mmb.clinic.dicom.headers import (
     unlike_grey,
 )
 from mmb.clinic.dicom.regular_grid import unrounded, why_no_grid
-from mmb.clinic.errors import ONE, StudyError
+from mmb.clinic.errors import EACH, StudyError
 from mmb.clinic.field_of_view import holds_head
 
 SAME_SLICE = 0.25  # distance, in gaps between slices, up to which an image lies at the place of a slice
@@ -201,8 +201,9 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
     if len(studies) > 1 and not _one_examination(slices):
         raise StudyError.of(
             folder,
-            f"images of {len(studies)} studies; {ONE} Only series of one date that share their frames of reference are "
-            "taken as one study.",
+            f"images of {len(studies)} studies; give the folder of one. Only series of one date that share their "
+            "frames of reference are one study.",
+            command=EACH,
         )
     here = present(slices, unlike)
     found = [_series(volume, ambiguous, foreign, here) for volume in group(slices)]
@@ -278,10 +279,11 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
         (damaged, "are damaged DICOM files", MISSING),
     ):
         if unusable:  # file names may contain patients' names
-            raise StudyError.of(
-                folder,
-                f"{len(unusable)} of {len(paths)} files {what}, the first is number {paths.index(unusable[0]) + 1} in "
-                f"alphabetical order; {remedy}, or remove them.",
+            found, first = f"{len(unusable)} of {len(paths)} files {what}", paths.index(unusable[0]) + 1
+            raise StudyError(
+                f"{folder}: {found}, the first is number {first} in alphabetical order; {remedy}, or remove them.",
+                f"The study: {found}; {remedy}, or remove them.",
+                unusable[0],
             )
     if not read:
         index = ["a DICOMDIR is only an index: copy the folders beside it too"]

@@ -214,7 +214,8 @@ class NnUNet(Predictor):
         """Refuse a checkpoint that was trained with other channels, classes or preprocessing than the files say."""
         if (configuration := str(trained.get("configuration"))) != self.configuration:
             raise ValueError(
-                f"{path}: was trained with configuration {configuration}, {self.weights[0]} with {self.configuration}."
+                f"{path}: its network was trained with configuration {configuration}, "
+                f"{self.weights[0]} with {self.configuration}."
             )
         pairs: dict[str, tuple[Any, Any]] = {}
         if isinstance(data := trained.get("dataset_json"), dict) and "channel_names" in data:
@@ -232,8 +233,8 @@ class NnUNet(Predictor):
         for key, (one, two) in pairs.items():
             if one != two:
                 raise ValueError(
-                    f"{path}: was trained with {key} {one}, but its folder says {two}. Copy {PLANS} and dataset.json "
-                    "from the folder of the training."
+                    f"{path}: its network was trained with {key} {one}, but its folder says {two}. Copy {PLANS} "
+                    "and dataset.json from the folder of the training."
                 )
 
     def _settings(self) -> tuple[Sequence[float], Sequence[float]]:

@@ -67,11 +67,16 @@ def _refused_field(error: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def private() -> Iterator[None]:
-    """Keep from clients the texts of errors that may name files of a study: all but those of StudyError."""
+def private(sent: bool = False) -> Iterator[None]:
+    """Keep from clients the texts of errors that may name files of a study: all but those of StudyError.
+
+    ``sent``: the client has sent the study itself, and is told which file is wrong.
+    """
     try:
         yield
-    except StudyError:
+    except StudyError as error:
+        if sent:
+            raise error.to_its_sender() from error
         raise
     except (ValueError, FileNotFoundError) as error:
         raise StudyError(str(error), "The study, or one of its files, cannot be used.") from error

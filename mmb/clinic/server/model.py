@@ -119,14 +119,14 @@ def _loaded(asked: Options) -> Predictor:
     return predictor
 
 
-def _segment(study: Path, results: Path, asked: Options) -> Prediction:
-    """Segment a study in a folder; messages do not name its files, and nothing of it stays but the results."""
+def _segment(study: Path, results: Path, asked: Options, sent: bool = False) -> Prediction:
+    """Segment a study in a folder; nothing of it stays but the results, and messages are `private`."""
     report_progress("Reading and aligning the images, finding the brain, and telling which sequence each is")
 
     def explain(_: list[str]) -> None:
         report_progress("Segmenting")
 
-    with private():
+    with private(sent):
         return segment(study, results, _loaded(asked), asked, explain)
 
 
@@ -134,11 +134,11 @@ def _of_upload(folder: Path, asked: Options, send: str | None) -> dict[str, Any]
     """Segment an uploaded study, and send its DICOM results to an archive; return the facts."""
     study, cohort = folder / "study", _loaded(asked).cohort
     if asked.series:
-        with private():
+        with private(sent=True):
             told = as_told(study, cohort, asked.series, asked.modalities or cohort.modalities)
         asked = asked if told == study else replace(asked, series=None)
         study = told
-    prediction = _segment(study, folder / "results", asked)
+    prediction = _segment(study, folder / "results", asked, sent=True)
     stored = None
     if send:
         report_progress("Storing the result in the archive")

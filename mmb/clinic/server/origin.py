@@ -24,13 +24,17 @@ def require_own(request: Request, names: Collection[str]) -> None:
     """
     host = request.headers.get("host", "")
     if not _leads_here(urlsplit(f"//{host}").hostname, names):
-        raise HTTPException(400, f"Host {host[:100]!r} is not a name of this server; --names adds further ones.")
+        raise HTTPException(
+            400, f"Host {host[:100]!r} is not a name of this server; its option names adds further ones."
+        )
     if request.method == "GET" and path_of(request.scope) == "/" and _is_navigation(request.headers):
         return
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "none")
     page = urlsplit(origin or "")
     if site not in ("same-origin", "none") or (origin and page.netloc not in (host, *names)):
-        raise HTTPException(403, "Refused from another site's page; if it is this server's own, add it to --names.")
+        raise HTTPException(
+            403, "Another site's page sent this; if it is this server's own, add it to the option names."
+        )
 
 
 def _is_navigation(headers: Mapping[str, str]) -> bool:

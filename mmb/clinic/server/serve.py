@@ -91,7 +91,7 @@ def serve(
         socket = server.config.bind_socket()
         socket.listen()  # whoever reads the address may connect to it at once
         print(f"Serving {', '.join(app.models)}. Research only, not for clinical use.", flush=True)
-        print(f"Page, and server for 3D Slicer (in which it was never tried): {address}{viewer}", flush=True)
+        print(f"Open {address} in a browser. 3D Slicer can use the same address (not tested).{viewer}", flush=True)
         server.run([socket])
 
 

@@ -43,7 +43,7 @@ def recognise_upload(folder: Path, cohort: Cohort) -> dict[str, Any]:
     ``open``, the modalities that only the images can tell; and ``left_out``, a line for each series or file that is
     none of them. Raises ValueError if the folder is no study.
     """
-    with private():
+    with private(sent=True):
         _unpack_all(folder)
         headers = read_headers(folder, cohort)
         automatic, unclear = _automatic(headers)

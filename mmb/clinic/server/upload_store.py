@@ -94,7 +94,9 @@ class Upload:
         others arrive.
         """
         if self.users >= FILES_AT_ONCE:
-            raise HTTPException(503, f"{FILES_AT_ONCE} files of the study arrive now, the limit; send them in turn.")
+            raise HTTPException(
+                503, f"More than {FILES_AT_ONCE} files of the study arrive at once, the limit; send them in turn."
+            )
         with self.in_use():
             await self._receive(pieces, name, announced)
 
@@ -146,7 +148,7 @@ class Uploads:
         self.expire()
         alike = [each for each in self._held.values() if each.in_one or not in_one]
         if len(alike) >= (limit := STUDIES // 2 if in_one else STUDIES):
-            raise HTTPException(503, f"{limit} studies are on the server, its limit; try again when one is removed.")
+            raise HTTPException(503, f"The server holds {limit} studies, its limit; try again when one is removed.")
         name = secrets.token_urlsafe(16)
         self._held[name] = Upload(self._require_room)
         self._held[name].in_one = in_one

@@ -152,8 +152,8 @@ def image_warnings(
         yield f"{_named(study, [name])}: {problem}"
     if study.skulls and brain is None:
         yield (
-            f"{_named(study, study.skulls)}: not skull-stripped, but the network knows only skull-stripped brains: "
-            "do not trust the result. Strip the skull first, or leave out --skull_strip."
+            f"{_named(study, study.skulls)}: not skull-stripped. The network knows only skull-stripped brains. Do not "
+            "trust the result: strip the skull, or leave it to this program (option skull_strip)."
         )
     if brain and (doubts := _brain_doubts(study, brain, *brain_ml)):
         yield f"The brain that was cut out of the head is doubtful, see its outline in the pictures: {doubts}."
@@ -174,7 +174,7 @@ def study_warnings(study: Study) -> Iterator[str]:
     if unsure:
         first = next(iter(unsure))
         right = (
-            f"--series {first}=none, or the SeriesNumber of the right one"
+            "choose the right one, or none (option series)"
             if study.series
             else f"name the file after it, e.g. x_{first}.nii.gz"
         )

@@ -13,7 +13,7 @@ from common.cohorts.check import Finding, findings, zero_background
 from common.cohorts.cohort import Cohort
 from common.modalities import display_name
 from mmb.clinic.errors import StudyError
-from mmb.clinic.evidence import Candidate, LogProbs
+from mmb.clinic.evidence import Candidate, ImageFile, LogProbs
 from mmb.clinic.sequence_check import CLASSES, has_known_sequences, log_probabilities
 from mmb.clinic.study.alignment import AlignedStudy, align
 from mmb.clinic.study.grid import Image, finest, whole
@@ -68,7 +68,10 @@ def _read(candidate: Candidate) -> tuple[Image, list[str]]:
     except StudyError:
         raise
     except ValueError as error:
-        raise StudyError(str(error), f"An {candidate.source} cannot be read, or is not a single volume.") from error
+        file = candidate.path if isinstance(candidate, ImageFile) else None
+        raise StudyError(
+            str(error), f"An {candidate.source} cannot be read, or is not a single volume.", file
+        ) from error
 
 
 def judge_images(

@@ -35,8 +35,8 @@ def study_files(folder: str | Path | StudyFiles) -> StudyFiles:
     if folder.is_file():
         raise StudyError.of(
             folder,
-            "a file; expected the folder with all files of the study. Images of any names are given one by one, such "
-            "as --t1c FILE --flair FILE.",
+            "a file; expected the folder with all files of the study.",
+            command="Or give image files of any names one by one: --t1c FILE --flair FILE.",
         )
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM or NIfTI files of a study.")
@@ -67,7 +67,9 @@ def require_image_files(files: Mapping[str, str | Path]) -> None:
         if path.is_dir() or is_dicom(path):
             raise ValueError(f"--{name} {file}: expected an image file; of DICOM series, give the study's folder.")
         if (other := named.setdefault(path.resolve(), name)) != name:
-            raise ValueError(f"--{name} {file}: this file is given as --{other}, too; expected different ones.")
+            raise ValueError(
+                f"--{name} {file}: the same file as --{other}; expected a file of its own for each sequence."
+            )
 
 
 def require_studies(folder: str | Path) -> list[Path]:

@@ -49,7 +49,7 @@ def load_predictor(
     if not is_nnunet(bundle):
         predictor = Inference(bundle, recipe, ckpt_path, device)
     elif option := "--recipe" if recipe else "--ckpt_path" if ckpt_path else None:
-        raise ValueError(f"{option}: is for bundles; {bundle} is a trained nnU-Net. Leave it out.")
+        raise ValueError(f"{option} is for bundles, but {bundle} is a trained nnU-Net. Leave {option} out.")
     else:
         predictor = load_nnunet(bundle, device, BRATS_AXES)
     if decision is not None:
@@ -152,8 +152,8 @@ class Inference:
         calibration = read_calibration(path)
         if calibration.weights != file_digest(self.weights):
             raise ValueError(
-                f"{path}: is of other weights than {self.weights.name} beside it; make it anew (mmb "
-                "calibrate), or remove it."
+                f"{path}: a calibration of other weights than {self.weights.name} beside it; make it "
+                "anew (mmb calibrate), or remove it."
             )
         return calibration if calibration.decision == self.decision else None
 

@@ -90,8 +90,8 @@ def segment(
         modalities = needed if {*needed} <= {*wanted} else wanted
     if unknown := [name for name in cohort.modalities if name not in ALIASES]:
         raise StudyError(
-            f"{inference.weights_name}: of {cohort.name}, whose sequences {', '.join(unknown)} are not recognised in a "
-            "study. Prepare the images, and use the bundle's inference.json, or mmb.clinic.bundle.Bundle."
+            f"{inference.weights_name}: predict does not recognise the sequences {', '.join(unknown)} of {cohort.name} "
+            "in a study. Prepare the images, and use the bundle's inference.json, or mmb.clinic.bundle.Bundle."
         )
     if isinstance(study, Mapping):
         read = read_files(study, cohort, modalities, device, strip)
@@ -169,7 +169,8 @@ def check_output(study: Source, output_dir: str | Path) -> None:
     """Refuse an output folder that lies in the study's or cannot be written."""
     output, place = Path(output_dir).resolve(), study.folder if isinstance(study, StudyFiles) else study
     if not isinstance(place, Mapping) and Path(place).resolve() in (output, *output.parents):
-        raise StudyError(f"--output_dir {output_dir} lies in the study's folder; expected a folder outside it.")
+        what = "it lies in the study's folder; expected a folder outside it."
+        raise StudyError.of(f"--output_dir {output_dir}", what, "The output folder")
     require_writable(output_dir)
 
 

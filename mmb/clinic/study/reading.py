@@ -26,7 +26,7 @@ from common.io.files import unread
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
 from mmb.clinic.choice import MIN_EXTENT_MM, Assignment, Option, Record, Unused, Use, assign_series, in_question
-from mmb.clinic.errors import ONE, StudyError
+from mmb.clinic.errors import EACH, StudyError
 from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence, ImageFile, LogProbs
 from mmb.clinic.names import not_what_they_end_with
 from mmb.clinic.sequence_check import has_known_sequences
@@ -184,9 +184,10 @@ def read_files(
     wanted = resolve_subset(modalities, cohort.modalities)
     given = {canonical(name): str(file) for name, file in files.items()}
     if foreign := [name for name in given if name not in cohort.modalities]:
-        raise StudyError(f"--{foreign[0]}: unknown to the network; expected some of {subset_name(cohort.modalities)}.")
+        what = f"unknown to the network; expected some of {subset_name(cohort.modalities)}."
+        raise StudyError.of(f"--{foreign[0]}", what, foreign[0])
     require_image_files(given)
-    used = [_named_file(file, file, name, "given as it") for name, file in given.items() if name in wanted]
+    used = [_named_file(file, file, name, "you named this file") for name, file in given.items() if name in wanted]
     if not used:
         raise StudyError(f"None of the files is of the requested modalities ({subset_name(wanted)}).")
     return _with_images(Headers(used, cohort, wanted), device, skull_strip)
@@ -244,7 +245,7 @@ def _of_one_examination(headers: Headers) -> Headers:
     if found := found or differing([each.told for each in usable]):
         pair = [f"{display_name(it.says.modality or '')} ({it.source})" for it in usable if it.name in found[:2]]
         what = "are of two examinations or patients" if found.certain else "have names as of two patients or times"
-        text = f"{' and '.join(pair)} {what}, and are taken together. Make sure that they are of one examination."
+        text = f"{' and '.join(pair)} {what}, and are used together. Make sure that they are of one examination."
         lines = [*headers.joined, *([] if found.certain else [f"{found}."])]  # which show no date
         return replace(headers, remarks=[*headers.remarks, Remark((), text)], joined=lines)
     return headers
@@ -321,7 +322,7 @@ def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
     if name not in study.images:
         used = ", ".join(f"{display_name(name)} ({source})" for name, source in study.sources.items())
         what = "this series" if is_uid else asked  # a message never shows a UID, which identifies the patient
-        raise StudyError(f"--reference: {what} is not used; expected one of {used}.")
+        raise StudyError.of("--reference", f"{what} is not used; expected one of {used}.", "reference")
     return name, "as requested"
 
 
@@ -340,8 +341,8 @@ def _assigned(
         )
     except StudyError as error:
         of_files = "The image files do not tell which sequences they are; name them x_t1.nii.gz, and so on."
-        public = error.text if isinstance(headers, SeriesHeaders) else of_files
-        raise StudyError("\n".join([error.text, *headers.others]), public) from None
+        public = error.public if isinstance(headers, SeriesHeaders) else of_files
+        raise StudyError(error.followed_by(headers.others).text, public, error.file) from None
     used = assignment.chosen
     names = {record.candidate.name: modality for modality, record in used.items()}
     further = _further(headers, assignment)
@@ -397,7 +398,8 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
     """Read the names of image files, and the JSON beside those whose names do not end in a modality."""
     folder = listed.folder
     if by_hand:
-        raise StudyError.of(folder, "--series is for DICOM; these are image files, identified by their names.")
+        what = "these are image files, identified by their names."
+        raise StudyError(f"{folder}: --series is for DICOM; {what}", f"The study: series is for DICOM; {what}")
     roles = named_after(folder, cohort)
     ended = {path: role for path, role in roles.items() if role in GLIOMA} if has_known_sequences(cohort) else {}
     unfit = not_what_they_end_with(ended)
@@ -423,7 +425,8 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
         raise StudyError(f"{error} {not_read}".rstrip(), public) from None
     if len(cases) > 1:
         names = shortened(case["case"] for case in cases)
-        raise StudyError(f"{folder}: {len(cases)} subjects, {names}; {ONE}", f"The study: {len(cases)} subjects; {ONE}")
+        public = f"The study: {len(cases)} subjects; give the folder of one."
+        raise StudyError(f"{folder}: {len(cases)} subjects, {names}; give the folder of one.", public, command=EACH)
     case = cases[0] if cases else {"image": [], "modalities": []}
     channels = case.get("channels", [None] * len(case["image"]))
     by_name = {
@@ -457,13 +460,15 @@ def _of_series(
 
     by_hand = by_hand or {}
     if not isinstance(by_hand, Mapping):
-        raise StudyError(f"--series {by_hand!r}: expected sequences and SeriesNumbers, e.g. t1c=7.")
+        raise StudyError.of(f"--series {by_hand!r}", "expected sequences and SeriesNumbers, e.g. t1c=7.", "series")
     given = {canonical(str(name)): key for name, key in by_hand.items()}
     if len(given) < len(by_hand):
-        raise StudyError(f"--series: one modality is given twice in {', '.join(map(str, by_hand))}; name each once.")
+        what = f"one modality is given twice in {', '.join(map(str, by_hand))}; name each once."
+        raise StudyError.of("--series", what, "series")
     foreign = [name for name in given if name not in wanted]
     if foreign:
-        raise StudyError(f"--series: {foreign[0]} is not among the modalities to use, {subset_name(wanted)}.")
+        what = f"{foreign[0]} is not among the modalities to use, {subset_name(wanted)}."
+        raise StudyError.of("--series", what, "series")
     given |= {name: None for name in GLIOMA if name not in wanted}
     series, others = dicom.read_all(listed.folder, listed.files)
     candidates = dicom.series_candidates(series, given)
@@ -476,7 +481,7 @@ def _of_series(
     option = partial(dicom.option, candidates)
     studies = {str(each.header.get("StudyInstanceUID", "")) for each in series}
     several = (
-        f"The series have {len(studies)} different StudyInstanceUIDs; they are taken as one study, since they are of "
+        f"The series have {len(studies)} different StudyInstanceUIDs; they count as one study, since they are of "
         "one patient and date and share their frame of reference."
     )
     remarks = [Remark((), several)] if len(studies) > 1 else []

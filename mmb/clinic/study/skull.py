@@ -116,7 +116,8 @@ def agreed(
         reasons = "; ".join(f"{label(name)}: {reason}" for name, reason in doubts.items())
         raise StudyError(
             f"No brain was found in images that are not skull-stripped. {reasons}. Look at them. If they "
-            "do show a head, strip the skull yourself; --skull_strip no segments them as they are."
+            "do show a head, strip the skull yourself.",
+            command="To segment them as they are: --skull_strip no.",
         )
     agreement = {name: {name: 1.0} for name in plausible}
     for first, second in combinations(plausible, 2):

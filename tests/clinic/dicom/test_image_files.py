@@ -97,7 +97,7 @@ def test_a_folder_for_each_series_of_slicer(tmp_path, voxels):
     assert (list(found.images), found.remarks) == (["t1c", "flair"], [])
     assert found.used["t1c"].stated_grade == Grade.OPEN
     write(tmp_path / "4 FLAIR AX" / "5 T2.nii.gz", voxels["t2"])
-    with pytest.raises(ValueError, match="lie in 2 folders, one of which has several"):
+    with pytest.raises(ValueError, match="lie in 2 folders, and one of these has several"):
         read_folder(tmp_path, PHANTOM)
 
 

@@ -338,3 +338,11 @@ class TestRecognition:
             recognise_upload(upload.study, PHANTOM)
         assert refused.value.public.startswith("The study: none of its 3 files is a DICOM file")
         assert not [text for text in ("Doe", str(upload.folder)) if text in refused.value.public]
+
+    def test_a_damaged_file_is_named_to_who_has_sent_it(self, upload):
+        receive(upload, b"\0" * 128 + b"DICM" + b"\xff" * 100, "Doe 7.dcm")
+        with pytest.raises(StudyError) as refused:
+            recognise_upload(upload.study, PHANTOM)
+        assert "number 1 in alphabetical order" in refused.value.text
+        assert "alphabetical" not in refused.value.public
+        assert refused.value.public.endswith('The file: "Doe 7.dcm".')

@@ -94,7 +94,7 @@ def test_what_headers_leave_open_is_decided_by_what_it_shows(images):
     assert sources(decision) == {"t1c": "series 1", "t2": "series 2"}
     assert decision.chosen["t1c"].stated_grade is None
     assert decision.warnings == [
-        "series 1: its header leaves open whether it is T1 (words: 'x'); it looks like T1c, and is taken for it."
+        "series 1: its header leaves open whether it is T1 (words: 'x'); it looks like T1c, and is used as T1c."
     ]
     both = decided(given({"t1": images["t1c"], "t1c": images["t1"]}, t1=Grade.LIKELY, t1c=Grade.OPEN))
     assert sources(both) == {"t1": "series 2", "t1c": "series 1"}
@@ -113,7 +113,7 @@ def test_a_subtraction_is_left_out_unless_its_header_is_sure_it_is_asked_for_or_
     assert list(decision.chosen) == ["t1c", "t2"]
     assert "looks like none, and is left out" in decision.warnings[0]
     assert decision.records[0].line().startswith("series 1: left out: by what it shows")
-    assert not decision.records[0].line().endswith("taken.")
+    assert not decision.records[0].line().endswith("; used.")
     kept = decided(given(study, t1=Grade.OPEN), required=("series 1",))
     assert list(kept.chosen) == ["t1", "t1c", "t2"]
     (warning,) = contradictions(kept.chosen)

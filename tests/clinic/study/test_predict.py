@@ -147,7 +147,7 @@ def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, c
 
     for modality, number in USED.items():
         name = {"t1c": "T1c"}.get(modality, modality.upper())
-        assert re.search(rf"series {number}: {name}, (sure|likely|open) \(.*\); taken", said)
+        assert re.search(rf"series {number}: {name}, (sure|likely|open) \(.*\); used", said)
     assert re.search(r"series 1-3: left out: localizer", said)
     assert re.search(r"series 5: left out: diffusion", said)
     assert re.search(r"series 7: left out: subtraction", said)
@@ -211,11 +211,11 @@ def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as
         assert text.startswith("FLAIR (image file): it does not look like FLAIR, but like T2. Do not use the result")
     assert "<title>Segmentation from T1c + FLAIR</title>" in page
     (other,) = (line for line in warnings.splitlines() if re.search(r"\bT1\b", line))
-    assert other.endswith("it looks like T1c, and is taken for it.")
+    assert other.endswith("it looks like T1c, and is used as T1c.")
     listed = said.partition("In the study:\n")[2].partition("\nSegmenting")[0]  # as decided in the end, and once
     (line,) = (line for line in listed.splitlines() if "5_T1_MPRAGE_2020" in line)
     assert re.fullmatch(
-        r"  5_T1_MPRAGE_2020\.nii\.gz: T1c \(by what it shows; .*\); its image shows T1c .*; taken\.", line
+        r"  5_T1_MPRAGE_2020\.nii\.gz: T1c \(by what it shows; .*\); its image shows T1c .*; used\.", line
     )
     assert said.count("5_T1_MPRAGE_2020.nii.gz: ") == 1
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -258,7 +258,7 @@ def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
     first, second = capsys.readouterr().out.partition("Warnings:\n  ")[2].splitlines()[:2]
     assert first == SYNTHETIC
     assert second.startswith("  T1 (image file), T2 (image file): not skull-stripped")
-    assert "do not trust the result" in second
+    assert "Do not trust the result" in second
 
 
 @pytest.mark.parametrize(
@@ -273,12 +273,12 @@ def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
         ("{case} {out} --skull_strip maybe", "--skull_strip 'maybe': expected one of 'auto', 'yes', 'no'"),
         ("{case} {out} --decision best", "--decision 'best': expected one of 'threshold', 'expected_dice'"),
         ("{case} {case}/out", "lies in the study's folder; expected a folder outside it"),
-        ("{case} {out} m4ae", "bundle 'm4ae' was not found in"),
-        ("{case}", "expected STUDY OUTPUT_DIR, two folders; or OUTPUT_DIR alone and the file of each"),
+        ("{case} {out} m4ae", "No bundle 'm4ae'; expected one of gss, m3ae"),
+        ("{case}", "expected two folders, STUDY OUTPUT_DIR; or OUTPUT_DIR alone and the file of each"),
         ("{case} {out} --t1 {case}/Doe_t1.nii.gz", "or OUTPUT_DIR alone and the file of each"),
         ("{out} --t1 {case}/Doe_t1.nii.gz --each", "--each is for folders of studies"),
         ("{out} --t1 {case}", "/case: expected an image file; of DICOM series, give the study's folder"),
-        ("{out} --t1 {case}/Doe_t1.nii.gz --t2 {case}/Doe_t1.nii.gz", "is given as --t1, too"),
+        ("{out} --t1 {case}/Doe_t1.nii.gz --t2 {case}/Doe_t1.nii.gz", "the same file as --t1; expected"),
         ("{out} --t1 absent.nii.gz", "absent.nii.gz: no such file"),
         ("{case}/none {out} --each", "no such folder; expected one with a subfolder for each study."),
         ("{tmp} {out} --each", "no subfolder; expected one for each study."),
@@ -359,7 +359,7 @@ def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(subject, tmp_path, 
     ("damage", "message"),
     [
         (lambda text: "a,b\n1,2\n", "not a calibration ("),
-        (lambda text: text, "is of other weights than own.pt beside it"),
+        (lambda text: text, "a calibration of other weights than own.pt beside it"),
     ],
 )
 def test_a_foreign_calibration_is_refused_before_the_images_are_read(damage, message, subject, tmp_path):

@@ -1,0 +1,73 @@
+"""What an error says on the console, and what of it may leave the machine."""
+
+import ast
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.cohorts.brats import PHANTOM
+from mmb.clinic import errors
+from mmb.clinic.errors import StudyError
+from mmb.clinic.server.errors import private
+from mmb.clinic.study.reading import read_folder
+
+OPTION = re.compile(r"(^|[\s(])--[a-z]")
+
+
+def calls() -> Iterator[tuple[str, ast.Call]]:
+    """Yield where a StudyError is made in the clinic, and the call."""
+    for path in sorted(Path(errors.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and re.fullmatch(r"(StudyError(\.of)?|wrong)", ast.unparse(node.func)):
+                yield f"{path.name}:{node.lineno}", node
+
+
+def for_others(call: ast.Call) -> list[ast.expr]:
+    """Return the arguments of which the public text is made."""
+    of, named = ast.unparse(call.func), {each.arg: each.value for each in call.keywords if each.arg != "command"}
+    first = of == "StudyError.of" or (of == "StudyError" and (len(call.args) > 1 or "public" in named))
+    return [*call.args[first:], *named.values()]
+
+
+def test_no_public_text_has_an_option_of_the_command_line():
+    """An option stands in ``command``, in a text that has another for the public, or in the name of a place."""
+    found = dict(calls())
+    assert len(found) > 40
+    leaks = {}
+    for place, call in found.items():
+        for node in (node for argument in for_others(call) for node in ast.walk(argument)):
+            literal = isinstance(node, ast.Constant) and isinstance(node.value, str) and OPTION.search(node.value)
+            worded = isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node).endswith(
+                ("option", "todo", "EACH")
+            )
+            if literal or worded:
+                leaks[place] = ast.unparse(node)
+    assert not leaks
+
+
+def test_each_reader_has_the_end_that_helps():
+    error = StudyError("Two are T1.", command="Choose: --series t1=NUMBER", elsewhere=errors.CHOOSE)
+    assert str(error) == "Two are T1. Choose: --series t1=NUMBER"
+    assert error.public == "Two are T1. Choose the series or file for each sequence."
+    longer = error.followed_by(["series 3: T1."])
+    assert (longer.text, longer.public) == (f"{error.text}\nseries 3: T1.", f"{error.public}\nseries 3: T1.")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.text, copy.public, copy.file) == (error.text, error.public, None)
+
+
+@pytest.mark.parametrize(("sent", "end"), [(True, ' The file: "Doe.dcm".'), (False, "")])
+def test_only_who_has_sent_a_study_is_told_its_names(sent, end):
+    with pytest.raises(StudyError) as refused, private(sent):
+        raise StudyError("/a/Doe: 1 of 2 files is damaged.", "The study: damaged.", Path("/a/Doe.dcm"))
+    assert refused.value.public == f"The study: damaged.{end}"
+
+
+def test_a_damaged_image_file_is_known(tmp_path):
+    (tmp_path / "Doe_t1.nii.gz").write_bytes(b"damaged")
+    with pytest.raises(StudyError, match=r"Doe_t1\.nii\.gz: cannot be read") as refused:
+        read_folder(tmp_path, PHANTOM)
+    assert "Doe" not in refused.value.public
+    assert refused.value.to_its_sender().public.endswith('The file: "Doe_t1.nii.gz".')
