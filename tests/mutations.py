@@ -309,8 +309,8 @@ MUTATIONS = [
     ),
     Mutation(
         "evaluation/analysis/statistics.py",
-        "corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)).clip(max=1)",
-        "corrected[order] = (p[order] * len(order)).clip(max=1)",
+        'std = values.groupby("modalities", sort=False).std()',
+        'std = values.groupby("modalities", sort=False).std(ddof=0)',
         "evaluation/analysis",
     ),
     Mutation(

@@ -346,7 +346,7 @@ def test_too_few_cases_for_a_batch_are_refused(phantom):
         take(parts, "training", at_least=2)
 
 
-def test_phantom_comes_with_its_own_datalist_and_null_is_no_split(phantom, tmp_path):
+def test_phantom_comes_with_its_own_datalist(phantom, tmp_path):
     parts = prepare("phantom", phantom)
     assert parts == load_datalist(phantom / "datalist.json", phantom)
     assert [len(parts[part]) for part in PARTS] == [1, 1, 1]
@@ -354,7 +354,6 @@ def test_phantom_comes_with_its_own_datalist_and_null_is_no_split(phantom, tmp_p
         prepare("phantom", phantom, "fold3")
     assert cases("phantom", phantom) == parts["test"]
     assert names(cases("phantom", phantom / "a")) == ["a"]
-    assert prepare("phantom", phantom, "null", "null") == prepare("phantom", phantom)
     with refused(ValueError, "split 5: expected the name of a split, as text"):
         prepare("brats2021", tmp_path, 5)
 
