@@ -19,8 +19,7 @@ from common.modalities import ALIASES
 
 MIDNIGHT = timedelta(days=1)  # an examination may begin on one day and end on the next
 KINDS = ("AcquisitionDateTime", "AcquisitionDate", "SeriesDate", "StudyDate")  # in JSON, the image's own first
-IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")
-"""Keys by which dcm2niix, unless told to leave them out, identifies the patient; their values are never shown."""
+IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")  # in JSON; their values are never shown
 OF_IMAGES = f"{PLANE}|{TECHNIQUE}|{BODY}|{PROCESSED}"
 OTHERS = {
     *("siemens", "philips", "ge", "canon", "toshiba", "gd", "gad", "gado", "ce", "km", "mdc", "contrast", "enhanced"),
@@ -63,8 +62,8 @@ def told(path: Path, name: str = "") -> Told:
     parts, fields = _parts(case), sidecar(path)
     found = next(filter(None, (dates(str(fields.get(key, ""))) for key in KINDS)), dates(case))
     if role is None:  # then nothing says where the case's part of the name ends
-        first = next((k for k, part in enumerate(parts) if _is_of_image(part)), 0)
-        parts = [*parts[:first], *filter(_is_of_case, parts[first:])]
+        end = next((k for k, part in enumerate(parts) if _is_of_image(part)), 0)
+        parts = [part for k, part in enumerate(parts) if k < end or _is_of_case(part)]
     known = {part[:3]: (part,) for part in case.lower().split("_") if part[:4] in ("sub-", "ses-")} | _published(case)
     known |= {key: (str(fields[key]),) for key in IDENTITY if fields.get(key)}
     words = frozenset(part for part in parts if not _is_of_image(part))
@@ -109,8 +108,7 @@ def _parts(name: str) -> list[str]:
     parts = [part for part in re.split(r"[\W_]+", REGISTERED_TO.sub("", name).lower()) if part]
     glued = {(a, b) for a, b in pairwise(parts) if a in CASES or (b[0] == "0" and not _is_of_image(a))}
     glued = {(a, b) for a, b in glued if b.isdigit() and len(b) < 6}
-    glued |= {(a, b) for a, b in pairwise(parts) if re.fullmatch(TIME_POINT, a + b)}
-    return [a * ((a, b) in glued) + b for a, b in pairwise(["", *parts])]
+    return [a * ((a, b) in glued or bool(a and re.fullmatch(TIME_POINT, a + b))) + b for a, b in pairwise(["", *parts])]
 
 
 @cache
