@@ -57,8 +57,8 @@ def resolve_subset(names: Iterable[str] | None, modalities: Sequence[str]) -> tu
         return tuple(modalities)
     if isinstance(names, str):
         names = names.split("+")
-    names = list(names)
-    if unknown := [name for name in names if name.lower() not in {*ALIASES, *modalities}]:
+    names = list(names) if isinstance(names, Iterable) else [names]
+    if unknown := [name for name in names if str(name).lower() not in {*ALIASES, *modalities}]:
         raise ValueError(f"Unknown modality {unknown[0]!r}; expected one of {', '.join(modalities)}.")
     wanted = [canonical(name, modalities) for name in names]
     foreign = [name for name in wanted if name not in modalities]

@@ -1,7 +1,7 @@
 """Whether images are of one examination of one patient, as far as their names, the JSON beside them or headers tell.
 
-A case is known if a name has BIDS's ``sub-`` or ``ses-``, a publisher's identifier or a date, or if a JSON or header
-has a date. Known cases that differ are two; other names may differ for a reason, and are only asked about.
+A case is known if a name has BIDS's ``sub-`` or ``ses-``, a publisher's identifier or a date, if a JSON or header has
+a date, or a JSON the patient. Known cases that differ are two; other names may differ for a reason, which is asked.
 """
 
 import json
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.cohorts.names import BODY, PLANE, PROCESSED, REGISTERED_TO, TECHNIQUE, split_name, without_suffix
-from common.cohorts.registry import COHORTS, dates
+from common.cohorts.registry import COHORTS, TIME_POINT, dates
 from common.modalities import ALIASES
 
 MIDNIGHT = timedelta(days=1)  # an examination may begin on one day and end on the next
 KINDS = ("AcquisitionDateTime", "AcquisitionDate", "SeriesDate", "StudyDate")  # in JSON, the image's own first
+IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")  # in JSON; their values are never shown
 OF_IMAGES = f"{PLANE}|{TECHNIQUE}|{BODY}|{PROCESSED}"
 OTHERS = {
     *("siemens", "philips", "ge", "canon", "toshiba", "gd", "gad", "gado", "ce", "km", "mdc", "contrast", "enhanced"),
@@ -26,7 +27,7 @@ OTHERS = {
     *("manual", "auto", "img", "im", "image", "se", "ser", "series", "e", "echo", "run", "acq", "rec"),
 }
 """Further parts of names that tell no patient and no examination; a running number may follow them."""
-CASES = {*("case", "patient", "pat", "subject", "subj", "sub", "p", "visit", "week", "month", "session", "tp", "exam")}
+CASES = {*("case", "patient", "pat", "subject", "subj", "sub", "p")}
 DIGITS = "0123456789"
 
 
@@ -61,8 +62,10 @@ def told(path: Path, name: str = "") -> Told:
     parts, fields = _parts(case), sidecar(path)
     found = next(filter(None, (dates(str(fields.get(key, ""))) for key in KINDS)), dates(case))
     if role is None:  # then nothing says where the case's part of the name ends
-        parts = parts[: next((k for k, part in enumerate(parts) if _is_of_image(part)), 0)]
+        end = next((k for k, part in enumerate(parts) if _is_of_image(part)), 0)
+        parts = [part for k, part in enumerate(parts) if k < end or _is_of_case(part)]
     known = {part[:3]: (part,) for part in case.lower().split("_") if part[:4] in ("sub-", "ses-")} | _published(case)
+    known |= {key: (str(fields[key]),) for key in IDENTITY if fields.get(key)}
     words = frozenset(part for part in parts if not _is_of_image(part))
     return Told(name or path.name, known, {"date": max(found)} if found else {}, words, role == "label")
 
@@ -71,15 +74,16 @@ def differing(images: Sequence[Told]) -> Difference | None:
     """Return two images that are of two cases; else two that may be; None if nothing tells so."""
     pairs = [*combinations(images, 2)]
     for one, other in pairs:
-        values = [(one.known[kind], other.known[kind]) for kind in one.known if kind in other.known]
-        said = [("-".join(a), "-".join(b)) for a, b in values if any(x != y for x, y in zip(a, b, strict=False))]
+        values = {kind: (one.known[kind], other.known[kind]) for kind in one.known if kind in other.known}
+        apart = {kind: each for kind, each in values.items() if any(x != y for x, y in zip(*each, strict=False))}
+        said = [(kind, kind) if kind in IDENTITY else ("-".join(a), "-".join(b)) for kind, (a, b) in apart.items()]
         kinds = [(kind, kind) for kind in one.days if kind in other.days] or [*product(one.days, other.days)][:1]
         days = [(one.days[mine], other.days[theirs]) for mine, theirs in kinds]
         for what in (*said, *((str(a), str(b)) for a, b in days if abs(a - b) > MIDNIGHT)):
             return Difference(one.name, other.name, what, True)
     for one, other in pairs:
         for a, b in product(sorted(one.words - other.words), sorted(other.words - one.words)):
-            alike = a.rstrip(DIGITS) == b.rstrip(DIGITS)
+            alike = a.rstrip(DIGITS) == b.rstrip(DIGITS) or (_is_of_case(a) and _is_of_case(b))
             if alike or not ({*DIGITS} & {*a, *b} or one.is_label or other.is_label):
                 return Difference(one.name, other.name, (a, b), False)
     return None
@@ -100,10 +104,11 @@ def sidecar(path: Path) -> dict[str, Any]:
 
 
 def _parts(name: str) -> list[str]:
-    """Return the parts of a name in lower case; a number behind a word of cases, or with a 0 before it, joins it."""
+    """Return the parts of a name in lower case; what belongs to a word of cases, or begins with 0, joins the former."""
     parts = [part for part in re.split(r"[\W_]+", REGISTERED_TO.sub("", name).lower()) if part]
     glued = {(a, b) for a, b in pairwise(parts) if a in CASES or (b[0] == "0" and not _is_of_image(a))}
-    return [a * ((a, b) in glued and b.isdigit() and len(b) < 6) + b for a, b in pairwise(["", *parts])]
+    glued = {(a, b) for a, b in glued if b.isdigit() and len(b) < 6}
+    return [a * ((a, b) in glued or bool(a and re.fullmatch(TIME_POINT, a + b))) + b for a, b in pairwise(["", *parts])]
 
 
 @cache
@@ -112,10 +117,17 @@ def _is_of_image(part: str) -> bool:
     return part[0].isdigit() or part in ALIASES or part.rstrip(DIGITS) in OTHERS or bool(re.fullmatch(OF_IMAGES, part))
 
 
+@cache
+def _is_of_case(part: str) -> bool:
+    """Return whether a part of a name is that of a case wherever it stands; ``p2`` is an acceleration as often."""
+    numbered = part.rstrip(DIGITS) in CASES and part[-1] in DIGITS and len(part) > 2
+    return not _is_of_image(part) and (numbered or bool(re.fullmatch(TIME_POINT, part)))
+
+
 def _published(case: str) -> dict[str, tuple[str, ...]]:
-    """Return the identifier that a publisher gave, if a name begins with one; its numbers if its pattern has no end."""
+    """Return the identifier that a publisher gave, if a name has one; its numbers if its pattern has no end."""
     for cohort in COHORTS.values():
-        if cohort.case_name and (match := cohort.case_name.match(case)):
+        if cohort.case_name and (match := cohort.case_name.search(case)):
             numbers = (part for part in _parts(match[0]) if {*DIGITS} & {*part} and part not in ALIASES)
             return {"id": (match[0].lower(),) if "patient" in match.re.groupindex else tuple(numbers)}
     return {}

@@ -29,13 +29,13 @@ _MONTH_DAY = r"(?:0[1-9]|1[0-2])[-._]?(?:0[1-9]|[12]\d|3[01])"
 _DAY_MONTH = r"(?:(?:0[1-9]|[12]\d|3[01])[-._](?:0[1-9]|1[0-2])|(?:0[1-9]|1[0-2])[-._](?:0[1-9]|[12]\d|3[01]))"
 _DATE = rf"(?:19|20)\d\d[-._]?{_MONTH_DAY}"
 _DATES = re.compile(rf"(?<!\d)(?:{_DATE}|{_DAY_MONTH}[-._](?:19|20)\d\d)(?=\d{{6}}(?!\d)|(?!\d))")  # a time may follow
-_TIME_POINT = (
+TIME_POINT = (
     r"(?:(?:timepoint|time|ses|session|week|visit|tp|fu|followup|exam|scan|day|month)[-_ ]?\d[\w-]*|mr[-_ ]?\d\d?"
     r"|(?:pre|post)[-_ ]?(?:op|treatment|surgery)\w*|baseline|follow[-_ ]?up[-_ ]?\w*|recurrence\w*"
     rf"|{_DATE}(?:[-_T]\d\d[-.:]?\d\d\S*)?|{_DAY_MONTH}[-._](?:19|20)\d\d)"
 )
 _OWN_NAMES = re.compile(
-    rf"(?:.*_)?(?P<patient>sub-[a-z0-9]+)_.*|(?P<before>.+?)[_. -](?:{_TIME_POINT}(?:_.*)?|pre|post)", re.IGNORECASE
+    rf"(?:.*_)?(?P<patient>sub-[a-z0-9]+)_.*|(?P<before>.+?)[_. -](?:{TIME_POINT}(?:_.*)?|pre|post)", re.IGNORECASE
 )
 """Names of no publisher that tell the patient: of BIDS (``sub-01_ses-02``), or with a time point at their end
 (``own_visit1``, ``own_preop``, ``own_2001-05-23``)."""

@@ -139,6 +139,8 @@ def check_evaluation(settings: Mapping[str, Any]) -> None:
     check_choice("decision", settings["decision"], DECISIONS)
     if not isinstance(conventions, Mapping):
         raise ValueError(f"conventions {conventions!r}: expected an object; set a key within it by --conventions#hd95.")
+    for name in conventions:
+        check_choice("conventions: key", name, [*Conventions.__dataclass_fields__])
     Conventions(**conventions)
 
 

@@ -32,7 +32,7 @@ def check_counts(**counts: int) -> None:
 
 def per_axis(key: str, values: Sequence[float]) -> Sequence[float]:
     """Return numbers of which there has to be one for each of an image's three axes."""
-    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 3:
+    if not isinstance(values, Sequence) or len(values) != 3 or not all(type(each) in (int, float) for each in values):
         raise ValueError(f"{key} {values}: expected 3 numbers, for x, y and z.")
     return values
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+import torch
 from ignite.engine import Engine
 from monai.bundle import ConfigParser, ConfigWorkflow, load
 from torch import nn
@@ -40,9 +41,20 @@ def _callers() -> Iterator[FrameType]:
 
 
 def load_weights(network: nn.Module, path: str) -> None:
-    """Load a network's weights by `common.io.checkpoints`, but for `monai.bundle.load`, which loads those given."""
-    if not lends_its_network():
+    """Load a network's weights by `common.io.checkpoints`; for `monai.bundle.load`, only require all (ValueError)."""
+    if lends_its_network():
+        for values in filter(torch.is_floating_point, network.state_dict().values()):
+            values.fill_(torch.nan)  # which that leaves where the file has no weights that fit
+        network.register_load_state_dict_post_hook(_require_all)
+    else:
         checkpoints.load_weights(network, path)
+
+
+def _require_all(network: nn.Module, _: object) -> None:
+    values = network.state_dict()
+    if lacking := [name for name in values if values[name].isnan().any()]:
+        what = f"{len(lacking)} of the network's {len(values)} weights, e.g. {lacking[0]}, are not those of the file"
+        raise ValueError(f"{what}, which is of another network; describe it by `net_override` (docs/bundles.md).")
 
 
 def bundle_root(name: str) -> str:

@@ -163,7 +163,6 @@ class ImageFile(Candidate):
     Attributes:
         channel: that of its modality, if the file holds several.
         by_json: what the JSON beside it says; None if there is none, or if it says nothing of the sequence.
-        identity: values by which its JSON identifies the patient.
     """
 
     source: str = "image file"
@@ -171,7 +170,6 @@ class ImageFile(Candidate):
     path: Path = field(kw_only=True)
     channel: int | None = None
     by_json: HeaderEvidence | None = None
-    identity: tuple[str, ...] = ()
 
     def read(self) -> tuple[nib.Nifti1Image, list[str]]:
         """Read the volume; ValueError if it is not a single one."""

@@ -24,6 +24,12 @@ def test_all_weights_are_loaded(name, file, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("name", "file"), [("m3ae", "models/model.pt"), ("passion", "models/phantom.pt")])
+def test_weights_of_another_network_are_refused(name, file):
+    with pytest.raises(ValueError, match=r"^\d+ of the network's \d+ weights, e.g. \S+, are not those of the file"):
+        load(name, bundle_dir=ROOT / "bundles", model_file=file, workflow_type="inference", device="cpu")
+
+
 def test_weights_are_not_loaded_into_a_network_that_is_to_be_trained():
     with pytest.raises(RuntimeError) as info:
         load("gss", bundle_dir=ROOT / "bundles", device="cpu")

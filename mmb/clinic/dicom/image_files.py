@@ -32,8 +32,6 @@ COMPUTED = {
 }  # fmt: skip
 """Kinds of `LEFT_OUT` that are made of images: such a file may lie beside the JSON of the image that it was made of."""
 _BY_NAME = "the words of its name"
-IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")
-"""Keys by which dcm2niix, unless told to leave them out, identifies the patient."""
 
 
 def recognise_files(paths: Sequence[Path], folder: Path | None = None) -> list[ImageFile]:
@@ -42,14 +40,14 @@ def recognise_files(paths: Sequence[Path], folder: Path | None = None) -> list[I
     Candidates are named by their paths in ``folder``, by default by the files' names.
     """
     read = [_described(path) for path in paths]
-    said = recognise_study([header for header, *_ in read])
+    said = recognise_study([header for header, _ in read])
     names = [str(path.relative_to(folder or path.parent)) for path in paths]
     return [
         ImageFile(
             name, says=_named(path.name, says, by), path=path, by_json=says if by != _BY_NAME else None,
-            identity=identity, told=told(path, name), **traits(header),
+            told=told(path, name), **traits(header),
         )
-        for name, path, (header, by, identity), says in zip(names, paths, read, said, strict=True)
+        for name, path, (header, by), says in zip(names, paths, read, said, strict=True)
     ]  # fmt: skip
 
 
@@ -65,13 +63,13 @@ def _named(name: str, says: HeaderEvidence, by: str) -> HeaderEvidence:
     return replace(says, reason=f"by {by}: {says.reason}")
 
 
-def _described(path: Path) -> tuple[Dataset, str, tuple[str, ...]]:
-    """Return a header for a file, the source of what it says, and the values of `IDENTITY`."""
+def _described(path: Path) -> tuple[Dataset, str]:
+    """Return a header for a file, and the source of what it says."""
     fields = sidecar(path)
     described = any(isinstance(fields.get(name), str) and fields[name].strip() for name in TEXTS[:2])
     header = _header(fields if described else {**fields, "SeriesDescription": name_words(path.name)})
     by = "its JSON" if described else "its JSON and its name" if fields else _BY_NAME
-    return header, by, tuple(str(fields.get(name, "")) for name in IDENTITY)
+    return header, by
 
 
 def contradiction(path: Path, modality: str) -> str | None:
@@ -86,10 +84,7 @@ def contradiction(path: Path, modality: str) -> str | None:
 
 
 def refuse_several_patients(files: Sequence[ImageFile]) -> None:
-    """Refuse files whose JSON names several patients or studies, and files from folders of several subjects."""
-    for number, what in enumerate(IDENTITY):
-        if len({file.identity[number] for file in files} - {""}) > 1:
-            raise StudyError(f"The files' JSON differ in {what}; give a folder with one study of one patient.")
+    """Refuse files from folders of several subjects."""
     folders = Counter(file.path.parent for file in files)
     if len(folders) > 1 and max(folders.values()) > 1:
         raise StudyError(
@@ -102,7 +97,7 @@ def _header(fields: Mapping[str, Any]) -> Dataset:
     """Return a DICOM header, with times in ms, from values with BIDS names and in BIDS units (seconds)."""
     header = Dataset()
     if re.fullmatch(r"[0-9:.]{8,}", when := str(fields.get("AcquisitionTime", ""))):
-        header.AcquisitionDateTime = when.replace(":", "")  # orders the files of one study
+        header.AcquisitionDateTime = "19000101" + when.replace(":", "")  # orders the files of one study
     fields = {"ContrastBolusAgent": fields.get("ContrastBolusIngredient"), **fields}
     for name, key in {
         "FlipAngle": "FlipAngle",
