@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 from common.modalities import GLIOMA, canonical
-from mmb.clinic.choice import Assignment, assign_series, in_question
-from mmb.clinic.dicom import Series, option, series_candidates
-from mmb.clinic.evidence import Candidate, LogProbs
+from mmb.clinic.intake.series import Series
+from mmb.clinic.recognise.assign import Assignment, assign_series, in_question
+from mmb.clinic.recognise.candidates import option, series_candidates
+from mmb.clinic.recognise.evidence import Candidate, LogProbs
 
 Look = Callable[[Sequence[Candidate]], Mapping[str, LogProbs]]
 

@@ -21,10 +21,10 @@ from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, generate
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
-from mmb.clinic.dicom.phantom import FLAIR as SPACE_FLAIR
-from mmb.clinic.dicom.phantom import MPRAGE
-from mmb.clinic.dicom.phantom import TSE as T2_TSE
-from mmb.clinic.dicom.writing import mr_image
+from mmb.clinic.examples.phantom import FLAIR as SPACE_FLAIR
+from mmb.clinic.examples.phantom import MPRAGE
+from mmb.clinic.examples.phantom import TSE as T2_TSE
+from mmb.clinic.examples.writing import mr_image
 
 SLOPE, INTERCEPT = 0.5, -16.0
 """Rescale slope and intercept of the stored values, so that a reader who ignores them fails."""

@@ -3,7 +3,7 @@ import sys
 from collections.abc import Callable
 
 from mmb.__main__ import main
-from mmb.clinic.errors import PROGRESS
+from mmb.errors import PROGRESS
 from tools.__main__ import main as scripts
 
 

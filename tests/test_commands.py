@@ -67,7 +67,7 @@ def check_bundle(words: list[str]) -> None:
 
 
 def check_server(words: list[str]) -> None:
-    server = ast.parse((ROOT / "mmb/clinic/server/serve.py").read_text()).body
+    server = ast.parse((ROOT / "mmb/server/serve.py").read_text()).body
     (serve,) = [made for made in server if getattr(made, "name", None) == "serve"]
     known = {argument.arg for argument in serve.args.args} | {"recipe", "ckpt_path"}
     assert {word[2:].rpartition(".")[2] for word in words if word.startswith("--")} <= known
@@ -79,7 +79,7 @@ CHECKS = {
     ),
     "monai.bundle": check_bundle,
     "tools": lambda words: parse_verb({"all": {name: script(name) for name in SCRIPTS}}, words, "tools"),
-    "mmb.clinic.server": check_server,
+    "mmb.server": check_server,
 }
 
 

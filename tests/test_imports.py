@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-ROOTS = "common", "common.io", "common.networks", "common.engines", "common.papers.m3ae", "mmb", "mmb.clinic.bundle"
+ROOTS = "common", "common.io", "common.networks", "common.engines", "common.papers.m3ae", "mmb", "mmb.predictors.python"
 
 
 def test_an_import_has_no_effect_but_the_import():

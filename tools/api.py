@@ -10,7 +10,7 @@ from common.networks.build import NETWORKS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "api.md"
-PYTHON = ("mmb.clinic.study.options.Options", "mmb.clinic.study.predict.predict")
+PYTHON = ("mmb.clinic.options.Options", "mmb.clinic.study.predict")
 """Names for programs, besides those that the guides import."""
 HEAD = """# The interface
 

@@ -27,7 +27,7 @@ from common.cohorts.scan import find_cases
 from common.evaluation.metrics.overlap import region_masks
 from common.evaluation.report.slices import OUTLINES
 from common.modalities import display_name, subsets
-from mmb.clinic.bundle import Bundle
+from mmb.predictors.python import Bundle
 
 ROOT = Path(__file__).parents[1]
 FOUR = (("t1", "t1c", "t2", "flair"), ("t1c", "flair"), ("flair",), ("t1",))

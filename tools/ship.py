@@ -19,8 +19,8 @@ from common.io.facts import read_facts
 from common.io.files import file_digest, replacing
 from common.io.settings import check_choice
 from common.modalities import subset_name, subset_names
-from mmb.clinic.calibration.calibration import calibrate, calibration_file, write_calibration
-from mmb.clinic.study.inference import Inference, config_files
+from mmb.predictors.bundle import Inference, config_files
+from mmb.predictors.calibration import calibrate, calibration_file, write_calibration
 from tools.configs import text
 
 NAMES = ("model", "ensemble", "phantom")

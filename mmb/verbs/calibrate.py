@@ -17,9 +17,9 @@ def calibrate(weights: str, *evaluations: str, without_tumour: str | None = None
     """
     from common.evaluation.metrics.results import read_evaluation
     from common.io.files import file_digest
-    from mmb.clinic.calibration.calibration import calibrate as fitted
-    from mmb.clinic.calibration.calibration import calibration_file, write_calibration
-    from mmb.clinic.calibration.rows import left_out_table
+    from mmb.predictors.calibration import calibrate as fitted
+    from mmb.predictors.calibration import calibration_file, write_calibration
+    from mmb.predictors.calibration_table import left_out_table
 
     if not Path(weights).is_file():
         raise FileNotFoundError(f"{weights}: no such file; expected the weights to calibrate.")

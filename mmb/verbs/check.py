@@ -16,7 +16,7 @@ def check(cohort: str, dataset_dir: str) -> None:
     from common.cohorts.contents import CHECKED, write_checked
     from common.cohorts.scan import find_cases
     from common.transforms.load import LoadSubjectd
-    from mmb.clinic.sequence_check import doubts, has_known_sequences
+    from mmb.clinic.recognise.image import doubts, has_known_sequences
 
     judge = doubts if has_known_sequences(get_cohort(cohort)) else None
     if not print_check(cohort, dataset_dir, judge, LoadSubjectd(cohort)):

@@ -34,8 +34,8 @@ def evaluate(
 
     from common.evaluation.metrics.conventions import Conventions
     from mmb.arguments import fields_of
-    from mmb.clinic.predictors.evaluate import evaluate_predictor
-    from mmb.clinic.predictors.nnunet import is_nnunet, load_nnunet
+    from mmb.predictors.evaluate import evaluate_predictor
+    from mmb.predictors.nnunet import is_nnunet, load_nnunet
 
     if not is_nnunet(model):
         raise FileNotFoundError(f"{model}: no trained nnU-Net (plans.json, fold_*); for bundles see docs/evaluate.md.")

@@ -13,7 +13,7 @@ def example(folder: str, dicom: bool = False, only: Sequence[str] | None = None)
         only: the sequences to write, e.g. t1c,flair; by default t1,t1c,t2,flair.
     """
     from common.modalities import display_subset, resolve_subset
-    from mmb.clinic.example import ATTRIBUTION, CASE, IMAGES, LABEL, SCORES, write_example
+    from mmb.clinic.examples.patient import ATTRIBUTION, CASE, IMAGES, LABEL, SCORES, write_example
 
     write_example(folder, dicom, resolve_subset(only, tuple(IMAGES)))
     print(f"{folder}: {CASE} of BraTS-Africa, CC BY 4.0 ({ATTRIBUTION}).")

@@ -6,8 +6,8 @@ def export_labels(studies: str, output_dir: str, cohort: str) -> None:
         output_dir: the folder to write: images and label maps as NIfTI, each study on one grid, named by numbers.
         cohort: the cohort of the served weights, which defines the label values; open_glioma for the shipped weights.
     """
-    from mmb.clinic.errors import silence_libraries
-    from mmb.clinic.server.export import export_labelled_studies
+    from mmb.errors import silence_libraries
+    from mmb.server.export import export_labelled_studies
 
     silence_libraries()
 

@@ -19,7 +19,7 @@ def phantom(folder: str, subjects: int = 3, dicom: bool = False, seed: int = 202
         from mmb.extras import required
 
         with required("clinic", "DICOM is asked for"):
-            from mmb.clinic.dicom.phantom import write_studies
+            from mmb.clinic.examples.phantom import write_studies
 
         print(write_studies(folder, subjects, seed))
     else:

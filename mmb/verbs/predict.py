@@ -51,8 +51,8 @@ def predict(
         each: the folder holds a subfolder for each study; studies.csv lists them. One that fails does not stop the
             others; the same command, given again, continues where it ended.
     """
-    from mmb.clinic.errors import silence_libraries
-    from mmb.clinic.study.folder import Source, require_image_files, require_studies, study_files
+    from mmb.clinic.intake.folder import Source, require_image_files, require_studies, study_files
+    from mmb.errors import silence_libraries
 
     given = {"t1": t1, "t1c": t1c, "t2": t2, "flair": flair}
     files = {name: file for name, file in given.items() if file is not None}
@@ -72,8 +72,8 @@ def predict(
         require_studies(study)
     else:
         source = study_files(study)
-    from mmb.clinic.study.console import segment_study
-    from mmb.clinic.study.options import Options
+    from mmb.clinic.console import segment_study
+    from mmb.clinic.options import Options
 
     options = Options(
         bundle, recipe, ckpt_path, device, decision, series, modalities, reference, skull_strip, label, keep_images

@@ -10,7 +10,7 @@ from phantom_case import HEAD, LPS, write_case
 from run_tools import be_audible
 
 from common.cohorts.phantom.simulation import simulate
-from mmb.clinic.errors import silence_libraries
+from mmb.errors import silence_libraries
 
 
 @pytest.fixture(autouse=True)

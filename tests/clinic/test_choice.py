@@ -11,9 +11,10 @@ from choosing import choose
 from pydicom.dataset import Dataset
 
 from common.modalities import GLIOMA
-from mmb.clinic.choice import Record, assign_series
-from mmb.clinic.dicom import Series, option, series_candidates
-from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence
+from mmb.clinic.intake.series import Series
+from mmb.clinic.recognise.assign import Record, assign_series
+from mmb.clinic.recognise.candidates import option, series_candidates
+from mmb.clinic.recognise.evidence import Candidate, Grade, HeaderEvidence
 
 T1 = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900}
 T2 = {"ScanningSequence": "SE", "RepetitionTime": 5200, "EchoTime": 98}

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from common.cohorts.brats import PHANTOM
-from mmb.clinic import errors
-from mmb.clinic.errors import StudyError
-from mmb.clinic.server.errors import private
-from mmb.clinic.study.reading import read_folder
+from mmb import errors
+from mmb.clinic.recognise.reading import read_folder
+from mmb.errors import StudyError
+from mmb.server.errors import private
 
 OPTION = re.compile(r"(^|[\s(])--[a-z]")
 

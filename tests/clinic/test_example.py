@@ -10,8 +10,8 @@ import pytest
 from run_tools import run
 
 from common.cohorts import get_cohort
-from mmb.clinic.example import CASE, IMAGES, LABEL, SCORES
-from mmb.clinic.study.reading import read_folder
+from mmb.clinic.examples.patient import CASE, IMAGES, LABEL, SCORES
+from mmb.clinic.recognise.reading import read_folder
 
 ROOT = Path(__file__).parents[2]
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}

@@ -9,7 +9,7 @@ from phantom_case import LPS
 
 from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.study.reading import read_files, read_folder
+from mmb.clinic.recognise.reading import read_files, read_folder
 
 DOUBT = "does not state the orientation"
 

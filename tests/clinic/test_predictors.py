@@ -24,15 +24,15 @@ from common.evaluation import Reference
 from common.evaluation.metrics.overlap import region_masks
 from common.evaluation.metrics.results import read_evaluation
 from common.modalities import GLIOMA
-from mmb.clinic.bundle import Bundle
-from mmb.clinic.predictors.evaluate import evaluate_predictor
-from mmb.clinic.predictors.nnunet import KNOWN_PARTS, is_nnunet, load_nnunet, read_checkpoint
-from mmb.clinic.predictors.protocol import Segmentation
-from mmb.clinic.study.batch import segment_each
-from mmb.clinic.study.inference import load_predictor
-from mmb.clinic.study.options import Options
-from mmb.clinic.study.predict import predict
+from mmb.clinic.batch import segment_each
+from mmb.clinic.options import Options
+from mmb.clinic.study import predict
 from mmb.experiments.leaderboard import run_leaderboard
+from mmb.predictors.bundle import load_predictor
+from mmb.predictors.evaluate import evaluate_predictor
+from mmb.predictors.nnunet import KNOWN_PARTS, is_nnunet, load_nnunet, read_checkpoint
+from mmb.predictors.protocol import Segmentation
+from mmb.predictors.python import Bundle
 from mmb.verbs.datalist import datalist
 from mmb.verbs.evaluate import evaluate
 
@@ -214,7 +214,7 @@ OWN = {
     ],
 )
 def test_a_checkpoint_of_another_training_than_its_folder_is_refused(tmp_path, monkeypatch, change, said) -> None:
-    monkeypatch.setattr("mmb.clinic.predictors.nnunet.version", lambda _: "2")
+    monkeypatch.setattr("mmb.predictors.nnunet.version", lambda _: "2")
     model = _model(tmp_path / "model", init_args={"configuration": "3d_fullres", **OWN})
     change(model)
     with (
@@ -233,7 +233,7 @@ def test_folds_of_two_configurations_are_refused(tmp_path, monkeypatch) -> None:
 
 
 def test_folds_without_weights_are_named(tmp_path, caplog, monkeypatch) -> None:
-    monkeypatch.setattr("mmb.clinic.predictors.nnunet.version", lambda _: "2")  # also where it is not installed
+    monkeypatch.setattr("mmb.predictors.nnunet.version", lambda _: "2")  # also where it is not installed
     model = _model(tmp_path / "model")
     (model / "fold_1").mkdir()
     assert len(load_nnunet(model, "cpu").weights) == 1
@@ -281,7 +281,7 @@ def test_voxels_and_spacing_in_and_regions_out_along_the_axes_of_the_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str, heads: list | None
 ) -> None:
     """Of an image of 3 x 1 x 2 mm whose axes run upwards, to the left and to the front."""
-    monkeypatch.setattr("mmb.clinic.predictors.nnunet.version", lambda _: "2")
+    monkeypatch.setattr("mmb.predictors.nnunet.version", lambda _: "2")
     axes, reader, turned, spacing = STORED[stored]
     model = load_nnunet(_model(tmp_path / "model"), "cpu", axes=axes)
     if reader:

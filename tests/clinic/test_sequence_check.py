@@ -16,8 +16,8 @@ from common.cohorts.check import check_folder
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.io.files import file_digest
 from common.modalities import GLIOMA
-from mmb.clinic import sequence_check
-from mmb.clinic.sequence_check import (
+from mmb.clinic.recognise import image as sequence_check
+from mmb.clinic.recognise.image import (
     CLASSES,
     ImageFeatures,
     contradictions,

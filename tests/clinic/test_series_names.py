@@ -12,9 +12,9 @@ from readings import each
 
 from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.dicom.sequences import recognise
-from mmb.clinic.evidence import Grade
-from mmb.clinic.study.reading import read_folder, read_headers
+from mmb.clinic.recognise.evidence import Grade
+from mmb.clinic.recognise.header import recognise
+from mmb.clinic.recognise.reading import read_folder, read_headers
 
 T1 = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900}
 T2 = {"ScanningSequence": "SE", "RepetitionTime": 5200, "EchoTime": 98}

@@ -15,7 +15,8 @@ from scipy.special import expit, logit
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation, write_evaluation
 from common.io.files import file_digest
-from mmb.clinic.calibration.calibration import (
+from mmb.clinic.report.verdicts import absent, intervals, perhaps_none, verdicts
+from mmb.predictors.calibration import (
     Calibration,
     LeftOut,
     RegionCalibration,
@@ -25,7 +26,6 @@ from mmb.clinic.calibration.calibration import (
     read_calibration,
     write_calibration,
 )
-from mmb.clinic.study.verdicts import absent, intervals, perhaps_none, verdicts
 
 HELD = LeftOut(100, 50, 20, 16, 0, 0, 0.8, 0.7, 0.7, 10, 6)
 BY_HAND = Calibration(

@@ -13,8 +13,8 @@ from common.io.checkpoints import load_weights, read_weights, write_checkpoint
 from common.io.facts import TrainingFacts, read_facts, setting_of_weights
 from common.networks import M3AE, Ensemble, replicated
 from mmb.__main__ import main
-from mmb.clinic.study.inference import Inference
 from mmb.experiments.ensembles import write_ensemble
+from mmb.predictors.bundle import Inference
 
 GRID = (24, 24, 16)
 SIZES = {"modalities": 2, "out_channels": 3, "width": 8, "grid": GRID}

@@ -22,8 +22,9 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from common.cohorts.registry import PHANTOM
 from common.io.images import read_volume
-from mmb.clinic.dicom import Series, load
-from mmb.clinic.study.reading import Study, read_folder
+from mmb.clinic.intake.pixels import load
+from mmb.clinic.intake.series import Series
+from mmb.clinic.recognise.reading import Study, read_folder
 
 ENCODINGS = {
     "plain": {},

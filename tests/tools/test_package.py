@@ -25,7 +25,7 @@ from common.evaluation.metrics.results import Evaluation, write_evaluation
 from common.io.checkpoints import read_checkpoint, write_checkpoint
 from common.io.files import file_digest
 from common.io.weights import shipped_weights
-from mmb.clinic.calibration.calibration import read_calibration
+from mmb.predictors.calibration import read_calibration
 from tools import zoo
 from tools.package import make_package
 from tools.ship import dice_by_subset, eval_metrics, inference_cost, ship

@@ -19,7 +19,8 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 from run_tools import run
 
-from mmb.clinic.dicom import read_seg, read_series, require_referable, write_seg
+from mmb.clinic.intake.series import read_series
+from mmb.clinic.report.segmentation import read_seg, require_referable, write_seg
 
 CLASSES = {"NCR": 1, "ED": 2, "ET": 4}
 CODE = {"CodeValue": "1", "CodingSchemeDesignator": "99X", "CodeMeaning": "A code"}

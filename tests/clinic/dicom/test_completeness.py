@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.dicom import read_series
-from mmb.clinic.study.reading import read_folder
+from mmb.clinic.intake.series import read_series
+from mmb.clinic.recognise.reading import read_folder
 
 T2 = Scan(2, "t2", "t2_tse", T2_TSE, spacing=(6, 6, 6))
 FLAIR = Scan(4, "flair", "t2_flair", SPACE_FLAIR, spacing=(6, 6, 6))

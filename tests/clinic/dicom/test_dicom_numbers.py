@@ -14,11 +14,14 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
-from mmb.clinic.dicom import load, read_seg, read_series, write_report, write_seg
-from mmb.clinic.dicom.grouping import Slice, group
-from mmb.clinic.dicom.phantom import TSE
-from mmb.clinic.dicom.regular_grid import tolerance, why_no_grid
-from mmb.clinic.dicom.writing import mr_image
+from mmb.clinic.examples.phantom import TSE
+from mmb.clinic.examples.writing import mr_image
+from mmb.clinic.intake.grouping import Slice, group
+from mmb.clinic.intake.pixels import load
+from mmb.clinic.intake.regular_grid import tolerance, why_no_grid
+from mmb.clinic.intake.series import read_series
+from mmb.clinic.report.segmentation import read_seg, write_seg
+from mmb.clinic.report.structured_report import write_report
 
 COLUMNS, ROWS = 5, 4
 

@@ -11,10 +11,10 @@ from phantom_case import LPS
 
 from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.dicom.image_files import recognise_files
-from mmb.clinic.evidence import Grade
-from mmb.clinic.study.doubts import study_warnings
-from mmb.clinic.study.reading import read_folder
+from mmb.clinic.recognise.evidence import Grade
+from mmb.clinic.recognise.image_files import recognise_files
+from mmb.clinic.recognise.reading import read_folder
+from mmb.clinic.report.doubts import study_warnings
 
 MPRAGE = {"ScanningSequence": "GR_IR", "EchoTime": 0.00298, "RepetitionTime": 2.3, "InversionTime": 0.9}
 MPRAGE |= {"MRAcquisitionType": "3D"}

@@ -8,10 +8,10 @@ from dicom_studies import T2_TSE, Scan, edit_series, write_study
 from pydicom.dataset import Dataset
 
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.dicom.image_files import recognise_files
-from mmb.clinic.dicom.sequences import recognise, recognise_study, traits
-from mmb.clinic.evidence import Grade
-from mmb.clinic.study.reading import read_folder
+from mmb.clinic.recognise.evidence import Grade
+from mmb.clinic.recognise.header import recognise, recognise_study, traits
+from mmb.clinic.recognise.image_files import recognise_files
+from mmb.clinic.recognise.reading import read_folder
 
 VIBE = {"ScanningSequence": "GR", "RepetitionTime": 6.8, "EchoTime": 2.4, "FlipAngle": 12}
 MP2RAGE = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 5000, "EchoTime": 2.98, "FlipAngle": 4}

@@ -10,8 +10,9 @@ from dicom_studies import SPACE_FLAIR, T1_SE, T2_TSE, Scan, edit_series, write_s
 from pydicom.dataset import Dataset
 
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.dicom import load, read_series
-from mmb.clinic.study.reading import read_folder
+from mmb.clinic.intake.pixels import load
+from mmb.clinic.intake.series import read_series
+from mmb.clinic.recognise.reading import read_folder
 
 T2 = Scan(2, "t2", "t2_tse", T2_TSE, spacing=(6, 6, 6))
 SCANS = (

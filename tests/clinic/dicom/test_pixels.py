@@ -15,8 +15,9 @@ from pydicom.tag import Tag
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.dicom import load, read_series
-from mmb.clinic.study.reading import read_folder
+from mmb.clinic.intake.pixels import load
+from mmb.clinic.intake.series import read_series
+from mmb.clinic.recognise.reading import read_folder
 
 SMALL = Scan(2, "t1", "t1_mprage", MPRAGE, spacing=(8, 6, 8))
 OTHER = Scan(3, "t2", "t2_tse", T2_TSE, spacing=(6, 6, 8))

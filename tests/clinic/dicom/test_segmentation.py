@@ -13,8 +13,9 @@ import pytest
 from dicom_studies import MPRAGE, PATIENT, Scan, edit, edit_series, resample, write_study
 from pydicom.uid import JPEG2000Lossless, SegmentationStorage
 
-from mmb.clinic.dicom import read_seg, read_series, require_referable, write_seg
-from mmb.clinic.errors import silence_libraries
+from mmb.clinic.intake.series import read_series
+from mmb.clinic.report.segmentation import read_seg, require_referable, write_seg
+from mmb.errors import silence_libraries
 
 CLASSES = {"ED": 2, "NCR": 1, "ET": 4}
 SCAN = Scan(5, "t1c", "t1_mprage_KM", MPRAGE, "sagittal", (4, -3, 5), (3, 3.5, 4))

@@ -20,12 +20,13 @@ from run_tools import run
 
 from common.cohorts.phantom.cohort import generate
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.dicom import load, read_series
-from mmb.clinic.dicom.phantom import write_studies
-from mmb.clinic.errors import silence_libraries
-from mmb.clinic.study.predict import RESULTS
-from mmb.clinic.study.reading import read_folder
-from mmb.clinic.study.result import found_images
+from mmb.clinic.examples.phantom import write_studies
+from mmb.clinic.intake.pixels import load
+from mmb.clinic.intake.series import read_series
+from mmb.clinic.recognise.reading import read_folder
+from mmb.clinic.report.result import found_images
+from mmb.clinic.study import RESULTS
+from mmb.errors import silence_libraries
 
 SMALL = Scan(2, "t1", "t1_mprage", MPRAGE, "sagittal", (4, -3, 5), (6, 5, 7))
 OTHER = Scan(3, "t2", "t2_tse", T2_TSE, "axial", (0, 0, 0), (6, 6, 8))

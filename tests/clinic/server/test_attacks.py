@@ -25,7 +25,7 @@ from nginx import LOGIN, NAME, needs_nginx, nginx
 from processes import ROOT
 from running import server
 
-from mmb.clinic.server.limits import READ_BYTES, SILENT_SECONDS
+from mmb.server.limits import READ_BYTES, SILENT_SECONDS
 
 pytestmark = pytest.mark.slow
 SECONDS = 1.0

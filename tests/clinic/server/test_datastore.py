@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from common.cohorts import get_cohort
-from mmb.clinic.choice import Record
-from mmb.clinic.errors import StudyError
-from mmb.clinic.evidence import Candidate, Grade
-from mmb.clinic.server.datastore import DICOMWebDatastore, labelled_modality
-from mmb.clinic.server.errors import private, refusal
-from mmb.clinic.study.reading import Study
+from mmb.clinic.recognise.assign import Record
+from mmb.clinic.recognise.evidence import Candidate, Grade
+from mmb.clinic.recognise.reading import Study
+from mmb.errors import StudyError
+from mmb.server.datastore import DICOMWebDatastore, labelled_modality
+from mmb.server.errors import private, refusal
 
 GRID = np.diag([1.0, 1, 2, 1])
 

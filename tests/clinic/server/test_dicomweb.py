@@ -22,10 +22,11 @@ from processes import answering
 from running import infer, result
 
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.dicom import read_seg, read_series
-from mmb.clinic.server.archive import archive_session, forward
-from mmb.clinic.server.datastore import DICOMWebDatastore
-from mmb.clinic.server.export import export_labelled_studies
+from mmb.clinic.intake.series import read_series
+from mmb.clinic.report.segmentation import read_seg
+from mmb.server.archive import archive_session, forward
+from mmb.server.datastore import DICOMWebDatastore
+from mmb.server.export import export_labelled_studies
 
 pytestmark = needs_orthanc
 

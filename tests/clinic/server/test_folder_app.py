@@ -31,15 +31,15 @@ from common.cohorts.registry import PHANTOM
 from common.cohorts.scan import find_cases
 from common.io.bundle import bundle_root
 from common.io.checkpoints import read_checkpoint, write_checkpoint
-from mmb.clinic.server.__main__ import main
-from mmb.clinic.server.app import App
-from mmb.clinic.server.datastore import FolderDatastore
-from mmb.clinic.server.export import export_labelled_studies
-from mmb.clinic.server.label_files import write_final_label
-from mmb.clinic.server.model import BundleInferTask
-from mmb.clinic.server.options import InferOptions, options_for, series_numbers
-from mmb.clinic.study.options import Options
-from mmb.clinic.study.predict import predict
+from mmb.clinic.options import Options
+from mmb.clinic.study import predict
+from mmb.server.__main__ import main
+from mmb.server.app import App
+from mmb.server.datastore import FolderDatastore
+from mmb.server.export import export_labelled_studies
+from mmb.server.label_files import write_final_label
+from mmb.server.model import BundleInferTask
+from mmb.server.options import InferOptions, options_for, series_numbers
 
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe")
 NAMES = {"Necrotic core": 1, "Oedema": 2, "Enhancing tumour": 4}
@@ -359,7 +359,7 @@ OTHER_WEIGHTS = bundle_root("gss") + "/models/phantom.pt"
 )
 def test_options_that_cannot_be_used(store, monkeypatch, option, reason):
     options = {"studies": store, "models": "m3ae", "recipe": "phantom"} | option
-    monkeypatch.setattr(sys, "argv", ["mmb.clinic.server", *(f"--{key}={value}" for key, value in options.items())])
+    monkeypatch.setattr(sys, "argv", ["mmb.server", *(f"--{key}={value}" for key, value in options.items())])
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit, match=f"^error: {re.escape(reason)}"):

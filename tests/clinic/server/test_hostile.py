@@ -30,14 +30,14 @@ from fastapi import HTTPException, Response
 from processes import answering, free_port
 from running import ROOT, TOKEN, server
 
-from mmb.clinic.server import archive as label_archive
-from mmb.clinic.server import label_files
-from mmb.clinic.server.archive import archive_session, forward
-from mmb.clinic.server.errors import refusal
-from mmb.clinic.server.guard import WITHOUT_TOKEN, Guard, chosen_token
-from mmb.clinic.server.label_files import read_label_map
-from mmb.clinic.server.limits import REQUEST_BYTES, REQUESTS
-from mmb.clinic.server.worker import Worker, report_progress
+from mmb.server import archive as label_archive
+from mmb.server import label_files
+from mmb.server.archive import archive_session, forward
+from mmb.server.errors import refusal
+from mmb.server.guard import WITHOUT_TOKEN, Guard, chosen_token
+from mmb.server.label_files import read_label_map
+from mmb.server.limits import REQUEST_BYTES, REQUESTS
+from mmb.server.worker import Worker, report_progress
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ class TestWorker:
 
 WORKING_SERVER = """
 import os, time
-from mmb.clinic.server.worker import Worker
+from mmb.server.worker import Worker
 if __name__ == "__main__":
     print(Worker("read").run(os.getpid), flush=True)
     time.sleep(600)
@@ -179,9 +179,9 @@ def test_the_worker_of_a_killed_server_ends(tmp_path):
 
 HOLDING_SERVER = """
 import sys, time
-from mmb.clinic.server.temporary import own_temporary_folder
-from mmb.clinic.server.upload_store import Uploads
-from mmb.clinic.server.worker import Worker, prepare
+from mmb.server.temporary import own_temporary_folder
+from mmb.server.upload_store import Uploads
+from mmb.server.worker import Worker, prepare
 if __name__ == "__main__":
     prepare([])
     with own_temporary_folder():
@@ -354,7 +354,7 @@ class TestBodies:
         assert answer.status_code == 413
 
     def test_one_that_falls_silent_ends(self, monkeypatch):
-        from mmb.clinic.server import api  # not above, since workers import this module
+        from mmb.server import api  # not above, since workers import this module
 
         monkeypatch.setattr(api, "SILENT_SECONDS", 0.1)
         sent = iter([{"type": "http.request", "body": b"x", "more_body": True}])
@@ -479,7 +479,7 @@ class TestToken:
             assert requests.get(url + path, timeout=30).ok
 
     def test_other_machines_need_a_web_server_in_front(self, tmp_path):
-        from mmb.clinic.server.serve import serve  # as above
+        from mmb.server.serve import serve  # as above
 
         with pytest.raises(ValueError, match="Put a web server in front"):
             serve(str(tmp_path), host="0.0.0.0")
@@ -543,7 +543,7 @@ class TestArchive:
 
     def test_a_part_of_an_answer_does_not_look_like_the_whole(self, archive, monkeypatch):
         monkeypatch.setattr(label_archive, "ANSWER_BYTES", 1 << 16)
-        from mmb.clinic.server.api import create_api  # not above, since workers import this module
+        from mmb.server.api import create_api  # not above, since workers import this module
 
         app = SimpleNamespace(models={}, archive=archive, session=archive_session())
         api = uvicorn.Config(create_api(app), port=free_port(), log_config=None)

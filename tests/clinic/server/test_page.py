@@ -22,7 +22,7 @@ from dicom_studies import study, write_study
 from orthanc import needs_orthanc, orthanc, series
 from running import server
 
-from mmb.clinic.server.limits import UPLOAD_BYTES
+from mmb.server.limits import UPLOAD_BYTES
 
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe|summary")
 needs_chromium = pytest.mark.skipif(not Path(browser.PROGRAM).is_file(), reason="Debian's package chromium")

@@ -17,14 +17,14 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.errors import StudyError
-from mmb.clinic.server import upload_reading, upload_store
-from mmb.clinic.server.limits import FILES_AT_ONCE
-from mmb.clinic.server.options import SegmentOptions, options_for, series_numbers
-from mmb.clinic.server.routes_page import _receive, _segment, read
-from mmb.clinic.server.upload_reading import as_told, recognise_upload, require_sequences
-from mmb.clinic.server.upload_store import Upload, Uploads, created, require_free_disk
-from mmb.clinic.server.worker import Turns, Worker
+from mmb.errors import StudyError
+from mmb.server import upload_reading, upload_store
+from mmb.server.limits import FILES_AT_ONCE
+from mmb.server.options import SegmentOptions, options_for, series_numbers
+from mmb.server.routes_page import _receive, _segment, read
+from mmb.server.upload_reading import as_told, recognise_upload, require_sequences
+from mmb.server.upload_store import Upload, Uploads, created, require_free_disk
+from mmb.server.worker import Turns, Worker
 
 
 async def pieces(content: bytes):

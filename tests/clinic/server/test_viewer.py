@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from browser import Page, chromium
 
-from mmb.clinic.study.lesions import lesions
-from mmb.clinic.study.page import write_summary
-from mmb.clinic.study.pictures import pictures
-from mmb.clinic.study.result import StudySummary, UsedModality
-from mmb.clinic.study.sheets import sheets
+from mmb.clinic.report.lesions import lesions
+from mmb.clinic.report.page import write_summary
+from mmb.clinic.report.pictures import pictures
+from mmb.clinic.report.result import StudySummary, UsedModality
+from mmb.clinic.report.sheets import sheets
 
 pytestmark = pytest.mark.skipif(not Path(browser.PROGRAM).is_file(), reason="Debian's package chromium")
 BLUE, ORANGE = (0x56, 0xB4, 0xE9), (0xD5, 0x5E, 0x00)  # WT, ET

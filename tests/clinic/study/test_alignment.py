@@ -9,10 +9,10 @@ from phantom_case import LPS
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from mmb.clinic.study.alignment import AlignedStudy, _compared, align
-from mmb.clinic.study.grid import isotropic_grid, not_air, resample
-from mmb.clinic.study.placement import Fit, compare_places
-from mmb.clinic.study.registration import Registration, normalised_mutual_information, register
+from mmb.clinic.head.alignment import AlignedStudy, _compared, align
+from mmb.clinic.head.grid import isotropic_grid, not_air, resample
+from mmb.clinic.head.placement import Fit, compare_places
+from mmb.clinic.head.registration import Registration, normalised_mutual_information, register
 
 
 def test_volumes_of_one_frame_are_resampled_onto_the_reference_and_coverage_is_said(phantom_volumes):
@@ -77,7 +77,7 @@ def moved_flair(monkeypatch) -> tuple[AlignedStudy, list[tuple]]:
         asked.append((fixed.affine, moving.affine, name))
         return Registration(MOVE, 1.2, "known")
 
-    monkeypatch.setattr("mmb.clinic.study.alignment.register", know)
+    monkeypatch.setattr("mmb.clinic.head.alignment.register", know)
     still = textured()
     thick = nib.Nifti1Image(still.dataobj[:, :, ::2], MOVE @ still.affine @ np.diag([1, 1, 2, 1]))
     images = {"t1c": still, "t2": thick, "flair": nib.Nifti1Image(still.dataobj, MOVE @ still.affine)}
@@ -280,7 +280,7 @@ def test_limits_by_hand(overlap, information, best, moved, mirrored, off, flippe
 
 def test_a_header_that_is_off_is_mended_by_registration_and_said(phantom_volumes, monkeypatch):
     move = from_matvec(np.eye(3), (0, 18, 0))
-    monkeypatch.setattr("mmb.clinic.study.alignment.register", lambda *_: Registration(move, 1.2, "known"))
+    monkeypatch.setattr("mmb.clinic.head.alignment.register", lambda *_: Registration(move, 1.2, "known"))
     images = {name: phantom_volumes[name] for name in FRAMES}
     right = align(images, FRAMES, "t1c", 2.0)
     assert (right.misplaced, right.registered) == ({}, {})

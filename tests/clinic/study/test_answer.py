@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from common.modalities import GLIOMA
-from mmb.clinic.calibration.calibration import Calibration
-from mmb.clinic.choice import Record
-from mmb.clinic.evidence import Candidate, Grade
-from mmb.clinic.study.answer import answer, exchanged
-from mmb.clinic.study.doubts import pieces_warnings, stops
-from mmb.clinic.study.formats import millilitres
-from mmb.clinic.study.lesions import Lesion
-from mmb.clinic.study.verdicts import Verdict, absent, verdicts
+from mmb.clinic.recognise.assign import Record
+from mmb.clinic.recognise.evidence import Candidate, Grade
+from mmb.clinic.report.answer import answer, exchanged
+from mmb.clinic.report.doubts import pieces_warnings, stops
+from mmb.clinic.report.formats import millilitres
+from mmb.clinic.report.lesions import Lesion
+from mmb.clinic.report.verdicts import Verdict, absent, verdicts
+from mmb.predictors.calibration import Calibration
 
 VOLUMES = {"WT": 55.2, "TC": 12.0, "ET": 3.1}
 USABLE = {"WT": Verdict("usable for review"), "TC": Verdict("usable for review"), "ET": Verdict("doubtful", "no T1c")}

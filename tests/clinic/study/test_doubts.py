@@ -9,10 +9,13 @@ import pytest
 from phantom_case import LABELS, lesion
 
 from common.modalities import LabelSet
-from mmb.clinic.choice import Record
-from mmb.clinic.evidence import Candidate, Grade
-from mmb.clinic.study.alignment import AlignedStudy
-from mmb.clinic.study.doubts import (
+from mmb.clinic.head.alignment import AlignedStudy
+from mmb.clinic.head.registration import Registration
+from mmb.clinic.head.skull import Brain
+from mmb.clinic.recognise.assign import Record
+from mmb.clinic.recognise.evidence import Candidate, Grade
+from mmb.clinic.recognise.reading import Remark, Study
+from mmb.clinic.report.doubts import (
     border_warnings,
     core_warnings,
     geometry_warnings,
@@ -21,11 +24,8 @@ from mmb.clinic.study.doubts import (
     size_warnings,
     study_warnings,
 )
-from mmb.clinic.study.lesions import centre, lesions
-from mmb.clinic.study.reading import Remark, Study
-from mmb.clinic.study.registration import Registration
-from mmb.clinic.study.result import volumes
-from mmb.clinic.study.skull import Brain
+from mmb.clinic.report.lesions import centre, lesions
+from mmb.clinic.report.result import volumes
 
 ALL = ("t1", "t1c", "t2", "flair")
 

@@ -14,14 +14,14 @@ from common.cohorts.cohort import Cohort
 from common.cohorts.iseg import ISEG
 from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.choice import Assignment, assign_series, contradictions
-from mmb.clinic.evidence import Candidate, Grade, HeaderEvidence
-from mmb.clinic.sequence_check import CLASSES
-from mmb.clinic.study.doubts import study_warnings
-from mmb.clinic.study.evidence import judge_images, read_volumes
-from mmb.clinic.study.grid import Grid, resample
-from mmb.clinic.study.reading import read_folder
-from mmb.clinic.study.skull import Masks
+from mmb.clinic.head.grid import Grid, resample
+from mmb.clinic.head.skull import Masks
+from mmb.clinic.recognise.assign import Assignment, assign_series, contradictions
+from mmb.clinic.recognise.evidence import Candidate, Grade, HeaderEvidence
+from mmb.clinic.recognise.image import CLASSES
+from mmb.clinic.recognise.looking import judge_images, read_volumes
+from mmb.clinic.recognise.reading import read_folder
+from mmb.clinic.report.doubts import study_warnings
 
 CPU = torch.device("cpu")
 ALL = PHANTOM.modalities
@@ -138,7 +138,7 @@ def test_a_t1_that_is_bright_at_its_edge_is_known_where_the_brain_was_cut_out_of
         brain = nib.Nifti1Image((images["t1"] > 0).astype(np.float32), LPS)
         return Masks(heads, {heads[0]: resample(brain, Grid(image.shape, image.affine)) > 0}, {})
 
-    monkeypatch.setattr("mmb.clinic.study.evidence.find_masks", find_masks)
+    monkeypatch.setattr("mmb.clinic.recognise.looking.find_masks", find_masks)
     for volumes, is_head in ((brains, False), (with_heads(brains), True)):
         t1 = shown(given(volumes))["series 1"]
         assert (t1["t1"] > t1["t1c"]) == is_head

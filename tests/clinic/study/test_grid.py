@@ -4,7 +4,7 @@ import pytest
 from nibabel.affines import apply_affine, from_matvec, voxel_sizes
 from scipy.spatial.transform import Rotation
 
-from mmb.clinic.study.grid import (
+from mmb.clinic.head.grid import (
     Grid,
     box,
     connected_pieces,

@@ -13,11 +13,11 @@ from pydicom.dataset import Dataset
 
 from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM, get_cohort
-from mmb.clinic.dicom import read_series
-from mmb.clinic.dicom.sequences import recognise_study
-from mmb.clinic.errors import StudyError
-from mmb.clinic.study.doubts import study_warnings
-from mmb.clinic.study.reading import read_files, read_folder
+from mmb.clinic.intake.series import read_series
+from mmb.clinic.recognise.header import recognise_study
+from mmb.clinic.recognise.reading import read_files, read_folder
+from mmb.clinic.report.doubts import study_warnings
+from mmb.errors import StudyError
 
 SIZE: dict[str, Any] = {"spacing": (6, 6, 6)}
 T2, T1 = Scan(2, "t2", "t2_tse", T2_TSE, **SIZE), Scan(3, "t1", "t1_se", T1_SE, **SIZE)

@@ -15,13 +15,13 @@ from phantom_case import lesion, regions
 from PIL import Image
 
 from common.evaluation.report.slices import OUTLINES
-from mmb.clinic.study import sheets as module
-from mmb.clinic.study.lesions import Lesion
-from mmb.clinic.study.page import write_summary
-from mmb.clinic.study.pictures import pictures
-from mmb.clinic.study.result import StudySummary, UsedModality
-from mmb.clinic.study.sheets import Sheets, sheets
-from mmb.clinic.study.verdicts import Verdict
+from mmb.clinic.report import sheets as module
+from mmb.clinic.report.lesions import Lesion
+from mmb.clinic.report.page import write_summary
+from mmb.clinic.report.pictures import pictures
+from mmb.clinic.report.result import StudySummary, UsedModality
+from mmb.clinic.report.sheets import Sheets, sheets
+from mmb.clinic.report.verdicts import Verdict
 
 SUMMARY = StudySummary(
     title="Brain tumour segmentation",

@@ -15,14 +15,14 @@ from phantom_case import write_case
 
 from common.cohorts.registry import PHANTOM
 from common.modalities import GLIOMA
-from mmb.clinic.field_of_view import WHOLE, shares
-from mmb.clinic.study.doubts import partial_images
-from mmb.clinic.study.inference import load_predictor
-from mmb.clinic.study.options import Options
-from mmb.clinic.study.predict import Prediction, segment
-from mmb.clinic.study.reading import Assigned, align_and_assign, choose_reference, read_folder
-from mmb.clinic.study.skull import brain_mask
-from mmb.clinic.study.verdicts import verdicts
+from mmb.clinic.head.skull import brain_mask
+from mmb.clinic.intake.field_of_view import WHOLE, shares
+from mmb.clinic.options import Options
+from mmb.clinic.recognise.reading import Assigned, align_and_assign, choose_reference, read_folder
+from mmb.clinic.report.doubts import partial_images
+from mmb.clinic.report.verdicts import verdicts
+from mmb.clinic.study import Prediction, segment
+from mmb.predictors.bundle import load_predictor
 
 THICK = {"spacing": (2, 2, 5)}
 WHOLE_HEAD = (

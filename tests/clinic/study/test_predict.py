@@ -26,14 +26,14 @@ from common.cohorts.registry import PHANTOM
 from common.io.bundle import bundle_root
 from common.io.checkpoints import read_checkpoint, write_checkpoint
 from common.io.files import file_digest
-from mmb.clinic import dicom
-from mmb.clinic.dicom import read_seg, read_series
-from mmb.clinic.study import batch
-from mmb.clinic.study.document import SCHEMA, schema
-from mmb.clinic.study.formats import millilitres
-from mmb.clinic.study.inference import SYNTHETIC
-from mmb.clinic.study.predict import RESULTS
-from mmb.clinic.study.reading import choose_reference, read_folder
+from mmb.clinic import batch, dicom
+from mmb.clinic.intake.series import read_series
+from mmb.clinic.recognise.reading import choose_reference, read_folder
+from mmb.clinic.report.document import SCHEMA, schema
+from mmb.clinic.report.formats import millilitres
+from mmb.clinic.report.segmentation import read_seg
+from mmb.clinic.study import RESULTS
+from mmb.predictors.bundle import SYNTHETIC
 
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe_")
 DEMO = Path(bundle_root("m3ae"), "models", "phantom.pt")
@@ -122,7 +122,7 @@ def test_files_of_any_names_and_the_images_that_are_kept(subject, tmp_path):
 
 
 def test_the_schema_in_the_docs_is_that_of_the_summary():
-    assert json.loads(SCHEMA.read_text()) == schema()  # python -m mmb.clinic.study.document writes it
+    assert json.loads(SCHEMA.read_text()) == schema()  # python -m mmb.clinic.report.document writes it
 
 
 def test_volumes_are_those_of_the_outlines_whatever_the_decision(subject, tmp_path, capsys):

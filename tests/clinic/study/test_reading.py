@@ -17,9 +17,9 @@ from common.cohorts.check import findings
 from common.cohorts.myops import MYOPS
 from common.cohorts.phantom.simulation import SPACING
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.evidence import Grade
-from mmb.clinic.study.doubts import study_warnings
-from mmb.clinic.study.reading import align_and_assign, read_folder
+from mmb.clinic.recognise.evidence import Grade
+from mmb.clinic.recognise.reading import align_and_assign, read_folder
+from mmb.clinic.report.doubts import study_warnings
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +287,7 @@ def test_what_is_misplaced_and_cannot_be_registered_is_not_judged_by_what_it_sho
     def refuse(fixed, moving, name):
         raise ValueError(f"{name}: not registered.")
 
-    monkeypatch.setattr("mmb.clinic.study.alignment.register", refuse)
+    monkeypatch.setattr("mmb.clinic.head.alignment.register", refuse)
     for name, moved in (("t1ce", 0), ("t2", 8), ("flair", 0)):
         image = nib.load(subject / f"case_{name}.nii.gz")
         nib.save(nib.Nifti1Image(np.roll(image.dataobj, moved, 1), LPS), tmp_path / f"x_{name}.nii.gz")

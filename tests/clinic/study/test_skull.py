@@ -9,9 +9,9 @@ from phantom_case import with_heads
 
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.study.alignment import AlignedStudy
-from mmb.clinic.study.grid import Image
-from mmb.clinic.study.skull import Brain, Masks, agreed, brain_mask, find_masks, why_no_brain
+from mmb.clinic.head.alignment import AlignedStudy
+from mmb.clinic.head.grid import Image
+from mmb.clinic.head.skull import Brain, Masks, agreed, brain_mask, find_masks, why_no_brain
 
 CPU = torch.device("cpu")
 ADULT = PHANTOM.brain_ml
@@ -141,7 +141,7 @@ def test_masks_are_the_largest_piece_filled_and_the_foreground_of_what_was_strip
     beside = np.zeros_like(brain)
     beside[:5, :5, :5] = True
     found_in = {"t1": (brain & ~hole) | beside, "flair": ellipsoid(40, 40, 40)}
-    monkeypatch.setattr("mmb.clinic.study.skull.run_deepbet", lambda volumes, device: {n: found_in[n] for n in volumes})
+    monkeypatch.setattr("mmb.clinic.head.skull.run_deepbet", lambda volumes, device: {n: found_in[n] for n in volumes})
     images = {"t1": uneven(np.ones_like(brain)), "flair": uneven(np.ones_like(brain)), "t2": uneven(brain & ~hole)}
     masks = find_masks(aligned(images), ["t1", "flair"], ADULT, CPU)
     assert list(masks.doubts) == ["flair"]

@@ -20,12 +20,13 @@ from pydicom.sr.codedict import codes
 
 from common.cohorts import get_cohort
 from common.evaluation.metrics.overlap import region_masks
-from mmb.clinic.calibration.calibration import Calibration, LeftOut, RegionCalibration
-from mmb.clinic.dicom import read_seg, read_series
-from mmb.clinic.predictors.protocol import Segmentation
-from mmb.clinic.study.options import Options
-from mmb.clinic.study.predict import segment
-from mmb.clinic.study.reading import Study, align_and_assign
+from mmb.clinic.intake.series import read_series
+from mmb.clinic.options import Options
+from mmb.clinic.recognise.reading import Study, align_and_assign
+from mmb.clinic.report.segmentation import read_seg
+from mmb.clinic.study import segment
+from mmb.predictors.calibration import Calibration, LeftOut, RegionCalibration
+from mmb.predictors.protocol import Segmentation
 
 GLIOMA = get_cohort("open_glioma")
 T1C = Scan(6, "t1c", "t1_mprage_KM", MPRAGE | AGENT, spacing=(4, 4, 5), slices=13)
@@ -100,7 +101,7 @@ def results(subject, tmp_path_factory) -> Mapping[str, Any]:
             if name == "patient":
                 for path in (folder / "study").rglob("*.dcm"):
                     edit(path, lambda dataset: setattr(dataset, "StudyDescription", "MR head"))
-                patch.setattr("mmb.clinic.study.predict.align_and_assign", by_flair)
+                patch.setattr("mmb.clinic.study.align_and_assign", by_flair)
             asked = replace(options, reference="t1c" if name == "phantom" else None)
             prediction = segment(folder / "study", out, predictor, asked)
         made[name] = SimpleNamespace(out=out, prediction=prediction, predictor=predictor, study=folder / "study")

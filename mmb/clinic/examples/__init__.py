@@ -1,0 +1,1 @@
+"""Studies to try the software on."""

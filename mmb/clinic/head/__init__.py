@@ -1,0 +1,1 @@
+"""One head on one grid: alignment, skull stripping."""

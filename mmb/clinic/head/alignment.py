@@ -1,0 +1,181 @@
+"""Alignment of a subject's volumes on one grid, with registration if they do not share a frame of reference."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+
+from common.modalities import display_name
+from mmb.clinic.head.grid import Grid, Image, finest, in_field_of_view, isotropic_grid, moved, not_air, resample
+from mmb.clinic.head.placement import NO_OVERLAP, Fit, compare_places
+from mmb.clinic.head.registration import Registration, register
+from mmb.errors import StudyError
+
+MOST_DIGITS = 9  # of values that are compared in a message
+
+
+class MisfitError(StudyError):
+    """Volumes that cannot be put on the reference's grid; ``names`` are theirs, and last the reference's."""
+
+    def __init__(self, names: Sequence[str], text: str) -> None:
+        super().__init__(text)
+        self.names = names
+
+
+@dataclass(frozen=True)
+class AlignedStudy:
+    """A subject's volumes on one grid, by their names, e.g. of the modalities.
+
+    Attributes:
+        images: float32, 0 outside the volume's field of view.
+        registered: those in another frame of reference or with a wrong position.
+        covered: fraction of the reference's foreground that lies in the volume's field of view.
+        misplaced: warnings on volumes whose header gives a wrong position, or that seem mirrored.
+        placed: volumes on their own grids, in the place where they were found.
+        failed: why misplaced volumes could not be registered, and stayed where their headers put them.
+        mirrored: warnings on those that seem mirrored.
+    """
+
+    images: dict[str, Image]
+    registered: dict[str, Registration]
+    covered: dict[str, float]
+    misplaced: dict[str, str] = field(default_factory=dict)
+    placed: dict[str, Image] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    mirrored: dict[str, str] = field(default_factory=dict)
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """Return the study with only some of its volumes, under other names: ``names`` maps old ones to new ones."""
+        parts: Any = (
+            self.images, self.registered, self.covered, self.misplaced, self.placed, self.failed, self.mirrored
+        )  # fmt: skip
+        return type(self)(*({new: part[old] for old, new in names.items() if old in part} for part in parts))
+
+    def on_grid_of(self, reference: str, affine: np.ndarray, mask: np.ndarray | None) -> tuple[Self, np.ndarray | None]:
+        """Return the study on a grid over another volume's field of view, as `align` makes it, and a mask on it.
+
+        The volumes stay where they are relative to each other. ``affine`` is that of the volume by its own header.
+        """
+        old, here = self.images[reference].affine, self.placed[reference].affine
+        move = np.eye(4) if np.array_equal(affine, here) else affine @ np.linalg.inv(here)
+        placed = {name: Image(image.dataobj, move @ image.affine) for name, image in self.placed.items()}
+        grid = isotropic_grid(placed[reference], float(voxel_sizes(old)[0].round(6)))
+        images = {name: Image(resample(image, grid), grid.affine) for name, image in placed.items()}
+        shown = not_air(np.asarray(images[reference].dataobj))
+        covered = {name: _covered(image, grid, shown) for name, image in placed.items()}
+        if mask is not None:
+            mask = resample(Image(mask.astype(np.float32), move @ old), grid) > 0
+        return replace(self, images=images, covered=covered, placed=placed), mask
+
+    def cut_out(self, brain: np.ndarray | None) -> Self:
+        """Return the study with its volumes set to 0 outside a mask ``(X, Y, Z)``; None leaves them as they are."""
+        if brain is None:
+            return self
+        cut = {name: np.where(brain, image.dataobj, np.float32(0)) for name, image in self.images.items()}
+        return replace(self, images={name: Image(cut[name], image.affine) for name, image in self.images.items()})
+
+
+def align(
+    images: Mapping[str, Image],
+    frames: Mapping[str, str],
+    reference: str,
+    spacing: float = 1.0,
+    label: Callable[[str], str] = display_name,
+) -> AlignedStudy:
+    """Resample a subject's volumes onto one isotropic grid over the reference's field of view.
+
+    The grid has the reference's axes, in the order and direction nearest to RAS, so an oblique reference is not
+    rotated. Volumes in the reference's frame are only resampled. Those in another frame are registered rigidly first,
+    all volumes of a frame by the transform of the finest one. If the header of a volume is wrong, it may still not lie
+    over the reference (see `compare_places`). It is then registered on its own, if that improves the overlap.
+
+    ``frames`` names the frame of reference of each volume; ``spacing`` is the grid's voxel size in mm; ``label`` words
+    a
+    volume's name for messages. Raises MisfitError if a volume does not overlap the reference, or cannot be registered.
+    """
+    grid = isotropic_grid(images[reference], spacing)
+    fixed = resample(images[reference], grid)
+    shown = not_air(fixed)
+    moves: dict[str, Registration] = {}
+    for frame in dict.fromkeys(frames.values()):
+        members = [name for name in images if frames[name] == frame]
+        if frame != frames[reference]:
+            leader = finest({name: images[name] for name in members})
+            pair = f"{' and '.join(map(label, members))} to {label(reference)}"
+            try:
+                moves[frame] = register(Image(fixed, grid.affine), images[leader], pair)
+            except ValueError as error:
+                raise MisfitError([*members, reference], str(error)) from error
+    registered = {name: moves[frame] for name, frame in frames.items() if frame in moves}
+    placed = {**images, **{name: moved(images[name], move.transform) for name, move in registered.items()}}
+
+    def compare(name: str) -> tuple[np.ndarray, Fit | None]:
+        if name == reference:
+            return fixed, None
+        volume = resample(placed[name], grid)
+        return volume, compare_places(fixed, volume, _seen(placed[name], grid), spacing)
+
+    with ThreadPoolExecutor() as pool:  # SciPy and PyTorch, which take most of the time, release the interpreter
+        compared = list(pool.map(compare, images))
+    aligned, covered, misplaced, failed, mirrored = {}, {}, {}, {}, {}
+    for name, (volume, fit) in zip(images, compared, strict=True):
+        if fit is not None and fit.is_mirrored:
+            misplaced[name] = mirrored[name] = (
+                f"fits the reference better with left and right exchanged ({_compared(fit.mirrored, fit.best)}): one "
+                "of the two seems to be mirrored. Do not trust the result; convert both again from the scanner's files."
+            )
+        elif fit is not None and fit.is_misplaced:
+            better = _compared(fit.best, fit.information)
+            if fit.overlap < NO_OVERLAP:  # there is hardly any information to compare
+                better = f"Dice of their outlines {fit.overlap:.2f}"
+            try:
+                mended = _mended(Image(fixed, grid.affine), placed[name], label(name), label(reference), fit)
+            except ValueError as error:
+                raise MisfitError([name, reference], str(error)) from error
+            if isinstance(mended, Registration):
+                registered[name], placed[name] = mended, moved(placed[name], mended.transform)
+                volume = resample(placed[name], grid)
+                misplaced[name] = (
+                    f"does not lie over the reference where its header puts it ({better}); it was registered. Look at "
+                    "the pictures."
+                )
+            else:
+                failed[name] = mended
+                misplaced[name] = (
+                    f"does not lie over the reference: about {fit.displacement_mm:.0f} mm away it would fit better "
+                    f"({better}), but it could not be registered ({mended}). Do not trust the result."
+                )
+        aligned[name] = Image(volume, grid.affine)
+        covered[name] = _covered(placed[name], grid, shown)
+    return AlignedStudy(aligned, registered, covered, misplaced, placed, failed, mirrored)
+
+
+def _mended(fixed: Image, placed: Image, name: str, reference: str, fit: Fit) -> Registration | str:
+    """Return the registration of a misplaced volume, or why it failed; ValueError if the two do not even overlap."""
+    try:
+        return register(fixed, placed, f"{name} to {reference}")
+    except (ValueError, ImportError) as error:
+        if fit.overlap >= NO_OVERLAP:
+            return str(error).rstrip(".")
+        raise ValueError(
+            f"{name} and {reference} do not overlap by their headers (Dice of their outlines {fit.overlap:.2f}), "
+            f"and could not be registered: {error} Leave one out, or convert both again from the scanner's files."
+        ) from error
+
+
+def _seen(image: Image, grid: Grid) -> np.ndarray:
+    return in_field_of_view(Grid(image.shape, image.affine), grid)
+
+
+def _covered(image: Image, grid: Grid, shown: np.ndarray) -> float:
+    return float(_seen(image, grid)[shown].mean()) if shown.any() else 0.0
+
+
+def _compared(more: float, less: float) -> str:
+    """Return both, with so many digits, up to `MOST_DIGITS`, that they are not said to be the same."""
+    said = [[f"{1 + value:.{digits}f}" for value in (more, less)] for digits in range(3, MOST_DIGITS + 1)]
+    first, second = next((pair for pair in said if pair[0] != pair[1]), said[-1])
+    return f"normalised mutual information {first} instead of {second}"

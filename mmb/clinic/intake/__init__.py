@@ -1,0 +1,1 @@
+"""Files in, candidates out: the series and image files of a study."""

@@ -1,1 +1,0 @@
-"""Predictors: a bundle, or the folder of a trained nnU-Net."""

@@ -1,0 +1,1 @@
+"""What each candidate is, and which are used."""

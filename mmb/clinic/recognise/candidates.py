@@ -1,0 +1,122 @@
+"""Series as candidates for the sequences, recognised by their headers, each in the light of the others."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import pydicom
+from nibabel import Nifti1Image
+
+from common.modalities import GLIOMA, canonical, display_name
+from mmb.clinic.intake.headers import number
+from mmb.clinic.intake.pixels import load
+from mmb.clinic.intake.series import Other, Series
+from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Unused
+from mmb.clinic.recognise.evidence import Candidate, Grade, HeaderEvidence
+from mmb.clinic.recognise.header import recognise, recognise_study, told_by_dates, traits
+from mmb.errors import StudyError
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesCandidate(Candidate):
+    """A series as a candidate."""
+
+    in_threads: ClassVar[bool] = False  # the pixels' decoding changes Python's filter of warnings
+    series: Series = field(kw_only=True)
+
+    @property
+    def key(self) -> str:
+        """SeriesNumber, and part if several have it."""
+        return self.series.key
+
+    @property
+    def grid(self) -> tuple[Sequence[int], np.ndarray]:
+        """Shape and affine of the series."""
+        return self.series.shape, self.series.affine
+
+    def read(self) -> tuple[Nifti1Image, list[str]]:
+        """Decode the pixels."""
+        return load(self.series), []
+
+
+def series_candidates(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -> list[SeriesCandidate]:
+    """Return a study's series as candidates.
+
+    ``by_hand`` overrides the recognition. It maps a modality to a `Series.key`: the SeriesNumber, or text such as
+    ``3-1`` if several volumes have this number. None leaves the modality out. Raises ValueError if a series set by hand
+    does not exist.
+    """
+    fixed = {volume: name for name, volume in _set_by_hand(series, by_hand or {}).items() if volume}
+    candidates = []
+    for volume, says in zip(series, recognise_study([volume.header for volume in series]), strict=True):
+        if says.modality is None:  # of a mixture of echoes, the larger part may be that of proton density
+            says = next((other for other in map(recognise, volume.parts) if other.modality), says)
+        extent = min(size * step for size, step in zip(volume.shape, volume.spacing, strict=True))
+        if volume in fixed:
+            says = replace(says, modality=fixed[volume], grade=Grade.SURE, reason="set by hand")
+        elif says.modality and volume.problem is None and extent < MIN_EXTENT_MM:
+            slab = f"a slab of {extent:.0f} mm, not a whole brain ({says.reason})"
+            says = HeaderEvidence(None, Grade.NONE, slab)
+        frame, shown = volume.frame_of_reference or volume.name, traits(volume.header)
+        shown |= {"problem": volume.problem, "fixed": volume in fixed, "series": volume, "doubt": volume.doubt}
+        shown |= {"told": told_by_dates(volume.header, volume.name)}
+        candidates.append(SeriesCandidate(volume.name, volume.name, frame, says, **shown))
+    return candidates
+
+
+def option(candidates: Sequence[SeriesCandidate], names: Sequence[str], value: str | None = None) -> str:
+    """Return how the user sets modalities by hand, by default to a series."""
+    value = value or ("NUMBER-PART" if any(candidate.series.part for candidate in candidates) else "NUMBER")
+    return " ".join(["--series", *(f"{name}={value}" for name in names)])
+
+
+def mixed_series(candidates: Sequence[SeriesCandidate], used: Sequence[Candidate]) -> list[str]:
+    """Return a warning for each series in use that is a part of a mixed one."""
+    return [
+        f"{part.name} is only a part of a series with single slices and a multi-frame image ({other.name} is another "
+        "part): check that it is complete."
+        for part in candidates
+        for other in candidates
+        if part in used and part.series.uid == other.series.uid and part.series.multiframe != other.series.multiframe
+    ]
+
+
+def other_series(others: Sequence[Other]) -> list[Unused]:
+    """Return why series are left out that are not of a class of MR images, and what their descriptions name."""
+    unused = []
+    for other in others:
+        described = ["SeriesDescription", "ProtocolName", "Rows"]
+        header = pydicom.dcmread(other.files[0], stop_before_pixels=True, specific_tags=described)
+        modality = recognise(header).modality if number(header, "Rows") else None  # reports have no rows
+        named = f"{display_name(modality)} by its description, but " if modality else ""
+        todo = "; export the scanner's own images" if modality else ""
+        unused.append(Unused(other.name, other.name, f"{named}{other.content}, not MR Image{todo}", modality))
+    return unused
+
+
+def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[str, Series | None]:
+    """Return the series that are set by hand, after checking them."""
+    wrong = partial(StudyError.of, "--series", public="series")
+    fixed: dict[str, Series | None] = {}
+    for name, key in by_hand.items():
+        modality = canonical(str(name))
+        if modality not in GLIOMA:
+            raise wrong(f"unknown modality {name!r}; expected one of {', '.join(GLIOMA)}.")
+        if key is None:
+            fixed[modality] = None
+            continue
+        matches = [volume for volume in series if str(key) in (volume.key, str(volume.number))]
+        if len(matches) != 1:
+            keys = ", ".join(volume.key for volume in matches or series)
+            what = "several volumes have this number" if matches else "there is no such series"
+            raise wrong(f"{modality}: {key}: {what}; expected one of {keys}.")
+        if matches[0].problem:
+            raise wrong(f"{modality}: {matches[0].name} cannot be used: {matches[0].problem}.")
+        if matches[0] in fixed.values():
+            raise wrong(f"{matches[0].name} is set for two modalities.")
+        fixed[modality] = matches[0]
+    if [fixed.get(modality, "") for modality in GLIOMA] == [None] * len(GLIOMA):
+        raise wrong("every modality is left out; expected at least one to be used.")
+    return fixed

@@ -1,0 +1,120 @@
+"""Recognition of image files whose names do not end in a modality, by the JSON beside them or the words in their names.
+
+dcm2niix writes the contents of headers beside each image, as JSON with BIDS names; 3D Slicer and users write a
+description into the name. Both are evaluated like a DICOM header, by `mmb.clinic.recognise.header.recognise_study`.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from common.cohorts.examination import sidecar, told
+from common.modalities import display_name
+from mmb.clinic.recognise.evidence import Grade, HeaderEvidence, ImageFile
+from mmb.clinic.recognise.header import recognise_study, traits
+from mmb.clinic.recognise.names import name_words, names_it_twice, names_one_sequence
+from mmb.clinic.recognise.words import excluded_kind, plain
+from mmb.errors import StudyError
+
+TEXTS = (
+    "SeriesDescription", "ProtocolName", "ScanningSequence", "SequenceName", "ImageType", "MRAcquisitionType",
+    "ContrastBolusAgent", "ComplexImageComponent",
+)  # fmt: skip
+SECONDS = ("EchoTime", "RepetitionTime", "InversionTime")
+COMPUTED = {
+    "mask or segmentation", "subtraction", "projection", "synthetic image", "result of software", "parameter map",
+    "fused image",
+}  # fmt: skip
+"""Kinds of `LEFT_OUT` that are made of images: such a file may lie beside the JSON of the image that it was made of."""
+_BY_NAME = "the words of its name"
+
+
+def recognise_files(paths: Sequence[Path], folder: Path | None = None) -> list[ImageFile]:
+    """Recognise files of one patient by their JSON; the words of a name replace a missing description.
+
+    Candidates are named by their paths in ``folder``, by default by the files' names.
+    """
+    read = [_described(path) for path in paths]
+    said = recognise_study([header for header, _ in read])
+    names = [str(path.relative_to(folder or path.parent)) for path in paths]
+    return [
+        ImageFile(
+            name, says=_named(path.name, says, by), path=path, by_json=says if by != _BY_NAME else None,
+            told=told(path, name), **traits(header),
+        )
+        for name, path, (header, by), says in zip(names, paths, read, said, strict=True)
+    ]  # fmt: skip
+
+
+def _named(name: str, says: HeaderEvidence, by: str) -> HeaderEvidence:
+    """Return what JSON and name together say of a file, given what the header made of them says."""
+    found = excluded_kind(plain(name_words(name)))
+    if found and found[0] in COMPUTED:
+        says = HeaderEvidence(None, Grade.NONE, f"{found[0]} ('{found[1]}' in its name)")
+    elif says.modality and by == _BY_NAME and not names_one_sequence(name):
+        says = HeaderEvidence(None, Grade.NONE, "its words name several sequences")
+    elif says.modality and by == _BY_NAME and names_it_twice(name):
+        says = replace(says, grade=Grade.SURE)
+    return replace(says, reason=f"by {by}: {says.reason}")
+
+
+def _described(path: Path) -> tuple[Dataset, str]:
+    """Return a header for a file, and the source of what it says."""
+    fields = sidecar(path)
+    described = any(isinstance(fields.get(name), str) and fields[name].strip() for name in TEXTS[:2])
+    header = _header(fields if described else {**fields, "SeriesDescription": name_words(path.name)})
+    by = "its JSON" if described else "its JSON and its name" if fields else _BY_NAME
+    return header, by
+
+
+def contradiction(path: Path, modality: str) -> str | None:
+    """Return a warning if the JSON of a file contradicts the modality that the file is named after, else None."""
+    (file,) = recognise_files([path])
+    if file.by_json is None or file.says.modality in (None, modality):
+        return None
+    return (
+        f"its name says {display_name(modality)}, its JSON {display_name(file.says.modality)} ({file.by_json.reason}). "
+        "Look at the pictures, and correct the name."
+    )
+
+
+def refuse_several_patients(files: Sequence[ImageFile]) -> None:
+    """Refuse files from folders of several subjects."""
+    folders = Counter(file.path.parent for file in files)
+    if len(folders) > 1 and max(folders.values()) > 1:
+        raise StudyError(
+            f"The sequences lie in {len(folders)} folders, and one of these has several: they may be of several "
+            "subjects. Give the folder of one subject, with its files in it or a folder for each."
+        )
+
+
+def _header(fields: Mapping[str, Any]) -> Dataset:
+    """Return a DICOM header, with times in ms, from values with BIDS names and in BIDS units (seconds)."""
+    header = Dataset()
+    if re.fullmatch(r"[0-9:.]{8,}", when := str(fields.get("AcquisitionTime", ""))):
+        header.AcquisitionDateTime = "19000101" + when.replace(":", "")  # orders the files of one study
+    fields = {"ContrastBolusAgent": fields.get("ContrastBolusIngredient"), **fields}
+    for name, key in {
+        "FlipAngle": "FlipAngle",
+        "EchoNumbers": "EchoNumber",
+        "EchoTrainLength": "EchoTrainLength",
+    }.items():
+        value = fields.get(key)
+        if isinstance(value, int | float) and 0 < value < 1000:
+            setattr(header, name, value)
+    for name in TEXTS:
+        values = fields.get(name)
+        values = values if isinstance(values, list) else [values]
+        if usable := [value for value in values if isinstance(value, str) and value.isprintable()]:
+            setattr(header, name, usable if name in ("ImageType", "ScanningSequence") else usable[0])
+    times = {name: fields[name] for name in SECONDS if name in fields}
+    times = {name: value for name, value in times.items() if type(value) in (int, float) and 0 < value < 1e6}
+    unit = 1 if times.get("EchoTime", 0) > 1 else 1000  # some programs write ms nevertheless
+    for name, value in times.items():
+        setattr(header, name, f"{value * unit:.6g}")
+    return header

@@ -1,0 +1,124 @@
+"""What the images of candidates show: they are read, aligned and skull-stripped once, and judged together."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from common.cohorts.check import Finding, findings, zero_background
+from common.cohorts.cohort import Cohort
+from common.modalities import display_name
+from mmb.clinic.head.alignment import AlignedStudy, align
+from mmb.clinic.head.grid import Image, finest, whole
+from mmb.clinic.head.skull import Brain, Masks, agreed, find_masks
+from mmb.clinic.recognise.evidence import Candidate, ImageFile, LogProbs
+from mmb.clinic.recognise.image import CLASSES, has_known_sequences, log_probabilities
+from mmb.errors import StudyError
+
+
+class Volumes(NamedTuple):
+    """Volumes with background 0, by the names of their candidates, and what is wrong with them.
+
+    Which sequences they show is judged when all are on one grid.
+    """
+
+    images: dict[str, Image]
+    warnings: dict[str, list[str]]
+    flaws: list[Finding]
+
+
+class ImageEvidence(NamedTuple):
+    """What images of one head show.
+
+    Attributes:
+        volumes: the images as they were read; those that cannot be used are not among the following.
+        reference: name of the candidate on whose grid the others lie.
+        aligned: the images on one grid, by the names of their candidates.
+        masks: brain masks found in them; None if none was looked for.
+        log_probs: name -> what the image shows; without those that show too little, those beneath a skull, and those
+            that do not lie over the others.
+    """
+
+    volumes: Volumes
+    reference: str
+    aligned: AlignedStudy
+    masks: Masks | None
+    brain: Brain | None
+    log_probs: dict[str, LogProbs]
+
+
+def read_volumes(candidates: Collection[Candidate], cohort: Cohort) -> Volumes:
+    """Read candidates' volumes; set their background to 0 (see `zero_background`) and check them (see `findings`)."""
+    threads = torch.get_num_threads() if all(each.in_threads for each in candidates) else 1
+    with ThreadPoolExecutor(threads) as pool:  # decompression releases the interpreter
+        read = dict(zip([each.name for each in candidates], pool.map(_read, candidates), strict=True))
+    tensors = {name: zero_background(_tensor(image)) for name, (image, _) in read.items()}
+    images = {name: Image(tensor.numpy(), read[name][0].affine) for name, tensor in tensors.items()}
+    warnings = {name: warnings for name, (_, warnings) in read.items()}
+    return Volumes(images, warnings, [*findings(tensors, cohort)])
+
+
+def _read(candidate: Candidate) -> tuple[Image, list[str]]:
+    try:
+        return candidate.read()
+    except StudyError:
+        raise
+    except ValueError as error:
+        file = candidate.path if isinstance(candidate, ImageFile) else None
+        raise StudyError(
+            str(error), f"An {candidate.source} cannot be read, or is not a single volume.", file
+        ) from error
+
+
+def judge_images(
+    candidates: Mapping[Candidate, str],
+    volumes: Volumes,
+    reference: str | None,
+    cohort: Cohort,
+    device: torch.device,
+    strip: str = "auto",
+    t1: Collection[str] = (),
+) -> ImageEvidence:
+    """Align images of one head, find the brain in them, and judge what they show.
+
+    ``candidates`` maps each to the modality that it is taken for, or an empty text. ``reference`` names the one on
+    whose grid they are put; None: of those that show the whole head, the only T1c, else the finest.
+    ``strip`` is one of `mmb.clinic.options.MODES`. Those named in ``t1`` are known to be T1 or T1c. Raises
+    MisfitError if the volumes cannot be put on one grid; StudyError if no brain is found in them.
+    """
+    unusable = {name for flaw in volumes.flaws if flaw.fatal and len(flaw.modalities) == 1 for name in flaw.modalities}
+    used = {each.name: each for each in candidates if each.name not in unusable}
+    images = {name: volumes.images[name] for name in used}
+    modalities, times = (
+        {name: candidates[each] for name, each in used.items()},
+        Counter(candidates[e] for e in used.values()),
+    )
+    labels = {name: display_name(modality) for name, modality in modalities.items()}
+    labels |= {name: f"{labels[name]} ({each.source})" for name, each in used.items() if times[modalities[name]] > 1}
+    if not images:
+        return ImageEvidence(volumes, "", AlignedStudy({}, {}, {}), None, None, {})
+    frames = {name: each.frame for name, each in used.items()}
+    if reference is None:
+        shown = whole(images, frames)
+        t1c = [name for name in shown if modalities[name] == "t1c"]
+        reference = t1c[0] if len(t1c) == 1 else finest(shown)
+    aligned = align(images, frames, reference, label=labels.__getitem__)
+    skulls = [name for flaw in volumes.flaws if flaw.skull for name in flaw.modalities if name in images]
+    heads = {"auto": skulls, "yes": list(images), "no": []}[strip]
+    masks = find_masks(aligned, heads, cohort.brain_ml, device) if heads else None
+    brain = agreed(aligned, masks, cohort.brain_ml, modalities.get, labels.__getitem__) if masks else None
+    log_probs: dict[str, LogProbs] = {}
+    if has_known_sequences(cohort) and (brain or not skulls):
+        in_place = aligned.renamed({name: name for name in images if name not in aligned.failed})
+        tensors = {name: _tensor(image) for name, image in in_place.cut_out(brain and brain.mask).images.items()}
+        judged = log_probabilities(tensors, t1, brain is not None)
+        log_probs = {name: dict(zip(CLASSES, logs.tolist(), strict=True)) for name, logs in judged.items()}
+    return ImageEvidence(volumes, reference, aligned, masks, brain, log_probs)
+
+
+def _tensor(image: Image) -> MetaTensor:
+    return MetaTensor(np.asarray(image.dataobj), affine=image.affine)

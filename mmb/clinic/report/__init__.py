@@ -1,0 +1,1 @@
+"""Facts out: page, console, JSON, CSV, SEG and SR."""

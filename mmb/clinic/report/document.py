@@ -1,0 +1,60 @@
+"""``summary.json``: all that the page says, for programs; only the pictures are left out.
+
+``docs/summary.schema.json`` describes it. After a change of `StudySummary`, ``python -m mmb.clinic.report.document``
+writes that file anew.
+"""
+
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from mmb.clinic.report import result
+from mmb.clinic.report.result import PICTURES, StudySummary
+
+FIELDS = TypeAdapter(StudySummary)
+SCHEMA = Path(__file__).parents[3] / "docs" / "summary.schema.json"
+
+
+def write_document(summary: StudySummary, path: Path) -> None:
+    """Write a summary as JSON (UTF-8); the same summary gives the same bytes."""
+    path.write_bytes(FIELDS.dump_json(summary, indent=1, exclude={*PICTURES}) + b"\n")
+
+
+def read_document(path: Path) -> StudySummary:
+    """Read a summary that `write_document` wrote, without its pictures."""
+    return FIELDS.validate_json(path.read_bytes())
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of what `write_document` writes, with the texts of the classes' docstrings."""
+    made = FIELDS.json_schema(mode="serialization")
+    for name in PICTURES:
+        del made["properties"][name]
+    used = json.dumps(made["properties"])
+    made["$defs"] = {name: part for name, part in made["$defs"].items() if f"#/$defs/{name}" in used}
+    for name, part in {StudySummary.__name__: made, **made["$defs"]}.items():
+        kind = getattr(result, name)
+        texts = _texts(kind)
+        part["description"] = (inspect.getdoc(kind) or "").partition("\n")[0]
+        part["required"] = [*part["properties"]]
+        part["additionalProperties"] = False
+        for key, field in part["properties"].items():
+            field.pop("default", None)
+            if key in texts:
+                field["description"] = texts[key]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+
+
+def _texts(kind: type) -> dict[str, str]:
+    """Return the texts of a class's attributes."""
+    listed = (inspect.getdoc(kind) or "").partition("\nAttributes:\n")[2]
+    texts = re.findall(r"^ {4}(\w+): (.*?)(?=\n {4}\w|\Z)", listed, re.M | re.S)
+    return {name: " ".join(text.split()) for name, text in texts}
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(json.dumps(schema(), indent=1) + "\n", encoding="utf-8")

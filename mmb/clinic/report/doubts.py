@@ -1,0 +1,306 @@
+"""Reasons to doubt a segmentation that can be seen without a reference segmentation."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from common.cohorts.check import coarse, lengths, tilted
+from common.cohorts.cohort import Cohort
+from common.modalities import display_name
+from mmb.clinic.head.alignment import AlignedStudy
+from mmb.clinic.head.grid import Grid, box, connected_pieces, in_field_of_view
+from mmb.clinic.head.skull import Brain, brain_mask
+from mmb.clinic.intake.field_of_view import WHOLE
+from mmb.clinic.recognise.assign import seemingly
+from mmb.clinic.recognise.evidence import Grade
+from mmb.clinic.recognise.reading import Study
+from mmb.clinic.report.answer import exchanged
+from mmb.clinic.report.formats import in_percent, millilitres, region_phrase
+from mmb.predictors.protocol import Segmentation
+
+MIN_OVERLAP = 0.95  # fraction of the reference's foreground covered by a series below which the user is warned
+MINIMUM_INFORMATION = 1.02
+"""Normalised mutual information of a registered series below which the user is warned. For T1, T2 and FLAIR registered
+to the T1c in 17 open cases, 50 of 51 have more, and 47 of 51 registered to another patient's T1c have less."""
+
+LEAST_MM = 5  # mm missing at an end of the brain from which on they are named
+MINIMUM_AGREEMENT = 0.85
+"""Dice of two images' brain masks below which the user is warned; 4 real brains in one real head have 0.92 to 0.98."""
+RIM = 2  # width in voxels of 1 mm of the rim of the extracted brain
+LARGEST_LESION = 0.2
+"""Fraction of the brain's volume above which the user is warned; whole tumours of the 50 open_glioma cases take at most
+0.18 of it."""
+
+MOST_IN_RIM = 0.02
+"""Fraction of the lesion within the rim above which the user is warned. For the true lesions of four open cases in a
+head it was at most 0.011, although these are the cases that touch the border most."""
+
+MINIMUM_LARGEST_PIECE = 0.95  # fraction of a lesion's volume in its largest piece below which the user is warned
+MINIMUM_LARGEST_PART = 0.8
+"""The same for a region within the whole tumour, which often has small islands."""
+COARSE_LESION = 0.15
+"""The same where an image is coarser than those of the training, from which lesions come out too large."""
+FAR = 20  # distance in mm between pieces of a lesion from which on they count as far apart
+MOST_FAR = 0.05
+"""Fraction of the core's volume far from the largest piece of the lesion above which the user is warned. Of the
+experts' outlines of every third open_glioma case, it is exceeded in one of 17, which has two tumours."""
+
+
+def partial_images(aligned: AlignedStudy, brain: np.ndarray) -> dict[str, str]:
+    """Return modality -> what is missing in an image that shows less than `WHOLE` of a brain ``(X, Y, Z)``.
+
+    An example is ``58 % of the brain; 61 mm missing at the top``.
+    """
+    affine, lacking = next(iter(aligned.images.values())).affine, {}
+    for name, image in aligned.placed.items():
+        seen = brain & in_field_of_view(Grid(image.shape, image.affine), Grid(brain.shape, affine))
+        share = np.count_nonzero(seen) / max(int(np.count_nonzero(brain)), 1)
+        if share < WHOLE:
+            lacking[name] = f"{in_percent(share)} of the brain; {_ends_lacking(brain, seen, voxel_sizes(affine))}"
+    return lacking
+
+
+def _ends_lacking(brain: np.ndarray, seen: np.ndarray, spacing: np.ndarray) -> str:
+    """Return how much of a brain is missing at which of its ends, given what is seen: ``61 mm missing at the top``."""
+    ends = (("left", "right"), ("back", "front"), ("bottom", "top"))
+    if not seen.any():
+        return "all of it"
+    parts = []
+    for (low, high), whole, part, size in zip(ends, box(brain), box(seen), spacing, strict=True):
+        missing = {low: part.start - whole.start, high: whole.stop - part.stop}
+        at = "on" if low == "left" else "at"
+        parts += [
+            f"{count * size:.0f} mm missing {at} the {end}"
+            for end, count in missing.items()
+            if count * size >= LEAST_MM
+        ]
+    return " and ".join(parts) or "the rest lies between its slices"
+
+
+def stops(study: Study, aligned: AlignedStudy, brain: Brain | None, untrusted: bool) -> Iterator[str]:
+    """Yield in brief the reasons not to use a result at all, the gravest first; the warnings say more."""
+    yield from (exchanged(seems) for seems in seemingly(study.used))
+    for name, used in study.used.items():
+        if used.candidate.fixed and used.candidate.other_body:
+            yield f"the header of the {display_name(name)} names another part of the body ({used.candidate.other_body})"
+    if untrusted:
+        yield "these weights are not made for patients"
+    if study.skulls and brain is None:
+        yield "the images show the skull, and the network knows only brains"
+    for names, what in ((aligned.mirrored, "seems mirrored"), (aligned.failed, "does not lie over the reference")):
+        if names:
+            yield f"the {' and '.join(map(display_name, names))} {what}"
+
+
+def grave_warnings(
+    study: Study,
+    aligned: AlignedStudy,
+    brain: Brain | None,
+    segmentation: Segmentation,
+    cohort: Cohort,
+    trained: Sequence[float],
+    partial: Mapping[str, str],
+) -> Iterator[str]:
+    """Yield reasons to doubt all of a result, given its `partial_images`.
+
+    ``trained`` is the voxel size of the training images in mm.
+    """
+    if partial:
+        yield f"{_named(study, partial)}: not the whole head. What lies outside is segmented without it."
+    yield from image_warnings(study, aligned, brain, cohort.brain_ml)
+    lesion = np.logical_or.reduce(segmentation.masks)
+    if cohort.skull_stripped:
+        thick = any(coarse(image.affine, trained) for image in study.images.values())
+        yield from size_warnings(lesion, brain_mask(aligned, brain), thick)
+
+
+def lesser_warnings(
+    study: Study,
+    aligned: AlignedStudy,
+    brain: Brain | None,
+    segmentation: Segmentation,
+    volumes: Mapping[str, float],
+    trained: Sequence[float],
+    found: bool,
+    partial: Collection[str],
+) -> Iterator[str]:
+    """Yield further reasons to doubt a result, last those that make it less exact.
+
+    Of what was drawn nothing is said unless a tumour was ``found`` with confidence.
+    """
+    lesion = np.logical_or.reduce(segmentation.masks)
+    if found and "TC" in volumes:
+        core = segmentation.masks[list(volumes).index("TC")]
+        yield from core_warnings(lesion, core, voxel_sizes(next(iter(aligned.images.values())).affine))
+    yield from study_warnings(study)
+    if found:
+        if brain:
+            yield from border_warnings(lesion, brain.mask)
+        yield from segmentation_warnings(lesion, volumes, study.images)
+        yield from pieces_warnings(dict(zip(volumes, segmentation.masks, strict=True)))
+    yield from geometry_warnings(study, aligned, trained, partial)
+
+
+def image_warnings(
+    study: Study, aligned: AlignedStudy, brain: Brain | None, brain_ml: tuple[float, float]
+) -> Iterator[str]:
+    """Yield reasons why the images may not be what the network expects; ``brain_ml`` bounds the volume of a brain."""
+    for name, problem in aligned.misplaced.items():
+        yield f"{_named(study, [name])}: {problem}"
+    if study.skulls and brain is None:
+        yield (
+            f"{_named(study, study.skulls)}: not skull-stripped. The network knows only skull-stripped brains. Do not "
+            "trust the result: strip the skull, or leave it to this program (option skull_strip)."
+        )
+    if brain and (doubts := _brain_doubts(study, brain, *brain_ml)):
+        yield f"The brain that was cut out of the head is doubtful, see its outline in the pictures: {doubts}."
+    if strange := [name for name, match in aligned.registered.items() if match.quality < MINIMUM_INFORMATION]:
+        yield (
+            f"{_named(study, strange)}: after registration it still agrees poorly with the reference; check in the "
+            "pictures that it shows the same head, in the right place."
+        )
+
+
+def study_warnings(study: Study) -> Iterator[str]:
+    """Yield the remarks made while the study was read, with the sequences' final names."""
+    unsure = {
+        name: each.reason
+        for name, each in study.used.items()
+        if each.stated_grade is not None and each.stated_grade < Grade.LIKELY
+    }
+    if unsure:
+        first = next(iter(unsure))
+        right = (
+            "choose the right one, or none (option series)"
+            if study.series
+            else f"name the file after it, e.g. x_{first}.nii.gz"
+        )
+        yield f"Recognised with little confidence: {_named(study, unsure)}. If one is another sequence: {right}."
+    for remark in study.remarks:
+        yield f"{_named(study, remark.modalities)}: {remark.text}" if remark.modalities else remark.text
+
+
+def _brain_doubts(study: Study, brain: Brain, least: float, most: float) -> str:
+    """Return reasons to doubt an extracted brain; empty if there are none."""
+    doubts = [f"{_named(study, [name])}: {reason}" for name, reason in brain.doubts.items()]
+    if brain.is_whole and not least <= brain.millilitres <= most:
+        doubts.append(f"it has {brain.millilitres:.0f} ml; expected {least:.0f} to {most:.0f} ml")
+    if others := {name: f"{value:.2f}" for name, value in brain.agreement.items() if value < MINIMUM_AGREEMENT}:
+        doubts.append(f"Dice of its mask in {display_name(brain.modality)} with those in {_named(study, others)}")
+    return "; ".join(doubts)
+
+
+def size_warnings(lesion: np.ndarray, brain: np.ndarray, thick: bool = False) -> Iterator[str]:
+    """Warn if a lesion is implausibly large, as when a network meets brains unlike those of its training.
+
+    The limit is lower if an image is ``thick``, that is, coarser than those of the training.
+    """
+    limit = COARSE_LESION if thick else LARGEST_LESION
+    share = np.count_nonzero(lesion) / max(int(np.count_nonzero(brain)), 1)
+    if share > limit:
+        seen = "as coarse images make it, or " if thick else ""
+        yield (
+            f"The lesion takes up {in_percent(share)} of the brain; a tumour rarely takes more than "
+            f"{in_percent(limit)}. Part of it is probably healthy tissue, {seen}because it looks unlike that of the "
+            "training images."
+        )
+
+
+def core_warnings(lesion: np.ndarray, core: np.ndarray, spacing: Sequence[float]) -> Iterator[str]:
+    """Warn if much of the tumour core lies far from the largest piece of the lesion; ``spacing`` is in mm."""
+    pieces, sizes = connected_pieces(lesion)
+    apart = core & (pieces != np.argmax(sizes) + 1) if len(sizes) > 1 else np.zeros_like(core)
+    least = MOST_FAR * np.count_nonzero(core)
+    if np.count_nonzero(apart) <= least:
+        return
+    largest = cKDTree(np.argwhere(pieces == np.argmax(sizes) + 1) * spacing)
+    distances, _ = largest.query(np.argwhere(apart) * spacing, distance_upper_bound=FAR)
+    far = np.count_nonzero(np.isinf(distances))
+    if far > least:
+        yield (
+            f"{in_percent(far / np.count_nonzero(core))} of the tumour core lies more than {FAR} mm from the "
+            "largest piece of the lesion: a second tumour, or a false one."
+        )
+
+
+def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[str]:
+    """Warn if a lesion may have been cut off with the skull, or if a remnant of the head may be taken for one."""
+    rim = brain & ~ndimage.binary_erosion(brain, iterations=RIM, border_value=1)  # not at the image's edge
+    share = np.count_nonzero(rim & lesion) / max(int(np.count_nonzero(lesion)), 1)
+    if share > MOST_IN_RIM:
+        yield (
+            f"{in_percent(share)} of the lesion lies at the border of the brain that was cut out of the head: part of "
+            "it may have been cut off, or a remnant of the head was mistaken for it. See the outline in the pictures."
+        )
+
+
+def geometry_warnings(
+    study: Study, aligned: AlignedStudy, trained: Sequence[float], partial: Collection[str] = ()
+) -> Iterator[str]:
+    """Yield reasons why the result is less exact: what the images do not cover, and voxels coarser than ``trained``."""
+    less = {
+        name: in_percent(share)
+        for name, share in aligned.covered.items()
+        if share < MIN_OVERLAP and name not in partial
+    }
+    if less:
+        yield f"{_named(study, less)}: covers only this part of what the reference shows; the rest is empty."
+    thick = {
+        name: f"{lengths(voxel_sizes(image.affine))} mm"
+        for name, image in study.images.items()
+        if coarse(image.affine, trained)
+    }
+    if thick:
+        yield (
+            f"{_named(study, thick)}: voxels coarser than the {lengths(trained)} mm that the network was trained "
+            "at; small parts may be missed, and volumes are less exact."
+        )
+    if tilt := tilted(next(iter(aligned.images.values())).affine):
+        yield f"The reference: {tilt}."
+
+
+def _named(study: Study, modalities: Collection[str] | Mapping[str, str]) -> str:
+    """Name modalities with their sources, so that similar warnings form one: ``T2 (series 3: 5 mm), FLAIR (...)``."""
+    details = modalities if isinstance(modalities, Mapping) else dict.fromkeys(modalities, "")
+    return ", ".join(
+        f"{display_name(name)} ({study.sources[name]}{': ' * bool(value)}{value})" for name, value in details.items()
+    )
+
+
+def pieces_warnings(masks: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Warn of regions, bool ``(X, Y, Z)``, that are in several pieces within one lesion; the outermost comes first."""
+    outermost, *inner = masks
+    if len(connected_pieces(masks[outermost])[1]) != 1:
+        return
+    for region in inner:
+        sizes = connected_pieces(masks[region])[1]
+        if len(sizes) > 1 and sizes.max() < MINIMUM_LARGEST_PART * sizes.sum():
+            yield (
+                f"The {region_phrase(region)} is in {len(sizes)} separate pieces within one lesion, the largest with "
+                f"{in_percent(sizes.max() / sizes.sum())} of its volume: several tumours that grew together, or normal "
+                "structures that were mistaken for one, such as the choroid plexus. Check each."
+            )
+            return
+
+
+def segmentation_warnings(lesion: np.ndarray, volumes: Mapping[str, float], used: Collection[str]) -> Iterator[str]:
+    """Yield reasons why a prediction may be wrong, given its mask in RAS, volumes in ml, and the modalities used."""
+    if "ET" in volumes and "t1c" not in used:
+        estimate = "is an estimate from sequences in which enhancement is not visible"
+        none = "no enhancing tumour was found, but without contrast it cannot be ruled out"
+        volume = volumes["ET"]
+        yield f"No T1c: {f'the enhancing tumour ({millilitres(volume)} ml) {estimate}' if volume else none}."
+    ends = {"left": 0, "right": 0, "posterior": 1, "anterior": 1, "inferior": 2, "superior": 2}
+    sides = [side for side, at in zip(ends, (0, -1) * 3, strict=True) if lesion.take(at, ends[side]).any()]
+    if sides:
+        yield f"The lesion reaches the edge of the image ({', '.join(sides)}): what lies beyond is not measured."
+    sizes = connected_pieces(lesion)[1]
+    if len(sizes) and sizes.max() < MINIMUM_LARGEST_PIECE * sizes.sum():
+        yield (
+            f"The lesion is in {len(sizes)} separate pieces, specks included, the largest with "
+            f"{in_percent(sizes.max() / sizes.sum())} of its volume: a multifocal tumour, or false "
+            "positives. Check the small ones."
+        )

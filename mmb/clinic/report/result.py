@@ -1,0 +1,371 @@
+"""What a study yields, as plain data: volumes, expectations, pictures, warnings and notes.
+
+A `StudySummary` holds nothing that identifies the patient, no names, dates, identifiers or paths, unless the user's
+own label does.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+
+from common.cohorts.cohort import Cohort
+from common.evaluation.metrics.case import expected_dice
+from common.evaluation.metrics.overlap import region_masks
+from common.io.facts import unseen
+from common.modalities import SHOWN_BY_T1C, LabelSet, display_name, display_subset, subset_name
+from mmb.clinic.head.alignment import AlignedStudy
+from mmb.clinic.head.grid import Image, volume_of
+from mmb.clinic.head.skull import Brain, brain_mask
+from mmb.clinic.recognise.assign import Use, contradictions
+from mmb.clinic.recognise.reading import Study
+from mmb.clinic.report.answer import answer
+from mmb.clinic.report.doubts import grave_warnings, lesser_warnings, partial_images, stops
+from mmb.clinic.report.formats import REGIONS
+from mmb.clinic.report.lesions import Lesion, lesions
+from mmb.clinic.report.pictures import pictures
+from mmb.clinic.report.sheets import Sheets, sheets
+from mmb.clinic.report.verdicts import Verdict, absent, intervals, perhaps_none, verdicts
+from mmb.predictors.calibration import Calibration
+from mmb.predictors.protocol import Predictor, Segmentation
+
+
+@dataclass(frozen=True)
+class UsedModality:
+    """A modality that a prediction was made from: its series or file, and how surely it was recognised.
+
+    ``confidence`` is open, likely or sure (`mmb.clinic.recognise.evidence.Grade`); None if it was set by hand, named by its file,
+    or decided by the image.
+    """
+
+    modality: str
+    source: str
+    reason: str
+    confidence: str | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for; with the bundle, its version and the weights, the result can be made again.
+
+    Attributes:
+        recipe: name of the recipe, or of its file, that the weights were trained with; None: that of the bundle.
+        device: that it was computed on, e.g. ``cpu``.
+        decision: how probabilities became a label map, by request or by default.
+        series: modality -> SeriesNumber that was set by hand; None if it was to be left out.
+        files: modalities whose image files were given one by one.
+        modalities: those that might be used.
+        reference: modality on whose grid the result was asked for; None: chosen by default.
+        skull_strip: ``auto``, ``yes`` or ``no``.
+    """
+
+    recipe: str | None
+    device: str
+    decision: str
+    series: Mapping[str, str | None]
+    files: Sequence[str]
+    modalities: Sequence[str]
+    reference: str | None
+    skull_strip: str
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """A series or image file of the study, what it was recognised as, and what became of it.
+
+    Attributes:
+        source: e.g. ``series 7``, as in ``used``; of a file no name is told.
+        header: modality that its header or name says, or that was set by hand; None if it says none.
+        confidence: how surely its header or name says so: none, weak, open, likely or sure; None if it was set by hand,
+            named by its file, or is none of MR images.
+        shows: class -> probability that the image shows it; empty if the image was not looked at.
+        modality: what it is taken for; None if for none of the sequences.
+        use: taken, left_out (it is none of the sequences), unwanted (not requested), unusable, or rival (another one is
+            better).
+        reason: why it is taken for that.
+        problem: why it cannot be used; empty if it can.
+        instead: source of the one that is used instead, and why; empty if there is none.
+    """
+
+    source: str
+    header: str | None
+    confidence: str | None
+    shows: Mapping[str, float]
+    modality: str | None
+    use: str
+    reason: str
+    problem: str = ""
+    instead: str = ""
+
+
+class RegionRow(NamedTuple):
+    """What is said of a region: `StudySummary` has the units, and None stands for what is not known."""
+
+    region: str
+    volume: float
+    interval: tuple[float, float] | None
+    expected: float | None
+    chance: float | None
+    measured: float | None
+    verdict: Verdict | None
+
+    @property
+    def heading(self) -> str:
+        """The region's name, e.g. ``Whole tumour (WT)``."""
+        return f"{REGIONS[self.region].capitalize()} ({self.region})" if self.region in REGIONS else self.region
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """What a study yields, in the form that `mmb.clinic.report.page` draws; empty parts are left out.
+
+    Attributes:
+        answer: what was found, in a sentence or two, or why not to use it; see `mmb.clinic.report.answer`.
+        title: title of the page.
+        bundle: name of the bundle, or of the method of other weights.
+        version: version of the bundle.
+        weights: name of the weights' file and its SHA-256.
+        used: modalities that the prediction was made from.
+        missing: names of the other modalities that the network can use.
+        volumes: region -> volume of its outline in ml, larger regions first.
+        expected_dice: region -> expected Dice of its outline, in [0, 1], calibrated if ``calibrated_on`` is not 0.
+            Neither this nor what else is expected (``intervals``, ``chances``, ``measured``) is given for regions that
+            are not to be used at all.
+        intervals: region -> lower and upper limit (ml) of an interval for the true volume, where it is known.
+
+        pictures: modality -> PNG in base64; see `mmb.clinic.report.pictures`.
+        warnings: why the result may be wrong, the most important reason first; see `mmb.clinic.report.doubts`.
+        notes: notes on preparation: what was registered and how well, what was resampled.
+        trained_on: short description of the training data; None if unknown.
+        brain_ml: volume of the extracted brain, which is outlined in the pictures; None if none was extracted.
+        label: a text of the user's own, which tells whose result it is; else empty.
+        created: date, time and offset from UTC at which it was made, ISO 8601; empty if unknown.
+        classes: class of the label map, e.g. ``ED`` -> volume in ml.
+        lesions: the connected pieces of the outermost region, the largest first; see `mmb.clinic.report.lesions`. None
+            if no tumour was found with confidence.
+        specks: number of further pieces, which are too small to be called lesions.
+        sheets: all slices, for the page's viewer; see `mmb.clinic.report.sheets`.
+        verdicts: region -> how far its outline can be used, and why not further.
+        no_tumour: that no tumour was found with confidence, and why; empty if one was.
+        perhaps_none: that there may be no tumour, although one was found, and why; else empty.
+        scores: region -> raw score, in [0, 1]: the Dice that the network's probabilities predict, not calibrated.
+        chances: region -> calibrated probability that the Dice is at least 0.8.
+        usable_right: region -> number of outlines with a Dice of at least 0.8, and of outlines, among those that the
+            calibration calls usable in patients that it was not fitted on.
+        intervals_held: region -> number of intervals that held the true volume, and of intervals, of such patients.
+        measured: region -> mean Dice of ``tested`` test cases from the same modalities.
+        calibrated_on: number of patients that the calibration was fitted on; 0 if there is none.
+        asked: what was asked for.
+        found: every series or image file of the study, and what became of it.
+    """
+
+    title: str
+    bundle: str
+    version: str
+    weights: str
+    used: Sequence[UsedModality]
+    volumes: Mapping[str, float]
+    missing: Sequence[str] = ()
+    expected_dice: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    trained_on: str | None = None
+    brain_ml: float | None = None
+    classes: Mapping[str, float] = field(default_factory=dict)
+    lesions: Sequence[Lesion] = ()
+    specks: int = 0
+    sheets: Sheets | None = None
+    label: str = ""
+    created: str = ""
+    answer: str = ""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    no_tumour: str = ""
+    perhaps_none: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    chances: Mapping[str, float] = field(default_factory=dict)
+    usable_right: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    intervals_held: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+    tested: int = 0
+    calibrated_on: int = 0
+    asked: Asked | None = None
+    found: Sequence[FoundImage] = ()
+
+    def rows(self) -> list[RegionRow]:
+        """Return what is said of each region; console, page and table are written from it."""
+        numbers: Any = (self.volumes, self.intervals, self.expected_dice, self.chances, self.measured, self.verdicts)
+        return [RegionRow(region, *(part.get(region) for part in numbers)) for region in self.volumes]
+
+
+PICTURES = ("pictures", "sheets")
+"""Fields of a `StudySummary` that hold pictures, which ``summary.json`` leaves out."""
+
+
+def volumes(label: Image, labels: LabelSet) -> dict[str, float]:
+    """Return the volume in ml of each region of a label map."""
+    masks, spacing = region_masks(np.asarray(label.dataobj), labels), voxel_sizes(label.affine)
+    return {region: volume_of(mask, spacing) for region, mask in zip(labels.regions, masks, strict=True)}
+
+
+def class_volumes(label: Image, labels: LabelSet) -> dict[str, float]:
+    """Return the volume in ml of each class of a label map."""
+    values, spacing = np.asarray(label.dataobj), voxel_sizes(label.affine)
+    return {name: volume_of(values == value, spacing) for name, value in labels.values.items()}
+
+
+def calibrated(
+    volumes: Mapping[str, float],
+    scores: Mapping[str, float],
+    used: Sequence[str],
+    brain: float,
+    cohort: Cohort,
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    """Return those fields of a `StudySummary` that depend on the calibration, by name.
+
+    ``volumes`` (ml) and raw ``scores`` are those of the regions, ``brain`` is the visible brain in ml.
+    """
+    t1c = "t1c" in used
+    fields = {"no_tumour": absent(volumes, scores, calibration), "scores": scores, "expected_dice": scores}
+    fields["perhaps_none"] = perhaps_none(volumes, scores, calibration)
+    if calibration is None:
+        return fields
+    known = [region for region in volumes if region in calibration.regions and volumes[region]]
+    expected = {region: calibration.expected(region, scores[region], t1c) for region in known}
+
+    judged = {region: each.left_out for region, each in calibration.regions.items()}
+    return fields | {
+        "expected_dice": {**scores, **expected},
+        "intervals": intervals(volumes, scores, t1c, calibration, brain, cohort.labels),
+        "chances": {region: calibration.chance(region, scores[region], t1c) for region in known},
+        "usable_right": {region: (each.right, each.usable) for region, each in judged.items()},
+        "intervals_held": {region: (each.held, each.intervals) for region, each in judged.items()},
+        "measured": calibration.measured.get(subset_name(used), {}),
+        "tested": calibration.tested,
+        "calibrated_on": calibration.patients,
+    }
+
+
+def found_images(study: Study) -> list[FoundImage]:
+    """Return what became of every series or image file of a study, in the order of its explanations."""
+    found = []
+    for record in study.records:
+        each, odds = record.candidate, np.exp([*(record.log_probs or {}).values()])
+        shares = dict(zip(record.log_probs or {}, (odds / odds.sum()).round(3).tolist(), strict=True))
+        better = f"{record.instead[0].source} is {record.instead[1]}" if record.instead else ""
+        grade = None if each.fixed else each.says.grade.word
+        use = record.use.name.lower()
+        found.append(
+            FoundImage(
+                each.source, each.says.modality, grade, shares, record.modality, use, record.reason,
+                each.problem or "", better if record.use is Use.RIVAL else "",
+            )
+        )  # fmt: skip
+    for other in study.headers.unused if study.headers else ():
+        use = other.use.name.lower()
+        modality = other.modality if other.use is Use.UNWANTED else None
+        found.append(FoundImage(other.source, other.modality, None, {}, modality, use, other.reason))
+    return found
+
+
+def brain_note(study: Study, brain: Brain) -> str:
+    """Return a note on the origin of an extracted brain, and on the agreement of the images on it."""
+    others = [f"{display_name(name)} {value:.2f}" for name, value in brain.agreement.items() if name != brain.modality]
+    agreed = f"; overlap (Dice) with the brain found in the others: {', '.join(others)}" if others else ""
+    origin = "it is in the skull-stripped" if brain.stripped else "deepbet found it in the"
+    return (
+        f"The brain ({brain.millilitres:.0f} ml) was cut out of all images as {origin} "
+        f"{display_name(brain.modality)} ({study.sources[brain.modality]}){agreed}."
+    )
+
+
+def registration_notes(study: Study, aligned: AlignedStudy) -> list[str]:
+    """Return a note on each registration, with the names of the modalities that it moved."""
+    if study.headers is None or study.evidence is None:
+        return []
+    reference = study.evidence.reference
+    (base,) = (each for each in study.headers.candidates if each.name == reference)
+    target = next((display_name(name) for name, each in study.used.items() if each.candidate is base), base.source)
+    matches: dict[int, list[str]] = defaultdict(list)  # the volumes of one frame of reference share one
+    for name, match in aligned.registered.items():
+        matches[id(match)].append(name)
+    return [
+        f"{' and '.join(map(display_name, names))} to {target}: {aligned.registered[names[0]].text}."
+        for names in matches.values()
+    ]
+
+
+def summarise(
+    label: Image,
+    segmentation: Segmentation,
+    study: Study,
+    aligned: AlignedStudy,
+    brain: Brain | None,
+    inference: Predictor,
+    notes: Sequence[str],
+) -> StudySummary:
+    """Return what a study yields; ``label`` lies on the reference's grid, which the first of ``notes`` names."""
+    cohort, used = inference.cohort, [*study.images]
+    labels, affine = cohort.labels, next(iter(aligned.images.values())).affine
+    measured, masks = volumes(label, labels), dict(zip(labels.regions, segmentation.masks, strict=True))
+    scores = {
+        region: expected_dice(p, mask, float(p.sum(dtype=np.float64))) if measured[region] else 0.0
+        for (region, mask), p in zip(masks.items(), segmentation.probabilities, strict=True)
+    }
+    spacing, head = voxel_sizes(affine), brain_mask(aligned, brain)
+    origin = affine[:3, 3] @ affine[:3, :3] / spacing  # along the grid's own axes
+    drawn = {name: np.asarray(image.dataobj) for name, image in aligned.images.items()}
+    fields = calibrated(measured, scores, used, volume_of(head, spacing), cohort, inference.calibration)
+    found, untrusted, partial = not fields["no_tumour"], bool(inference.warnings), partial_images(aligned, head)
+    grave = [*grave_warnings(study, aligned, brain, segmentation, cohort, inference.spacing, partial)]
+    grave += filter(None, [unseen(used, inference.seen)])
+    lesser = lesser_warnings(study, aligned, brain, segmentation, measured, inference.spacing, found, partial)
+    pieces, specks = lesions(masks, spacing, head, measured[next(iter(masks))])
+    pieces = [] if fields["no_tumour"] else pieces
+    none = filter(None, [fields["no_tumour"], fields["perhaps_none"]])
+    contradicted = [*contradictions(study.used)]
+    given = verdicts(measured, scores, used, inference.calibration, untrusted, bool(grave), partial, bool(contradicted))
+    stopped = [*stops(study, aligned, brain, untrusted)]
+    unfounded = [*measured] if stopped else SHOWN_BY_T1C if "t1c" in partial else []
+    for name in ("intervals", "expected_dice", "chances", "measured"):
+        fields[name] = {region: each for region, each in fields.get(name, {}).items() if region not in unfounded}
+    return StudySummary(
+        answer=answer(
+            measured,
+            fields["intervals"],
+            given,
+            pieces,
+            fields["no_tumour"],
+            fields["perhaps_none"],
+            stopped,
+            inference.calibration,
+        ),
+        title=f"Segmentation from {display_subset(subset_name(used))}",
+        bundle=inference.method,
+        version=inference.version,
+        weights=inference.weights_name,
+        trained_on=inference.trained_on,
+        used=[
+            UsedModality(name, each.candidate.source, each.reason, grade.word if (grade := each.stated_grade) else None)
+            for name, each in study.used.items()
+        ],
+        missing=[name for name in cohort.modalities if name not in used],
+        found=found_images(study),
+        volumes=measured,
+        pictures=pictures(drawn, segmentation.masks, spacing, brain and brain.mask, origin),
+        brain_ml=brain and brain.millilitres,
+        classes=class_volumes(label, labels),
+        lesions=pieces,
+        specks=specks,
+        sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in pieces], brain and brain.mask),
+        warnings=[*contradicted, *inference.warnings, *none, *grave, *lesser],
+        notes=[*notes, *([brain_note(study, brain)] if brain else []), *registration_notes(study, aligned)],
+        verdicts=given,
+        **fields,
+    )

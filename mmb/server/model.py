@@ -1,0 +1,207 @@
+"""A bundle or a trained nnU-Net as a model of MONAI Label: from a study to a label map and a DICOM SEG.
+
+The functions that work on a study run in a `Worker`, and return what can stand in JSON.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from dicomweb_client import DICOMwebClient
+from monai.data import ITKWriter
+
+from mmb.clinic.options import MODES, Options
+from mmb.clinic.report.formats import millilitres
+from mmb.clinic.study import Prediction, segment
+from mmb.predictors.bundle import load_predictor
+from mmb.predictors.protocol import Predictor
+from mmb.server.archive import archive_session, store
+from mmb.server.datastore import Datastore, class_label
+from mmb.server.errors import private
+from mmb.server.options import InferOptions, SegmentOptions
+from mmb.server.upload_reading import as_told
+from mmb.server.worker import Worker, report_progress
+
+
+class BundleInferTask:
+    """A bundle or a trained nnU-Net with its weights, checked at creation, which stay loaded from the first study on.
+
+    Raises ValueError if the weights belong to another network.
+
+    Args:
+        recipe: recipe that the weights were trained with; None: the settings of inference.json, which are those of the
+            bundle's own weights.
+        ckpt_path: weights other than the bundle's own.
+    """
+
+    def __init__(
+        self,
+        bundle: str,
+        worker: Worker,
+        recipe: str | None = None,
+        ckpt_path: str | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.bundle, self.worker, self.recipe = bundle, worker, recipe
+        self.ckpt_path, self.device = ckpt_path, device
+        inference = load_predictor(bundle, recipe, ckpt_path, device)
+        self.decision = inference.decision
+        self.name, self.cohort = inference.title, inference.cohort
+        self.labels = {class_label(name): value for name, value in self.cohort.labels.values.items()}
+
+    def info(self) -> dict[str, Any]:
+        """Return the description of the model for clients."""
+        use = {f"use_{name}": True for name in self.cohort.modalities}
+        rest = {"series": "", "skull_strip": MODES[0], "decision": self.decision, "store": False}
+        facts = {"type": "segmentation", "labels": self.labels, "dimension": 3}
+        return {**facts, "description": self.name, "config": use | rest}
+
+    def segment_image(self, datastore: Datastore, image: str, asked: InferOptions, folder: Path) -> dict[str, Any]:
+        """Segment a study of a store, or one with a DICOM series ``image`` that defines the grid of the result.
+
+        Returns ``file``, the label map in ``folder``; ``dicom_seg``, None for NIfTI studies or if nothing was found;
+        and ``params``. These are the modalities used, left out and missing; the answer; warnings; notes on the result's
+        grid, skull stripping and registration; the weights' training data (None: unknown); the values of the classes
+        that occur; and the name under which the result was stored.
+        """
+        store, options = asked.store or asked.save_label, self.options(asked)
+        made = self.worker.run(_of_store, datastore, image, folder, options, asked.result_extension, store)
+        return {
+            "file": folder / made["file"],
+            "dicom_seg": made["dicom_seg"] and folder / made["dicom_seg"],
+            "params": self._params(asked, made),
+        }
+
+    def segment_upload(
+        self, folder: Path, asked: SegmentOptions, send: str | None, on_progress: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Segment the study in ``folder/study``, write the results to ``folder/results``; return ``params`` as above.
+
+        Added is ``shown``: each region's name, volume in ml and verdict, and a picture of the reference, PNG in base64.
+        ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``on_progress`` is called
+        with what is being done.
+        """
+        made = self.worker.run(_of_upload, folder, self.options(asked), send, on_progress=on_progress)
+        return {**self._params(asked, made), "shown": made["shown"]}
+
+    def _params(self, asked: SegmentOptions, made: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the facts on a result for clients."""
+        params, wanted, present = made["params"], asked.modalities, made["present"]
+        return {
+            "label_names": {name: value for name, value in self.labels.items() if value in present},
+            "empty": not present,
+            "stored": made["stored"],
+            "left_out": [name for name in self.cohort.modalities if name not in wanted],
+            **params,
+            "missing": [name for name in params["missing"] if name in wanted],
+        }
+
+    def options(self, asked: SegmentOptions) -> Options:
+        """Return what a request asks for, as a segmentation takes it."""
+        return Options(
+            self.bundle, self.recipe, self.ckpt_path, self.device, asked.decision or self.decision, asked.series,
+            asked.modalities, skull_strip=asked.skull_strip, label=asked.label,
+        )  # fmt: skip
+
+
+_network = lru_cache(maxsize=2)(load_predictor)
+"""A network of this process, which stays loaded from one request to the next; clients choose among few at a time."""
+
+
+def _loaded(asked: Options) -> Predictor:
+    """Return what segments a study; how it decides is said for each study."""
+    predictor = _network(*asked.network)
+    predictor.decide_by(asked.decision or predictor.decision)
+    return predictor
+
+
+def _segment(study: Path, results: Path, asked: Options, sent: bool = False) -> Prediction:
+    """Segment a study in a folder; nothing of it stays but the results, and messages are `private`."""
+    report_progress("Reading and aligning the images, finding the brain, and telling which sequence each is")
+
+    def explain(_: list[str]) -> None:
+        report_progress("Segmenting")
+
+    with private(sent):
+        return segment(study, results, _loaded(asked), asked, explain)
+
+
+def _of_upload(folder: Path, asked: Options, send: str | None) -> dict[str, Any]:
+    """Segment an uploaded study, and send its DICOM results to an archive; return the facts."""
+    study, cohort = folder / "study", _loaded(asked).cohort
+    if asked.series:
+        with private(sent=True):
+            told = as_told(study, cohort, asked.series, asked.modalities or cohort.modalities)
+        asked = asked if told == study else replace(asked, series=None)
+        study = told
+    prediction = _segment(study, folder / "results", asked, sent=True)
+    stored = None
+    if send:
+        report_progress("Storing the result in the archive")
+        stored = store(DICOMwebClient(send, session=archive_session()), sorted((folder / "results").glob("*.dcm")))
+    rows = [(row.heading, millilitres(row.volume), row.verdict) for row in prediction.summary.rows()]
+    regions = [(heading, volume, verdict.text if verdict else "") for heading, volume, verdict in rows]
+    shown = {"regions": regions, "picture": prediction.summary.pictures.get(prediction.reference)}
+    return {"present": _present(prediction), "stored": stored, "params": _facts(prediction), "shown": shown}
+
+
+def _present(prediction: Prediction) -> list[int]:
+    """Return the values of the classes that occur."""
+    return sorted(set(np.unique(np.asarray(prediction.label.dataobj)).tolist()) - {0})
+
+
+def _of_store(
+    datastore: Datastore, image: str, folder: Path, asked: Options, extension: str, store: bool
+) -> dict[str, Any]:
+    """Fetch a study, segment it and, if asked, store the result; return names of files in ``folder``, and the facts."""
+    study, reference = datastore.fetch(image, folder)
+    prediction = _segment(study, folder / "results", replace(asked, reference=reference))
+    label, files, present = prediction.label, prediction.files, _present(prediction)
+    stored = None
+    if store and present and datastore.label_file in files:  # otherwise a note says why there is no DICOM SEG
+        stored = datastore.save_label(image, "original", files[datastore.label_file])
+    seg = files.get("DICOM SEG")
+    return {
+        "file": _write(label, folder / f"label{extension}").name,
+        "dicom_seg": seg and str(seg.relative_to(folder)),
+        "present": present,
+        "stored": stored,
+        "params": _facts(prediction),
+    }
+
+
+def _facts(prediction: Prediction) -> dict[str, Any]:
+    """Return the facts on a result for clients."""
+    summary = prediction.summary
+    used = {
+        each.modality: {"source": each.source, "reason": each.reason, "confidence": each.confidence}
+        for each in summary.used
+    }
+    return {
+        "modalities": used,
+        "missing": list(summary.missing),
+        "reference": prediction.reference,
+        "volumes_ml": {region: round(float(volume), 3) for region, volume in summary.volumes.items()},
+        "answer": summary.answer,
+        "warnings": list(summary.warnings),
+        "notes": list(summary.notes),
+        "no_seg": prediction.no_seg,
+        "weights": summary.weights,
+        "trained_on": summary.trained_on,
+        "explanations": prediction.explanations,
+    }
+
+
+def _write(label: nib.Nifti1Image, path: Path) -> Path:
+    if path.suffix == ".nrrd":
+        writer = ITKWriter(output_dtype=np.uint8)
+        writer.set_data_array(np.asarray(label.dataobj), channel_dim=None)
+        writer.set_metadata({"affine": label.affine})
+        writer.write(path)
+    else:
+        nib.save(label, path)
+    return path

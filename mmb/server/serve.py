@@ -1,0 +1,100 @@
+"""The server's process: its options, and what it prints."""
+
+import os
+import signal
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from common.cohorts import generate_phantom
+from common.io.bundle import bundle_root
+from common.io.files import require_writable
+from common.io.settings import check_number
+from mmb.server.api import create_api
+from mmb.server.app import BUNDLES, App
+from mmb.server.datastore import is_url
+from mmb.server.guard import chosen_token, is_loopback
+from mmb.server.limits import CONNECTIONS
+from mmb.server.temporary import own_temporary_folder
+from mmb.server.worker import prepare
+
+
+def serve(
+    studies: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    names: str = "",
+    trusted_network: bool = False,
+    token: str | None = None,
+    output_dir: str = "label_output",
+    models: str | None = None,
+    recipe: str | None = None,
+    device: str | None = None,
+    send: str | None = None,
+    **settings: str,
+) -> None:
+    """Serve until stopped.
+
+    Raises OSError if a folder does not exist or cannot be written; ValueError if a bundle or its weights cannot be
+    used, or an option is unknown; ImportError if OHIF is needed for an archive but not installed.
+
+    Args:
+        studies: folder with a subfolder for each study, or URL of a DICOMweb archive. User and password of an archive
+            are read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. The default is a demo in
+            ``output_dir``: a few phantom subjects, with weights trained on the phantom.
+        host: address to listen on. Whoever reaches it and knows the token can see all studies.
+        trusted_network: everyone who reaches another host than this machine is trusted not to keep others out.
+        port: port to listen on.
+        names: further host names by which browsers reach the server, separated by commas, such as that of a web server
+            in front of it. localhost, this machine's name and its addresses are known. Other names are refused.
+        token: first part of every path, at least 16 letters and digits, without which requests are refused. The
+            default is MONAI_LABEL_TOKEN of the environment or, if that is not set, a new random one; the address with
+            it is printed. ``none`` asks for none, and is refused unless the host is a loopback address.
+        output_dir: folder of the demo.
+        models: names or folders of bundles, or folders of trained nnU-Nets, separated by commas. The default is all
+            bundles, of the demo those that have weights trained on the phantom.
+        recipe: recipe of all models that have none of their own; by default the settings of inference.json.
+        device: device such as cpu or cuda:1; by default a GPU if there is one.
+        send: URL of a DICOMweb archive in which the DICOM results of ``POST /segment`` are stored, with the user and
+            password of ``studies``. By default they are not stored.
+        settings: ``<model>.recipe`` and ``<model>.ckpt_path``, the recipe and the weights of one model.
+    """
+    if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
+        raise ValueError("MONAI_LABEL_AUTH_ENABLE: this server has no log-in; put a web server with one in front.")
+    token = chosen_token(token or os.environ.get("MONAI_LABEL_TOKEN") or None, host)
+    if not is_loopback(host) and not trusted_network:
+        raise ValueError(
+            f"--host {host}: other machines could keep everyone out by open connections. Put a web server in front and "
+            "leave --host out (docs/monai_label.md), or say --trusted_network if you trust all who reach it."
+        )
+    check_number("--port", port, 0, 65535)
+    served = list(BUNDLES) if models is None else _words(models)
+    if studies is None:
+        studies, recipe = str(generate_phantom(Path(require_writable(output_dir), "phantom"), 3)), recipe or "phantom"
+        if models is None and recipe == "phantom":  # an installed package has such weights of one bundle
+            served = [name for name in BUNDLES if Path(bundle_root(name), "models", "phantom.pt").is_file()]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
+    if send is not None and not is_url(send):
+        raise ValueError(f"--send {send}: expected the URL of a DICOMweb archive.")
+    prepare(["mmb.server.app"])
+    with own_temporary_folder(), closing(App(studies, served, recipe, device, settings, send)) as app:
+        api = create_api(app, _words(names), token)
+        address = f"http://{host}:{port}/{token and f'{token}/'}"
+        viewer = f" OHIF: {address}ohif/" if is_url(studies) else ""
+        quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False, "ws": "none"}
+        server = uvicorn.Server(uvicorn.Config(
+            api, host, port, timeout_graceful_shutdown=5, limit_concurrency=CONNECTIONS, **quiet
+        ))  # fmt: skip
+        socket = server.config.bind_socket()
+        socket.listen()  # whoever reads the address may connect to it at once
+        print(f"Serving {', '.join(app.models)}. Research only, not for clinical use.", flush=True)
+        print(f"Open {address} in a browser. 3D Slicer can use the same address (not tested).{viewer}", flush=True)
+        server.run([socket])
+
+
+def _words(text: str) -> list[str]:
+    """Return the entries of a comma-separated option."""
+    return [word for word in map(str.strip, text.split(",")) if word]
