@@ -22,7 +22,7 @@ ENV PATH=/venv/bin:$PATH HOME=/tmp MPLCONFIGDIR=/tmp PYTHONDONTWRITEBYTECODE=1 U
 USER 1000:1000
 WORKDIR /tmp
 # Of the server alone; the verbs of `mmb` end by themselves.
-HEALTHCHECK --start-period=2m CMD ! grep -q mmb.server /proc/1/cmdline \
+HEALTHCHECK --start-period=2m CMD ! grep -q serve /proc/1/cmdline \
  || python -c "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/healthz', timeout=10)"
 ENTRYPOINT ["python", "-m"]
 CMD ["mmb", "--help"]

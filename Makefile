@@ -61,7 +61,7 @@ lint: $(LINT_VENV)/.installed $(VENV)/.installed-test ## ruff's checks, then myp
 
 # STUDIES: a folder with a subfolder for each study, or the URL of a DICOMweb archive; without it a phantom is made.
 label: $(VENV)/.installed-clinic ## serve the bundles on a page, and to 3D Slicer and OHIF
-	OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m mmb.server $(if $(STUDIES),--studies "$(STUDIES)")
+	$(VENV)/bin/mmb serve $(if $(STUDIES),--studies "$(STUDIES)")
 
 # Those that need Debian's orthanc, orthanc-dicomweb and chromium are skipped without them.
 test-label: $(VENV)/.installed-test ## the tests of that server

@@ -12,7 +12,7 @@ from common.text import printable
 from mmb.arguments import REFUSALS, parse_verb
 
 VERBS = {
-    "patients": ("predict", "export_labels"),
+    "patients": ("predict", "serve", "export_labels"),
     "data": ("check", "datalist", "join"),
     "to try it out": ("example", "phantom"),
     "compare": ("evaluate", "compare", "pool", "calibrate"),

@@ -66,20 +66,12 @@ def check_bundle(words: list[str]) -> None:
     assert {option.split("#")[0] for option in options} <= keys | RUN_OPTIONS
 
 
-def check_server(words: list[str]) -> None:
-    server = ast.parse((ROOT / "mmb/server/serve.py").read_text()).body
-    (serve,) = [made for made in server if getattr(made, "name", None) == "serve"]
-    known = {argument.arg for argument in serve.args.args} | {"recipe", "ckpt_path"}
-    assert {word[2:].rpartition(".")[2] for word in words if word.startswith("--")} <= known
-
-
 CHECKS = {
     "mmb": lambda words: parse_verb(
         {"all": {name: verb(name) for names in VERBS.values() for name in names}}, words, "mmb"
     ),
     "monai.bundle": check_bundle,
     "tools": lambda words: parse_verb({"all": {name: script(name) for name in SCRIPTS}}, words, "tools"),
-    "mmb.server": check_server,
 }
 
 

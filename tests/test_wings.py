@@ -14,13 +14,25 @@ CHAIN = (
     *("evaluation", "engines", "run"),
 )
 """Modules and folders of `common`; each imports only from itself and from those before it."""
+ROOMS = ("intake", "head", "recognise", "report")
+"""Of the clinic, likewise; the predictors come before the report."""
 MAY_IMPORT = {
     f"common/{part}": ["common.__version__", *(f"common.{before}" for before in CHAIN[: number + 1])]
     for number, part in enumerate(CHAIN)
 }
 MAY_IMPORT |= {
-    "mmb/clinic": ["common", "mmb.arguments", "mmb.clinic", "mmb.extras"],
-    "mmb/experiments": ["common", "mmb.experiments"],
+    "mmb/predictors": ["common", "mmb.errors", "mmb.extras", "mmb.predictors"],
+    "mmb/clinic": ["common", "mmb.arguments", "mmb.clinic", "mmb.errors", "mmb.extras", "mmb.predictors"],
+    **{
+        f"mmb/clinic/{room}": ["common", "mmb.errors", "mmb.extras", *(f"mmb.clinic.{each}" for each in ROOMS[: k + 1])]
+        for k, room in enumerate(ROOMS[:3])
+    },
+    "mmb/clinic/report": [
+        *("common", "mmb.errors", "mmb.extras", "mmb.predictors"),
+        *(f"mmb.clinic.{room}" for room in ROOMS),
+    ],
+    "mmb/server": ["common", "mmb.arguments", "mmb.clinic", "mmb.errors", "mmb.extras", "mmb.predictors", "mmb.server"],
+    "mmb/experiments": ["common", "mmb.errors", "mmb.experiments", "mmb.extras", "mmb.predictors"],
     "mmb/experiments/federation": ["common", "mmb.experiments.federation", "mmb.experiments.training"],
     "mmb/authors": ["common", "mmb.authors"],
     "mmb": ["common", "mmb"],

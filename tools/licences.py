@@ -25,8 +25,8 @@ are in `data_license.txt` beside each card. deepbet (MIT), in the extra `clinic`
 stripping, the packages under the LGPL, and a GUI toolkit (customtkinter) that is never used here.
 
 **Images of a patient**: `mmb example` writes one case of BraTS-Africa (TCIA, doi 10.7937/v8h6-8x67), which is part of
-the package under CC BY 4.0. Its attribution is in `mmb/clinic/examples/patient_data/ATTRIBUTION.txt`, and is written beside the
-images.
+the package under CC BY 4.0. Its attribution is in `mmb/clinic/examples/patient_data/ATTRIBUTION.txt`, and is
+written beside the images.
 
 **Not installed**: a decoder for 12-bit JPEG (DICOM's JPEG Extended), which scanners rarely write. The only one that we
 found, pylibjpeg-libjpeg, is under the GPL-3.0; `pip install pylibjpeg-libjpeg` adds it.

@@ -157,10 +157,10 @@ def _referred(series: Any) -> tuple[str | None, str]:
     """Return a note on how a DICOM SEG references a series, or None; and why none can, or an empty text."""
     if series is None:
         return None, ""
-    from mmb.clinic import dicom  # imported here, since NIfTI does not need its packages
+    from mmb.clinic.report.segmentation import require_referable  # imported here: NIfTI does not need its packages
 
     try:
-        return dicom.require_referable(series), ""
+        return require_referable(series), ""
     except ValueError as error:  # the label map can be written nevertheless
         return None, f"No DICOM SEG was written: {error}"
 
@@ -197,14 +197,15 @@ def _write(
             (temporary / IMAGES).mkdir(exist_ok=True)
             nib.save(image, temporary / IMAGES / f"{name}.nii.gz")
         if referred in study.series and voxels.any():
-            from mmb.clinic import dicom
+            from mmb.clinic.report.segmentation import write_seg
+            from mmb.clinic.report.structured_report import write_report
 
             series, made_by = study.series[referred], (inference.software, inference.weights_name)
-            segments = dicom.write_seg(made["DICOM SEG"], voxels, series, cohort.labels.values, *made_by)
+            segments = write_seg(made["DICOM SEG"], voxels, series, cohort.labels.values, *made_by)
             volumes = {name: summary.classes[name] for name in segments}
             joined = {row.heading: (cohort.labels.regions[row.region], row.volume) for row in summary.rows()}
             joined = {name: each for name, each in joined.items() if len(each[0]) > 1}
-            dicom.write_report(made["DICOM SR"], made["DICOM SEG"], volumes, joined, series, *made_by)
+            write_report(made["DICOM SR"], made["DICOM SEG"], volumes, joined, series, *made_by)
     files |= {"images": folder / IMAGES} if kept else {}
     return {what: file for what, file in files.items() if file.exists()}
 

@@ -22,7 +22,7 @@ BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 
 
 class App:
-    """The functions of the server; for its options, see `mmb.server.serve.serve`.
+    """The functions of the server; for its options, see `mmb.verbs.serve.serve`.
 
     Attributes:
         archive: URL of the archive with the studies; None if they are in a folder.

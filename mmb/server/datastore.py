@@ -22,8 +22,8 @@ from pydicom.datadict import tag_for_keyword
 from common.cohorts.cohort import Cohort
 from common.io.files import replacing
 from common.io.geometry import grid_difference
-from mmb.clinic import dicom
 from mmb.clinic.recognise.reading import Study, choose_reference, read_folder
+from mmb.clinic.report.segmentation import CLASSES, read_seg
 from mmb.server.archive import archive_session, store
 from mmb.server.errors import private
 from mmb.server.limits import RESULTS, STUDY_BYTES
@@ -38,7 +38,7 @@ UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 def class_label(name: str) -> str:
     """Return the name of a class for clients, as in our DICOM SEG, e.g. ``Oedema`` for ``ED``."""
-    return dicom.CLASSES.get(name, (name,))[0]
+    return CLASSES.get(name, (name,))[0]
 
 
 def is_url(location: str) -> bool:
@@ -240,10 +240,10 @@ class DICOMWebDatastore(Datastore):
         uid, _ = self._find(image)
         used = {series.uid: name for name, series in study.series.items()}
         candidates = []
-        for number, series in enumerate(self._series(uid, "SEG")):
-            if self._tag(uid, series) != tag:
+        for number, seg in enumerate(self._series(uid, "SEG")):
+            if self._tag(uid, seg) != tag:
                 continue
-            for path in self._retrieve(uid, series, Path(folder, f"seg{number:03d}")):
+            for path in self._retrieve(uid, seg, Path(folder, f"seg{number:03d}")):
                 header = pydicom.dcmread(path, stop_before_pixels=True)
                 referred = [item.SeriesInstanceUID for item in header.get("ReferencedSeriesSequence") or []]
                 made = str(header.get("ContentDate", "")), str(header.get("ContentTime", ""))
@@ -252,7 +252,7 @@ class DICOMWebDatastore(Datastore):
             raise FileNotFoundError(f"The study has no label {tag!r} for one of the series in use.")
         _, path, name = max(candidates, key=lambda candidate: candidate[0])
         series = study.series[name]
-        return name, nib.Nifti1Image(dicom.read_seg(path, series, self.cohort.labels.values), series.affine)
+        return name, nib.Nifti1Image(read_seg(path, series, self.cohort.labels.values), series.affine)
 
     def save_label(self, image: str, tag: str, file: Path) -> str:
         """Send the DICOM SEG, which states whether a person approved it; return its SeriesInstanceUID."""

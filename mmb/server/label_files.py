@@ -18,8 +18,8 @@ import numpy as np
 from common import __version__
 from common.io.images import read_volume
 from common.io.itk_formats import shape_in_header
-from mmb.clinic import dicom
 from mmb.clinic.recognise.reading import choose_reference
+from mmb.clinic.report.segmentation import write_seg
 from mmb.errors import StudyError
 from mmb.server.datastore import Datastore, class_label, labelled_modality
 from mmb.server.limits import LABEL_BYTES, LABEL_VOXELS
@@ -61,7 +61,7 @@ def write_final_label(
     if datastore.label_file == "DICOM SEG":
         path = folder / "final.dcm"
         software = f"missing-modality-bundles {__version__}"
-        dicom.write_seg(path, voxels, study.series[modality], values, software, algorithm_type="SEMIAUTOMATIC")
+        write_seg(path, voxels, study.series[modality], values, software, algorithm_type="SEMIAUTOMATIC")
     else:
         path = folder / "final.nii.gz"
         nib.save(label, path)

@@ -1,8 +1,7 @@
 """Reading of a patient's study: DICOM series or NIfTI files in a folder, assigned to a cohort's modalities.
 
 What headers and names say is read first. Where that leaves a question open, the images of the candidates `in_question`
-are looked at; `align_and_assign` looks at all images that are used. One decision, `mmb.clinic.recognise.assign.assign_series`, is
-made of both.
+are looked at; `align_and_assign` looks at all images that are used. One decision, `assign_series`, is made of both.
 """
 
 from __future__ import annotations
@@ -43,9 +42,11 @@ from mmb.clinic.recognise.image import has_known_sequences
 from mmb.clinic.recognise.looking import ImageEvidence, Volumes, judge_images, read_volumes
 from mmb.clinic.recognise.names import not_what_they_end_with
 from mmb.errors import EACH, StudyError
+from mmb.extras import required
 
 if TYPE_CHECKING:
     from mmb.clinic.intake.series import Series
+    from mmb.clinic.recognise.candidates import SeriesCandidate
 
 CPU = torch.device("cpu")
 
@@ -95,6 +96,8 @@ class Headers:
 @dataclass(frozen=True)
 class SeriesHeaders(Headers):
     """DICOM series, with what their headers say."""
+
+    candidates: Sequence[SeriesCandidate]
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def read_folder(
 
     Args:
         folder: DICOM files in the folder or its subfolders; or NIfTI (or MHA) files that are named after their
-            modalities (see `find_cases`), or whose JSON or name identifies them (see `mmb.clinic.recognise.image_files`).
+            modalities (see `find_cases`), or whose JSON or name identifies them (see `image_files`).
         modalities: those to use; None: all that are found.
         by_hand: modality -> SeriesNumber, for DICOM only; see `recognise.candidates.series_candidates`.
         skull_strip: ``yes`` to look for a brain even where no head is seen.
@@ -391,10 +394,10 @@ def _further(headers: Headers, assignment: Assignment) -> list[str]:
     """Return remarks on series that are parts of others or could not be used; refuse files of several patients."""
     used = [each.candidate for each in assignment.chosen.values()]
     if isinstance(headers, SeriesHeaders):
-        from mmb.clinic import dicom
+        from mmb.clinic.recognise.candidates import mixed_series
 
         lacking = {*headers.modalities} - {*assignment.chosen}
-        mixed = dicom.mixed_series(headers.candidates, used)
+        mixed = mixed_series(headers.candidates, used)
         return [*mixed, *(each.line() for each in headers.unused if each.modality in lacking)]
     if recognised := [each for each in used if isinstance(each, ImageFile) and not each.fixed]:
         from mmb.clinic.recognise.image_files import refuse_several_patients
@@ -465,7 +468,9 @@ def _of_series(
     listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None
 ) -> SeriesHeaders:
     """Read the headers of DICOM series."""
-    from mmb.clinic import dicom  # imported here, since NIfTI does not need its packages
+    with required("clinic", "The study is DICOM"):  # imported here, since NIfTI does not need its packages
+        from mmb.clinic.intake.series import read_all
+        from mmb.clinic.recognise.candidates import option, other_series, series_candidates
 
     by_hand = by_hand or {}
     if not isinstance(by_hand, Mapping):
@@ -479,19 +484,19 @@ def _of_series(
         what = f"{foreign[0]} is not among the modalities to use, {subset_name(wanted)}."
         raise StudyError.of("--series", what, "series")
     given |= {name: None for name in GLIOMA if name not in wanted}
-    series, others = dicom.read_all(listed.folder, listed.files)
-    candidates = dicom.series_candidates(series, given)
+    series, others = read_all(listed.folder, listed.files)
+    candidates = series_candidates(series, given)
     joined = [
         f"{each.name}: its images differ in {', '.join(each.differ)}, but make up one volume."
         for each in series
         if each.differ and each.problem is None
     ]
     modalities = [name for name in wanted if given.get(name, "") is not None]
-    option = partial(dicom.option, candidates)
     studies = {str(each.header.get("StudyInstanceUID", "")) for each in series}
     several = (
         f"The series have {len(studies)} different StudyInstanceUIDs; they count as one study, since they are of "
         "one patient and date and share their frame of reference."
     )
     remarks = [Remark((), several)] if len(studies) > 1 else []
-    return SeriesHeaders(candidates, cohort, modalities, option, remarks, joined, dicom.other_series(others))
+    word = partial(option, candidates)
+    return SeriesHeaders(candidates, cohort, modalities, word, remarks, joined, other_series(others))

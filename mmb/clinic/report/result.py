@@ -37,7 +37,7 @@ from mmb.predictors.protocol import Predictor, Segmentation
 class UsedModality:
     """A modality that a prediction was made from: its series or file, and how surely it was recognised.
 
-    ``confidence`` is open, likely or sure (`mmb.clinic.recognise.evidence.Grade`); None if it was set by hand, named by its file,
+    ``confidence`` is open, likely or sure (`recognise.evidence.Grade`); None if it was set by hand, named by its file,
     or decided by the image.
     """
 

@@ -134,9 +134,9 @@ def test_two_patients_are_refused(tmp_path, voxels):
 def test_names_that_say_it_all_need_no_pydicom(tmp_path, voxels, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "pydicom"]:
         monkeypatch.setitem(sys.modules, name, None)
-    for name in [name for name in sys.modules if name.startswith("mmb.clinic.dicom")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("mmb.clinic.dicom", raising=False)
+    for name in ("image_files", "header"):
+        monkeypatch.delitem(sys.modules, f"mmb.clinic.recognise.{name}")
+        monkeypatch.delattr(f"mmb.clinic.recognise.{name}")
     write(tmp_path / "x_t2.nii.gz", voxels["t2"], {**FLAIR, "SeriesDescription": "flair"})
     write(tmp_path / "5_FLAIR_new.nii.gz", voxels["flair"])
     found = read_folder(tmp_path, PHANTOM)

@@ -21,14 +21,14 @@ def server(folder: Path, studies: str | Path | None, token: str = TOKEN, **conf:
 
     Args:
         folder: gets ``server.log``, ``output`` for trainings, and ``tmp`` for the server's temporary files.
-        studies: see `mmb.server.serve.serve`.
+        studies: see `mmb.verbs.serve.serve`.
         conf: further options of the server; None: not given.
     """
     port = free_port()
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
     options = {"studies": studies, "port": port, "output_dir": folder / "output", "recipe": "phantom", "token": token}
     options |= conf
-    command = [sys.executable, "-m", "mmb.server", *_words(options)]
+    command = [sys.executable, "-m", "mmb", "serve", *_words(options)]
     settings = {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
     url = f"http://127.0.0.1:{port}" + (f"/{token}" if token != "none" else "")
     with serving(command, f"{url}/info/", folder / "server.log", **settings):

@@ -31,9 +31,9 @@ from common.cohorts.registry import PHANTOM
 from common.cohorts.scan import find_cases
 from common.io.bundle import bundle_root
 from common.io.checkpoints import read_checkpoint, write_checkpoint
+from mmb.__main__ import main
 from mmb.clinic.options import Options
 from mmb.clinic.study import predict
-from mmb.server.__main__ import main
 from mmb.server.app import App
 from mmb.server.datastore import FolderDatastore
 from mmb.server.export import export_labelled_studies
@@ -359,7 +359,7 @@ OTHER_WEIGHTS = bundle_root("gss") + "/models/phantom.pt"
 )
 def test_options_that_cannot_be_used(store, monkeypatch, option, reason):
     options = {"studies": store, "models": "m3ae", "recipe": "phantom"} | option
-    monkeypatch.setattr(sys, "argv", ["mmb.server", *(f"--{key}={value}" for key, value in options.items())])
+    monkeypatch.setattr(sys, "argv", ["mmb", "serve", *(f"--{key}={value}" for key, value in options.items())])
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit, match=f"^error: {re.escape(reason)}"):

@@ -479,7 +479,7 @@ class TestToken:
             assert requests.get(url + path, timeout=30).ok
 
     def test_other_machines_need_a_web_server_in_front(self, tmp_path):
-        from mmb.server.serve import serve  # as above
+        from mmb.verbs.serve import serve  # as above
 
         with pytest.raises(ValueError, match="Put a web server in front"):
             serve(str(tmp_path), host="0.0.0.0")

@@ -26,7 +26,7 @@ from common.cohorts.registry import PHANTOM
 from common.io.bundle import bundle_root
 from common.io.checkpoints import read_checkpoint, write_checkpoint
 from common.io.files import file_digest
-from mmb.clinic import batch, dicom
+from mmb.clinic import batch
 from mmb.clinic.intake.series import read_series
 from mmb.clinic.recognise.reading import choose_reference, read_folder
 from mmb.clinic.report.document import SCHEMA, schema
@@ -172,7 +172,7 @@ def test_the_reference_is_a_modality_or_a_series_that_is_used(studies):
     assert choose_reference(study) == ("t1c", "the default")
     for name, series in study.series.items():
         assert choose_reference(study, name) == choose_reference(study, series.uid) == (name, "as requested")
-    localizer = next(one.uid for one in dicom.read_series(studies[0]) if one.number == 1)
+    localizer = next(one.uid for one in read_series(studies[0]) if one.number == 1)
     used = r"T1 \(series 2\), T1c \(series 6\), T2 \(series 3\), FLAIR \(series 4\)\."
     for asked in (localizer, "1.2.3"):
         with pytest.raises(ValueError, match=rf"--reference: this series is not used; expected one of {used}") as found:
@@ -375,7 +375,7 @@ def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, mon
 
     for name in RESULTS.values():
         (tmp_path / name).write_text("of another run")
-    monkeypatch.setattr(dicom, "write_seg", fail)
+    monkeypatch.setattr("mmb.clinic.report.segmentation.write_seg", fail)
     with pytest.raises(OSError, match="No space left on device"):
         predict(studies[0], tmp_path, "m3ae", "--modalities", "t1c")
     left = {path.name: path.read_text() for path in tmp_path.iterdir()}

@@ -1,5 +1,4 @@
-"""The server's process: its options, and what it prints."""
-
+import logging
 import os
 import signal
 import sys
@@ -7,19 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
-from common.cohorts import generate_phantom
-from common.io.bundle import bundle_root
-from common.io.files import require_writable
-from common.io.settings import check_number
-from mmb.server.api import create_api
-from mmb.server.app import BUNDLES, App
-from mmb.server.datastore import is_url
-from mmb.server.guard import chosen_token, is_loopback
-from mmb.server.limits import CONNECTIONS
-from mmb.server.temporary import own_temporary_folder
-from mmb.server.worker import prepare
+from mmb.errors import silence_libraries
+from mmb.extras import required
 
 
 def serve(
@@ -36,7 +24,7 @@ def serve(
     send: str | None = None,
     **settings: str,
 ) -> None:
-    """Serve until stopped.
+    """Serve the bundles on a page, and to 3D Slicer and OHIF as MONAI Label does, until stopped.
 
     Raises OSError if a folder does not exist or cannot be written; ValueError if a bundle or its weights cannot be
     used, or an option is unknown; ImportError if OHIF is needed for an archive but not installed.
@@ -62,6 +50,23 @@ def serve(
             password of ``studies``. By default they are not stored.
         settings: ``<model>.recipe`` and ``<model>.ckpt_path``, the recipe and the weights of one model.
     """
+    with required("clinic", "This is the server"):
+        import uvicorn
+
+        from common.cohorts import generate_phantom
+        from common.io.bundle import bundle_root
+        from common.io.files import require_writable
+        from common.io.settings import check_number
+        from mmb.server.api import create_api
+        from mmb.server.app import BUNDLES, App
+        from mmb.server.datastore import is_url
+        from mmb.server.guard import chosen_token, is_loopback
+        from mmb.server.limits import CONNECTIONS
+        from mmb.server.temporary import own_temporary_folder
+        from mmb.server.worker import prepare
+    logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    logging.getLogger("label").setLevel(logging.INFO)
+    silence_libraries()
     if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
         raise ValueError("MONAI_LABEL_AUTH_ENABLE: this server has no log-in; put a web server with one in front.")
     token = chosen_token(token or os.environ.get("MONAI_LABEL_TOKEN") or None, host)
