@@ -109,7 +109,7 @@ class TestRecipes:
         names = ("open_glioma", "augmented", "whole_brain")
         files = ["train.json", "baselines/moddrop.json", *(f"recipes/{name}.json" for name in names)]
         sizes = [8, 8, 8], [8, 16, 8], [16, 16, 16], [24, 24, 24]
-        settings = {"cohort": "phantom", "split": "null", "dataset_dir": coarse_dir, "output_dir": tmp_path, "width": 8}
+        settings = {"cohort": "phantom", "split": None, "dataset_dir": coarse_dir, "output_dir": tmp_path, "width": 8}
         settings |= {"spacing": [6, 6, 6], "grid": [40, 40, 26], "crop": [24, 24, 24], "overlap": 0, "draws": 2}
         settings |= {"stage_epochs": [1] * 4, "stage_spacings": [12, 9, 6, 6], "stage_crops": [*sizes]}
         settings |= {"stage_around": [[16] * 3] * 3 + [[24] * 3], "precision": "float32"}

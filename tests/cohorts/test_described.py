@@ -179,7 +179,7 @@ def test_labels_are_read_by_meaning(raw: tuple[Path, Path], capsys: pytest.Captu
         assert (load(item)["label"][0].numpy() == truth).all()
     print_check("brats2021", folder)
     out = capsys.readouterr().out
-    assert "have 1, ED" in out
+    assert "label value 1 (ED)" in out
     assert "ignored" not in out
 
 
