@@ -7,7 +7,7 @@ PAGES = ("*.md", "docs/**/*.md", "bundles/*/docs/*.md")
 MADE = ("docs/keys.md", "docs/api.md", "docs/licences.md", "docs/open_glioma/report/report.md")
 """Pages that a script writes, or a test compares with the code; they are not counted."""
 TARGETS = {
-    "README.md": 1100,
+    "README.md": 1070,
     "CHANGELOG.md": 1500,
     "CONTRIBUTING.md": 1800,
     **{f"bundles/{name}/docs/README.md": 1800 for name in ("gss", "m3ae", "mag_ms", "medmap", "passion")},

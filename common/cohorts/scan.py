@@ -179,8 +179,9 @@ def _plain_cases(files: Sequence[_File], root: Path, cohort: Cohort) -> list[_Ca
             f"case and modality, e.g. {root.name}_{cohort.modalities[0]}.nii.gz (known names are {aliases}), with the "
             "label beside it, or write a datalist."
         )
-    for file in files:
-        if file.role == LABEL and (case := _case_of(file, homes, cases)):
+    labels = [(file, _case_of(file, homes, cases)) for file in files if file.role == LABEL]
+    for file, case in labels:  # not before: a label's name tells nothing of another one
+        if case:
             case.files.append(file)
     if twice := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
         places = [str(case.files[0].path.parent) for case in cases if case.name == twice[0]]

@@ -53,8 +53,8 @@ def load_weights(network: nn.Module, path: str) -> None:
 def _require_all(network: nn.Module, _: object) -> None:
     values = network.state_dict()
     if lacking := [name for name in values if values[name].isnan().any()]:
-        what = f"{len(lacking)} of the network's {len(values)} weights, e.g. {lacking[0]}, are not those of the file"
-        raise ValueError(f"{what}, which is of another network; describe it by `net_override` (docs/bundles.md).")
+        what = f"{len(lacking)} of the network's {len(values)} weights, e.g. {lacking[0]}, are not in the file"
+        raise ValueError(f"{what}, which is of another network: give `model_file` or `net_override` (docs/bundles.md).")
 
 
 def bundle_root(name: str) -> str:

@@ -26,7 +26,7 @@ def test_all_weights_are_loaded(name, file, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("name", "file"), [("m3ae", "models/model.pt"), ("passion", "models/phantom.pt")])
 def test_weights_of_another_network_are_refused(name, file):
-    with pytest.raises(ValueError, match=r"^\d+ of the network's \d+ weights, e.g. \S+, are not those of the file"):
+    with pytest.raises(ValueError, match=r"^\d+ of the network's \d+ weights, e.g. \S+, are not in the file"):
         load(name, bundle_dir=ROOT / "bundles", model_file=file, workflow_type="inference", device="cpu")
 
 

@@ -232,6 +232,7 @@ def test_time_points_are_of_one_patient_or_asked_about(tmp_path, caplog, pattern
         ("images/{c}/{c}_{t}.nii.gz", "segmentations/{c}_tumor.nii.gz"),
         ("{c}/{c}_{t}.nii.gz", "{c}/{c}_gtv.nii.gz"),
         ("{c}_{t}.NII.GZ", "{c} seg.NII.GZ"),
+        ("{c}/{c}_{t}.nii.gz", "{c}/x_seg.nii.gz"),
     ],
 )
 def test_labels_go_to_their_cases(tmp_path, images, label):
