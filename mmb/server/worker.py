@@ -25,6 +25,7 @@ from mmb.server.errors import refusal
 
 SECONDS = 900  # time limit of one task in seconds
 MESSAGE_BYTES = 16 << 20  # maximum size of what a task returns; images are in files
+LONGEST = 70  # bytes of a folder's path below which a socket fits: it adds /pymp-******** and /listener-********
 LOOK_SECONDS = 0.25  # how often it is looked whether somebody still waits for a task
 CONTEXT = multiprocessing.get_context("forkserver")
 Wanted = Callable[[], Awaitable[None]]  # raises an error if nobody waits for a task any more
@@ -157,9 +158,16 @@ def _end_with(server: multiprocessing.process.BaseProcess) -> None:
 
 
 def prepare(modules: list[str]) -> None:
-    """Start what workers are forked from, so that each starts at once: it imports modules, and holds no study."""
+    """Start what workers are forked from, so that each starts at once: it imports modules, and holds no study.
+
+    The path of its socket may have 107 bytes. If the folder for temporary files has a long path, it lies in ``/tmp``.
+    """
     CONTEXT.set_forkserver_preload(modules)
+    usual = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST:
+        tempfile.tempdir = "/tmp"
     forkserver.ensure_running()
+    tempfile.tempdir = usual
 
 
 class Turns:
