@@ -16,14 +16,13 @@ def test_studies_come_and_results_go_back(tmp_path):
     write_studies(tmp_path)
     with orthanc(tmp_path) as archive:
 
-        def collect() -> str:
+        def collect() -> None:
             words = f'set -- {archive} \'{{"PatientName": "*Secret*"}}\' {tmp_path}/in {tmp_path}/out\n'
             done = subprocess.run(run_with(words + script), capture_output=True, text=True, cwd=ROOT, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
-            return done.stdout
 
         upload(archive, tmp_path / "four")
-        assert "refused" not in collect()
+        collect()
         (seg,), (report,) = series(archive, "SEG"), series(archive, "SR")
         upload(archive, tmp_path / "two")
         collect()
