@@ -93,8 +93,8 @@ def align(
     over the reference (see `compare_places`). It is then registered on its own, if that improves the overlap.
 
     ``frames`` names the frame of reference of each volume; ``spacing`` is the grid's voxel size in mm; ``label`` words
-    a
-    volume's name for messages. Raises MisfitError if a volume does not overlap the reference, or cannot be registered.
+    a volume's name for messages. Raises MisfitError if a volume does not overlap the reference, or cannot be
+    registered.
     """
     grid = isotropic_grid(images[reference], spacing)
     fixed = resample(images[reference], grid)

@@ -211,9 +211,9 @@ def assign_series(
 ) -> Assignment:
     """Choose a candidate for each modality: by headers, and by images for those in ``log_probs``.
 
-    If there are several, the criteria in `RANKS` decide, in their order. Raises StudyError if neither headers nor images
-    decide, all candidates for a modality are unusable (slices missing, ...), or nothing is recognised. The message
-    lists the candidates with what their images show.
+    If there are several, the criteria in `RANKS` decide, in their order. Raises StudyError if neither headers nor
+    images decide, all candidates for a modality are unusable (slices missing, ...), or nothing is recognised. The
+    message lists the candidates with what their images show.
 
     Args:
         modalities: those that may be used, in their order.
