@@ -9,11 +9,11 @@ from pathlib import Path
 
 from common.cohorts.names import BIDS, MASK, REGISTERED_TO, without_suffix
 from common.modalities import ALIASES
+from mmb.clinic.recognise.contrast import contrast_said
 from mmb.clinic.recognise.words import (
     NO_AGENT,
     PLANE,
     TECHNIQUE,
-    contrast_said,
     excluded_kind,
     plain,
     quoted,
