@@ -6,6 +6,7 @@ from typing import Any
 
 from common.io.settings import check_choice
 from common.transforms.decision import DECISIONS
+from mmb.clinic.recognise.site import SiteTable
 
 MODES = ("auto", "yes", "no")
 """Modes of skull stripping: if a head is visible, always, never."""
@@ -13,7 +14,10 @@ MODES = ("auto", "yes", "no")
 
 @dataclass(frozen=True)
 class Options:
-    """The options of the verb ``predict``, which `mmb.verbs.predict` describes. ValueError for an unknown choice."""
+    """The options of the verb ``predict``, which `mmb.verbs.predict` describes. ValueError for an unknown choice.
+
+    ``site`` is a table that `mmb.clinic.recognise.site.read_site` returns.
+    """
 
     bundle: str = "m3ae"
     recipe: str | None = None
@@ -26,6 +30,7 @@ class Options:
     skull_strip: str = MODES[0]
     label: str = ""
     keep_images: bool = False
+    site: SiteTable | None = None
 
     def __post_init__(self) -> None:
         check_choice("--skull_strip", self.skull_strip, MODES)

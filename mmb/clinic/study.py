@@ -94,9 +94,11 @@ def segment(
             "in a study. Prepare the images, and use the bundle's inference.json, or mmb.predictors.python.Bundle."
         )
     if isinstance(study, Mapping):
+        if options.site:
+            raise StudyError.of("--site", "the sequence of each of these image files is given; leave it out.", "site")
         read = read_files(study, cohort, modalities, device, strip)
     else:
-        read = read_folder(study, cohort, modalities, options.series, device, strip)
+        read = read_folder(study, cohort, modalities, options.series, device, strip, options.site)
     try:
         read, chosen, why = align_and_assign(read, options.reference, device, strip)
     finally:  # only now it is known what is used as what; if this fails, the headers' reading tells which images failed
@@ -132,6 +134,7 @@ def _asked(options: Options, study: Source, reference: str, inference: Predictor
         modalities=resolve_subset(options.modalities, inference.cohort.modalities),
         reference=None if options.reference is None else reference,
         skull_strip=options.skull_strip,
+        site=options.site.sha256 if options.site else None,
     )
 
 

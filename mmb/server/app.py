@@ -8,6 +8,7 @@ from typing import Any
 
 from common import __version__
 from common.cohorts.cohort import Cohort
+from mmb.clinic.recognise.site import SiteTable
 from mmb.server.archive import archive_session
 from mmb.server.datastore import is_url, open_datastore
 from mmb.server.label_files import write_final_label, write_image, write_label
@@ -41,6 +42,7 @@ class App:
         device: str | None = None,
         settings: Mapping[str, str] | None = None,
         send: str | None = None,
+        site: SiteTable | None = None,
     ) -> None:
         settings, bundles = settings or {}, {Path(bundle).name: bundle for bundle in models}
         known = [f"{name}.{key}" for name in bundles for key in ("recipe", "ckpt_path")]
@@ -51,18 +53,18 @@ class App:
         self.models: dict[str, BundleInferTask] = {}
         for name, bundle in bundles.items():
             own = settings.get(f"{name}.recipe", recipe), settings.get(f"{name}.ckpt_path")
-            self.models[name] = BundleInferTask(bundle, self.worker, *own, device)
+            self.models[name] = BundleInferTask(bundle, self.worker, *own, device, site)
         first, *others = self.models.values()
         for other in others:
             if _vocabulary(other.cohort) != _vocabulary(first.cohort):
                 raise ValueError(
                     f"{first.bundle} and {other.bundle} differ in classes or modalities; serve them separately."
                 )
-        self.datastore = open_datastore(studies, first.cohort)
+        self.datastore = open_datastore(studies, first.cohort, site)
         self.archive, self.session = studies.rstrip("/") if is_url(studies) else None, archive_session()
         self.uploads, self.reading, self.fetching, self.segmenting = Uploads(), Turns(READ_AT_ONCE), Turns(), Turns()
         self.took: deque[float] = deque(maxlen=5)
-        self.send, self.cohort = send, first.cohort
+        self.send, self.cohort, self.site = send, first.cohort, site
         self.segment_options = options_for(SegmentOptions, first.cohort.modalities)
         self.infer_options = options_for(InferOptions, first.cohort.modalities)
 
@@ -84,7 +86,7 @@ class App:
 
     def recognise_upload(self, reader: Worker, folder: Path) -> dict[str, Any]:
         """Return what is in ``folder/study``; see `mmb.server.upload_reading.recognise_upload`."""
-        return reader.run(recognise_upload, folder / "study", self.cohort)
+        return reader.run(recognise_upload, folder / "study", self.cohort, self.site)
 
     def model(self, name: str) -> BundleInferTask:
         """Return a model; FileNotFoundError if there is none of this name."""

@@ -23,6 +23,7 @@ from common.cohorts.cohort import Cohort
 from common.io.files import replacing
 from common.io.geometry import grid_difference
 from mmb.clinic.recognise.reading import Study, choose_reference, read_folder
+from mmb.clinic.recognise.site import SiteTable
 from mmb.clinic.report.segmentation import CLASSES, read_seg
 from mmb.server.archive import archive_session, store
 from mmb.server.errors import private
@@ -58,11 +59,11 @@ class Datastore(ABC):
 
     label_file: str
 
-    def __init__(self, location: str, cohort: Cohort) -> None:
-        self.location, self.cohort = location, cohort
+    def __init__(self, location: str, cohort: Cohort, site: SiteTable | None = None) -> None:
+        self.location, self.cohort, self.site = location, cohort, site
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.location, self.cohort)
+        return type(self), (self.location, self.cohort, self.site)
 
     @abstractmethod
     def list_images(self) -> list[str]:
@@ -92,7 +93,7 @@ class Datastore(ABC):
         """Fetch a study and read its volumes; the errors are those of `fetch` and `read_folder`."""
         files, series = self.fetch(image, folder)
         with private():
-            return read_folder(files, self.cohort), series
+            return read_folder(files, self.cohort, site=self.site), series
 
     def status(self) -> dict[str, Any]:
         """Return the numbers of studies and labels, for GET /info."""
@@ -106,9 +107,9 @@ class Datastore(ABC):
         return {"objects": {image: {"labels": {tag: {} for tag in own}} for image, own in tags.items()}}
 
 
-def open_datastore(location: str, cohort: Cohort) -> Datastore:
+def open_datastore(location: str, cohort: Cohort, site: SiteTable | None = None) -> Datastore:
     """Return the store at a URL (DICOMweb) or in a folder."""
-    return DICOMWebDatastore(location, cohort) if is_url(location) else FolderDatastore(location, cohort)
+    return (DICOMWebDatastore if is_url(location) else FolderDatastore)(location, cohort, site)
 
 
 def labelled_modality(study: Study, label: nib.Nifti1Image, shown: str | None = None) -> str:
@@ -142,8 +143,8 @@ class FolderDatastore(Datastore):
 
     label_file = "label map"
 
-    def __init__(self, location: str, cohort: Cohort) -> None:
-        super().__init__(location, cohort)
+    def __init__(self, location: str, cohort: Cohort, site: SiteTable | None = None) -> None:
+        super().__init__(location, cohort, site)
         self.root = Path(location)
         if not self.root.is_dir():
             raise FileNotFoundError(f"{location}: no such folder; expected one with a subfolder for each study.")
@@ -201,8 +202,8 @@ class DICOMWebDatastore(Datastore):
 
     label_file = "DICOM SEG"
 
-    def __init__(self, location: str, cohort: Cohort) -> None:
-        super().__init__(location, cohort)
+    def __init__(self, location: str, cohort: Cohort, site: SiteTable | None = None) -> None:
+        super().__init__(location, cohort, site)
         logging.getLogger("dicomweb_client").setLevel(logging.ERROR)  # it logs UIDs
         self.client = DICOMwebClient(location, session=archive_session())
         self._names = {label.casefold() for name in cohort.labels.values for label in (name, class_label(name))}

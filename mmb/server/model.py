@@ -15,6 +15,7 @@ from dicomweb_client import DICOMwebClient
 from monai.data import ITKWriter
 
 from mmb.clinic.options import MODES, Options
+from mmb.clinic.recognise.site import SiteTable
 from mmb.clinic.report.formats import millilitres
 from mmb.clinic.study import Prediction, segment
 from mmb.predictors.bundle import load_predictor
@@ -45,9 +46,10 @@ class BundleInferTask:
         recipe: str | None = None,
         ckpt_path: str | None = None,
         device: str | None = None,
+        site: SiteTable | None = None,
     ) -> None:
         self.bundle, self.worker, self.recipe = bundle, worker, recipe
-        self.ckpt_path, self.device = ckpt_path, device
+        self.ckpt_path, self.device, self.site = ckpt_path, device, site
         inference = load_predictor(bundle, recipe, ckpt_path, device)
         self.decision = inference.decision
         self.name, self.cohort = inference.title, inference.cohort
@@ -104,7 +106,7 @@ class BundleInferTask:
         """Return what a request asks for, as a segmentation takes it."""
         return Options(
             self.bundle, self.recipe, self.ckpt_path, self.device, asked.decision or self.decision, asked.series,
-            asked.modalities, skull_strip=asked.skull_strip, label=asked.label,
+            asked.modalities, skull_strip=asked.skull_strip, label=asked.label, site=self.site,
         )  # fmt: skip
 
 
@@ -135,7 +137,7 @@ def _of_upload(folder: Path, asked: Options, send: str | None) -> dict[str, Any]
     study, cohort = folder / "study", _loaded(asked).cohort
     if asked.series:
         with private(sent=True):
-            told = as_told(study, cohort, asked.series, asked.modalities or cohort.modalities)
+            told = as_told(study, cohort, asked.series, asked.modalities or cohort.modalities, asked.site)
         asked = asked if told == study else replace(asked, series=None)
         study = told
     prediction = _segment(study, folder / "results", asked, sent=True)

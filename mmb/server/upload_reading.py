@@ -16,6 +16,7 @@ from common.modalities import display_name
 from mmb.clinic.recognise.assign import assign_series, in_question
 from mmb.clinic.recognise.evidence import Candidate, ImageFile
 from mmb.clinic.recognise.reading import Headers, SeriesHeaders, read_headers
+from mmb.clinic.recognise.site import SiteTable
 from mmb.errors import StudyError
 from mmb.server.errors import private
 from mmb.server.limits import DIRECTORY_BYTES, UNPACKED_BYTES, UPLOAD_FILES
@@ -35,7 +36,7 @@ class _Zip(io.FileIO):
         return super().read(size)
 
 
-def recognise_upload(folder: Path, cohort: Cohort) -> dict[str, Any]:
+def recognise_upload(folder: Path, cohort: Cohort, site: SiteTable | None = None) -> dict[str, Any]:
     """Unpack the zips that a study was sent as, and return what its headers and names say.
 
     Returns ``sequences``, modality -> its name for a reader; ``candidates``, the series or files with what each is
@@ -45,7 +46,7 @@ def recognise_upload(folder: Path, cohort: Cohort) -> dict[str, Any]:
     """
     with private(sent=True):
         _unpack_all(folder)
-        headers = read_headers(folder, cohort)
+        headers = read_headers(folder, cohort, site=site)
         automatic, unclear = _automatic(headers)
         return {
             "candidates": [
@@ -82,13 +83,19 @@ def is_zip(path: Path) -> bool:
         return file.read(4) == b"PK\3\4"
 
 
-def as_told(folder: Path, cohort: Cohort, by_hand: Mapping[str, str], modalities: Sequence[str]) -> Path:
+def as_told(
+    folder: Path,
+    cohort: Cohort,
+    by_hand: Mapping[str, str],
+    modalities: Sequence[str],
+    site: SiteTable | None = None,
+) -> Path:
     """Return a folder in which image files are named after the modalities that a person takes them for.
 
     ``by_hand`` maps a modality to a file by its `key`; the others are as recognised. Each is in the folder once, as a
     link. DICOM series have their numbers instead, so that they stay in their folder.
     """
-    headers = read_headers(folder, cohort)
+    headers = read_headers(folder, cohort, site=site)
     if isinstance(headers, SeriesHeaders) or not by_hand:
         return folder
     files = {each.key: each.path for each in headers.candidates if isinstance(each, ImageFile)}

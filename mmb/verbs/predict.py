@@ -20,6 +20,7 @@ def predict(
     decision: str | None = None,
     label: str = "",
     keep_images: bool = False,
+    site: str | None = None,
     each: bool = False,
 ) -> None:
     """Segment a patient's study with any non-empty subset of the sequences, and print what was used as which sequence.
@@ -48,6 +49,8 @@ def predict(
             T1c shows if it is there, and else expected_dice. By default that of the bundle.
         label: a text of your choice, shown by page and summary.json to identify the result.
         keep_images: also write the images, the brain mask and the probabilities on one grid, into the subfolder images.
+        site: the site's table, a JSON file that says by their descriptions what its series are, e.g.
+            {"t1c": ["*T1*KM*"], "none": ["*navi*"]}; what is set by hand goes before.
         each: the folder holds a subfolder for each study; studies.csv lists them. One that fails does not stop the
             others; the same command, given again, continues where it ended.
     """
@@ -74,8 +77,10 @@ def predict(
         source = study_files(study)
     from mmb.clinic.console import segment_study
     from mmb.clinic.options import Options
+    from mmb.clinic.recognise.site import read_site
 
     options = Options(
-        bundle, recipe, ckpt_path, device, decision, series, modalities, reference, skull_strip, label, keep_images
-    )
+        bundle, recipe, ckpt_path, device, decision, series, modalities, reference, skull_strip, label, keep_images,
+        None if site is None else read_site(site),
+    )  # fmt: skip
     segment_study(source, output_dir, options, each)

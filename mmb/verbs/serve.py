@@ -22,6 +22,7 @@ def serve(
     recipe: str | None = None,
     device: str | None = None,
     send: str | None = None,
+    site: str | None = None,
     **settings: str,
 ) -> None:
     """Serve the bundles on a page, and to 3D Slicer and OHIF as MONAI Label does, until stopped.
@@ -48,6 +49,7 @@ def serve(
         device: device such as cpu or cuda:1; by default a GPU if there is one.
         send: URL of a DICOMweb archive in which the DICOM results of ``POST /segment`` are stored, with the user and
             password of ``studies``. By default they are not stored.
+        site: a site's table, as for ``mmb predict``; it is read once, at the start.
         settings: ``<model>.recipe`` and ``<model>.ckpt_path``, the recipe and the weights of one model.
     """
     with required("clinic", "This is the server"):
@@ -57,6 +59,7 @@ def serve(
         from common.io.bundle import bundle_root
         from common.io.files import require_writable
         from common.io.settings import check_number
+        from mmb.clinic.recognise.site import read_site
         from mmb.server.api import create_api
         from mmb.server.app import BUNDLES, App
         from mmb.server.datastore import is_url
@@ -84,8 +87,9 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
     if send is not None and not is_url(send):
         raise ValueError(f"--send {send}: expected the URL of a DICOMweb archive.")
+    table = None if site is None else read_site(site)
     prepare(["mmb.server.app"])
-    with own_temporary_folder(), closing(App(studies, served, recipe, device, settings, send)) as app:
+    with own_temporary_folder(), closing(App(studies, served, recipe, device, settings, send, table)) as app:
         api = create_api(app, _words(names), token)
         address = f"http://{host}:{port}/{token and f'{token}/'}"
         viewer = f" OHIF: {address}ohif/" if is_url(studies) else ""

@@ -76,8 +76,8 @@ class Record:
 
     @property
     def stated_grade(self) -> Grade | None:
-        """The grade; None if it was set by hand, named by its file, or decided by the image."""
-        return None if self.candidate.fixed or self.by_image else self.grade
+        """The grade; None if it was set by hand or by the site's table, named by its file, or decided by the image."""
+        return None if self.candidate.fixed or self.candidate.says.by_table or self.by_image else self.grade
 
     @property
     def is_usable(self) -> bool:
@@ -168,6 +168,7 @@ def _fits(record: Record, others: Mapping[str, Record]) -> tuple[bool, int]:
 
 RANKS: Sequence[tuple[str, Callable[[Record, Mapping[str, Record]], Any]]] = (
     ("set by hand or named so", lambda it, _: it.candidate.fixed),
+    ("named by the site's table", lambda it, _: it.candidate.says.by_table),
     ("where the other images lie", lambda it, _: not it.elsewhere),
     ("of the whole head", lambda it, _: not it.partial),
     ("not of another part of the body by its header", lambda it, _: not it.candidate.other_body),

@@ -10,12 +10,13 @@ import pydicom
 from nibabel import Nifti1Image
 
 from common.modalities import GLIOMA, canonical, display_name
-from mmb.clinic.intake.headers import number
+from mmb.clinic.intake.headers import number, text
 from mmb.clinic.intake.pixels import load
 from mmb.clinic.intake.series import Other, Series
 from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Unused
 from mmb.clinic.recognise.evidence import Candidate, Grade, HeaderEvidence
 from mmb.clinic.recognise.header import recognise, recognise_study, told_by_dates, traits
+from mmb.clinic.recognise.site import SiteTable
 from mmb.errors import StudyError
 
 
@@ -41,12 +42,14 @@ class SeriesCandidate(Candidate):
         return load(self.series), []
 
 
-def series_candidates(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -> list[SeriesCandidate]:
+def series_candidates(
+    series: Sequence[Series], by_hand: Mapping[str, Any] | None = None, site: SiteTable | None = None
+) -> list[SeriesCandidate]:
     """Return a study's series as candidates.
 
-    ``by_hand`` overrides the recognition. It maps a modality to a `Series.key`: the SeriesNumber, or text such as
-    ``3-1`` if several volumes have this number. None leaves the modality out. Raises ValueError if a series set by hand
-    does not exist.
+    ``by_hand`` overrides the recognition, and ``site``, the site's table. It maps a modality to a `Series.key`: the
+    SeriesNumber, or text such as ``3-1`` if several volumes have this number. None leaves the modality out. Raises
+    ValueError if a series set by hand does not exist, or the table says two modalities of one.
     """
     fixed = {volume: name for name, volume in _set_by_hand(series, by_hand or {}).items() if volume}
     candidates = []
@@ -56,7 +59,9 @@ def series_candidates(series: Sequence[Series], by_hand: Mapping[str, Any] | Non
         extent = min(size * step for size, step in zip(volume.shape, volume.spacing, strict=True))
         if volume in fixed:
             says = replace(says, modality=fixed[volume], grade=Grade.SURE, reason="set by hand")
-        elif says.modality and volume.problem is None and extent < MIN_EXTENT_MM:
+        elif site:
+            says = site.says(text(volume.header, "SeriesDescription"), says, volume.name, volume.name)
+        if volume not in fixed and says.modality and volume.problem is None and extent < MIN_EXTENT_MM:
             slab = f"a slab of {extent:.0f} mm, not a whole brain ({says.reason})"
             says = HeaderEvidence(None, Grade.NONE, slab)
         frame, shown = volume.frame_of_reference or volume.name, traits(volume.header)

@@ -83,6 +83,8 @@ class HeaderEvidence:
         reason: why, for the user.
         rests_on: what the grade rests on, to compare two of one grade.
         contrast_unknown: of a T1, whether only the image can tell if it was acquired after contrast agent.
+        excluded: whether it says that the image is none of them, such as a subtraction.
+        by_table: whether the site's table says so; the image does not decide then.
     """
 
     modality: str | None
@@ -90,6 +92,8 @@ class HeaderEvidence:
     reason: str
     rests_on: tuple[Basis, Agent] = (Basis.BOTH, Agent.AGREED)
     contrast_unknown: bool = False
+    excluded: bool = False
+    by_table: bool = False
 
 
 UNKNOWN = HeaderEvidence(None, Grade.NONE, "not recognised")

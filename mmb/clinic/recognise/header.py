@@ -109,7 +109,7 @@ def recognise(header: Dataset) -> HeaderEvidence:
     """Recognise an image by its header (of a single-frame image, or `Series.header`); any attribute may be missing."""
     unwanted = _unwanted(header)
     if unwanted:
-        return HeaderEvidence(None, Grade.NONE, unwanted)
+        return HeaderEvidence(None, Grade.NONE, unwanted, excluded=True)
     words = weightings(_description(header))
     mentioned = {*words}
     measured, parameters = _measured(header)

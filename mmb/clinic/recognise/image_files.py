@@ -18,6 +18,7 @@ from common.modalities import display_name
 from mmb.clinic.recognise.evidence import Grade, HeaderEvidence, ImageFile
 from mmb.clinic.recognise.header import recognise_study, traits
 from mmb.clinic.recognise.names import name_words, names_it_twice, names_one_sequence
+from mmb.clinic.recognise.site import SiteTable
 from mmb.clinic.recognise.words import excluded_kind, plain
 from mmb.errors import StudyError
 
@@ -34,21 +35,23 @@ COMPUTED = {
 _BY_NAME = "the words of its name"
 
 
-def recognise_files(paths: Sequence[Path], folder: Path | None = None) -> list[ImageFile]:
+def recognise_files(
+    paths: Sequence[Path], folder: Path | None = None, site: SiteTable | None = None
+) -> list[ImageFile]:
     """Recognise files of one patient by their JSON; the words of a name replace a missing description.
 
-    Candidates are named by their paths in ``folder``, by default by the files' names.
+    Candidates are named by their paths in ``folder``, by default by the files' names. ``site`` is the site's table.
     """
     read = [_described(path) for path in paths]
     said = recognise_study([header for header, _ in read])
     names = [str(path.relative_to(folder or path.parent)) for path in paths]
-    return [
-        ImageFile(
-            name, says=_named(path.name, says, by), path=path, by_json=says if by != _BY_NAME else None,
-            told=told(path, name), **traits(header),
-        )
-        for name, path, (header, by), says in zip(names, paths, read, said, strict=True)
-    ]  # fmt: skip
+    files = []
+    for name, path, (header, by), says in zip(names, paths, read, said, strict=True):
+        seen, by_json = traits(header), says if by != _BY_NAME else None
+        says = site.says(seen["described"], says, name, ImageFile.source) if site else says
+        says = _named(path.name, says, by)
+        files.append(ImageFile(name, says=says, path=path, by_json=by_json, told=told(path, name), **seen))
+    return files
 
 
 def _named(name: str, says: HeaderEvidence, by: str) -> HeaderEvidence:
@@ -56,6 +59,8 @@ def _named(name: str, says: HeaderEvidence, by: str) -> HeaderEvidence:
     found = excluded_kind(plain(name_words(name)))
     if found and found[0] in COMPUTED:
         says = HeaderEvidence(None, Grade.NONE, f"{found[0]} ('{found[1]}' in its name)")
+    elif says.by_table:
+        return says
     elif says.modality and by == _BY_NAME and not names_one_sequence(name):
         says = HeaderEvidence(None, Grade.NONE, "its words name several sequences")
     elif says.modality and by == _BY_NAME and names_it_twice(name):

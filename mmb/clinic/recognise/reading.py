@@ -41,6 +41,7 @@ from mmb.clinic.recognise.evidence import Candidate, Grade, HeaderEvidence, Imag
 from mmb.clinic.recognise.image import has_known_sequences
 from mmb.clinic.recognise.looking import ImageEvidence, Volumes, judge_images, read_volumes
 from mmb.clinic.recognise.names import not_what_they_end_with
+from mmb.clinic.recognise.site import SiteTable
 from mmb.errors import EACH, StudyError
 from mmb.extras import required
 
@@ -75,7 +76,7 @@ class Headers:
     Attributes:
         modalities: those that may be used.
         option: words how the user sets modalities by hand, by default to a candidate.
-        joined: a line for each series whose images differ, but make up one volume.
+        joined: a line for each series whose images differ, but make up one volume, and for what the site's table lacks.
         unused: the series or files that are no candidates.
     """
 
@@ -168,6 +169,7 @@ def read_folder(
     by_hand: Mapping[str, Any] | None = None,
     device: torch.device = CPU,
     skull_strip: str = "auto",
+    site: SiteTable | None = None,
 ) -> Study:
     """Read one patient's study.
 
@@ -181,8 +183,9 @@ def read_folder(
         modalities: those to use; None: all that are found.
         by_hand: modality -> SeriesNumber, for DICOM only; see `recognise.candidates.series_candidates`.
         skull_strip: ``yes`` to look for a brain even where no head is seen.
+        site: the site's table, for what is neither set by hand nor a file named after its modality.
     """
-    return _with_images(read_headers(folder, cohort, modalities, by_hand), device, skull_strip)
+    return _with_images(read_headers(folder, cohort, modalities, by_hand, site), device, skull_strip)
 
 
 def read_files(
@@ -210,12 +213,15 @@ def read_headers(
     cohort: Cohort,
     modalities: Sequence[str] | None = None,
     by_hand: Mapping[str, Any] | None = None,
+    site: SiteTable | None = None,
 ) -> Headers:
     """Read what the names and headers of a study's files say; arguments and errors are those of `read_folder`."""
     wanted = resolve_subset(modalities, cohort.modalities)
     listed = study_files(folder)
-    headers = (_of_files if listed.images else _of_series)(listed, cohort, wanted, by_hand)
-    return replace(headers, remarks=[*headers.remarks, *(Remark((), f"{text}.") for text in unread(listed.files))])
+    headers = (_of_files if listed.images else _of_series)(listed, cohort, wanted, by_hand, site)
+    unmatched = site.unmatched([each.described for each in headers.candidates]) if site else []
+    remarks = [*headers.remarks, *(Remark((), f"{text}.") for text in unread(listed.files))]
+    return replace(headers, remarks=remarks, joined=[*headers.joined, *unmatched])
 
 
 def _with_images(headers: Headers, device: torch.device, skull_strip: str) -> Study:
@@ -406,7 +412,13 @@ def _further(headers: Headers, assignment: Assignment) -> list[str]:
     return []
 
 
-def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Headers:
+def _of_files(
+    listed: StudyFiles,
+    cohort: Cohort,
+    wanted: Sequence[str],
+    by_hand: Mapping[str, Any] | None,
+    site: SiteTable | None,
+) -> Headers:
     """Read the names of image files, and the JSON beside those whose names do not end in a modality."""
     folder = listed.folder
     if by_hand:
@@ -429,7 +441,7 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
                 f"The JSON beside {described} of {len(roles)} image files and the words of their names were not read, "
                 f'as a package is missing ({error}): pip install "missing-modality-bundles[clinic]".'
             )
-    files = image_files.recognise_files(unnamed, folder) if image_files and "channels" not in named else []
+    files = image_files.recognise_files(unnamed, folder, site) if image_files and "channels" not in named else []
     try:
         cases = find_cases(folder, cohort, unnamed if named else [*unfit]) if named or not files else []
     except ValueError as error:
@@ -465,7 +477,11 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
 
 
 def _of_series(
-    listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None
+    listed: StudyFiles,
+    cohort: Cohort,
+    wanted: Sequence[str],
+    by_hand: Mapping[str, Any] | None,
+    site: SiteTable | None,
 ) -> SeriesHeaders:
     """Read the headers of DICOM series."""
     with required("clinic", "The study is DICOM"):  # imported here, since NIfTI does not need its packages
@@ -485,7 +501,7 @@ def _of_series(
         raise StudyError.of("--series", what, "series")
     given |= {name: None for name in GLIOMA if name not in wanted}
     series, others = read_all(listed.folder, listed.files)
-    candidates = series_candidates(series, given)
+    candidates = series_candidates(series, given, site)
     joined = [
         f"{each.name}: its images differ in {', '.join(each.differ)}, but make up one volume."
         for each in series

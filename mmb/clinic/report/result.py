@@ -37,8 +37,8 @@ from mmb.predictors.protocol import Predictor, Segmentation
 class UsedModality:
     """A modality that a prediction was made from: its series or file, and how surely it was recognised.
 
-    ``confidence`` is open, likely or sure (`recognise.evidence.Grade`); None if it was set by hand, named by its file,
-    or decided by the image.
+    ``confidence`` is open, likely or sure (`recognise.evidence.Grade`); None if it was set by hand or by the site's
+    table, named by its file, or decided by the image.
     """
 
     modality: str
@@ -60,6 +60,7 @@ class Asked:
         modalities: those that might be used.
         reference: modality on whose grid the result was asked for; None: chosen by default.
         skull_strip: ``auto``, ``yes`` or ``no``.
+        site: SHA-256 of the site's table; None: there was none.
     """
 
     recipe: str | None
@@ -70,6 +71,7 @@ class Asked:
     modalities: Sequence[str]
     reference: str | None
     skull_strip: str
+    site: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,10 @@ class FoundImage:
 
     Attributes:
         source: e.g. ``series 7``, as in ``used``; of a file no name is told.
-        header: modality that its header or name says, or that was set by hand; None if it says none.
-        confidence: how surely its header or name says so: none, weak, open, likely or sure; None if it was set by hand,
-            named by its file, or is none of MR images.
+        header: modality that its header or name says, or that was set by hand or by the site's table; None if it says
+            none.
+        confidence: how surely its header or name says so: none, weak, open, likely or sure; None if it was set by hand
+            or by the site's table, named by its file, or is none of MR images.
         shows: class -> probability that the image shows it; empty if the image was not looked at.
         modality: what it is taken for; None if for none of the sequences.
         use: taken, left_out (it is none of the sequences), unwanted (not requested), unusable, or rival (another one is
@@ -259,7 +262,7 @@ def found_images(study: Study) -> list[FoundImage]:
         each, odds = record.candidate, np.exp([*(record.log_probs or {}).values()])
         shares = dict(zip(record.log_probs or {}, (odds / odds.sum()).round(3).tolist(), strict=True))
         better = f"{record.instead[0].source} is {record.instead[1]}" if record.instead else ""
-        grade = None if each.fixed else each.says.grade.word
+        grade = None if each.fixed or each.says.by_table else each.says.grade.word
         use = record.use.name.lower()
         found.append(
             FoundImage(
