@@ -353,6 +353,7 @@ OTHER_WEIGHTS = bundle_root("gss") + "/models/phantom.pt"
         ({"studies": "out#1"}, "out#1: no such folder"),
         ({"host": "0.0.0.0", "token": "none"}, "--token none: 0.0.0.0 is reached from other machines"),
         ({"send": "archive"}, "--send archive: expected the URL"),
+        ({"site": "absent.json"}, "--site absent.json: no such file"),
         ({"gss.ckpt_path": "x"}, "--gss.ckpt_path: no such option"),
         ({"m3ae.ckpt_path": OTHER_WEIGHTS}, f"{OTHER_WEIGHTS}: a checkpoint of another architecture"),
     ],

@@ -222,7 +222,7 @@ def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as
     jsonschema.validate(summary, schema())
     assert summary["asked"] == {
         "recipe": "phantom", "device": "cpu", "decision": "threshold", "series": {}, "files": [],
-        "modalities": ["t1", "t1c", "t2", "flair"], "reference": None, "skull_strip": "auto",
+        "modalities": ["t1", "t1c", "t2", "flair"], "reference": None, "skull_strip": "auto", "site": None,
     }  # fmt: skip
     keys = ("header", "confidence", "modality", "use")
     t1c, flair, label = ({key: each[key] for key in keys} | each["shows"] for each in summary["found"])
