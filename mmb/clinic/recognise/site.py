@@ -46,9 +46,9 @@ class SiteTable:
             return HeaderEvidence(None, Grade.NONE, reason, by_table=True)
         if len(found) > 1:
             both = " and ".join(f"{display_name(kind)} ('{pattern}')" for kind, pattern in found.items())
-            public = f"{source}: the site's table says {' and '.join(map(display_name, found))} of it"
-            todo = f"Narrow one of the patterns, or add one to '{NONE}'."
-            raise StudyError(f"{name}: the site's table says {both} of it.", f"{public}.", command=todo, elsewhere=todo)
+            public = " and ".join(map(display_name, found))
+            says = "the site's table says {} of it; narrow one of its patterns."
+            raise StudyError(f"{name}: {says.format(both)}", f"{source}: {says.format(public)}")
         (modality,) = found
         grade = Grade.OPEN if header.excluded else Grade.SURE if header.modality else Grade.LIKELY
         return HeaderEvidence(modality, grade, f"{reason}; its header: {header.reason}", header.rests_on, by_table=True)

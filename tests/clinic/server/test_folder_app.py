@@ -199,6 +199,15 @@ def test_two_candidates_are_decided_by_hand(url):
     assert any(line.startswith("series 6: T1c") and "not used, as requested" in line for line in params["explanations"])
 
 
+def test_a_sites_table_is_read_at_the_start(store, tmp_path):
+    (tmp_path / "site.json").write_text('{"none": ["*_KM"]}')
+    with server(tmp_path, store, models="m3ae", site=str(tmp_path / "site.json")) as url:
+        (tmp_path / "site.json").unlink()
+        params = infer(url, "dicom").json()
+    assert list(params["modalities"]) == ["t2"]
+    assert "series 6: left out: by the site's table." in params["explanations"]
+
+
 class TestLabels:
     def test_labels_are_taken_by_name_and_on_the_grid_of_an_image(self, url, store, subject, tmp_path):
         truth = nib.load(subject / "Doe_seg.nii.gz")
