@@ -19,6 +19,7 @@ from mmb.clinic.head.skull import Brain, agreed, brain_mask
 from mmb.clinic.intake.folder import Source, StudyFiles
 from mmb.clinic.options import Options
 from mmb.clinic.recognise.reading import Study, align_and_assign, read_files, read_folder
+from mmb.clinic.remark import Gravity, Remark
 from mmb.clinic.report.document import write_document
 from mmb.clinic.report.page import write_summary
 from mmb.clinic.report.result import Asked, StudySummary, summarise
@@ -111,7 +112,9 @@ def segment(
     label = _in_mm(voxels, target.affine)
     label.header["descrip"] = "research only, not for clinical use"
     grid_note = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {why}."
-    notes = [grid_note, *filter(None, (seg_note, no_seg)), *read.notes]
+    notes = [Remark("grid", Gravity.NOTE, grid_note, (chosen,))]
+    notes += [Remark("seg_reference", Gravity.NOTE, seg_note)] if seg_note else []
+    notes += [Remark("no_seg", Gravity.NOTE, no_seg)] if no_seg else []
     summary = summarise(label, segmentation, read, aligned, brain, inference, notes)
     asked, now = _asked(options, study, chosen, inference), datetime.now().astimezone().isoformat(timespec="seconds")
     summary = replace(summary, label=options.label, created=now, asked=asked)

@@ -14,8 +14,10 @@ from mmb.clinic.intake.headers import number
 from mmb.clinic.intake.pixels import load
 from mmb.clinic.intake.series import Other, Series
 from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Unused
-from mmb.clinic.recognise.evidence import Candidate, Grade, HeaderEvidence
+from mmb.clinic.recognise.certainty import Grade
+from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
 from mmb.clinic.recognise.header import recognise, recognise_study, told_by_dates, traits
+from mmb.clinic.remark import Gravity, Remark
 from mmb.errors import StudyError
 
 
@@ -66,20 +68,21 @@ def series_candidates(series: Sequence[Series], by_hand: Mapping[str, Any] | Non
     return candidates
 
 
-def option(candidates: Sequence[SeriesCandidate], names: Sequence[str], value: str | None = None) -> str:
-    """Return how the user sets modalities by hand, by default to a series."""
-    value = value or ("NUMBER-PART" if any(candidate.series.part for candidate in candidates) else "NUMBER")
-    return " ".join(["--series", *(f"{name}={value}" for name in names)])
-
-
-def mixed_series(candidates: Sequence[SeriesCandidate], used: Sequence[Candidate]) -> list[str]:
-    """Return a warning for each series in use that is a part of a mixed one."""
+def mixed_series(candidates: Sequence[SeriesCandidate], used: Mapping[str, Candidate]) -> list[Remark]:
+    """Return a remark for each series in use (modality -> candidate) that is a part of a mixed one."""
     return [
-        f"{part.name} is only a part of a series with single slices and a multi-frame image ({other.name} is another "
-        "part): check that it is complete."
-        for part in candidates
+        Remark(
+            "part_of_mixed_series",
+            Gravity.WARNING,
+            f"{part.name} is only a part of a series with single slices and a multi-frame image ({other.name} is "
+            "another part): check that it is complete.",
+            (name,),
+        )
+        for name, part in used.items()
         for other in candidates
-        if part in used and part.series.uid == other.series.uid and part.series.multiframe != other.series.multiframe
+        if isinstance(part, SeriesCandidate)
+        and part.series.uid == other.series.uid
+        and part.series.multiframe != other.series.multiframe
     ]
 
 

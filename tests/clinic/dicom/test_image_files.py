@@ -11,10 +11,9 @@ from phantom_case import LPS
 
 from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.recognise.evidence import Grade
+from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.image_files import recognise_files
 from mmb.clinic.recognise.reading import read_folder
-from mmb.clinic.report.doubts import study_warnings
 
 MPRAGE = {"ScanningSequence": "GR_IR", "EchoTime": 0.00298, "RepetitionTime": 2.3, "InversionTime": 0.9}
 MPRAGE |= {"MRAcquisitionType": "3D"}
@@ -94,7 +93,7 @@ def test_a_folder_for_each_series_of_slicer(tmp_path, voxels):
         write(tmp_path / name / f"{name}.nii.gz", voxels[modality])
     found = read_folder(tmp_path, PHANTOM)
     np.testing.assert_array_equal(found.images["t1c"].dataobj, voxels["t1c"])
-    assert (list(found.images), found.remarks) == (["t1c", "flair"], [])
+    assert (list(found.images), [each.code for each in found.remarks]) == (["t1c", "flair"], ["little_confidence"])
     assert found.used["t1c"].stated_grade == Grade.OPEN
     write(tmp_path / "4 FLAIR AX" / "5 T2.nii.gz", voxels["t2"])
     with pytest.raises(ValueError, match="lie in 2 folders, and one of these has several"):
@@ -108,7 +107,7 @@ def test_a_file_named_after_its_modality_goes_before_and_a_json_against_the_name
     found = read_folder(tmp_path, PHANTOM)
     assert list(found.images) == ["t1", "t2"]
     np.testing.assert_array_equal(found.images["t1"].dataobj, voxels["t1c"])
-    (warning,) = study_warnings(found)
+    (warning,) = (remark.text for remark in found.remarks)
     assert warning.startswith("T1 (image file): its name says T1, its JSON T1c (words: 't1'")
 
 
