@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import product
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from common.io.geometry import lengths
 from common.modalities import GLIOMA, display_name
 from mmb.clinic.intake.field_of_view import WHOLE, centre_within, shares
 from mmb.clinic.recognise.certainty import SURE, Grade, LogProbs, clearly, margin
-from mmb.clinic.recognise.evidence import Candidate
+from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
 from mmb.clinic.recognise.image import contradictions, worded
 from mmb.clinic.remark import Gravity, Remark
 from mmb.errors import CHOOSE, StudyError
@@ -163,29 +163,13 @@ class Record:
         )
 
 
-class Unused(NamedTuple):
-    """A series or file that is no candidate: left out, or not requested.
+def unused(name: str, source: str, reason: str, said: str | None = None, use: Use = Use.LEFT_OUT) -> Record:
+    """Return the record of a series or file that is no candidate: left out, or not requested.
 
-    ``name`` is for the user, ``source`` for others, and ``modality`` what its description or name says, as in a
-    `Candidate`.
+    ``said`` is the modality that its description or name says.
     """
-
-    name: str
-    source: str
-    reason: str
-    modality: str | None = None
-    use: Use = Use.LEFT_OUT
-
-    def line(self) -> str:
-        """Return why it is not used."""
-        if self.use is Use.UNWANTED and self.modality:
-            return f"{self.name}: {display_name(self.modality)}, {self.reason}; not requested."
-        return f"{self.name}: left out: {self.reason}."
-
-    def found(self) -> FoundImage:
-        """Return it without what only the study's owner may see."""
-        modality = self.modality if self.use is Use.UNWANTED else None
-        return FoundImage(self.source, self.modality, None, {}, modality, self.use, self.reason)
+    candidate = Candidate(name, source, says=HeaderEvidence(said, Grade.NONE, reason), fixed=True)
+    return Record(candidate, said if use is Use.UNWANTED else None, Grade.NONE, reason, use=use)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from common.modalities import GLIOMA, canonical, display_name
 from mmb.clinic.intake.headers import number
 from mmb.clinic.intake.pixels import load
 from mmb.clinic.intake.series import Other, Series
-from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Unused
+from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Record, unused
 from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
 from mmb.clinic.recognise.header import recognise, recognise_study, told_by_dates, traits
@@ -86,17 +86,17 @@ def mixed_series(candidates: Sequence[SeriesCandidate], used: Mapping[str, Candi
     ]
 
 
-def other_series(others: Sequence[Other]) -> list[Unused]:
+def other_series(others: Sequence[Other]) -> list[Record]:
     """Return why series are left out that are not of a class of MR images, and what their descriptions name."""
-    unused = []
+    left_out = []
     for other in others:
         described = ["SeriesDescription", "ProtocolName", "Rows"]
         header = pydicom.dcmread(other.files[0], stop_before_pixels=True, specific_tags=described)
         modality = recognise(header).modality if number(header, "Rows") else None  # reports have no rows
         named = f"{display_name(modality)} by its description, but " if modality else ""
         todo = "; export the scanner's own images" if modality else ""
-        unused.append(Unused(other.name, other.name, f"{named}{other.content}, not MR Image{todo}", modality))
-    return unused
+        left_out.append(unused(other.name, other.name, f"{named}{other.content}, not MR Image{todo}", modality))
+    return left_out
 
 
 def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[str, Series | None]:

@@ -15,7 +15,7 @@ from common.io.files import unread
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
 from mmb.clinic.intake.folder import StudyFiles, require_image_files, study_files
-from mmb.clinic.recognise.assign import Unused, Use
+from mmb.clinic.recognise.assign import Record, Use, unused
 from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence, ImageFile
 from mmb.clinic.recognise.image import has_known_sequences
@@ -52,7 +52,7 @@ class Headers:
     modalities: Sequence[str]
     remarks: Sequence[Remark] = ()
     joined: Sequence[str] = ()
-    unused: Sequence[Unused] = ()
+    unused: Sequence[Record] = ()
 
     @property
     def others(self) -> list[str]:
@@ -196,16 +196,16 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
         for name, path, channel in zip(case["modalities"], case["image"], channels, strict=True)
     }
     unwanted = {name: by_name.pop(name) for name in [*by_name] if name not in wanted}
-    left_out = [Unused(file.name, file.source, "by its name", name, Use.UNWANTED) for name, file in unwanted.items()]
+    left_out = [unused(file.name, file.source, "by its name", name, Use.UNWANTED) for name, file in unwanted.items()]
     if not by_name and not files:
         what = f"none of the requested modalities ({subset_name(wanted)}); it has {subset_name(case['modalities'])}."
         raise StudyError.of(folder, what)
     shown = {file.path for file in (*files, *by_name.values())}
-    unused = {"label": "a label, by its name", None: "its name is none of a sequence"}
+    no_image = {"label": "a label, by its name", None: "its name is none of a sequence"}
     left_out += [
-        Unused(str(path.relative_to(folder)), ImageFile.source, unfit.get(path, unused[role]))
+        unused(str(path.relative_to(folder)), ImageFile.source, unfit.get(path, no_image[role]))
         for path, role in roles.items()
-        if path not in shown and role in unused
+        if path not in shown and role in no_image
     ]
     remarks = [Remark("json_not_read", Gravity.WARNING, not_read)] if not_read else []
     if image_files and "channels" not in case:

@@ -76,8 +76,7 @@ class Study:
     @property
     def found(self) -> list[FoundImage]:
         """Every series or image file, and what became of it, in the order of the explanations."""
-        unused = self.headers.unused if self.headers else ()
-        return [*(each.found() for each in self.assignment.records), *(each.found() for each in unused)]
+        return [each.found() for each in (*self.assignment.records, *(self.headers.unused if self.headers else ()))]
 
     @cached_property
     def remarks(self) -> list[Remark]:
@@ -308,7 +307,7 @@ def _on_headers(study: Study) -> Iterator[Remark]:
 
         yield from mixed_series(headers.candidates, {name: each.candidate for name, each in study.used.items()})
         for each in headers.unused:
-            if each.modality in {*headers.modalities} - {*study.used}:
+            if each.candidate.says.modality in {*headers.modalities} - {*study.used}:
                 yield Remark("left_out", Gravity.WARNING, each.line())
     yield from headers.remarks if headers else ()
 

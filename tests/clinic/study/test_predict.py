@@ -91,7 +91,7 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
         assert re.search(rf"^  {region}: {volume} ml.*; not reliable: not with these weights", said, re.MULTILINE)
         assert f"({region})</td>" in page
         assert f">{volume}</td>" in page
-    assert "_t1.nii.gz: T1, by its name; not requested" in said
+    assert "_t1.nii.gz: T1 (by its name); not used, as requested" in said
     for shown in (said, page):
         assert "They were trained on the synthetic phantom" in shown
         assert SYNTHETIC in shown

@@ -41,8 +41,8 @@ def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(subject)
     assert found.explanations == [
         "case_t1ce.nii.gz: T1c (named by its file); used.",
         "case_flair.nii.gz: FLAIR (named by its file); used.",
-        "case_t1.nii.gz: T1, by its name; not requested.",
-        "case_t2.nii.gz: T2, by its name; not requested.",
+        "case_t1.nii.gz: T1 (by its name); not used, as requested.",
+        "case_t2.nii.gz: T2 (by its name); not used, as requested.",
     ]
 
 
