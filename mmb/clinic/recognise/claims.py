@@ -1,32 +1,28 @@
 """What names and headers of a study's files claim: DICOM series, NIfTI files of a folder, or files given one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.examination import differing, told
-from common.cohorts.names import without_suffix
 from common.cohorts.scan import find_cases, named_after
 from common.io.files import unread
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
 from mmb.clinic.intake.folder import StudyFiles, require_image_files, study_files
+from mmb.clinic.intake.series import read_all
 from mmb.clinic.recognise.assign import Record, Use, unused
+from mmb.clinic.recognise.candidates import SeriesCandidate, other_series, series_candidates
 from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence, ImageFile
 from mmb.clinic.recognise.image import has_known_sequences
+from mmb.clinic.recognise.image_files import contradiction, recognise_files
 from mmb.clinic.recognise.names import not_what_they_end_with
 from mmb.clinic.remark import Gravity, Remark
 from mmb.errors import EACH, StudyError
 from mmb.extras import required
-
-if TYPE_CHECKING:
-    from mmb.clinic.recognise.candidates import SeriesCandidate
-
 
 DECIDE = {
     "not_recognised": ("Set one: {}", ""),
@@ -168,23 +164,12 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
     roles |= dict.fromkeys(unfit)
     unnamed = [path for path, role in roles.items() if role is None]
     named = {role for role in roles.values()} - {None, "label"}
-    image_files: Any = None
-    not_read = ""
-    try:
-        from mmb.clinic.recognise import image_files
-    except ImportError as error:  # of pydicom, which is not required if all names are clear
-        described = sum(path.with_name(f"{without_suffix(path.name)}.json").is_file() for path in roles)
-        if described or unnamed:
-            not_read = (
-                f"The JSON beside {described} of {len(roles)} image files and the words of their names were not read, "
-                f'as a package is missing ({error}): pip install "missing-modality-bundles[clinic]".'
-            )
-    files = image_files.recognise_files(unnamed, folder) if image_files and "channels" not in named else []
+    files = recognise_files(unnamed, folder) if "channels" not in named else []
     try:
         cases = find_cases(folder, cohort, unnamed if named else [*unfit]) if named or not files else []
     except ValueError as error:
         public = "The study: its image files cannot be assigned to sequences; name them x_t1.nii.gz, and so on."
-        raise StudyError(f"{error} {not_read}".rstrip(), public) from None
+        raise StudyError(str(error), public) from None
     if len(cases) > 1:
         names = shortened(case["case"] for case in cases)
         public = f"The study: {len(cases)} subjects; give the folder of one."
@@ -207,9 +192,9 @@ def _of_files(listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand
         for path, role in roles.items()
         if path not in shown and role in no_image
     ]
-    remarks = [Remark("json_not_read", Gravity.WARNING, not_read)] if not_read else []
-    if image_files and "channels" not in case:
-        doubts = {name: image_files.contradiction(file.path, name) for name, file in by_name.items()}
+    remarks = []
+    if "channels" not in case:
+        doubts = {name: contradiction(file.path, name) for name, file in by_name.items()}
         remarks += [
             Remark(
                 "json_contradicts", Gravity.WARNING, f"{display_name(name)} ({by_name[name].source}): {text}", (name,)
@@ -224,10 +209,8 @@ def _of_series(
     listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None
 ) -> SeriesHeaders:
     """Read the headers of DICOM series."""
-    with required("clinic", "The study is DICOM"):  # imported here, since NIfTI does not need its packages
-        from mmb.clinic.intake.series import read_all
-        from mmb.clinic.recognise.candidates import other_series, series_candidates
-
+    with required("clinic", "The study is DICOM"):  # else it would be missed after minutes, when a SEG is written
+        import highdicom  # noqa: F401
     by_hand = by_hand or {}
     if not isinstance(by_hand, Mapping):
         raise StudyError.of(f"--series {by_hand!r}", "expected sequences and SeriesNumbers, e.g. t1c=7.", "series")

@@ -4,13 +4,11 @@ What headers and names say is read first. Where that leaves a question open, the
 are looked at; `align_and_assign` looks at all images that are used. One decision, `assign_series`, is made of both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -22,7 +20,9 @@ from common.modalities import canonical, display_name
 from mmb.clinic.head.alignment import MisfitError
 from mmb.clinic.head.grid import finest, whole
 from mmb.clinic.intake.folder import StudyFiles
+from mmb.clinic.intake.series import Series
 from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Assignment, FoundImage, Record, assign_series, in_question, named
+from mmb.clinic.recognise.candidates import SeriesCandidate, mixed_series
 from mmb.clinic.recognise.certainty import Grade, LogProbs
 from mmb.clinic.recognise.claims import (
     FolderHeaders,
@@ -34,12 +34,10 @@ from mmb.clinic.recognise.claims import (
 )
 from mmb.clinic.recognise.evidence import Candidate, ImageFile
 from mmb.clinic.recognise.image import has_known_sequences
+from mmb.clinic.recognise.image_files import refuse_several_patients
 from mmb.clinic.recognise.looking import ImageEvidence, Volumes, judge_images, read_volumes
 from mmb.clinic.remark import Gravity, Remark
 from mmb.errors import StudyError
-
-if TYPE_CHECKING:
-    from mmb.clinic.intake.series import Series
 
 CPU = torch.device("cpu")
 
@@ -98,8 +96,6 @@ class Study:
         """Modality -> its DICOM series; empty for image files."""
         if not isinstance(self.headers, SeriesHeaders):
             return {}
-        from mmb.clinic.recognise.candidates import SeriesCandidate
-
         candidates = {name: record.candidate for name, record in self.used.items()}
         return {name: each.series for name, each in candidates.items() if isinstance(each, SeriesCandidate)}
 
@@ -262,8 +258,6 @@ def _assigned(
     if recognised := [
         it.candidate for it in used.values() if isinstance(it.candidate, ImageFile) and not it.candidate.fixed
     ]:
-        from mmb.clinic.recognise.image_files import refuse_several_patients
-
         refuse_several_patients(recognised)
     names = {record.candidate.name: modality for modality, record in used.items()}
     if volumes is None or not names.keys() <= volumes.images.keys():
@@ -303,8 +297,6 @@ def _on_headers(study: Study) -> Iterator[Remark]:
     """Yield the remarks on a study's files, those on series that are parts of others or could not be used first."""
     headers = study.headers
     if isinstance(headers, SeriesHeaders):
-        from mmb.clinic.recognise.candidates import mixed_series
-
         yield from mixed_series(headers.candidates, {name: each.candidate for name, each in study.used.items()})
         for each in headers.unused:
             if each.candidate.says.modality in {*headers.modalities} - {*study.used}:

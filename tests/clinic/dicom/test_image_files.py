@@ -1,7 +1,6 @@
 """Files with names from dcm2niix, BIDS, 3D Slicer and users, and with the JSON of dcm2niix (times in seconds)."""
 
 import json
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -128,24 +127,3 @@ def test_two_patients_are_refused(tmp_path, voxels):
     with pytest.raises(ValueError, match=r"4_x.nii.gz \(PatientID\) and 5_x.nii.gz \(PatientID\)") as refused:
         read_folder(tmp_path, PHANTOM)
     assert "Doe" not in str(refused.value)
-
-
-def test_names_that_say_it_all_need_no_pydicom(tmp_path, voxels, monkeypatch):
-    for name in [name for name in sys.modules if name.partition(".")[0] == "pydicom"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    for name in ("image_files", "header"):
-        monkeypatch.delitem(sys.modules, f"mmb.clinic.recognise.{name}")
-        monkeypatch.delattr(f"mmb.clinic.recognise.{name}")
-    write(tmp_path / "x_t2.nii.gz", voxels["t2"], {**FLAIR, "SeriesDescription": "flair"})
-    write(tmp_path / "5_FLAIR_new.nii.gz", voxels["flair"])
-    found = read_folder(tmp_path, PHANTOM)
-    assert list(found.images) == ["t2"]
-    (remark,) = found.remarks
-    assert remark.text.startswith("The JSON beside 1 of 2 image files and the words of their names were not read, as")
-    assert remark.text.endswith('pip install "missing-modality-bundles[clinic]".')
-    (tmp_path / "x_t2.nii.gz").unlink()
-    with pytest.raises(ValueError, match=r"The JSON beside 0 of 1 image files .* were not read"):
-        read_folder(tmp_path, PHANTOM)
-    (tmp_path / "5_FLAIR_new.nii.gz").rename(tmp_path / "x_flair.nii.gz")
-    (tmp_path / "x_t2.json").unlink()
-    assert read_folder(tmp_path, PHANTOM).remarks == []

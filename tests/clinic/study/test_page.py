@@ -118,7 +118,7 @@ def test_lesions_and_classes(tmp_path):
     assert "Lesions: 10<" in html
     assert "Smaller lesions not listed: 2." in html
     assert "specks of less than 0.1 ml: 3." in html
-    assert "Without overlap: necrosis 2.0 ml, oedema 20 ml, enhancing tumour 0.0 ml." in html
+    assert "Without overlap: necrotic core 2.0 ml, oedema 20 ml, enhancing tumour 0.0 ml." in html
 
 
 def test_only_the_pages_own_script_may_run(tmp_path):
