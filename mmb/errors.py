@@ -2,9 +2,10 @@
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from common.text import printable
 
@@ -20,19 +21,44 @@ class StudyError(ValueError):
     """What is wrong with a study, or with what was asked of it.
 
     Attributes:
-        text: what the console says. It ends with ``command``, what to give on the command line.
-        public: what may leave the machine: no names of files and folders, which may be patients' names, and no options
-            of the command line. By default it is the same text, but ends with ``elsewhere`` instead.
         file: the file that is wrong, for clients that have sent it (`to_its_sender`).
+        code: name for programs of what a person can decide; empty if nothing.
+        about: modalities that a person can decide.
+        command: what to give on the command line, the end of the `text`.
+        candidates: `mmb.clinic.recognise.assign.FoundImage` of each series or file to choose from.
+        lines: a line for each of them, for the console, and elsewhere unless they name files.
     """
 
     def __init__(
-        self, text: str, public: str | None = None, file: Path | None = None, *, command: str = "", elsewhere: str = ""
+        self,
+        said: str,
+        public: str | None = None,
+        file: Path | None = None,
+        *,
+        code: str = "",
+        about: Sequence[str] = (),
+        command: str = "",
+        elsewhere: str = "",
     ) -> None:
-        self.text = f"{text} {command}".rstrip()
-        self.public = f"{text if public is None else public} {elsewhere}".rstrip()
-        self.file = file
-        super().__init__(self.text, self.public, file)
+        self.file, self.code, self.about, self.command = file, code, tuple(about), command
+        self.candidates: Sequence[Any] = ()
+        self.lines: Sequence[str] = ()
+        self._said = said
+        self._public = f"{said if public is None else public} {elsewhere}".rstrip()
+        self._lines_name_files = False
+        super().__init__(said, public, file)
+
+    @property
+    def text(self) -> str:
+        """What the console says."""
+        return "\n".join([f"{self._said} {self.command}".rstrip(), *self.lines])
+
+    @property
+    def public(self) -> str:
+        """What may leave the machine: no names of files and folders, which may be patients' names, and no options of
+        the command line.
+        """
+        return "\n".join([self._public, *([] if self._lines_name_files else self.lines)])
 
     def __str__(self) -> str:
         return self.text
@@ -42,15 +68,17 @@ class StudyError(ValueError):
         """Return the error that something is wrong with a file, folder or option, called ``public`` for others."""
         return cls(f"{place}: {what}", f"{public}: {what}", command=command)
 
-    def followed_by(self, lines: Iterable[str]) -> Self:
-        """Return the error with further lines in both texts."""
-        text, public = ("\n".join([first, *lines]) for first in (self.text, self.public))
-        return type(self)(text, public, self.file)
+    def of_files(self, public: str) -> Self:
+        """Return the error with another public text, since its own and its lines name files."""
+        other = copy(self)
+        other._public, other._lines_name_files = public, True
+        return other
 
     def to_its_sender(self) -> Self:
         """Return the error for a client that has sent the study itself: the public text names the file."""
-        named = f' The file: "{printable(self.file.name)}".' if self.file else ""
-        return type(self)(self.text, f"{self.public}{named}", self.file)
+        other = copy(self)
+        other._public += f' The file: "{printable(self.file.name)}".' if self.file else ""
+        return other
 
 
 def silence_libraries() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
+from common.cohorts.registry import PHANTOM
 from common.modalities import GLIOMA, canonical
 from mmb.clinic.intake.series import Series
 from mmb.clinic.recognise.assign import Assignment, assign_series, in_question
-from mmb.clinic.recognise.candidates import option, series_candidates
-from mmb.clinic.recognise.evidence import Candidate, LogProbs
+from mmb.clinic.recognise.candidates import series_candidates
+from mmb.clinic.recognise.certainty import LogProbs
+from mmb.clinic.recognise.claims import SeriesHeaders
+from mmb.clinic.recognise.evidence import Candidate
+from mmb.errors import StudyError
 
 Look = Callable[[Sequence[Candidate]], Mapping[str, LogProbs]]
 
@@ -21,4 +24,7 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None, l
     left_out = {canonical(str(name)) for name, key in (by_hand or {}).items() if key is None}
     modalities = [name for name in GLIOMA if name not in left_out]
     unclear = in_question(candidates, modalities) if look else []
-    return assign_series(candidates, modalities, partial(option, candidates), look(unclear) if unclear else None)
+    try:
+        return assign_series(candidates, modalities, look(unclear) if unclear else None)
+    except StudyError as error:
+        raise SeriesHeaders(candidates, PHANTOM, modalities).refused(error) from None

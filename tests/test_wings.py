@@ -16,6 +16,8 @@ CHAIN = (
 """Modules and folders of `common`; each imports only from itself and from those before it."""
 ROOMS = ("intake", "head", "recognise", "report")
 """Of the clinic, likewise; the predictors come before the report."""
+REMARK = ("common", "mmb.clinic.remark")
+"""The record that all rooms share stands below them."""
 MAY_IMPORT = {
     f"common/{part}": ["common.__version__", *(f"common.{before}" for before in CHAIN[: number + 1])]
     for number, part in enumerate(CHAIN)
@@ -24,11 +26,11 @@ MAY_IMPORT |= {
     "mmb/predictors": ["common", "mmb.errors", "mmb.extras", "mmb.predictors"],
     "mmb/clinic": ["common", "mmb.arguments", "mmb.clinic", "mmb.errors", "mmb.extras", "mmb.predictors"],
     **{
-        f"mmb/clinic/{room}": ["common", "mmb.errors", "mmb.extras", *(f"mmb.clinic.{each}" for each in ROOMS[: k + 1])]
+        f"mmb/clinic/{room}": [*REMARK, "mmb.errors", "mmb.extras", *(f"mmb.clinic.{each}" for each in ROOMS[: k + 1])]
         for k, room in enumerate(ROOMS[:3])
     },
     "mmb/clinic/report": [
-        *("common", "mmb.errors", "mmb.extras", "mmb.predictors"),
+        *(*REMARK, "mmb.errors", "mmb.extras", "mmb.predictors"),
         *(f"mmb.clinic.{room}" for room in ROOMS),
     ],
     "mmb/server": ["common", "mmb.arguments", "mmb.clinic", "mmb.errors", "mmb.extras", "mmb.predictors", "mmb.server"],

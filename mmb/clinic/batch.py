@@ -21,6 +21,7 @@ from common.text import printable
 from mmb.clinic.disk import full_disk
 from mmb.clinic.intake.folder import require_studies, study_files
 from mmb.clinic.options import Options
+from mmb.clinic.remark import Gravity
 from mmb.clinic.report.document import read_document
 from mmb.clinic.study import RESULTS, Prediction, check_output, segment
 from mmb.predictors.bundle import load_predictor
@@ -31,11 +32,16 @@ RECORD, TABLE = "studies.json", "studies.csv"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a study, by its folder's name and a digest of what it was made from, or why there is none."""
+    """The result of a study, by its folder's name and a digest of what it was made from, or why there is none.
+
+    ``label`` and ``created`` are those of its summary.
+    """
 
     study: str
     made_from: str = ""
     failure: str | None = None
+    label: str = ""
+    created: str = ""
 
 
 def segment_each(
@@ -79,7 +85,7 @@ def segment_each(
                 key, before = digest(files, *settings), outcomes.get(name)
                 if before is None or before.made_from != key:
                     made = segment(source, out / name, inference, options, partial(explain, name))
-                    outcomes[name] = Outcome(name, key)
+                    outcomes[name] = Outcome(name, key, None, made.summary.label, made.summary.created)
             except Exception as error:
                 if full_disk(error):
                     raise
@@ -120,11 +126,13 @@ def _row(out: Path, outcome: Outcome) -> dict[str, Any]:
     row: dict[str, Any] = {"study": outcome.study, "failure": outcome.failure or "", "answer": ""}
     if outcome.failure is None:
         summary = read_document(Path(out, outcome.study, RESULTS["JSON"]))
-        row |= {name: getattr(summary, name) for name in ("answer", "label", "created", "bundle", "version", "weights")}
+        row |= {"answer": summary.answer, "label": outcome.label, "created": outcome.created}
+        row |= {name: getattr(summary, name) for name in ("bundle", "version", "weights")}
         row |= {"used": "+".join(used.modality for used in summary.used), "missing": "+".join(summary.missing)}
         for region, ml, interval, expected, *_ in summary.rows():
             low, high = interval or (None, None)
             row |= {f"{region}_ml": ml, f"{region}_low_ml": low, f"{region}_high_ml": high}
             row |= {f"{region}_expected_dice": expected, f"{region}_verdict": summary.verdicts[region].word}
-        row["warnings"] = " | ".join(summary.warnings)
+        grave = [remark for remark in summary.remarks if remark.gravity is not Gravity.NOTE]
+        row |= {"remarks": " ".join(remark.code for remark in grave), "warnings": " | ".join(summary.warnings)}
     return row

@@ -1,10 +1,10 @@
 """Segmentation of a patient's study by a bundle or a trained nnU-Net, on the grid of one of its series."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -19,6 +19,7 @@ from mmb.clinic.head.skull import Brain, agreed, brain_mask
 from mmb.clinic.intake.folder import Source, StudyFiles
 from mmb.clinic.options import Options
 from mmb.clinic.recognise.reading import Study, align_and_assign, read_files, read_folder
+from mmb.clinic.remark import Gravity, Remark
 from mmb.clinic.report.document import write_document
 from mmb.clinic.report.page import write_summary
 from mmb.clinic.report.result import Asked, StudySummary, summarise
@@ -47,7 +48,6 @@ class Prediction:
         reference: modality on whose grid the result lies.
         explanations: a line for everything found in the study.
         files: kind of result -> path.
-        no_seg: why no DICOM SEG can reference the series; empty if one can, or if there is none.
     """
 
     label: nib.Nifti1Image
@@ -55,7 +55,6 @@ class Prediction:
     summary: StudySummary
     explanations: list[str]
     files: dict[str, Path]
-    no_seg: str = ""
 
 
 def predict(
@@ -106,20 +105,43 @@ def segment(
             explain(read.explanations)
     inference = inference.using([*read.images])
     aligned, brain = _prepared(read, chosen, strip, cohort)
-    seg_note, no_seg = _referred(read.series.get(chosen))
     segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
-    target, affine, values = read.images[chosen], aligned.images[chosen].affine, cohort.labels.values.values()
-    voxels = resample_label_to(segmentation.label, affine, target.affine, target.shape, values)
+    target, affine, values = read.images[chosen], aligned.images[chosen].affine, cohort.labels.values
+    voxels = resample_label_to(segmentation.label, affine, target.affine, target.shape, values.values())
     label = _in_mm(voxels, target.affine)
     label.header["descrip"] = "research only, not for clinical use"
-    grid_note = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {why}."
-    notes = [grid_note, *filter(None, (seg_note, no_seg)), *read.notes]
-    summary = summarise(label, segmentation, read, aligned, brain, inference, notes)
-    asked, now = _asked(options, study, chosen, inference), datetime.now().astimezone().isoformat(timespec="seconds")
-    summary = replace(summary, label=options.label, created=now, asked=asked)
     kept = _images(aligned, brain, segmentation, cohort) if options.keep_images else {}
-    files = _write(Path(output_dir), label, summary, read, None if no_seg else chosen, inference, kept)
-    return Prediction(label, chosen, summary, read.explanations, files, no_seg)
+    made_by, series = (inference.software, inference.weights_name), read.series.get(chosen)
+    grid = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {why}."
+    notes = [Remark("grid", Gravity.NOTE, grid, (chosen,))]
+    with _folder(Path(output_dir), cohort) as made:
+        nib.save(label, made["label map"])
+        segments: list[str] = []
+        if series and voxels.any():
+            from mmb.clinic.report.segmentation import write_seg  # imported here: NIfTI does not need its packages
+            from mmb.clinic.report.structured_report import write_report
+
+            try:
+                segments, lacks = write_seg(made["DICOM SEG"], np.asarray(label.dataobj), series, values, *made_by)
+                notes += [Remark("seg_lacks", Gravity.NOTE, lacks)] if lacks else []
+            except StudyError as error:  # the label map is written nevertheless
+                notes.append(Remark("no_seg", Gravity.NOTE, f"No DICOM SEG was written: {error}"))
+        summary = summarise(label, segmentation, read, aligned, brain, inference, notes)
+        asked, now = _asked(options, study, chosen, inference), datetime.now().astimezone()
+        summary = replace(summary, label=options.label, created=now.isoformat(timespec="seconds"), asked=asked)
+        write_summary(summary, made["summary"])
+        write_document(summary, made["JSON"])
+        if series and segments:
+            volumes = {name: summary.classes[name] for name in segments}
+            joined = {row.heading: (cohort.labels.regions[row.region], row.volume) for row in summary.rows()}
+            joined = {name: each for name, each in joined.items() if len(each[0]) > 1}
+            write_report(made["DICOM SR"], made["DICOM SEG"], volumes, joined, series, *made_by)
+        for name, image in kept.items():
+            made["images"].mkdir(exist_ok=True)
+            nib.save(image, made["images"] / f"{name}.nii.gz")
+    files = {what: Path(output_dir, path.name) for what, path in made.items()}
+    files = {what: file for what, file in files.items() if file.exists() and (kept or what != "images")}
+    return Prediction(label, chosen, summary, read.explanations, files)
 
 
 def _asked(options: Options, study: Source, reference: str, inference: Predictor) -> Asked:
@@ -156,18 +178,6 @@ def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) ->
     return aligned, brain
 
 
-def _referred(series: Any) -> tuple[str | None, str]:
-    """Return a note on how a DICOM SEG references a series, or None; and why none can, or an empty text."""
-    if series is None:
-        return None, ""
-    from mmb.clinic.report.segmentation import require_referable  # imported here: NIfTI does not need its packages
-
-    try:
-        return require_referable(series), ""
-    except ValueError as error:  # the label map can be written nevertheless
-        return None, f"No DICOM SEG was written: {error}"
-
-
 def check_output(study: Source, output_dir: str | Path) -> None:
     """Refuse an output folder that lies in the study's or cannot be written."""
     output, place = Path(output_dir).resolve(), study.folder if isinstance(study, StudyFiles) else study
@@ -177,40 +187,13 @@ def check_output(study: Source, output_dir: str | Path) -> None:
     require_writable(output_dir)
 
 
-def _write(
-    folder: Path,
-    label: nib.Nifti1Image,
-    summary: StudySummary,
-    study: Study,
-    referred: str | None,
-    inference: Predictor,
-    kept: Mapping[str, nib.Nifti1Image],
-) -> dict[str, Path]:
-    """Write the results, with a SEG if there is a series to refer to, and remove those of an earlier run."""
-    voxels, files = np.asarray(label.dataobj), {what: folder / name for what, name in RESULTS.items()}
-    cohort = inference.cohort
+@contextmanager
+def _folder(folder: Path, cohort: Cohort) -> Iterator[dict[str, Path]]:
+    """Yield kind of result -> path to write; in the end all are in the folder, and those of earlier runs are gone."""
     images = (*cohort.modalities, BRAIN_MASK, *map(PROBABILITY.format, cohort.labels.regions))
-    earlier = [*files.values(), *(folder / IMAGES / f"{name}.nii.gz" for name in images)]
+    earlier = [folder / name for name in (*RESULTS.values(), *(f"{IMAGES}/{name}.nii.gz" for name in images))]
     with written_whole(folder, earlier, last=RESULTS["summary"]) as temporary:
-        made = {what: temporary / name for what, name in RESULTS.items()}
-        nib.save(label, made["label map"])
-        write_summary(summary, made["summary"])
-        write_document(summary, made["JSON"])
-        for name, image in kept.items():
-            (temporary / IMAGES).mkdir(exist_ok=True)
-            nib.save(image, temporary / IMAGES / f"{name}.nii.gz")
-        if referred in study.series and voxels.any():
-            from mmb.clinic.report.segmentation import write_seg
-            from mmb.clinic.report.structured_report import write_report
-
-            series, made_by = study.series[referred], (inference.software, inference.weights_name)
-            segments = write_seg(made["DICOM SEG"], voxels, series, cohort.labels.values, *made_by)
-            volumes = {name: summary.classes[name] for name in segments}
-            joined = {row.heading: (cohort.labels.regions[row.region], row.volume) for row in summary.rows()}
-            joined = {name: each for name, each in joined.items() if len(each[0]) > 1}
-            write_report(made["DICOM SR"], made["DICOM SEG"], volumes, joined, series, *made_by)
-    files |= {"images": folder / IMAGES} if kept else {}
-    return {what: file for what, file in files.items() if file.exists()}
+        yield {what: temporary / name for what, name in RESULTS.items()} | {"images": temporary / IMAGES}
 
 
 def _images(

@@ -191,7 +191,7 @@ def _facts(prediction: Prediction) -> dict[str, Any]:
         "answer": summary.answer,
         "warnings": list(summary.warnings),
         "notes": list(summary.notes),
-        "no_seg": prediction.no_seg,
+        "no_seg": next((remark.text for remark in summary.remarks if remark.code == "no_seg"), ""),
         "weights": summary.weights,
         "trained_on": summary.trained_on,
         "explanations": prediction.explanations,

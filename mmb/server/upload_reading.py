@@ -14,8 +14,8 @@ from common.cohorts.names import without_suffix
 from common.io.files import walk
 from common.modalities import display_name
 from mmb.clinic.recognise.assign import assign_series, in_question
+from mmb.clinic.recognise.claims import Headers, SeriesHeaders, read_headers
 from mmb.clinic.recognise.evidence import Candidate, ImageFile
-from mmb.clinic.recognise.reading import Headers, SeriesHeaders, read_headers
 from mmb.clinic.recognise.site import SiteTable
 from mmb.errors import StudyError
 from mmb.server.errors import private
@@ -117,7 +117,7 @@ def _automatic(headers: Headers) -> tuple[dict[str, Candidate], list[Candidate]]
     """Return what headers and names alone decide, and the candidates whose images have to decide."""
     unclear = in_question(headers.candidates, headers.modalities)
     try:
-        chosen = assign_series(headers.candidates, headers.modalities, headers.option).chosen
+        chosen = assign_series(headers.candidates, headers.modalities).chosen
     except StudyError:  # the person decides, or the images
         chosen = {}
     return {name: each.candidate for name, each in chosen.items() if each.candidate not in unclear}, unclear

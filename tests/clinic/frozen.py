@@ -1,6 +1,6 @@
 """What became of studies, to compare before and after a change of the code: ``python tests/clinic/frozen.py OUT``.
 
-OUT is the output folder of ``mmb predict STUDIES OUT --each``. Prints, by study, its choices, volumes and warnings, and
+OUT is the output folder of ``mmb predict STUDIES OUT --each``. Prints, by study, its choices, volumes and remarks, and
 digests of what was written; two outputs are compared by ``diff``.
 """
 
@@ -27,8 +27,8 @@ def record(folder: Path) -> dict[str, Any]:
         "answer": summary["answer"],
         "volumes": {name: round(ml, 3) for name, ml in summary["volumes"].items()},
         "classes": {name: round(ml, 3) for name, ml in summary["classes"].items()},
-        "warnings": summary["warnings"],
-        "notes": summary["notes"],
+        "remarks": [[each["gravity"], each["code"], *each["about"]] for each in summary["remarks"]],
+        "texts": [each["text"] for each in summary["remarks"]],
         "label": digest(label),
     }
     if (folder / "seg.dcm").is_file():

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from pydicom.dataset import Dataset
 from common.modalities import GLIOMA
 from mmb.clinic.intake.series import Series
 from mmb.clinic.recognise.assign import Record, assign_series
-from mmb.clinic.recognise.candidates import option, series_candidates
-from mmb.clinic.recognise.evidence import Candidate, Grade, HeaderEvidence
+from mmb.clinic.recognise.candidates import series_candidates
+from mmb.clinic.recognise.certainty import Grade
+from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
 
 T1 = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900}
 T2 = {"ScanningSequence": "SE", "RepetitionTime": 5200, "EchoTime": 98}
@@ -60,7 +60,7 @@ def test_a_full_study():
     selection = choose(FULL)
     assert numbers(selection) == {"t1": 2, "t1c": 5, "t2": 3, "flair": 4}
     assert list(selection.chosen) == ["t1", "t1c", "t2", "flair"]
-    assert (selection.chosen["t1c"].grade, selection.warnings) == (Grade.SURE, [])
+    assert (selection.chosen["t1c"].grade, selection.remarks) == (Grade.SURE, [])
     assert lines(selection)[0] == "series 1: left out: localizer ('localizer')."
     assert lines(selection)[1].startswith("series 2: T1, likely (words: 't1'; parameters: TR 2300 ms")
     assert all(line.endswith("; used.") for line in lines(selection)[1:])
@@ -117,7 +117,7 @@ def test_a_t1_that_says_nothing_after_contrast():
     selection = choose([series(2, "T1W_3D_TFE", T1), perfusion, series(7, "T1W_3D_TFE", T1)])
     assert numbers(selection) == {"t1": 2, "t1c": 7}
     assert "acquired after a series with contrast agent" in lines(selection)[2]
-    assert (selection.chosen["t1c"].grade, selection.warnings) == (Grade.OPEN, [])
+    assert (selection.chosen["t1c"].grade, selection.remarks) == (Grade.OPEN, [])
 
 
 def test_the_surer_of_two_is_taken_and_one_that_says_before_contrast_is_believed():
@@ -217,7 +217,7 @@ def test_a_closed_study_says_what_it_used_and_what_else_there_is():
     assert numbers(selection) == {"t1": 601, "t1c": 701, "t2": 401, "flair": 501}
     assert [one.by_image for one in selection.chosen.values()] == [True, True, False, False]
     assert selection.chosen["t1c"].reason.startswith("by what it shows; its header: words: 't1'")
-    assert selection.notes == [
+    assert [remark.text for remark in selection.remarks] == [
         "T1c too, but not used: series 801 (coronal, 1 x 1 x 1 mm), since series 701 (axial, 1 x 1 x 6 mm) is in the "
         "plane and resolution of the others."
     ]
@@ -241,6 +241,10 @@ def test_a_closed_study_says_what_it_used_and_what_else_there_is():
 def test_what_images_do_not_decide_is_refused_with_the_candidates_and_no_number_to_type(study, shown, by_hand):
     with pytest.raises(ValueError, match="neither header nor image tells") as refused:
         choose(study, by_hand, looking(**shown))
+    assert (refused.value.code, refused.value.about) == ("undecided", ("t1", "t1c"))
+    assert [(each.source, each.use) for each in refused.value.candidates if each.modality in ("t1", "t1c")] == [
+        (one.name, "undecided") for one in study if one.number in (601, 701, 801)
+    ]
     first, *listed = str(refused.value).splitlines()
     assert first.endswith("--series t1=NUMBER t1c=NUMBER")
     assert not re.search(r"--series.*=\d", str(refused.value))
@@ -259,13 +263,13 @@ def test_what_is_set_by_hand_is_not_looked_at_and_studies_without_doubt_are_not(
     assert numbers(selection) == {"t1": 601, "t1c": 801, "t2": 401, "flair": 501}
     assert sorted(look.seen) == [401, 501, 601, 701, 801]
     said = "Left out: series 701 (axial, 1 x 1 x 6 mm): its image shows nothing clearly; its"
-    assert selection.notes[0].startswith(said)
+    assert selection.remarks[0].text.startswith(said)
 
 
 def test_images_that_cannot_be_compared_are_refused_with_the_reason():
     candidates = series_candidates(CLOSED)
     with pytest.raises(ValueError, match=r"agent \(they could not be compared: no brain was found\)\. Look at"):
-        assign_series(candidates, GLIOMA, partial(option, candidates), {}, "no brain was found.")
+        assign_series(candidates, GLIOMA, {}, "no brain was found.")
 
 
 def placed(number: int, description: str, parameters: dict[str, Any], at: float, **more: Any) -> Series:
@@ -300,9 +304,15 @@ def test_another_part_of_the_body_is_left_out_by_its_word():
         line = choose([*FULL[:3], series(9, description, FLAIR)]).records[3].line()
         assert "left out: image of another part of the body ('" in line
     assert "flair" in choose([*FULL[:3], series(9, "FLAIR head and neck", FLAIR)]).chosen
-    assert choose([series(9, "t2_flair", FLAIR, BodyPartExamined="HEAD_NECK")]).warnings == []
+    assert choose([series(9, "t2_flair", FLAIR, BodyPartExamined="HEAD_NECK")]).remarks == []
     spine = choose([*FULL[:3], series(9, "t2_flair", FLAIR, BodyPartExamined="NECK")])
-    assert spine.warnings == ["series 9: its header names another part of the body (neck)."]
+    assert [(each.code, each.gravity, each.about) for each in spine.remarks] == [
+        ("other_body_part", "warning", ("flair",))
+    ]
+    by_hand = choose([*FULL[:3], series(9, "t2_flair", FLAIR, BodyPartExamined="NECK")], {"flair": 9}).remarks
+    assert [(each.gravity, each.brief) for each in by_hand] == [
+        ("stop", "the header of the FLAIR names another part of the body (neck)")
+    ]
 
 
 OTHERS = {"t2": -20.0, "flair": -20.0, "other": -20.0}
@@ -327,7 +337,7 @@ def test_assign_series_by_content_at_its_limits(odds, grade, expected):
     one = Candidate("series 1", "series 1", says=HeaderEvidence("t1", grade, ""))
     other = Candidate("series 2", "series 2", says=HeaderEvidence("t2", Grade.SURE, ""))
     shown = {"series 1": {"t1c": 0.0, "t1": -odds, **OTHERS}}
-    assert [*assign_series([one, other], GLIOMA, lambda *_: "", shown).chosen] == [expected, "t2"]
+    assert [*assign_series([one, other], GLIOMA, shown).chosen] == [expected, "t2"]
 
 
 @pytest.mark.parametrize(("slices", "taken"), [(79, False), (80, True), (81, True)])

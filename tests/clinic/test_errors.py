@@ -49,13 +49,16 @@ def test_no_public_text_has_an_option_of_the_command_line():
 
 
 def test_each_reader_has_the_end_that_helps():
-    error = StudyError("Two are T1.", command="Choose: --series t1=NUMBER", elsewhere=errors.CHOOSE)
+    error = StudyError("Two are T1.", code="equal", command="Choose: --series t1=NUMBER", elsewhere=errors.CHOOSE)
     assert str(error) == "Two are T1. Choose: --series t1=NUMBER"
     assert error.public == "Two are T1. Choose the series or file for each sequence."
-    longer = error.followed_by(["series 3: T1."])
-    assert (longer.text, longer.public) == (f"{error.text}\nseries 3: T1.", f"{error.public}\nseries 3: T1.")
+    error.lines = ["series 3: T1."]
+    assert str(error) == "Two are T1. Choose: --series t1=NUMBER\nseries 3: T1."
+    assert error.public == "Two are T1. Choose the series or file for each sequence.\nseries 3: T1."
     copy = pickle.loads(pickle.dumps(error))
-    assert (copy.text, copy.public, copy.file) == (error.text, error.public, None)
+    assert (copy.text, copy.public, copy.code) == (error.text, error.public, "equal")
+    of_files = error.of_files("Name the files.")
+    assert (of_files.text, of_files.public) == (error.text, "Name the files.")
 
 
 @pytest.mark.parametrize(("sent", "end"), [(True, ' The file: "Doe.dcm".'), (False, "")])

@@ -12,7 +12,7 @@ from readings import each
 
 from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.recognise.evidence import Grade
+from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.header import recognise
 from mmb.clinic.recognise.reading import read_folder, read_headers
 

@@ -18,8 +18,10 @@ from common.io.files import file_digest
 from common.modalities import GLIOMA
 from mmb.clinic.examples.phantom import SERIES
 from mmb.clinic.recognise.assign import Assignment, assign_series
-from mmb.clinic.recognise.evidence import UNKNOWN, Grade
-from mmb.clinic.recognise.reading import read_folder, read_headers
+from mmb.clinic.recognise.certainty import Grade
+from mmb.clinic.recognise.claims import read_headers
+from mmb.clinic.recognise.evidence import UNKNOWN
+from mmb.clinic.recognise.reading import read_folder
 from mmb.clinic.recognise.site import SiteTable, read_site
 from mmb.errors import StudyError
 from mmb.server.app import App
@@ -56,7 +58,7 @@ def folder(phantom_subject, tmp_path_factory) -> Path:
 def read(folder: Path, content: Table, **options: Any) -> Assignment:
     """Return what headers and the table decide."""
     headers = read_headers(folder, PHANTOM, site=table(content), **options)
-    return assign_series(headers.candidates, headers.modalities, headers.option)
+    return assign_series(headers.candidates, headers.modalities)
 
 
 def sources(found: Assignment) -> dict[str, str]:
@@ -120,12 +122,12 @@ def test_images_do_not_overrule_it(folder):
     logs = {name: {kind: 0.0 if kind == shown else -9.0 for kind in (*GLIOMA, "other")} for name, shown in seen.items()}
     times = {"series 2": "20240102100000", "series 4": "20240102110000", "series 5": "20240102103000"}
     candidates = [replace(each, acquired=times.get(each.name, "")) for each in headers.candidates]
-    chosen = assign_series(candidates, GLIOMA, headers.option, logs).chosen
+    chosen = assign_series(candidates, GLIOMA, logs).chosen
     assert {name: each.candidate.name for name, each in chosen.items()} == {"t1": "series 2", "t1c": "series 4"}
     both = read_headers(folder, PHANTOM, site=table({"t1c": ["kopf k*"], "none": ["*nativ"]})).candidates
     both = [replace(each, series=candidates[3].series, acquired=times.get(each.name, "")) for each in both[-2:]]
     both = [replace(each, reformatted=False, derived=False, corrections=0) for each in both]
-    (t1c,) = assign_series(both, GLIOMA, headers.option, logs).chosen.values()
+    (t1c,) = assign_series(both, GLIOMA, logs).chosen.values()
     assert (t1c.candidate.name, t1c.grade) == ("series 4", Grade.OPEN)  # by half an hour the later one
 
 
@@ -153,10 +155,11 @@ def test_two_sequences_for_one_series_are_refused_and_no_pattern_is_public(folde
 def test_a_pattern_that_fits_nothing_is_said(folder):
     content = {"t1c": ["*mittel", "*gado*"], "none": ["*mpr", "*navi*"]}
     found = read_folder(folder, PHANTOM, site=table(content))
-    assert (found.sources["t1c"], found.remarks) == ("series 4", [])
+    assert found.sources["t1c"] == "series 4"
+    assert not [each for each in found.remarks if "pattern" in each.text]
     assert found.explanations[-2:] == [
-        "The site's table: nothing here fits '*gado*' (t1c).",
-        "The site's table: nothing here fits '*navi*' (none).",
+        "The site's table: nothing here fits pattern 2 of t1c.",
+        "The site's table: nothing here fits pattern 2 of none.",
     ]
 
 
@@ -231,7 +234,7 @@ def test_many_studies_and_what_the_result_says_of_it(folder, tmp_path, capsys):
 
     written(site, {"flair": ["liquor*"], "none": ["*Secret*"]})
     said = segment()
-    assert "nothing here fits '*Secret*' (none)" in said
+    assert "nothing here fits pattern 1 of none" in said
     assert [*pd.read_csv(out / "studies.csv").used] == ["flair"]
     text = (out / "one" / "summary.json").read_text()
     summary = json.loads(text)

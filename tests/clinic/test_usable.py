@@ -12,10 +12,13 @@ from phantom_case import LABELS
 from run_tools import run
 from scipy.special import expit, logit
 
+from common.cohorts.registry import PHANTOM
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation, write_evaluation
 from common.io.files import file_digest
-from mmb.clinic.report.verdicts import absent, intervals, perhaps_none, verdicts
+from mmb.clinic.remark import Gravity, Remark
+from mmb.clinic.report.result import calibrated
+from mmb.clinic.report.verdicts import Presence, intervals, presence, presence_remarks, verdicts
 from mmb.predictors.calibration import (
     Calibration,
     LeftOut,
@@ -293,9 +296,10 @@ CALIBRATION = Calibration(
 VOLUMES = {"WT": 60.0, "TC": 20.0, "ET": 10.0}
 
 
-def words(scores, used=("t1c", "t2"), volumes=VOLUMES, calibration=CALIBRATION, untrusted=False, doubted=False):
-    scores = dict(zip(volumes, scores, strict=True))
-    return [each.text for each in verdicts(volumes, scores, used, calibration, untrusted, doubted).values()]
+def words(scores, used=("t1c", "t2"), volumes=VOLUMES, calibration=CALIBRATION, code=""):
+    scores, remarks = dict(zip(volumes, scores, strict=True)), [Remark(code, Gravity.DOUBT, "")] if code else []
+    found = presence(volumes, scores, calibration)
+    return [each.text for each in verdicts(volumes, scores, used, calibration, found, remarks).values()]
 
 
 def test_a_verdict_is_a_word_and_a_reason():
@@ -320,24 +324,37 @@ def test_an_outline_is_reliable_from_an_expected_dice_of_one_half_on():
 
 
 def test_nothing_is_usable_if_all_is_doubted_or_nothing_is_calibrated():
-    assert words((0.9, 0.9, 0.3), doubted=True)[0] == "doubtful: see the warnings"
+    assert words((0.9, 0.9, 0.3), code="partial")[0] == "doubtful: see the warnings"
     assert words((0.9, 0.9, 0.3), calibration=None) == [
         *["doubtful: these weights are not calibrated"] * 2, "not reliable: the network is unsure"
     ]  # fmt: skip
-    assert set(words((0.9, 0.9, 0.9), untrusted=True)) == {"not reliable: not with these weights, see the warnings"}
+    assert set(words((0.9, 0.9, 0.9), code="not_for_patients")) == {
+        "not reliable: not with these weights, see the warnings"
+    }
+
+
+def said_of(volumes, scores, calibration) -> tuple[Presence, list[Remark]]:
+    found = presence(volumes, scores, calibration)
+    return found, [*presence_remarks(found, volumes, scores, calibration)]
+
+
+def known_intervals(scores, calibration) -> dict:
+    return calibrated(VOLUMES, scores, ["t1c"], 1500.0, PHANTOM, calibration).get("intervals", {})
 
 
 def test_no_tumour():
     nothing = dict.fromkeys(VOLUMES, 0.0)
-    assert absent(VOLUMES, VOLUMES | {"WT": 0.41}, CALIBRATION) == ""
-    doubtful = absent(VOLUMES, VOLUMES | {"WT": 0.39}, CALIBRATION)
-    assert doubtful.startswith("No tumour found with confidence: what is drawn is doubtful.")
-    assert "In tests, 99 of 100 outlines of tumours scored 0.40 or more, and 0 of 3 brains without one." in doubtful
-    assert absent(VOLUMES, VOLUMES | {"WT": 0.41}, None) != ""  # the limit is 0.5 then
-    assert "nothing was drawn" in absent(nothing, nothing, CALIBRATION)
+    assert said_of(VOLUMES, VOLUMES | {"WT": 0.41}, CALIBRATION) == ("found", [])
+    found, (doubtful,) = said_of(VOLUMES, VOLUMES | {"WT": 0.39}, CALIBRATION)
+    assert (found, doubtful.code, doubtful.gravity) == ("none", "no_tumour", "doubt")
+    assert doubtful.text.startswith("No tumour found with confidence: what is drawn is doubtful. This does not exclude")
+    assert "In tests, 99 of 100 outlines of tumours scored 0.40 or more, and 0 of 3 brains without" in doubtful.text
+    assert said_of(VOLUMES, VOLUMES | {"WT": 0.41}, None)[0] == "none"  # the limit is 0.5 then
+    found, (empty,) = said_of(nothing, nothing, CALIBRATION)
+    assert (found, "nothing was drawn" in empty.text) == ("none", True)
     none = "no tumour found with confidence"
     assert words((0.39, 0.9, 0.9)) == [f"not reliable: {none}", f"doubtful: {none}", f"doubtful: {none}"]
-    assert intervals(VOLUMES, VOLUMES | {"WT": 0.39}, True, CALIBRATION, 1500, LABELS) == {}
+    assert known_intervals(VOLUMES | {"WT": 0.39}, CALIBRATION) == known_intervals(VOLUMES, None) == {}
 
 
 @pytest.mark.parametrize(("score", "doubted"), [(0.39, False), (0.41, True), (0.69, True), (0.7, False)])
@@ -345,14 +362,14 @@ def test_an_outline_that_scores_as_few_tumours_do_may_be_none(score, doubted):
     """Below 0.4 none is found with confidence, and below 0.7 there may be none."""
     calibration = replace(CALIBRATION, doubted_below=0.7, doubted=(9, 100))
     scores = VOLUMES | {"WT": score}
-    why = perhaps_none(VOLUMES, scores, calibration)
-    assert (why != "") == doubted
+    found, remarks = said_of(VOLUMES, scores, calibration)
+    assert (found == "doubtful") == doubted
     if doubted:
-        assert why.startswith("There may be no tumour: the network's score of what is drawn is")
-        assert "91 of 100 outlines of tumours scored 0.70 or more" in why
+        assert [remark.code for remark in remarks] == ["perhaps_no_tumour"]
+        assert "91 of 100 outlines of tumours scored 0.70 or more" in remarks[0].text
         told = words((score, 0.9, 0.3), calibration=calibration)[1:]
         assert told == ["doubtful: there may be no tumour", "not reliable: there may be no tumour"]
-        assert intervals(VOLUMES, scores, True, calibration, 1500, LABELS) == {}
+        assert known_intervals(scores, calibration) == {}
 
 
 def test_intervals_are_nested_within_the_brain_and_not_wide():
@@ -364,7 +381,6 @@ def test_intervals_are_nested_within_the_brain_and_not_wide():
     assert "ET" not in made
     small = intervals({"WT": 59.0}, {"WT": 0.8}, True, CALIBRATION, 70.0, LABELS)
     assert small["WT"] == pytest.approx((39.0, 70.0))
-    assert intervals(VOLUMES, scores, True, None, 1500.0, LABELS) == {}
     others = {region: each for region, each in CALIBRATION.regions.items() if region != "TC"}
     assert "TC" not in intervals(VOLUMES, scores, True, replace(CALIBRATION, regions=others), 1500.0, LABELS)
 
@@ -384,6 +400,6 @@ def test_no_interval_ends_below_that_of_a_region_within():
 
 @pytest.mark.parametrize(("score", "found"), [(0.5, True), (0.499, False)])
 def test_a_tumour_is_found_from_the_limit_on(score, found):
-    assert (absent(VOLUMES, VOLUMES | {"WT": score}, None) == "") == found
+    assert (presence(VOLUMES, VOLUMES | {"WT": score}, None) == "found") == found
     by_limit = replace(CALIBRATION, no_tumour=0.5)
-    assert (absent(VOLUMES, VOLUMES | {"WT": score}, by_limit) == "") == found
+    assert (presence(VOLUMES, VOLUMES | {"WT": score}, by_limit) == "found") == found

@@ -79,7 +79,7 @@ def read(folder: Path) -> Study:
         tells_nothing(str(error).replace(str(folder), ""))
         raise
     reasons = [record.reason for record in study.used.values()]
-    tells_nothing(" ".join([*study.explanations, *(text for _, text in study.remarks), *reasons]))
+    tells_nothing(" ".join([*study.explanations, *(remark.text for remark in study.remarks), *reasons]))
     return study
 
 

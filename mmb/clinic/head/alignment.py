@@ -20,9 +20,7 @@ MOST_DIGITS = 9  # of values that are compared in a message
 class MisfitError(StudyError):
     """Volumes that cannot be put on the reference's grid; ``names`` are theirs, and last the reference's."""
 
-    def __init__(self, names: Sequence[str], text: str) -> None:
-        super().__init__(text)
-        self.names = names
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def align(
             try:
                 moves[frame] = register(Image(fixed, grid.affine), images[leader], pair)
             except ValueError as error:
-                raise MisfitError([*members, reference], str(error)) from error
+                raise _misfit([*members, reference], error) from error
     registered = {name: moves[frame] for name, frame in frames.items() if frame in moves}
     placed = {**images, **{name: moved(images[name], move.transform) for name, move in registered.items()}}
 
@@ -134,7 +132,7 @@ def align(
             try:
                 mended = _mended(Image(fixed, grid.affine), placed[name], label(name), label(reference), fit)
             except ValueError as error:
-                raise MisfitError([name, reference], str(error)) from error
+                raise _misfit([name, reference], error) from error
             if isinstance(mended, Registration):
                 registered[name], placed[name] = mended, moved(placed[name], mended.transform)
                 volume = resample(placed[name], grid)
@@ -151,6 +149,12 @@ def align(
         aligned[name] = Image(volume, grid.affine)
         covered[name] = _covered(placed[name], grid, shown)
     return AlignedStudy(aligned, registered, covered, misplaced, placed, failed, mirrored)
+
+
+def _misfit(names: Sequence[str], error: ValueError) -> MisfitError:
+    misfit = MisfitError(str(error))
+    misfit.names = names
+    return misfit
 
 
 def _mended(fixed: Image, placed: Image, name: str, reference: str, fit: Fit) -> Registration | str:

@@ -9,10 +9,10 @@ ambiguous stays what that says, and `contradictions` names it.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from itertools import product
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,14 +21,12 @@ from nibabel.affines import voxel_sizes
 from common.io.geometry import lengths
 from common.modalities import GLIOMA, display_name
 from mmb.clinic.intake.field_of_view import WHOLE, centre_within, shares
-from mmb.clinic.recognise import image as sequence_check
-from mmb.clinic.recognise.evidence import Candidate, Grade, LogProbs
-from mmb.clinic.recognise.image import SURE
+from mmb.clinic.recognise.certainty import SURE, Grade, LogProbs, clearly, margin
+from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
+from mmb.clinic.recognise.image import contradictions, worded
+from mmb.clinic.remark import Gravity, Remark
 from mmb.errors import CHOOSE, StudyError
 
-TOLD_APART = 1.0
-"""Minimum log-odds of what an image shows against anything else for it to decide where headers leave the choice; to
-decide against an ambiguous header they are `mmb.clinic.recognise.image.SURE`."""
 UNLIKELY = 0.05  # probability below which it is not said that an image may show something
 MIN_EXTENT_MM = 80.0  # minimum extent of a volume of a whole brain; smaller ones are slabs
 MIN_OVERLAPPING = 0.5  # minimum share of the other images that one has to lie over, or it lies elsewhere
@@ -36,19 +34,46 @@ DELAYED = 10  # minutes between two T1c from which the later one may show a dela
 ALIKE = 1.5
 """Maximum ratio of the voxel sizes of images of one resolution, and of the edges of a voxel that is nearly a cube."""
 
-Option = Callable[..., str]
-"""Function ``(modalities, value)`` that says how the user sets them by hand, by default to a candidate."""
 
-
-class Use(Enum):
+class Use(StrEnum):
     """What becomes of a candidate."""
 
-    TAKEN = "used"
-    LEFT_OUT = "left out"  # it is none of the sequences
-    UNWANTED = "not used, as requested"
-    UNUSABLE = "cannot be used"
-    RIVAL = "not used"  # another one is better
-    UNDECIDED = ""  # the study is refused
+    TAKEN = "taken"
+    LEFT_OUT = "left_out"  # it is none of the sequences
+    UNWANTED = "unwanted"  # not requested
+    UNUSABLE = "unusable"
+    RIVAL = "rival"  # another one is better
+    UNDECIDED = "undecided"  # the study is refused
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """A series or image file of the study, what it was recognised as, and what became of it.
+
+    Attributes:
+        source: e.g. ``series 7``, as in ``used``; of a file no name is told.
+        header: modality that its header or name says, or that was set by hand or by the site's table; None if it says
+            none.
+        confidence: how surely its header or name says so: none, weak, open, likely or sure; None if it was set by hand
+            or by the site's table, named by its file, or is none of MR images.
+        shows: class -> probability that the image shows it; empty if the image was not looked at.
+        modality: what it is taken for; None if for none of the sequences.
+        use: taken, left_out (it is none of the sequences), unwanted (not requested), unusable, rival (another one is
+            better), or undecided.
+        reason: why it is taken for that.
+        problem: why it cannot be used; empty if it can.
+        instead: source of the one that is used instead, and why; empty if there is none.
+    """
+
+    source: str
+    header: str | None
+    confidence: str | None
+    shows: Mapping[str, float]
+    modality: str | None
+    use: str
+    reason: str
+    problem: str = ""
+    instead: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +115,8 @@ class Record:
         return self.candidate.says.contrast_unknown and not self.candidate.fixed
 
     def clear_class(self, among: Collection[str] = ()) -> str | None:
-        """Return the class, ``among`` some or all, that its image clearly shows (`TOLD_APART`); None if none."""
-        if self.log_probs is None:
-            return None
-        first, second = sorted(among or self.log_probs, key=self.log_probs.__getitem__, reverse=True)[:2]
-        return first if self.log_probs[first] - self.log_probs[second] >= TOLD_APART else None
+        """Return the class, ``among`` some or all, that its image clearly shows; None if none."""
+        return None if self.log_probs is None else clearly(self.log_probs, among)
 
     def taken_for(self, modality: str | None, reason: str = "by what it shows") -> Self:
         """Return it as the sequence that its image shows."""
@@ -110,47 +132,56 @@ class Record:
             grade = "" if self.stated_grade is None else f", {self.stated_grade.word}"
             said = f"{self.candidate.name}: {display_name(self.modality)}{grade} ({self.reason})"
         if self.log_probs:
-            names = [display_name(name) if name in GLIOMA else "none of the four" for name in self.log_probs]
-            odds = np.exp([*self.log_probs.values()])
-            seen = sorted(zip(odds / odds.sum(), names, strict=True), reverse=True)
-            said += f"; its image shows {' or '.join(f'{kind} ({p:.0%})' for p, kind in seen if p >= UNLIKELY)}"
-        ends = {Use.TAKEN: "", Use.UNWANTED: "", Use.UNUSABLE: f": {self.candidate.problem}"}
-        if self.instead and self.use is Use.RIVAL:
-            ends[self.use] = f", since {self.instead[0].name} is {self.instead[1]}"
-        return f"{said}; {self.use.value}{ends[self.use]}." if self.use in ends else f"{said}."
+            seen = sorted(((p, name) for name, p in self.shown().items()), reverse=True)
+            kinds = [(display_name(name) if name in GLIOMA else "none of the four", p) for p, name in seen]
+            said += f"; its image shows {' or '.join(f'{kind} ({p:.0%})' for kind, p in kinds if p >= UNLIKELY)}"
+        ends = {
+            Use.TAKEN: "; used",
+            Use.UNWANTED: "; not used, as requested",
+            Use.UNUSABLE: f"; cannot be used: {self.candidate.problem}",
+            Use.RIVAL: f"; not used, since {self.instead[0].name} is {self.instead[1]}" if self.instead else "",
+        }
+        return f"{said}{ends.get(self.use, '')}."
+
+    def shown(self) -> dict[str, float]:
+        """Return class -> probability that its image shows it; empty if it was not judged."""
+        odds = np.exp([*(self.log_probs or {}).values()])
+        return dict(zip(self.log_probs or {}, (odds / odds.sum()).tolist(), strict=True))
+
+    def found(self) -> FoundImage:
+        """Return it without what only the study's owner may see."""
+        each, better = self.candidate, f"{self.instead[0].source} is {self.instead[1]}" if self.instead else ""
+        return FoundImage(
+            source=each.source,
+            header=each.says.modality,
+            confidence=None if each.fixed or each.says.by_table else each.says.grade.word,
+            shows={name: round(p, 3) for name, p in self.shown().items()},
+            modality=self.modality,
+            use=self.use,
+            reason=self.reason,
+            problem=each.problem or "",
+            instead=better if self.use is Use.RIVAL else "",
+        )
 
 
-class Unused(NamedTuple):
-    """A series or file that is no candidate: left out, or not requested.
+def unused(name: str, source: str, reason: str, said: str | None = None, use: Use = Use.LEFT_OUT) -> Record:
+    """Return the record of a series or file that is no candidate: left out, or not requested.
 
-    ``name`` is for the user, ``source`` for others, and ``modality`` what its description or name says, as in a
-    `Candidate`.
+    ``said`` is the modality that its description or name says.
     """
-
-    name: str
-    source: str
-    reason: str
-    modality: str | None = None
-    use: Use = Use.LEFT_OUT
-
-    def line(self) -> str:
-        """Return why it is not used."""
-        if self.use is Use.UNWANTED and self.modality:
-            return f"{self.name}: {display_name(self.modality)}, {self.reason}; not requested."
-        return f"{self.name}: left out: {self.reason}."
+    candidate = Candidate(name, source, says=HeaderEvidence(said, Grade.NONE, reason), fixed=True)
+    return Record(candidate, said if use is Use.UNWANTED else None, Grade.NONE, reason, use=use)
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What is used as which modality, in the order of the modalities; and the records of all candidates, in theirs.
-
-    ``notes`` name other originals that could have been used for a modality, by their `Candidate.source`.
+    """What is used as which modality, in the order of the modalities; the records of all candidates, in theirs; and
+    what is to be said of the choice.
     """
 
     chosen: dict[str, Record]
-    records: Sequence[Record]
-    warnings: Sequence[str]
-    notes: Sequence[str]
+    records: Sequence[Record] = ()
+    remarks: Sequence[Remark] = field(default_factory=list)
 
 
 def _fits(record: Record, others: Mapping[str, Record]) -> tuple[bool, int]:
@@ -205,7 +236,6 @@ def in_question(candidates: Sequence[Candidate], modalities: Sequence[str]) -> l
 def assign_series(
     candidates: Sequence[Candidate],
     modalities: Sequence[str],
-    option: Option,
     log_probs: Mapping[str, LogProbs] | None = None,
     not_judged: str = "",
     required: Collection[str] = (),
@@ -213,8 +243,9 @@ def assign_series(
     """Choose a candidate for each modality: by headers, and by images for those in ``log_probs``.
 
     If there are several, the criteria in `RANKS` decide, in their order. Raises StudyError if neither headers nor
-    images decide, all candidates for a modality are unusable (slices missing, ...), or nothing is recognised. The
-    message lists the candidates with what their images show.
+    images decide (codes ``equal`` and ``undecided``), all candidates for a modality are unusable (slices missing, ...;
+    ``unusable``), or nothing is recognised (``not_recognised``). The error is about the modalities to set by hand, and
+    lists the candidates with what their images show.
 
     Args:
         modalities: those that may be used, in their order.
@@ -227,50 +258,60 @@ def assign_series(
     chosen: dict[str, Record] = {}
     try:
         if log_probs is not None:
-            records |= _by_candidate(_settled_t1([*records.values()], modalities, option, not_judged))
+            records |= _by_candidate(_settled_t1([*records.values()], modalities, not_judged))
         wanted = _located(_wanted([*records.values()], modalities))
         for modality in _order(modalities):
-            best, others = _only_best(wanted, modality, chosen, option)
+            best, others = _only_best(wanted, modality, chosen)
             wanted = [*(_by_candidate(wanted) | _by_candidate(others)).values()]
             chosen |= {modality: best} if best else {}
         if not chosen:
             names = [name for name in modalities if name in GLIOMA]
-            known = ", ".join(map(display_name, names))
-            text, command = f"Nothing is recognised as one of {known}.", f"Set one: {option(names[:1])}"
-            raise StudyError(text, command=command, elsewhere=CHOOSE)
+            text = f"Nothing is recognised as one of {', '.join(map(display_name, names))}."
+            raise StudyError(text, code="not_recognised", about=names[:1], elsewhere=CHOOSE)
     except ValueError as error:  # an image that cannot be read, too
         refusal = error if isinstance(error, StudyError) else StudyError(str(error))
     kept = _by_candidate(wanted)
     records = {each: _with_use(kept.get(each, record), each in kept, chosen) for each, record in records.items()}
     if refusal:
-        raise refusal.followed_by([record.line() for record in records.values()])
-    warnings, notes = [*_warnings(wanted, chosen)], [*_notes(wanted, chosen)]
+        refusal.candidates = [record.found() for record in records.values()]
+        refusal.lines = [record.line() for record in records.values()]
+        raise refusal
+    remarks = [*_remarks(wanted, chosen)]
     if why := _delayed(chosen, wanted):
         chosen["t1c"] = replace(chosen["t1c"], grade=min(chosen["t1c"].grade, Grade.OPEN))
-        warnings.append(f"{chosen['t1c'].candidate.source} {why}.")
-    chosen, excluded, remarks = _by_content(chosen, modalities, required)
+        remarks.append(_of("later_than_another", chosen["t1c"], f"{chosen['t1c'].candidate.source} {why}."))
+    chosen, excluded, moved = _by_content(chosen, modalities, required)
     chosen = {name: replace(record, use=Use.TAKEN) for name, record in chosen.items()}
     records |= _by_candidate([*chosen.values(), *(replace(record, use=Use.LEFT_OUT) for record in excluded)])
-    return Assignment(chosen, [*records.values()], [*remarks, *warnings], notes)
+    return Assignment(chosen, [*records.values()], [*moved, *remarks])
 
 
-def seemingly(chosen: Mapping[str, Record]) -> list[dict[str, str]]:
-    """Return what images seem to show instead of what they are used as, surest first: modality -> class."""
-    return [doubt.seems for doubt in sequence_check.contradictions(_judged(chosen))]
+def named(used: Mapping[str, Record], modalities: Collection[str] | Mapping[str, str]) -> str:
+    """Name modalities with their sources, so that similar remarks form one: ``T2 (series 3: 5 mm), FLAIR (...)``."""
+    details = modalities if isinstance(modalities, Mapping) else dict.fromkeys(modalities, "")
+    return ", ".join(
+        f"{display_name(name)} ({used[name].candidate.source}{': ' * bool(value)}{value})"
+        for name, value in details.items()
+    )
 
 
-def _judged(chosen: Mapping[str, Record]) -> dict[str, torch.Tensor]:
-    return {name: torch.tensor([*each.log_probs.values()]) for name, each in chosen.items() if each.log_probs}
+def contradicted(chosen: Mapping[str, Record]) -> Iterator[Remark]:
+    """Yield remarks on images that do not show what they are used as, surest first."""
+    judged = {name: torch.tensor([*each.log_probs.values()]) for name, each in chosen.items() if each.log_probs}
+    for doubt in contradictions(judged):
+        (name, seems), *others = doubt.seems.items()
+        like = "" if seems == "other" else f", but like {display_name(seems)}"
+        brief = f"the {display_name(name)} does not look like {display_name(name)}{like}"
+        brief = f"{display_name(name)} and {display_name(seems)} seem exchanged" if others else brief
+        pair = " and ".join(named(chosen, [each]) for each in doubt.seems)
+        todo = "Do not use the result, volumes included, before you know which image is which sequence."
+        text = f"{pair}: {worded(doubt, judged).what}. {todo}"
+        yield Remark("exchanged" if others else "unlike_its_name", Gravity.STOP, text, tuple(doubt.seems), brief)
 
 
-def contradictions(chosen: Mapping[str, Record]) -> Iterator[str]:
-    """Yield a warning for images that do not show what they are used as."""
-    for doubt in sequence_check.doubted_sequences(_judged(chosen)):
-        named = " and ".join(f"{display_name(name)} ({chosen[name].candidate.source})" for name in doubt.modalities)
-        yield (
-            f"{named}: {doubt.what}. Do not use the result, volumes included, before you know which image is which "
-            "sequence."
-        )
+def _of(code: str, record: Record, text: str, gravity: Gravity = Gravity.WARNING, brief: str = "") -> Remark:
+    """Return a remark on a candidate."""
+    return Remark(code, gravity, text, (record.modality,) if record.modality else (), brief)
 
 
 def _by_header(candidate: Candidate) -> Record:
@@ -328,7 +369,7 @@ def _t1_in_question(records: Sequence[Record], modalities: Sequence[str]) -> lis
     return t1 if is_open and not {"t1", "t1c"} <= settled else []
 
 
-def _settled_t1(records: Sequence[Record], modalities: Sequence[str], option: Option, not_judged: str) -> list[Record]:
+def _settled_t1(records: Sequence[Record], modalities: Sequence[str], not_judged: str) -> list[Record]:
     """Return each T1 in question whose header does not tell if it shows contrast agent, as what its image shows.
 
     One whose image does not clearly show either T1 or T1c is left out; ValueError if one of the two is then lacking.
@@ -352,7 +393,8 @@ def _settled_t1(records: Sequence[Record], modalities: Sequence[str], option: Op
         raise StudyError(
             f"{names}: neither header nor image tells whether this T1 was acquired before or after contrast "
             f"agent{why}. Look at the T1 listed here.",
-            command=f"Choose: {option(('t1', 't1c'))}",
+            code="undecided",
+            about=("t1", "t1c"),
             elsewhere=CHOOSE,
         )
     reasons = {each: "by what it shows" if seen[each] else "its image shows nothing clearly" for each in opened}
@@ -369,7 +411,7 @@ def _best(wanted: Sequence[Record], modality: str, others: Mapping[str, Record])
 
 
 def _only_best(
-    wanted: Sequence[Record], modality: str, others: Mapping[str, Record], option: Option
+    wanted: Sequence[Record], modality: str, others: Mapping[str, Record]
 ) -> tuple[Record | None, list[Record]]:
     """Return the best candidate for a modality, or None, and equally good ones whose images show something else.
 
@@ -381,22 +423,20 @@ def _only_best(
         rest = f"; the other {len(candidates) - 1} cannot either" if candidates[1:] else ""
         which = f"the first of {len(candidates)}" if candidates[1:] else "the only"
         text = f"{first.name} is {which} {what} and cannot be used: {first.problem}{rest}."
-        command = option((modality,), "none")
-        raise StudyError(text, command=f"To go on without it: {command}", elsewhere="To go on, leave it out.")
+        raise StudyError(text, code="unusable", about=(modality,), elsewhere="To go on, leave it out.")
     excluded: list[Record] = []
     if len(equal) > 1 and (fitting := [each for each in equal if each.clear_class() in (None, modality)]):
         excluded = [each.taken_for(None, "its image shows something else") for each in equal if each not in fitting]
         equal = fitting
     if len(equal) > 1:
         text = f"{', '.join(each.candidate.name for each in equal)}: all are {display_name(modality)}"
-        command = f"Choose: {option((modality,))}"
-        raise StudyError(f"{text} and cannot be told apart.", command=command, elsewhere=CHOOSE)
+        raise StudyError(f"{text} and cannot be told apart.", code="equal", about=(modality,), elsewhere=CHOOSE)
     return (equal[0] if equal else None), excluded
 
 
 def _by_content(
     chosen: Mapping[str, Record], modalities: Sequence[str], required: Collection[str]
-) -> tuple[dict[str, Record], list[Record], list[str]]:
+) -> tuple[dict[str, Record], list[Record], list[Remark]]:
     """Use images that were chosen by ambiguous headers as the modality that they clearly show.
 
     Returns what is used, what is left out, and remarks on what changed. An image that shows none of the modalities is
@@ -425,18 +465,19 @@ def _by_content(
 
     best = max(possible, key=likelihood)
     moves = dict(zip(opened, best if likelihood(best) - likelihood([*opened]) >= SURE else opened, strict=True))
-    remarks, renamed, excluded = [], {name: each for name, each in chosen.items() if name not in opened}, []
+    remarks: list[Remark] = []
+    renamed, excluded = {name: each for name, each in chosen.items() if name not in opened}, []
     for name, new in moves.items():
         each = opened[name]
         if new != name:
             used = f"looks like {display_name(new)}, and is used as {display_name(new)}"
             what = "looks like none, and is left out" if new == "other" else used
             why = f"its header leaves open whether it is {display_name(name)} ({each.reason})"
-            remarks.append(f"{each.candidate.source}: {why}; it {what}.")
-        rest = max(shown[name][other] for other in shown[name] if other != name)
+            about, text = () if new == "other" else (new,), f"{each.candidate.source}: {why}; it {what}."
+            remarks.append(Remark("decided_by_image", Gravity.WARNING, text, about))
         if new == "other":
             excluded.append(each.taken_for(None))
-        elif new != name or shown[name][name] - rest >= SURE:
+        elif new != name or margin(shown[name], name) >= SURE:
             renamed[new] = each.taken_for(new)
         else:
             renamed[name] = each
@@ -462,28 +503,31 @@ def _plane(record: Record) -> str:
     return ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
 
 
-def _warnings(wanted: Sequence[Record], chosen: Mapping[str, Record]) -> Iterator[str]:
+def _remarks(wanted: Sequence[Record], chosen: Mapping[str, Record]) -> Iterator[Remark]:
+    """Yield remarks on what is used, and on what could have been."""
     for modality, best in chosen.items():
-        for each in (each.candidate for each in wanted if each.modality == modality and each.candidate.problem):
-            yield f"{each.source}, by its header {display_name(modality)}, is not used: {each.problem}."
-        if best.candidate.reformatted:
-            yield f"{best.candidate.source} is reformatted; there is no original."
-        if best.candidate.doubt:
-            yield f"{best.candidate.source}: {best.candidate.doubt}."
-        if body := best.candidate.other_body:
-            yield f"{best.candidate.source}: its header names another part of the body ({body})."
-
-
-def _notes(wanted: Sequence[Record], chosen: Mapping[str, Record]) -> Iterator[str]:
-    for each in wanted:
-        best = chosen.get(each.modality or "")
-        if each.by_image and each.modality is None:
-            yield f"Left out: {_described(each)}: {each.reason}."
-        elif best and each.modality and best is not each and each.is_usable and not each.candidate.reformatted:
-            yield (
-                f"{display_name(each.modality)} too, but not used: {_described(each)}, since {_described(best)} is "
-                f"{_advantage(best, each, chosen)}."
+        name, each = best.candidate.source, best.candidate
+        for other in (it for it in wanted if it.modality == modality and it.candidate.problem):
+            why = f"by its header {display_name(modality)}, is not used: {other.candidate.problem}"
+            yield _of("unusable_image", other, f"{other.candidate.source}, {why}.")
+        if each.reformatted:
+            yield _of("reformatted", best, f"{name} is reformatted; there is no original.")
+        if each.doubt:
+            yield _of("perhaps_incomplete", best, f"{name}: {each.doubt}.")
+        if body := each.other_body:
+            brief = f"the header of the {display_name(modality)} names another part of the body ({body})"
+            gravity, brief = (Gravity.STOP, brief) if each.fixed else (Gravity.WARNING, "")
+            yield _of(
+                "other_body_part", best, f"{name}: its header names another part of the body ({body}).", gravity, brief
             )
+    for other in wanted:
+        best_one = chosen.get(other.modality or "")
+        if other.by_image and other.modality is None:
+            yield _of("left_out", other, f"Left out: {_described(other)}: {other.reason}.", Gravity.NOTE)
+        elif best_one and best_one is not other and other.is_usable and not other.candidate.reformatted:
+            better = f"{_described(best_one)} is {_advantage(best_one, other, chosen)}"
+            text = f"{display_name(other.modality or '')} too, but not used: {_described(other)}, since {better}."
+            yield _of("rival", other, text, Gravity.NOTE)
 
 
 def _described(record: Record) -> str:

@@ -13,10 +13,12 @@ from common.modalities import GLIOMA, canonical, display_name
 from mmb.clinic.intake.headers import number, text
 from mmb.clinic.intake.pixels import load
 from mmb.clinic.intake.series import Other, Series
-from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Unused
-from mmb.clinic.recognise.evidence import Candidate, Grade, HeaderEvidence
+from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Record, unused
+from mmb.clinic.recognise.certainty import Grade
+from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
 from mmb.clinic.recognise.header import recognise, recognise_study, told_by_dates, traits
 from mmb.clinic.recognise.site import SiteTable
+from mmb.clinic.remark import Gravity, Remark
 from mmb.errors import StudyError
 
 
@@ -71,34 +73,35 @@ def series_candidates(
     return candidates
 
 
-def option(candidates: Sequence[SeriesCandidate], names: Sequence[str], value: str | None = None) -> str:
-    """Return how the user sets modalities by hand, by default to a series."""
-    value = value or ("NUMBER-PART" if any(candidate.series.part for candidate in candidates) else "NUMBER")
-    return " ".join(["--series", *(f"{name}={value}" for name in names)])
-
-
-def mixed_series(candidates: Sequence[SeriesCandidate], used: Sequence[Candidate]) -> list[str]:
-    """Return a warning for each series in use that is a part of a mixed one."""
+def mixed_series(candidates: Sequence[SeriesCandidate], used: Mapping[str, Candidate]) -> list[Remark]:
+    """Return a remark for each series in use (modality -> candidate) that is a part of a mixed one."""
     return [
-        f"{part.name} is only a part of a series with single slices and a multi-frame image ({other.name} is another "
-        "part): check that it is complete."
-        for part in candidates
+        Remark(
+            "part_of_mixed_series",
+            Gravity.WARNING,
+            f"{part.name} is only a part of a series with single slices and a multi-frame image ({other.name} is "
+            "another part): check that it is complete.",
+            (name,),
+        )
+        for name, part in used.items()
         for other in candidates
-        if part in used and part.series.uid == other.series.uid and part.series.multiframe != other.series.multiframe
+        if isinstance(part, SeriesCandidate)
+        and part.series.uid == other.series.uid
+        and part.series.multiframe != other.series.multiframe
     ]
 
 
-def other_series(others: Sequence[Other]) -> list[Unused]:
+def other_series(others: Sequence[Other]) -> list[Record]:
     """Return why series are left out that are not of a class of MR images, and what their descriptions name."""
-    unused = []
+    left_out = []
     for other in others:
         described = ["SeriesDescription", "ProtocolName", "Rows"]
         header = pydicom.dcmread(other.files[0], stop_before_pixels=True, specific_tags=described)
         modality = recognise(header).modality if number(header, "Rows") else None  # reports have no rows
         named = f"{display_name(modality)} by its description, but " if modality else ""
         todo = "; export the scanner's own images" if modality else ""
-        unused.append(Unused(other.name, other.name, f"{named}{other.content}, not MR Image{todo}", modality))
-    return unused
+        left_out.append(unused(other.name, other.name, f"{named}{other.content}, not MR Image{todo}", modality))
+    return left_out
 
 
 def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[str, Series | None]:

@@ -4,9 +4,8 @@
 `mmb.clinic.recognise.image`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -17,61 +16,7 @@ import numpy as np
 from common.cohorts.examination import Told
 from common.io.images import read_image
 from mmb.clinic.intake.orientation import orientation_doubt
-
-LogProbs = Mapping[str, float]
-"""Class of `mmb.clinic.recognise.image.CLASSES` -> log-probability that an image shows it."""
-
-
-class Grade(IntEnum):
-    """How surely a header or name tells which sequence an image is."""
-
-    NONE = 0  # it tells nothing
-    WEAK = 1  # too little for the image to be used
-    OPEN = 2  # enough, with a warning, unless the image tells more
-    LIKELY = 3  # enough without a warning; only a T1 is its image's to confirm
-    SURE = 4  # the image does not decide against it
-
-    @property
-    def word(self) -> str:
-        """The grade for a reader."""
-        return self.name.lower()
-
-
-class Basis(IntEnum):
-    """On what the weighting rests that a header tells: the weakest first."""
-
-    AGAINST = 0  # words against parameters that may be those of a variant
-    PARAMETERS = 1
-    PARTLY = 2  # words, and parameters that only partly fit; or words that name two weightings
-    WORDS = 3
-    BOTH = 4
-
-
-class Agent(IntEnum):
-    """On what it rests whether a T1 was acquired after contrast agent: the weakest first."""
-
-    STUDY = 0  # an agent is named in every series
-    UNCLEAR = 1  # words leave it open
-    LATER = 2  # an earlier series was acquired after it
-    BRIEF = 3  # words that may mean something else, against the attribute
-    ASSUMED = 4  # no words; or words against an attribute that names an agent
-    WORDS = 5  # words, where no attribute names an agent
-    AGREED = 6  # words and attributes; of other weightings, where it does not matter
-
-
-_GRADES = {
-    #                   STUDY, UNCLEAR, LATER, BRIEF, ASSUMED, WORDS, AGREED; then the same for reformatted images
-    Basis.BOTH:       ("2 2 2 2 3 4 4", "2 2 2 2 2 3 3"),
-    Basis.WORDS:      ("2 2 2 2 2 2 3", "1 2 2 2 2 2 2"),
-    Basis.PARTLY:     ("2 2 2 2 2 2 2", "1 1 1 2 2 2 2"),
-    Basis.PARAMETERS: ("1 1 1 2 2 2 2", "1 1 1 1 2 2 2"),
-    Basis.AGAINST:    ("1 1 1 1 2 2 2", "1 1 1 1 1 2 2"),
-}  # fmt: skip
-
-
-def grade(basis: Basis, agent: Agent, reformatted: bool) -> Grade:
-    """Return how surely a header tells a sequence."""
-    return Grade(int(_GRADES[basis][reformatted].split()[agent]))
+from mmb.clinic.recognise.certainty import Agent, Basis, Grade
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from common.cohorts.examination import Told, differing
 from common.cohorts.registry import dates
 from common.modalities import display_name
 from mmb.clinic.intake.headers import GREY, colour, items, number, private_number, text, texts
+from mmb.clinic.recognise.certainty import Agent, Basis, Grade, grade
 from mmb.clinic.recognise.contrast import Contrast, contrast_said
-from mmb.clinic.recognise.evidence import Agent, Basis, Grade, HeaderEvidence, grade
+from mmb.clinic.recognise.evidence import HeaderEvidence
 from mmb.clinic.recognise.words import (
     DENOISED,
     NO_AGENT,

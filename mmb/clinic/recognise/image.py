@@ -26,13 +26,12 @@ from common.cohorts.check import Finding
 from common.cohorts.cohort import Cohort
 from common.io.checkpoints import load_weights
 from common.modalities import GLIOMA, display_name
+from mmb.clinic.recognise.certainty import SURE, SURE_ALONE
 
 CLASSES = (*GLIOMA, "other")
 """What an image may show; "other" is a subtraction, a map or no image of a brain at all."""
 SPACING = 3.0  # voxel size of the coarse grid in mm
 LEAST_ML = 100.0  # minimum volume in ml of a brain, or a part of one, without its surface; a smaller one is not judged
-SURE = 3.0  # minimum log-odds against a sequence's name for it to be doubted
-SURE_ALONE = 2.5  # the same for an image that is judged alone, whose log-odds are smaller (`ALONE_TRUST`)
 TAIL = (0.1, 0.2, 0.5, 1)  # percentage of voxels in a tail; `contrast_difference` is the mean over these
 DIFFERENT, STEEPNESS, MOST = 0.13, 28.0, 5.0
 """Log-odds that one of two T1 was acquired after contrast agent and the other before: (`contrast_difference` -
@@ -351,21 +350,21 @@ def has_known_sequences(cohort: Cohort) -> bool:
     return cohort.skull_stripped and set(GLIOMA) <= set(cohort.modalities)
 
 
-def doubted_sequences(judged: Mapping[str, torch.Tensor]) -> Iterator[Finding]:
-    """Yield non-fatal findings on images that seem to show another sequence, given their `log_probabilities`."""
-    for doubt in contradictions(judged):
-        (name, seems), *others = doubt.seems.items()
-        if others:
-            what = f"judging by their content, {display_name(name)} and {display_name(seems)} are exchanged"
-        elif seems == "other":
-            what = f"it does not look like {display_name(name)}; it may be a subtraction, a map or no image of a brain"
-        else:
-            what = f"it does not look like {display_name(name)}, but like {display_name(seems)}"
-            if seems in judged:
-                what = f"{what}, so {display_name(name)} and {display_name(seems)} may have been exchanged"
-        yield Finding(tuple(doubt.seems), what, "Look at it, and rename it or leave it out.", fatal=False)
+def worded(doubt: Contradiction, judged: Mapping[str, torch.Tensor]) -> Finding:
+    """Return a non-fatal finding on images that seem to show another sequence, given their `log_probabilities`."""
+    (name, seems), *others = doubt.seems.items()
+    if others:
+        what = f"judging by their content, {display_name(name)} and {display_name(seems)} are exchanged"
+    elif seems == "other":
+        what = f"it does not look like {display_name(name)}; it may be a subtraction, a map or no image of a brain"
+    else:
+        what = f"it does not look like {display_name(name)}, but like {display_name(seems)}"
+        if seems in judged:
+            what = f"{what}, so {display_name(name)} and {display_name(seems)} may have been exchanged"
+    return Finding(tuple(doubt.seems), what, "Look at it, and rename it or leave it out.", fatal=False)
 
 
 def doubts(brains: Mapping[str, MetaTensor]) -> Iterator[Finding]:
-    """Yield `doubted_sequences` of a subject's brains; for `common.cohorts.check.print_check`."""
-    yield from doubted_sequences(log_probabilities(brains))
+    """Yield what is `worded` of the `contradictions` in a subject's brains; for `common.cohorts.check.print_check`."""
+    judged = log_probabilities(brains)
+    yield from (worded(doubt, judged) for doubt in contradictions(judged))

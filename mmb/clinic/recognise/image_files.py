@@ -15,7 +15,8 @@ from pydicom.dataset import Dataset
 
 from common.cohorts.examination import sidecar, told
 from common.modalities import display_name
-from mmb.clinic.recognise.evidence import Grade, HeaderEvidence, ImageFile
+from mmb.clinic.recognise.certainty import Grade
+from mmb.clinic.recognise.evidence import HeaderEvidence, ImageFile
 from mmb.clinic.recognise.header import recognise_study, traits
 from mmb.clinic.recognise.names import name_words, names_it_twice, names_one_sequence
 from mmb.clinic.recognise.site import SiteTable

@@ -15,7 +15,8 @@ from common.modalities import display_name
 from mmb.clinic.head.alignment import AlignedStudy, align
 from mmb.clinic.head.grid import Image, finest, whole
 from mmb.clinic.head.skull import Brain, Masks, agreed, find_masks
-from mmb.clinic.recognise.evidence import Candidate, ImageFile, LogProbs
+from mmb.clinic.recognise.certainty import LogProbs
+from mmb.clinic.recognise.evidence import Candidate, ImageFile
 from mmb.clinic.recognise.image import CLASSES, has_known_sequences, log_probabilities
 from mmb.errors import StudyError
 

@@ -4,13 +4,11 @@ What headers and names say is read first. Where that leaves a question open, the
 are looked at; `align_and_assign` looks at all images that are used. One decision, `assign_series`, is made of both.
 """
 
-from __future__ import annotations
-
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -18,87 +16,31 @@ import torch
 from nibabel.affines import voxel_sizes
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.examination import differing, told
-from common.cohorts.names import without_suffix
-from common.cohorts.scan import find_cases, named_after
-from common.io.files import unread
-from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
-from common.text import shortened
+from common.modalities import canonical, display_name
 from mmb.clinic.head.alignment import MisfitError
 from mmb.clinic.head.grid import finest, whole
-from mmb.clinic.intake.folder import StudyFiles, require_image_files, study_files
-from mmb.clinic.recognise.assign import (
-    MIN_EXTENT_MM,
-    Assignment,
-    Option,
-    Record,
-    Unused,
-    Use,
-    assign_series,
-    in_question,
+from mmb.clinic.intake.folder import StudyFiles
+from mmb.clinic.intake.series import Series
+from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Assignment, FoundImage, Record, assign_series, in_question, named
+from mmb.clinic.recognise.candidates import SeriesCandidate, mixed_series
+from mmb.clinic.recognise.certainty import Grade, LogProbs
+from mmb.clinic.recognise.claims import (
+    FolderHeaders,
+    Headers,
+    SeriesHeaders,
+    given_files,
+    of_one_examination,
+    read_headers,
 )
-from mmb.clinic.recognise.evidence import Candidate, Grade, HeaderEvidence, ImageFile, LogProbs
+from mmb.clinic.recognise.evidence import Candidate, ImageFile
 from mmb.clinic.recognise.image import has_known_sequences
+from mmb.clinic.recognise.image_files import refuse_several_patients
 from mmb.clinic.recognise.looking import ImageEvidence, Volumes, judge_images, read_volumes
-from mmb.clinic.recognise.names import not_what_they_end_with
 from mmb.clinic.recognise.site import SiteTable
-from mmb.errors import EACH, StudyError
-from mmb.extras import required
-
-if TYPE_CHECKING:
-    from mmb.clinic.intake.series import Series
-    from mmb.clinic.recognise.candidates import SeriesCandidate
+from mmb.clinic.remark import Gravity, Remark
+from mmb.errors import StudyError
 
 CPU = torch.device("cpu")
-
-
-class Remark(NamedTuple):
-    """What the user should check, without the names of the modalities that it is about (none: the whole study)."""
-
-    modalities: tuple[str, ...]
-    text: str
-
-
-def _give_files(names: Sequence[str], value: str = "") -> str:
-    """Return how the user sets modalities by hand."""
-    return f"give the right ones, {' '.join(f'--{name} FILE' for name in names)}"
-
-
-def _name_files(names: Sequence[str], value: str = "") -> str:
-    """Return how the user names files of a folder after modalities."""
-    return f"move the wrong files away, or name the right ones {' and '.join(f'x_{name}.nii.gz' for name in names)}"
-
-
-@dataclass(frozen=True)
-class Headers:
-    """A study's image files, given one by one, or its files or series with what their headers and names say.
-
-    Attributes:
-        modalities: those that may be used.
-        option: words how the user sets modalities by hand, by default to a candidate.
-        joined: a line for each series whose images differ, but make up one volume, and for what the site's table lacks.
-        unused: the series or files that are no candidates.
-    """
-
-    candidates: Sequence[Candidate]
-    cohort: Cohort
-    modalities: Sequence[str]
-    option: Option = _give_files
-    remarks: Sequence[Remark] = ()
-    joined: Sequence[str] = ()
-    unused: Sequence[Unused] = ()
-
-    @property
-    def others(self) -> list[str]:
-        """Further lines: on what was joined, and on each series or file that is no candidate."""
-        return [*self.joined, *(each.line() for each in self.unused)]
-
-
-@dataclass(frozen=True)
-class SeriesHeaders(Headers):
-    """DICOM series, with what their headers say."""
-
-    candidates: Sequence[SeriesCandidate]
 
 
 @dataclass(frozen=True)
@@ -107,25 +49,38 @@ class Study:
 
     Attributes:
         images: modality -> volume with its own grid and background 0, in the cohort's order; affines lead to mm, RAS.
-        used: modality -> the record of the series or image file that the volume was read from.
-        explanations: a line for everything that was found: what it is used as, or why it is left out.
-        notes: volumes that could have been used instead, and why they are not.
+        assignment: what is used as which modality, and what was decided of each candidate.
         skulls: modalities whose images show more than a brain, although the cohort is skull-stripped.
-        records: what was decided of each candidate.
         volumes: the volumes as they were read.
         evidence: what the images show, as far as they were looked at.
     """
 
     images: dict[str, nib.Nifti1Image]
-    used: dict[str, Record]
-    explanations: list[str] = field(default_factory=list)
-    remarks: list[Remark] = field(default_factory=list)
-    notes: Sequence[str] = ()
+    assignment: Assignment
     skulls: list[str] = field(default_factory=list)
     headers: Headers | None = None
-    records: Sequence[Record] = ()
     volumes: Volumes | None = None
     evidence: ImageEvidence | None = None
+
+    @property
+    def used(self) -> Mapping[str, Record]:
+        """Modality -> the record of the series or image file that the volume was read from."""
+        return self.assignment.chosen
+
+    @property
+    def explanations(self) -> list[str]:
+        """A line for everything that was found: what it is used as, or why it is left out."""
+        return [*(each.line() for each in self.assignment.records), *(self.headers.others if self.headers else ())]
+
+    @property
+    def found(self) -> list[FoundImage]:
+        """Every series or image file, and what became of it, in the order of the explanations."""
+        return [each.found() for each in (*self.assignment.records, *(self.headers.unused if self.headers else ()))]
+
+    @cached_property
+    def remarks(self) -> list[Remark]:
+        """What is to be said of the files, of the choice among them, and of the volumes as they were read."""
+        return [*_unsure(self), *self.assignment.remarks, *_on_headers(self), *_on_volumes(self)]
 
     @property
     def sources(self) -> dict[str, str]:
@@ -142,8 +97,6 @@ class Study:
         """Modality -> its DICOM series; empty for image files."""
         if not isinstance(self.headers, SeriesHeaders):
             return {}
-        from mmb.clinic.recognise.candidates import SeriesCandidate
-
         candidates = {name: record.candidate for name, record in self.used.items()}
         return {name: each.series for name, each in candidates.items() if isinstance(each, SeriesCandidate)}
 
@@ -154,12 +107,6 @@ class Assigned(NamedTuple):
     study: Study
     reference: str
     why: str
-
-
-def _named_file(name: str, path: str, modality: str, why: str, channel: int | None = None) -> ImageFile:
-    name = name if channel is None else f"{name}, channel {channel}"
-    says, file = HeaderEvidence(modality, Grade.SURE, why), Path(path)
-    return ImageFile(name, says=says, fixed=True, path=file, channel=channel, told=told(file, name))
 
 
 def read_folder(
@@ -196,37 +143,12 @@ def read_files(
     skull_strip: str = "auto",
 ) -> Study:
     """Read one patient's study from an image file of any name for each modality, as `read_folder` reads a folder."""
-    wanted = resolve_subset(modalities, cohort.modalities)
-    given = {canonical(name): str(file) for name, file in files.items()}
-    if foreign := [name for name in given if name not in cohort.modalities]:
-        what = f"unknown to the network; expected some of {subset_name(cohort.modalities)}."
-        raise StudyError.of(f"--{foreign[0]}", what, foreign[0])
-    require_image_files(given)
-    used = [_named_file(file, file, name, "you named this file") for name, file in given.items() if name in wanted]
-    if not used:
-        raise StudyError(f"None of the files is of the requested modalities ({subset_name(wanted)}).")
-    return _with_images(Headers(used, cohort, wanted), device, skull_strip)
-
-
-def read_headers(
-    folder: str | Path | StudyFiles,
-    cohort: Cohort,
-    modalities: Sequence[str] | None = None,
-    by_hand: Mapping[str, Any] | None = None,
-    site: SiteTable | None = None,
-) -> Headers:
-    """Read what the names and headers of a study's files say; arguments and errors are those of `read_folder`."""
-    wanted = resolve_subset(modalities, cohort.modalities)
-    listed = study_files(folder)
-    headers = (_of_files if listed.images else _of_series)(listed, cohort, wanted, by_hand, site)
-    unmatched = site.unmatched([each.described for each in headers.candidates]) if site else []
-    remarks = [*headers.remarks, *(Remark((), f"{text}.") for text in unread(listed.files))]
-    return replace(headers, remarks=remarks, joined=[*headers.joined, *unmatched])
+    return _with_images(given_files(files, cohort, modalities), device, skull_strip)
 
 
 def _with_images(headers: Headers, device: torch.device, skull_strip: str) -> Study:
     """Return the study, after those of its images have been looked at that headers and names leave open."""
-    headers, cohort = _of_one_examination(headers), headers.cohort
+    headers, cohort = of_one_examination(headers), headers.cohort
     unclear = in_question(headers.candidates, headers.modalities) if has_known_sequences(cohort) else []
     volumes, evidence, why_not = None, None, ""
     while unclear and evidence is None and not why_not:
@@ -245,28 +167,6 @@ def _with_images(headers: Headers, device: torch.device, skull_strip: str) -> St
             why_not = str(error)
     log_probs = evidence.log_probs if evidence else {} if unclear else None
     return _assigned(headers, volumes, evidence, log_probs, why_not)
-
-
-def _of_one_examination(headers: Headers) -> Headers:
-    """Return headers, with a remark if images may be of two cases, or are so by hand; StudyError if they are else."""
-    usable = [each for each in headers.candidates if each.problem is None and each.says.modality in headers.modalities]
-    named = {each.says.modality for each in usable if each.fixed}
-    usable = [each for each in usable if each.fixed or each.says.modality not in named]
-    free = [each for each in usable if not each.fixed or headers.option is _name_files]
-    found = differing([each.told for each in free])
-    if found and found.certain:
-        days = shortened([f"{each.name} {max(each.told.days.values())}" for each in free if each.told.days], 20)
-        option = headers.option if isinstance(headers, SeriesHeaders) else _give_files
-        todo = f"Move those of the other one away; or, if they belong together: {option([*headers.modalities])}"
-        public = "The images are of two examinations or patients, by their names or dates; give those of one."
-        raise StudyError(f"{found}. {todo}.{f' Dates: {days}.' * bool(days)}", public)
-    if found := found or differing([each.told for each in usable]):
-        pair = [f"{display_name(it.says.modality or '')} ({it.source})" for it in usable if it.name in found[:2]]
-        what = "are of two examinations or patients" if found.certain else "have names as of two patients or times"
-        text = f"{' and '.join(pair)} {what}, and are used together. Make sure that they are of one examination."
-        lines = [*headers.joined, *([] if found.certain else [f"{found}."])]  # which show no date
-        return replace(headers, remarks=[*headers.remarks, Remark((), text)], joined=lines)
-    return headers
 
 
 def align_and_assign(study: Study, reference: str | None, device: torch.device, skull_strip: str) -> Assigned:
@@ -290,7 +190,7 @@ def align_and_assign(study: Study, reference: str | None, device: torch.device, 
                 misfit = error
         failed = dict.fromkeys(misfit.names, str(misfit)) if misfit else evidence.aligned.failed if evidence else {}
         replaceable = [each for each in used if not (reference and each is base)]
-        known = {record.candidate: record.modality for record in study.records}
+        known = {record.candidate: record.modality for record in study.assignment.records}
         fewer = _give_way(study.headers, known, replaceable, failed)
         if fewer is None:
             break
@@ -354,165 +254,88 @@ def _assigned(
 ) -> Study:
     """Return the study that `assign_series` makes of headers and images; StudyError if an image cannot be used."""
     try:
-        assignment = assign_series(
-            headers.candidates, headers.modalities, headers.option, log_probs, not_judged, required
-        )
+        assignment = assign_series(headers.candidates, headers.modalities, log_probs, not_judged, required)
     except StudyError as error:
-        of_files = "The image files do not tell which sequences they are; name them x_t1.nii.gz, and so on."
-        public = error.public if isinstance(headers, SeriesHeaders) else of_files
-        raise StudyError(error.followed_by(headers.others).text, public, error.file) from None
+        raise headers.refused(error) from None
     used = assignment.chosen
+    if recognised := [
+        it.candidate for it in used.values() if isinstance(it.candidate, ImageFile) and not it.candidate.fixed
+    ]:
+        refuse_several_patients(recognised)
     names = {record.candidate.name: modality for modality, record in used.items()}
-    further = _further(headers, assignment)
     if volumes is None or not names.keys() <= volumes.images.keys():
         volumes = read_volumes([record.candidate for record in used.values()], headers.cohort)
     images = {modality: volumes.images[name] for name, modality in names.items()}
-    remarks = [*(Remark((), text) for text in (*assignment.warnings, *further)), *headers.remarks]
-    remarks += [Remark((names[name],), f"{text}.") for name in names for text in volumes.warnings[name]]
-    first, *others = images.values()
-    on_one_grid = all(image.shape == first.shape and np.allclose(image.affine, first.affine) for image in others)
-    if not isinstance(headers, SeriesHeaders) and not on_one_grid:
-        text = "The files lie on different grids; a common frame of reference is assumed, which NIfTI cannot confirm."
-        remarks.append(Remark((), text))
     skulls: list[str] = []
     for flaw in volumes.flaws:
-        modalities, text = tuple(names.get(name, "") for name in flaw.modalities), f"{flaw.what}. {flaw.remedy}"
-        if not all(modalities):  # of an image that is not used
+        modalities = [names[name] for name in flaw.modalities if name in names]
+        if len(modalities) < len(flaw.modalities):  # of an image that is not used
             continue
         if flaw.fatal:
-            named = " and ".join(f"{used[name].candidate.source} ({display_name(name)})" for name in modalities)
-            raise StudyError(f"{named}: {text}")
-        if flaw.skull:
-            skulls += modalities
-        else:
-            remarks.append(Remark(modalities, text))
+            which = " and ".join(f"{used[name].candidate.source} ({display_name(name)})" for name in modalities)
+            raise StudyError(f"{which}: {flaw.what}. {flaw.remedy}")
+        skulls += modalities if flaw.skull else []
     for modality, image in images.items() if not isinstance(headers, SeriesHeaders) else ():
-        if (extent := min(edges := image.shape * voxel_sizes(image.affine))) < min(MIN_EXTENT_MM, max(edges) / 2):
-            what = f"a slab of {extent:.0f} mm; expected a whole brain, {MIN_EXTENT_MM:g} mm or more"
-            if headers.option is _name_files or min(image.shape) == 1:
-                raise StudyError.of(used[modality].candidate.name, f"{what}. Leave it out.", display_name(modality))
-            remarks.append(Remark((modality,), f"{what}."))
-    lines = [*(record.line() for record in assignment.records), *headers.others]
-    return Study(images, used, lines, remarks, assignment.notes, skulls, headers, assignment.records, volumes, evidence)
+        if (what := _slab(image)) and (isinstance(headers, FolderHeaders) or min(image.shape) == 1):
+            raise StudyError.of(used[modality].candidate.name, f"{what}. Leave it out.", display_name(modality))
+    return Study(images, assignment, skulls, headers, volumes, evidence)
 
 
-def _further(headers: Headers, assignment: Assignment) -> list[str]:
-    """Return remarks on series that are parts of others or could not be used; refuse files of several patients."""
-    used = [each.candidate for each in assignment.chosen.values()]
-    if isinstance(headers, SeriesHeaders):
-        from mmb.clinic.recognise.candidates import mixed_series
-
-        lacking = {*headers.modalities} - {*assignment.chosen}
-        mixed = mixed_series(headers.candidates, used)
-        return [*mixed, *(each.line() for each in headers.unused if each.modality in lacking)]
-    if recognised := [each for each in used if isinstance(each, ImageFile) and not each.fixed]:
-        from mmb.clinic.recognise.image_files import refuse_several_patients
-
-        refuse_several_patients(recognised)
-    return []
-
-
-def _of_files(
-    listed: StudyFiles,
-    cohort: Cohort,
-    wanted: Sequence[str],
-    by_hand: Mapping[str, Any] | None,
-    site: SiteTable | None,
-) -> Headers:
-    """Read the names of image files, and the JSON beside those whose names do not end in a modality."""
-    folder = listed.folder
-    if by_hand:
-        what = "these are image files, identified by their names."
-        raise StudyError(f"{folder}: --series is for DICOM; {what}", f"The study: series is for DICOM; {what}")
-    roles = named_after(folder, cohort)
-    ended = {path: role for path, role in roles.items() if role in GLIOMA} if has_known_sequences(cohort) else {}
-    unfit = not_what_they_end_with(ended)
-    roles |= dict.fromkeys(unfit)
-    unnamed = [path for path, role in roles.items() if role is None]
-    named = {role for role in roles.values()} - {None, "label"}
-    image_files: Any = None
-    not_read = ""
-    try:
-        from mmb.clinic.recognise import image_files
-    except ImportError as error:  # of pydicom, which is not required if all names are clear
-        described = sum(path.with_name(f"{without_suffix(path.name)}.json").is_file() for path in roles)
-        if described or unnamed:
-            not_read = (
-                f"The JSON beside {described} of {len(roles)} image files and the words of their names were not read, "
-                f'as a package is missing ({error}): pip install "missing-modality-bundles[clinic]".'
-            )
-    files = image_files.recognise_files(unnamed, folder, site) if image_files and "channels" not in named else []
-    try:
-        cases = find_cases(folder, cohort, unnamed if named else [*unfit]) if named or not files else []
-    except ValueError as error:
-        public = "The study: its image files cannot be assigned to sequences; name them x_t1.nii.gz, and so on."
-        raise StudyError(f"{error} {not_read}".rstrip(), public) from None
-    if len(cases) > 1:
-        names = shortened(case["case"] for case in cases)
-        public = f"The study: {len(cases)} subjects; give the folder of one."
-        raise StudyError(f"{folder}: {len(cases)} subjects, {names}; give the folder of one.", public, command=EACH)
-    case = cases[0] if cases else {"image": [], "modalities": []}
-    channels = case.get("channels", [None] * len(case["image"]))
-    by_name = {
-        name: _named_file(str(Path(path).relative_to(folder)), path, name, "named by its file", channel)
-        for name, path, channel in zip(case["modalities"], case["image"], channels, strict=True)
+def _unsure(study: Study) -> Iterator[Remark]:
+    """Yield a remark on what was recognised with little confidence."""
+    unsure = {
+        name: each.reason
+        for name, each in study.used.items()
+        if each.stated_grade is not None and each.stated_grade < Grade.LIKELY
     }
-    unwanted = {name: by_name.pop(name) for name in [*by_name] if name not in wanted}
-    left_out = [Unused(file.name, file.source, "by its name", name, Use.UNWANTED) for name, file in unwanted.items()]
-    if not by_name and not files:
-        what = f"none of the requested modalities ({subset_name(wanted)}); it has {subset_name(case['modalities'])}."
-        raise StudyError.of(folder, what)
-    shown = {file.path for file in (*files, *by_name.values())}
-    unused = {"label": "a label, by its name", None: "its name is none of a sequence"}
-    left_out += [
-        Unused(str(path.relative_to(folder)), ImageFile.source, unfit.get(path, unused[role]))
-        for path, role in roles.items()
-        if path not in shown and role in unused
-    ]
-    remarks = [Remark((), not_read)] if not_read else []
-    if image_files and "channels" not in case:
-        doubts = {name: image_files.contradiction(file.path, name) for name, file in by_name.items()}
-        remarks += [Remark((name,), text) for name, text in doubts.items() if text]
-    return Headers([*files, *by_name.values()], cohort, wanted, _name_files, remarks, unused=left_out)
+    if unsure:
+        by_name = f"name the file after it, e.g. x_{next(iter(unsure))}.nii.gz"
+        right = "choose the right one, or none (option series)" if study.series else by_name
+        which = f"Recognised with little confidence: {named(study.used, unsure)}"
+        text = f"{which}. If one is another sequence: {right}."
+        yield Remark("little_confidence", Gravity.WARNING, text, tuple(unsure))
 
 
-def _of_series(
-    listed: StudyFiles,
-    cohort: Cohort,
-    wanted: Sequence[str],
-    by_hand: Mapping[str, Any] | None,
-    site: SiteTable | None,
-) -> SeriesHeaders:
-    """Read the headers of DICOM series."""
-    with required("clinic", "The study is DICOM"):  # imported here, since NIfTI does not need its packages
-        from mmb.clinic.intake.series import read_all
-        from mmb.clinic.recognise.candidates import option, other_series, series_candidates
+def _on_headers(study: Study) -> Iterator[Remark]:
+    """Yield the remarks on a study's files, those on series that are parts of others or could not be used first."""
+    headers = study.headers
+    if isinstance(headers, SeriesHeaders):
+        yield from mixed_series(headers.candidates, {name: each.candidate for name, each in study.used.items()})
+        for each in headers.unused:
+            if each.candidate.says.modality in {*headers.modalities} - {*study.used}:
+                yield Remark("left_out", Gravity.WARNING, each.line())
+    yield from headers.remarks if headers else ()
 
-    by_hand = by_hand or {}
-    if not isinstance(by_hand, Mapping):
-        raise StudyError.of(f"--series {by_hand!r}", "expected sequences and SeriesNumbers, e.g. t1c=7.", "series")
-    given = {canonical(str(name)): key for name, key in by_hand.items()}
-    if len(given) < len(by_hand):
-        what = f"one modality is given twice in {', '.join(map(str, by_hand))}; name each once."
-        raise StudyError.of("--series", what, "series")
-    foreign = [name for name in given if name not in wanted]
-    if foreign:
-        what = f"{foreign[0]} is not among the modalities to use, {subset_name(wanted)}."
-        raise StudyError.of("--series", what, "series")
-    given |= {name: None for name in GLIOMA if name not in wanted}
-    series, others = read_all(listed.folder, listed.files)
-    candidates = series_candidates(series, given, site)
-    joined = [
-        f"{each.name}: its images differ in {', '.join(each.differ)}, but make up one volume."
-        for each in series
-        if each.differ and each.problem is None
-    ]
-    modalities = [name for name in wanted if given.get(name, "") is not None]
-    studies = {str(each.header.get("StudyInstanceUID", "")) for each in series}
-    several = (
-        f"The series have {len(studies)} different StudyInstanceUIDs; they count as one study, since they are of "
-        "one patient and date and share their frame of reference."
-    )
-    remarks = [Remark((), several)] if len(studies) > 1 else []
-    word = partial(option, candidates)
-    return SeriesHeaders(candidates, cohort, modalities, word, remarks, joined, other_series(others))
+
+def _on_volumes(study: Study) -> Iterator[Remark]:
+    """Yield remarks on volumes as they were read, but for skulls, which may still be removed."""
+    if study.volumes is None:
+        return
+    names = {record.candidate.name: modality for modality, record in study.used.items()}
+
+    def remark(code: str, about: Sequence[str], text: str) -> Remark:
+        return Remark(code, Gravity.WARNING, f"{named(study.used, about)}: {text}.", tuple(about))
+
+    for name, modality in names.items():
+        yield from (remark("doubtful_file", [modality], text) for text in study.volumes.warnings[name])
+    files = not isinstance(study.headers, SeriesHeaders)
+    first, *others = study.images.values()
+    if files and any(it.shape != first.shape or not np.allclose(it.affine, first.affine) for it in others):
+        text = "The files lie on different grids; a common frame of reference is assumed, which NIfTI cannot confirm."
+        yield Remark("different_grids", Gravity.WARNING, text)
+    for flaw in study.volumes.flaws:
+        if not flaw.skull and {*flaw.modalities} <= {*names}:
+            yield remark(
+                "odd_volume", [names[name] for name in flaw.modalities], f"{flaw.what}. {flaw.remedy}".rstrip(".")
+            )
+    for modality, image in study.images.items() if files else ():
+        if what := _slab(image):
+            yield remark("slab", [modality], what)
+
+
+def _slab(image: nib.Nifti1Image) -> str:
+    """Return that an image does not show a whole brain; empty if its extent is that of one."""
+    extent = min(edges := image.shape * voxel_sizes(image.affine))
+    if extent >= min(MIN_EXTENT_MM, max(edges) / 2):
+        return ""
+    return f"a slab of {extent:.0f} mm; expected a whole brain, {MIN_EXTENT_MM:g} mm or more"

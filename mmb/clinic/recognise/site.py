@@ -4,6 +4,7 @@ A hospital knows what it calls its series. Its table takes the place of further 
 """
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,7 +13,8 @@ from typing import Any
 
 from common.io.files import file_digest
 from common.modalities import GLIOMA, display_name
-from mmb.clinic.recognise.evidence import Grade, HeaderEvidence
+from mmb.clinic.recognise.certainty import Grade
+from mmb.clinic.recognise.evidence import HeaderEvidence
 from mmb.errors import StudyError
 
 NONE = "none"
@@ -54,10 +56,12 @@ class SiteTable:
         return HeaderEvidence(modality, grade, f"{reason}; its header: {header.reason}", header.rests_on, by_table=True)
 
     def unmatched(self, descriptions: Collection[str]) -> Iterator[str]:
-        """Yield a line for each pattern that fits none of a study's descriptions."""
+        """Yield a line for each pattern that fits none of a study's descriptions; it does not quote the pattern."""
+        numbers = Counter[str]()
         for kind, pattern in self.patterns:
+            numbers[kind] += 1
             if not any(_fits(pattern, each) for each in descriptions):
-                yield f"The site's table: nothing here fits '{pattern}' ({kind})."
+                yield f"The site's table: nothing here fits pattern {numbers[kind]} of {kind}."
 
 
 def read_site(path: str | Path) -> SiteTable:

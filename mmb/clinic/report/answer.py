@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from common.modalities import display_name
 from mmb.clinic.report.formats import REGIONS, millilitres, region_phrase
 from mmb.clinic.report.lesions import Lesion
-from mmb.clinic.report.verdicts import WORD_USABLE, Verdict
+from mmb.clinic.report.verdicts import WORD_USABLE, Presence, Verdict
 from mmb.predictors.calibration import Calibration
 
 SMALL = 0.1
@@ -17,29 +16,27 @@ def answer(
     intervals: Mapping[str, tuple[float, float]],
     verdicts: Mapping[str, Verdict],
     lesions: Sequence[Lesion],
-    absent: str,
-    perhaps_none: str,
+    found: Presence,
     stops: Sequence[str],
     calibration: Calibration | None,
 ) -> str:
     """Return the answer, e.g. ``Tumour on the right: whole tumour 55 ml (46 to 67)``.
 
     Small further pieces (`SMALL`) are told after where the tumour is and its volumes.
-    ``volumes`` and ``intervals`` are those of the regions in ml, the largest region first; ``absent`` is not empty
-    if no tumour was found with confidence, ``perhaps_none`` if there may be none; ``stops`` are
-    reasons not to use the result at all.
+    ``volumes`` and ``intervals`` are those of the regions in ml, the largest region first; ``stops`` are reasons not to
+    use the result at all.
     """
     outermost = next(iter(volumes))
     what = "tumour" if outermost in REGIONS else region_phrase(outermost)
     if stops:
         return f"Do not use: {'; '.join(stops)}."
-    if absent:
+    if found is Presence.NONE:
         drawn = f" with confidence; what is drawn ({millilitres(volumes[outermost])} ml) is doubtful"
-        found, results = calibration.found if calibration else (0, 0)
-        tested = f": in tests, none was found in {results - found} of {results} results of patients with one"
+        ill, results = calibration.found if calibration else (0, 0)
+        tested = f": in tests, none was found in {results - ill} of {results} results of patients with one"
         said = f"No {what} found{drawn if volumes[outermost] else ''}. This does not exclude one"
         return f"{said}{tested if results else ''}."
-    if perhaps_none:
+    if found is Presence.DOUBTFUL:
         below, tumours = calibration.doubted if calibration else (0, 0)
         return (
             f"There may be no {what}: what is drawn{_where(lesions)} ({millilitres(volumes[outermost])} ml) is "
@@ -85,12 +82,3 @@ def _by_size(lesions: Sequence[Lesion]) -> tuple[list[Lesion], list[Lesion]]:
 def _side(lesions: Sequence[Lesion]) -> str:
     sides = {each.side for each in lesions}
     return f"on the {sides.pop()}" if len(sides) == 1 and sides <= {"left", "right"} else "on both sides"
-
-
-def exchanged(seems: Mapping[str, str]) -> str:
-    """Return in brief what images seem to be, by their modalities: ``T2 and FLAIR seem exchanged``."""
-    (name, other), *others = seems.items()
-    if others:
-        return f"{display_name(name)} and {display_name(other)} seem exchanged"
-    like = "" if other == "other" else f", but like {display_name(other)}"
-    return f"the {display_name(name)} does not look like {display_name(name)}{like}"

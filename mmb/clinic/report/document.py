@@ -1,4 +1,4 @@
-"""``summary.json``: all that the page says, for programs; only the pictures are left out.
+"""``summary.json``: all that the page says, for programs; pictures are left out, and what may tell whose result it is.
 
 ``docs/summary.schema.json`` describes it. After a change of `StudySummary`, ``python -m mmb.clinic.report.document``
 writes that file anew.
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mmb.clinic.report import result
-from mmb.clinic.report.result import PICTURES, StudySummary
+from mmb.clinic.report.result import LEFT_OUT, StudySummary
 
 FIELDS = TypeAdapter(StudySummary)
 SCHEMA = Path(__file__).parents[3] / "docs" / "summary.schema.json"
@@ -21,25 +21,27 @@ SCHEMA = Path(__file__).parents[3] / "docs" / "summary.schema.json"
 
 def write_document(summary: StudySummary, path: Path) -> None:
     """Write a summary as JSON (UTF-8); the same summary gives the same bytes."""
-    path.write_bytes(FIELDS.dump_json(summary, indent=1, exclude={*PICTURES}) + b"\n")
+    path.write_bytes(FIELDS.dump_json(summary, indent=1, exclude={*LEFT_OUT}) + b"\n")
 
 
 def read_document(path: Path) -> StudySummary:
-    """Read a summary that `write_document` wrote, without its pictures."""
+    """Read a summary that `write_document` wrote, without what was left out."""
     return FIELDS.validate_json(path.read_bytes())
 
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of what `write_document` writes, with the texts of the classes' docstrings."""
     made = FIELDS.json_schema(mode="serialization")
-    for name in PICTURES:
+    for name in LEFT_OUT:
         del made["properties"][name]
-    used = json.dumps(made["properties"])
+    used = json.dumps(made)
     made["$defs"] = {name: part for name, part in made["$defs"].items() if f"#/$defs/{name}" in used}
     for name, part in {StudySummary.__name__: made, **made["$defs"]}.items():
         kind = getattr(result, name)
         texts = _texts(kind)
         part["description"] = (inspect.getdoc(kind) or "").partition("\n")[0]
+        if "properties" not in part:  # of an enumeration
+            continue
         part["required"] = [*part["properties"]]
         part["additionalProperties"] = False
         for key, field in part["properties"].items():

@@ -12,14 +12,12 @@ from common.cohorts.cohort import Cohort
 from common.modalities import display_name
 from mmb.clinic.head.alignment import AlignedStudy
 from mmb.clinic.head.grid import Grid, box, connected_pieces, in_field_of_view
-from mmb.clinic.head.skull import Brain, brain_mask
+from mmb.clinic.head.skull import Brain
 from mmb.clinic.intake.field_of_view import WHOLE
-from mmb.clinic.recognise.assign import seemingly
-from mmb.clinic.recognise.evidence import Grade
+from mmb.clinic.recognise.assign import named
 from mmb.clinic.recognise.reading import Study
-from mmb.clinic.report.answer import exchanged
+from mmb.clinic.remark import Gravity, Remark
 from mmb.clinic.report.formats import in_percent, millilitres, region_phrase
-from mmb.predictors.protocol import Segmentation
 
 MIN_OVERLAP = 0.95  # fraction of the reference's foreground covered by a series below which the user is warned
 MINIMUM_INFORMATION = 1.02
@@ -80,120 +78,91 @@ def _ends_lacking(brain: np.ndarray, seen: np.ndarray, spacing: np.ndarray) -> s
     return " and ".join(parts) or "the rest lies between its slices"
 
 
-def stops(study: Study, aligned: AlignedStudy, brain: Brain | None, untrusted: bool) -> Iterator[str]:
-    """Yield in brief the reasons not to use a result at all, the gravest first; the warnings say more."""
-    yield from (exchanged(seems) for seems in seemingly(study.used))
-    for name, used in study.used.items():
-        if used.candidate.fixed and used.candidate.other_body:
-            yield f"the header of the {display_name(name)} names another part of the body ({used.candidate.other_body})"
-    if untrusted:
-        yield "these weights are not made for patients"
-    if study.skulls and brain is None:
-        yield "the images show the skull, and the network knows only brains"
-    for names, what in ((aligned.mirrored, "seems mirrored"), (aligned.failed, "does not lie over the reference")):
-        if names:
-            yield f"the {' and '.join(map(display_name, names))} {what}"
-
-
-def grave_warnings(
+def doubts(
     study: Study,
     aligned: AlignedStudy,
     brain: Brain | None,
-    segmentation: Segmentation,
+    head: np.ndarray,
+    masks: Mapping[str, np.ndarray],
+    volumes: Mapping[str, float],
     cohort: Cohort,
     trained: Sequence[float],
-    partial: Mapping[str, str],
-) -> Iterator[str]:
-    """Yield reasons to doubt all of a result, given its `partial_images`.
+    drawn: bool,
+) -> Iterator[Remark]:
+    """Yield reasons to doubt a result, last those that make it less exact.
 
-    ``trained`` is the voxel size of the training images in mm.
+    Args:
+        head: mask of the brain, see `brain_mask`.
+        masks: region -> mask, bool ``(X, Y, Z)``, the outermost first; ``volumes`` are in ml.
+        trained: voxel size of the training images in mm.
+        drawn: whether a tumour was found with confidence. If not, nothing is said of what was drawn.
     """
+    lesion, spacing = np.logical_or.reduce([*masks.values()]), voxel_sizes(next(iter(aligned.images.values())).affine)
+    partial = partial_images(aligned, head)
     if partial:
-        yield f"{_named(study, partial)}: not the whole head. What lies outside is segmented without it."
+        text = f"{named(study.used, partial)}: not the whole head. What lies outside is segmented without it."
+        yield Remark("partial", Gravity.DOUBT, text, tuple(partial))
     yield from image_warnings(study, aligned, brain, cohort.brain_ml)
-    lesion = np.logical_or.reduce(segmentation.masks)
     if cohort.skull_stripped:
-        thick = any(coarse(image.affine, trained) for image in study.images.values())
-        yield from size_warnings(lesion, brain_mask(aligned, brain), thick)
-
-
-def lesser_warnings(
-    study: Study,
-    aligned: AlignedStudy,
-    brain: Brain | None,
-    segmentation: Segmentation,
-    volumes: Mapping[str, float],
-    trained: Sequence[float],
-    found: bool,
-    partial: Collection[str],
-) -> Iterator[str]:
-    """Yield further reasons to doubt a result, last those that make it less exact.
-
-    Of what was drawn nothing is said unless a tumour was ``found`` with confidence.
-    """
-    lesion = np.logical_or.reduce(segmentation.masks)
-    if found and "TC" in volumes:
-        core = segmentation.masks[list(volumes).index("TC")]
-        yield from core_warnings(lesion, core, voxel_sizes(next(iter(aligned.images.values())).affine))
-    yield from study_warnings(study)
-    if found:
+        yield from size_warnings(lesion, head, any(coarse(image.affine, trained) for image in study.images.values()))
+    if drawn and "TC" in masks:
+        yield from core_warnings(lesion, masks["TC"], spacing)
+    yield from study.remarks
+    if drawn:
         if brain:
             yield from border_warnings(lesion, brain.mask)
         yield from segmentation_warnings(lesion, volumes, study.images)
-        yield from pieces_warnings(dict(zip(volumes, segmentation.masks, strict=True)))
+        yield from pieces_warnings(masks)
     yield from geometry_warnings(study, aligned, trained, partial)
 
 
 def image_warnings(
     study: Study, aligned: AlignedStudy, brain: Brain | None, brain_ml: tuple[float, float]
-) -> Iterator[str]:
+) -> Iterator[Remark]:
     """Yield reasons why the images may not be what the network expects; ``brain_ml`` bounds the volume of a brain."""
+    stops = {"mirrored": (aligned.mirrored, "seems mirrored")}
+    stops["not_registered"] = (aligned.failed, "does not lie over the reference")
+    for code, (names, what) in stops.items():
+        brief = f"the {' and '.join(map(display_name, names))} {what}"
+        for name in names:
+            text = f"{named(study.used, [name])}: {aligned.misplaced[name]}"
+            yield Remark(code, Gravity.STOP, text, (name,), brief)
     for name, problem in aligned.misplaced.items():
-        yield f"{_named(study, [name])}: {problem}"
+        if name not in aligned.mirrored and name not in aligned.failed:
+            yield Remark("misplaced", Gravity.DOUBT, f"{named(study.used, [name])}: {problem}", (name,))
     if study.skulls and brain is None:
-        yield (
-            f"{_named(study, study.skulls)}: not skull-stripped. The network knows only skull-stripped brains. Do not "
-            "trust the result: strip the skull, or leave it to this program (option skull_strip)."
+        yield Remark(
+            "not_skull_stripped",
+            Gravity.STOP,
+            f"{named(study.used, study.skulls)}: not skull-stripped. The network knows only skull-stripped brains. Do "
+            "not trust the result: strip the skull, or leave it to this program (option skull_strip).",
+            tuple(study.skulls),
+            "the images show the skull, and the network knows only brains",
         )
-    if brain and (doubts := _brain_doubts(study, brain, *brain_ml)):
-        yield f"The brain that was cut out of the head is doubtful, see its outline in the pictures: {doubts}."
+    if brain and (reasons := _brain_doubts(study, brain, *brain_ml)):
+        text = f"The brain that was cut out of the head is doubtful, see its outline in the pictures: {reasons}."
+        yield Remark("doubtful_brain", Gravity.DOUBT, text)
     if strange := [name for name, match in aligned.registered.items() if match.quality < MINIMUM_INFORMATION]:
-        yield (
-            f"{_named(study, strange)}: after registration it still agrees poorly with the reference; check in the "
-            "pictures that it shows the same head, in the right place."
+        yield Remark(
+            "poorly_registered",
+            Gravity.DOUBT,
+            f"{named(study.used, strange)}: after registration it still agrees poorly with the reference; check in the "
+            "pictures that it shows the same head, in the right place.",
+            tuple(strange),
         )
-
-
-def study_warnings(study: Study) -> Iterator[str]:
-    """Yield the remarks made while the study was read, with the sequences' final names."""
-    unsure = {
-        name: each.reason
-        for name, each in study.used.items()
-        if each.stated_grade is not None and each.stated_grade < Grade.LIKELY
-    }
-    if unsure:
-        first = next(iter(unsure))
-        right = (
-            "choose the right one, or none (option series)"
-            if study.series
-            else f"name the file after it, e.g. x_{first}.nii.gz"
-        )
-        yield f"Recognised with little confidence: {_named(study, unsure)}. If one is another sequence: {right}."
-    for remark in study.remarks:
-        yield f"{_named(study, remark.modalities)}: {remark.text}" if remark.modalities else remark.text
 
 
 def _brain_doubts(study: Study, brain: Brain, least: float, most: float) -> str:
     """Return reasons to doubt an extracted brain; empty if there are none."""
-    doubts = [f"{_named(study, [name])}: {reason}" for name, reason in brain.doubts.items()]
+    doubts = [f"{named(study.used, [name])}: {reason}" for name, reason in brain.doubts.items()]
     if brain.is_whole and not least <= brain.millilitres <= most:
         doubts.append(f"it has {brain.millilitres:.0f} ml; expected {least:.0f} to {most:.0f} ml")
     if others := {name: f"{value:.2f}" for name, value in brain.agreement.items() if value < MINIMUM_AGREEMENT}:
-        doubts.append(f"Dice of its mask in {display_name(brain.modality)} with those in {_named(study, others)}")
+        doubts.append(f"Dice of its mask in {display_name(brain.modality)} with those in {named(study.used, others)}")
     return "; ".join(doubts)
 
 
-def size_warnings(lesion: np.ndarray, brain: np.ndarray, thick: bool = False) -> Iterator[str]:
+def size_warnings(lesion: np.ndarray, brain: np.ndarray, thick: bool = False) -> Iterator[Remark]:
     """Warn if a lesion is implausibly large, as when a network meets brains unlike those of its training.
 
     The limit is lower if an image is ``thick``, that is, coarser than those of the training.
@@ -202,14 +171,16 @@ def size_warnings(lesion: np.ndarray, brain: np.ndarray, thick: bool = False) ->
     share = np.count_nonzero(lesion) / max(int(np.count_nonzero(brain)), 1)
     if share > limit:
         seen = "as coarse images make it, or " if thick else ""
-        yield (
+        yield Remark(
+            "implausibly_large",
+            Gravity.DOUBT,
             f"The lesion takes up {in_percent(share)} of the brain; a tumour rarely takes more than "
             f"{in_percent(limit)}. Part of it is probably healthy tissue, {seen}because it looks unlike that of the "
-            "training images."
+            "training images.",
         )
 
 
-def core_warnings(lesion: np.ndarray, core: np.ndarray, spacing: Sequence[float]) -> Iterator[str]:
+def core_warnings(lesion: np.ndarray, core: np.ndarray, spacing: Sequence[float]) -> Iterator[Remark]:
     """Warn if much of the tumour core lies far from the largest piece of the lesion; ``spacing`` is in mm."""
     pieces, sizes = connected_pieces(lesion)
     apart = core & (pieces != np.argmax(sizes) + 1) if len(sizes) > 1 else np.zeros_like(core)
@@ -220,26 +191,30 @@ def core_warnings(lesion: np.ndarray, core: np.ndarray, spacing: Sequence[float]
     distances, _ = largest.query(np.argwhere(apart) * spacing, distance_upper_bound=FAR)
     far = np.count_nonzero(np.isinf(distances))
     if far > least:
-        yield (
+        yield Remark(
+            "far_from_the_largest",
+            Gravity.WARNING,
             f"{in_percent(far / np.count_nonzero(core))} of the tumour core lies more than {FAR} mm from the "
-            "largest piece of the lesion: a second tumour, or a false one."
+            "largest piece of the lesion: a second tumour, or a false one.",
         )
 
 
-def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[str]:
+def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[Remark]:
     """Warn if a lesion may have been cut off with the skull, or if a remnant of the head may be taken for one."""
     rim = brain & ~ndimage.binary_erosion(brain, iterations=RIM, border_value=1)  # not at the image's edge
     share = np.count_nonzero(rim & lesion) / max(int(np.count_nonzero(lesion)), 1)
     if share > MOST_IN_RIM:
-        yield (
+        yield Remark(
+            "at_the_border",
+            Gravity.WARNING,
             f"{in_percent(share)} of the lesion lies at the border of the brain that was cut out of the head: part of "
-            "it may have been cut off, or a remnant of the head was mistaken for it. See the outline in the pictures."
+            "it may have been cut off, or a remnant of the head was mistaken for it. See the outline in the pictures.",
         )
 
 
 def geometry_warnings(
     study: Study, aligned: AlignedStudy, trained: Sequence[float], partial: Collection[str] = ()
-) -> Iterator[str]:
+) -> Iterator[Remark]:
     """Yield reasons why the result is less exact: what the images do not cover, and voxels coarser than ``trained``."""
     less = {
         name: in_percent(share)
@@ -247,30 +222,26 @@ def geometry_warnings(
         if share < MIN_OVERLAP and name not in partial
     }
     if less:
-        yield f"{_named(study, less)}: covers only this part of what the reference shows; the rest is empty."
+        text = f"{named(study.used, less)}: covers only this part of what the reference shows; the rest is empty."
+        yield Remark("covers_less", Gravity.WARNING, text, tuple(less))
     thick = {
         name: f"{lengths(voxel_sizes(image.affine))} mm"
         for name, image in study.images.items()
         if coarse(image.affine, trained)
     }
     if thick:
-        yield (
-            f"{_named(study, thick)}: voxels coarser than the {lengths(trained)} mm that the network was trained "
-            "at; small parts may be missed, and volumes are less exact."
+        yield Remark(
+            "coarse_voxels",
+            Gravity.WARNING,
+            f"{named(study.used, thick)}: voxels coarser than the {lengths(trained)} mm that the network was trained "
+            "at; small parts may be missed, and volumes are less exact.",
+            tuple(thick),
         )
     if tilt := tilted(next(iter(aligned.images.values())).affine):
-        yield f"The reference: {tilt}."
+        yield Remark("tilted", Gravity.WARNING, f"The reference: {tilt}.")
 
 
-def _named(study: Study, modalities: Collection[str] | Mapping[str, str]) -> str:
-    """Name modalities with their sources, so that similar warnings form one: ``T2 (series 3: 5 mm), FLAIR (...)``."""
-    details = modalities if isinstance(modalities, Mapping) else dict.fromkeys(modalities, "")
-    return ", ".join(
-        f"{display_name(name)} ({study.sources[name]}{': ' * bool(value)}{value})" for name, value in details.items()
-    )
-
-
-def pieces_warnings(masks: Mapping[str, np.ndarray]) -> Iterator[str]:
+def pieces_warnings(masks: Mapping[str, np.ndarray]) -> Iterator[Remark]:
     """Warn of regions, bool ``(X, Y, Z)``, that are in several pieces within one lesion; the outermost comes first."""
     outermost, *inner = masks
     if len(connected_pieces(masks[outermost])[1]) != 1:
@@ -278,29 +249,35 @@ def pieces_warnings(masks: Mapping[str, np.ndarray]) -> Iterator[str]:
     for region in inner:
         sizes = connected_pieces(masks[region])[1]
         if len(sizes) > 1 and sizes.max() < MINIMUM_LARGEST_PART * sizes.sum():
-            yield (
+            yield Remark(
+                "several_pieces",
+                Gravity.WARNING,
                 f"The {region_phrase(region)} is in {len(sizes)} separate pieces within one lesion, the largest with "
                 f"{in_percent(sizes.max() / sizes.sum())} of its volume: several tumours that grew together, or normal "
-                "structures that were mistaken for one, such as the choroid plexus. Check each."
+                "structures that were mistaken for one, such as the choroid plexus. Check each.",
             )
             return
 
 
-def segmentation_warnings(lesion: np.ndarray, volumes: Mapping[str, float], used: Collection[str]) -> Iterator[str]:
+def segmentation_warnings(lesion: np.ndarray, volumes: Mapping[str, float], used: Collection[str]) -> Iterator[Remark]:
     """Yield reasons why a prediction may be wrong, given its mask in RAS, volumes in ml, and the modalities used."""
     if "ET" in volumes and "t1c" not in used:
         estimate = "is an estimate from sequences in which enhancement is not visible"
         none = "no enhancing tumour was found, but without contrast it cannot be ruled out"
         volume = volumes["ET"]
-        yield f"No T1c: {f'the enhancing tumour ({millilitres(volume)} ml) {estimate}' if volume else none}."
+        text = f"No T1c: {f'the enhancing tumour ({millilitres(volume)} ml) {estimate}' if volume else none}."
+        yield Remark("no_t1c", Gravity.WARNING, text, ("t1c",))
     ends = {"left": 0, "right": 0, "posterior": 1, "anterior": 1, "inferior": 2, "superior": 2}
     sides = [side for side, at in zip(ends, (0, -1) * 3, strict=True) if lesion.take(at, ends[side]).any()]
     if sides:
-        yield f"The lesion reaches the edge of the image ({', '.join(sides)}): what lies beyond is not measured."
+        text = f"The lesion reaches the edge of the image ({', '.join(sides)}): what lies beyond is not measured."
+        yield Remark("at_the_edge", Gravity.WARNING, text)
     sizes = connected_pieces(lesion)[1]
     if len(sizes) and sizes.max() < MINIMUM_LARGEST_PIECE * sizes.sum():
-        yield (
+        yield Remark(
+            "several_lesions",
+            Gravity.WARNING,
             f"The lesion is in {len(sizes)} separate pieces, specks included, the largest with "
             f"{in_percent(sizes.max() / sizes.sum())} of its volume: a multifocal tumour, or false "
-            "positives. Check the small ones."
+            "positives. Check the small ones.",
         )

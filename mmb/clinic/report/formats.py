@@ -5,9 +5,9 @@ from common.evaluation.report.style import number
 REGIONS = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
 
 CLASSES = {
-    "NCR": "necrosis",
+    "NCR": "necrotic core",
     "ED": "oedema",
-    "NET": "tumour that does not enhance",
+    "NET": "non-enhancing tumour",
     "CC": "cysts",
     "ET": "enhancing tumour",
     "RC": "resection cavity",

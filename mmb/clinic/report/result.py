@@ -5,7 +5,7 @@ own label does.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,15 +20,16 @@ from common.modalities import SHOWN_BY_T1C, LabelSet, display_name, display_subs
 from mmb.clinic.head.alignment import AlignedStudy
 from mmb.clinic.head.grid import Image, volume_of
 from mmb.clinic.head.skull import Brain, brain_mask
-from mmb.clinic.recognise.assign import Use, contradictions
+from mmb.clinic.recognise.assign import FoundImage, contradicted
 from mmb.clinic.recognise.reading import Study
+from mmb.clinic.remark import Gravity, Remark, by_gravity
 from mmb.clinic.report.answer import answer
-from mmb.clinic.report.doubts import grave_warnings, lesser_warnings, partial_images, stops
+from mmb.clinic.report.doubts import doubts
 from mmb.clinic.report.formats import REGIONS
 from mmb.clinic.report.lesions import Lesion, lesions
 from mmb.clinic.report.pictures import pictures
 from mmb.clinic.report.sheets import Sheets, sheets
-from mmb.clinic.report.verdicts import Verdict, absent, intervals, perhaps_none, verdicts
+from mmb.clinic.report.verdicts import Presence, Verdict, intervals, presence, presence_remarks, verdicts
 from mmb.predictors.calibration import Calibration
 from mmb.predictors.protocol import Predictor, Segmentation
 
@@ -37,7 +38,7 @@ from mmb.predictors.protocol import Predictor, Segmentation
 class UsedModality:
     """A modality that a prediction was made from: its series or file, and how surely it was recognised.
 
-    ``confidence`` is open, likely or sure (`recognise.evidence.Grade`); None if it was set by hand or by the site's
+    ``confidence`` is open, likely or sure (`recognise.certainty.Grade`); None if it was set by hand or by the site's
     table, named by its file, or decided by the image.
     """
 
@@ -72,36 +73,6 @@ class Asked:
     reference: str | None
     skull_strip: str
     site: str | None = None
-
-
-@dataclass(frozen=True)
-class FoundImage:
-    """A series or image file of the study, what it was recognised as, and what became of it.
-
-    Attributes:
-        source: e.g. ``series 7``, as in ``used``; of a file no name is told.
-        header: modality that its header or name says, or that was set by hand or by the site's table; None if it says
-            none.
-        confidence: how surely its header or name says so: none, weak, open, likely or sure; None if it was set by hand
-            or by the site's table, named by its file, or is none of MR images.
-        shows: class -> probability that the image shows it; empty if the image was not looked at.
-        modality: what it is taken for; None if for none of the sequences.
-        use: taken, left_out (it is none of the sequences), unwanted (not requested), unusable, or rival (another one is
-            better).
-        reason: why it is taken for that.
-        problem: why it cannot be used; empty if it can.
-        instead: source of the one that is used instead, and why; empty if there is none.
-    """
-
-    source: str
-    header: str | None
-    confidence: str | None
-    shows: Mapping[str, float]
-    modality: str | None
-    use: str
-    reason: str
-    problem: str = ""
-    instead: str = ""
 
 
 class RegionRow(NamedTuple):
@@ -140,8 +111,8 @@ class StudySummary:
         intervals: region -> lower and upper limit (ml) of an interval for the true volume, where it is known.
 
         pictures: modality -> PNG in base64; see `mmb.clinic.report.pictures`.
-        warnings: why the result may be wrong, the most important reason first; see `mmb.clinic.report.doubts`.
-        notes: notes on preparation: what was registered and how well, what was resampled.
+        remarks: what is to be said of the study and the result, the gravest first: why it may be wrong (see
+            `mmb.clinic.report.doubts`), and how the images were prepared.
         trained_on: short description of the training data; None if unknown.
         brain_ml: volume of the extracted brain, which is outlined in the pictures; None if none was extracted.
         label: a text of the user's own, which tells whose result it is; else empty.
@@ -152,8 +123,7 @@ class StudySummary:
         specks: number of further pieces, which are too small to be called lesions.
         sheets: all slices, for the page's viewer; see `mmb.clinic.report.sheets`.
         verdicts: region -> how far its outline can be used, and why not further.
-        no_tumour: that no tumour was found with confidence, and why; empty if one was.
-        perhaps_none: that there may be no tumour, although one was found, and why; else empty.
+        presence: whether a tumour was found with confidence.
         scores: region -> raw score, in [0, 1]: the Dice that the network's probabilities predict, not calibrated.
         chances: region -> calibrated probability that the Dice is at least 0.8.
         usable_right: region -> number of outlines with a Dice of at least 0.8, and of outlines, among those that the
@@ -163,6 +133,7 @@ class StudySummary:
         calibrated_on: number of patients that the calibration was fitted on; 0 if there is none.
         asked: what was asked for.
         found: every series or image file of the study, and what became of it.
+        schema_version: raised when a field changes its meaning or goes.
     """
 
     title: str
@@ -176,8 +147,7 @@ class StudySummary:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     pictures: Mapping[str, str] = field(default_factory=dict)
-    warnings: Sequence[str] = ()
-    notes: Sequence[str] = ()
+    remarks: Sequence[Remark] = ()
     trained_on: str | None = None
     brain_ml: float | None = None
     classes: Mapping[str, float] = field(default_factory=dict)
@@ -188,8 +158,7 @@ class StudySummary:
     created: str = ""
     answer: str = ""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
-    no_tumour: str = ""
-    perhaps_none: str = ""
+    presence: Presence = Presence.FOUND
     scores: Mapping[str, float] = field(default_factory=dict)
     chances: Mapping[str, float] = field(default_factory=dict)
     usable_right: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -199,6 +168,17 @@ class StudySummary:
     calibrated_on: int = 0
     asked: Asked | None = None
     found: Sequence[FoundImage] = ()
+    schema_version: int = 1
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why the result may be wrong, the most important reason first."""
+        return [remark.text for remark in self.remarks if remark.gravity is not Gravity.NOTE]
+
+    @property
+    def notes(self) -> list[str]:
+        """How the images were prepared: what was registered and how well, what was resampled."""
+        return [remark.text for remark in self.remarks if remark.gravity is Gravity.NOTE]
 
     def rows(self) -> list[RegionRow]:
         """Return what is said of each region; console, page and table are written from it."""
@@ -206,8 +186,8 @@ class StudySummary:
         return [RegionRow(region, *(part.get(region) for part in numbers)) for region in self.volumes]
 
 
-PICTURES = ("pictures", "sheets")
-"""Fields of a `StudySummary` that hold pictures, which ``summary.json`` leaves out."""
+LEFT_OUT = ("pictures", "sheets", "label", "created")
+"""Fields of a `StudySummary` that ``summary.json`` leaves out: pictures, and what may tell whose result it is."""
 
 
 def volumes(label: Image, labels: LabelSet) -> dict[str, float]:
@@ -234,18 +214,18 @@ def calibrated(
 
     ``volumes`` (ml) and raw ``scores`` are those of the regions, ``brain`` is the visible brain in ml.
     """
-    t1c = "t1c" in used
-    fields = {"no_tumour": absent(volumes, scores, calibration), "scores": scores, "expected_dice": scores}
-    fields["perhaps_none"] = perhaps_none(volumes, scores, calibration)
+    t1c, found = "t1c" in used, presence(volumes, scores, calibration)
+    fields: dict[str, Any] = {"presence": found, "scores": scores, "expected_dice": scores}
     if calibration is None:
         return fields
+    sure = found is Presence.FOUND  # else no interval is known
     known = [region for region in volumes if region in calibration.regions and volumes[region]]
     expected = {region: calibration.expected(region, scores[region], t1c) for region in known}
 
     judged = {region: each.left_out for region, each in calibration.regions.items()}
     return fields | {
         "expected_dice": {**scores, **expected},
-        "intervals": intervals(volumes, scores, t1c, calibration, brain, cohort.labels),
+        "intervals": intervals(volumes, scores, t1c, calibration, brain, cohort.labels) if sure else {},
         "chances": {region: calibration.chance(region, scores[region], t1c) for region in known},
         "usable_right": {region: (each.right, each.usable) for region, each in judged.items()},
         "intervals_held": {region: (each.held, each.intervals) for region, each in judged.items()},
@@ -255,40 +235,19 @@ def calibrated(
     }
 
 
-def found_images(study: Study) -> list[FoundImage]:
-    """Return what became of every series or image file of a study, in the order of its explanations."""
-    found = []
-    for record in study.records:
-        each, odds = record.candidate, np.exp([*(record.log_probs or {}).values()])
-        shares = dict(zip(record.log_probs or {}, (odds / odds.sum()).round(3).tolist(), strict=True))
-        better = f"{record.instead[0].source} is {record.instead[1]}" if record.instead else ""
-        grade = None if each.fixed or each.says.by_table else each.says.grade.word
-        use = record.use.name.lower()
-        found.append(
-            FoundImage(
-                each.source, each.says.modality, grade, shares, record.modality, use, record.reason,
-                each.problem or "", better if record.use is Use.RIVAL else "",
-            )
-        )  # fmt: skip
-    for other in study.headers.unused if study.headers else ():
-        use = other.use.name.lower()
-        modality = other.modality if other.use is Use.UNWANTED else None
-        found.append(FoundImage(other.source, other.modality, None, {}, modality, use, other.reason))
-    return found
-
-
-def brain_note(study: Study, brain: Brain) -> str:
+def brain_note(study: Study, brain: Brain) -> Remark:
     """Return a note on the origin of an extracted brain, and on the agreement of the images on it."""
     others = [f"{display_name(name)} {value:.2f}" for name, value in brain.agreement.items() if name != brain.modality]
     agreed = f"; overlap (Dice) with the brain found in the others: {', '.join(others)}" if others else ""
     origin = "it is in the skull-stripped" if brain.stripped else "deepbet found it in the"
-    return (
+    text = (
         f"The brain ({brain.millilitres:.0f} ml) was cut out of all images as {origin} "
         f"{display_name(brain.modality)} ({study.sources[brain.modality]}){agreed}."
     )
+    return Remark("brain", Gravity.NOTE, text, (brain.modality,))
 
 
-def registration_notes(study: Study, aligned: AlignedStudy) -> list[str]:
+def registration_notes(study: Study, aligned: AlignedStudy) -> list[Remark]:
     """Return a note on each registration, with the names of the modalities that it moved."""
     if study.headers is None or study.evidence is None:
         return []
@@ -298,9 +257,13 @@ def registration_notes(study: Study, aligned: AlignedStudy) -> list[str]:
     matches: dict[int, list[str]] = defaultdict(list)  # the volumes of one frame of reference share one
     for name, match in aligned.registered.items():
         matches[id(match)].append(name)
-    return [
+    texts = [
         f"{' and '.join(map(display_name, names))} to {target}: {aligned.registered[names[0]].text}."
         for names in matches.values()
+    ]
+    return [
+        Remark("registered", Gravity.NOTE, text, tuple(names))
+        for text, names in zip(texts, matches.values(), strict=True)
     ]
 
 
@@ -311,10 +274,10 @@ def summarise(
     aligned: AlignedStudy,
     brain: Brain | None,
     inference: Predictor,
-    notes: Sequence[str],
+    notes: Sequence[Remark],
 ) -> StudySummary:
     """Return what a study yields; ``label`` lies on the reference's grid, which the first of ``notes`` names."""
-    cohort, used = inference.cohort, [*study.images]
+    cohort, used, calibration = inference.cohort, [*study.images], inference.calibration
     labels, affine = cohort.labels, next(iter(aligned.images.values())).affine
     measured, masks = volumes(label, labels), dict(zip(labels.regions, segmentation.masks, strict=True))
     scores = {
@@ -324,42 +287,36 @@ def summarise(
     spacing, head = voxel_sizes(affine), brain_mask(aligned, brain)
     origin = affine[:3, 3] @ affine[:3, :3] / spacing  # along the grid's own axes
     drawn = {name: np.asarray(image.dataobj) for name, image in aligned.images.items()}
-    fields = calibrated(measured, scores, used, volume_of(head, spacing), cohort, inference.calibration)
-    found, untrusted, partial = not fields["no_tumour"], bool(inference.warnings), partial_images(aligned, head)
-    grave = [*grave_warnings(study, aligned, brain, segmentation, cohort, inference.spacing, partial)]
-    grave += filter(None, [unseen(used, inference.seen)])
-    lesser = lesser_warnings(study, aligned, brain, segmentation, measured, inference.spacing, found, partial)
+    fields = calibrated(measured, scores, used, volume_of(head, spacing), cohort, calibration)
+    found = fields["presence"]
+    remarks = [*notes, *contradicted(study.used), *weights_remarks(inference, used)]
+    remarks += presence_remarks(found, measured, scores, calibration)
+    sure = found is not Presence.NONE
+    remarks += doubts(study, aligned, brain, head, masks, measured, cohort, inference.spacing, sure)
+    remarks += [brain_note(study, brain)] if brain else []
+    remarks = by_gravity([*remarks, *registration_notes(study, aligned)])
     pieces, specks = lesions(masks, spacing, head, measured[next(iter(masks))])
-    pieces = [] if fields["no_tumour"] else pieces
-    none = filter(None, [fields["no_tumour"], fields["perhaps_none"]])
-    contradicted = [*contradictions(study.used)]
-    given = verdicts(measured, scores, used, inference.calibration, untrusted, bool(grave), partial, bool(contradicted))
-    stopped = [*stops(study, aligned, brain, untrusted)]
-    unfounded = [*measured] if stopped else SHOWN_BY_T1C if "t1c" in partial else []
+    pieces = pieces if sure else []
+    given = verdicts(measured, scores, used, calibration, found, remarks)
+    stops = [*dict.fromkeys(remark.brief for remark in remarks if remark.gravity is Gravity.STOP)]
+    partial = any(remark.code == "partial" and "t1c" in remark.about for remark in remarks)
+    unfounded = [*measured] if stops else SHOWN_BY_T1C if partial else []
     for name in ("intervals", "expected_dice", "chances", "measured"):
         fields[name] = {region: each for region, each in fields.get(name, {}).items() if region not in unfounded}
+    confidence = {name: grade.word if (grade := each.stated_grade) else None for name, each in study.used.items()}
     return StudySummary(
-        answer=answer(
-            measured,
-            fields["intervals"],
-            given,
-            pieces,
-            fields["no_tumour"],
-            fields["perhaps_none"],
-            stopped,
-            inference.calibration,
-        ),
+        answer=answer(measured, fields["intervals"], given, pieces, found, stops, calibration),
         title=f"Segmentation from {display_subset(subset_name(used))}",
         bundle=inference.method,
         version=inference.version,
         weights=inference.weights_name,
         trained_on=inference.trained_on,
         used=[
-            UsedModality(name, each.candidate.source, each.reason, grade.word if (grade := each.stated_grade) else None)
+            UsedModality(name, each.candidate.source, each.reason, confidence[name])
             for name, each in study.used.items()
         ],
         missing=[name for name in cohort.modalities if name not in used],
-        found=found_images(study),
+        found=study.found,
         volumes=measured,
         pictures=pictures(drawn, segmentation.masks, spacing, brain and brain.mask, origin),
         brain_ml=brain and brain.millilitres,
@@ -367,8 +324,16 @@ def summarise(
         lesions=pieces,
         specks=specks,
         sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in pieces], brain and brain.mask),
-        warnings=[*contradicted, *inference.warnings, *none, *grave, *lesser],
-        notes=[*notes, *([brain_note(study, brain)] if brain else []), *registration_notes(study, aligned)],
+        remarks=remarks,
         verdicts=given,
         **fields,
     )
+
+
+def weights_remarks(inference: Predictor, used: Sequence[str]) -> Iterator[Remark]:
+    """Yield why weights may not fit the study."""
+    for text in inference.warnings:
+        brief = "these weights are not made for patients"
+        yield Remark("not_for_patients", Gravity.STOP, text, brief=brief)
+    if unknown := unseen(used, inference.seen):
+        yield Remark("unseen_sequences", Gravity.DOUBT, unknown)

@@ -18,7 +18,6 @@ each attribute with such a value is left out, never corrected, since a guessed n
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from io import BytesIO
 from pathlib import Path
 from unicodedata import category
 
@@ -80,19 +79,6 @@ PARAGRAPHS = {"LT", "ST", "UT"}  # value representations that may contain line b
 ASCII = {"", "ISO_IR 6", "ISO 2022 IR 6"}
 
 
-def require_referable(series: Series) -> str | None:
-    """Check that `write_seg` can write a SEG of a series, by writing one to memory; ValueError if it cannot.
-
-    Returns a sentence on the attributes of patient and study that the SEG will lack because they are invalid, or None.
-    """
-    _check_source(series)
-    one_voxel = np.zeros(series.shape, np.uint8)
-    one_voxel[0, 0, 0] = 1
-    with explained(series):
-        _segmentation(one_voxel, series, ["ED"], "check 0").save_as(BytesIO())
-        return _clean(pydicom.dcmread(series.files[0], stop_before_pixels=True))
-
-
 def write_seg(
     path: str | Path,
     label: np.ndarray,
@@ -101,9 +87,11 @@ def write_seg(
     software: str,
     weights: str | None = None,
     algorithm_type: str = "AUTOMATIC",
-) -> list[str]:
-    """Write a label map as a binary DICOM SEG, with a segment for each class that occurs; return these classes in
-    order.
+) -> tuple[list[str], str | None]:
+    """Write a label map as a binary DICOM SEG, with a segment for each class that occurs.
+
+    Returns these classes in order; and a sentence on the attributes of patient and study that the SEG lacks because
+    they are invalid, or None. Raises StudyError if no SEG can refer to the series.
 
     Label and code of a segment depend only on its class; segments are numbered from 1 in the order of `classes`, as
     DICOM requires. Frames without any voxel are left out.
@@ -128,7 +116,7 @@ def write_seg(
         segmentation = _segmentation(segments, reference, occurring, software, weights, algorithm_type)
         with replacing(path) as temporary:
             segmentation.save_as(temporary)
-    return occurring
+        return occurring, _clean(pydicom.dcmread(reference.files[0], stop_before_pixels=True))
 
 
 def _segmentation(

@@ -1,9 +1,11 @@
 """The words for how far each region's outline can be used, from the network's raw scores and their calibration."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from common.modalities import SHOWN_BY_T1C, LabelSet, display_name
+from mmb.clinic.remark import Gravity, Remark
 from mmb.clinic.report.formats import REGIONS, region_phrase
 from mmb.predictors.calibration import NO_TUMOUR, WIDEST, Calibration
 
@@ -28,44 +30,54 @@ CONTRADICTED = Verdict(UNRELIABLE, "images and names contradict each other, see 
 UNTRUSTED = Verdict(UNRELIABLE, "not with these weights, see the warnings")
 
 
-def absent(volumes: Mapping[str, float], scores: Mapping[str, float], calibration: Calibration | None) -> str:
-    """Return that no tumour was found with confidence, and why, if that is so; otherwise an empty text.
+class Presence(StrEnum):
+    """Whether a result shows a tumour."""
 
-    It is so if nothing was drawn as the largest region, or if its raw score is below the calibrated limit.
-    """
+    FOUND = "found"
+    DOUBTFUL = "doubtful"  # most outlines of tumours score more
+    NONE = "none"  # nothing was drawn, or what was drawn is below the calibrated limit
+
+
+def presence(volumes: Mapping[str, float], scores: Mapping[str, float], calibration: Calibration | None) -> Presence:
+    """Return whether there is a tumour, from volume (ml) and raw score of the largest region, the first."""
     region = next(iter(volumes))
-    nothing = f"No {'tumour' if region in REGIONS else region_phrase(region)} found with confidence: "
-    if not volumes[region]:
-        return f"{nothing}nothing was drawn. That does not mean that there is none."
     limit = NO_TUMOUR if calibration is None else calibration.no_tumour
-    if scores[region] >= limit:
-        return ""
-    said = f"{nothing}what is drawn is doubtful. This does not exclude one."
-    doubtful = f"{said} The network's score of it is {scores[region]:.2f}"
-    if calibration is None:
-        return f"{doubtful}, less than {limit:.2f}."
-    (missed, tumours), (passed, brains) = calibration.missed, calibration.passed
-    others = f", and {passed} of {brains} brains without one" if brains else ""
-    return (
-        f"{doubtful}, less than {limit:.2f}. In tests, {tumours - missed} of {tumours} outlines of tumours scored "
-        f"{limit:.2f} or more{others}."
-    )
+    if not volumes[region] or scores[region] < limit:
+        return Presence.NONE
+    doubtful = calibration is not None and scores[region] < calibration.doubted_below
+    return Presence.DOUBTFUL if doubtful else Presence.FOUND
 
 
-def perhaps_none(volumes: Mapping[str, float], scores: Mapping[str, float], calibration: Calibration | None) -> str:
-    """Return that there may be no tumour, and why, if most outlines of tumours score more than the largest region.
-
-    The text is empty where `absent` says that none was found with confidence.
-    """
+def presence_remarks(
+    found: Presence, volumes: Mapping[str, float], scores: Mapping[str, float], calibration: Calibration | None
+) -> Iterator[Remark]:
+    """Yield why no tumour was found with confidence, or why there may be none."""
     region = next(iter(volumes))
-    if calibration is None or absent(volumes, scores, calibration) or scores[region] >= calibration.doubted_below:
-        return ""
-    below, tumours = calibration.doubted
-    return (
-        f"There may be no {'tumour' if region in REGIONS else region_phrase(region)}: the network's score of what is "
-        f"drawn is {scores[region]:.2f}. In tests, {tumours - below} of {tumours} outlines of tumours scored "
-        f"{calibration.doubted_below:.2f} or more."
-    )
+    what, score = "tumour" if region in REGIONS else region_phrase(region), scores[region]
+    if found is Presence.DOUBTFUL and calibration:
+        below, tumours = calibration.doubted
+        yield Remark(
+            "perhaps_no_tumour",
+            Gravity.DOUBT,
+            f"There may be no {what}: the network's score of what is drawn is {score:.2f}. In tests, "
+            f"{tumours - below} of {tumours} outlines of tumours scored {calibration.doubted_below:.2f} or more.",
+        )
+    if found is not Presence.NONE:
+        return
+    nothing = f"No {what} found with confidence:"
+    if not volumes[region]:
+        text = f"{nothing} nothing was drawn. That does not mean that there is none."
+    else:
+        text = (
+            f"{nothing} what is drawn is doubtful. This does not exclude one. The network's score of it is {score:.2f}"
+        )
+        text += f", less than {NO_TUMOUR if calibration is None else calibration.no_tumour:.2f}."
+        if calibration:
+            (missed, tumours), (passed, brains) = calibration.missed, calibration.passed
+            others = f", and {passed} of {brains} brains without one" if brains else ""
+            reached = f"scored {calibration.no_tumour:.2f} or more{others}"
+            text += f" In tests, {tumours - missed} of {tumours} outlines of tumours {reached}."
+    yield Remark("no_tumour", Gravity.DOUBT, text)
 
 
 def verdicts(
@@ -73,24 +85,26 @@ def verdicts(
     scores: Mapping[str, float],
     used: Collection[str],
     calibration: Calibration | None,
-    untrusted: bool,
-    doubted: bool,
-    partial: Collection[str] = (),
-    contradicted: bool = False,
+    found: Presence,
+    remarks: Sequence[Remark],
 ) -> dict[str, Verdict]:
     """Return the verdict on each region, given its volume (ml), its raw score and the modalities used.
 
-    Outlines of ``untrusted`` weights, or of images that are ``contradicted`` by what they show, are not reliable; nor
-    are those that only T1c shows, if it is among the ``partial`` images, which do not show the whole brain. Where the
-    images or the whole result are ``doubted``, or the weights are not calibrated, none is usable.
+    Outlines of weights that are not made for patients, or of images that are contradicted by what they show, are not
+    reliable; nor are those that only T1c shows, if it does not show the whole brain. If a remark doubts the whole
+    result, or the weights are not calibrated, none is usable.
     """
-    if untrusted:
+    codes = {remark.code for remark in remarks}
+    partial = {name for remark in remarks if remark.code == "partial" for name in remark.about}
+    doubted = any(remark.gravity in (Gravity.STOP, Gravity.DOUBT) for remark in remarks)
+    if "not_for_patients" in codes:
         return dict.fromkeys(volumes, UNTRUSTED)
-    if contradicted:
+    if codes & {"exchanged", "unlike_its_name"}:
         return dict.fromkeys(volumes, CONTRADICTED)
     t1c, only = "t1c" in used, [f"only {display_name(*used)}"] if len(used) == 1 else []
-    none = "no tumour found with confidence" if absent(volumes, scores, calibration) else ""
-    none = "there may be no tumour" if perhaps_none(volumes, scores, calibration) else none
+    none = {Presence.NONE: "no tumour found with confidence", Presence.DOUBTFUL: "there may be no tumour"}.get(
+        found, ""
+    )
     given = {}
     for region, volume in volumes.items():
         known = calibration if calibration and region in calibration.regions else None
@@ -118,17 +132,14 @@ def intervals(
     volumes: Mapping[str, float],
     scores: Mapping[str, float],
     t1c: bool,
-    calibration: Calibration | None,
+    calibration: Calibration,
     brain: float,
     labels: LabelSet,
 ) -> dict[str, tuple[float, float]]:
     """Return the interval (ml) of each region's true volume, as far as it is known: not wider than `WIDEST`.
 
-    No interval exceeds the brain (ml), or that of a region around it, or is below that of a region within it. There is
-    none where no tumour was found with confidence, or where there may be none.
+    No interval exceeds the brain (ml), or that of a region around it, or is below that of a region within it.
     """
-    if calibration is None or absent(volumes, scores, calibration) or perhaps_none(volumes, scores, calibration):
-        return {}
     held = [region for region, each in calibration.regions.items() if each.left_out.intervals_hold]
     drawn = [region for region, volume in volumes.items() if volume and region in held]
     made = {region: calibration.interval(region, volumes[region], scores[region], t1c) for region in drawn}

@@ -20,7 +20,7 @@ from pydicom.tag import Tag
 from run_tools import run
 
 from mmb.clinic.intake.series import read_series
-from mmb.clinic.report.segmentation import read_seg, require_referable, write_seg
+from mmb.clinic.report.segmentation import read_seg, write_seg
 
 CLASSES = {"NCR": 1, "ED": 2, "ET": 4}
 CODE = {"CodeValue": "1", "CodingSchemeDesignator": "99X", "CodeMeaning": "A code"}
@@ -142,10 +142,10 @@ def test_odd_headers_give_a_segmentation(name, study, tmp_path, capfd):
     folder = changed(study, tmp_path / "study", change)
     capfd.readouterr()
     (series,) = read_series(folder)
-    assert require_referable(series) == expected(empty, left_out)
     label = np.zeros(series.shape, np.uint8)
     label[3:6, 4:8, 2:4], label[4, 5, 2:4] = 2, 4
-    assert write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0") == ["ED", "ET"]
+    written = write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0")
+    assert written == (["ED", "ET"], expected(empty, left_out))
     assert capfd.readouterr() == ("", "")  # no message quotes a value
 
     np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", series, CLASSES), label)
@@ -163,10 +163,10 @@ def test_what_is_right_is_taken_over(study, tmp_path):
     changes = [put("SpecificCharacterSet", "ISO_IR 100"), *(put(*pair) for pair in right.items())]
     changes.append(put("DeidentificationMethodCodeSequence", item(**CODE)))
     (series,) = read_series(changed(study, tmp_path / "study", several(*changes)))
-    assert require_referable(series) is None
     label = np.zeros(series.shape, np.uint8)
     label[3, 3, 3] = 2
-    write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0")
+    _, lacks = write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0")
+    assert lacks is None
     seg = pydicom.dcmread(tmp_path / "seg.dcm")
     assert {keyword: str(seg[keyword].value) for keyword in right} == right
     assert seg.DeidentificationMethodCodeSequence[0].CodeMeaning == "A code"

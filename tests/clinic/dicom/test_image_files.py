@@ -1,7 +1,6 @@
 """Files with names from dcm2niix, BIDS, 3D Slicer and users, and with the JSON of dcm2niix (times in seconds)."""
 
 import json
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -11,10 +10,9 @@ from phantom_case import LPS
 
 from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.recognise.evidence import Grade
+from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.image_files import recognise_files
 from mmb.clinic.recognise.reading import read_folder
-from mmb.clinic.report.doubts import study_warnings
 
 MPRAGE = {"ScanningSequence": "GR_IR", "EchoTime": 0.00298, "RepetitionTime": 2.3, "InversionTime": 0.9}
 MPRAGE |= {"MRAcquisitionType": "3D"}
@@ -94,7 +92,7 @@ def test_a_folder_for_each_series_of_slicer(tmp_path, voxels):
         write(tmp_path / name / f"{name}.nii.gz", voxels[modality])
     found = read_folder(tmp_path, PHANTOM)
     np.testing.assert_array_equal(found.images["t1c"].dataobj, voxels["t1c"])
-    assert (list(found.images), found.remarks) == (["t1c", "flair"], [])
+    assert (list(found.images), [each.code for each in found.remarks]) == (["t1c", "flair"], ["little_confidence"])
     assert found.used["t1c"].stated_grade == Grade.OPEN
     write(tmp_path / "4 FLAIR AX" / "5 T2.nii.gz", voxels["t2"])
     with pytest.raises(ValueError, match="lie in 2 folders, and one of these has several"):
@@ -108,7 +106,7 @@ def test_a_file_named_after_its_modality_goes_before_and_a_json_against_the_name
     found = read_folder(tmp_path, PHANTOM)
     assert list(found.images) == ["t1", "t2"]
     np.testing.assert_array_equal(found.images["t1"].dataobj, voxels["t1c"])
-    (warning,) = study_warnings(found)
+    (warning,) = (remark.text for remark in found.remarks)
     assert warning.startswith("T1 (image file): its name says T1, its JSON T1c (words: 't1'")
 
 
@@ -129,24 +127,3 @@ def test_two_patients_are_refused(tmp_path, voxels):
     with pytest.raises(ValueError, match=r"4_x.nii.gz \(PatientID\) and 5_x.nii.gz \(PatientID\)") as refused:
         read_folder(tmp_path, PHANTOM)
     assert "Doe" not in str(refused.value)
-
-
-def test_names_that_say_it_all_need_no_pydicom(tmp_path, voxels, monkeypatch):
-    for name in [name for name in sys.modules if name.partition(".")[0] == "pydicom"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    for name in ("image_files", "header"):
-        monkeypatch.delitem(sys.modules, f"mmb.clinic.recognise.{name}")
-        monkeypatch.delattr(f"mmb.clinic.recognise.{name}")
-    write(tmp_path / "x_t2.nii.gz", voxels["t2"], {**FLAIR, "SeriesDescription": "flair"})
-    write(tmp_path / "5_FLAIR_new.nii.gz", voxels["flair"])
-    found = read_folder(tmp_path, PHANTOM)
-    assert list(found.images) == ["t2"]
-    (remark,) = found.remarks
-    assert remark.text.startswith("The JSON beside 1 of 2 image files and the words of their names were not read, as")
-    assert remark.text.endswith('pip install "missing-modality-bundles[clinic]".')
-    (tmp_path / "x_t2.nii.gz").unlink()
-    with pytest.raises(ValueError, match=r"The JSON beside 0 of 1 image files .* were not read"):
-        read_folder(tmp_path, PHANTOM)
-    (tmp_path / "5_FLAIR_new.nii.gz").rename(tmp_path / "x_flair.nii.gz")
-    (tmp_path / "x_t2.json").unlink()
-    assert read_folder(tmp_path, PHANTOM).remarks == []

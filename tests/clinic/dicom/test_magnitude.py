@@ -8,7 +8,7 @@ from dicom_studies import T2_TSE, Scan, edit_series, write_study
 from pydicom.dataset import Dataset
 
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.recognise.evidence import Grade
+from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.header import recognise, recognise_study, traits
 from mmb.clinic.recognise.image_files import recognise_files
 from mmb.clinic.recognise.reading import read_folder

@@ -14,7 +14,9 @@ from dicom_studies import MPRAGE, PATIENT, Scan, edit, edit_series, resample, wr
 from pydicom.uid import JPEG2000Lossless, SegmentationStorage
 
 from mmb.clinic.intake.series import read_series
-from mmb.clinic.report.segmentation import read_seg, require_referable, write_seg
+from mmb.clinic.report import segmentation
+from mmb.clinic.report.formats import class_phrase
+from mmb.clinic.report.segmentation import read_seg, write_seg
 from mmb.errors import silence_libraries
 
 CLASSES = {"ED": 2, "NCR": 1, "ET": 4}
@@ -29,7 +31,8 @@ def segmented(tmp_path_factory, phantom_subject):
     (series,) = read_series(folder)
     label = label_of(phantom_subject, series)
     path = folder / "results" / "seg.dcm"
-    assert write_seg(path, label, series, CLASSES, "m3ae 0.1.0", "own.pt, SHA-256 12ab") == ["ED", "NCR", "ET"]
+    written = write_seg(path, label, series, CLASSES, "m3ae 0.1.0", "own.pt, SHA-256 12ab")
+    assert written == (["ED", "NCR", "ET"], None)
     return series, label, path
 
 
@@ -86,10 +89,14 @@ def test_every_voxel_lies_where_it_should(tmp_path, phantom_subject, change, the
         edit_series(tmp_path, 5, then)
     (series,) = read_series(tmp_path)
     label = label_of(phantom_subject, series)
-    occurring = write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0")
+    occurring, _ = write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0")
     values = np.array([0, *(CLASSES[name] for name in occurring)])
     np.testing.assert_array_equal(values[read_back(tmp_path / "seg.dcm", series)], label)
     np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", series, CLASSES), label)
+
+
+def test_a_class_has_one_name():
+    assert all(label.lower() == class_phrase(name) for name, (label, *_) in segmentation.CLASSES.items())
 
 
 def test_segments(segmented):
@@ -111,7 +118,8 @@ def test_labels_follow_the_classes_that_occur(tmp_path, segmented, present):
     """If only oedema occurs, segment 1 is oedema, not the first class of a list."""
     series, label, _ = segmented
     some = np.where(np.isin(label, [CLASSES[name] for name in present]), label, 0)
-    assert write_seg(tmp_path / "seg.dcm", some, series, {"NCR": 1, "ED": 2, "ET": 4}, "m3ae 0.1.0") == list(present)
+    occurring, _ = write_seg(tmp_path / "seg.dcm", some, series, {"NCR": 1, "ED": 2, "ET": 4}, "m3ae 0.1.0")
+    assert occurring == list(present)
     seg = hd.seg.segread(tmp_path / "seg.dcm")
     assert list(seg.segment_numbers) == list(range(1, len(present) + 1))
     labels = {"ED": "Oedema", "NCR": "Necrotic core", "ET": "Enhancing tumour"}
@@ -189,7 +197,6 @@ def test_names_are_written_unchanged_and_nowhere_else(tmp_path, phantom_subject,
     silence_libraries()
     with caplog.at_level(logging.DEBUG):
         (series,) = read_series(tmp_path)
-        require_referable(series)
         write_seg(tmp_path / "seg.dcm", label_of(phantom_subject, series), series, CLASSES, "m3ae 0.1.0")
     assert pydicom.dcmread(tmp_path / "seg.dcm").PatientName == name
     assert "1.2." not in caplog.text  # highdicom writes UIDs to the log
@@ -197,9 +204,8 @@ def test_names_are_written_unchanged_and_nowhere_else(tmp_path, phantom_subject,
     assert not [part for part in re.split(r"\W", name.casefold()) if len(part) > 1 and part in said]
 
 
-def test_what_cannot_be_referred_to_is_said_before(segmented):
-    series = segmented[0]
-    require_referable(series)
+def test_what_cannot_be_referred_to_is_said(segmented, tmp_path):
+    series, label, _ = segmented
     for wrong, message in [
         ({"frame_of_reference": ""}, "no frame of"),
         ({"problem": "1 slice is missing"}, "1 slice"),
@@ -207,7 +213,7 @@ def test_what_cannot_be_referred_to_is_said_before(segmented):
         ({"multiframe": True}, "several multi-frame files"),
     ]:
         with pytest.raises(ValueError, match=rf"series 5 cannot be referenced .* {message}"):
-            require_referable(replace(series, **wrong))
+            write_seg(tmp_path / "seg.dcm", label, replace(series, **wrong), CLASSES, "m3ae 0.1.0")
 
 
 def test_refusals_leave_nothing(tmp_path, segmented):

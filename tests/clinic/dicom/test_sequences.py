@@ -14,8 +14,9 @@ from pydicom.dataset import Dataset
 from readings import DESCRIPTIONS, FILES, each
 
 from common.cohorts.names import split_name
+from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.contrast import Contrast, contrast_said
-from mmb.clinic.recognise.evidence import Grade, HeaderEvidence
+from mmb.clinic.recognise.evidence import HeaderEvidence
 from mmb.clinic.recognise.header import contrast_words, recognise, recognise_study
 from mmb.clinic.recognise.image_files import recognise_files
 from mmb.clinic.recognise.words import plain

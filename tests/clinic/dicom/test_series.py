@@ -24,7 +24,6 @@ from mmb.clinic.examples.phantom import write_studies
 from mmb.clinic.intake.pixels import load
 from mmb.clinic.intake.series import read_series
 from mmb.clinic.recognise.reading import read_folder
-from mmb.clinic.report.result import found_images
 from mmb.clinic.study import RESULTS
 from mmb.errors import silence_libraries
 
@@ -290,7 +289,7 @@ def test_what_is_not_of_a_class_of_mr_images_is_named(study):
     )
     assert read.explanations[1:] == [line, "series 9: left out: Basic Text SR (1 file), not MR Image."]
     assert [remark.text for remark in read.remarks] == [line]
-    told = [(each.source, each.header, each.modality, each.use) for each in found_images(read)[1:]]
+    told = [(each.source, each.header, each.modality, each.use) for each in read.found[1:]]
     assert told == [("series 3", "t2", None, "left_out"), ("series 9", None, None, "left_out")]
     shutil.rmtree(study / "002")
     message = r"no MR image, only 20 Secondary Capture Image \(series 3\), 1 Basic Text SR \(series 9\); expected"

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from common.cohorts import get_cohort
-from mmb.clinic.recognise.assign import Record
-from mmb.clinic.recognise.evidence import Candidate, Grade
+from mmb.clinic.recognise.assign import Assignment, Record
+from mmb.clinic.recognise.certainty import Grade
+from mmb.clinic.recognise.evidence import Candidate
 from mmb.clinic.recognise.reading import Study
 from mmb.errors import StudyError
 from mmb.server.datastore import DICOMWebDatastore, labelled_modality
@@ -20,9 +21,8 @@ GRID = np.diag([1.0, 1, 2, 1])
 def study(**frames: str) -> Study:
     """Return a study of volumes on one grid."""
     images = {name: nib.Nifti1Image(np.ones((240, 240, 10), np.float32), GRID) for name in frames}
-    return Study(
-        images, {name: Record(Candidate(name, name, frame), name, Grade.SURE, "") for name, frame in frames.items()}
-    )
+    used = {name: Record(Candidate(name, name, frame), name, Grade.SURE, "") for name, frame in frames.items()}
+    return Study(images, Assignment(used))
 
 
 def label(affine: np.ndarray = GRID) -> nib.Nifti1Image:

@@ -1,19 +1,17 @@
 """The first line of the console, the page and the table, and what it must agree with."""
 
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from common.modalities import GLIOMA
-from mmb.clinic.recognise.assign import Record
-from mmb.clinic.recognise.evidence import Candidate, Grade
-from mmb.clinic.report.answer import answer, exchanged
-from mmb.clinic.report.doubts import pieces_warnings, stops
+from mmb.clinic.remark import Gravity, Remark
+from mmb.clinic.report.answer import answer
+from mmb.clinic.report.doubts import pieces_warnings
 from mmb.clinic.report.formats import millilitres
 from mmb.clinic.report.lesions import Lesion
-from mmb.clinic.report.verdicts import Verdict, absent, verdicts
+from mmb.clinic.report.verdicts import Presence, Verdict, verdicts
 from mmb.predictors.calibration import Calibration
 
 VOLUMES = {"WT": 55.2, "TC": 12.0, "ET": 3.1}
@@ -25,10 +23,10 @@ CALIBRATION = Calibration(
 
 
 def said(
-    volumes=VOLUMES, intervals=None, given=USABLE, lesions=(RIGHT,), none="", perhaps="", stops=(), calibration=None
+    volumes=VOLUMES, intervals=None, given=USABLE, lesions=(RIGHT,), found=Presence.FOUND, stops=(), calibration=None
 ) -> str:
     ends = {"WT": (46.0, 67.4)} if intervals is None else intervals
-    return answer(volumes, ends, given, lesions, none, perhaps, stops, calibration)
+    return answer(volumes, ends, given, lesions, found, stops, calibration)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +89,13 @@ def test_small_pieces_are_told_after_where_the_tumour_is(lesions, where, further
     text = said(lesions=lesions)
     assert text.startswith(where)
     assert text.endswith(f"enhancing tumour 3.1 ml (doubtful).{further}")
-    perhaps = said(perhaps="perhaps", lesions=lesions)
+    perhaps = said(found=Presence.DOUBTFUL, lesions=lesions)
     assert where.removeprefix("Tumour").removesuffix(":") + " (55 ml) is doubtful." in perhaps
     assert perhaps.endswith(f"outlines of tumours scored more.{further}")
 
 
 def test_what_scores_as_few_tumours_do_may_be_none():
-    assert said(perhaps="perhaps", calibration=CALIBRATION) == (
+    assert said(found=Presence.DOUBTFUL, calibration=CALIBRATION) == (
         "There may be no tumour: what is drawn on the right (55 ml) is doubtful. "
         "In tests, 91 of 100 outlines of tumours scored more."
     )
@@ -105,44 +103,26 @@ def test_what_scores_as_few_tumours_do_may_be_none():
 
 def test_no_tumour_is_not_said_to_be_certain():
     nothing = dict.fromkeys(VOLUMES, 0.0)
-    assert said(nothing, none="none") == "No tumour found. This does not exclude one."
-    assert said(nothing, none="none", calibration=CALIBRATION) == (
+    assert said(nothing, found=Presence.NONE) == "No tumour found. This does not exclude one."
+    assert said(nothing, found=Presence.NONE, calibration=CALIBRATION) == (
         "No tumour found. This does not exclude one: in tests, none was found in 30 of 120 results of patients with "
         "one."
     )
-    assert said(none="none").startswith(
+    assert said(found=Presence.NONE).startswith(
         "No tumour found with confidence; what is drawn (55 ml) is doubtful. This does not exclude one"
     )
-    assert not re.search(r" to |right|left", said(none="none"))
-    assert "does not exclude" in absent(VOLUMES, dict.fromkeys(VOLUMES, 0.1), CALIBRATION)
+    assert not re.search(r" to |right|left", said(found=Presence.NONE))
 
 
-@pytest.mark.parametrize(
-    ("seems", "text"),
-    [
-        ({"t2": "flair", "flair": "t2"}, "T2 and FLAIR seem exchanged"),
-        ({"t1": "t1c", "t1c": "t1"}, "T1 and T1c seem exchanged"),
-        ({"t2": "flair"}, "the T2 does not look like T2, but like FLAIR"),
-        ({"t1": "other"}, "the T1 does not look like T1"),
-    ],
-)
-def test_what_stops_it_comes_before_everything(seems, text):
-    assert said(stops=[exchanged(seems)]) == f"Do not use: {text}."
-    assert said(stops=[exchanged(seems)], none="none") == f"Do not use: {text}."
-
-
-@pytest.mark.parametrize(("by_hand", "stopped"), [(True, True), (False, False)])
-def test_another_part_of_the_body_that_was_set_by_hand_is_said_first(by_hand, stopped):
-    spine = Candidate("series 2", "series 2", fixed=by_hand, other_body="cspine")
-    study = SimpleNamespace(used={"t1": Record(spine, "t1", Grade.SURE, "set")}, skulls=[])
-    said_first = next(stops(study, SimpleNamespace(mirrored=[], failed={}), None, untrusted=True))
-    assert ("header of the T1 names another part of the body (cspine)" in said_first) == stopped
+def test_what_stops_it_comes_before_everything():
+    for found in Presence:
+        assert said(stops=["T2 and FLAIR seem exchanged"], found=found) == "Do not use: T2 and FLAIR seem exchanged."
 
 
 def test_a_contradiction_caps_every_verdict():
     scores = dict.fromkeys(VOLUMES, 0.99)
-    for untrusted, doubted in ((False, False), (False, True)):
-        made = verdicts(VOLUMES, scores, GLIOMA, None, untrusted, doubted, contradicted=True)
+    for code in ("exchanged", "unlike_its_name", "not_for_patients"):
+        made = verdicts(VOLUMES, scores, GLIOMA, CALIBRATION, Presence.FOUND, [Remark(code, Gravity.STOP, "")])
         assert {each.word for each in made.values()} == {"not reliable"}
 
 
@@ -158,9 +138,9 @@ def test_pieces_are_counted_per_region():
     whole[1:39, 2:10, 2:10] = True
     four = {"WT": whole, "TC": cubes(4, 12, 20, 28), "ET": cubes(4)}
     (warning,) = pieces_warnings(four)
-    assert warning.startswith("The tumour core is in 4 separate pieces within one lesion, the largest with 25 %")
+    assert warning.text.startswith("The tumour core is in 4 separate pieces within one lesion, the largest with 25 %")
     (warning,) = pieces_warnings(four | {"TC": cubes(4), "ET": cubes(4, 12)})
-    assert warning.startswith("The enhancing tumour is in 2 separate pieces")
+    assert warning.text.startswith("The enhancing tumour is in 2 separate pieces")
     assert not [*pieces_warnings(four | {"TC": cubes(4)})]
     speck = cubes(4)
     speck[30, 5, 5] = True

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 from phantom_case import LABELS, lesion
 
+from common.cohorts.registry import PHANTOM
 from common.modalities import LabelSet
 from mmb.clinic.head.alignment import AlignedStudy
 from mmb.clinic.head.registration import Registration
 from mmb.clinic.head.skull import Brain
-from mmb.clinic.recognise.assign import Record
-from mmb.clinic.recognise.evidence import Candidate, Grade
-from mmb.clinic.recognise.reading import Remark, Study
+from mmb.clinic.recognise.assign import Assignment, Record
+from mmb.clinic.recognise.certainty import Grade
+from mmb.clinic.recognise.claims import Headers
+from mmb.clinic.recognise.evidence import Candidate
+from mmb.clinic.recognise.reading import Study
+from mmb.clinic.remark import Gravity, Remark
 from mmb.clinic.report.doubts import (
     border_warnings,
     core_warnings,
@@ -22,7 +26,6 @@ from mmb.clinic.report.doubts import (
     image_warnings,
     segmentation_warnings,
     size_warnings,
-    study_warnings,
 )
 from mmb.clinic.report.lesions import centre, lesions
 from mmb.clinic.report.result import volumes
@@ -32,18 +35,20 @@ ALL = ("t1", "t1c", "t2", "flair")
 
 def doubts(
     label: np.ndarray, used: Sequence[str] = ALL, labels: LabelSet = LABELS, spacing: Sequence[float] = (1, 1, 1)
-) -> list[str]:
-    """Return the warnings about a label map."""
+) -> list[Remark]:
+    """Return the remarks on a label map."""
     measured = volumes(nib.Nifti1Image(label, np.diag([*spacing, 1])), labels)
     return [*segmentation_warnings(label > 0, measured, used)]
 
 
-def used(images: Iterable[str], grade: Grade = Grade.SURE, fixed: bool = False) -> dict[str, Record]:
+def used(images: Iterable[str], grade: Grade = Grade.SURE, fixed: bool = False) -> Assignment:
     """Return what the modalities are read from: series 0, 1, ..."""
-    return {
-        name: Record(Candidate(f"series {n}", f"series {n}", fixed=fixed), name, grade, "why")
-        for n, name in enumerate(images)
-    }
+    return Assignment(
+        {
+            name: Record(Candidate(f"series {n}", f"series {n}", fixed=fixed), name, grade, "why")
+            for n, name in enumerate(images)
+        }
+    )
 
 
 def test_volumes_in_ml():
@@ -58,9 +63,9 @@ def test_without_t1c_enhancing_tumour_is_a_guess(enhancing):
     if not enhancing:
         label[label == 4] = 1
     (said,) = doubts(label, used=without, spacing=(2, 2, 2))
-    assert said.startswith("No T1c: ")
-    assert ("(0.4 ml) is an estimate" in said) == enhancing  # 56 voxels of 8 mm3
-    assert ("cannot be ruled out" in said) != enhancing
+    assert said.code == "no_t1c"
+    assert ("(0.4 ml) is an estimate" in said.text) == enhancing  # 56 voxels of 8 mm3
+    assert ("cannot be ruled out" in said.text) != enhancing
     other = LabelSet({"scar": 1}, {"scar": ("scar",)})
     # T1c would show none of these regions
     assert doubts(lesion() // 4, used=without, labels=other, spacing=(2, 2, 2)) == []
@@ -73,9 +78,11 @@ def test_like_warnings_of_several_images_are_one():
     study = Study(images, used(images))
     aligned = AlignedStudy(images, {}, {"t1": 0.7, "t1c": 1.0, "t2": 0.96, "flair": 0.85})
     partial, thick = geometry_warnings(study, aligned, (1, 1, 1))
-    assert partial.startswith("T1 (series 0: 70 %), FLAIR (series 3: 85 %): covers only this part of what the")
+    assert (partial.code, partial.about) == ("covers_less", ("t1", "flair"))
+    assert partial.text.startswith("T1 (series 0: 70 %), FLAIR (series 3: 85 %): covers only this part of what the")
     sizes = "T1 (series 0: 0.5 x 0.5 x 6 mm), T2 (series 2: 0.4 x 0.4 x 6 mm), FLAIR (series 3: 1 x 1 x 5 mm)"
-    assert thick.startswith(f"{sizes}: voxels")
+    assert (thick.code, thick.about) == ("coarse_voxels", ("t1", "t2", "flair"))
+    assert thick.text.startswith(f"{sizes}: voxels")
     assert list(geometry_warnings(study, replace(aligned, covered={}), (5, 5, 6))) == []
     assert list(geometry_warnings(study, aligned, (5, 5, 6), ["t1", "flair"])) == []
 
@@ -112,7 +119,7 @@ def test_limits_of_a_lesion_at_the_border(depth, voxels, said):
     lesion[..., 14 - depth].flat[:voxels] = True
     if voxels > 1:
         lesion[..., 5].flat[: 1000 - voxels] = True
-    made = " ".join(border_warnings(lesion, brain))
+    made = " ".join(remark.text for remark in border_warnings(lesion, brain))
     assert bool(made) == bool(said)
     assert made.startswith(said and f"{said} of the lesion lies at the border of the brain that was cut out")
 
@@ -139,7 +146,8 @@ def test_limits_of_a_lesion_for_a_brain(thick, most, said):
     assert not [*size_warnings(lesion, brain, thick)]
     lesion.flat[most] = True
     (warned,) = size_warnings(lesion, brain, thick)
-    assert said in warned
+    assert warned.gravity == Gravity.DOUBT
+    assert said in warned.text
 
 
 def test_a_core_far_from_the_rest():
@@ -151,7 +159,7 @@ def test_a_core_far_from_the_rest():
     core[16:18, 16:18, 8:10] = True
     assert [*core_warnings(label > 0, core, (1, 1, 1))] == []
     (said,) = core_warnings(label > 0, core, (4, 4, 4))
-    assert said.startswith("11 % of the tumour core lies more than 20 mm from the largest piece of the lesion")
+    assert said.text.startswith("11 % of the tumour core lies more than 20 mm from the largest piece of the lesion")
 
 
 def test_a_doubtful_brain():
@@ -160,26 +168,37 @@ def test_a_doubtful_brain():
     study.skulls.extend(images)
     aligned = AlignedStudy(images, {}, {})
     (said,) = image_warnings(study, aligned, None, (700, 2000))
-    assert said.startswith("T1 (series 0), T1c (series 1), T2 (series 2), FLAIR (series 3): not skull-stripped")
+    assert (said.code, said.gravity, said.about) == ("not_skull_stripped", Gravity.STOP, ("t1", "t1c", "t2", "flair"))
     brain = Brain(np.ones((4, 4, 4), bool), "t1", 1500, True, {"t1": 1.0, "t2": 0.9, "t1c": 0.93}, {})
     assert list(image_warnings(study, aligned, brain, (700, 2000))) == []
     odd = replace(brain, millilitres=2100, agreement={"t1": 1.0, "t2": 0.7}, doubts={"flair": "none"})
     (said,) = image_warnings(study, aligned, odd, (700, 2000))
-    assert "FLAIR (series 3): none; it has 2100 ml; expected 700 to 2000 ml; Dice of its mask in T1" in said
-    assert "T2 (series 2: 0.70)" in said
+    assert "FLAIR (series 3): none; it has 2100 ml; expected 700 to 2000 ml; Dice of its mask in T1" in said.text
+    assert "T2 (series 2: 0.70)" in said.text
     partial = replace(brain, millilitres=600, is_whole=False)
     assert list(image_warnings(study, aligned, partial, (700, 2000))) == []
 
 
 def test_what_was_noticed_as_a_study_was_read():
-    remarks = [Remark(("t1", "t2"), "odd."), Remark((), "of all.")]
-    study = Study({}, used(["t1", "t1c", "t2"], Grade.OPEN), remarks=remarks)
-    unsure, *others = study_warnings(study)
-    assert unsure.startswith("Recognised with little confidence: T1 (series 0: why), T1c (series 1: why), T2 (series 2")
-    assert unsure.endswith("name the file after it, e.g. x_t1.nii.gz.")
-    assert others == ["T1 (series 0), T2 (series 2): odd.", "of all."]
+    headers = Headers([], PHANTOM, [], remarks=[Remark("odd", Gravity.NOTE, "of all.")])
+    unsure, other = Study({}, used(["t1", "t1c", "t2"], Grade.OPEN), headers=headers).remarks
+    assert (unsure.code, unsure.about, other.code) == ("little_confidence", ("t1", "t1c", "t2"), "odd")
+    assert unsure.text.startswith("Recognised with little confidence: T1 (series 0: why), T1c (series 1: why), T2")
+    assert unsure.text.endswith("name the file after it, e.g. x_t1.nii.gz.")
     for records in (used(["t1"], Grade.LIKELY), used(["t1"], Grade.OPEN, fixed=True)):
-        assert [*study_warnings(Study({}, records))] == []
+        assert Study({}, records).remarks == []
+
+
+def test_a_mirrored_image_stops_the_result_and_one_that_was_registered_doubts_it():
+    images = {name: nib.Nifti1Image(np.zeros((4, 4, 4)), np.eye(4)) for name in ("t1", "t1c", "t2")}
+    misplaced = {"t1": "fits mirrored.", "t1c": "failed.", "t2": "was registered."}
+    aligned = AlignedStudy(images, {}, {}, misplaced, failed={"t1c": "why"}, mirrored={"t1": "fits mirrored."})
+    said = [*image_warnings(Study(images, used(images)), aligned, None, (700, 2000))]
+    assert [(each.code, each.gravity, each.about) for each in said] == [
+        ("mirrored", Gravity.STOP, ("t1",)), ("not_registered", Gravity.STOP, ("t1c",)),
+        ("misplaced", Gravity.DOUBT, ("t2",)),
+    ]  # fmt: skip
+    assert [each.brief for each in said] == ["the T1 seems mirrored", "the T1c does not lie over the reference", ""]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +216,7 @@ def test_lesion_at_the_edge(voxel, side):
     label = lesion()
     label[voxel] = 2
     (said,) = doubts(label)
-    assert f"edge of the image ({side})" in said
+    assert f"edge of the image ({side})" in said.text
 
 
 def test_pieces_are_warned_of_by_their_volume_and_not_by_their_number():
@@ -207,7 +226,7 @@ def test_pieces_are_warned_of_by_their_volume_and_not_by_their_number():
     assert doubts(label) == []
     label[2:18:2, 15, 2] = 1  # of 232
     (said,) = doubts(label)
-    assert "in 17 separate pieces, specks included, the largest with 93 % of its volume" in said
+    assert "in 17 separate pieces, specks included, the largest with 93 % of its volume" in said.text
 
 
 GRID = np.mgrid[:70, :60, :20].astype(float)

@@ -16,12 +16,12 @@ from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.head.grid import Grid, resample
 from mmb.clinic.head.skull import Masks
-from mmb.clinic.recognise.assign import Assignment, assign_series, contradictions
-from mmb.clinic.recognise.evidence import Candidate, Grade, HeaderEvidence
+from mmb.clinic.recognise.assign import Assignment, assign_series, contradicted
+from mmb.clinic.recognise.certainty import Grade
+from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
 from mmb.clinic.recognise.image import CLASSES
 from mmb.clinic.recognise.looking import judge_images, read_volumes
 from mmb.clinic.recognise.reading import read_folder
-from mmb.clinic.report.doubts import study_warnings
 
 CPU = torch.device("cpu")
 ALL = PHANTOM.modalities
@@ -62,7 +62,7 @@ def shown(candidates: list[Given], cohort: Cohort = PHANTOM, strip: str = "auto"
 
 
 def decided(candidates: list[Given], modalities: tuple[str, ...] = ALL, required: tuple[str, ...] = ()) -> Assignment:
-    return assign_series(candidates, modalities, lambda *_: "", shown(candidates), "", required)
+    return assign_series(candidates, modalities, shown(candidates), "", required)
 
 
 def sources(decision: Assignment) -> dict[str, str]:
@@ -72,30 +72,34 @@ def sources(decision: Assignment) -> dict[str, str]:
 def test_right_names_stay_and_nothing_is_said(images):
     decision = decided(given({name: images[name] for name in ALL}))
     assert sources(decision) == {name: f"series {number}" for number, name in enumerate(ALL, 1)}
-    assert ([*decision.warnings], [*contradictions(decision.chosen)]) == ([], [])
+    assert ([*decision.remarks], [*contradicted(decision.chosen)]) == ([], [])
 
 
 def test_what_a_header_leaves_open_and_the_image_shows_is_open_no_more(images):
     decision = decided(given({"t1c": images["t1c"], "t2": images["t2"]}, t1c=Grade.OPEN, t2=Grade.OPEN))
     assert [record.stated_grade for record in decision.chosen.values()] == [None, None]
     assert decision.chosen["t1c"].reason == "by what it shows; its header: words: 'x'"
-    assert decision.warnings == []
+    assert decision.remarks == []
 
 
 def test_exchanged_sequences_of_sure_headers_are_warned_of_and_stay(images):
     decision = decided(given({"t1": images["t1c"], "t1c": images["t1"], "t2": images["t2"]}))
     assert sources(decision) == {"t1": "series 1", "t1c": "series 2", "t2": "series 3"}
-    (warning,) = contradictions(decision.chosen)
-    assert warning.startswith("T1 (series 1) and T1c (series 2): judging by their content, T1 and T1c are exchanged.")
+    (remark,) = contradicted(decision.chosen)
+    assert (remark.code, remark.gravity, remark.about) == ("exchanged", "stop", ("t1", "t1c"))
+    assert remark.text.startswith("T1 (series 1) and T1c (series 2): judging by their content, T1 and T1c are")
+    assert remark.brief == "T1 and T1c seem exchanged"
 
 
 def test_what_headers_leave_open_is_decided_by_what_it_shows(images):
     decision = decided(given({"t1": images["t1c"], "t2": images["t2"]}, t1=Grade.OPEN))
     assert sources(decision) == {"t1c": "series 1", "t2": "series 2"}
     assert decision.chosen["t1c"].stated_grade is None
-    assert decision.warnings == [
+    (remark,) = decision.remarks
+    assert (remark.code, remark.about) == ("decided_by_image", ("t1c",))
+    assert remark.text == (
         "series 1: its header leaves open whether it is T1 (words: 'x'); it looks like T1c, and is used as T1c."
-    ]
+    )
     both = decided(given({"t1": images["t1c"], "t1c": images["t1"]}, t1=Grade.LIKELY, t1c=Grade.OPEN))
     assert sources(both) == {"t1": "series 2", "t1c": "series 1"}
 
@@ -103,24 +107,25 @@ def test_what_headers_leave_open_is_decided_by_what_it_shows(images):
 def test_nothing_is_taken_for_a_sequence_that_is_not_wanted(images):
     decision = decided(given({"t1": images["t1c"], "t2": images["t2"]}, t1=Grade.LIKELY), ("t1", "t2", "flair"))
     assert sources(decision) == {"t1": "series 1", "t2": "series 2"}
-    (warning,) = contradictions(decision.chosen)
-    assert warning.startswith("T1 (series 1): it does not look like T1, but like T1c. Do not use")
+    (remark,) = contradicted(decision.chosen)
+    assert (remark.code, remark.about) == ("unlike_its_name", ("t1",))
+    assert remark.brief == "the T1 does not look like T1, but like T1c"
 
 
 def test_a_subtraction_is_left_out_unless_its_header_is_sure_it_is_asked_for_or_alone(images):
     study = {"t1": images["other"], "t1c": images["t1c"], "t2": images["t2"]}
     decision = decided(given(study, t1=Grade.OPEN))
     assert list(decision.chosen) == ["t1c", "t2"]
-    assert "looks like none, and is left out" in decision.warnings[0]
+    assert (decision.remarks[0].code, decision.remarks[0].about) == ("decided_by_image", ())
     assert decision.records[0].line().startswith("series 1: left out: by what it shows")
     assert not decision.records[0].line().endswith("; used.")
     kept = decided(given(study, t1=Grade.OPEN), required=("series 1",))
     assert list(kept.chosen) == ["t1", "t1c", "t2"]
-    (warning,) = contradictions(kept.chosen)
-    assert "it may be a subtraction, a map or no image of a brain. Do not use" in warning
+    (remark,) = contradicted(kept.chosen)
+    assert (remark.code, remark.brief) == ("unlike_its_name", "the T1 does not look like T1")
     alone = given({"t1": images["other"]}, t1=Grade.OPEN)
     certainly_other = {name: 0.0 if name == "other" else -9.0 for name in CLASSES}
-    assert list(assign_series(alone, ALL, lambda *_: "", {"series 1": certainly_other}).chosen) == ["t1"]
+    assert list(assign_series(alone, ALL, {"series 1": certainly_other}).chosen) == ["t1"]
 
 
 def test_nothing_is_said_of_infants_and_of_heads(images):
@@ -178,6 +183,6 @@ def test_it_is_read_with_its_own_files_and_no_option(subject, tmp_path, scans):
         "T1c too, but not used: series 801 (coronal, 2 x 2 x 2 mm), since series 701 (axial, 2 x 2 x 5 mm) is in the "
         "plane and resolution of the others."
     ]
-    assert (found.notes, [*study_warnings(found)]) == (expected if scans is SCANS else [], [])
+    assert [remark.text for remark in found.remarks] == (expected if scans is SCANS else [])
     left_out = {line.split(":")[0] for line in found.explanations if "left out" in line}
     assert left_out == {"series 501", "series 751"}

@@ -15,8 +15,8 @@ from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM, get_cohort
 from mmb.clinic.intake.series import read_series
 from mmb.clinic.recognise.header import recognise_study
-from mmb.clinic.recognise.reading import read_files, read_folder
-from mmb.clinic.report.doubts import study_warnings
+from mmb.clinic.recognise.reading import Study, read_files, read_folder
+from mmb.clinic.remark import Gravity
 from mmb.errors import StudyError
 
 SIZE: dict[str, Any] = {"spacing": (6, 6, 6)}
@@ -27,6 +27,10 @@ HAND = {"t1": 3, "t1c": 6, "t2": 2, "flair": 4}
 LATER = {"StudyDate": "20250607", "SeriesDate": "20250607", "AcquisitionDate": "20250607"}  # the others: 2024-01-02
 NONE = dict.fromkeys(LATER, "")
 Change = Callable[[Dataset], None] | Mapping[str, Any]
+
+
+def texts(study: Study) -> list[str]:
+    return [remark.text for remark in study.remarks]
 
 
 def without(*names: str, up: float = 0, **values: Any) -> Callable[[Dataset], None]:
@@ -87,7 +91,7 @@ def test_series_of_two_days_are_of_two_examinations(tmp_path, phantom_subject, w
         assert "202" not in refused.value.public
         return
     found = read_folder(tmp_path, PHANTOM, by_hand=by_hand)
-    warnings = [text for text in study_warnings(found) if "two examinations" in text]
+    warnings = [remark.text for remark in found.remarks if remark.code == "two_examinations"]
     assert len(warnings) == (expected == "by hand")
     assert "202" not in " ".join([*warnings, *found.explanations])
 
@@ -110,12 +114,12 @@ def test_files_of_two_examinations(tmp_path):
         read_folder(tmp_path, glioma)
     assert "2023" not in refused.value.public
     given = dict(zip(("t1c", "flair"), sorted(tmp_path.iterdir()), strict=True))
-    (text,) = (text for text in study_warnings(read_files(given, glioma)) if "two examinations" in text)
+    (text,) = (each.text for each in read_files(given, glioma).remarks if each.code == "two_examinations")
     assert text.startswith("T1c (image file) and FLAIR (image file) are of two examinations or patients")
     for path, name in zip(given.values(), ("pat01_t1c", "pat02_flair"), strict=True):
         path.rename(tmp_path / f"{name}.nii.gz")
     found = read_folder(tmp_path, glioma)
-    assert any("T1c (image file) and FLAIR (image file) have names" in text for text in study_warnings(found))
+    assert any("T1c (image file) and FLAIR (image file) have names" in text for text in texts(found))
     assert any("pat01_t1c.nii.gz (pat01)" in line for line in found.explanations)
 
 
@@ -171,7 +175,7 @@ def test_what_is_taken_and_said(tmp_path, phantom_subject, what):
     found = read_folder(changed(tmp_path, phantom_subject, changes, scans), PHANTOM)
     assert found.series[modality].number == number
     assert list(found.images) == ["t1", "t1c", "t2", "flair"]
-    warnings = [*study_warnings(found)]
+    warnings = [remark.text for remark in found.remarks if remark.gravity is not Gravity.NOTE]
     assert len(warnings) == bool(said)
     assert said in " ".join(warnings)
 
@@ -213,4 +217,4 @@ def test_a_slice_or_slab_of_an_image_file(tmp_path, shape, spacing, by_hand, out
         with pytest.raises(StudyError, match=r"x_t1c.nii.gz: a slab of \d+ mm; expected a whole brain, 80 mm or more"):
             read()
     else:
-        assert any("a slab of 50 mm" in text for text in study_warnings(read())) == (outcome == "said")
+        assert any(remark.code == "slab" for remark in read().remarks) == (outcome == "said")

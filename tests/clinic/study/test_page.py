@@ -15,6 +15,7 @@ from phantom_case import lesion, regions
 from PIL import Image
 
 from common.evaluation.report.slices import OUTLINES
+from mmb.clinic.remark import Gravity, Remark
 from mmb.clinic.report import sheets as module
 from mmb.clinic.report.lesions import Lesion
 from mmb.clinic.report.page import write_summary
@@ -35,8 +36,10 @@ SUMMARY = StudySummary(
     intervals={"WT": (22.81, 48.6)},
 
     pictures={"flair": base64.b64encode(b"a picture").decode()},
-    warnings=["No T1c."],
-    notes=["FLAIR was registered."],
+    remarks=[
+        Remark("no_t1c", Gravity.WARNING, "No T1c.", ("t1c",)),
+        Remark("registered", Gravity.NOTE, "FLAIR was registered.", ("flair",)),
+    ],
     trained_on="39 cases <of adults>",
     verdicts={
         "WT": Verdict("usable for review"), "TC": Verdict("doubtful", "no T1c"), "ET": Verdict("not reliable", "no T1c")
@@ -91,13 +94,14 @@ def test_values_appear_and_no_other_file_is_needed(tmp_path):
 
 def test_what_matters_first_stands_first_six_warnings_at_most_and_nothing_empty(tmp_path):
     warnings = [f"Warning {number}." for number in range(8)]
-    html = page(tmp_path, replace(SUMMARY, warnings=warnings))
+    remarks = [Remark("a", Gravity.WARNING, warning) for warning in warnings]
+    html = page(tmp_path, replace(SUMMARY, remarks=[*remarks, SUMMARY.remarks[1]]))
     parts = ["not for clinical use", *warnings[:6], "Volumes", "<img", "Further remarks", *warnings[6:]]
     parts += ["<details>", "Sequences", "Geometry and preparation", "trained on"]
     order = [html.index(part) for part in parts]
     assert order == sorted(order)
     assert all(html.count(warning) == 1 for warning in warnings)
-    nothing = {"missing": (), "pictures": {}, "notes": (), "warnings": (), "verdicts": {}}
+    nothing = {"missing": (), "pictures": {}, "remarks": (), "verdicts": {}}
     nothing |= {"chances": {}, "measured": {}, "calibrated_on": 0}
     least = page(tmp_path, replace(SUMMARY, **nothing, trained_on=None))
     for heading in ("Further remarks", "intervals", "Chance", "<img", "Warnings", "Geometry", "missing:"):
@@ -114,7 +118,7 @@ def test_lesions_and_classes(tmp_path):
     assert "Lesions: 10<" in html
     assert "Smaller lesions not listed: 2." in html
     assert "specks of less than 0.1 ml: 3." in html
-    assert "Without overlap: necrosis 2.0 ml, oedema 20 ml, enhancing tumour 0.0 ml." in html
+    assert "Without overlap: necrotic core 2.0 ml, oedema 20 ml, enhancing tumour 0.0 ml." in html
 
 
 def test_only_the_pages_own_script_may_run(tmp_path):
@@ -129,7 +133,8 @@ def test_only_the_pages_own_script_may_run(tmp_path):
 def test_text_is_escaped(tmp_path):
     nasty = '<script>alert("1")</script> & $x$'
     used, volumes = [UsedModality("t2", nasty, nasty)], {"WT": 0.0}
-    html = page(tmp_path, StudySummary(*[nasty] * 4, used, volumes, pictures={nasty: nasty}, notes=[nasty] * 2))
+    remarks = [Remark(nasty, gravity, nasty) for gravity in (Gravity.WARNING, Gravity.NOTE)]
+    html = page(tmp_path, StudySummary(*[nasty] * 4, used, volumes, pictures={nasty: nasty}, remarks=remarks))
     assert "<script" not in html
     assert 'alert("' not in html
     assert "&amp;amp;" not in html  # once, not twice

@@ -19,8 +19,9 @@ from mmb.clinic.head.skull import brain_mask
 from mmb.clinic.intake.field_of_view import WHOLE, shares
 from mmb.clinic.options import Options
 from mmb.clinic.recognise.reading import Assigned, align_and_assign, choose_reference, read_folder
+from mmb.clinic.remark import Gravity, Remark
 from mmb.clinic.report.doubts import partial_images
-from mmb.clinic.report.verdicts import verdicts
+from mmb.clinic.report.verdicts import Presence, verdicts
 from mmb.clinic.study import Prediction, segment
 from mmb.predictors.bundle import load_predictor
 
@@ -145,12 +146,13 @@ def test_volumes_are_those_of_the_study_without_the_part(tmp_path, subject):
     made(tmp_path / "without", subject, WHOLE_HEAD)
     first, second = (predicted(tmp_path / name, tmp_path / f"{name}_out").summary for name in ("with", "without"))
     assert first.volumes == pytest.approx(second.volumes, rel=0.05)
-    assert not [text for text in first.warnings if "not the whole head" in text]
+    assert not [remark for remark in first.remarks if remark.code == "partial"]
 
 
 def test_what_only_a_partial_t1c_shows_is_not_reliable():
     numbers = ({"WT": 20.0, "TC": 9.0, "ET": 4.0}, {"WT": 0.9, "TC": 0.9, "ET": 0.9})
-    made = verdicts(*numbers, GLIOMA, None, False, False, ["t1c"])
+    partial = Remark("partial", Gravity.DOUBT, "", ("t1c",))
+    made = verdicts(*numbers, GLIOMA, None, Presence.FOUND, [partial])
     assert made["WT"].word == "doubtful"
     assert {made[region].text for region in ("TC", "ET")} == {"not reliable: the T1c does not show the whole brain"}
 
@@ -159,7 +161,7 @@ def test_a_result_from_a_partial_t1c_warns(tmp_path, subject):
     part = replace(WHOLE_HEAD[3], number=7)
     cut(made(tmp_path / "study", subject, [*WHOLE_HEAD[:3], part]), 7)
     summary = predicted(tmp_path / "study", tmp_path / "out").summary
-    (warning,) = (text for text in summary.warnings if "not the whole head" in text)
+    (warning,) = (each.text for each in summary.remarks if each.code == "partial")
     assert re.match(r"T1c \(series 7: \d+ % of the brain; \d+ mm missing at the top\)", warning)
-    assert not [text for text in summary.warnings if "covers only" in text]  # is said once
+    assert not [each for each in summary.remarks if each.code == "covers_less"]  # is said once
     assert not {"TC", "ET"} & {*summary.intervals, *summary.expected_dice, *summary.chances}

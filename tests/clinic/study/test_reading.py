@@ -17,9 +17,8 @@ from common.cohorts.check import findings
 from common.cohorts.myops import MYOPS
 from common.cohorts.phantom.simulation import SPACING
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.recognise.evidence import Grade
+from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.reading import align_and_assign, read_folder
-from mmb.clinic.report.doubts import study_warnings
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +41,8 @@ def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(subject)
     assert found.explanations == [
         "case_t1ce.nii.gz: T1c (named by its file); used.",
         "case_flair.nii.gz: FLAIR (named by its file); used.",
-        "case_t1.nii.gz: T1, by its name; not requested.",
-        "case_t2.nii.gz: T2, by its name; not requested.",
+        "case_t1.nii.gz: T1 (by its name); not used, as requested.",
+        "case_t2.nii.gz: T2 (by its name); not used, as requested.",
     ]
 
 
@@ -180,8 +179,8 @@ def test_a_brain_too_small_for_its_voxel_size_is_warned_about(subject, tmp_path)
     nib.save(nib.Nifti1Image(t2, LPS @ np.diag([0.5, 0.5, 0.5, 1])), tmp_path / "a_t2.nii.gz")
     found = read_folder(tmp_path, PHANTOM)
     (remark,) = found.remarks
-    assert remark.modalities == ("t2",)
-    assert remark.text.startswith("a whole brain of only ")
+    assert (remark.code, remark.about) == ("odd_volume", ("t2",))
+    assert remark.text.startswith("T2 (image file): a whole brain of only ")
     assert "with voxels of 1.5 x 1.5 x 1.5 mm" in remark.text
     assert found.skulls == []
 
@@ -277,7 +276,7 @@ def test_what_cannot_be_registered_gives_way_by_name(subject, tmp_path):
     assert read.sources["t2"] == "series 9"
     study, *_ = align_and_assign(read, None, torch.device("cpu"), "no")
     assert study.sources == {"t1": "series 2", "t2": "series 3"}
-    (warning,) = (line for line in study_warnings(study) if "series 9" in line)
+    (warning,) = (remark.text for remark in study.remarks if "series 9" in remark.text)
     assert warning.startswith("series 9, by its header T2, is not used: it cannot be registered (")
     (line,) = (line for line in study.explanations if line.startswith("series 9"))
     assert "cannot be used: it cannot be registered" in line
