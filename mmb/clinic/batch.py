@@ -73,9 +73,8 @@ def segment_each(
             earlier = [Outcome(**entry) for entry in json.loads((out / RECORD).read_text())]
         except (OSError, ValueError, TypeError):  # there was no earlier run, or its record is damaged
             earlier = []
-        needed = [RESULTS[what] for what in ("label map", "summary", "JSON")]
-        whole = {name for name in studies if all((out / name / file).is_file() for file in needed)}
-        outcomes = {each.study: each for each in earlier if each.study in (studies if each.failure else whole)}
+        here = [each for each in earlier if each.study in studies]
+        outcomes = {each.study: each for each in here if each.failure or _is_whole(out / each.study)}
         for name, study in studies.items():
             made = None
             try:
@@ -98,6 +97,15 @@ def segment_each(
             yield outcomes[name], made
     finally:
         unlock_folder(out)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return whether an earlier result is there, with a summary that this version can read."""
+    try:
+        read_document(folder / RESULTS["JSON"])
+    except (OSError, ValueError):
+        return False
+    return all((folder / RESULTS[what]).is_file() for what in ("label map", "summary"))
 
 
 def _studies(folder: str | Path, cohort: Cohort) -> dict[str, Path | dict[str, str]]:

@@ -25,8 +25,15 @@ def write_document(summary: StudySummary, path: Path) -> None:
 
 
 def read_document(path: Path) -> StudySummary:
-    """Read a summary that `write_document` wrote, without what was left out."""
-    return FIELDS.validate_json(path.read_bytes())
+    """Read a summary that `write_document` wrote, without what was left out.
+
+    Raises ValueError if the file is damaged, or of another version, of which fields would be lost.
+    """
+    content = json.loads(path.read_bytes())
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != StudySummary.schema_version:
+        raise ValueError(f"{path}: schema_version {version}; expected {StudySummary.schema_version}. Segment it again.")
+    return FIELDS.validate_python(content)
 
 
 def schema() -> dict[str, Any]:
