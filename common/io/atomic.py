@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.io.files import require_no_folder, require_writable
@@ -18,7 +18,8 @@ def written_whole(folder: str | os.PathLike, earlier: Iterable[Path] = (), last:
 
     Args:
         folder: is created if needed.
-        earlier: files of an earlier result. Those that the new one lacks are removed.
+        earlier: files of an earlier result. Those that the new one lacks are removed, and their folders if nothing
+            else is in them.
         last: name of the file that marks the others as complete: it is removed first and moved last.
     """
     with tempfile.TemporaryDirectory(prefix=".", dir=require_writable(folder)) as temporary:
@@ -31,8 +32,11 @@ def written_whole(folder: str | os.PathLike, earlier: Iterable[Path] = (), last:
             require_writable(target.parent)
         if last is not None:
             Path(folder, last).unlink(missing_ok=True)
-        for path in earlier:
-            if path.relative_to(folder) not in names:
-                path.unlink(missing_ok=True)
+        gone = [path for path in earlier if path.relative_to(folder) not in names]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        for parent in {path.parent for path in gone} - {Path(folder, name).parent for name in names}:
+            with suppress(OSError):  # it is not empty, as ``folder`` never is
+                parent.rmdir()
         for name in names:
             shutil.move(made / name, Path(folder, name))

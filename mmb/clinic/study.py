@@ -46,6 +46,7 @@ class Prediction:
     Attributes:
         label: label map on the reference's grid, in the cohort's values.
         reference: modality on whose grid the result lies.
+        summary: what the study yields.
         explanations: a line for everything found in the study.
         files: kind of result -> path.
     """
@@ -190,8 +191,9 @@ def check_output(study: Source, output_dir: str | Path) -> None:
 @contextmanager
 def _folder(folder: Path, cohort: Cohort) -> Iterator[dict[str, Path]]:
     """Yield kind of result -> path to write; in the end all are in the folder, and those of earlier runs are gone."""
-    images = (*cohort.modalities, BRAIN_MASK, *map(PROBABILITY.format, cohort.labels.regions))
-    earlier = [folder / name for name in (*RESULTS.values(), *(f"{IMAGES}/{name}.nii.gz" for name in images))]
+    images = (*cohort.modalities, BRAIN_MASK, PROBABILITY.format("*"))  # also of another cohort's regions
+    names = (*RESULTS.values(), *(f"{IMAGES}/{name}.nii.gz" for name in images))
+    earlier = [path for name in names for path in folder.glob(name)]
     with written_whole(folder, earlier, last=RESULTS["summary"]) as temporary:
         yield {what: temporary / name for what, name in RESULTS.items()} | {"images": temporary / IMAGES}
 

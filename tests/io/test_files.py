@@ -126,6 +126,17 @@ def test_a_result_replaces_the_earlier_one_or_leaves_it_as_it_was(tmp_path, two_
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
+def test_a_folder_goes_with_the_last_file_of_an_earlier_result(tmp_path):
+    for name in ("gone/a.png", "kept/a.png", "kept/mine.txt", "used/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("old")
+    with written_whole(tmp_path, [*tmp_path.glob("*/a.png")]) as made:
+        (made / "used").mkdir()
+        (made / "used" / "b.png").write_text("new")
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert files == {"kept", "kept/mine.txt", "used", "used/b.png"}
+
+
 def test_the_mark_of_a_whole_result_comes_last(tmp_path, monkeypatch):
     moved, move = [], shutil.move
     monkeypatch.setattr(shutil, "move", lambda path, target: moved.append(target.name) or move(path, target))

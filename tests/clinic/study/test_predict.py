@@ -102,7 +102,8 @@ def test_files_of_any_names_and_the_images_that_are_kept(subject, tmp_path):
     (flair := tmp_path / "serie 7.nii.gz").symlink_to(subject / "Doe_flair.nii.gz")
     (out := tmp_path / "out").mkdir()
     (out / "images").mkdir()
-    (out / "images" / "t2.nii.gz").write_text("of another run")
+    for name in ("t2", "probability_of_another_cohort"):
+        (out / "images" / f"{name}.nii.gz").write_text("of another run")
     assert predict(out, "--flair", flair, "--keep_images", "--label", "case 7 <b>") is None
     page = (out / "summary.html").read_text()
     assert f"<strong>case 7 &lt;b&gt;</strong>, {datetime.now().astimezone():%Y-%m-%d }" in page
@@ -353,6 +354,31 @@ def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(subject, tmp_path, 
     assert made["a & b"].stat().st_mtime_ns == times["a & b"]
     assert made["good"].stat().st_mtime_ns > times["good"]
     assert [one["study"] for one in json.loads((out / "studies.json").read_text())] == ["a & b", "good"]
+
+
+def test_results_whose_summary_cannot_be_read_are_made_anew(subject, tmp_path, capsys):
+    """A summary of a version that had other fields, one that is damaged, and one that is as it should be."""
+    studies, out = tmp_path / "studies", tmp_path / "out"
+    for name in ("damaged", "good", "older"):
+        (studies / name).mkdir(parents=True)
+        (studies / name / "Doe_flair.nii.gz").symlink_to(subject / "Doe_flair.nii.gz")
+    assert predict(studies, out, "m3ae", "--each") is None
+    (out / "damaged" / "summary.json").write_text('{"schema_version": 1, ')
+    older = json.loads((out / "older" / "summary.json").read_text())
+    del older["schema_version"], older["remarks"]
+    (out / "older" / "summary.json").write_text(json.dumps(older | {"warnings": ["Look at it."]}))
+    (out / "studies.json").write_text(
+        json.dumps([
+            {key: value for key, value in each.items() if key not in ("label", "created")}
+            for each in json.loads((out / "studies.json").read_text())
+        ])
+    )  # fmt: skip
+    capsys.readouterr()
+    assert predict(studies, out, "m3ae", "--each") is None
+    said = capsys.readouterr().out
+    for line in ("damaged: segmented\n", "good: segmented before\n", "older: segmented\n"):
+        assert line in said
+    assert pd.read_csv(out / "studies.csv").remarks.notna().all()
 
 
 @pytest.mark.parametrize(
