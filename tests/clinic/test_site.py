@@ -80,6 +80,12 @@ def test_it_decides_what_nobody_understands(folder):
     assert "t1c" not in sources(read(folder, {"t1c": ["*k-mitte"]}))  # a pattern is for the whole description
 
 
+def test_a_bracket_is_itself():
+    site = table({"t1c": ["*[KM]"]})
+    described = ["T1 [km]", "T1 K", "T1 KM"]
+    assert [site.says(each, UNKNOWN, "", "").modality for each in described] == ["t1c", None, None]
+
+
 def test_none_leaves_out_and_goes_before_the_sequences(folder):
     found = read(folder, {"t1c": ["kopf*"], "flair": ["Liquor*"], "none": ["*nativ", "*mpr"]})
     assert sources(found) == {"t1c": "series 4", "flair": "series 3"}

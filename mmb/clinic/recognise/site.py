@@ -23,7 +23,7 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class SiteTable:
-    """Patterns on the whole SeriesDescription, as those of file names in a shell, in capitals or not.
+    """Patterns on the whole SeriesDescription, in capitals or not: ``*`` is any text, ``?`` any character.
 
     Attributes:
         patterns: pairs of a class, a modality or `NONE`, and a pattern, in the file's order.
@@ -102,4 +102,7 @@ def _faults(table: Any) -> Iterator[str]:
 
 
 def _fits(pattern: str, description: str) -> bool:
-    return fnmatchcase(description.strip().casefold(), pattern.strip().casefold())
+    literal = pattern.replace(
+        "[", "[[]"
+    )  # descriptions have brackets, which would stand for one of the letters in them
+    return fnmatchcase(description.strip().casefold(), literal.strip().casefold())
