@@ -430,10 +430,11 @@ def _require_known_parts(path: Path, settings: Any) -> None:
 def _no_model(folder: Path, subsets: Sequence[Sequence[str]], modalities: Sequence[str]) -> StudyError:
     """Return the error that there is no model for these modalities, and with which of them there is."""
     within = [",".join(subset) for subset in subsets if {*subset} <= {*modalities}]
-    todo = f"Use fewer: --modalities {' or '.join(within[-3:])}" if within else "Use a bundle, which takes any subset"
+    fewer = f"Use fewer: --modalities {' or '.join(within[-3:])}." if within else ""
     names = shortened([subset_name(subset) for subset in subsets], 15)
-    what = f"no model for {subset_name([*modalities])}; nnU-Net needs exactly {names}. {todo}."
-    return StudyError.of(folder, what, folder.name)
+    other = "" if within else " Use a bundle, which takes any subset."
+    what = f"no model for {subset_name([*modalities])}; nnU-Net needs exactly {names}.{other}"
+    return StudyError.of(folder, what, folder.name, command=fewer)
 
 
 def _installed(folder: Path) -> str:
