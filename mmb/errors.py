@@ -68,10 +68,13 @@ class StudyError(ValueError):
         """Return the error that something is wrong with a file, folder or option, called ``public`` for others."""
         return cls(f"{place}: {what}", f"{public}: {what}", command=command)
 
-    def of_files(self, public: str) -> Self:
-        """Return the error with another public text, since its own and its lines name files."""
+    def of_files(self, undecided: str) -> Self:
+        """Return the error of a study whose names of files must not leave the machine: its lines have them.
+
+        If a person can decide something (`code`), its own text has them too; ``undecided`` is then the public one.
+        """
         other = copy(self)
-        other._public, other._lines_name_files = public, True
+        other._public, other._lines_name_files = undecided if self.code else self._public, True
         return other
 
     def to_its_sender(self) -> Self:

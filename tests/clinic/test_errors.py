@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from common.cohorts.brats import PHANTOM
+from common.modalities import GLIOMA
 from mmb import errors
 from mmb.clinic.recognise.reading import read_folder
 from mmb.errors import StudyError
+from mmb.predictors.nnunet import _no_model
 from mmb.server.errors import private
 
 OPTION = re.compile(r"(^|[\s(])--[a-z]")
@@ -59,6 +61,9 @@ def test_each_reader_has_the_end_that_helps():
     assert (copy.text, copy.public, copy.code) == (error.text, error.public, "equal")
     of_files = error.of_files("Name the files.")
     assert (of_files.text, of_files.public) == (error.text, "Name the files.")
+    damaged = StudyError("Doe.nii: damaged.", "A file is damaged.")
+    damaged.lines = ["Doe.nii: T1."]
+    assert damaged.of_files("Name the files.").public == "A file is damaged."
 
 
 @pytest.mark.parametrize(("sent", "end"), [(True, ' The file: "Doe.dcm".'), (False, "")])
@@ -68,9 +73,20 @@ def test_only_who_has_sent_a_study_is_told_its_names(sent, end):
     assert refused.value.public == f"The study: damaged.{end}"
 
 
-def test_a_damaged_image_file_is_known(tmp_path):
-    (tmp_path / "Doe_t1.nii.gz").write_bytes(b"damaged")
-    with pytest.raises(StudyError, match=r"Doe_t1\.nii\.gz: cannot be read") as refused:
+@pytest.mark.parametrize("names", [["Doe_t1"], ["Doe t1 mprage a", "Doe t1 mprage b"]])  # two are compared first
+def test_a_damaged_image_file_is_known(names, tmp_path):
+    for name in names:
+        (tmp_path / f"{name}.nii.gz").write_bytes(b"damaged")
+    with pytest.raises(StudyError, match=rf"{names[0]}\.nii\.gz: cannot be read") as refused:
         read_folder(tmp_path, PHANTOM)
-    assert "Doe" not in refused.value.public
-    assert refused.value.to_its_sender().public.endswith('The file: "Doe_t1.nii.gz".')
+    said = "An image file cannot be read, or is not a single volume."
+    assert refused.value.public == said
+    assert refused.value.to_its_sender().public == f'{said} The file: "{names[0]}.nii.gz".'
+
+
+def test_who_needs_another_model_is_told_of_options_on_the_console_alone():
+    error = _no_model(Path("models"), [["t1c", "flair"]], GLIOMA)
+    assert str(error).endswith(" needs exactly t1c+flair. Use fewer: --modalities t1c,flair.")
+    assert error.public.endswith(" needs exactly t1c+flair.")
+    error = _no_model(Path("models"), [["t1c", "flair"]], ["t1c"])
+    assert error.public.endswith(" needs exactly t1c+flair. Use a bundle, which takes any subset.")

@@ -268,8 +268,8 @@ def assign_series(
             names = [name for name in modalities if name in GLIOMA]
             text = f"Nothing is recognised as one of {', '.join(map(display_name, names))}."
             raise StudyError(text, code="not_recognised", about=names[:1], elsewhere=CHOOSE)
-    except ValueError as error:  # an image that cannot be read, too
-        refusal = error if isinstance(error, StudyError) else StudyError(str(error))
+    except StudyError as error:  # also of an image that cannot be read
+        refusal = error
     kept = _by_candidate(wanted)
     records = {each: _with_use(kept.get(each, record), each in kept, chosen) for each, record in records.items()}
     if refusal:

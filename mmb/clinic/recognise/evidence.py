@@ -17,6 +17,7 @@ from common.cohorts.examination import Told
 from common.io.images import read_image
 from mmb.clinic.intake.orientation import orientation_doubt
 from mmb.clinic.recognise.certainty import Agent, Basis, Grade
+from mmb.errors import StudyError
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,11 @@ class ImageFile(Candidate):
     by_json: HeaderEvidence | None = None
 
     def read(self) -> tuple[nib.Nifti1Image, list[str]]:
-        """Read the volume; ValueError if it is not a single one."""
-        image, doubts = read_image(str(self.path), self.channel)
+        """Read the volume; StudyError if it is not a single one."""
+        try:
+            image, doubts = read_image(str(self.path), self.channel)
+        except ValueError as error:
+            public = "An image file cannot be read, or is not a single volume."
+            raise StudyError(str(error), public, self.path) from error
         doubt = orientation_doubt(self.path, image.affine)
         return image, [*doubts, *([doubt] if doubt else [])]

@@ -14,11 +14,10 @@ from common.cohorts.cohort import Cohort
 from common.modalities import display_name
 from mmb.clinic.head.alignment import AlignedStudy, align
 from mmb.clinic.head.grid import Image, finest, whole
-from mmb.clinic.head.skull import Brain, Masks, agreed, find_masks
+from mmb.clinic.head.skull import Masks, agreed, find_masks
 from mmb.clinic.recognise.certainty import LogProbs
-from mmb.clinic.recognise.evidence import Candidate, ImageFile
+from mmb.clinic.recognise.evidence import Candidate
 from mmb.clinic.recognise.image import CLASSES, has_known_sequences, log_probabilities
-from mmb.errors import StudyError
 
 
 class Volumes(NamedTuple):
@@ -35,8 +34,9 @@ class Volumes(NamedTuple):
 class ImageEvidence(NamedTuple):
     """What images of one head show.
 
+    An image that cannot be used is not among them.
+
     Attributes:
-        volumes: the images as they were read; those that cannot be used are not among the following.
         reference: name of the candidate on whose grid the others lie.
         aligned: the images on one grid, by the names of their candidates.
         masks: brain masks found in them; None if none was looked for.
@@ -44,11 +44,9 @@ class ImageEvidence(NamedTuple):
             that do not lie over the others.
     """
 
-    volumes: Volumes
     reference: str
     aligned: AlignedStudy
     masks: Masks | None
-    brain: Brain | None
     log_probs: dict[str, LogProbs]
 
 
@@ -56,23 +54,13 @@ def read_volumes(candidates: Collection[Candidate], cohort: Cohort) -> Volumes:
     """Read candidates' volumes; set their background to 0 (see `zero_background`) and check them (see `findings`)."""
     threads = torch.get_num_threads() if all(each.in_threads for each in candidates) else 1
     with ThreadPoolExecutor(threads) as pool:  # decompression releases the interpreter
-        read = dict(zip([each.name for each in candidates], pool.map(_read, candidates), strict=True))
+        read = dict(
+            zip([each.name for each in candidates], pool.map(lambda each: each.read(), candidates), strict=True)
+        )
     tensors = {name: zero_background(_tensor(image)) for name, (image, _) in read.items()}
     images = {name: Image(tensor.numpy(), read[name][0].affine) for name, tensor in tensors.items()}
     warnings = {name: warnings for name, (_, warnings) in read.items()}
     return Volumes(images, warnings, [*findings(tensors, cohort)])
-
-
-def _read(candidate: Candidate) -> tuple[Image, list[str]]:
-    try:
-        return candidate.read()
-    except StudyError:
-        raise
-    except ValueError as error:
-        file = candidate.path if isinstance(candidate, ImageFile) else None
-        raise StudyError(
-            str(error), f"An {candidate.source} cannot be read, or is not a single volume.", file
-        ) from error
 
 
 def judge_images(
@@ -94,14 +82,12 @@ def judge_images(
     unusable = {name for flaw in volumes.flaws if flaw.fatal and len(flaw.modalities) == 1 for name in flaw.modalities}
     used = {each.name: each for each in candidates if each.name not in unusable}
     images = {name: volumes.images[name] for name in used}
-    modalities, times = (
-        {name: candidates[each] for name, each in used.items()},
-        Counter(candidates[e] for e in used.values()),
-    )
+    modalities = {name: candidates[each] for name, each in used.items()}
+    times = Counter(modalities.values())
     labels = {name: display_name(modality) for name, modality in modalities.items()}
     labels |= {name: f"{labels[name]} ({each.source})" for name, each in used.items() if times[modalities[name]] > 1}
     if not images:
-        return ImageEvidence(volumes, "", AlignedStudy({}, {}, {}), None, None, {})
+        return ImageEvidence("", AlignedStudy({}, {}, {}), None, {})
     frames = {name: each.frame for name, each in used.items()}
     if reference is None:
         shown = whole(images, frames)
@@ -118,7 +104,7 @@ def judge_images(
         tensors = {name: _tensor(image) for name, image in in_place.cut_out(brain and brain.mask).images.items()}
         judged = log_probabilities(tensors, t1, brain is not None)
         log_probs = {name: dict(zip(CLASSES, logs.tolist(), strict=True)) for name, logs in judged.items()}
-    return ImageEvidence(volumes, reference, aligned, masks, brain, log_probs)
+    return ImageEvidence(reference, aligned, masks, log_probs)
 
 
 def _tensor(image: Image) -> MetaTensor:
