@@ -302,8 +302,8 @@ def _on_headers(study: Study) -> Iterator[Remark]:
     if isinstance(headers, SeriesHeaders):
         yield from mixed_series(headers.candidates, {name: each.candidate for name, each in study.used.items()})
         for each in headers.unused:
-            if each.candidate.says.modality in {*headers.modalities} - {*study.used}:
-                yield Remark("left_out", Gravity.WARNING, each.line())
+            if (modality := each.candidate.says.modality) in {*headers.modalities} - {*study.used}:
+                yield Remark("not_mr_image", Gravity.WARNING, each.line(), (modality,))
     yield from headers.remarks if headers else ()
 
 

@@ -120,10 +120,10 @@ def image_warnings(
     study: Study, aligned: AlignedStudy, brain: Brain | None, brain_ml: tuple[float, float]
 ) -> Iterator[Remark]:
     """Yield reasons why the images may not be what the network expects; ``brain_ml`` bounds the volume of a brain."""
-    stops = {"mirrored": (aligned.mirrored, "seems mirrored")}
-    stops["not_registered"] = (aligned.failed, "does not lie over the reference")
-    for code, (names, what) in stops.items():
-        brief = f"the {' and '.join(map(display_name, names))} {what}"
+    stops = {"mirrored": (aligned.mirrored, "seems", "seem", "mirrored")}
+    stops["not_registered"] = (aligned.failed, "does not lie", "do not lie", "over the reference")
+    for code, (names, one, several, what) in stops.items():
+        brief = f"the {' and '.join(map(display_name, names))} {one if len(names) == 1 else several} {what}"
         for name in names:
             text = f"{named(study.used, [name])}: {aligned.misplaced[name]}"
             yield Remark(code, Gravity.STOP, text, (name,), brief)

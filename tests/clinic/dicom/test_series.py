@@ -288,7 +288,7 @@ def test_what_is_not_of_a_class_of_mr_images_is_named(study):
         "scanner's own images."
     )
     assert read.explanations[1:] == [line, "series 9: left out: Basic Text SR (1 file), not MR Image."]
-    assert [remark.text for remark in read.remarks] == [line]
+    assert [(each.code, each.about, each.text) for each in read.remarks] == [("not_mr_image", ("t2",), line)]
     told = [(each.source, each.header, each.modality, each.use) for each in read.found[1:]]
     assert told == [("series 3", "t2", None, "left_out"), ("series 9", None, None, "left_out")]
     shutil.rmtree(study / "002")

@@ -199,6 +199,10 @@ def test_a_mirrored_image_stops_the_result_and_one_that_was_registered_doubts_it
         ("misplaced", Gravity.DOUBT, ("t2",)),
     ]  # fmt: skip
     assert [each.brief for each in said] == ["the T1 seems mirrored", "the T1c does not lie over the reference", ""]
+    several = AlignedStudy(images, {}, {}, misplaced, failed={"t1": "why", "t1c": "why"}, mirrored={"t1": "", "t2": ""})
+    assert {each.brief for each in image_warnings(Study(images, used(images)), several, None, (700, 2000))} == {
+        "the T1 and T2 seem mirrored", "the T1 and T1c do not lie over the reference"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
