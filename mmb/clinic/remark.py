@@ -1,6 +1,4 @@
-"""What is to be said of a study: one record, made where the fact is known, in one list that page, console and files
-read.
-"""
+"""What is to be said of a study: records, made where the facts are known, in one list that every output is made of."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -17,8 +17,8 @@ def export_labelled_studies(studies: str, output_dir: str | Path, cohort: str) -
     """Write the studies that have a final label as NIfTI files, each study on one grid of 1 mm.
 
     A case is named by a number, since a study's name may identify the patient: ``case_000_t1.nii.gz``, ...,
-    ``case_000_seg.nii.gz``, without the modalities that are absent. Those of an earlier export are
-    replaced; nothing is written if no study can be used.
+    ``case_000_seg.nii.gz``, without the modalities that are absent. Those of an earlier export are replaced; nothing is
+    written if no study can be used.
 
     ``studies`` is a folder or the URL of an archive, as for the server, and ``cohort`` the name of the cohort in whose
     label values the label maps are. Returns the names of the cases, and the reasons why other studies cannot be used.

@@ -40,7 +40,8 @@ class Headers:
 
     Attributes:
         modalities: those that may be used.
-        joined: a line for each series whose images differ, but make up one volume, and for what the site's table lacks.
+        lines: a line for each series whose images differ, but make up one volume, and each pattern of the site's table
+            that fits none.
         unused: the series or files that are no candidates.
     """
 
@@ -48,13 +49,13 @@ class Headers:
     cohort: Cohort
     modalities: Sequence[str]
     remarks: Sequence[Remark] = ()
-    joined: Sequence[str] = ()
+    lines: Sequence[str] = ()
     unused: Sequence[Record] = ()
 
     @property
     def others(self) -> list[str]:
-        """Further lines: on what was joined, and on each series or file that is no candidate."""
-        return [*self.joined, *(each.line() for each in self.unused)]
+        """Its lines, and one for each series or file that is no candidate."""
+        return [*self.lines, *(each.line() for each in self.unused)]
 
     def option(self, names: Sequence[str], value: str = "") -> str:
         """Return how the user sets modalities by hand."""
@@ -129,11 +130,14 @@ def read_headers(
     headers = (_of_files if listed.images else _of_series)(listed, cohort, wanted, by_hand, site)
     unmatched = site.unmatched([each.described for each in headers.candidates]) if site else []
     left = [Remark("files_not_read", Gravity.WARNING, f"{text}.") for text in unread(listed.files)]
-    return replace(headers, remarks=[*headers.remarks, *left], joined=[*headers.joined, *unmatched])
+    return replace(headers, remarks=[*headers.remarks, *left], lines=[*headers.lines, *unmatched])
 
 
 def of_one_examination(headers: Headers) -> Headers:
-    """Return headers, with a remark if images may be of two cases, or are so by hand; StudyError if they are else."""
+    """Return headers, with a remark if images may be of two examinations, or are so by the user's choice.
+
+    Raises StudyError if they are of two otherwise.
+    """
     usable = [each for each in headers.candidates if each.problem is None and each.says.modality in headers.modalities]
     named = {each.says.modality for each in usable if each.fixed}
     usable = [each for each in usable if each.fixed or each.says.modality not in named]
@@ -149,9 +153,9 @@ def of_one_examination(headers: Headers) -> Headers:
         pair = [f"{display_name(it.says.modality or '')} ({it.source})" for it in usable if it.name in found[:2]]
         what = "are of two examinations or patients" if found.certain else "have names as of two patients or times"
         text = f"{' and '.join(pair)} {what}, and are used together. Make sure that they are of one examination."
-        lines = [*headers.joined, *([] if found.certain else [f"{found}."])]  # which show no date
+        lines = [*headers.lines, *([] if found.certain else [f"{found}."])]  # which show no date
         remark = Remark("two_examinations", Gravity.WARNING, text)
-        return replace(headers, remarks=[*headers.remarks, remark], joined=lines)
+        return replace(headers, remarks=[*headers.remarks, remark], lines=lines)
     return headers
 
 

@@ -62,9 +62,9 @@ KINDS = {"se", "ir", "gr", "ep", "rm"}  # values of ScanningSequence, in lower c
 def recognise_study(headers: Sequence[Dataset]) -> list[HeaderEvidence]:
     """Return what the headers of a study's images say, each in the light of the others.
 
-    Contrast agent stays in the body. If an earlier series of one examination was acquired after it, so was a T1 whose
-    header does not say.
-    An agent that every series names was entered for the whole study, and does not tell which T1 was acquired after it.
+    Contrast agent stays in the body: if an earlier series of the examination was acquired after it, so was a T1 whose
+    header does not say. An agent that every series names was entered for the whole study, and does not tell which T1
+    was acquired after it.
     """
     agents, times = [agent_named(header) for header in headers], [acquired(header) for header in headers]
     days = [told_by_dates(header) for header in headers]

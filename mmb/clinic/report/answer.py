@@ -22,9 +22,9 @@ def answer(
 ) -> str:
     """Return the answer, e.g. ``Tumour on the right: whole tumour 55 ml (46 to 67)``.
 
-    Small further pieces (`SMALL`) are told after where the tumour is and its volumes.
-    ``volumes`` and ``intervals`` are those of the regions in ml, the largest region first; ``stops`` are reasons not to
-    use the result at all.
+    Small further pieces (`SMALL`) are told last, after where the tumour is and its volumes. ``volumes`` and
+    ``intervals`` are those of the regions in ml, the largest region first; ``stops`` are reasons not to use the result
+    at all.
     """
     outermost = next(iter(volumes))
     what = "tumour" if outermost in REGIONS else region_phrase(outermost)
