@@ -101,7 +101,7 @@ def segment(
         read = read_folder(study, cohort, modalities, options.series, device, strip, options.site)
     try:
         read, chosen, why = align_and_assign(read, options.reference, device, strip)
-    finally:  # only now it is known what is used as what; if this fails, the headers' reading tells which images failed
+    finally:  # only now is it known what is used as what; if this fails, the headers' reading tells which images failed
         if explain:
             explain(read.explanations)
     inference = inference.using([*read.images])

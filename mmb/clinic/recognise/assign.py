@@ -51,11 +51,11 @@ class FoundImage:
     """A series or image file of the study, what it was recognised as, and what became of it.
 
     Attributes:
-        source: e.g. ``series 7``, as in ``used``; of a file no name is told.
+        source: e.g. ``series 7``, as in ``used``; a file is not named.
         header: modality that its header or name says, or that was set by hand or by the site's table; None if it says
             none.
-        confidence: how surely its header or name says so: none, weak, open, likely or sure; None if it was set by hand
-            or by the site's table, named by its file, or is none of MR images.
+        confidence: how surely its header or name says so: none, open, likely or sure; None if it was set by hand or by
+            the site's table, named by its file, or is no MR image.
         shows: class -> probability that the image shows it; empty if the image was not looked at.
         modality: what it is taken for; None if for none of the sequences.
         use: taken, left_out (it is none of the sequences), unwanted (not requested), unusable, rival (another one is
@@ -244,8 +244,8 @@ def assign_series(
 
     If there are several, the criteria in `RANKS` decide, in their order. Raises StudyError if neither headers nor
     images decide (codes ``equal`` and ``undecided``), all candidates for a modality are unusable (slices missing, ...;
-    ``unusable``), or nothing is recognised (``not_recognised``). The error is about the modalities to set by hand, and
-    lists the candidates with what their images show.
+    ``unusable``), nothing is recognised (``not_recognised``), or an image cannot be read. The error is about the
+    modalities to set by hand, and lists the candidates with what their images show.
 
     Args:
         modalities: those that may be used, in their order.

@@ -26,7 +26,7 @@ from mmb.errors import EACH, StudyError
 from mmb.extras import required
 
 DECIDE = {
-    "not_recognised": ("Set one: {}", ""),
+    "not_recognised": ("To set one: {}", ""),
     "undecided": ("Choose: {}", ""),
     "equal": ("Choose: {}", ""),
     "unusable": ("To go on without it: {}", "none"),

@@ -21,14 +21,12 @@ class Contrast(NamedTuple):
         after: whether a T1 was acquired after it; None if that is left open.
         word: the words, of which only known ones are given.
         brief: whether the words may mean something else, such as "pre" and a final "c".
-        agent: whether the agent itself is named.
         unknown: whether it is left open because of what stands beside the agent's word.
     """
 
     after: bool | None
     word: str
     brief: bool = False
-    agent: bool = False
     unknown: bool = False
 
 
@@ -49,15 +47,13 @@ def contrast_said(text: str) -> Contrast | None:
     if both:
         return Contrast(None, both)
     if before:
-        return Contrast(None, f"{before} {given}") if given else Contrast(False, before, agent=bool(mentions))
+        return Contrast(None, f"{before} {given}") if given else Contrast(False, before)
     if briefly:
         opposite = given or word
         return Contrast(None, f"{briefly} {opposite}") if opposite else Contrast(False, briefly, brief=True)
     if None in told:
-        return Contrast(None, next(word for was_given, word in mentions if was_given is None), agent=True, unknown=True)
-    if given:
-        return Contrast(True, given, agent=bool(mentions) or "+" in given or given.startswith(("t1", "ct1")))
-    return letter
+        return Contrast(None, next(word for was_given, word in mentions if was_given is None), unknown=True)
+    return Contrast(True, given) if given else letter
 
 
 def _mentions(text: str) -> Iterator[tuple[bool | None, str]]:
@@ -85,5 +81,5 @@ def _at_the_end(text: str) -> Contrast | None:
         return None
     last = before[1].rpartition(" ")[2]
     if re.search(NOT, before[1]):
-        return Contrast(False, f"{last} c", agent=True)
+        return Contrast(False, f"{last} c")
     return Contrast(True, "c", brief=True) if not last or is_known(last) else Contrast(None, "c", True, unknown=True)

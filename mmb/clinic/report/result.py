@@ -109,7 +109,6 @@ class StudySummary:
             Neither this nor what else is expected (``intervals``, ``chances``, ``measured``) is given for regions that
             are not to be used at all.
         intervals: region -> lower and upper limit (ml) of an interval for the true volume, where it is known.
-
         pictures: modality -> PNG in base64; see `mmb.clinic.report.pictures`.
         remarks: what is to be said of the study and the result, the gravest first: why it may be wrong (see
             `mmb.clinic.report.doubts`), and how the images were prepared.
@@ -145,7 +144,6 @@ class StudySummary:
     missing: Sequence[str] = ()
     expected_dice: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-
     pictures: Mapping[str, str] = field(default_factory=dict)
     remarks: Sequence[Remark] = ()
     trained_on: str | None = None
