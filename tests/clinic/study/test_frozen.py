@@ -61,7 +61,8 @@ def test_a_summary_for_programs_can_be_sent(results):
         str(each.value) for header in headers for each in header.iterall() if each.VR in ("PN", "DA", "TM", "UI")
     }
     private |= {str(header.get(name, "")) for header in headers for name in FREE}
-    private = {text for text in private if len(text) > 3} | {"bed 7", str(results), results.name}
+    private = {text for text in private if len(text) > 3} - {"localizer"}  # a known word, which reasons quote
+    private |= {"bed 7", str(results), results.name}
     assert len(private) > 100
     table = (results / "out" / "studies.csv").read_text()
     assert table.count("bed 7") == len(SERIES)
