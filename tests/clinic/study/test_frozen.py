@@ -68,5 +68,7 @@ def test_a_summary_for_programs_can_be_sent(results):
     assert table.count("bed 7") == len(SERIES)
     for name in SERIES:
         told = (results / "out" / name / "summary.json").read_text()
-        assert not [text for text in private if text.lower() in told.lower()]
+        # a time, such as 100000, may be among the digits of a volume
+        bounds = {text: (r"(?<!\d)", r"(?!\d)") if text.isdecimal() else ("", "") for text in private}
+        assert not [text for text, (a, b) in bounds.items() if re.search(a + re.escape(text) + b, told, re.IGNORECASE)]
         assert not re.search(r"\b(19|20)\d{2}-?\d\d-?\d\d\b", told)
