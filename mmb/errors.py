@@ -21,6 +21,7 @@ class StudyError(ValueError):
     """What is wrong with a study, or with what was asked of it.
 
     Attributes:
+        said: what is wrong, on this machine; neither options of the command line nor `lines`.
         file: the file that is wrong, for clients that have sent it (`to_its_sender`).
         code: name for programs of what a person can decide; empty if nothing.
         about: modalities that a person can decide.
@@ -43,7 +44,7 @@ class StudyError(ValueError):
         self.file, self.code, self.about, self.command = file, code, tuple(about), command
         self.candidates: Sequence[Any] = ()
         self.lines: Sequence[str] = ()
-        self._said = said
+        self.said = said
         self._public = f"{said if public is None else public} {elsewhere}".rstrip()
         self._lines_name_files = False
         super().__init__(said, public, file)
@@ -51,7 +52,7 @@ class StudyError(ValueError):
     @property
     def text(self) -> str:
         """What the console says."""
-        return "\n".join([f"{self._said} {self.command}".rstrip(), *self.lines])
+        return "\n".join([f"{self.said} {self.command}".rstrip(), *self.lines])
 
     @property
     def public(self) -> str:

@@ -155,16 +155,16 @@ def _with_images(headers: Headers, device: torch.device, skull_strip: str) -> St
         t1 = [each.name for each in unclear if each.says.modality in ("t1", "t1c")]
         try:
             volumes = read_volumes(unclear, cohort)
-            named = {each: each.says.modality or "" for each in unclear}
-            evidence = judge_images(named, volumes, None, cohort, device, "yes" if skull_strip == "yes" else "auto", t1)
+            taken = {each: each.says.modality or "" for each in unclear}
+            evidence = judge_images(taken, volumes, None, cohort, device, "yes" if skull_strip == "yes" else "auto", t1)
         except MisfitError as error:
             known = {each: each.says.modality for each in headers.candidates}
             if fewer := _give_way(headers, known, unclear, dict.fromkeys(error.names, str(error))):
                 headers, unclear = fewer, in_question(fewer.candidates, fewer.modalities)
             else:
-                why_not = str(error)
+                why_not = error.said
         except ValueError as error:
-            why_not = str(error)
+            why_not = error.said if isinstance(error, StudyError) else str(error)
     log_probs = evidence.log_probs if evidence else {} if unclear else None
     return _assigned(headers, volumes, evidence, log_probs, why_not)
 

@@ -22,6 +22,7 @@ from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
 from mmb.clinic.recognise.image import CLASSES
 from mmb.clinic.recognise.looking import judge_images, read_volumes
 from mmb.clinic.recognise.reading import read_folder
+from mmb.errors import StudyError
 
 CPU = torch.device("cpu")
 ALL = PHANTOM.modalities
@@ -35,6 +36,21 @@ class Given(Candidate):
 
     def read(self) -> tuple[nib.Nifti1Image, list[str]]:
         return self.image, []
+
+
+@pytest.mark.slow  # deepbet on two images
+def test_why_images_could_not_be_compared_names_no_option_to_others(tmp_path):
+    """Two T1 of which no header tells which is after contrast agent, and which show water."""
+    water = np.random.default_rng(0).integers(1, 40, (100, 100, 80))
+    away = np.linalg.norm((np.argwhere(water) - (50, 50, 40)) / (40, 40, 35), axis=1).reshape(water.shape)
+    for name in ("t1", "t1ce"):
+        image = nib.Nifti1Image(np.where(away < 1, 1000, water).astype(np.int16), np.diag([-2.0, -2, 2, 1]))
+        nib.save(image, tmp_path / f"case_{name}.nii.gz")
+    write_study(tmp_path / "study", tmp_path, [Scan(1, "t1", "t1_se", T1_SE), Scan(2, "t1c", "t1_se", T1_SE)])
+    with pytest.raises(StudyError, match="could not be compared: No brain was found") as refused:
+        read_folder(tmp_path / "study", PHANTOM)
+    assert refused.value.code == "undecided"
+    assert "--" not in refused.value.public
 
 
 def given(images: dict[str, np.ndarray], **grades: Grade) -> list[Given]:
