@@ -1,9 +1,11 @@
 """Results by which rules and weights were chosen: each case is segmented once, and every rule is measured on that.
 
-``python docs/open_glioma/members/judge.py segment WEIGHTS DATA SPLIT PART LOGITS`` keeps the logits of m3ae's network with
-these weights, for each case of a part of a split (or of a datalist, if SPLIT ends in .json) and each subset of its
-sequences. ``python docs/open_glioma/members/judge.py measure DATA SPLIT PART TABLE NAME=LOGITS[,LOGITS ...] ...`` writes a
-CSV file; of several networks under one name the logits are averaged, and once more the probabilities.
+``python docs/open_glioma/members/judge.py segment WEIGHTS DATA SPLIT PART LOGITS`` writes the logits of m3ae's network
+with these weights into a folder LOGITS, for each subset of the sequences of each case in a part of a split (of a
+datalist, if SPLIT ends in .json).
+
+``python docs/open_glioma/members/judge.py measure DATA SPLIT PART TABLE NAME=LOGITS[,LOGITS ...] ...`` writes a CSV
+file. Of several networks under one name the logits are averaged, and in further rows the probabilities.
 """
 
 import sys
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from monai.bundle import ConfigParser
@@ -83,7 +86,7 @@ def measure(data: str, split: str, part: str, table: str, *networks: str) -> Non
 
 
 def _probabilities(paths: list[Path]) -> Iterator[tuple[str, str, torch.Tensor]]:
-    """Yield how the networks are averaged, how windows are mirrored, and the probabilities ``(R, X, Y, Z)`` in the file."""
+    """Yield how networks are averaged, what is mirrored, and probabilities ``(R, X, Y, Z)`` on the file's grid."""
     saved = [torch.load(path, weights_only=False) for path in paths]
     shape = MetaTensor(torch.zeros(1), affine=saved[0]["affine"], meta=saved[0]["grid"])
     for mirrored in MIRRORED:
@@ -95,31 +98,29 @@ def _probabilities(paths: list[Path]) -> Iterator[tuple[str, str, torch.Tensor]]
 
 def _measured(probabilities: torch.Tensor, truth: torch.Tensor, ml: float) -> Iterator[dict]:
     """Yield a row for each rule. Regions are nested as in a label map: what is ET is also TC and WT."""
-    true = truth.sum((1, 2, 3)).tolist()
-    inside = torch.stack(
-        [*map(torch.stack, [[found.min(), found.max() + 1] for found in torch.where(probabilities.amax(0) > 0)])]
-    )
-    box = (slice(None), *(slice(*ends) for ends in inside.tolist()))
+    true = [np.count_nonzero(mask) for mask in truth]
+    box = (slice(None), *(slice(int(n.min()), int(n.max()) + 1) for n in torch.where(probabilities.amax(0) > 0)))
     probabilities, truth = probabilities[box], truth[box]
-    regions = [*COHORT.labels.regions]
     masks = {"t": probabilities >= 0.5, "e": torch.stack([most_expected_dice(each) for each in probabilities])}
-    scores = {}
-    for name, probability in zip(regions, probabilities, strict=True):
+    names, scores = [*COHORT.labels.regions], {}
+    for name, probability in zip(names, probabilities, strict=True):
         best = most_expected_dice(probability, 0)
-        expected = 2 * probability[best].sum(dtype=torch.float64) / (best.sum() + probability.sum(dtype=torch.float64))
-        scores[f"{name}_score"] = round(100 * float(expected.nan_to_num()), 1)
-    for rule in product(BY, repeat=len(regions)):
-        dice, volumes, outer = {}, {}, torch.zeros_like(truth[0])
-        for number in reversed(range(len(regions))):  # from the smallest to the largest
-            outer = outer | masks[rule[number]][number]
-            size, name = int(outer.sum()), regions[number]
-            both = 2 * int((outer & truth[number]).sum())
-            dice[name] = round(100 * both / (size + true[number]), 1) if size + true[number] else 100.0
-            volumes[f"{name}_ml"] = round(size * ml, 2)
-        own = {f"{name}_true_ml": round(count * ml, 2) for name, count in zip(regions, true, strict=True)}
-        yield {"rule": "".join(rule), **{name: dice[name] for name in regions}, **volumes, **scores, **own}
+        expected = 2 * float(probability[best].sum()) / max(np.count_nonzero(best) + float(probability.sum()), 1e-9)
+        scores[f"{name}_score"] = round(100 * expected, 1)
+    found: dict[str, dict[str, float]] = {}  # of a region, by the letters of this region and the smaller ones within it
+    nested = {"": torch.zeros_like(truth[0])}
+    for number in reversed(range(len(names))):
+        for letters in map("".join, product(BY, repeat=len(names) - number)):
+            mask = nested[letters] = nested[letters[1:]] | masks[letters[0]][number]
+            size, both = np.count_nonzero(mask), np.count_nonzero(mask & truth[number])
+            dice = 200 * both / (size + true[number]) if size + true[number] else 100.0
+            found[letters] = {names[number]: round(dice, 1), f"{names[number]}_ml": round(size * ml, 2)}
+    own = {f"{name}_true_ml": round(count * ml, 2) for name, count in zip(names, true, strict=True)}
+    for rule in map("".join, product(BY, repeat=len(names))):
+        regions = {key: value for start in range(len(names)) for key, value in found[rule[start:]].items()}
+        yield {"rule": rule, **regions, **scores, **own}
 
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    {"segment": segment, "measure": measure}[command](*arguments)
+    (segment if command == "segment" else measure)(*arguments)
