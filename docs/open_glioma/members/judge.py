@@ -6,6 +6,9 @@ datalist, if SPLIT ends in .json).
 
 ``python docs/open_glioma/members/judge.py measure DATA SPLIT PART TABLE NAME=LOGITS[,LOGITS ...] ...`` writes a CSV
 file. Of several networks under one name the logits are averaged, and in further rows the probabilities.
+
+``python docs/open_glioma/members/judge.py compare WEIGHTS OTHERS DATA SPLIT PART TABLE`` counts the voxels that have
+another label with other weights.
 """
 
 import sys
@@ -25,6 +28,7 @@ from common.io.checkpoints import load_weights
 from common.modalities import drop, presence, subset_name, subsets
 from common.transforms import LoadSubjectd, ToFileGridd
 from common.transforms.decision import most_expected_dice
+from mmb import Bundle
 
 BUNDLE = Path(__file__).parents[3] / "bundles" / "m3ae"
 COHORT = get_cohort("open_glioma")
@@ -106,7 +110,7 @@ def _measured(probabilities: torch.Tensor, truth: torch.Tensor, ml: float) -> It
     for name, probability in zip(names, probabilities, strict=True):
         best = most_expected_dice(probability, 0)
         expected = 2 * float(probability[best].sum()) / max(np.count_nonzero(best) + float(probability.sum()), 1e-9)
-        scores[f"{name}_score"] = round(100 * expected, 1)
+        scores[f"{name}_score"] = round(100 * expected, 2)
     found: dict[str, dict[str, float]] = {}  # of a region, by the letters of this region and the smaller ones within it
     nested = {"": torch.zeros_like(truth[0])}
     for number in reversed(range(len(names))):
@@ -121,6 +125,18 @@ def _measured(probabilities: torch.Tensor, truth: torch.Tensor, ml: float) -> It
         yield {"rule": rule, **regions, **scores, **own}
 
 
+def compare(weights: str, others: str, data: str, split: str, part: str, table: str) -> None:
+    """Write how many voxels of each case and subset have another label with other weights, of how many marked ones."""
+    both, rows = [Bundle(str(BUNDLE), ckpt_path=path) for path in (weights, others)], []
+    for item in tqdm(items(data, split, part)):
+        images = dict(zip(item["modalities"], item["image"], strict=True))
+        for subset in subsets([*images]):
+            one, other = (each.segment({name: images[name] for name in subset}).label for each in both)
+            count = {"voxels": np.count_nonzero(one != other), "marked": np.count_nonzero(one)}
+            rows.append({"case": item["case"], "subset": subset_name(subset), **count})
+    pd.DataFrame(rows).to_csv(table, index=False)
+
+
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    (segment if command == "segment" else measure)(*arguments)
+    {"segment": segment, "measure": measure, "compare": compare}[command](*arguments)
