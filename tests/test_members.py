@@ -71,7 +71,9 @@ def folder(tmp_path) -> Path:
     rows(both, gain).to_csv(tmp_path / "validation.csv", index=False)
     pd.DataFrame({"network": ["default", "mean"], "seconds": [20.0, 29.0]}).to_csv(tmp_path / "seconds.csv")
     pd.DataFrame({"case": ["a"], "voxels": [0]}).to_csv(tmp_path / "half.csv")
-    (tmp_path / "ensemble.pt").write_bytes(bytes(1000))
+    models = tmp_path / "m3ae" / "models"
+    models.mkdir(parents=True)
+    (models / "ensemble.pt").write_bytes(bytes(1000))
     return tmp_path
 
 
