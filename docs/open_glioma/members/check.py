@@ -15,7 +15,7 @@ import pandas as pd
 FOLDER = Path(__file__).parent
 BUNDLES = Path(__file__).parents[3] / "bundles"
 REGIONS = ["WT", "TC", "ET"]
-LIMITS = np.arange(5, 65, 5)
+LIMITS = range(5, 65, 5)
 """Limits in % that are tried."""
 MOST_COST = 0.5
 """Points of Dice in a region that a limit must not cost."""
@@ -49,7 +49,8 @@ class Rules:
 
 TODAY = Rules("ett", "eee", "left and right", "WT", 40)
 """Rules of 0.5.0's default, the decision ``by_sequences``."""
-CHOSEN = TODAY
+CHOSEN = Rules("ett", "tee", "left and right", "any", 30)
+"""Rules of the members' mean."""
 
 
 def choose(patients: pd.DataFrame, brains: pd.DataFrame) -> Rules:
