@@ -120,3 +120,18 @@ def test_dice_volumes_and_scores_by_hand():
     assert found["ett"]["WT_ml"] == 8.0
     assert found["tte"]["WT_ml"] == found["tte"]["TC_ml"] + 2 == 8.0  # ET's second voxel is TC and WT, too
     assert found["tte"]["ET_score"] == pytest.approx(100 * 2 * 1.0 / (2 + 1.0), abs=0.01)
+
+
+def test_the_page_says_what_the_files_say():
+    tables = {name: pd.read_csv(check.FOLDER / f"{name}.csv") for name in ("out_of_fold", "validation")}
+    plain = Rules("ttt", "ttt")
+    expected = {f"member {n}, threshold": ("out_of_fold", f"member{n}", plain) for n in range(3)}
+    expected |= {"each on its part, rules below": ("out_of_fold", "member", check.CHOSEN)}
+    expected |= {"mean of three, validation": ("validation", "mean, logits", check.CHOSEN)}
+    expected |= {"default, validation": ("validation", "default", check.TODAY)}
+    page = (check.FOLDER.parent / "README.md").read_text()
+    for name, (table, network, rules) in expected.items():
+        rows = rules.applied(tables[table][lambda each, start=network: each["network"].str.startswith(start)])
+        parts = (rows, rows[rows["subset"] == "t1+t1c+t2+flair"])
+        means = ["/".join(f"{value:.1f}" for value in part[check.REGIONS].mean()) for part in parts]
+        assert f"| {name} | {rows['case'].nunique()} | {means[0]} | {means[1]} |" in page
