@@ -36,10 +36,10 @@ TOLERANCE = 1e-3  # maximum change of the logits in half precision, as a fractio
 def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Path:
     """Write ``models/<name>.pt`` and its calibration beside it, all or nothing.
 
-    Weights are in half precision except for `SMALL` tensors. In metadata.json, ``weights`` gets the file's SHA-256 and
-    the description of the data; for those that inference uses by default, ``data_source``, the Dice (``eval_metrics``,
-    ``test_results``) and ``inference_cost`` are also set. Calibration and Dice are of the decision of inference.json.
-    Returns their path.
+    Weights are in half precision except for `SMALL` tensors: in bfloat16 if it holds them exactly, else in float16. In
+    metadata.json, ``weights`` gets the file's SHA-256 and the description of the data; for those that inference uses by
+    default, ``data_source``, the Dice (``eval_metrics``, ``test_results``) and ``inference_cost`` are also set.
+    Calibration and Dice are of the decision of inference.json. Returns their path.
 
     Args:
         run: the output folder of a training and its evaluation.
@@ -172,4 +172,5 @@ def _halved(value: torch.Tensor) -> torch.Tensor:
         mean = value.float().mean(tuple(range(2, value.dim())), keepdim=True)
         if (value - mean).abs().max() <= FLAT:
             return mean.half().expand_as(value)
-    return value.half().contiguous()
+    exact = value.bfloat16()
+    return (exact if torch.equal(exact.float(), value.float()) else value.half()).contiguous()

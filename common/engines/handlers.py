@@ -26,6 +26,8 @@ DIVERGED = 1000
 """A loss this many times its start cannot be one that still learns."""
 SMALL_LOSS = 1e-3
 """Smallest loss that is taken for the start, so that one near 0 does not count as small."""
+DEAD = 1e-6
+"""Largest weight up to which a filter counts as dead."""
 
 
 def seed_all(seed: int, deterministic: bool = True) -> None:
@@ -158,7 +160,7 @@ class ResumableCheckpoint:
     which MONAI's CheckpointSaver does not; nor can it put facts into the file of weights. Attach this handler after the
     learning-rate and validation handlers. Raises ValueError if the checkpoint to resume from is damaged, of another
     configuration, or of more epochs. A run of fewer epochs is extended: its learning rate goes on where that of the
-    longer run would be.
+    longer run would be. A warning says when filters of convolutions have died, as by Adam's weight decay.
 
     Args:
         name: name of the stage, e.g. ``finetuned``.
@@ -188,7 +190,7 @@ class ResumableCheckpoint:
         self.network, self.average, self.validator = network, average, validator
         self.objects = objects if average is None else {**objects, "average": average.ema_model}
         self.interval, self.resume, self.facts, self.record = interval, resume, facts, record
-        self._restored = False
+        self._restored, self._dead = False, 0
 
     def attach(self, engine: Trainer) -> None:
         if self.average is not None:
@@ -231,7 +233,16 @@ class ResumableCheckpoint:
                 write_checkpoint(weights.state_dict(), self.weights, self.facts)
             if due:
                 write_checkpoint({k: o.state_dict() for k, o in self._everything(trainer).items()}, self.last)
+                self._tell_dead(epoch)
         idist.barrier()  # the next stage, on any rank, reads what rank 0 has written here
+
+    def _tell_dead(self, epoch: int) -> None:
+        before, (self._dead, filters) = self._dead, dead_filters(self.network)
+        if self._dead > before:
+            logger.warning(
+                f"epoch {epoch}: {self._dead} of {filters} filters have no weight above {DEAD:g} now. Weight decay "
+                "drives them to 0 where it is part of the gradient, as in Adam: lower weight_decay, or use AdamW."
+            )
 
     def _start(self, trainer: Trainer) -> None:
         if self.average is not None and not self._restored:  # others may have been loaded since it was made
@@ -286,6 +297,12 @@ class ResumableCheckpoint:
                 f"{self.last}: the learning rate of this schedule is 0 after epoch {epoch}. A training in rounds is "
                 "extended by whole rounds (key `rounds`), once it is finished."
             )
+
+
+def dead_filters(network: nn.Module) -> tuple[int, int]:
+    """Return how many filters of convolutions have no weight above `DEAD`, and how many there are."""
+    kernels = [each.weight.detach() for each in network.modules() if isinstance(each, nn.Conv2d | nn.Conv3d)]
+    return sum(int((each.flatten(1).abs().amax(1) <= DEAD).sum()) for each in kernels), sum(map(len, kernels))
 
 
 def _rates(schedules: Sequence[LRScheduler]) -> list[float]:

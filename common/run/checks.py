@@ -23,6 +23,8 @@ from common.run.workflow import is_command, lends_its_network, running, steps_of
 from common.text import printable
 
 logger = logging.getLogger(__name__)
+SAMPLED = {"sampling": "points"}
+"""How images were sampled for weights whose record does not say so."""
 
 
 def check(bundle_root: str, claimed: str | None = None) -> None:
@@ -91,7 +93,7 @@ def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> N
             raise FileNotFoundError(f"ckpt_path {weights}: no such checkpoint.")
         require_fitting(weights, value("cohort"), bundle_root, value("image_transforms"))
         facts = read_facts(weights)
-        for key, trained in facts.settings.items() if facts else ():
+        for key, trained in (SAMPLED | facts.settings).items() if facts else ():
             if key in ("spacing", "sampling", "crop", "percentiles") and key in config:
                 _compare(weights, key, trained, value(key))
     for key in config.get("_first_", ()):

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from common.cohorts.registry import patient
+from common.cohorts.registry import names_of, owners, patient
 from common.evaluation.metrics.results import Evaluation
 from common.io.documents import read_json
 from common.io.files import replacing
@@ -46,7 +46,7 @@ RIDGE = 1.0
 CLIPPED = 0.02
 """Scores are taken to be this far from 0 and 1, so that their logits are finite."""
 FEWEST = 3
-"""Fewest patients that anything is calibrated on, since each is left out in turn."""
+"""Fewest patients that anything is calibrated on, also while a source or a patient is left out."""
 OFFSET = 1.0
 """Volume in ml that is added before ratios are taken, so that errors of small volumes count as absolute ones."""
 
@@ -61,6 +61,7 @@ class LeftOut:
         raw_usable, raw_right: likewise for a raw score of at least `GOOD_DICE`, without calibration.
         raw, expected, dice: mean expected Dice before and after the calibration, and mean true Dice.
         intervals, held: number of intervals that are not wider than `WIDEST`, and of those that hold the true volume.
+        sources: number of sources that were left out, one at a time; 0 if it was one patient at a time.
     """
 
     outlines: int
@@ -74,6 +75,7 @@ class LeftOut:
     dice: float
     intervals: int
     held: int
+    sources: int = 0
 
     @property
     def words_hold(self) -> bool:
@@ -233,11 +235,15 @@ def _outlines(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _region(outlines: pd.DataFrame) -> RegionCalibration:
-    """Fit to the outlines of a region, and judge by fits that leave out one patient at a time."""
+    """Fit to the outlines of a region, and judge by fits that leave out one source at a time, or else one patient.
+
+    New patients come from elsewhere, so the outlines of a data set are judged by those of others.
+    """
     score, t1c = outlines["expected_dice"].to_numpy(), outlines["t1c"].to_numpy()
     dice, volume = outlines["dice"].to_numpy(), outlines["volume"].to_numpy()
-    true, patients = outlines["reference_volume"].to_numpy(), outlines["patient"].to_numpy()
-    good, left_out = dice >= GOOD_DICE, [patients == name for name in np.unique(patients)]
+    true, sources = outlines["reference_volume"].to_numpy(), _sources(outlines)
+    groups = (outlines["patient"] if sources is None else sources).to_numpy()
+    good, left_out = dice >= GOOD_DICE, [groups == name for name in np.unique(groups)]
     expected, chance, widening = np.empty((3, len(dice)))
     for out in left_out:
         expected[out] = _mapped(_fit(score[~out], t1c[~out], dice[~out]), score[out], t1c[out])
@@ -263,8 +269,17 @@ def _region(outlines: pd.DataFrame) -> RegionCalibration:
             dice=round(float(dice.mean()), 4),
             intervals=int(known.sum()),
             held=int((known & (low <= true) & (true <= high)).sum()),
+            sources=0 if sources is None else len(left_out),
         ),
     )
+
+
+def _sources(outlines: pd.DataFrame) -> pd.Series | None:
+    """Return the publishers of each outline's case; None if a name tells none, or too few patients are of others."""
+    sources = outlines["case"].map(lambda case: names_of(owners(case)))
+    patients = outlines.groupby(sources)["patient"].nunique()
+    told = "" not in patients.index and patients.sum() - patients.max() >= FEWEST
+    return sources if told else None
 
 
 def _fit(score: np.ndarray, t1c: np.ndarray, target: np.ndarray) -> np.ndarray:

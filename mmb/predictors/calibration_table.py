@@ -21,9 +21,10 @@ def left_out_table(calibration: Calibration) -> Table:
     rows = [(region, *_row(each.left_out)) for region, each in calibration.regions.items()]
     (passed, brains), (missed, tumours) = calibration.passed, calibration.missed
     others = f"{passed} of {brains} outlines in brains without a tumour reach it"
+    units = ("source" if each.left_out.sources else "patient" for each in calibration.regions.values())
     notes = [
-        f"Fitted on {calibration.patients} patients; each row's patients were left out in turn. The intervals are to "
-        f"hold {100 * NOMINAL_COVERAGE:.0f} % of all true volumes.",
+        f"Fitted on {calibration.patients} patients; one {' or '.join(dict.fromkeys(units))} left out at a time. The "
+        f"intervals are to hold {100 * NOMINAL_COVERAGE:.0f} % of all true volumes.",
         f"No tumour is found with confidence below a raw score of {calibration.no_tumour:.2f}: "
         f"{missed} of {tumours} outlines of tumours (Dice of at least 50 %) lie below it"
         f"{f'; {others}' if brains else ''}.",

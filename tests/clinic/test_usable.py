@@ -139,6 +139,51 @@ def test_each_patient_is_judged_by_the_others(seed):
     assert widening == pytest.approx(sorted(ratios.values())[19], rel=2e-3)  # the ceil(25 * 0.8) = 20th of all
 
 
+def named(evaluation: Evaluation, names: Callable[[int], str]) -> Evaluation:
+    """Return an evaluation whose cases are named by their numbers."""
+    results, calibration = (
+        each.assign(case=each["case"].map(lambda case: names(int(case.removeprefix("case")))))
+        for each in (evaluation.results, evaluation.calibration)
+    )
+    return replace(evaluation, results=results, calibration=calibration)
+
+
+def of_two_sources(number: int) -> str:
+    return f"BraTS2021_{number:05}" if number % 4 else f"BraTS-SSA-{number:05}-000"
+
+
+def test_each_source_is_judged_by_the_other():
+    """Cases of two publishers: what is said of those of one is what a calibration on the other's alone says."""
+    whole = named(simulated(16), of_two_sources)
+    judged = calibrate([whole], "12ab").regions["WT"].left_out
+    assert judged.sources == 2
+    expected = []
+    for prefix in ("BraTS2021", "BraTS-SSA"):
+        others = calibrate([of_cases(whole, lambda cases, prefix=prefix: ~cases.str.startswith(prefix))], "12ab")
+        rows = outlines(whole).query("case.str.startswith(@prefix)")
+        expected += [
+            others.expected("WT", row["expected_dice"], "t1c" in row["modalities"]) for _, row in rows.iterrows()
+        ]
+    assert judged.expected == pytest.approx(np.mean(expected), abs=2e-4)
+    assert judged.expected != pytest.approx(
+        calibrate([simulated(16)], "12ab").regions["WT"].left_out.expected, abs=2e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        lambda number: f"BraTS2021_{number:05}",  # one source
+        lambda number: of_two_sources(number) if number else "patient 1",  # a name that tells none
+        of_two_sources,  # two patients of eight are of the one source
+    ],
+)
+def test_patients_are_left_out_where_sources_are_not_known_or_too_few_patients_are_of_others(names):
+    plain, other = (calibrate([each], "12ab").regions["WT"] for each in (simulated(8), named(simulated(8), names)))
+    assert other == plain
+    assert other.left_out.sources == 0
+
+
 def test_the_fit_is_pulled_towards_the_raw_score_by_the_weight_of_one_outline():
     """Where the loss is least, its slopes along a, b and c are 0."""
     whole = simulated(8)

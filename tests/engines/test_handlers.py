@@ -109,6 +109,24 @@ def trainer():
     return make
 
 
+def test_filters_that_die_are_told_once(tmp_path, caplog):
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 1), torch.nn.InstanceNorm3d(4, affine=True))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([1.0, 1.0, 0.0, 1e-5]).view(4, 1, 1, 1, 1))
+    loader = DataLoader([{"image": torch.rand(1, 2, 2, 2), "label": torch.zeros(4, 2, 2, 2)}], batch_size=1)
+    parts = 4, loader, network, torch.optim.SGD(network.parameters(), 0.0), torch.nn.MSELoss()
+    engine = SupervisedTrainer(torch.device("cpu"), *parts, decollate=False)
+
+    @engine.on(Events.EPOCH_COMPLETED(once=3))
+    def decay():
+        network[0].weight.data[0] *= 1e-7
+
+    ResumableCheckpoint(tmp_path, "net", network, {}).attach(engine)
+    engine.run()
+    told = [record.getMessage() for record in caplog.records if "filters" in record.getMessage()]
+    assert [text.split(" filters")[0] for text in told] == ["epoch 1: 1 of 4", "epoch 3: 2 of 4"]
+
+
 def test_resumed_training_ends_like_an_unbroken_one_and_keeps_the_best(trainer, tmp_path):
     scores = {1: 0.1, 2: 0.9, 3: 0.5, 4: 0.3}
     whole, network, _ = trainer(tmp_path / "whole", 4, scores)

@@ -244,6 +244,13 @@ def test_what_an_inference_costs():
     assert torch.get_num_threads() == threads
 
 
+def test_weights_that_bfloat16_holds_keep_their_values(places):
+    run, bundle, _ = places
+    rounded = trained()["weight"].bfloat16().float() * 2**-15  # float16 would round them once more
+    unfit(run, {"weight": rounded, "bias": torch.zeros(30)})
+    assert torch.equal(read_checkpoint(ship(run, bundle, "model", "39 cases"))["weight"].float(), rounded)
+
+
 def unfit(run: Path, state: dict) -> None:
     write_checkpoint(state, run / "trained.pt")
     evaluated(run)
