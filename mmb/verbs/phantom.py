@@ -16,10 +16,7 @@ def phantom(folder: str, subjects: int = 3, dicom: bool = False, seed: int = 202
     """
     print("Synthetic images: no patient was scanned. A real patient is written by: mmb example FOLDER", file=sys.stderr)
     if dicom:
-        from mmb.extras import required
-
-        with required("clinic", "DICOM is asked for"):
-            from mmb.clinic.examples.phantom import write_studies
+        from mmb.clinic.examples.phantom import write_studies
 
         print(write_studies(folder, subjects, seed))
     else:

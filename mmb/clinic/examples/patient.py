@@ -15,7 +15,7 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from mmb.clinic.disk import new_folder
-from mmb.extras import required
+from mmb.clinic.examples.writing import mr_image, write_series
 
 CASE = "BraTS-SSA-00120-000"
 IMAGES = {
@@ -69,9 +69,6 @@ def write_example(folder: str | Path, dicom: bool, only: Sequence[str]) -> None:
 
 
 def _write_dicom(folder: Path, number: int, name: str, file: Path) -> None:
-    with required("clinic", "DICOM is asked for"):
-        from mmb.clinic.examples.writing import mr_image, write_series
-
     stored = nib.Nifti1Image.from_filename(file)
     image = stored.as_reoriented(ornt_transform(io_orientation(stored.affine), axcodes2ornt("LPS")))
     right, front, head = (float(value) for value in image.affine[:3, 3])
