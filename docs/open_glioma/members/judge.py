@@ -64,7 +64,8 @@ def segment(weights: str, data: str, split: str, part: str, logits: str) -> None
             made = {}
             for name, inferer.mirror_axes in MIRRORED.items():
                 made[name] = inferer(drop(image[None], keep), network)[0].half().clone()
-            grid = {key: image.meta[key] for key in ("original_affine", "spatial_shape")}
+            size = [int(n) for n in image.meta["spatial_shape"]]
+            grid = {"original_affine": torch.as_tensor(image.meta["original_affine"]), "spatial_shape": size}
             torch.save({"logits": made, "affine": image.affine, "grid": grid}, path)
 
 
@@ -91,7 +92,7 @@ def measure(data: str, split: str, part: str, table: str, *networks: str) -> Non
 
 def _probabilities(paths: list[Path]) -> Iterator[tuple[str, str, torch.Tensor]]:
     """Yield how networks are averaged, what is mirrored, and probabilities ``(R, X, Y, Z)`` on the file's grid."""
-    saved = [torch.load(path, weights_only=False) for path in paths]
+    saved = [torch.load(path, weights_only=True) for path in paths]
     shape = MetaTensor(torch.zeros(1), affine=saved[0]["affine"], meta=saved[0]["grid"])
     for mirrored in MIRRORED:
         logits = torch.stack([each["logits"][mirrored].float() for each in saved])

@@ -9,7 +9,7 @@ ambiguous stays what that says, and `contradictions` names it.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import product
 from typing import Any, Self
@@ -181,7 +181,7 @@ class Assignment:
 
     chosen: dict[str, Record]
     records: Sequence[Record] = ()
-    remarks: Sequence[Remark] = field(default_factory=list)
+    remarks: Sequence[Remark] = ()
 
 
 def _fits(record: Record, others: Mapping[str, Record]) -> tuple[bool, int]:

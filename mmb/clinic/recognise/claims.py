@@ -206,15 +206,10 @@ def _of_files(
         if path not in shown and role in no_image
     ]
     remarks = []
-    if "channels" not in case:
-        doubts = {name: contradiction(file.path, name) for name, file in by_name.items()}
-        remarks += [
-            Remark(
-                "json_contradicts", Gravity.WARNING, f"{display_name(name)} ({by_name[name].source}): {text}", (name,)
-            )
-            for name, text in doubts.items()
-            if text
-        ]
+    for name, file in by_name.items() if "channels" not in case else ():
+        if text := contradiction(file.path, name):
+            said = f"{display_name(name)} ({file.source}): {text}"
+            remarks.append(Remark("json_contradicts", Gravity.WARNING, said, (name,)))
     return FolderHeaders([*files, *by_name.values()], cohort, wanted, remarks, unused=left_out)
 
 

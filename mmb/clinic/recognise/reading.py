@@ -258,10 +258,8 @@ def _assigned(
     except StudyError as error:
         raise headers.refused(error) from None
     used = assignment.chosen
-    if recognised := [
-        it.candidate for it in used.values() if isinstance(it.candidate, ImageFile) and not it.candidate.fixed
-    ]:
-        refuse_several_patients(recognised)
+    files = [each.candidate for each in used.values() if isinstance(each.candidate, ImageFile)]
+    refuse_several_patients([each for each in files if not each.fixed])
     names = {record.candidate.name: modality for modality, record in used.items()}
     if volumes is None or not names.keys() <= volumes.images.keys():
         volumes = read_volumes([record.candidate for record in used.values()], headers.cohort)
@@ -325,9 +323,8 @@ def _on_volumes(study: Study) -> Iterator[Remark]:
         yield Remark("different_grids", Gravity.WARNING, text)
     for flaw in study.volumes.flaws:
         if not flaw.skull and {*flaw.modalities} <= {*names}:
-            yield remark(
-                "odd_volume", [names[name] for name in flaw.modalities], f"{flaw.what}. {flaw.remedy}".rstrip(".")
-            )
+            text = f"{flaw.what}. {flaw.remedy}".rstrip(".")
+            yield remark("odd_volume", [names[name] for name in flaw.modalities], text)
     for modality, image in study.images.items() if files else ():
         if what := _slab(image):
             yield remark("slab", [modality], what)
