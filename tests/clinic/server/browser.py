@@ -8,7 +8,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ import websocket
 PROGRAM = "/usr/bin/chromium"
 SOFTWARE_GL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 """The viewer draws with WebGL, and there may be no GPU."""
+
+
+class RefusedError(RuntimeError):
+    """The browser refused a call: it shows no dialog, or the page is being replaced by another."""
 
 
 class Page:
@@ -35,7 +39,7 @@ class Page:
             message = json.loads(self._socket.recv())
             if message.get("id") == number:
                 if "error" in message:
-                    raise RuntimeError(f"{method}: {message['error']}")
+                    raise RefusedError(f"{method}: {message['error']}")
                 return message["result"]
 
     def evaluate(self, expression: str) -> Any:
@@ -46,17 +50,20 @@ class Page:
         return result["result"].get("value")
 
     def wait(self, expression: str, seconds: float = 120) -> None:
-        """Wait until an expression is true; errors in it are ignored."""
+        """Wait until an expression is true; errors in it, and pages that are just being replaced, are ignored."""
         tried = f"(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()"
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            if self.evaluate(tried):
-                return
+            with suppress(RefusedError):
+                if self.evaluate(tried):
+                    return
             time.sleep(0.5)
         raise TimeoutError(f"After {seconds} s not true: {expression}")
 
     def open(self, url: str) -> None:
+        """Go to another page and wait until its scripts have run."""
         self.call("Page.navigate", url=url)
+        self.wait("document.readyState == 'complete'")
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
-from browser import Page, chromium
+from browser import Page, RefusedError, chromium
 from dicom_studies import study, write_study
 from orthanc import needs_orthanc, orthanc, series
 from running import server
@@ -146,7 +146,7 @@ def leave(page: Page) -> None:
         try:
             page.call("Page.handleJavaScriptDialog", accept=True)
             return
-        except RuntimeError:  # it has not asked yet
+        except RefusedError:  # it has not asked yet
             assert time.monotonic() < until
             time.sleep(0.1)
 
@@ -166,7 +166,6 @@ def shown(name: str) -> str:
 class TestPage:
     def test_from_a_dropped_folder_to_the_result(self, page, url, dropped, tmp_path):
         page.open(f"{url}/")
-        page.wait("document.readyState == 'complete' && document.getElementById('drop')")
         drop(page, dropped)
         page.wait(shown("recognised"))
         assert page.evaluate("document.activeElement.innerText") == "2. Check what was recognised"
@@ -238,7 +237,6 @@ class TestPage:
         for name, held in (("MRI brain post contrast", "t2"), ("b_flair", "flair")):
             shutil.copy(subject / f"Doe_{held}.nii.gz", tmp_path / f"{name}.nii.gz")
         page.open(f"{url}/")
-        page.wait("document.getElementById('files')")
         (node,) = (page.call("Runtime.evaluate", expression="document.getElementById('files')")["result"],)
         page.call(
             "DOM.setFileInputFiles", files=[str(path) for path in sorted(tmp_path.iterdir())], objectId=node["objectId"]
@@ -259,7 +257,6 @@ class TestPage:
     def test_what_is_no_study_is_a_line_on_the_page(self, page, url, tmp_path):
         (tmp_path / "<img src=x onerror=alert(1)>.txt").write_text("text")
         page.open(f"{url}/")
-        page.wait("document.getElementById('drop')")
         drop(page, tmp_path)
         page.wait("!document.getElementById('problem').hidden")
         assert "The study" in page.evaluate("document.getElementById('problem').innerText")
