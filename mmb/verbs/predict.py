@@ -47,7 +47,7 @@ def predict(
         decision: threshold marks what is more probable than not, as in the papers; expected_dice also what is less
             probable, where that is expected to overlap best with the truth; by_sequences uses the threshold for what
             T1c shows if it is there, and else expected_dice. By default that of the bundle.
-        label: a text of your choice, shown by page and summary.json to identify the result.
+        label: a text of your choice, which summary.html and studies.csv show to identify the result.
         keep_images: also write the images, the brain mask and the probabilities on one grid, into the subfolder images.
         site: the site's table, a JSON file that says by their descriptions what its series are, e.g.
             {"t1c": ["*T1*KM*"], "none": ["*navi*"]}; what is set by hand goes before.

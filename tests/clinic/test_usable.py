@@ -383,8 +383,10 @@ def said_of(volumes, scores, calibration) -> tuple[Presence, list[Remark]]:
     return found, [*presence_remarks(found, volumes, scores, calibration)]
 
 
-def known_intervals(scores, calibration) -> dict:
-    return calibrated(VOLUMES, scores, ["t1c"], 1500.0, PHANTOM, calibration).get("intervals", {})
+def known_of_tumours(scores, calibration) -> list[dict]:
+    """Return the intervals, and the Dice of test cases."""
+    fields = calibrated(VOLUMES, scores, ["t1c", "t2"], 1500.0, PHANTOM, calibration)
+    return [fields.get(name, {}) for name in ("intervals", "measured")]
 
 
 def test_no_tumour():
@@ -399,7 +401,8 @@ def test_no_tumour():
     assert (found, "nothing was drawn" in empty.text) == ("none", True)
     none = "no tumour found with confidence"
     assert words((0.39, 0.9, 0.9)) == [f"not reliable: {none}", f"doubtful: {none}", f"doubtful: {none}"]
-    assert known_intervals(VOLUMES | {"WT": 0.39}, CALIBRATION) == known_intervals(VOLUMES, None) == {}
+    assert known_of_tumours(VOLUMES | {"WT": 0.39}, CALIBRATION) == known_of_tumours(VOLUMES, None) == [{}, {}]
+    assert known_of_tumours(VOLUMES | {"WT": 0.41}, CALIBRATION)[1] == CALIBRATION.measured["t1c+t2"]
 
 
 @pytest.mark.parametrize(("score", "doubted"), [(0.39, False), (0.41, True), (0.69, True), (0.7, False)])
@@ -414,7 +417,7 @@ def test_an_outline_that_scores_as_few_tumours_do_may_be_none(score, doubted):
         assert "91 of 100 outlines of tumours scored 0.70 or more" in remarks[0].text
         told = words((score, 0.9, 0.3), calibration=calibration)[1:]
         assert told == ["doubtful: there may be no tumour", "not reliable: there may be no tumour"]
-        assert known_intervals(scores, calibration) == {}
+        assert known_of_tumours(scores, calibration) == [{}, {}]
 
 
 def test_intervals_are_nested_within_the_brain_and_not_wide():

@@ -128,7 +128,7 @@ class StudySummary:
         usable_right: region -> number of outlines with a Dice of at least 0.8, and of outlines, among those that the
             calibration calls usable in patients that it was not fitted on.
         intervals_held: region -> number of intervals that held the true volume, and of intervals, of such patients.
-        measured: region -> mean Dice of ``tested`` test cases from the same modalities.
+        measured: region -> mean Dice of ``tested`` test cases from the same modalities, unless there may be no tumour.
         calibrated_on: number of patients that the calibration was fitted on; 0 if there is none.
         asked: what was asked for.
         found: every series or image file of the study, and what became of it.
@@ -216,7 +216,7 @@ def calibrated(
     fields: dict[str, Any] = {"presence": found, "scores": scores, "expected_dice": scores}
     if calibration is None:
         return fields
-    sure = found is Presence.FOUND  # else no interval is known
+    sure = found is Presence.FOUND  # else neither an interval nor the Dice of tumours that are there says anything
     known = [region for region in volumes if region in calibration.regions and volumes[region]]
     expected = {region: calibration.expected(region, scores[region], t1c) for region in known}
 
@@ -227,7 +227,7 @@ def calibrated(
         "chances": {region: calibration.chance(region, scores[region], t1c) for region in known},
         "usable_right": {region: (each.right, each.usable) for region, each in judged.items()},
         "intervals_held": {region: (each.held, each.intervals) for region, each in judged.items()},
-        "measured": calibration.measured.get(subset_name(used), {}),
+        "measured": calibration.measured.get(subset_name(used), {}) if sure else {},
         "tested": calibration.tested,
         "calibrated_on": calibration.patients,
     }
