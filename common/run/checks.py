@@ -114,10 +114,10 @@ def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> N
 
 
 def _compare(weights: str, key: str, trained: object, asked: object) -> None:
-    """Refuse another sampling than that of the training; another size causes a warning."""
-    if key == "sampling" and trained != asked:
-        raise ValueError(
-            f"{weights}: its network was trained with sampling {trained!r}, not {asked!r}. Leave sampling out."
-        )
-    if isinstance(trained, list) and isinstance(asked, list | tuple) and trained != list(asked):
-        logger.warning(f"{weights}: its network was trained with {key} {trained}, not {asked}.")
+    """Refuse images that are sampled otherwise than in the training; other windows cause a warning."""
+    if trained == (list(asked) if isinstance(asked, tuple) else asked):
+        return
+    text = f"{weights}: its network was trained with {key} {trained!r}, not {asked!r}."
+    if key in ("spacing", "sampling"):
+        raise ValueError(f"{text} Leave {key} out.")
+    logger.warning(text)

@@ -72,6 +72,7 @@ def test_configs_as_they_are(refusal, name, configs):
         ("gss", ("inference.json",), ["--ckpt_path=/nowhere.pt"], "ckpt_path /nowhere.pt: no such checkpoint"),
         ("gss", ("inference.json",), ["--ckpt_path=['a.pt','b.pt']"], "ckpt_path ['a.pt', 'b.pt']: expected one path"),
         ("gss", ("inference.json",), ["--sampling=average"], "trained with sampling 'points', not 'average'"),
+        ("gss", ("inference.json",), ["--spacing=[1,1,1]"], "trained with spacing [2.0, 2.0, 2.0], not [1, 1, 1]"),
         ("gss", ("inference.json",), ["--output_dir=2024_01"], "202401: MONAI does not read this as text"),
         ("gss", EVALUATION, ["--part=training2"], "Unknown part 'training2'"),
         ("gss", ("train.json",), ["--normalise"], "'rmalise' is not a key of"),
