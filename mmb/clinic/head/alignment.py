@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from nibabel.affines import voxel_sizes
@@ -25,32 +25,20 @@ class MisfitError(StudyError):
 
 @dataclass(frozen=True)
 class AlignedStudy:
-    """A subject's volumes on one grid, by their names, e.g. of the modalities.
+    """A subject's volumes on one grid, by their names, e.g. of the modalities."""
 
-    Attributes:
-        images: float32, 0 outside the volume's field of view.
-        registered: those in another frame of reference or with a wrong position.
-        covered: fraction of the reference's foreground that lies in the volume's field of view.
-        misplaced: warnings on volumes whose header gives a wrong position, or that seem mirrored.
-        placed: volumes on their own grids, in the place where they were found.
-        failed: why misplaced volumes could not be registered, and stayed where their headers put them.
-        mirrored: warnings on those that seem mirrored.
-    """
-
-    images: dict[str, Image]
-    registered: dict[str, Registration]
-    covered: dict[str, float]
-    misplaced: dict[str, str] = field(default_factory=dict)
-    placed: dict[str, Image] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    mirrored: dict[str, str] = field(default_factory=dict)
+    images: dict[str, Image]  # float32, 0 outside the volume's field of view
+    registered: dict[str, Registration]  # from another frame of reference or a wrong position
+    covered: dict[str, float]  # fraction of the reference's foreground that lies in the volume's field of view
+    misplaced: dict[str, str] = field(default_factory=dict)  # warnings: wrong position, or mirrored
+    placed: dict[str, Image] = field(default_factory=dict)  # on their own grids, where they were found
+    failed: dict[str, str] = field(default_factory=dict)  # why misplaced ones stay where they were
+    mirrored: dict[str, str] = field(default_factory=dict)  # warnings on those alone
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         """Return the study with only some of its volumes, under other names: ``names`` maps old ones to new ones."""
-        parts: Any = (
-            self.images, self.registered, self.covered, self.misplaced, self.placed, self.failed, self.mirrored
-        )  # fmt: skip
-        return type(self)(*({new: part[old] for old, new in names.items() if old in part} for part in parts))
+        parts = vars(self).items()
+        return replace(self, **{part: {names[old]: each[old] for old in names if old in each} for part, each in parts})
 
     def on_grid_of(self, reference: str, affine: np.ndarray, mask: np.ndarray | None) -> tuple[Self, np.ndarray | None]:
         """Return the study on a grid over another volume's field of view, as `align` makes it, and a mask on it.
@@ -85,14 +73,12 @@ def align(
 ) -> AlignedStudy:
     """Resample a subject's volumes onto one isotropic grid over the reference's field of view.
 
-    The grid has the reference's axes, in the order and direction nearest to RAS, so an oblique reference is not
-    rotated. Volumes in the reference's frame are only resampled. Those in another frame are registered rigidly first,
-    all volumes of a frame by the transform of the finest one. If the header of a volume is wrong, it may still not lie
-    over the reference (see `compare_places`). It is then registered on its own, if that improves the overlap.
+    The grid has the reference's axes, in the order and direction nearest to RAS. Volumes in the reference's frame are
+    only resampled. Those in another of the ``frames`` are registered rigidly first, all of a frame by the transform of
+    the finest one. One that does not lie over the reference even so (see `compare_places`) is registered on its own.
 
-    ``frames`` names the frame of reference of each volume; ``spacing`` is the grid's voxel size in mm; ``label`` words
-    a volume's name for messages. Raises MisfitError if a volume does not overlap the reference, or cannot be
-    registered.
+    ``spacing`` is the grid's voxel size in mm; ``label`` words a volume's name for messages. Raises MisfitError if a
+    volume does not overlap the reference, or cannot be registered.
     """
     grid = isotropic_grid(images[reference], spacing)
     fixed = resample(images[reference], grid)

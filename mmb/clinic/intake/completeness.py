@@ -30,21 +30,13 @@ _PART = re.compile(
 
 @dataclass
 class Present:
-    """What is there of a series.
+    """What is there of a series."""
 
-    Attributes:
-        images: number of its images or frames.
-        files: number of its files.
-        first: lowest InstanceNumber of single-frame images; None if unknown.
-        concatenated: numbers of the parts of its concatenation.
-        foreign: rows and columns of each image of another class that does not state its position.
-    """
-
-    images: int = 0
+    images: int = 0  # or frames
     files: int = 0
-    first: float | None = None
-    concatenated: set[int] = field(default_factory=set)
-    foreign: list[tuple[float | None, ...]] = field(default_factory=list)
+    first: float | None = None  # lowest InstanceNumber of single-frame images; None if unknown
+    concatenated: set[int] = field(default_factory=set)  # parts of its concatenation
+    foreign: list[tuple[float | None, ...]] = field(default_factory=list)  # sizes of other images, which lie nowhere
 
 
 def present(slices: Iterable[Slice], foreign: Iterable[Dataset]) -> Mapping[str, Present]:

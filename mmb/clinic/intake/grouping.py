@@ -47,23 +47,15 @@ class Slice:
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Slices that are one volume, in the order of their positions along the normal; `problem`: why they are none.
-
-    Attributes:
-        axes: directions ``(2, 3)`` of rows and columns.
-        first: the slice that describes the volume: its first one, or that of its largest original part.
-        differ: attributes in which the parts differ that it was joined of; empty if it is of one piece.
-        parts: number of these parts.
-        others: the first slices of the other parts.
-    """
+    """Slices that are one volume, in the order of their positions along the normal."""
 
     slices: Sequence[Slice]
-    axes: np.ndarray
-    first: Slice
-    differ: tuple[str, ...] = ()
-    parts: int = 1
-    problem: str | None = None
-    others: tuple[Slice, ...] = ()
+    axes: np.ndarray  # directions ``(2, 3)`` of rows and columns
+    first: Slice  # describes the volume: its first slice, or that of its largest original part
+    differ: tuple[str, ...] = ()  # attributes in which the parts differ that it was joined of
+    parts: int = 1  # number of these
+    problem: str | None = None  # why they are none
+    others: tuple[Slice, ...] = ()  # the first slices of the other parts
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,40 +60,26 @@ UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 class Series:
     """A volume of a study: a DICOM series, or a part of a mixed one. Its repr tells nothing about the patient.
 
-    Attributes:
-        number: SeriesNumber; 0 if it is missing or not a number.
-        files: the file of each slice, in the order of the slices, which ascends along the normal of
-            ImageOrientationPatient; a single file if all slices are frames of one multi-frame image.
-        header: attributes, without pixels, of the first slice, or that of the largest original part if it was joined;
-            of a multi-frame image named as in a single-frame one (EchoTime, ImageType, ...).
-        frame_of_reference: FrameOfReferenceUID; empty if missing. Series with the same one share their coordinates.
-        spacing: distances in mm between columns, rows and slices.
-        shape: numbers of columns, rows and slices.
-        affine: affine from voxel (column, row, slice) to mm, RAS as in NIfTI.
-        multiframe: whether slices are frames of enhanced multi-frame images.
-        frames: if so, the frame (from 0) of each slice in its file, None for a single-frame image; else empty.
-        part: number, from 1, among the volumes with this SeriesNumber; 0 if it is the only one.
-        problem: reason why it cannot be used as a volume, or None.
-        differ: attributes in which parts of it differ that make up one volume, and were joined; empty if it is whole.
-        doubt: why images of it may be missing; empty if nothing tells so.
-        parts: if it cannot be used, since it mixes images that differ, the headers of the parts other than the largest.
+    ``files`` are those of the slices, in their order along the normal of ImageOrientationPatient; a single one if all
+    are its frames. ``header`` has the attributes, without pixels, of the first slice, or that of the largest original
+    part; of a multi-frame image named as in a single-frame one (EchoTime, ImageType, ...).
     """
 
-    number: int
+    number: int  # SeriesNumber; 0 if it is missing or not a number
     uid: str = field(repr=False)
     files: tuple[Path, ...] = field(repr=False)
     header: Dataset = field(repr=False)
-    frame_of_reference: str = field(repr=False)
-    spacing: tuple[float, float, float]
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-    multiframe: bool
-    frames: tuple[int | None, ...] = ()
-    part: int = 0
-    problem: str | None = None
-    differ: tuple[str, ...] = ()
-    doubt: str = ""
-    parts: tuple[Dataset, ...] = field(default=(), repr=False)
+    frame_of_reference: str = field(repr=False)  # empty if missing
+    spacing: tuple[float, float, float]  # distances in mm between columns, rows and slices
+    shape: tuple[int, int, int]  # columns, rows, slices
+    affine: np.ndarray  # from voxel to mm, RAS as in NIfTI
+    multiframe: bool  # slices are frames of enhanced multi-frame images
+    frames: tuple[int | None, ...] = ()  # if so, that of each slice in its file, from 0; None for a single-frame image
+    part: int = 0  # from 1, among the volumes with this SeriesNumber; 0 if it is the only one
+    problem: str | None = None  # why it cannot be used as a volume
+    differ: tuple[str, ...] = ()  # attributes in which the parts differ that it was joined of
+    doubt: str = ""  # why images of it may be missing
+    parts: tuple[Dataset, ...] = field(default=(), repr=False)  # headers of others, if it mixes images
 
     @property
     def key(self) -> str:
@@ -126,11 +112,6 @@ class Other:
         """Name of the series in messages."""
         return f"series {self.number}"
 
-    @property
-    def content(self) -> str:
-        """Class and number of the files, in words."""
-        return f"{self.kind} ({len(self.files)} {'file' if len(self.files) == 1 else 'files'})"
-
 
 def read_series(folder: str | Path) -> list[Series]:
     """Find the MR series in a folder and its subfolders; see `read_all`."""
@@ -140,13 +121,10 @@ def read_series(folder: str | Path) -> list[Series]:
 def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[list[Series], list[Other]]:
     """Find the MR series in a folder and its subfolders, without reading pixels, and what else lies there, by number.
 
-    A series that mixes orientations, matrices, echo times, b-values or image types is split, unless the parts make up
-    one volume (`mmb.clinic.intake.grouping`). An instance that occurs twice is used once. What is wrong with a single
-    series is stored in its `Series.problem`. Missing slices are noticed between slices that are there, and at the ends
-    if headers tell (`mmb.clinic.intake.completeness`).
-
-    ``files`` are all files in the folder, if they are known. Raises StudyError if the folder has no DICOM file or no MR
-    image, a damaged file, images without UIDs, or images of two patients or two studies.
+    A mixed series is split, unless the parts make up one volume (`mmb.clinic.intake.grouping`). An instance that occurs
+    twice is used once. What is wrong with a single series is stored in its `Series.problem`. ``files`` are all files in
+    the folder, if they are known. Raises StudyError if the folder has no DICOM file or no MR image, a damaged file,
+    images without UIDs, or images of two patients or two studies.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM files of a study.")
@@ -232,11 +210,9 @@ def _one_examination(slices: Sequence[Slice]) -> bool:
     frames: dict[str, set[str]] = defaultdict(set)
     for piece in slices:
         frames[text(piece.header, "FrameOfReferenceUID")].add(text(piece.header, "StudyInstanceUID"))
-    first, *others = [studies for frame, studies in frames.items() if frame] or [set()]
-    linked, before = {*first}, -1
-    while len(linked) > before:
-        before = len(linked)
-        linked |= {study for studies in others if studies & linked for study in studies}
+    linked, *others = [studies for frame, studies in frames.items() if frame] or [set()]
+    while more := [studies for studies in others if studies & linked and studies - linked]:
+        linked = linked.union(*more)
     return len(dates) <= 1 and linked >= {text(piece.header, "StudyInstanceUID") for piece in slices}
 
 

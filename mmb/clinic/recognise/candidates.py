@@ -99,8 +99,10 @@ def other_series(others: Sequence[Other]) -> list[Record]:
         header = pydicom.dcmread(other.files[0], stop_before_pixels=True, specific_tags=described)
         modality = recognise(header).modality if number(header, "Rows") else None  # reports have no rows
         named = f"{display_name(modality)} by its description, but " if modality else ""
+        count = f"{len(other.files)} {'file' if len(other.files) == 1 else 'files'}"
         todo = "; export the scanner's own images" if modality else ""
-        left_out.append(unused(other.name, other.name, f"{named}{other.content}, not MR Image{todo}", modality))
+        reason = f"{named}{other.kind} ({count}), not MR Image{todo}"
+        left_out.append(unused(other.name, other.name, reason, modality))
     return left_out
 
 
@@ -110,8 +112,6 @@ def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[s
     fixed: dict[str, Series | None] = {}
     for name, key in by_hand.items():
         modality = canonical(str(name))
-        if modality not in GLIOMA:
-            raise wrong(f"unknown modality {name!r}; expected one of {', '.join(GLIOMA)}.")
         if key is None:
             fixed[modality] = None
             continue

@@ -36,21 +36,14 @@ DECIDE = {
 
 @dataclass(frozen=True)
 class Headers:
-    """Image files that were given one by one, with what their names say.
-
-    Attributes:
-        modalities: those that may be used.
-        lines: a line for each series whose images differ, but make up one volume, and each pattern of the site's table
-            that fits none.
-        unused: the series or files that are no candidates.
-    """
+    """Image files that were given one by one, with what their names say."""
 
     candidates: Sequence[Candidate]
     cohort: Cohort
-    modalities: Sequence[str]
+    modalities: Sequence[str]  # that may be used
     remarks: Sequence[Remark] = ()
-    lines: Sequence[str] = ()
-    unused: Sequence[Record] = ()
+    lines: Sequence[str] = ()  # on series that were joined of parts, and patterns of the site's table that fit none
+    unused: Sequence[Record] = ()  # series or files that are no candidates
 
     @property
     def others(self) -> list[str]:

@@ -2,9 +2,8 @@
 
 On a coarse grid an image is described by percentiles of its intensities, of its contrast against the neighbourhood and
 of its fine detail, at several depths below the brain's surface; a pair of images by how their intensity ranks are
-related: fluid is bright in T2 alone, and vessels become bright after contrast agent. A small network turns these
-features into probabilities. It was trained on the open glioma cases (see ``data/sequence_check.md``), and knows only
-adults' skull-stripped brains.
+related. A small network turns these features into probabilities. It was trained on the open glioma cases (see
+``image.md``), and knows only adults' skull-stripped brains.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -35,7 +34,7 @@ LEAST_ML = 100.0  # minimum volume in ml of a brain, or a part of one, without i
 TAIL = (0.1, 0.2, 0.5, 1)  # percentage of voxels in a tail; `contrast_difference` is the mean over these
 DIFFERENT, STEEPNESS, MOST = 0.13, 28.0, 5.0
 """Log-odds that one of two T1 was acquired after contrast agent and the other before: (`contrast_difference` -
-``DIFFERENT``) * ``STEEPNESS``, at most ``MOST``. Fitted to the open cases (``data/sequence_check.md``)."""
+``DIFFERENT``) * ``STEEPNESS``, at most ``MOST``. Fitted to the open cases (``image.md``)."""
 AT_MOST = 12  # number of T1 that are compared directly; of so many there are 4096 combinations
 T1_TRUST = 0.5  # factor on the network's log-odds between T1 and T1c where two T1 are compared directly
 ALONE_TRUST = 0.6  # factor on the logits of an image that is judged alone, for which the network is overconfident
@@ -61,21 +60,14 @@ class ImageFeatures:
     """Features of an image ``(X, Y, Z)`` on the coarse grid, 0 outside the brain.
 
     ``extracted`` says whether the brain was extracted from a head, of which some may remain at its surface.
-
-    Attributes:
-        inside: the brain without its surface, bool ``(X, Y, Z)``.
-        compared: where `contrast_difference` compares it: inside, or, if extracted, `UNDISTURBED`.
-        layers: the image and its contrast against the neighbourhood, scaled.
-        contrast: the contrast in units of the image's own range, from its 10th to its 90th percentile.
-        ranks: for each layer, the voxels' ranks among those inside, between 0 and 1.
-        numbers: the `ALONE` features; NaN if the brain inside is too small (`is_enough`).
+    ``numbers`` are the `ALONE` features; NaN if the brain inside is too small (`is_enough`).
     """
 
     def __init__(self, image: np.ndarray, extracted: bool = False) -> None:
         brain = image != 0
         depth = distance_transform_edt(np.pad(brain, 1))[1:-1, 1:-1, 1:-1]
         self.inside = depth > SURFACE
-        self.compared = depth > UNDISTURBED if extracted else self.inside
+        self.compared = depth > UNDISTURBED if extracted else self.inside  # by `contrast_difference`
         if not is_enough(self.inside):
             self.numbers = np.full(ALONE, np.nan, np.float32)
             return
@@ -130,9 +122,8 @@ def pair_features(one: ImageFeatures, other: ImageFeatures) -> tuple[np.ndarray,
 def contrast_difference(one: ImageFeatures, other: ImageFeatures) -> float:
     """Return how much more of the first image is bright against its neighbourhood than of the second.
 
-    Contrast agent brightens few voxels (vessels, dura and tumour), but these strongly. So the two tails of the
-    difference of the contrasts are compared. Above 0, the first image is the enhanced one. Noise, blur and motion
-    lengthen both tails.
+    Contrast agent brightens few voxels, but these strongly; noise, blur and motion lengthen both tails of the
+    difference of the contrasts, which are compared. Above 0, the first image is the enhanced one.
     """
     difference = (one.contrast - other.contrast)[one.compared & other.compared]
     low, high = (np.percentile(difference, end) for end in (TAIL, np.subtract(100, TAIL)))

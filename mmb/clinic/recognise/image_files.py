@@ -1,7 +1,7 @@
 """Recognition of image files whose names do not end in a modality, by the JSON beside them or the words in their names.
 
-dcm2niix writes the contents of headers beside each image, as JSON with BIDS names; 3D Slicer and users write a
-description into the name. Both are evaluated like a DICOM header, by `mmb.clinic.recognise.header.recognise_study`.
+Both are evaluated like a DICOM header, by `mmb.clinic.recognise.header.recognise_study`: dcm2niix writes headers into
+JSON with BIDS names, 3D Slicer and users write a description into the name.
 """
 
 import re
@@ -48,10 +48,10 @@ def recognise_files(
     names = [str(path.relative_to(folder or path.parent)) for path in paths]
     files = []
     for name, path, (header, by), says in zip(names, paths, read, said, strict=True):
-        seen, by_json = traits(header), says if by != _BY_NAME else None
+        seen = traits(header)
         says = site.says(seen["described"], says, name, ImageFile.source) if site else says
         says = _named(path.name, says, by)
-        files.append(ImageFile(name, says=says, path=path, by_json=by_json, told=told(path, name), **seen))
+        files.append(ImageFile(name, says=says, path=path, told=told(path, name), **seen))
     return files
 
 
@@ -80,13 +80,13 @@ def _described(path: Path) -> tuple[Dataset, str]:
 
 def contradiction(path: Path, modality: str) -> str | None:
     """Return a warning if the JSON of a file contradicts the modality that the file is named after, else None."""
-    (file,) = recognise_files([path])
-    if file.by_json is None or file.says.modality in (None, modality):
+    header, by = _described(path)
+    (says,) = recognise_study([header])
+    seen = _named(path.name, says, by).modality
+    if by == _BY_NAME or seen in (None, modality):
         return None
-    return (
-        f"its name says {display_name(modality)}, its JSON {display_name(file.says.modality)} ({file.by_json.reason}). "
-        "Look at the pictures, and correct the name."
-    )
+    said = f"its name says {display_name(modality)}, its JSON {display_name(seen)} ({says.reason})"
+    return f"{said}. Look at the pictures, and correct the name."
 
 
 def refuse_several_patients(files: Sequence[ImageFile]) -> None:

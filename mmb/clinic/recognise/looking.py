@@ -34,19 +34,13 @@ class Volumes(NamedTuple):
 class ImageEvidence(NamedTuple):
     """What images of one head show.
 
-    An image that cannot be used is not among them.
-
-    Attributes:
-        reference: name of the candidate on whose grid the others lie.
-        aligned: the images on one grid, by the names of their candidates.
-        masks: brain masks found in them; None if none was looked for.
-        log_probs: name -> what the image shows; without those that show too little, those beneath a skull, and those
-            that do not lie over the others.
+    An image that cannot be used is not among them. ``log_probs`` lacks those that show too little, lie beneath a skull,
+    or do not lie over the others.
     """
 
-    reference: str
-    aligned: AlignedStudy
-    masks: Masks | None
+    reference: str  # name of the candidate on whose grid the others lie
+    aligned: AlignedStudy  # the images on one grid, by the names of their candidates
+    masks: Masks | None  # of the brain; None if none was looked for
     log_probs: dict[str, LogProbs]
 
 

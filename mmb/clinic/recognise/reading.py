@@ -1,7 +1,7 @@
 """Reading of a patient's study: DICOM series or NIfTI files in a folder, assigned to a cohort's modalities.
 
-What headers and names say is read first. Where that leaves a question open, the images of the candidates `in_question`
-are looked at; `align_and_assign` looks at all images that are used. One decision, `assign_series`, is made of both.
+Where headers and names leave a question open, the images of the candidates `in_question` are looked at;
+`align_and_assign` looks at all images that are used. One decision, `assign_series`, is made of both.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -45,22 +45,14 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Study:
-    """A patient's volumes.
+    """A patient's volumes, by their modalities."""
 
-    Attributes:
-        images: modality -> volume with its own grid and background 0, in the cohort's order; affines lead to mm, RAS.
-        assignment: what is used as which modality, and what was decided of each candidate.
-        skulls: modalities whose images show more than a brain, although the cohort is skull-stripped.
-        volumes: the volumes as they were read.
-        evidence: what the images show, as far as they were looked at.
-    """
-
-    images: dict[str, nib.Nifti1Image]
+    images: dict[str, nib.Nifti1Image]  # background 0; affines lead to mm, RAS; in the cohort's order
     assignment: Assignment
-    skulls: list[str] = field(default_factory=list)
+    skulls: list[str] = field(default_factory=list)  # show more than a brain, which the cohort does not
     headers: Headers | None = None
-    volumes: Volumes | None = None
-    evidence: ImageEvidence | None = None
+    volumes: Volumes | None = None  # as they were read
+    evidence: ImageEvidence | None = None  # what the images show, as far as they were looked at
 
     @property
     def used(self) -> Mapping[str, Record]:
@@ -124,13 +116,10 @@ def read_folder(
     ``device``. Raises StudyError if the folder holds both kinds of files, several patients, none of the modalities, or
     an unusable image; if the images do not decide either; or if ``by_hand`` does not fit the study.
 
-    Args:
-        folder: DICOM files in the folder or its subfolders; or NIfTI (or MHA) files that are named after their
-            modalities (see `find_cases`), or whose JSON or name identifies them (see `image_files`).
-        modalities: those to use; None: all that are found.
-        by_hand: modality -> SeriesNumber, for DICOM only; see `recognise.candidates.series_candidates`.
-        skull_strip: ``yes`` to look for a brain even where no head is seen.
-        site: the site's table, for what is neither set by hand nor a file named after its modality.
+    ``folder`` has DICOM files, also in subfolders; or NIfTI (or MHA) files that are named after their modalities (see
+    `find_cases`), or whose JSON or name identifies them (see `image_files`). ``modalities`` are those to use; None: all.
+    ``by_hand`` is for DICOM only, see `series_candidates`. With ``skull_strip`` "yes" a brain is looked for even where
+    no head is seen. ``site`` is for what is neither set by hand nor a file named after its modality.
     """
     return _with_images(read_headers(folder, cohort, modalities, by_hand, site), device, skull_strip)
 
