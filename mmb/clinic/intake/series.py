@@ -99,18 +99,8 @@ class Series:
         return f"series {self.key}"
 
 
-@dataclass(frozen=True, eq=False)
-class Other:
-    """DICOM files of one series, of a class (``kind``) that is not of MR images; its repr names no patient."""
-
-    number: int
-    kind: str
-    files: list[Path] = field(default_factory=list, repr=False)
-
-    @property
-    def name(self) -> str:
-        """Name of the series in messages."""
-        return f"series {self.number}"
+Others = Mapping[tuple[int, str], Sequence[Path]]
+"""SeriesNumber and class of DICOM objects that are no MR images -> their files."""
 
 
 def read_series(folder: str | Path) -> list[Series]:
@@ -118,7 +108,7 @@ def read_series(folder: str | Path) -> list[Series]:
     return read_all(folder)[0]
 
 
-def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[list[Series], list[Other]]:
+def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[list[Series], Others]:
     """Find the MR series in a folder and its subfolders, without reading pixels, and what else lies there, by number.
 
     A mixed series is split, unless the parts make up one volume (`mmb.clinic.intake.grouping`). An instance that occurs
@@ -129,7 +119,7 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM files of a study.")
     slices, patients, studies = [], [], set()
-    others: dict[tuple[int, str], Other] = {}
+    others: dict[tuple[int, str], list[Path]] = defaultdict(list)
     seen: dict[str, Path] = {}
     nameless: Counter[str] = Counter()
     ambiguous, foreign, unlike = set(), defaultdict(list), []
@@ -139,8 +129,7 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
         if text(dataset, "SOPClassUID") not in (MRImageStorage, *MULTIFRAME):
             uid = UID(text(dataset, "SOPClassUID"))  # which messages never show, since DICOM need not know it
             kind = uid.name.removesuffix(" Storage") if uid.name != uid else "object of an unknown class"
-            what = int(number(dataset, "SeriesNumber") or 0), kind
-            others.setdefault(what, Other(*what)).files.append(path)
+            others[int(number(dataset, "SeriesNumber") or 0), kind].append(path)
             if (position := numbers(dataset, "ImagePositionPatient", 3)) is not None:
                 foreign[uids["SeriesInstanceUID"]].append(position)
             unlike.append(dataset)
@@ -161,9 +150,9 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
             f"replace them instead; else {MISSING}.",
         )
     require_one_patient(folder, patients)
-    left_out = [others[what] for what in sorted(others)]
+    others = dict(sorted(others.items()))
     if not slices:
-        listed = shortened(f"{len(other.files)} {other.kind} ({other.name})" for other in left_out)
+        listed = shortened(f"{len(files)} {kind} (series {number})" for (number, kind), files in others.items())
         raise StudyError.of(
             folder,
             f"no MR image, only {listed}; expected the MR series of one study, as {MRImageStorage.name} or "
@@ -192,7 +181,7 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
             found[k] = replace(found[k], doubt=found[k].doubt or part)
         elif part:
             found[k] = replace(found[k], problem=found[k].problem or part)
-    return _numbered(found), left_out
+    return _numbered(found), others
 
 
 def _one_examination(slices: Sequence[Slice]) -> bool:
@@ -220,12 +209,6 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
     """Yield the DICOM files of a folder with their attributes in `TAGS`."""
     damaged, bare, closed, read = [], [], [], 0
     for path in paths:
-        try:
-            with path.open("rb"):
-                pass
-        except OSError:
-            closed.append(path)
-            continue
         dataset: Dataset | None = None
         try:
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
@@ -233,6 +216,9 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
             if whole and not text(dataset.file_meta, "TransferSyntaxUID"):
                 bare.append(path)
                 continue
+        except OSError:
+            closed.append(path)
+            continue
         except InvalidDicomError:
             if _starts_like_dicom(path):
                 bare.append(path)

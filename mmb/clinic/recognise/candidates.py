@@ -12,13 +12,12 @@ from nibabel import Nifti1Image
 from common.modalities import GLIOMA, canonical, display_name
 from mmb.clinic.intake.headers import number, text
 from mmb.clinic.intake.pixels import load
-from mmb.clinic.intake.series import Other, Series
+from mmb.clinic.intake.series import Others, Series
 from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Record, unused
 from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
 from mmb.clinic.recognise.header import recognise, recognise_study, told_by_dates, traits
 from mmb.clinic.recognise.site import SiteTable
-from mmb.clinic.remark import Gravity, Remark
 from mmb.errors import StudyError
 
 
@@ -73,36 +72,18 @@ def series_candidates(
     return candidates
 
 
-def mixed_series(candidates: Sequence[SeriesCandidate], used: Mapping[str, Candidate]) -> list[Remark]:
-    """Return a remark for each series in use (modality -> candidate) that is a part of a mixed one."""
-    return [
-        Remark(
-            "part_of_mixed_series",
-            Gravity.WARNING,
-            f"{part.name} is only a part of a series with single slices and a multi-frame image ({other.name} is "
-            "another part): check that it is complete.",
-            (name,),
-        )
-        for name, part in used.items()
-        for other in candidates
-        if isinstance(part, SeriesCandidate)
-        and part.series.uid == other.series.uid
-        and part.series.multiframe != other.series.multiframe
-    ]
-
-
-def other_series(others: Sequence[Other]) -> list[Record]:
+def other_series(others: Others) -> list[Record]:
     """Return why series are left out that are not of a class of MR images, and what their descriptions name."""
     left_out = []
-    for other in others:
+    for (series, kind), files in others.items():
         described = ["SeriesDescription", "ProtocolName", "Rows"]
-        header = pydicom.dcmread(other.files[0], stop_before_pixels=True, specific_tags=described)
+        header = pydicom.dcmread(files[0], stop_before_pixels=True, specific_tags=described)
         modality = recognise(header).modality if number(header, "Rows") else None  # reports have no rows
         named = f"{display_name(modality)} by its description, but " if modality else ""
-        count = f"{len(other.files)} {'file' if len(other.files) == 1 else 'files'}"
+        count = f"{len(files)} {'file' if len(files) == 1 else 'files'}"
         todo = "; export the scanner's own images" if modality else ""
-        reason = f"{named}{other.kind} ({count}), not MR Image{todo}"
-        left_out.append(unused(other.name, other.name, reason, modality))
+        reason = f"{named}{kind} ({count}), not MR Image{todo}"
+        left_out.append(unused(f"series {series}", f"series {series}", reason, modality))
     return left_out
 
 

@@ -17,7 +17,7 @@ import torch
 from monai.data import MetaTensor
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, io_orientation
-from scipy.ndimage import distance_transform_edt, find_objects, uniform_filter
+from scipy.ndimage import distance_transform_edt, uniform_filter
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool3d, avg_pool3d
 
@@ -25,6 +25,7 @@ from common.cohorts.check import Finding
 from common.cohorts.cohort import Cohort
 from common.io.checkpoints import load_weights
 from common.modalities import GLIOMA, display_name
+from mmb.clinic.head.grid import box
 from mmb.clinic.recognise.certainty import SURE, SURE_ALONE
 
 CLASSES = (*GLIOMA, "other")
@@ -171,11 +172,10 @@ def on_coarse_grid(images: torch.Tensor, affine: np.ndarray) -> np.ndarray:
     turn = io_orientation(affine)
     voxels = torch.from_numpy(np.stack([apply_orientation(image, turn) for image in images.float().numpy()]))
     sizes = voxel_sizes(affine)[np.argsort(turn[:, 0])]
-    shown = (voxels != 0).any(dim=0)
+    shown = (voxels != 0).any(dim=0).numpy()
     if not shown.any():
         return np.zeros((len(images), 1, 1, 1), np.float32)
-    ends = [torch.where(shown.any(dim=tuple({0, 1, 2} - {axis})))[0][[0, -1]].tolist() for axis in range(3)]
-    voxels = voxels[(slice(None), *(slice(first, last + 1) for first, last in ends))]
+    voxels = voxels[(slice(None), *box(shown))]
     x, y, z = (max(round(n * size / SPACING), 1) for n, size in zip(voxels.shape[1:], sizes, strict=True))
     data = adaptive_avg_pool3d((voxels != 0).float(), (x, y, z))
     return torch.where(data > 0.5, adaptive_avg_pool3d(voxels, (x, y, z)) / data.clamp(min=0.1), 0.0).numpy()
@@ -287,8 +287,8 @@ def _filled(volume: torch.Tensor) -> float:
     shown = (volume != 0).numpy()
     if not shown.any() or min(shown.shape) < 3:
         return 1.0
-    (box,) = find_objects(shown.astype(np.uint8))  # cropped, so that a slab fills its cubes
-    shares = avg_pool3d(torch.from_numpy(shown[box])[None].float(), 3, ceil_mode=True)
+    cropped = torch.from_numpy(shown[box(shown)])  # so that a slab fills its cubes
+    shares = avg_pool3d(cropped[None].float(), 3, ceil_mode=True)
     return float(shares[shares > 0].median())
 
 

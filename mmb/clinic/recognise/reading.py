@@ -22,7 +22,7 @@ from mmb.clinic.head.grid import finest, whole
 from mmb.clinic.intake.folder import StudyFiles
 from mmb.clinic.intake.series import Series
 from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Assignment, FoundImage, Record, assign_series, in_question, named
-from mmb.clinic.recognise.candidates import SeriesCandidate, mixed_series
+from mmb.clinic.recognise.candidates import SeriesCandidate
 from mmb.clinic.recognise.certainty import Grade, LogProbs
 from mmb.clinic.recognise.claims import (
     FolderHeaders,
@@ -117,7 +117,7 @@ def read_folder(
     an unusable image; if the images do not decide either; or if ``by_hand`` does not fit the study.
 
     ``folder`` has DICOM files, also in subfolders; or NIfTI (or MHA) files that are named after their modalities (see
-    `find_cases`), or whose JSON or name identifies them (see `image_files`). ``modalities`` are those to use; None: all.
+    `find_cases`), or whose JSON or name identifies them (see `image_files`). ``modalities`` are to be used; None: all.
     ``by_hand`` is for DICOM only, see `series_candidates`. With ``skull_strip`` "yes" a brain is looked for even where
     no head is seen. ``site`` is for what is neither set by hand nor a file named after its modality.
     """
@@ -169,10 +169,10 @@ def align_and_assign(study: Study, reference: str | None, device: torch.device, 
         if study.headers is None or study.volumes is None:
             raise ValueError("The study has no headers and volumes; expected one that was read from files.")
         name, why = choose_reference(study, reference)
-        base, evidence, earlier = study.used[name].candidate, study.evidence, {}
+        base, evidence = study.used[name].candidate, study.evidence
+        earlier = evidence.log_probs if evidence else {}
         used, misfit = {record.candidate: modality for modality, record in study.used.items()}, None
         if evidence is None or not {each.name for each in used} <= evidence.aligned.images.keys():
-            earlier = evidence.log_probs if evidence else {}
             try:
                 evidence = judge_images(used, study.volumes, base.name, study.headers.cohort, device, skull_strip)
             except MisfitError as error:
@@ -183,7 +183,6 @@ def align_and_assign(study: Study, reference: str | None, device: torch.device, 
         fewer = _give_way(study.headers, known, replaceable, failed)
         if fewer is None:
             break
-        earlier = study.evidence.log_probs if study.evidence else {}
         study = _assigned(fewer, None, study.evidence, earlier)
     if misfit:
         raise misfit
@@ -287,7 +286,12 @@ def _on_headers(study: Study) -> Iterator[Remark]:
     """Yield the remarks on a study's files, those on series that are parts of others or could not be used first."""
     headers = study.headers
     if isinstance(headers, SeriesHeaders):
-        yield from mixed_series(headers.candidates, {name: each.candidate for name, each in study.used.items()})
+        for name, part in study.series.items():
+            for other in (each.series for each in headers.candidates):
+                if part.uid == other.uid and part.multiframe != other.multiframe:
+                    what = "is only a part of a series with single slices and a multi-frame image"
+                    text = f"{part.name} {what} ({other.name} is another part): check that it is complete."
+                    yield Remark("part_of_mixed_series", Gravity.WARNING, text, (name,))
         for each in headers.unused:
             if (modality := each.candidate.says.modality) in {*headers.modalities} - {*study.used}:
                 yield Remark("not_mr_image", Gravity.WARNING, each.line(), (modality,))
