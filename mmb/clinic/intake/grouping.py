@@ -1,9 +1,8 @@
 """Grouping of a study's slices into volumes.
 
-First, slices are grouped by what their headers say (`KEY`). A series that holds several volumes, such as echoes, planes
-or derived maps, falls into these. But software also changes such attributes for some slices of one volume: a defacer
-marks those that it changed as DERIVED. Two groups that are each a part of one stack of slices (`_complete`) are never
-judged as if each were a volume. They are joined if geometry and contrast agree, else refused together.
+A series that holds several volumes, such as echoes, planes or derived maps, falls into these by its headers. But
+software also changes these for some slices of one volume: a defacer marks those that it changed as DERIVED. So groups
+that are parts of one stack of slices (`_complete`) are joined if geometry and contrast agree, else refused together.
 """
 
 from collections import defaultdict

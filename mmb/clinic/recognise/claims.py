@@ -18,8 +18,7 @@ from mmb.clinic.recognise.candidates import SeriesCandidate, other_series, serie
 from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence, ImageFile
 from mmb.clinic.recognise.image import has_known_sequences
-from mmb.clinic.recognise.image_files import contradiction, recognise_files
-from mmb.clinic.recognise.names import not_what_they_end_with
+from mmb.clinic.recognise.image_files import contradiction, not_what_they_end_with, recognise_files
 from mmb.clinic.recognise.site import SiteTable
 from mmb.clinic.remark import Gravity, Remark
 from mmb.errors import EACH, StudyError
@@ -153,11 +152,7 @@ def of_one_examination(headers: Headers) -> Headers:
 
 
 def _of_files(
-    listed: StudyFiles,
-    cohort: Cohort,
-    wanted: Sequence[str],
-    by_hand: Mapping[str, Any] | None,
-    site: SiteTable | None,
+    listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None, site: SiteTable | None
 ) -> Headers:
     """Read the names of image files, and the JSON beside those whose names do not end in a modality."""
     folder = listed.folder
@@ -207,11 +202,7 @@ def _of_files(
 
 
 def _of_series(
-    listed: StudyFiles,
-    cohort: Cohort,
-    wanted: Sequence[str],
-    by_hand: Mapping[str, Any] | None,
-    site: SiteTable | None,
+    listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None, site: SiteTable | None
 ) -> SeriesHeaders:
     """Read the headers of DICOM series."""
     with required("clinic", "The study is DICOM"):  # else it would be missed after minutes, when a SEG is written
