@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from common.text import printable
 
@@ -26,7 +26,8 @@ class StudyError(ValueError):
         code: name for programs of what a person can decide; empty if nothing.
         about: modalities that a person can decide.
         command: what to give on the command line, the end of the `text`.
-        lines: a line for each series or file to choose from, for the console, and elsewhere unless they name files.
+        candidates: `mmb.clinic.recognise.assign.FoundImage` of each series or file to choose from.
+        lines: a line for each of them, for the console, and elsewhere unless they name files.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class StudyError(ValueError):
         elsewhere: str = "",
     ) -> None:
         self.file, self.code, self.about, self.command = file, code, tuple(about), command
+        self.candidates: Sequence[Any] = ()
         self.lines: Sequence[str] = ()
         self.said = said
         self._public = f"{said if public is None else public} {elsewhere}".rstrip()

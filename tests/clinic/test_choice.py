@@ -242,6 +242,9 @@ def test_what_images_do_not_decide_is_refused_with_the_candidates_and_no_number_
     with pytest.raises(ValueError, match="neither header nor image tells") as refused:
         choose(study, by_hand, looking(**shown))
     assert (refused.value.code, refused.value.about) == ("undecided", ("t1", "t1c"))
+    assert [(each.source, each.use) for each in refused.value.candidates if each.modality in ("t1", "t1c")] == [
+        (one.name, "undecided") for one in study if one.number in (601, 701, 801)
+    ]
     first, *listed = str(refused.value).splitlines()
     assert first.endswith("--series t1=NUMBER t1c=NUMBER")
     assert not re.search(r"--series.*=\d", str(refused.value))

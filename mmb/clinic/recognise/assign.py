@@ -256,6 +256,7 @@ def assign_series(
     kept = _by_candidate(wanted)
     records = {each: _with_use(kept.get(each, record), each in kept, chosen) for each, record in records.items()}
     if refusal:
+        refusal.candidates = [record.found() for record in records.values()]
         refusal.lines = [record.line() for record in records.values()]
         raise refusal
     remarks = [*_remarks(wanted, chosen)]
