@@ -14,8 +14,6 @@ from mmb.clinic.head.placement import NO_OVERLAP, Fit, compare_places
 from mmb.clinic.head.registration import Registration, register
 from mmb.errors import StudyError
 
-MOST_DIGITS = 9  # of values that are compared in a message
-
 
 class MisfitError(StudyError):
     """Volumes that cannot be put on the reference's grid; ``names`` are theirs, and last the reference's."""
@@ -60,8 +58,9 @@ class AlignedStudy:
         """Return the study with its volumes set to 0 outside a mask ``(X, Y, Z)``; None leaves them as they are."""
         if brain is None:
             return self
-        cut = {name: np.where(brain, image.dataobj, np.float32(0)) for name, image in self.images.items()}
-        return replace(self, images={name: Image(cut[name], image.affine) for name, image in self.images.items()})
+        whole = self.images.items()
+        cut = {name: Image(np.where(brain, each.dataobj, np.float32(0)), each.affine) for name, each in whole}
+        return replace(self, images=cut)
 
 
 def align(
@@ -165,7 +164,4 @@ def _covered(image: Image, grid: Grid, shown: np.ndarray) -> float:
 
 
 def _compared(more: float, less: float) -> str:
-    """Return both, with so many digits, up to `MOST_DIGITS`, that they are not said to be the same."""
-    said = [[f"{1 + value:.{digits}f}" for value in (more, less)] for digits in range(3, MOST_DIGITS + 1)]
-    first, second = next((pair for pair in said if pair[0] != pair[1]), said[-1])
-    return f"normalised mutual information {first} instead of {second}"
+    return f"normalised mutual information {1 + more:.3f} instead of {1 + less:.3f}"

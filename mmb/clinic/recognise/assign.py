@@ -492,11 +492,9 @@ def _remarks(wanted: Sequence[Record], chosen: Mapping[str, Record]) -> Iterator
         if each.doubt:
             yield _of("perhaps_incomplete", best, f"{name}: {each.doubt}.")
         if body := each.other_body:
-            brief = f"the header of the {display_name(modality)} names another part of the body ({body})"
-            gravity, brief = (Gravity.STOP, brief) if each.fixed else (Gravity.WARNING, "")
-            yield _of(
-                "other_body_part", best, f"{name}: its header names another part of the body ({body}).", gravity, brief
-            )
+            what = f"names another part of the body ({body})"
+            stop = (Gravity.STOP, f"the header of the {display_name(modality)} {what}") if each.fixed else ()
+            yield _of("other_body_part", best, f"{name}: its header {what}.", *stop)
     for other in wanted:
         best_one = chosen.get(other.modality or "")
         if other.by_image and other.modality is None:

@@ -214,8 +214,7 @@ def _of_series(
     if len(given) < len(by_hand):
         what = f"one modality is given twice in {', '.join(map(str, by_hand))}; name each once."
         raise StudyError.of("--series", what, "series")
-    foreign = [name for name in given if name not in wanted]
-    if foreign:
+    if foreign := [name for name in given if name not in wanted]:
         what = f"{foreign[0]} is not among the modalities to use, {subset_name(wanted)}."
         raise StudyError.of("--series", what, "series")
     given |= {name: None for name in GLIOMA if name not in wanted}

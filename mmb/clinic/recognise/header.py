@@ -100,8 +100,7 @@ def _late(says: HeaderEvidence, agent: Agent, why: str, header: Dataset) -> Head
 
 def recognise(header: Dataset) -> HeaderEvidence:
     """Recognise an image by its header (of a single-frame image, or `Series.header`); any attribute may be missing."""
-    unwanted = _unwanted(header)
-    if unwanted:
+    if unwanted := _unwanted(header):
         return HeaderEvidence(None, Grade.NONE, unwanted, excluded=True)
     words = weightings(_description(header))
     mentioned = {*words}
