@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -25,7 +25,6 @@ from mmb.errors import StudyError
 class SeriesCandidate(Candidate):
     """A series as a candidate."""
 
-    in_threads: ClassVar[bool] = False  # the pixels' decoding changes Python's filter of warnings
     series: Series = field(kw_only=True)
 
     @property

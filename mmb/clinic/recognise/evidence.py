@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -35,8 +34,6 @@ UNKNOWN = HeaderEvidence(None, Grade.NONE, "not recognised")
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A series or an image file that may be one of the modalities, and what its header or name says."""
-
-    in_threads: ClassVar[bool] = True  # several may be read at once
 
     name: str  # in messages to the user, e.g. ``series 7``; it occurs once in a study
     source: str  # on the page and for others than the user; it does not identify the patient

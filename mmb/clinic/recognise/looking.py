@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -46,11 +45,7 @@ class ImageEvidence(NamedTuple):
 
 def read_volumes(candidates: Collection[Candidate], cohort: Cohort) -> Volumes:
     """Read candidates' volumes; set their background to 0 (see `zero_background`) and check them (see `findings`)."""
-    threads = torch.get_num_threads() if all(each.in_threads for each in candidates) else 1
-    with ThreadPoolExecutor(threads) as pool:  # decompression releases the interpreter
-        read = dict(
-            zip([each.name for each in candidates], pool.map(lambda each: each.read(), candidates), strict=True)
-        )
+    read = {each.name: each.read() for each in candidates}
     tensors = {name: zero_background(_tensor(image)) for name, (image, _) in read.items()}
     images = {name: Image(tensor.numpy(), read[name][0].affine) for name, tensor in tensors.items()}
     warnings = {name: warnings for name, (_, warnings) in read.items()}

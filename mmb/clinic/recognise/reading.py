@@ -140,18 +140,12 @@ def _with_images(headers: Headers, device: torch.device, skull_strip: str) -> St
     headers, cohort = of_one_examination(headers), headers.cohort
     unclear = in_question(headers.candidates, headers.modalities) if has_known_sequences(cohort) else []
     volumes, evidence, why_not = None, None, ""
-    while unclear and evidence is None and not why_not:
-        t1 = [each.name for each in unclear if each.says.modality in ("t1", "t1c")]
+    if unclear:
+        taken = {each: each.says.modality or "" for each in unclear}
+        t1 = [each.name for each, modality in taken.items() if modality in ("t1", "t1c")]
         try:
             volumes = read_volumes(unclear, cohort)
-            taken = {each: each.says.modality or "" for each in unclear}
             evidence = judge_images(taken, volumes, None, cohort, device, "yes" if skull_strip == "yes" else "auto", t1)
-        except MisfitError as error:
-            known = {each: each.says.modality for each in headers.candidates}
-            if fewer := _give_way(headers, known, unclear, dict.fromkeys(error.names, str(error))):
-                headers, unclear = fewer, in_question(fewer.candidates, fewer.modalities)
-            else:
-                why_not = error.said
         except ValueError as error:
             why_not = error.said if isinstance(error, StudyError) else str(error)
     log_probs = evidence.log_probs if evidence else {} if unclear else None
@@ -178,10 +172,7 @@ def align_and_assign(study: Study, reference: str | None, device: torch.device, 
             except MisfitError as error:
                 misfit = error
         failed = dict.fromkeys(misfit.names, str(misfit)) if misfit else evidence.aligned.failed if evidence else {}
-        replaceable = [each for each in used if not (reference and each is base)]
-        known = {record.candidate: record.modality for record in study.assignment.records}
-        fewer = _give_way(study.headers, known, replaceable, failed)
-        if fewer is None:
+        if (fewer := _without_misfit(study.headers, study.assignment, failed, base if reference else None)) is None:
             break
         study = _assigned(fewer, None, study.evidence, earlier)
     if misfit:
@@ -194,18 +185,18 @@ def align_and_assign(study: Study, reference: str | None, device: torch.device, 
     return Assigned(study, next(name for name, each in study.used.items() if each.candidate is base), why)
 
 
-def _give_way(
-    headers: Headers, known: Mapping[Candidate, str | None], used: Sequence[Candidate], failed: Mapping[str, str]
+def _without_misfit(
+    headers: Headers, assignment: Assignment, failed: Mapping[str, str], reference: Candidate | None
 ) -> Headers | None:
     """Return headers without the first image in use of those in ``failed`` (name -> why) that another can replace.
 
-    None if there is none. What the user set by hand, or named after its modality, stays. ``known`` are the modalities
-    of all candidates.
+    None if there is none. What the user set by hand, named after its modality, or asked for as reference stays.
     """
-    by_name = {each.name: each for each in used}
-    for each in (by_name[name] for name in failed if name in by_name):
+    known = {record.candidate: record.modality for record in assignment.records}
+    used = {each.candidate.name: each.candidate for each in assignment.chosen.values()}
+    for each in (used[name] for name in failed if name in used):
         rivals = [o for o in headers.candidates if o is not each and known[o] == known[each] and o.problem is None]
-        if rivals and not each.fixed:
+        if rivals and not each.fixed and each is not reference:
             why = f"it cannot be registered ({failed[each.name].rstrip('.')})"
             fewer = [replace(other, problem=why) if other is each else other for other in headers.candidates]
             return replace(headers, candidates=fewer)
