@@ -36,11 +36,11 @@ class Present:
     files: int = 0
     first: float | None = None  # lowest InstanceNumber of single-frame images; None if unknown
     concatenated: set[int] = field(default_factory=set)  # parts of its concatenation
-    foreign: list[tuple[float | None, ...]] = field(default_factory=list)  # sizes of other images, which lie nowhere
+    foreign: list[Dataset] = field(default_factory=list)  # headers of what is no MR image
 
 
 def present(slices: Iterable[Slice], foreign: Iterable[Dataset]) -> Mapping[str, Present]:
-    """Return SeriesInstanceUID -> what is there; ``foreign`` are the headers of images that are no MR images."""
+    """Return SeriesInstanceUID -> what is there; ``foreign`` are the headers of what is no MR image."""
     found: dict[str, Present] = defaultdict(Present)
     for piece in slices:
         here, instance = found[text(piece.header, "SeriesInstanceUID")], number(piece.header, "InstanceNumber")
@@ -50,8 +50,7 @@ def present(slices: Iterable[Slice], foreign: Iterable[Dataset]) -> Mapping[str,
             here.first = instance if here.first is None else min(here.first, instance)
         here.concatenated.add(int(number(piece.header, "InConcatenationNumber") or 0))
     for header in foreign:
-        if (size := _size(header)) and number(header, "Rows") and "ImagePositionPatient" not in header:
-            found[text(header, "SeriesInstanceUID")].foreign.append(size)
+        found[text(header, "SeriesInstanceUID")].foreign.append(header)
     return found
 
 
@@ -67,7 +66,8 @@ def why_incomplete(header: Dataset, here: Present) -> str | None:
     if lacking := {*range(1, parts + 1)} - here.concatenated:
         which = ", ".join(map(str, sorted(lacking)))
         return f"part {which} of {parts} of its concatenation is missing (InConcatenationTotalNumber); {MISSING}"
-    if count := here.foreign.count(_size(header)):
+    without_position = [_size(each) for each in here.foreign if "ImagePositionPatient" not in each]
+    if count := number(header, "Rows") and without_position.count(_size(header)):
         return (
             f"{count} further images of the series are not of a class of MR images and do not state their position, so "
             "it is only a part; export the scanner's own images"

@@ -122,7 +122,7 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
     others: dict[tuple[int, str], list[Path]] = defaultdict(list)
     seen: dict[str, Path] = {}
     nameless: Counter[str] = Counter()
-    ambiguous, foreign, unlike = set(), defaultdict(list), []
+    ambiguous, unlike = set(), []
     for path, dataset in _datasets(folder, walk(folder) if files is None else files):
         patients.append(patient(dataset))
         uids = {name: text(dataset, name) for name in UIDS}
@@ -130,8 +130,6 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
             uid = UID(text(dataset, "SOPClassUID"))  # which messages never show, since DICOM need not know it
             kind = uid.name.removesuffix(" Storage") if uid.name != uid else "object of an unknown class"
             others[int(number(dataset, "SeriesNumber") or 0), kind].append(path)
-            if (position := numbers(dataset, "ImagePositionPatient", 3)) is not None:
-                foreign[uids["SeriesInstanceUID"]].append(position)
             unlike.append(dataset)
         elif not all(uids.values()):
             nameless.update(name for name, uid in uids.items() if not uid)
@@ -152,7 +150,7 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
     require_one_patient(folder, patients)
     others = dict(sorted(others.items()))
     if not slices:
-        listed = shortened(f"{len(files)} {kind} (series {number})" for (number, kind), files in others.items())
+        listed = shortened(f"{len(paths)} {kind} (series {key})" for (key, kind), paths in others.items())
         raise StudyError.of(
             folder,
             f"no MR image, only {listed}; expected the MR series of one study, as {MRImageStorage.name} or "
@@ -173,7 +171,7 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
             command=EACH,
         )
     here = present(slices, unlike)
-    found = [_series(volume, ambiguous, foreign, here) for volume in group(slices)]
+    found = [_series(volume, ambiguous, here) for volume in group(slices)]
     said = [text(series.header, "SeriesDescription") for series in found]
     parts = parts_by_description(said, [(series.shape, series.affine) for series in found])
     for k, part in enumerate(parts):
@@ -283,13 +281,8 @@ def _same_pixels(path: Path, other: Path) -> bool:
         return False
 
 
-def _series(
-    volume: Volume,
-    ambiguous: Collection[Path],
-    foreign: Mapping[str, Sequence[np.ndarray]],
-    there: Mapping[str, Present],
-) -> Series:
-    """Return a volume as a series; ``foreign``: UID -> positions in mm (LPS) of a series' images of another class."""
+def _series(volume: Volume, ambiguous: Collection[Path], there: Mapping[str, Present]) -> Series:
+    """Return a volume as a series, given what is there of each."""
     header, whole = _whole_header(volume.first)
     here = there[text(volume.first.header, "SeriesInstanceUID")]
     pieces, places = volume.slices, positions(volume.slices)
@@ -309,7 +302,7 @@ def _series(
         or _unusable(pieces, ambiguous)
         or uneven
         or _implausible(shape, affine)
-        or _incomplete(shape, affine, foreign.get(text(header, "SeriesInstanceUID"), []))
+        or _incomplete(shape, affine, here.foreign)
         or why_incomplete(header, here)
     )
     frames, files = [piece.frame for piece in pieces], [piece.path for piece in pieces]
@@ -332,9 +325,10 @@ def _series(
     )
 
 
-def _incomplete(shape: tuple[int, int, int], affine: np.ndarray, foreign: Sequence[np.ndarray]) -> str | None:
-    """Return that slices of a volume are of another class, if any of these positions is not one of its own."""
-    places = apply_affine(np.linalg.inv(LPS_TO_RAS @ affine), np.array(foreign))[:, 2] if foreign else np.empty(0)
+def _incomplete(shape: tuple[int, int, int], affine: np.ndarray, foreign: Sequence[Dataset]) -> str | None:
+    """Return that slices of a volume are of another class, if any of these images lies at none of its own."""
+    stated = [at for each in foreign if (at := numbers(each, "ImagePositionPatient", 3)) is not None]
+    places = apply_affine(np.linalg.inv(LPS_TO_RAS @ affine), np.array(stated))[:, 2] if stated else np.empty(0)
     beside = (np.abs(places - np.rint(places).clip(0, shape[2] - 1)) > SAME_SLICE).sum()
     only = "slices are not of a class of MR images, so it is only a part; export the scanner's own images"
     return f"{beside} of its {only}" if beside else None
