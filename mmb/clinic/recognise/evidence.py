@@ -11,6 +11,8 @@ import numpy as np
 from common.cohorts.examination import Told
 from common.io.images import read_image
 from mmb.clinic.intake.orientation import orientation_doubt
+from mmb.clinic.intake.pixels import load
+from mmb.clinic.intake.series import Series
 from mmb.clinic.recognise.certainty import Agent, Basis, Grade
 from mmb.errors import StudyError
 
@@ -90,3 +92,24 @@ class ImageFile(Candidate):
             raise StudyError(str(error), public, self.path) from error
         doubt = orientation_doubt(self.path, image.affine)
         return image, [*doubts, *([doubt] if doubt else [])]
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesCandidate(Candidate):
+    """A series as a candidate."""
+
+    series: Series = field(kw_only=True)
+
+    @property
+    def key(self) -> str:
+        """SeriesNumber, and part if several have it."""
+        return self.series.key
+
+    @property
+    def grid(self) -> tuple[Sequence[int], np.ndarray]:
+        """Shape and affine of the series."""
+        return self.series.shape, self.series.affine
+
+    def read(self) -> tuple[nib.Nifti1Image, list[str]]:
+        """Decode the pixels."""
+        return load(self.series), []

@@ -22,7 +22,6 @@ from mmb.clinic.head.grid import finest, whole
 from mmb.clinic.intake.folder import StudyFiles
 from mmb.clinic.intake.series import Series
 from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Assignment, FoundImage, Record, assign_series, in_question, named
-from mmb.clinic.recognise.candidates import SeriesCandidate
 from mmb.clinic.recognise.certainty import Grade, LogProbs
 from mmb.clinic.recognise.claims import (
     FolderHeaders,
@@ -32,7 +31,7 @@ from mmb.clinic.recognise.claims import (
     of_one_examination,
     read_headers,
 )
-from mmb.clinic.recognise.evidence import Candidate, ImageFile
+from mmb.clinic.recognise.evidence import Candidate, ImageFile, SeriesCandidate
 from mmb.clinic.recognise.image import has_known_sequences
 from mmb.clinic.recognise.image_files import refuse_several_patients
 from mmb.clinic.recognise.looking import ImageEvidence, Volumes, judge_images, read_volumes
