@@ -32,7 +32,7 @@ _PART = re.compile(
 class Present:
     """What is there of a series."""
 
-    images: int = 0  # or frames
+    images: int = 0  # files or frames
     files: int = 0
     first: float | None = None  # lowest InstanceNumber of single-frame images; None if unknown
     concatenated: set[int] = field(default_factory=set)  # parts of its concatenation

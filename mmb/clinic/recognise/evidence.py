@@ -39,9 +39,9 @@ class Candidate:
 
     name: str  # in messages to the user, e.g. ``series 7``; it occurs once in a study
     source: str  # on the page and for others than the user; it does not identify the patient
-    frame: str = ""  # of reference
+    frame: str = ""  # name of the frame of reference
     says: HeaderEvidence = UNKNOWN
-    described: str = ""  # as a person wrote it, which may identify the patient; empty if it is not
+    described: str = ""  # as a person wrote it, which may identify the patient; empty if there is nothing
     problem: str | None = None  # why it cannot be used
     fixed: bool = False  # the user says what it is, by hand or by the file's name
     reformatted: bool = False  # computed from other images, as multi-planar reformats are
@@ -49,7 +49,7 @@ class Candidate:
     other_body: str = ""  # a part of the body other than the head that its header names
     in_3d: bool = False
     mean: bool = False  # the scanner made it of several echoes
-    corrections: int = 0  # number of those of intensity and distortion
+    corrections: int = 0  # number of corrections of intensity, distortion or noise
     acquired: str = ""  # time that sorts as text; empty if unknown
     odd: bool = False  # described in words that are not known, as a result of software is
     told: Told = field(default_factory=Told)  # what is known of its examination
