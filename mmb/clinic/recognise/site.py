@@ -1,7 +1,4 @@
-"""A site's table: which of its series are which sequence, by patterns on their descriptions.
-
-A hospital knows what it calls its series. Its table takes the place of further words in ``words.toml``.
-"""
+"""A site's table: which of its series are which sequence, by patterns on their descriptions."""
 
 import json
 from collections import Counter
