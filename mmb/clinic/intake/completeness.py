@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from mmb.clinic.intake.field_of_view import centre_within
 from mmb.clinic.intake.grouping import Slice
-from mmb.clinic.intake.headers import MISSING, number, private_number, text, texts
+from mmb.clinic.intake.headers import MISSING, ONLY_A_PART, number, private_number, text, texts
 
 IN_ALL: Mapping[str, str | tuple[int, int]] = {
     "ImagesInAcquisition": "ImagesInAcquisition",
@@ -68,10 +68,8 @@ def why_incomplete(header: Dataset, here: Present) -> str | None:
         return f"part {which} of {parts} of its concatenation is missing (InConcatenationTotalNumber); {MISSING}"
     without_position = [_size(each) for each in here.foreign if "ImagePositionPatient" not in each]
     if count := number(header, "Rows") and without_position.count(_size(header)):
-        return (
-            f"{count} further images of the series are not of a class of MR images and do not state their position, so "
-            "it is only a part; export the scanner's own images"
-        )
+        what = "are not of a class of MR images and do not state their position"
+        return f"{count} further images of the series {what}, {ONLY_A_PART}"
     return None
 
 
@@ -103,10 +101,8 @@ def parts_by_description(descriptions: Sequence[str], boxes: Sequence[tuple[Sequ
         if any(centre_within(boxes[j], boxes[k]) for j in others):
             said.append("")
             continue
-        said.append(
-            f"by its description it is part {match[1]} of {match[2]} of a series; export the series as one, as the "
-            "scanner made it"
-        )
+        part = f"part {match[1]} of {match[2]} of a series"
+        said.append(f"by its description it is {part}; export the series as one, as the scanner made it")
     return said
 
 

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mmb.clinic.intake.headers import MISSING, number, numbers, text, texts
+from mmb.clinic.intake.headers import MISSING, ONE_UID, number, numbers, text, texts
 from mmb.clinic.intake.regular_grid import SAME_POSITION, tolerance
 
 VARYING = (("ImageOrientationPatient", 6, 1e-3), ("PixelSpacing", 2, 1e-3), ("EchoTime", 1, 0.05))
@@ -281,10 +281,7 @@ def _joined(parts: Sequence[_Part]) -> Volume:
     if uids > 1:
         own, several = "each of its {0} images has a SeriesInstanceUID of its own", "different SeriesInstanceUIDs"
         what = own if uids == len(slices) else f"its {{0}} images have {{1}} {several}"
-        problem = (
-            f"{what.format(len(slices), uids)}, so it is no series; give all images of a series the same one, as the "
-            "scanner did (a program that removes identities has to replace equal UIDs by equal ones)"
-        )
+        problem = f"{what.format(len(slices), uids)}, so it is no series; {ONE_UID.format('series')}"
     elif _contradictions(parts):
         problem = not_one(differ, len(parts), "slices of one volume must agree in geometry and contrast")
     others = tuple(part.slices[0] for part in parts if part is not original and _contradictions([part, original]))

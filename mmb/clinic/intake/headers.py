@@ -21,6 +21,11 @@ COLOURS = (
 )  # fmt: skip
 """Colour models that PhotometricInterpretation can name."""
 MISSING = "copy the study again from where it came from"  # what to do when files are damaged or missing
+ONE_UID = (
+    "give all images of a {} the same one, as the scanner did (a program that removes identities has to replace equal "
+    "UIDs by equal ones)"
+)
+ONLY_A_PART = "so it is only a part; export the scanner's own images"  # what other classes of images in a series mean
 
 
 def numbers(header: Dataset, name: str, count: int = 1) -> np.ndarray | None:

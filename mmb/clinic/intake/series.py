@@ -23,6 +23,8 @@ from mmb.clinic.intake.field_of_view import holds_head
 from mmb.clinic.intake.grouping import Slice, Volume, group, not_one, positions
 from mmb.clinic.intake.headers import (
     MISSING,
+    ONE_UID,
+    ONLY_A_PART,
     flatten_frame,
     items,
     number,
@@ -142,34 +144,21 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
             slices += _slices(path, dataset)
     if nameless:
         lacking = ", ".join(f"{count} MR images have no {name}" for name, count in nameless.items())
-        raise StudyError.of(
-            folder,
-            f"{lacking}; expected valid UIDs in each. If they were removed to de-identify the images, "
-            f"replace them instead; else {MISSING}.",
-        )
+        removed = f"If they were removed to de-identify the images, replace them instead; else {MISSING}"
+        raise StudyError.of(folder, f"{lacking}; expected valid UIDs in each. {removed}.")
     require_one_patient(folder, patients)
     others = dict(sorted(others.items()))
     if not slices:
         listed = shortened(f"{len(paths)} {kind} (series {key})" for (key, kind), paths in others.items())
-        raise StudyError.of(
-            folder,
-            f"no MR image, only {listed}; expected the MR series of one study, as {MRImageStorage.name} or "
-            f"{EnhancedMRImageStorage.name}.",
-        )
+        expected = f"the MR series of one study, as {MRImageStorage.name} or {EnhancedMRImageStorage.name}"
+        raise StudyError.of(folder, f"no MR image, only {listed}; expected {expected}.")
     if 1 < len(studies) == len(seen):
-        raise StudyError.of(
-            folder,
-            f"each of the {len(seen)} MR images has a StudyInstanceUID of its own; give all images of a "
-            "study the same one, as the scanner did (a program that removes identities has to replace equal UIDs by "
-            "equal ones).",
-        )
+        own = f"each of the {len(seen)} MR images has a StudyInstanceUID of its own"
+        raise StudyError.of(folder, f"{own}; {ONE_UID.format('study')}.")
     if len(studies) > 1 and not _one_examination(slices):
-        raise StudyError.of(
-            folder,
-            f"images of {len(studies)} studies; give the folder of one. Only series of one date that share their "
-            "frames of reference are one study.",
-            command=EACH,
-        )
+        only = "Only series of one date that share their frames of reference are one study"
+        what = f"images of {len(studies)} studies; give the folder of one. {only}."
+        raise StudyError.of(folder, what, command=EACH)
     here = present(slices, unlike)
     found = [_series(volume, ambiguous, here) for volume in group(slices)]
     said = [text(series.header, "SeriesDescription") for series in found]
@@ -248,11 +237,8 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
     if not read:
         index = ["a DICOMDIR is only an index: copy the folders beside it too"]
         other = [*(index if any(path.name.upper() == "DICOMDIR" for path in paths) else []), *unread(paths)]
-        raise StudyError.of(
-            folder,
-            f"none of its {len(paths)} files is a DICOM file; expected those of a study"
-            f"{''.join(f'; {text}' for text in other)}.",
-        )
+        what = f"none of its {len(paths)} files is a DICOM file; expected those of a study"
+        raise StudyError.of(folder, f"{'; '.join([what, *other])}.")
 
 
 def _starts_like_dicom(path: Path) -> bool:
@@ -330,8 +316,7 @@ def _incomplete(shape: tuple[int, int, int], affine: np.ndarray, foreign: Sequen
     stated = [at for each in foreign if (at := numbers(each, "ImagePositionPatient", 3)) is not None]
     places = apply_affine(np.linalg.inv(LPS_TO_RAS @ affine), np.array(stated))[:, 2] if stated else np.empty(0)
     beside = (np.abs(places - np.rint(places).clip(0, shape[2] - 1)) > SAME_SLICE).sum()
-    only = "slices are not of a class of MR images, so it is only a part; export the scanner's own images"
-    return f"{beside} of its {only}" if beside else None
+    return f"{beside} of its slices are not of a class of MR images, {ONLY_A_PART}" if beside else None
 
 
 def _whole_header(piece: Slice) -> tuple[Dataset, bool]:

@@ -367,13 +367,9 @@ def _settled_t1(records: Sequence[Record], modalities: Sequence[str], not_judged
         if alike:
             why = " (nothing that looks otherwise is there to compare with)"
         names = ", ".join(each.candidate.name for each in unclear)
-        raise StudyError(
-            f"{names}: neither header nor image tells whether this T1 was acquired before or after contrast "
-            f"agent{why}. Look at the T1 listed here.",
-            code="undecided",
-            about=("t1", "t1c"),
-            elsewhere=CHOOSE,
-        )
+        what = "neither header nor image tells whether this T1 was acquired before or after contrast agent"
+        text = f"{names}: {what}{why}. Look at the T1 listed here."
+        raise StudyError(text, code="undecided", about=("t1", "t1c"), elsewhere=CHOOSE)
     reasons = {each: "by what it shows" if seen[each] else "its image shows nothing clearly" for each in opened}
     return [each.taken_for(None if each in unclear else seen[each], reasons[each]) for each in opened]
 
