@@ -53,7 +53,7 @@ class Volume:
     first: Slice  # describes the volume: its first slice, or that of its largest original part
     differ: tuple[str, ...] = ()  # attributes in which the parts differ that it was joined of
     parts: int = 1  # number of these
-    problem: str | None = None  # why they are none
+    problem: str | None = None  # why they are no volume
     others: tuple[Slice, ...] = ()  # the first slices of the other parts
 
 
