@@ -9,9 +9,8 @@ from common.cohorts.registry import PHANTOM
 from common.modalities import GLIOMA, canonical
 from mmb.clinic.intake.series import Series
 from mmb.clinic.recognise.assign import Assignment, assign_series, in_question
-from mmb.clinic.recognise.candidates import series_candidates
 from mmb.clinic.recognise.certainty import LogProbs
-from mmb.clinic.recognise.claims import SeriesHeaders
+from mmb.clinic.recognise.claims import SeriesHeaders, series_candidates
 from mmb.clinic.recognise.evidence import Candidate
 from mmb.errors import StudyError
 

@@ -41,21 +41,13 @@ BRAIN_MASK, PROBABILITY = "brain_mask", "probability_{}"
 
 @dataclass(frozen=True)
 class Prediction:
-    """The results for a study.
+    """The results for a study."""
 
-    Attributes:
-        label: label map on the reference's grid, in the cohort's values.
-        reference: modality on whose grid the result lies.
-        summary: what the study yields.
-        explanations: a line for everything found in the study.
-        files: kind of result -> path.
-    """
-
-    label: nib.Nifti1Image
-    reference: str
+    label: nib.Nifti1Image  # on the reference's grid, in the cohort's values
+    reference: str  # modality on whose grid the result lies
     summary: StudySummary
-    explanations: list[str]
-    files: dict[str, Path]
+    explanations: list[str]  # a line for everything found in the study
+    files: dict[str, Path]  # kind of result -> path
 
 
 def predict(

@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 from common.modalities import GLIOMA
 from mmb.clinic.intake.series import Series
 from mmb.clinic.recognise.assign import Record, assign_series
-from mmb.clinic.recognise.candidates import series_candidates
 from mmb.clinic.recognise.certainty import Grade
+from mmb.clinic.recognise.claims import series_candidates
 from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
 
 T1 = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900}

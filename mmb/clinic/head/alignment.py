@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from nibabel.affines import voxel_sizes
@@ -14,8 +14,6 @@ from mmb.clinic.head.placement import NO_OVERLAP, Fit, compare_places
 from mmb.clinic.head.registration import Registration, register
 from mmb.errors import StudyError
 
-MOST_DIGITS = 9  # of values that are compared in a message
-
 
 class MisfitError(StudyError):
     """Volumes that cannot be put on the reference's grid; ``names`` are theirs, and last the reference's."""
@@ -25,32 +23,20 @@ class MisfitError(StudyError):
 
 @dataclass(frozen=True)
 class AlignedStudy:
-    """A subject's volumes on one grid, by their names, e.g. of the modalities.
+    """A subject's volumes on one grid, by their names, e.g. of the modalities."""
 
-    Attributes:
-        images: float32, 0 outside the volume's field of view.
-        registered: those in another frame of reference or with a wrong position.
-        covered: fraction of the reference's foreground that lies in the volume's field of view.
-        misplaced: warnings on volumes whose header gives a wrong position, or that seem mirrored.
-        placed: volumes on their own grids, in the place where they were found.
-        failed: why misplaced volumes could not be registered, and stayed where their headers put them.
-        mirrored: warnings on those that seem mirrored.
-    """
-
-    images: dict[str, Image]
-    registered: dict[str, Registration]
-    covered: dict[str, float]
-    misplaced: dict[str, str] = field(default_factory=dict)
-    placed: dict[str, Image] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    mirrored: dict[str, str] = field(default_factory=dict)
+    images: dict[str, Image]  # float32, 0 outside the volume's field of view
+    registered: dict[str, Registration]  # from another frame of reference or a wrong position
+    covered: dict[str, float]  # fraction of the reference's foreground that lies in the volume's field of view
+    misplaced: dict[str, str] = field(default_factory=dict)  # warnings: wrong position, or mirrored
+    placed: dict[str, Image] = field(default_factory=dict)  # on their own grids, where they were found
+    failed: dict[str, str] = field(default_factory=dict)  # why misplaced ones stay where they were
+    mirrored: dict[str, str] = field(default_factory=dict)  # warnings on those alone
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         """Return the study with only some of its volumes, under other names: ``names`` maps old ones to new ones."""
-        parts: Any = (
-            self.images, self.registered, self.covered, self.misplaced, self.placed, self.failed, self.mirrored
-        )  # fmt: skip
-        return type(self)(*({new: part[old] for old, new in names.items() if old in part} for part in parts))
+        parts = vars(self).items()
+        return replace(self, **{part: {names[old]: each[old] for old in names if old in each} for part, each in parts})
 
     def on_grid_of(self, reference: str, affine: np.ndarray, mask: np.ndarray | None) -> tuple[Self, np.ndarray | None]:
         """Return the study on a grid over another volume's field of view, as `align` makes it, and a mask on it.
@@ -72,8 +58,9 @@ class AlignedStudy:
         """Return the study with its volumes set to 0 outside a mask ``(X, Y, Z)``; None leaves them as they are."""
         if brain is None:
             return self
-        cut = {name: np.where(brain, image.dataobj, np.float32(0)) for name, image in self.images.items()}
-        return replace(self, images={name: Image(cut[name], image.affine) for name, image in self.images.items()})
+        whole = self.images.items()
+        cut = {name: Image(np.where(brain, each.dataobj, np.float32(0)), each.affine) for name, each in whole}
+        return replace(self, images=cut)
 
 
 def align(
@@ -85,14 +72,12 @@ def align(
 ) -> AlignedStudy:
     """Resample a subject's volumes onto one isotropic grid over the reference's field of view.
 
-    The grid has the reference's axes, in the order and direction nearest to RAS, so an oblique reference is not
-    rotated. Volumes in the reference's frame are only resampled. Those in another frame are registered rigidly first,
-    all volumes of a frame by the transform of the finest one. If the header of a volume is wrong, it may still not lie
-    over the reference (see `compare_places`). It is then registered on its own, if that improves the overlap.
+    The grid has the reference's axes, in the order and direction nearest to RAS. Volumes in the reference's frame are
+    only resampled. Those in another of the ``frames`` are registered rigidly first, all of a frame by the transform of
+    the finest one. One that does not lie over the reference even so (see `compare_places`) is registered on its own.
 
-    ``frames`` names the frame of reference of each volume; ``spacing`` is the grid's voxel size in mm; ``label`` words
-    a volume's name for messages. Raises MisfitError if a volume does not overlap the reference, or cannot be
-    registered.
+    ``spacing`` is the grid's voxel size in mm; ``label`` words a volume's name for messages. Raises MisfitError if a
+    volume does not overlap the reference, or cannot be registered.
     """
     grid = isotropic_grid(images[reference], spacing)
     fixed = resample(images[reference], grid)
@@ -179,7 +164,4 @@ def _covered(image: Image, grid: Grid, shown: np.ndarray) -> float:
 
 
 def _compared(more: float, less: float) -> str:
-    """Return both, with so many digits, up to `MOST_DIGITS`, that they are not said to be the same."""
-    said = [[f"{1 + value:.{digits}f}" for value in (more, less)] for digits in range(3, MOST_DIGITS + 1)]
-    first, second = next((pair for pair in said if pair[0] != pair[1]), said[-1])
-    return f"normalised mutual information {first} instead of {second}"
+    return f"normalised mutual information {1 + more:.3f} instead of {1 + less:.3f}"

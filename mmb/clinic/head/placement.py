@@ -1,9 +1,7 @@
-"""Whether two volumes of one head lie on each other: `compare_places` finds headers that are off by centimetres, and
-mirrored images.
+"""Whether two volumes of one head lie on each other: a test for headers that are off, and for mirrored images.
 
-It compares an image with the reference as it is, slightly moved and turned, and mirrored. The measure is the normalised
-mutual information over both outlines, on voxels of `FIT_SPACING` mm. This is only a test; misplaced images are then
-registered.
+An image is compared with the reference as it is, slightly moved and turned, and mirrored. The measure is the normalised
+mutual information over both outlines, on voxels of `FIT_SPACING` mm.
 """
 
 from collections.abc import Sequence
@@ -11,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
-from torch.nn.functional import affine_grid, avg_pool3d, grid_sample
+from torch.nn.functional import avg_pool3d
 
 from mmb.clinic.head.grid import box, not_air
 from mmb.clinic.head.registration import normalised_mutual_information
@@ -36,22 +35,13 @@ NO_OVERLAP = 0.1  # Dice of the foregrounds below which two images count as not 
 
 @dataclass(frozen=True)
 class Fit:
-    """Quality of an image's position relative to the reference.
+    """Quality of an image's position relative to the reference."""
 
-    Attributes:
-        overlap: Dice of the two foregrounds within the image's field of view.
-        information: normalised mutual information at the position in the headers, minus 1, its value for unrelated
-            ones.
-        best: the largest value that small shifts and rotations reach.
-        displacement_mm: mean displacement in mm of the best position, over the reference's foreground.
-        mirrored: the largest value that they reach with left and right of the image exchanged.
-    """
-
-    overlap: float
-    information: float
-    best: float
-    displacement_mm: float
-    mirrored: float
+    overlap: float  # Dice of the two foregrounds within the image's field of view
+    information: float  # normalised mutual information by the headers, minus 1, its value for unrelated ones
+    best: float  # the largest value that small shifts and rotations reach
+    displacement_mm: float  # of the best position, the mean over the reference's foreground
+    mirrored: float  # the largest value that they reach with left and right of the image exchanged
 
     @property
     def is_misplaced(self) -> bool:
@@ -89,8 +79,7 @@ class _Pair:
     """Two volumes on one grid; the second is moved by poses: mm along the axes, degrees about them."""
 
     def __init__(self, fixed: np.ndarray, moving: np.ndarray, seen: np.ndarray) -> None:
-        self.moving, self.whole = np.ascontiguousarray(moving), bool(seen.all())
-        self.channels = torch.from_numpy(np.stack([moving, seen]).astype(np.float32))[:, None]
+        self.moving, self.seen = np.ascontiguousarray(moving), seen.astype(np.uint8)
         shown = not_air(fixed)
         voxels = np.argwhere(shown) if shown.any() else np.array([[0, 0, 0], fixed.shape])
         near = box(shown, BORDER)  # leaving out what is far from the reference's foreground saves most of the time
@@ -147,15 +136,9 @@ class _Pair:
     def _moved(self, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the second volume on the voxels that are compared, and where it was seen there."""
         turn, shift = self._placed(pose)
-        ends, last = (np.maximum(np.array(shape) - 1, 1) for shape in (self.shown.shape, self.moving.shape))
-        middle = turn @ (self.corner + ends / 2) + shift  # in voxels; PyTorch counts from -1 to 1, the last axis first
-        theta = np.c_[turn * ends / last[:, None], 2 * middle / last - 1][::-1, [2, 1, 0, 3]]
-        grid = affine_grid(torch.from_numpy(theta[None].copy()).float(), [1, 1, *self.shown.shape], align_corners=True)
-        seen = (grid[0].abs() <= 1 + 1e-5).all(dim=-1).numpy()
-        moved = grid_sample(self.channels[:1], grid, align_corners=True)[0, 0].numpy()
-        if not self.whole:
-            seen &= grid_sample(self.channels[1:], grid, "nearest", align_corners=True)[0, 0].numpy() > 0
-        return moved, seen
+        place = {"offset": turn @ self.corner + shift, "output_shape": self.shown.shape}
+        moved = affine_transform(self.moving, turn, order=1, **place)
+        return moved, affine_transform(self.seen, turn, order=0, **place) > 0
 
     def _placed(self, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         turn = Rotation.from_euler("xyz", pose[3:], degrees=True).as_matrix()

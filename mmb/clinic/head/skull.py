@@ -36,38 +36,23 @@ LEAST_PIECE = 0.9  # minimum fraction of a mask in its largest piece; it is at l
 @final
 @dataclass(frozen=True)
 class Brain:
-    """The brain that was extracted from a head.
+    """The brain that was extracted from a head."""
 
-    Attributes:
-        mask: bool ``(X, Y, Z)``.
-        modality: modality in whose image it was found.
-        is_whole: whether all of it is in the field of view.
-        agreement: modality -> Dice of the mask found in its image with that of ``modality``; for plausible masks.
-        doubts: modality -> reason why the mask found in its image is not a brain.
-        stripped: whether the image of ``modality`` was skull-stripped, so that the mask is its foreground.
-    """
-
-    mask: np.ndarray
-    modality: str
+    mask: np.ndarray  # bool ``(X, Y, Z)``
+    modality: str  # in whose image it was found
     millilitres: float
-    is_whole: bool
-    agreement: dict[str, float]
-    doubts: dict[str, str]
-    stripped: bool = False
+    is_whole: bool  # all of it is in the field of view
+    agreement: dict[str, float]  # modality -> Dice of the plausible mask found in its image with that of ``modality``
+    doubts: dict[str, str]  # modality -> why the mask found in its image is not a brain
+    stripped: bool = False  # the image of ``modality`` was skull-stripped, so that the mask is its foreground
 
 
 class Masks(NamedTuple):
-    """Brain masks of images on one grid, by the images' names.
+    """Brain masks of images on one grid, by the images' names."""
 
-    Attributes:
-        heads: names of the images that show a head.
-        masks: masks that were found in heads and are plausible; and the foreground of skull-stripped images.
-        doubts: name of a head -> reason why the mask found in it is not that of a brain.
-    """
-
-    heads: Collection[str]
-    masks: dict[str, np.ndarray]
-    doubts: dict[str, str]
+    heads: Collection[str]  # images that show a head
+    masks: dict[str, np.ndarray]  # plausible ones that were found in heads; and the foreground of skull-stripped images
+    doubts: dict[str, str]  # head -> why the mask found in it is not that of a brain
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         """Return the masks of some images under other names: ``names`` maps old ones to new ones."""

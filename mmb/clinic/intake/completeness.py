@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from mmb.clinic.intake.field_of_view import centre_within
 from mmb.clinic.intake.grouping import Slice
-from mmb.clinic.intake.headers import MISSING, number, private_number, text, texts
+from mmb.clinic.intake.headers import MISSING, ONLY_A_PART, number, private_number, text, texts
 
 IN_ALL: Mapping[str, str | tuple[int, int]] = {
     "ImagesInAcquisition": "ImagesInAcquisition",
@@ -30,25 +30,17 @@ _PART = re.compile(
 
 @dataclass
 class Present:
-    """What is there of a series.
+    """What is there of a series."""
 
-    Attributes:
-        images: number of its images or frames.
-        files: number of its files.
-        first: lowest InstanceNumber of single-frame images; None if unknown.
-        concatenated: numbers of the parts of its concatenation.
-        foreign: rows and columns of each image of another class that does not state its position.
-    """
-
-    images: int = 0
+    images: int = 0  # files or frames
     files: int = 0
-    first: float | None = None
-    concatenated: set[int] = field(default_factory=set)
-    foreign: list[tuple[float | None, ...]] = field(default_factory=list)
+    first: float | None = None  # lowest InstanceNumber of single-frame images; None if unknown
+    concatenated: set[int] = field(default_factory=set)  # parts of its concatenation
+    foreign: list[Dataset] = field(default_factory=list)  # headers of what is no MR image
 
 
 def present(slices: Iterable[Slice], foreign: Iterable[Dataset]) -> Mapping[str, Present]:
-    """Return SeriesInstanceUID -> what is there; ``foreign`` are the headers of images that are no MR images."""
+    """Return SeriesInstanceUID -> what is there; ``foreign`` are the headers of what is no MR image."""
     found: dict[str, Present] = defaultdict(Present)
     for piece in slices:
         here, instance = found[text(piece.header, "SeriesInstanceUID")], number(piece.header, "InstanceNumber")
@@ -58,8 +50,7 @@ def present(slices: Iterable[Slice], foreign: Iterable[Dataset]) -> Mapping[str,
             here.first = instance if here.first is None else min(here.first, instance)
         here.concatenated.add(int(number(piece.header, "InConcatenationNumber") or 0))
     for header in foreign:
-        if (size := _size(header)) and number(header, "Rows") and "ImagePositionPatient" not in header:
-            found[text(header, "SeriesInstanceUID")].foreign.append(size)
+        found[text(header, "SeriesInstanceUID")].foreign.append(header)
     return found
 
 
@@ -75,11 +66,10 @@ def why_incomplete(header: Dataset, here: Present) -> str | None:
     if lacking := {*range(1, parts + 1)} - here.concatenated:
         which = ", ".join(map(str, sorted(lacking)))
         return f"part {which} of {parts} of its concatenation is missing (InConcatenationTotalNumber); {MISSING}"
-    if count := here.foreign.count(_size(header)):
-        return (
-            f"{count} further images of the series are not of a class of MR images and do not state their position, so "
-            "it is only a part; export the scanner's own images"
-        )
+    without_position = [_size(each) for each in here.foreign if "ImagePositionPatient" not in each]
+    if count := number(header, "Rows") and without_position.count(_size(header)):
+        what = "are not of a class of MR images and do not state their position"
+        return f"{count} further images of the series {what}, {ONLY_A_PART}"
     return None
 
 
@@ -111,10 +101,8 @@ def parts_by_description(descriptions: Sequence[str], boxes: Sequence[tuple[Sequ
         if any(centre_within(boxes[j], boxes[k]) for j in others):
             said.append("")
             continue
-        said.append(
-            f"by its description it is part {match[1]} of {match[2]} of a series; export the series as one, as the "
-            "scanner made it"
-        )
+        part = f"part {match[1]} of {match[2]} of a series"
+        said.append(f"by its description it is {part}; export the series as one, as the scanner made it")
     return said
 
 

@@ -33,11 +33,8 @@ def study_files(folder: str | Path | StudyFiles) -> StudyFiles:
         return folder
     folder = Path(folder)
     if folder.is_file():
-        raise StudyError.of(
-            folder,
-            "a file; expected the folder with all files of the study.",
-            command="Or give image files of any names one by one: --t1c FILE --flair FILE.",
-        )
+        one_by_one = "Or give image files of any names one by one: --t1c FILE --flair FILE."
+        raise StudyError.of(folder, "a file; expected the folder with all files of the study.", command=one_by_one)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM or NIfTI files of a study.")
     folder = Path(os.path.abspath(folder))  # as the paths of cases are, which are compared with it
@@ -49,11 +46,8 @@ def study_files(folder: str | Path | StudyFiles) -> StudyFiles:
         fewer = min(images, others, key=len)
         listed = shortened(str(path.relative_to(folder)) for path in fewer)
         kind = "image" if fewer is images else "DICOM"
-        both = f"it holds both DICOM and image files ({len(images)})"
-        raise StudyError(
-            f"{folder}: {both}; give a folder of one kind. Of the {kind} files move away: {listed}.",
-            f"The study: {both}; give a folder of one kind.",
-        )
+        both = f"it holds both DICOM and image files ({len(images)}); give a folder of one kind."
+        raise StudyError(f"{folder}: {both} Of the {kind} files move away: {listed}.", f"The study: {both}")
     return StudyFiles(folder, files, images)
 
 
@@ -87,11 +81,9 @@ def require_studies(folder: str | Path) -> list[Path]:
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     beside = [path for path in entries if path.is_file() and (path.name.lower().endswith(SUFFIXES) or is_dicom(path))]
     if beside:
-        raise ValueError(
-            f"{folder}: {len(beside)} images lie beside the subfolders; with --each every study has a subfolder of its "
-            "own. Move them into one, or leave out --each if this is one study: "
-            f"{shortened(path.name for path in beside)}."
-        )
+        what = f"{len(beside)} images lie beside the subfolders; with --each every study has a subfolder of its own"
+        mend = "Move them into one, or leave out --each if this is one study"
+        raise ValueError(f"{folder}: {what}. {mend}: {shortened(path.name for path in beside)}.")
     if not (studies := [path for path in entries if path.is_dir()]):
         raise ValueError(f"{folder}: no subfolder; expected one for each study.")
     return studies

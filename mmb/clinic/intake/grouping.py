@@ -1,9 +1,8 @@
 """Grouping of a study's slices into volumes.
 
-First, slices are grouped by what their headers say (`KEY`). A series that holds several volumes, such as echoes, planes
-or derived maps, falls into these. But software also changes such attributes for some slices of one volume: a defacer
-marks those that it changed as DERIVED. Two groups that are each a part of one stack of slices (`_complete`) are never
-judged as if each were a volume. They are joined if geometry and contrast agree, else refused together.
+A series that holds several volumes, such as echoes, planes or derived maps, falls into these by its headers. But
+software also changes these for some slices of one volume: a defacer marks those that it changed as DERIVED. So groups
+that are parts of one stack of slices (`_complete`) are joined if geometry and contrast agree, else refused together.
 """
 
 from collections import defaultdict
@@ -19,7 +18,7 @@ from pydicom.dataset import Dataset
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mmb.clinic.intake.headers import MISSING, number, numbers, text, texts
+from mmb.clinic.intake.headers import MISSING, ONE_UID, number, numbers, text, texts
 from mmb.clinic.intake.regular_grid import SAME_POSITION, tolerance
 
 VARYING = (("ImageOrientationPatient", 6, 1e-3), ("PixelSpacing", 2, 1e-3), ("EchoTime", 1, 0.05))
@@ -47,23 +46,15 @@ class Slice:
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Slices that are one volume, in the order of their positions along the normal; `problem`: why they are none.
-
-    Attributes:
-        axes: directions ``(2, 3)`` of rows and columns.
-        first: the slice that describes the volume: its first one, or that of its largest original part.
-        differ: attributes in which the parts differ that it was joined of; empty if it is of one piece.
-        parts: number of these parts.
-        others: the first slices of the other parts.
-    """
+    """Slices that are one volume, in the order of their positions along the normal."""
 
     slices: Sequence[Slice]
-    axes: np.ndarray
-    first: Slice
-    differ: tuple[str, ...] = ()
-    parts: int = 1
-    problem: str | None = None
-    others: tuple[Slice, ...] = ()
+    axes: np.ndarray  # directions ``(2, 3)`` of rows and columns
+    first: Slice  # describes the volume: its first slice, or that of its largest original part
+    differ: tuple[str, ...] = ()  # attributes in which the parts differ that it was joined of
+    parts: int = 1  # number of these
+    problem: str | None = None  # why they are no volume
+    others: tuple[Slice, ...] = ()  # the first slices of the other parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,10 +281,7 @@ def _joined(parts: Sequence[_Part]) -> Volume:
     if uids > 1:
         own, several = "each of its {0} images has a SeriesInstanceUID of its own", "different SeriesInstanceUIDs"
         what = own if uids == len(slices) else f"its {{0}} images have {{1}} {several}"
-        problem = (
-            f"{what.format(len(slices), uids)}, so it is no series; give all images of a series the same one, as the "
-            "scanner did (a program that removes identities has to replace equal UIDs by equal ones)"
-        )
+        problem = f"{what.format(len(slices), uids)}, so it is no series; {ONE_UID.format('series')}"
     elif _contradictions(parts):
         problem = not_one(differ, len(parts), "slices of one volume must agree in geometry and contrast")
     others = tuple(part.slices[0] for part in parts if part is not original and _contradictions([part, original]))

@@ -21,6 +21,11 @@ COLOURS = (
 )  # fmt: skip
 """Colour models that PhotometricInterpretation can name."""
 MISSING = "copy the study again from where it came from"  # what to do when files are damaged or missing
+ONE_UID = (
+    "give all images of a {} the same one, as the scanner did (a program that removes identities has to replace equal "
+    "UIDs by equal ones)"
+)
+ONLY_A_PART = "so it is only a part; export the scanner's own images"  # what other classes of images in a series mean
 
 
 def numbers(header: Dataset, name: str, count: int = 1) -> np.ndarray | None:
@@ -136,7 +141,8 @@ def unlike_grey(header: Dataset) -> str | None:
     for name, values in expected.items():
         value = number(header, name)
         if value not in values and (name != "HighBit" or has_value(header, name)):
-            wanted = f"{values[0]} to {values[-1]}" if isinstance(values, range) and values else _either(values)
+            either = " or ".join(f"{value:g}" for value in values) or "one that fits the others"
+            wanted = f"{values[0]} to {values[-1]}" if isinstance(values, range) and values else either
             what = f"lack {name}, or have no number in it" if value is None else f"have {name} {value:g}"
             return f"{what}; expected {wanted}"
     for name in ("RescaleSlope", "RescaleIntercept"):
@@ -144,10 +150,6 @@ def unlike_grey(header: Dataset) -> str | None:
             return f"have a {name} that is not a number"
     slope = rescale(header)[0]
     return f"have RescaleSlope {slope:g}; expected more than 0" if slope <= 0 else None
-
-
-def _either(values: Collection[float]) -> str:
-    return " or ".join(f"{value:g}" for value in values) or "one that fits the others"
 
 
 def copy_attributes(header: Dataset, into: Dataset) -> None:

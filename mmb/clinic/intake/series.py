@@ -23,6 +23,8 @@ from mmb.clinic.intake.field_of_view import holds_head
 from mmb.clinic.intake.grouping import Slice, Volume, group, not_one, positions
 from mmb.clinic.intake.headers import (
     MISSING,
+    ONE_UID,
+    ONLY_A_PART,
     flatten_frame,
     items,
     number,
@@ -60,40 +62,26 @@ UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 class Series:
     """A volume of a study: a DICOM series, or a part of a mixed one. Its repr tells nothing about the patient.
 
-    Attributes:
-        number: SeriesNumber; 0 if it is missing or not a number.
-        files: the file of each slice, in the order of the slices, which ascends along the normal of
-            ImageOrientationPatient; a single file if all slices are frames of one multi-frame image.
-        header: attributes, without pixels, of the first slice, or that of the largest original part if it was joined;
-            of a multi-frame image named as in a single-frame one (EchoTime, ImageType, ...).
-        frame_of_reference: FrameOfReferenceUID; empty if missing. Series with the same one share their coordinates.
-        spacing: distances in mm between columns, rows and slices.
-        shape: numbers of columns, rows and slices.
-        affine: affine from voxel (column, row, slice) to mm, RAS as in NIfTI.
-        multiframe: whether slices are frames of enhanced multi-frame images.
-        frames: if so, the frame (from 0) of each slice in its file, None for a single-frame image; else empty.
-        part: number, from 1, among the volumes with this SeriesNumber; 0 if it is the only one.
-        problem: reason why it cannot be used as a volume, or None.
-        differ: attributes in which parts of it differ that make up one volume, and were joined; empty if it is whole.
-        doubt: why images of it may be missing; empty if nothing tells so.
-        parts: if it cannot be used, since it mixes images that differ, the headers of the parts other than the largest.
+    ``files`` are those of the slices, in their order along the normal of ImageOrientationPatient; a single one if all
+    are its frames. ``header`` has the attributes, without pixels, of the first slice, or that of the largest original
+    part; of a multi-frame image named as in a single-frame one (EchoTime, ImageType, ...).
     """
 
-    number: int
+    number: int  # SeriesNumber; 0 if it is missing or not a number
     uid: str = field(repr=False)
     files: tuple[Path, ...] = field(repr=False)
     header: Dataset = field(repr=False)
-    frame_of_reference: str = field(repr=False)
-    spacing: tuple[float, float, float]
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-    multiframe: bool
-    frames: tuple[int | None, ...] = ()
-    part: int = 0
-    problem: str | None = None
-    differ: tuple[str, ...] = ()
-    doubt: str = ""
-    parts: tuple[Dataset, ...] = field(default=(), repr=False)
+    frame_of_reference: str = field(repr=False)  # empty if missing
+    spacing: tuple[float, float, float]  # distances in mm between columns, rows and slices
+    shape: tuple[int, int, int]  # columns, rows, slices
+    affine: np.ndarray  # from voxel to mm, RAS as in NIfTI
+    multiframe: bool  # slices are frames of enhanced multi-frame images
+    frames: tuple[int | None, ...] = ()  # if so, that of each slice in its file, from 0; None for a single-frame image
+    part: int = 0  # from 1, among the volumes with this SeriesNumber; 0 if it is the only one
+    problem: str | None = None  # why it cannot be used as a volume
+    differ: tuple[str, ...] = ()  # attributes in which the parts differ that it was joined of
+    doubt: str = ""  # why images of it may be missing
+    parts: tuple[Dataset, ...] = field(default=(), repr=False)  # headers of others, if it mixes images
 
     @property
     def key(self) -> str:
@@ -113,23 +101,8 @@ class Series:
         return f"series {self.key}"
 
 
-@dataclass(frozen=True, eq=False)
-class Other:
-    """DICOM files of one series, of a class (``kind``) that is not of MR images; its repr names no patient."""
-
-    number: int
-    kind: str
-    files: list[Path] = field(default_factory=list, repr=False)
-
-    @property
-    def name(self) -> str:
-        """Name of the series in messages."""
-        return f"series {self.number}"
-
-    @property
-    def content(self) -> str:
-        """Class and number of the files, in words."""
-        return f"{self.kind} ({len(self.files)} {'file' if len(self.files) == 1 else 'files'})"
+Others = Mapping[tuple[int, str], Sequence[Path]]
+"""SeriesNumber and class of DICOM objects that are no MR images -> their files."""
 
 
 def read_series(folder: str | Path) -> list[Series]:
@@ -137,34 +110,28 @@ def read_series(folder: str | Path) -> list[Series]:
     return read_all(folder)[0]
 
 
-def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[list[Series], list[Other]]:
+def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[list[Series], Others]:
     """Find the MR series in a folder and its subfolders, without reading pixels, and what else lies there, by number.
 
-    A series that mixes orientations, matrices, echo times, b-values or image types is split, unless the parts make up
-    one volume (`mmb.clinic.intake.grouping`). An instance that occurs twice is used once. What is wrong with a single
-    series is stored in its `Series.problem`. Missing slices are noticed between slices that are there, and at the ends
-    if headers tell (`mmb.clinic.intake.completeness`).
-
-    ``files`` are all files in the folder, if they are known. Raises StudyError if the folder has no DICOM file or no MR
-    image, a damaged file, images without UIDs, or images of two patients or two studies.
+    A mixed series is split, unless the parts make up one volume (`mmb.clinic.intake.grouping`). An instance that occurs
+    twice is used once. What is wrong with a single series is stored in its `Series.problem`. ``files`` are all files in
+    the folder, if they are known. Raises StudyError if the folder has no DICOM file or no MR image, a damaged file,
+    images without UIDs, or images of two patients or two studies.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM files of a study.")
     slices, patients, studies = [], [], set()
-    others: dict[tuple[int, str], Other] = {}
+    others: dict[tuple[int, str], list[Path]] = defaultdict(list)
     seen: dict[str, Path] = {}
     nameless: Counter[str] = Counter()
-    ambiguous, foreign, unlike = set(), defaultdict(list), []
+    ambiguous, unlike = set(), []
     for path, dataset in _datasets(folder, walk(folder) if files is None else files):
         patients.append(patient(dataset))
         uids = {name: text(dataset, name) for name in UIDS}
         if text(dataset, "SOPClassUID") not in (MRImageStorage, *MULTIFRAME):
             uid = UID(text(dataset, "SOPClassUID"))  # which messages never show, since DICOM need not know it
             kind = uid.name.removesuffix(" Storage") if uid.name != uid else "object of an unknown class"
-            what = int(number(dataset, "SeriesNumber") or 0), kind
-            others.setdefault(what, Other(*what)).files.append(path)
-            if (position := numbers(dataset, "ImagePositionPatient", 3)) is not None:
-                foreign[uids["SeriesInstanceUID"]].append(position)
+            others[int(number(dataset, "SeriesNumber") or 0), kind].append(path)
             unlike.append(dataset)
         elif not all(uids.values()):
             nameless.update(name for name, uid in uids.items() if not uid)
@@ -177,36 +144,23 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
             slices += _slices(path, dataset)
     if nameless:
         lacking = ", ".join(f"{count} MR images have no {name}" for name, count in nameless.items())
-        raise StudyError.of(
-            folder,
-            f"{lacking}; expected valid UIDs in each. If they were removed to de-identify the images, "
-            f"replace them instead; else {MISSING}.",
-        )
+        removed = f"If they were removed to de-identify the images, replace them instead; else {MISSING}"
+        raise StudyError.of(folder, f"{lacking}; expected valid UIDs in each. {removed}.")
     require_one_patient(folder, patients)
-    left_out = [others[what] for what in sorted(others)]
+    others = dict(sorted(others.items()))
     if not slices:
-        listed = shortened(f"{len(other.files)} {other.kind} ({other.name})" for other in left_out)
-        raise StudyError.of(
-            folder,
-            f"no MR image, only {listed}; expected the MR series of one study, as {MRImageStorage.name} or "
-            f"{EnhancedMRImageStorage.name}.",
-        )
+        listed = shortened(f"{len(paths)} {kind} (series {key})" for (key, kind), paths in others.items())
+        expected = f"the MR series of one study, as {MRImageStorage.name} or {EnhancedMRImageStorage.name}"
+        raise StudyError.of(folder, f"no MR image, only {listed}; expected {expected}.")
     if 1 < len(studies) == len(seen):
-        raise StudyError.of(
-            folder,
-            f"each of the {len(seen)} MR images has a StudyInstanceUID of its own; give all images of a "
-            "study the same one, as the scanner did (a program that removes identities has to replace equal UIDs by "
-            "equal ones).",
-        )
+        own = f"each of the {len(seen)} MR images has a StudyInstanceUID of its own"
+        raise StudyError.of(folder, f"{own}; {ONE_UID.format('study')}.")
     if len(studies) > 1 and not _one_examination(slices):
-        raise StudyError.of(
-            folder,
-            f"images of {len(studies)} studies; give the folder of one. Only series of one date that share their "
-            "frames of reference are one study.",
-            command=EACH,
-        )
+        only = "Only series of one date that share their frames of reference are one study"
+        what = f"images of {len(studies)} studies; give the folder of one. {only}."
+        raise StudyError.of(folder, what, command=EACH)
     here = present(slices, unlike)
-    found = [_series(volume, ambiguous, foreign, here) for volume in group(slices)]
+    found = [_series(volume, ambiguous, here) for volume in group(slices)]
     said = [text(series.header, "SeriesDescription") for series in found]
     parts = parts_by_description(said, [(series.shape, series.affine) for series in found])
     for k, part in enumerate(parts):
@@ -214,7 +168,7 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
             found[k] = replace(found[k], doubt=found[k].doubt or part)
         elif part:
             found[k] = replace(found[k], problem=found[k].problem or part)
-    return _numbered(found), left_out
+    return _numbered(found), others
 
 
 def _one_examination(slices: Sequence[Slice]) -> bool:
@@ -232,11 +186,9 @@ def _one_examination(slices: Sequence[Slice]) -> bool:
     frames: dict[str, set[str]] = defaultdict(set)
     for piece in slices:
         frames[text(piece.header, "FrameOfReferenceUID")].add(text(piece.header, "StudyInstanceUID"))
-    first, *others = [studies for frame, studies in frames.items() if frame] or [set()]
-    linked, before = {*first}, -1
-    while len(linked) > before:
-        before = len(linked)
-        linked |= {study for studies in others if studies & linked for study in studies}
+    linked, *others = [studies for frame, studies in frames.items() if frame] or [set()]
+    while more := [studies for studies in others if studies & linked and studies - linked]:
+        linked = linked.union(*more)
     return len(dates) <= 1 and linked >= {text(piece.header, "StudyInstanceUID") for piece in slices}
 
 
@@ -244,12 +196,6 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
     """Yield the DICOM files of a folder with their attributes in `TAGS`."""
     damaged, bare, closed, read = [], [], [], 0
     for path in paths:
-        try:
-            with path.open("rb"):
-                pass
-        except OSError:
-            closed.append(path)
-            continue
         dataset: Dataset | None = None
         try:
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
@@ -257,6 +203,9 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
             if whole and not text(dataset.file_meta, "TransferSyntaxUID"):
                 bare.append(path)
                 continue
+        except OSError:
+            closed.append(path)
+            continue
         except InvalidDicomError:
             if _starts_like_dicom(path):
                 bare.append(path)
@@ -288,11 +237,8 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
     if not read:
         index = ["a DICOMDIR is only an index: copy the folders beside it too"]
         other = [*(index if any(path.name.upper() == "DICOMDIR" for path in paths) else []), *unread(paths)]
-        raise StudyError.of(
-            folder,
-            f"none of its {len(paths)} files is a DICOM file; expected those of a study"
-            f"{''.join(f'; {text}' for text in other)}.",
-        )
+        what = f"none of its {len(paths)} files is a DICOM file; expected those of a study"
+        raise StudyError.of(folder, f"{'; '.join([what, *other])}.")
 
 
 def _starts_like_dicom(path: Path) -> bool:
@@ -321,13 +267,8 @@ def _same_pixels(path: Path, other: Path) -> bool:
         return False
 
 
-def _series(
-    volume: Volume,
-    ambiguous: Collection[Path],
-    foreign: Mapping[str, Sequence[np.ndarray]],
-    there: Mapping[str, Present],
-) -> Series:
-    """Return a volume as a series; ``foreign``: UID -> positions in mm (LPS) of a series' images of another class."""
+def _series(volume: Volume, ambiguous: Collection[Path], there: Mapping[str, Present]) -> Series:
+    """Return a volume as a series, given what is there of each."""
     header, whole = _whole_header(volume.first)
     here = there[text(volume.first.header, "SeriesInstanceUID")]
     pieces, places = volume.slices, positions(volume.slices)
@@ -347,7 +288,7 @@ def _series(
         or _unusable(pieces, ambiguous)
         or uneven
         or _implausible(shape, affine)
-        or _incomplete(shape, affine, foreign.get(text(header, "SeriesInstanceUID"), []))
+        or _incomplete(shape, affine, here.foreign)
         or why_incomplete(header, here)
     )
     frames, files = [piece.frame for piece in pieces], [piece.path for piece in pieces]
@@ -370,12 +311,12 @@ def _series(
     )
 
 
-def _incomplete(shape: tuple[int, int, int], affine: np.ndarray, foreign: Sequence[np.ndarray]) -> str | None:
-    """Return that slices of a volume are of another class, if any of these positions is not one of its own."""
-    places = apply_affine(np.linalg.inv(LPS_TO_RAS @ affine), np.array(foreign))[:, 2] if foreign else np.empty(0)
+def _incomplete(shape: tuple[int, int, int], affine: np.ndarray, foreign: Sequence[Dataset]) -> str | None:
+    """Return that slices of a volume are of another class, if any of these images lies at none of its own."""
+    stated = [at for each in foreign if (at := numbers(each, "ImagePositionPatient", 3)) is not None]
+    places = apply_affine(np.linalg.inv(LPS_TO_RAS @ affine), np.array(stated))[:, 2] if stated else np.empty(0)
     beside = (np.abs(places - np.rint(places).clip(0, shape[2] - 1)) > SAME_SLICE).sum()
-    only = "slices are not of a class of MR images, so it is only a part; export the scanner's own images"
-    return f"{beside} of its {only}" if beside else None
+    return f"{beside} of its slices are not of a class of MR images, {ONLY_A_PART}" if beside else None
 
 
 def _whole_header(piece: Slice) -> tuple[Dataset, bool]:

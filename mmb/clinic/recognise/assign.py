@@ -1,10 +1,9 @@
 """Which image is which sequence: a pure function of what headers and names say and of what the images show.
 
-Headers and names decide where they can. They leave a question open if there are several T1, one of which does not say
-whether it was acquired after contrast agent, or if candidates are equally good; then the images of the candidates
-`in_question` decide, and if they leave it open too, the study is refused. An image that was chosen by an ambiguous
-header is used as what it clearly shows, or left out if it shows none of the sequences. An image whose header is not
-ambiguous stays what that says, and `contradictions` names it.
+Headers and names decide where they can. If one of several T1 does not say whether it was acquired after contrast agent,
+or candidates are equally good, the images of those `in_question` decide; if they leave it open too, the study is
+refused. An image with an ambiguous header is used as what it clearly shows, or left out; one with another header stays
+what that says, and `contradicted` names it.
 """
 
 from collections import Counter
@@ -78,26 +77,18 @@ class FoundImage:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What a candidate is taken for (None: none of the sequences) and why, and what becomes of it.
-
-    Attributes:
-        log_probs: what its image shows; None if it was not judged, or cannot be.
-        by_image: whether its image decided what it is.
-        elsewhere: whether it does not lie where most others of its study do.
-        partial: whether it shows less than `mmb.clinic.intake.field_of_view.WHOLE` of what another one shows.
-        instead: the candidate that is taken instead, and why; None if there is none.
-    """
+    """What a candidate is taken for (None: none of the sequences) and why, and what becomes of it."""
 
     candidate: Candidate
     modality: str | None
     grade: Grade
     reason: str
-    log_probs: LogProbs | None = None
-    by_image: bool = False
-    elsewhere: bool = False
-    partial: bool = False
+    log_probs: LogProbs | None = None  # what its image shows; None if it was not judged, or cannot be
+    by_image: bool = False  # its image decided what it is
+    elsewhere: bool = False  # it does not lie where most others of its study do
+    partial: bool = False  # it shows less than `WHOLE` of what another one shows
     use: Use = Use.UNDECIDED
-    instead: tuple[Candidate, str] | None = None
+    instead: tuple[Candidate, str] | None = None  # the candidate that is taken instead, and why
 
     @property
     def stated_grade(self) -> Grade | None:
@@ -165,19 +156,14 @@ class Record:
 
 
 def unused(name: str, source: str, reason: str, said: str | None = None, use: Use = Use.LEFT_OUT) -> Record:
-    """Return the record of a series or file that is no candidate: left out, or not requested.
-
-    ``said`` is the modality that its description or name says.
-    """
+    """Return the record of a series or file that is no candidate; ``said``: modality by its description or name."""
     candidate = Candidate(name, source, says=HeaderEvidence(said, Grade.NONE, reason), fixed=True)
     return Record(candidate, said if use is Use.UNWANTED else None, Grade.NONE, reason, use=use)
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What is used as which modality, in the order of the modalities; the records of all candidates, in theirs; and
-    what is to be said of the choice.
-    """
+    """What is used as which modality, in their order; all candidates, in theirs; and what is to be said of this."""
 
     chosen: dict[str, Record]
     records: Sequence[Record] = ()
@@ -225,7 +211,7 @@ def in_question(candidates: Sequence[Candidate], modalities: Sequence[str]) -> l
     unclear, equal = _t1_in_question(records, modalities), list[Record]()
     others: dict[str, Record] = {}
     wanted = _located(_wanted(records, modalities))
-    for modality in _order(modalities):
+    for modality in sorted(modalities, key="t1c".__eq__):  # T1c last, since it is to fit the others
         best = _best(wanted, modality, others)
         equal += best
         others |= {modality: best[0]} if best else {}
@@ -242,16 +228,13 @@ def assign_series(
 ) -> Assignment:
     """Choose a candidate for each modality: by headers, and by images for those in ``log_probs``.
 
-    If there are several, the criteria in `RANKS` decide, in their order. Raises StudyError if neither headers nor
-    images decide (codes ``equal`` and ``undecided``), all candidates for a modality are unusable (slices missing, ...;
-    ``unusable``), nothing is recognised (``not_recognised``), or an image cannot be read. The error is about the
-    modalities to set by hand, and lists the candidates with what their images show.
+    If there are several, the criteria in `RANKS` decide, in their order. Images that were looked at, but could not be
+    judged, leave questions open, for the reason ``not_judged``. ``required`` names candidates that are never left out
+    because of what they show.
 
-    Args:
-        modalities: those that may be used, in their order.
-        log_probs: name of a candidate -> what its image shows. None: headers alone decide.
-        not_judged: reason why the images could not be judged, or empty.
-        required: names of candidates that must not be left out because of what they show.
+    Raises StudyError if neither headers nor images decide (codes ``equal`` and ``undecided``), all candidates for a
+    modality are unusable (``unusable``), nothing is recognised (``not_recognised``), or an image cannot be read. The
+    error is about the modalities to set by hand, and lists the candidates with what their images show.
     """
     records = {each: replace(_by_header(each), log_probs=(log_probs or {}).get(each.name)) for each in candidates}
     wanted, refusal = [*records.values()], None
@@ -260,7 +243,7 @@ def assign_series(
         if log_probs is not None:
             records |= _by_candidate(_settled_t1([*records.values()], modalities, not_judged))
         wanted = _located(_wanted([*records.values()], modalities))
-        for modality in _order(modalities):
+        for modality in sorted(modalities, key="t1c".__eq__):  # as in `in_question`
             best, others = _only_best(wanted, modality, chosen)
             wanted = [*(_by_candidate(wanted) | _by_candidate(others)).values()]
             chosen |= {modality: best} if best else {}
@@ -324,8 +307,7 @@ def _by_candidate(records: Iterable[Record]) -> dict[Candidate, Record]:
 
 
 def _located(records: Sequence[Record]) -> list[Record]:
-    """Return records that say which candidates show only a part of what others show, and which lie elsewhere: not over
-    most of the others in their frame of reference.
+    """Return records that say which are partial, and which lie elsewhere: not over most others of their frame.
 
     Nothing is said where no sequence has two candidates, since grids of files take time to read.
     """
@@ -344,11 +326,6 @@ def _located(records: Sequence[Record]) -> list[Record]:
     covered = shares([each.grid for each in here], [each.frame for each in here])
     partial = {each for each, share in zip(here, covered, strict=True) if share < WHOLE}
     return [replace(each, elsewhere=each in elsewhere, partial=each.candidate in partial) for each in records]
-
-
-def _order(modalities: Sequence[str]) -> list[str]:
-    """Return the modalities in the order in which they are chosen: T1c last, since it is to fit the others."""
-    return sorted(modalities, key="t1c".__eq__)
 
 
 def _wanted(records: Sequence[Record], modalities: Sequence[str]) -> list[Record]:
@@ -390,13 +367,9 @@ def _settled_t1(records: Sequence[Record], modalities: Sequence[str], not_judged
         if alike:
             why = " (nothing that looks otherwise is there to compare with)"
         names = ", ".join(each.candidate.name for each in unclear)
-        raise StudyError(
-            f"{names}: neither header nor image tells whether this T1 was acquired before or after contrast "
-            f"agent{why}. Look at the T1 listed here.",
-            code="undecided",
-            about=("t1", "t1c"),
-            elsewhere=CHOOSE,
-        )
+        what = "neither header nor image tells whether this T1 was acquired before or after contrast agent"
+        text = f"{names}: {what}{why}. Look at the T1 listed here."
+        raise StudyError(text, code="undecided", about=("t1", "t1c"), elsewhere=CHOOSE)
     reasons = {each: "by what it shows" if seen[each] else "its image shows nothing clearly" for each in opened}
     return [each.taken_for(None if each in unclear else seen[each], reasons[each]) for each in opened]
 
@@ -447,23 +420,18 @@ def _by_content(
         for name, each in chosen.items()
         if each.log_probs and each.stated_grade is not None and each.stated_grade < Grade.SURE
     }
-    free = [name for name in modalities if name in opened or name not in chosen]
-    possible = [
-        names
-        for names in product((*free, "other"), repeat=len(opened))
-        if all(names.count(name) <= 1 for name in free)
-        and names.count("other") < len(chosen)
-        and not any(
-            new == "other" and each.candidate.name in required for each, new in zip(opened.values(), names, strict=True)
-        )
-    ]
-
     shown = {name: each.log_probs or {} for name, each in opened.items()}
+    kept = {name for name, each in opened.items() if each.candidate.name in required}
+    free = [name for name in modalities if name in opened or name not in chosen]
+
+    def is_possible(names: Sequence[str]) -> bool:
+        out = {old for old, new in zip(opened, names, strict=True) if new == "other"}
+        return all(names.count(name) <= 1 for name in free) and len(out) < len(chosen) and not out & kept
 
     def likelihood(names: Sequence[str]) -> float:
         return sum(seen[name] for seen, name in zip(shown.values(), names, strict=True))
 
-    best = max(possible, key=likelihood)
+    best = max(filter(is_possible, product((*free, "other"), repeat=len(opened))), key=likelihood)
     moves = dict(zip(opened, best if likelihood(best) - likelihood([*opened]) >= SURE else opened, strict=True))
     remarks: list[Remark] = []
     renamed, excluded = {name: each for name, each in chosen.items() if name not in opened}, []
@@ -515,11 +483,9 @@ def _remarks(wanted: Sequence[Record], chosen: Mapping[str, Record]) -> Iterator
         if each.doubt:
             yield _of("perhaps_incomplete", best, f"{name}: {each.doubt}.")
         if body := each.other_body:
-            brief = f"the header of the {display_name(modality)} names another part of the body ({body})"
-            gravity, brief = (Gravity.STOP, brief) if each.fixed else (Gravity.WARNING, "")
-            yield _of(
-                "other_body_part", best, f"{name}: its header names another part of the body ({body}).", gravity, brief
-            )
+            what = f"names another part of the body ({body})"
+            stop = (Gravity.STOP, f"the header of the {display_name(modality)} {what}") if each.fixed else ()
+            yield _of("other_body_part", best, f"{name}: its header {what}.", *stop)
     for other in wanted:
         best_one = chosen.get(other.modality or "")
         if other.by_image and other.modality is None:

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pydicom
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.examination import differing, told
@@ -12,14 +15,14 @@ from common.io.files import unread
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
 from mmb.clinic.intake.folder import StudyFiles, require_image_files, study_files
-from mmb.clinic.intake.series import read_all
-from mmb.clinic.recognise.assign import Record, Use, unused
-from mmb.clinic.recognise.candidates import SeriesCandidate, other_series, series_candidates
+from mmb.clinic.intake.headers import number, text
+from mmb.clinic.intake.series import Others, Series, read_all
+from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Record, Use, unused
 from mmb.clinic.recognise.certainty import Grade
-from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence, ImageFile
+from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence, ImageFile, SeriesCandidate
+from mmb.clinic.recognise.header import recognise, recognise_study, told_by_dates, traits
 from mmb.clinic.recognise.image import has_known_sequences
-from mmb.clinic.recognise.image_files import contradiction, recognise_files
-from mmb.clinic.recognise.names import not_what_they_end_with
+from mmb.clinic.recognise.image_files import contradiction, not_what_they_end_with, recognise_files
 from mmb.clinic.recognise.site import SiteTable
 from mmb.clinic.remark import Gravity, Remark
 from mmb.errors import EACH, StudyError
@@ -36,21 +39,14 @@ DECIDE = {
 
 @dataclass(frozen=True)
 class Headers:
-    """Image files that were given one by one, with what their names say.
-
-    Attributes:
-        modalities: those that may be used.
-        lines: a line for each series whose images differ, but make up one volume, and each pattern of the site's table
-            that fits none.
-        unused: the series or files that are no candidates.
-    """
+    """Image files that were given one by one, with what their names say."""
 
     candidates: Sequence[Candidate]
     cohort: Cohort
-    modalities: Sequence[str]
+    modalities: Sequence[str]  # that may be used
     remarks: Sequence[Remark] = ()
-    lines: Sequence[str] = ()
-    unused: Sequence[Record] = ()
+    lines: Sequence[str] = ()  # on series that were joined of parts, and patterns of the site's table that fit none
+    unused: Sequence[Record] = ()  # series or files that are no candidates
 
     @property
     def others(self) -> list[str]:
@@ -160,11 +156,7 @@ def of_one_examination(headers: Headers) -> Headers:
 
 
 def _of_files(
-    listed: StudyFiles,
-    cohort: Cohort,
-    wanted: Sequence[str],
-    by_hand: Mapping[str, Any] | None,
-    site: SiteTable | None,
+    listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None, site: SiteTable | None
 ) -> Headers:
     """Read the names of image files, and the JSON beside those whose names do not end in a modality."""
     folder = listed.folder
@@ -214,11 +206,7 @@ def _of_files(
 
 
 def _of_series(
-    listed: StudyFiles,
-    cohort: Cohort,
-    wanted: Sequence[str],
-    by_hand: Mapping[str, Any] | None,
-    site: SiteTable | None,
+    listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None, site: SiteTable | None
 ) -> SeriesHeaders:
     """Read the headers of DICOM series."""
     with required("clinic", "The study is DICOM"):  # else it would be missed after minutes, when a SEG is written
@@ -230,11 +218,12 @@ def _of_series(
     if len(given) < len(by_hand):
         what = f"one modality is given twice in {', '.join(map(str, by_hand))}; name each once."
         raise StudyError.of("--series", what, "series")
-    foreign = [name for name in given if name not in wanted]
-    if foreign:
+    if foreign := [name for name in given if name not in wanted]:
         what = f"{foreign[0]} is not among the modalities to use, {subset_name(wanted)}."
         raise StudyError.of("--series", what, "series")
-    given |= {name: None for name in GLIOMA if name not in wanted}
+    modalities = [name for name in wanted if given.get(name, "") is not None]
+    if not modalities:
+        raise StudyError.of("--series", "every modality is left out; expected at least one to be used.", "series")
     series, others = read_all(listed.folder, listed.files)
     candidates = series_candidates(series, given, site)
     joined = [
@@ -242,7 +231,6 @@ def _of_series(
         for each in series
         if each.differ and each.problem is None
     ]
-    modalities = [name for name in wanted if given.get(name, "") is not None]
     studies = {str(each.header.get("StudyInstanceUID", "")) for each in series}
     several = (
         f"The series have {len(studies)} different StudyInstanceUIDs; they count as one study, since they are of "
@@ -250,3 +238,67 @@ def _of_series(
     )
     remarks = [Remark("several_study_uids", Gravity.NOTE, several)] if len(studies) > 1 else []
     return SeriesHeaders(candidates, cohort, modalities, remarks, joined, other_series(others))
+
+
+def series_candidates(
+    series: Sequence[Series], by_hand: Mapping[str, Any] | None = None, site: SiteTable | None = None
+) -> list[SeriesCandidate]:
+    """Return a study's series as candidates.
+
+    ``by_hand`` overrides the recognition, and ``site``, the site's table. It maps a modality to a `Series.key`: the
+    SeriesNumber, or text such as ``3-1`` if several volumes have this number. None leaves the modality out. Raises
+    ValueError if a series set by hand does not exist, or the table says two modalities of one.
+    """
+    fixed = _set_by_hand(series, by_hand or {})
+    candidates = []
+    for volume, says in zip(series, recognise_study([volume.header for volume in series]), strict=True):
+        if says.modality is None:  # of a mixture of echoes, the larger part may be that of proton density
+            says = next((other for other in map(recognise, volume.parts) if other.modality), says)
+        extent = min(size * step for size, step in zip(volume.shape, volume.spacing, strict=True))
+        if volume in fixed:
+            says = replace(says, modality=fixed[volume], grade=Grade.SURE, reason="set by hand")
+        elif site:
+            says = site.says(text(volume.header, "SeriesDescription"), says, volume.name, volume.name)
+        if volume not in fixed and says.modality and volume.problem is None and extent < MIN_EXTENT_MM:
+            slab = f"a slab of {extent:.0f} mm, not a whole brain ({says.reason})"
+            says = HeaderEvidence(None, Grade.NONE, slab)
+        frame, shown = volume.frame_of_reference or volume.name, traits(volume.header)
+        shown |= {"problem": volume.problem, "fixed": volume in fixed, "series": volume, "doubt": volume.doubt}
+        shown |= {"told": told_by_dates(volume.header, volume.name)}
+        candidates.append(SeriesCandidate(volume.name, volume.name, frame, says, **shown))
+    return candidates
+
+
+def other_series(others: Others) -> list[Record]:
+    """Return why series are left out that are not of a class of MR images, and what their descriptions name."""
+    left_out = []
+    for (series, kind), files in others.items():
+        described = ["SeriesDescription", "ProtocolName", "Rows"]
+        header = pydicom.dcmread(files[0], stop_before_pixels=True, specific_tags=described)
+        modality = recognise(header).modality if number(header, "Rows") else None  # reports have no rows
+        named = f"{display_name(modality)} by its description, but " if modality else ""
+        count = f"{len(files)} {'file' if len(files) == 1 else 'files'}"
+        todo = "; export the scanner's own images" if modality else ""
+        reason = f"{named}{kind} ({count}), not MR Image{todo}"
+        left_out.append(unused(f"series {series}", f"series {series}", reason, modality))
+    return left_out
+
+
+def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[Series, str]:
+    """Return the series that are set by hand, after checking them, and their modalities."""
+    wrong, fixed = partial(StudyError.of, "--series", public="series"), dict[Series, str]()
+    for name, key in by_hand.items():
+        if key is None:
+            continue
+        modality, found = canonical(str(name)), [each for each in series if str(key) in (each.key, str(each.number))]
+        if len(found) != 1:
+            keys = ", ".join(each.key for each in found or series)
+            what = "several volumes have this number" if found else "there is no such series"
+            raise wrong(f"{modality}: {key}: {what}; expected one of {keys}.")
+        (volume,) = found
+        if volume.problem:
+            raise wrong(f"{modality}: {volume.name} cannot be used: {volume.problem}.")
+        if volume in fixed:
+            raise wrong(f"{volume.name} is set for two modalities.")
+        fixed[volume] = modality
+    return fixed

@@ -1,8 +1,4 @@
-"""What words say of contrast agent, in a text that `mmb.clinic.recognise.words.plain` returned.
-
-No list of the words for "without" is complete. So words of contrast agent count only if what stands directly before
-them is known; otherwise they leave open whether it was given, and the image has to decide.
-"""
+"""What words say of contrast agent, in a text that `mmb.clinic.recognise.words.plain` returned."""
 
 import re
 from collections.abc import Iterator
@@ -15,19 +11,12 @@ AGENT, NOT = map(pattern, ("{agent}", "(?:^| )({without}|{earlier})$"))
 
 
 class Contrast(NamedTuple):
-    """What words say of contrast agent.
+    """What words say of contrast agent."""
 
-    Attributes:
-        after: whether a T1 was acquired after it; None if that is left open.
-        word: the words, of which only known ones are given.
-        brief: whether the words may mean something else, such as "pre" and a final "c".
-        unknown: whether it is left open because of what stands beside the agent's word.
-    """
-
-    after: bool | None
-    word: str
-    brief: bool = False
-    unknown: bool = False
+    after: bool | None  # a T1 was acquired after it; None if that is left open
+    word: str  # of which only what is known is given
+    brief: bool = False  # the words may mean something else, such as "pre" and a final "c"
+    unknown: bool = False  # it is left open because of what stands beside the agent's word
 
 
 @cache

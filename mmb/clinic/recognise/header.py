@@ -1,13 +1,9 @@
 """Recognition of a series' sequence (T1, T1c, T2, FLAIR, or none of them) from its header.
 
-The description was written by a person, in the terms of vendors and hospitals (``t1_mprage_sag_KM``, ``Sag CUBE T2
-FLAIR``); the parameters TR, TE and TI, as the scanner used them, distinguish T1, T2 and FLAIR. If the two contradict
-each other, the series is left out, to be set by hand.
-
-T1c is a T1 after contrast agent; a T2 or FLAIR after it keeps its name. The attribute that names the agent is often set
-for everything acquired later, or for the whole study, and is missing as often. So the description counts more.
-
-Only the words known here are quoted, since descriptions may contain anything, including names of patients.
+A person wrote the description (``t1_mprage_sag_KM``); the parameters TR, TE and TI are those that the scanner used. If
+the two contradict each other, the series is left out. The attribute that names a contrast agent is often set for the
+whole study, and is missing as often, so the description counts more. Only known words are quoted, since descriptions
+may contain names of patients.
 """
 
 import re
@@ -62,9 +58,8 @@ KINDS = {"se", "ir", "gr", "ep", "rm"}  # values of ScanningSequence, in lower c
 def recognise_study(headers: Sequence[Dataset]) -> list[HeaderEvidence]:
     """Return what the headers of a study's images say, each in the light of the others.
 
-    Contrast agent stays in the body: if an earlier series of the examination was acquired after it, so was a T1 whose
-    header does not say. An agent that every series names was entered for the whole study, and does not tell which T1
-    was acquired after it.
+    Contrast agent stays in the body: if an earlier series was acquired after it, so was a T1 whose header does not say.
+    An agent that every series names was entered for the whole study, and tells nothing of a single T1.
     """
     agents, times = [agent_named(header) for header in headers], [acquired(header) for header in headers]
     days = [told_by_dates(header) for header in headers]
@@ -91,13 +86,10 @@ def recognise_study(headers: Sequence[Dataset]) -> list[HeaderEvidence]:
 
 def _is_echo(header: Dataset, study: Sequence[Dataset]) -> bool:
     """Return whether an image is one of several gradient echoes, as the magnitudes of a field map are."""
-    times = {number(each, "EchoTime") for each in study if _series_of(each) == _series_of(header) != ""}
+    uid = text(header, "SeriesInstanceUID")
+    times = {number(each, "EchoTime") for each in study if uid and text(each, "SeriesInstanceUID") == uid}
     kinds = _text(header, "ScanningSequence").split()
     return "se" not in kinds and (len(times) > 1 or (number(header, "EchoNumbers") or 1) > 1)
-
-
-def _series_of(header: Dataset) -> str:
-    return text(header, "SeriesInstanceUID")
 
 
 def _late(says: HeaderEvidence, agent: Agent, why: str, header: Dataset) -> HeaderEvidence:
@@ -108,8 +100,7 @@ def _late(says: HeaderEvidence, agent: Agent, why: str, header: Dataset) -> Head
 
 def recognise(header: Dataset) -> HeaderEvidence:
     """Recognise an image by its header (of a single-frame image, or `Series.header`); any attribute may be missing."""
-    unwanted = _unwanted(header)
-    if unwanted:
+    if unwanted := _unwanted(header):
         return HeaderEvidence(None, Grade.NONE, unwanted, excluded=True)
     words = weightings(_description(header))
     mentioned = {*words}

@@ -2,9 +2,8 @@
 
 On a coarse grid an image is described by percentiles of its intensities, of its contrast against the neighbourhood and
 of its fine detail, at several depths below the brain's surface; a pair of images by how their intensity ranks are
-related: fluid is bright in T2 alone, and vessels become bright after contrast agent. A small network turns these
-features into probabilities. It was trained on the open glioma cases (see ``data/sequence_check.md``), and knows only
-adults' skull-stripped brains.
+related. A small network turns these features into probabilities. It was trained on the open glioma cases (see
+``image.md``), and knows only adults' skull-stripped brains.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ import torch
 from monai.data import MetaTensor
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, io_orientation
-from scipy.ndimage import distance_transform_edt, find_objects, uniform_filter
+from scipy.ndimage import distance_transform_edt, uniform_filter
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool3d, avg_pool3d
 
@@ -26,6 +25,7 @@ from common.cohorts.check import Finding
 from common.cohorts.cohort import Cohort
 from common.io.checkpoints import load_weights
 from common.modalities import GLIOMA, display_name
+from mmb.clinic.head.grid import box
 from mmb.clinic.recognise.certainty import SURE, SURE_ALONE
 
 CLASSES = (*GLIOMA, "other")
@@ -35,7 +35,7 @@ LEAST_ML = 100.0  # minimum volume in ml of a brain, or a part of one, without i
 TAIL = (0.1, 0.2, 0.5, 1)  # percentage of voxels in a tail; `contrast_difference` is the mean over these
 DIFFERENT, STEEPNESS, MOST = 0.13, 28.0, 5.0
 """Log-odds that one of two T1 was acquired after contrast agent and the other before: (`contrast_difference` -
-``DIFFERENT``) * ``STEEPNESS``, at most ``MOST``. Fitted to the open cases (``data/sequence_check.md``)."""
+``DIFFERENT``) * ``STEEPNESS``, at most ``MOST``. Fitted to the open cases (``image.md``)."""
 AT_MOST = 12  # number of T1 that are compared directly; of so many there are 4096 combinations
 T1_TRUST = 0.5  # factor on the network's log-odds between T1 and T1c where two T1 are compared directly
 ALONE_TRUST = 0.6  # factor on the logits of an image that is judged alone, for which the network is overconfident
@@ -61,21 +61,14 @@ class ImageFeatures:
     """Features of an image ``(X, Y, Z)`` on the coarse grid, 0 outside the brain.
 
     ``extracted`` says whether the brain was extracted from a head, of which some may remain at its surface.
-
-    Attributes:
-        inside: the brain without its surface, bool ``(X, Y, Z)``.
-        compared: where `contrast_difference` compares it: inside, or, if extracted, `UNDISTURBED`.
-        layers: the image and its contrast against the neighbourhood, scaled.
-        contrast: the contrast in units of the image's own range, from its 10th to its 90th percentile.
-        ranks: for each layer, the voxels' ranks among those inside, between 0 and 1.
-        numbers: the `ALONE` features; NaN if the brain inside is too small (`is_enough`).
+    ``numbers`` are the `ALONE` features; NaN if the brain inside is too small (`is_enough`).
     """
 
     def __init__(self, image: np.ndarray, extracted: bool = False) -> None:
         brain = image != 0
         depth = distance_transform_edt(np.pad(brain, 1))[1:-1, 1:-1, 1:-1]
         self.inside = depth > SURFACE
-        self.compared = depth > UNDISTURBED if extracted else self.inside
+        self.compared = depth > UNDISTURBED if extracted else self.inside  # by `contrast_difference`
         if not is_enough(self.inside):
             self.numbers = np.full(ALONE, np.nan, np.float32)
             return
@@ -130,9 +123,8 @@ def pair_features(one: ImageFeatures, other: ImageFeatures) -> tuple[np.ndarray,
 def contrast_difference(one: ImageFeatures, other: ImageFeatures) -> float:
     """Return how much more of the first image is bright against its neighbourhood than of the second.
 
-    Contrast agent brightens few voxels (vessels, dura and tumour), but these strongly. So the two tails of the
-    difference of the contrasts are compared. Above 0, the first image is the enhanced one. Noise, blur and motion
-    lengthen both tails.
+    Contrast agent brightens few voxels, but these strongly; noise, blur and motion lengthen both tails of the
+    difference of the contrasts, which are compared. Above 0, the first image is the enhanced one.
     """
     difference = (one.contrast - other.contrast)[one.compared & other.compared]
     low, high = (np.percentile(difference, end) for end in (TAIL, np.subtract(100, TAIL)))
@@ -180,11 +172,10 @@ def on_coarse_grid(images: torch.Tensor, affine: np.ndarray) -> np.ndarray:
     turn = io_orientation(affine)
     voxels = torch.from_numpy(np.stack([apply_orientation(image, turn) for image in images.float().numpy()]))
     sizes = voxel_sizes(affine)[np.argsort(turn[:, 0])]
-    shown = (voxels != 0).any(dim=0)
+    shown = (voxels != 0).any(dim=0).numpy()
     if not shown.any():
         return np.zeros((len(images), 1, 1, 1), np.float32)
-    ends = [torch.where(shown.any(dim=tuple({0, 1, 2} - {axis})))[0][[0, -1]].tolist() for axis in range(3)]
-    voxels = voxels[(slice(None), *(slice(first, last + 1) for first, last in ends))]
+    voxels = voxels[(slice(None), *box(shown))]
     x, y, z = (max(round(n * size / SPACING), 1) for n, size in zip(voxels.shape[1:], sizes, strict=True))
     data = adaptive_avg_pool3d((voxels != 0).float(), (x, y, z))
     return torch.where(data > 0.5, adaptive_avg_pool3d(voxels, (x, y, z)) / data.clamp(min=0.1), 0.0).numpy()
@@ -296,8 +287,8 @@ def _filled(volume: torch.Tensor) -> float:
     shown = (volume != 0).numpy()
     if not shown.any() or min(shown.shape) < 3:
         return 1.0
-    (box,) = find_objects(shown.astype(np.uint8))  # cropped, so that a slab fills its cubes
-    shares = avg_pool3d(torch.from_numpy(shown[box])[None].float(), 3, ceil_mode=True)
+    cropped = torch.from_numpy(shown[box(shown)])  # so that a slab fills its cubes
+    shares = avg_pool3d(cropped[None].float(), 3, ceil_mode=True)
     return float(shares[shares > 0].median())
 
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -34,29 +33,19 @@ class Volumes(NamedTuple):
 class ImageEvidence(NamedTuple):
     """What images of one head show.
 
-    An image that cannot be used is not among them.
-
-    Attributes:
-        reference: name of the candidate on whose grid the others lie.
-        aligned: the images on one grid, by the names of their candidates.
-        masks: brain masks found in them; None if none was looked for.
-        log_probs: name -> what the image shows; without those that show too little, those beneath a skull, and those
-            that do not lie over the others.
+    An image that cannot be used is not among them. ``log_probs`` lacks those that show too little, lie beneath a skull,
+    or do not lie over the others.
     """
 
-    reference: str
-    aligned: AlignedStudy
-    masks: Masks | None
+    reference: str  # name of the candidate on whose grid the others lie
+    aligned: AlignedStudy  # the images on one grid, by the names of their candidates
+    masks: Masks | None  # of the brain; None if none was looked for
     log_probs: dict[str, LogProbs]
 
 
 def read_volumes(candidates: Collection[Candidate], cohort: Cohort) -> Volumes:
     """Read candidates' volumes; set their background to 0 (see `zero_background`) and check them (see `findings`)."""
-    threads = torch.get_num_threads() if all(each.in_threads for each in candidates) else 1
-    with ThreadPoolExecutor(threads) as pool:  # decompression releases the interpreter
-        read = dict(
-            zip([each.name for each in candidates], pool.map(lambda each: each.read(), candidates), strict=True)
-        )
+    read = {each.name: each.read() for each in candidates}
     tensors = {name: zero_background(_tensor(image)) for name, (image, _) in read.items()}
     images = {name: Image(tensor.numpy(), read[name][0].affine) for name, tensor in tensors.items()}
     warnings = {name: warnings for name, (_, warnings) in read.items()}

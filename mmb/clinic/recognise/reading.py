@@ -1,7 +1,7 @@
 """Reading of a patient's study: DICOM series or NIfTI files in a folder, assigned to a cohort's modalities.
 
-What headers and names say is read first. Where that leaves a question open, the images of the candidates `in_question`
-are looked at; `align_and_assign` looks at all images that are used. One decision, `assign_series`, is made of both.
+Where headers and names leave a question open, the images of the candidates `in_question` are looked at;
+`align_and_assign` looks at all images that are used. One decision, `assign_series`, is made of both.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,7 +22,6 @@ from mmb.clinic.head.grid import finest, whole
 from mmb.clinic.intake.folder import StudyFiles
 from mmb.clinic.intake.series import Series
 from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Assignment, FoundImage, Record, assign_series, in_question, named
-from mmb.clinic.recognise.candidates import SeriesCandidate, mixed_series
 from mmb.clinic.recognise.certainty import Grade, LogProbs
 from mmb.clinic.recognise.claims import (
     FolderHeaders,
@@ -32,7 +31,7 @@ from mmb.clinic.recognise.claims import (
     of_one_examination,
     read_headers,
 )
-from mmb.clinic.recognise.evidence import Candidate, ImageFile
+from mmb.clinic.recognise.evidence import Candidate, ImageFile, SeriesCandidate
 from mmb.clinic.recognise.image import has_known_sequences
 from mmb.clinic.recognise.image_files import refuse_several_patients
 from mmb.clinic.recognise.looking import ImageEvidence, Volumes, judge_images, read_volumes
@@ -45,22 +44,14 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Study:
-    """A patient's volumes.
+    """A patient's volumes, by their modalities."""
 
-    Attributes:
-        images: modality -> volume with its own grid and background 0, in the cohort's order; affines lead to mm, RAS.
-        assignment: what is used as which modality, and what was decided of each candidate.
-        skulls: modalities whose images show more than a brain, although the cohort is skull-stripped.
-        volumes: the volumes as they were read.
-        evidence: what the images show, as far as they were looked at.
-    """
-
-    images: dict[str, nib.Nifti1Image]
+    images: dict[str, nib.Nifti1Image]  # background 0; affines lead to mm, RAS; in the cohort's order
     assignment: Assignment
-    skulls: list[str] = field(default_factory=list)
+    skulls: list[str] = field(default_factory=list)  # show more than a brain, which the cohort does not
     headers: Headers | None = None
-    volumes: Volumes | None = None
-    evidence: ImageEvidence | None = None
+    volumes: Volumes | None = None  # as they were read
+    evidence: ImageEvidence | None = None  # what the images show, as far as they were looked at
 
     @property
     def used(self) -> Mapping[str, Record]:
@@ -124,13 +115,10 @@ def read_folder(
     ``device``. Raises StudyError if the folder holds both kinds of files, several patients, none of the modalities, or
     an unusable image; if the images do not decide either; or if ``by_hand`` does not fit the study.
 
-    Args:
-        folder: DICOM files in the folder or its subfolders; or NIfTI (or MHA) files that are named after their
-            modalities (see `find_cases`), or whose JSON or name identifies them (see `image_files`).
-        modalities: those to use; None: all that are found.
-        by_hand: modality -> SeriesNumber, for DICOM only; see `recognise.candidates.series_candidates`.
-        skull_strip: ``yes`` to look for a brain even where no head is seen.
-        site: the site's table, for what is neither set by hand nor a file named after its modality.
+    ``folder`` has DICOM files, also in subfolders; or NIfTI (or MHA) files that are named after their modalities (see
+    `find_cases`), or whose JSON or name identifies them (see `image_files`). ``modalities`` are to be used; None: all.
+    ``by_hand`` is for DICOM only, see `series_candidates`. With ``skull_strip`` "yes" a brain is looked for even where
+    no head is seen. ``site`` is for what is neither set by hand nor a file named after its modality.
     """
     return _with_images(read_headers(folder, cohort, modalities, by_hand, site), device, skull_strip)
 
@@ -151,18 +139,12 @@ def _with_images(headers: Headers, device: torch.device, skull_strip: str) -> St
     headers, cohort = of_one_examination(headers), headers.cohort
     unclear = in_question(headers.candidates, headers.modalities) if has_known_sequences(cohort) else []
     volumes, evidence, why_not = None, None, ""
-    while unclear and evidence is None and not why_not:
-        t1 = [each.name for each in unclear if each.says.modality in ("t1", "t1c")]
+    if unclear:
+        taken = {each: each.says.modality or "" for each in unclear}
+        t1 = [each.name for each, modality in taken.items() if modality in ("t1", "t1c")]
         try:
             volumes = read_volumes(unclear, cohort)
-            taken = {each: each.says.modality or "" for each in unclear}
             evidence = judge_images(taken, volumes, None, cohort, device, "yes" if skull_strip == "yes" else "auto", t1)
-        except MisfitError as error:
-            known = {each: each.says.modality for each in headers.candidates}
-            if fewer := _give_way(headers, known, unclear, dict.fromkeys(error.names, str(error))):
-                headers, unclear = fewer, in_question(fewer.candidates, fewer.modalities)
-            else:
-                why_not = error.said
         except ValueError as error:
             why_not = error.said if isinstance(error, StudyError) else str(error)
     log_probs = evidence.log_probs if evidence else {} if unclear else None
@@ -180,21 +162,17 @@ def align_and_assign(study: Study, reference: str | None, device: torch.device, 
         if study.headers is None or study.volumes is None:
             raise ValueError("The study has no headers and volumes; expected one that was read from files.")
         name, why = choose_reference(study, reference)
-        base, evidence, earlier = study.used[name].candidate, study.evidence, {}
+        base, evidence = study.used[name].candidate, study.evidence
+        earlier = evidence.log_probs if evidence else {}
         used, misfit = {record.candidate: modality for modality, record in study.used.items()}, None
         if evidence is None or not {each.name for each in used} <= evidence.aligned.images.keys():
-            earlier = evidence.log_probs if evidence else {}
             try:
                 evidence = judge_images(used, study.volumes, base.name, study.headers.cohort, device, skull_strip)
             except MisfitError as error:
                 misfit = error
         failed = dict.fromkeys(misfit.names, str(misfit)) if misfit else evidence.aligned.failed if evidence else {}
-        replaceable = [each for each in used if not (reference and each is base)]
-        known = {record.candidate: record.modality for record in study.assignment.records}
-        fewer = _give_way(study.headers, known, replaceable, failed)
-        if fewer is None:
+        if (fewer := _without_misfit(study.headers, study.assignment, failed, base if reference else None)) is None:
             break
-        earlier = study.evidence.log_probs if study.evidence else {}
         study = _assigned(fewer, None, study.evidence, earlier)
     if misfit:
         raise misfit
@@ -206,18 +184,18 @@ def align_and_assign(study: Study, reference: str | None, device: torch.device, 
     return Assigned(study, next(name for name, each in study.used.items() if each.candidate is base), why)
 
 
-def _give_way(
-    headers: Headers, known: Mapping[Candidate, str | None], used: Sequence[Candidate], failed: Mapping[str, str]
+def _without_misfit(
+    headers: Headers, assignment: Assignment, failed: Mapping[str, str], reference: Candidate | None
 ) -> Headers | None:
     """Return headers without the first image in use of those in ``failed`` (name -> why) that another can replace.
 
-    None if there is none. What the user set by hand, or named after its modality, stays. ``known`` are the modalities
-    of all candidates.
+    None if there is none. What the user set by hand, named after its modality, or asked for as reference stays.
     """
-    by_name = {each.name: each for each in used}
-    for each in (by_name[name] for name in failed if name in by_name):
+    known = {record.candidate: record.modality for record in assignment.records}
+    used = {each.candidate.name: each.candidate for each in assignment.chosen.values()}
+    for each in (used[name] for name in failed if name in used):
         rivals = [o for o in headers.candidates if o is not each and known[o] == known[each] and o.problem is None]
-        if rivals and not each.fixed:
+        if rivals and not each.fixed and each is not reference:
             why = f"it cannot be registered ({failed[each.name].rstrip('.')})"
             fewer = [replace(other, problem=why) if other is each else other for other in headers.candidates]
             return replace(headers, candidates=fewer)
@@ -298,7 +276,12 @@ def _on_headers(study: Study) -> Iterator[Remark]:
     """Yield the remarks on a study's files, those on series that are parts of others or could not be used first."""
     headers = study.headers
     if isinstance(headers, SeriesHeaders):
-        yield from mixed_series(headers.candidates, {name: each.candidate for name, each in study.used.items()})
+        for name, part in study.series.items():
+            for other in (each.series for each in headers.candidates):
+                if part.uid == other.uid and part.multiframe != other.multiframe:
+                    what = "is only a part of a series with single slices and a multi-frame image"
+                    text = f"{part.name} {what} ({other.name} is another part): check that it is complete."
+                    yield Remark("part_of_mixed_series", Gravity.WARNING, text, (name,))
         for each in headers.unused:
             if (modality := each.candidate.says.modality) in {*headers.modalities} - {*study.used}:
                 yield Remark("not_mr_image", Gravity.WARNING, each.line(), (modality,))

@@ -1,7 +1,4 @@
-"""A site's table: which of its series are which sequence, by patterns on their descriptions.
-
-A hospital knows what it calls its series. Its table takes the place of further words in ``words.toml``.
-"""
+"""A site's table: which of its series are which sequence, by patterns on their descriptions."""
 
 import json
 from collections import Counter
@@ -23,15 +20,10 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class SiteTable:
-    """Patterns on the whole SeriesDescription, in capitals or not: ``*`` is any text, ``?`` any character.
+    """Patterns on the whole SeriesDescription, in capitals or not: ``*`` is any text, ``?`` any character."""
 
-    Attributes:
-        patterns: pairs of a class, a modality or `NONE`, and a pattern, in the file's order.
-        sha256: of the file.
-    """
-
-    patterns: tuple[tuple[str, str], ...]
-    sha256: str
+    patterns: tuple[tuple[str, str], ...]  # of a class (a modality or `NONE`) and a pattern, in the file's order
+    sha256: str  # of the file
 
     def says(self, description: str, header: HeaderEvidence, name: str, source: str) -> HeaderEvidence:
         """Return what the table says of an image; where it says nothing, what its header or name says.
