@@ -25,7 +25,10 @@ JPEG = (b"\xff\xd8", b"\xff\x4f")  # first bytes of a JPEG or JPEG-LS, and of a 
 
 
 def load(series: Series) -> nib.Nifti1Image:
-    """Read the pixels: float32 ``(columns, rows, slices)``, rescaled by the headers, with the affine of the series."""
+    """Read the pixels: float32 ``(columns, rows, slices)``, rescaled by the headers, with the affine of the series.
+
+    They are decoded by pydicom and its plugins, since ITK crashes the whole process for some invalid headers.
+    """
     if series.problem:
         raise StudyError(f"{series.name}: {series.problem}.")
     voxels = _pixels(series)

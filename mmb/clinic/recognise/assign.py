@@ -211,7 +211,7 @@ def in_question(candidates: Sequence[Candidate], modalities: Sequence[str]) -> l
     unclear, equal = _t1_in_question(records, modalities), list[Record]()
     others: dict[str, Record] = {}
     wanted = _located(_wanted(records, modalities))
-    for modality in sorted(modalities, key="t1c".__eq__):  # T1c last, since it is to fit the others
+    for modality in _order(modalities):
         best = _best(wanted, modality, others)
         equal += best
         others |= {modality: best[0]} if best else {}
@@ -243,7 +243,7 @@ def assign_series(
         if log_probs is not None:
             records |= _by_candidate(_settled_t1([*records.values()], modalities, not_judged))
         wanted = _located(_wanted([*records.values()], modalities))
-        for modality in sorted(modalities, key="t1c".__eq__):  # as in `in_question`
+        for modality in _order(modalities):
             best, others = _only_best(wanted, modality, chosen)
             wanted = [*(_by_candidate(wanted) | _by_candidate(others)).values()]
             chosen |= {modality: best} if best else {}
@@ -326,6 +326,11 @@ def _located(records: Sequence[Record]) -> list[Record]:
     covered = shares([each.grid for each in here], [each.frame for each in here])
     partial = {each for each, share in zip(here, covered, strict=True) if share < WHOLE}
     return [replace(each, elsewhere=each in elsewhere, partial=each.candidate in partial) for each in records]
+
+
+def _order(modalities: Sequence[str]) -> list[str]:
+    """Return the modalities in the order in which they are chosen: T1c last, since it is to fit the others."""
+    return sorted(modalities, key="t1c".__eq__)
 
 
 def _wanted(records: Sequence[Record], modalities: Sequence[str]) -> list[Record]:

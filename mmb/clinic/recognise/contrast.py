@@ -1,4 +1,8 @@
-"""What words say of contrast agent, in a text that `mmb.clinic.recognise.words.plain` returned."""
+"""What words say of contrast agent, in a text that `mmb.clinic.recognise.words.plain` returned.
+
+No list of the words for "without" is complete. So words of contrast agent count only if what stands directly before
+them is known; otherwise they leave open whether it was given, and the image has to decide.
+"""
 
 import re
 from collections.abc import Iterator

@@ -1,6 +1,8 @@
 """The one vocabulary of headers, sidecars and file names: words of sequences, and of what is no image of one.
 
-Its words are data, ``words.toml``, and frozen. `plain` makes one form of every text, which the others read.
+Its words are data, ``words.toml``, and frozen: a description that is not understood is a case for a site's table
+(`mmb.clinic.recognise.site`) and for the image, not for another word. `plain` makes one form of every text, which the
+others read.
 """
 
 import re
