@@ -203,8 +203,8 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
             if whole and not text(dataset.file_meta, "TransferSyntaxUID"):
                 bare.append(path)
                 continue
-        except OSError:
-            closed.append(path)
+        except OSError as error:
+            (closed if error.errno else damaged).append(path)  # pydicom raises it, without a number, on damaged bytes
             continue
         except InvalidDicomError:
             if _starts_like_dicom(path):
