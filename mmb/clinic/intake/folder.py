@@ -58,7 +58,7 @@ def require_image_files(files: Mapping[str, str | Path]) -> None:
         path = Path(file)
         if not path.exists():
             raise FileNotFoundError(f"--{name} {file}: no such file; expected an image (NIfTI, MHA or NRRD).")
-        if path.is_dir() or is_dicom(path):
+        if not path.is_file() or is_dicom(path):
             raise ValueError(f"--{name} {file}: expected an image file; of DICOM series, give the study's folder.")
         if (other := named.setdefault(path.resolve(), name)) != name:
             raise ValueError(
