@@ -61,7 +61,12 @@ def register(fixed: Image, moving: Image, name: str) -> Registration:
     # A small overlap may have a large mutual information by chance.
     start = max((still, _between_centres(fixed, moving)), key=lambda move: compare(move)[:2])
     own = isotropic_grid(moving, REGISTRATION_SPACING)
-    transform = start @ _elastix(Image(shown, coarse.affine), moved(Image(resample(moving, own), own.affine), start))
+    failed = "the two could not be registered. Leave one out, register them yourself, or check that they show one head"
+    try:
+        found = _elastix(Image(shown, coarse.affine), moved(Image(resample(moving, own), own.affine), start))
+    except RuntimeError as error:  # of elastix, which moved one volume out of the other
+        raise StudyError(f"{name}: no place was found where they overlap; {failed}.") from error
+    transform = start @ found
     _, quality, peak, overlap = compare(transform)
     middle = apply_affine(coarse.affine, (np.array(coarse.shape) - 1) / 2)
     angle = np.degrees(Rotation.from_matrix(transform[:3, :3]).magnitude())
@@ -71,10 +76,8 @@ def register(fixed: Image, moving: Image, name: str) -> Registration:
         f"after, {peak:.1f} times the value {PEAK_DISTANCE:g} mm away; foregrounds overlap by {overlap:.0%}"
     )
     if peak < MINIMUM_PEAK or overlap < MINIMUM_OVERLAP:
-        raise StudyError(
-            f"{name}: {text}. Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the two could "
-            "not be registered. Leave one out, register them yourself, or check that both show the same head."
-        )
+        expected = f"Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}"
+        raise StudyError(f"{name}: {text}. {expected}: {failed}.")
     return Registration(transform, quality, text)
 
 
