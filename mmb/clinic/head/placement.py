@@ -61,9 +61,9 @@ def compare_places(reference: np.ndarray, image: np.ndarray, seen: np.ndarray, s
 
     ``seen`` is the mask of the image's field of view, ``spacing`` the voxel size in mm.
     """
-    size = max(round(FIT_SPACING / spacing), 1)
+    sizes = [min(max(round(FIT_SPACING / spacing), 1), edge) for edge in reference.shape]
     fixed, moving, inside = (
-        avg_pool3d(torch.from_numpy(volume.astype(np.float32))[None], size, ceil_mode=True)[0].numpy()
+        avg_pool3d(torch.from_numpy(volume.astype(np.float32))[None], sizes, ceil_mode=True)[0].numpy()
         for volume in (reference, image, seen)
     )
     inside = inside > 0.5
