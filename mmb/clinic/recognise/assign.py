@@ -248,9 +248,8 @@ def assign_series(
             wanted = [*(_by_candidate(wanted) | _by_candidate(others)).values()]
             chosen |= {modality: best} if best else {}
         if not chosen:
-            names = [name for name in modalities if name in GLIOMA]
-            text = f"Nothing is recognised as one of {', '.join(map(display_name, names))}."
-            raise StudyError(text, code="not_recognised", about=names[:1], elsewhere=CHOOSE)
+            text = f"Nothing is recognised as one of {', '.join(map(display_name, modalities))}."
+            raise StudyError(text, code="not_recognised", about=modalities[:1], elsewhere=CHOOSE)
     except StudyError as error:  # also of an image that cannot be read
         refusal = error
     kept = _by_candidate(wanted)
