@@ -119,5 +119,5 @@ def _compare(weights: str, key: str, trained: object, asked: object) -> None:
         return
     text = f"{weights}: its network was trained with {key} {trained!r}, not {asked!r}."
     if key in ("spacing", "sampling"):
-        raise ValueError(f"{text} Leave {key} out.")
+        raise ValueError(f"{text} Leave out {key}, or the recipe that sets it.")
     logger.warning(text)

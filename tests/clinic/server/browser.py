@@ -65,6 +65,10 @@ class Page:
         self.call("Page.navigate", url=url)
         self.wait("document.readyState == 'complete'")
 
+    def back(self) -> None:
+        """Go to the page before; not within the call, which would end with its page."""
+        self.evaluate("void setTimeout(() => history.back())")
+
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 

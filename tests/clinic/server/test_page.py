@@ -226,7 +226,7 @@ class TestPage:
         assert page.evaluate("self.origin") == "null"
         blocked = page.evaluate(f"fetch({json.dumps(url + '/info/')}).then(() => 'read', () => 'blocked')")
         assert blocked == "blocked"
-        page.evaluate("history.back()")
+        page.back()
         page.wait(shown("result"))
         page.evaluate("document.getElementById('remove').click()")
         page.wait("document.getElementById('result').hidden && !location.hash")
