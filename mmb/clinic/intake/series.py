@@ -71,7 +71,7 @@ class Series:
     uid: str = field(repr=False)
     files: tuple[Path, ...] = field(repr=False)
     header: Dataset = field(repr=False)
-    frame_of_reference: str = field(repr=False)  # empty if missing
+    frame_of_reference: str = field(repr=False)  # empty if missing; series of one share coordinates
     spacing: tuple[float, float, float]  # distances in mm between columns, rows and slices
     shape: tuple[int, int, int]  # columns, rows, slices
     affine: np.ndarray  # from voxel to mm, RAS as in NIfTI
@@ -81,7 +81,7 @@ class Series:
     problem: str | None = None  # why it cannot be used as a volume
     differ: tuple[str, ...] = ()  # attributes in which the parts differ that it was joined of
     doubt: str = ""  # why images of it may be missing
-    parts: tuple[Dataset, ...] = field(default=(), repr=False)  # headers of others, if it mixes images
+    parts: tuple[Dataset, ...] = field(default=(), repr=False)  # of an unusable mixture: those of its smaller parts
 
     @property
     def key(self) -> str:
@@ -204,8 +204,10 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
                 bare.append(path)
                 continue
         except OSError as error:
-            (closed if error.errno else damaged).append(path)  # pydicom raises it, without a number, on damaged bytes
-            continue
+            if error.errno:
+                closed.append(path)
+                continue
+            dataset, whole = Dataset(), False  # without a number it is pydicom's, on damaged bytes
         except InvalidDicomError:
             if _starts_like_dicom(path):
                 bare.append(path)
@@ -268,7 +270,7 @@ def _same_pixels(path: Path, other: Path) -> bool:
 
 
 def _series(volume: Volume, ambiguous: Collection[Path], there: Mapping[str, Present]) -> Series:
-    """Return a volume as a series, given what is there of each."""
+    """Return a volume as a series; ``there``: SeriesInstanceUID -> what is there of a series."""
     header, whole = _whole_header(volume.first)
     here = there[text(volume.first.header, "SeriesInstanceUID")]
     pieces, places = volume.slices, positions(volume.slices)
