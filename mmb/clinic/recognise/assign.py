@@ -238,13 +238,14 @@ def assign_series(
     """
     records = {each: replace(_by_header(each), log_probs=(log_probs or {}).get(each.name)) for each in candidates}
     wanted, refusal = [*records.values()], None
+    why_open = f" (they could not be compared: {not_judged.rstrip('.')})" if not_judged else ""
     chosen: dict[str, Record] = {}
     try:
         if log_probs is not None:
-            records |= _by_candidate(_settled_t1([*records.values()], modalities, not_judged))
+            records |= _by_candidate(_settled_t1([*records.values()], modalities, why_open))
         wanted = _located(_wanted([*records.values()], modalities))
         for modality in _order(modalities):
-            best, others = _only_best(wanted, modality, chosen)
+            best, others = _only_best(wanted, modality, chosen, why_open)
             wanted = [*(_by_candidate(wanted) | _by_candidate(others)).values()]
             chosen |= {modality: best} if best else {}
         if not chosen:
@@ -350,7 +351,7 @@ def _t1_in_question(records: Sequence[Record], modalities: Sequence[str]) -> lis
     return t1 if is_open and not {"t1", "t1c"} <= settled else []
 
 
-def _settled_t1(records: Sequence[Record], modalities: Sequence[str], not_judged: str) -> list[Record]:
+def _settled_t1(records: Sequence[Record], modalities: Sequence[str], why_open: str) -> list[Record]:
     """Return each T1 in question whose header does not tell if it shows contrast agent, as what its image shows.
 
     One whose image does not clearly show either T1 or T1c is left out; ValueError if one of the two is then lacking.
@@ -367,9 +368,7 @@ def _settled_t1(records: Sequence[Record], modalities: Sequence[str], not_judged
     unclear = [each for each in opened if seen[each] not in ("t1", "t1c")]
     clear = {seen.get(each, each.modality) for each in t1 if each not in unclear}
     if unclear and not fixed and not {"t1", "t1c"} & {*modalities} <= clear:
-        why = f" (they could not be compared: {not_judged.rstrip('.')})" if not_judged else ""
-        if alike:
-            why = " (nothing that looks otherwise is there to compare with)"
+        why = " (nothing that looks otherwise is there to compare with)" if alike else why_open
         names = ", ".join(each.candidate.name for each in unclear)
         what = "neither header nor image tells whether this T1 was acquired before or after contrast agent"
         text = f"{names}: {what}{why}. Look at the T1 listed here."
@@ -388,7 +387,7 @@ def _best(wanted: Sequence[Record], modality: str, others: Mapping[str, Record])
 
 
 def _only_best(
-    wanted: Sequence[Record], modality: str, others: Mapping[str, Record]
+    wanted: Sequence[Record], modality: str, others: Mapping[str, Record], why_open: str
 ) -> tuple[Record | None, list[Record]]:
     """Return the best candidate for a modality, or None, and equally good ones whose images show something else.
 
@@ -406,8 +405,9 @@ def _only_best(
         excluded = [each.taken_for(None, "its image shows something else") for each in equal if each not in fitting]
         equal = fitting
     if len(equal) > 1:
-        text = f"{', '.join(each.candidate.name for each in equal)}: all are {display_name(modality)}"
-        raise StudyError(f"{text} and cannot be told apart.", code="equal", about=(modality,), elsewhere=CHOOSE)
+        names = ", ".join(each.candidate.name for each in equal)
+        text = f"{names}: all are {display_name(modality)} and cannot be told apart{why_open}."
+        raise StudyError(text, code="equal", about=(modality,), elsewhere=CHOOSE)
     return (equal[0] if equal else None), excluded
 
 
