@@ -72,12 +72,13 @@ def align(
 ) -> AlignedStudy:
     """Resample a subject's volumes onto one isotropic grid over the reference's field of view.
 
-    The grid has the reference's axes, in the order and direction nearest to RAS. Volumes in the reference's frame are
-    only resampled. Those in another of the ``frames`` are registered rigidly first, all of a frame by the transform of
-    the finest one. One that does not lie over the reference even so (see `compare_places`) is registered on its own.
+    The grid has the reference's axes, in the order and direction nearest to RAS, so an oblique reference is not
+    rotated. Volumes in the reference's frame are only resampled. Those in another frame are registered rigidly first,
+    all of a frame by the transform of the finest one. One that does not lie over the reference even so (see
+    `compare_places`) is registered on its own, if that improves the overlap.
 
-    ``spacing`` is the grid's voxel size in mm; ``label`` words a volume's name for messages. Raises MisfitError if a
-    volume does not overlap the reference, or cannot be registered.
+    ``frames`` names each volume's frame of reference; ``spacing`` is the grid's voxel size in mm; ``label`` words a
+    volume's name for messages. Raises MisfitError if a volume does not overlap the reference, or cannot be registered.
     """
     grid = isotropic_grid(images[reference], spacing)
     fixed = resample(images[reference], grid)

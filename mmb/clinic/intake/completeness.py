@@ -66,8 +66,8 @@ def why_incomplete(header: Dataset, here: Present) -> str | None:
     if lacking := {*range(1, parts + 1)} - here.concatenated:
         which = ", ".join(map(str, sorted(lacking)))
         return f"part {which} of {parts} of its concatenation is missing (InConcatenationTotalNumber); {MISSING}"
-    without_position = [_size(each) for each in here.foreign if "ImagePositionPatient" not in each]
-    if count := number(header, "Rows") and without_position.count(_size(header)):
+    beside = [_size(each) for each in here.foreign if number(each, "Rows") and "ImagePositionPatient" not in each]
+    if count := beside.count(_size(header)):
         what = "are not of a class of MR images and do not state their position"
         return f"{count} further images of the series {what}, {ONLY_A_PART}"
     return None

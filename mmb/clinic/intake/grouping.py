@@ -1,8 +1,9 @@
 """Grouping of a study's slices into volumes.
 
 A series that holds several volumes, such as echoes, planes or derived maps, falls into these by its headers. But
-software also changes these for some slices of one volume: a defacer marks those that it changed as DERIVED. So groups
-that are parts of one stack of slices (`_complete`) are joined if geometry and contrast agree, else refused together.
+software also changes headers of some slices of one volume: a defacer marks those that it changed as DERIVED. So groups
+that are each a part of one stack of slices (`_complete`) are never judged as if each were a volume: they are joined if
+geometry and contrast agree, else refused together.
 """
 
 from collections import defaultdict

@@ -246,8 +246,8 @@ def series_candidates(
     """Return a study's series as candidates.
 
     ``by_hand`` overrides the recognition, and ``site``, the site's table. It maps a modality to a `Series.key`: the
-    SeriesNumber, or text such as ``3-1`` if several volumes have this number. None leaves the modality out. Raises
-    ValueError if a series set by hand does not exist, or the table says two modalities of one.
+    SeriesNumber, or text such as ``3-1`` if several volumes have this number; None sets no series. Raises ValueError if
+    a series set by hand does not exist or cannot be used, or the table says two modalities of one.
     """
     fixed = _set_by_hand(series, by_hand or {})
     candidates = []
@@ -286,11 +286,13 @@ def other_series(others: Others) -> list[Record]:
 
 def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[Series, str]:
     """Return the series that are set by hand, after checking them, and their modalities."""
-    wrong, fixed = partial(StudyError.of, "--series", public="series"), dict[Series, str]()
+    wrong = partial(StudyError.of, "--series", public="series")
+    fixed: dict[Series, str] = {}
     for name, key in by_hand.items():
         if key is None:
             continue
-        modality, found = canonical(str(name)), [each for each in series if str(key) in (each.key, str(each.number))]
+        modality = canonical(str(name))
+        found = [each for each in series if str(key) in (each.key, str(each.number))]
         if len(found) != 1:
             keys = ", ".join(each.key for each in found or series)
             what = "several volumes have this number" if found else "there is no such series"

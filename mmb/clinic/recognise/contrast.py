@@ -18,7 +18,7 @@ class Contrast(NamedTuple):
     """What words say of contrast agent."""
 
     after: bool | None  # a T1 was acquired after it; None if that is left open
-    word: str  # of which only what is known is given
+    word: str  # its known words
     brief: bool = False  # the words may mean something else, such as "pre" and a final "c"
     unknown: bool = False  # it is left open because of what stands beside the agent's word
 

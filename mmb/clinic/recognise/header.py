@@ -1,9 +1,9 @@
 """Recognition of a series' sequence (T1, T1c, T2, FLAIR, or none of them) from its header.
 
 A person wrote the description (``t1_mprage_sag_KM``); the parameters TR, TE and TI are those that the scanner used. If
-the two contradict each other, the series is left out. The attribute that names a contrast agent is often set for the
-whole study, and is missing as often, so the description counts more. Only known words are quoted, since descriptions
-may contain names of patients.
+the two contradict each other, the series is left out. T1c is a T1 after contrast agent; a T2 or FLAIR after it keeps
+its name. The attribute that names the agent is often set for the whole study, and is missing as often, so the
+description counts more. Only known words are quoted, since descriptions may contain names of patients.
 """
 
 import re
