@@ -156,7 +156,7 @@ def resample(image: nib.Nifti1Image, affine: np.ndarray, shape: Sequence[int], o
 
 
 def files(folder: str | Path, number: int) -> list[Path]:
-    """Return the files of a series of a study; those of an axial one from the lowest slice up, unless it is reversed."""
+    """Return the files of a series of a study; those of an axial one, not reversed, from the lowest slice up."""
     return sorted(Path(folder, f"{number:03d}").iterdir())
 
 

@@ -10,7 +10,7 @@ import nibabel as nib
 import pandas as pd
 import pytest
 from dicom_studies import AGENT, LOCALIZER, MPRAGE, T1_SE, Scan, edit_series, write_study
-from run_tools import run
+from run_tools import Here, run
 from test_commands import FILE, ROOT
 
 from common.cohorts.registry import PHANTOM
@@ -259,13 +259,6 @@ def test_it_is_for_folders(phantom_subject, tmp_path):
     site = written(tmp_path / "site.json", {"t2": ["*"]})
     error = run("predict", tmp_path / "out", "--flair", flair, "--site", site, "--recipe", "phantom", "--device", "cpu")
     assert error == "error: --site: the sequence of each of these image files is given; leave it out."
-
-
-class Here:
-    """Run in this process what a worker would."""
-
-    def run(self, function, *arguments):
-        return function(*arguments)
 
 
 def test_the_server_uses_it_for_its_studies_and_for_those_that_are_sent(folder, tmp_path):

@@ -224,6 +224,12 @@ def test_nothing_to_segment_is_said_before_the_queue():
             require_sequences(found, by_hand, modalities)
     with pytest.raises(ValidationError, match="6 is given for two modalities"):
         options_for(SegmentOptions, ("t1", "t1c")).model_validate({"series": {"t1": "6", "t1c": 6}})
+
+
+def test_series_are_named_as_people_and_messages_do():
+    for said in ("t1c=9, t2=3-10", {"t1c": "9", "t2": "3-10"}):
+        assert series_numbers(said) == {"t1c": "9", "t2": "3-10"}
+    assert series_numbers("") is None
     with pytest.raises(ValueError, match="given twice"):
         series_numbers("t1=6, t1=7")
 
