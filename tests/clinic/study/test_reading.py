@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from dicom_studies import STUDY, T1_SE, T2_TSE, Scan, edit, study, write_study
+from dicom_studies import STUDY, T1_SE, T2_TSE, Scan, edit, files, study, write_study
 from monai.data import MetaTensor
 from phantom_case import LPS, write_case
 
@@ -50,14 +50,20 @@ def test_files_on_different_grids_are_warned_about(subject, tmp_path):
     voxels = np.random.default_rng(0).uniform(1, 9, (20, 20, 20)).astype(np.float32)
     nib.save(nib.Nifti1Image(voxels, np.diag([4.0, 5, 6, 1])), tmp_path / "a_t1.nii.gz")
     nib.save(nib.Nifti1Image(voxels + 1, LPS), tmp_path / "a_t2.nii.gz")
-    (remark,) = read_folder(tmp_path, PHANTOM).remarks
-    assert "different grids" in remark.text
+    assert [remark.code for remark in read_folder(tmp_path, PHANTOM).remarks] == ["different_grids"]
 
 
-def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
-    scans = study(("t1", "flair"))
-    volumes = {scan.image: volume for scan, volume in zip(scans, write_study(tmp_path, subject, scans), strict=True)}
-    found = read_folder(tmp_path, PHANTOM)
+@pytest.fixture(scope="module")
+def written(subject, tmp_path_factory) -> tuple[Path, dict[str, nib.Nifti1Image]]:
+    """A study with T1 (series 2) and FLAIR (series 4), and its volumes; tests must not change it."""
+    folder, scans = tmp_path_factory.mktemp("dicom"), study(("t1", "flair"))
+    volumes = write_study(folder, subject, scans)
+    return folder, {scan.image: volume for scan, volume in zip(scans, volumes, strict=True)}
+
+
+def test_a_dicom_study_is_read_with_its_frames_and_reasons(written):
+    folder, volumes = written
+    found = read_folder(folder, PHANTOM)
     assert list(found.images) == ["t1", "flair"]
     assert found.sources == {"t1": "series 2", "flair": "series 4"}
     assert found.frames["t1"] != found.frames["flair"]
@@ -69,7 +75,8 @@ def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
     assert found.series["t1"].number == 2
 
 
-def test_a_series_set_by_hand_goes_before_what_is_recognised(dicom):
+def test_a_series_set_by_hand_goes_before_what_is_recognised(written):
+    dicom, _ = written
     found = read_folder(dicom, PHANTOM, by_hand={"T1ce": 2})
     assert found.sources == {"t1c": "series 2", "flair": "series 4"}
     assert found.used["t1c"].stated_grade is None
@@ -84,17 +91,9 @@ def test_a_series_set_by_hand_goes_before_what_is_recognised(dicom):
             read_folder(dicom, PHANTOM, wanted, by_hand)
 
 
-@pytest.fixture(scope="module")
-def dicom(subject, tmp_path_factory) -> Path:
-    """A study with T1 (series 2) and FLAIR (series 4); tests must not change it."""
-    folder = tmp_path_factory.mktemp("dicom")
-    write_study(folder, subject, study(("t1", "flair")))
-    return folder
-
-
 def test_a_broken_series_that_is_not_wanted_does_not_matter(subject, tmp_path):
     write_study(tmp_path, subject, [Scan(1, "t1", "t1_se_tra", T1_SE), Scan(2, "t2", "t2_tse_tra", T2_TSE)])
-    sorted((tmp_path / "002").iterdir())[20].unlink()
+    files(tmp_path, 2)[20].unlink()
     assert list(read_folder(tmp_path, PHANTOM, ["t1"]).images) == ["t1"]
     with pytest.raises(ValueError, match=r"series 2 .* slices are missing"):
         read_folder(tmp_path, PHANTOM)
@@ -119,29 +118,24 @@ TWICE = linked("case_t1.nii.gz", "case_t1ce.nii.gz")
 
 
 @pytest.mark.parametrize(
-    ("make", "options", "kind", "message"),
+    ("make", "options", "message"),
     [
-        (lambda subject, folder: folder.rmdir(), {}, FileNotFoundError, "no such folder"),
-        (lambda subject, folder: None, {}, ValueError, "an empty folder; expected the DICOM or NIfTI files"),
-        (TWICE, {"by_hand": {"t1": 3}}, ValueError, "--series is for DICOM"),
-        (TWICE, {"modalities": ["t2"]}, ValueError, r"none of the requested modalities \(t2\); it has t1"),
-        (TWICE, {}, ValueError, r"\(T1\) and .*\(T1c\): the same image\. Give each image once"),
-        (
-            linked("other_t1.nii.gz", "another_t1.nii.gz"),
-            {},
-            ValueError,
-            "2 subjects, another, other; give the folder of",
-        ),
-        (linked("P1_t1.nii.gz", "P1_flair.nii.gz", "P2_t1.nii.gz", "P2_flair.nii.gz"), {}, ValueError, "2 subjects"),
-        (both_kinds, {}, ValueError, r"both DICOM and image files \(1\)"),
-        (lambda _, folder: save(np.ones((9, 9, 9)), folder / "a_t1.nii.gz"), {}, ValueError, "T1.*every voxel is 1"),
+        (lambda subject, folder: folder.rmdir(), {}, "no such folder"),
+        (lambda subject, folder: None, {}, "an empty folder; expected the DICOM or NIfTI files"),
+        (TWICE, {"by_hand": {"t1": 3}}, "--series is for DICOM"),
+        (TWICE, {"modalities": ["t2"]}, r"none of the requested modalities \(t2\); it has t1"),
+        (TWICE, {}, r"\(T1\) and .*\(T1c\): the same image\. Give each image once"),
+        (linked("other_t1.nii.gz", "another_t1.nii.gz"), {}, "2 subjects, another, other; give the folder of"),
+        (linked("P1_t1.nii.gz", "P1_flair.nii.gz", "P2_t1.nii.gz", "P2_flair.nii.gz"), {}, "2 subjects"),
+        (both_kinds, {}, r"both DICOM and image files \(1\)"),
+        (lambda _, folder: save(np.ones((9, 9, 9)), folder / "a_t1.nii.gz"), {}, "T1.*every voxel is 1"),
     ],
 )
-def test_what_cannot_be_one_study_is_refused(subject, tmp_path, monkeypatch, make, options, kind, message):
+def test_what_cannot_be_one_study_is_refused(subject, tmp_path, monkeypatch, make, options, message):
     (tmp_path / "study").mkdir()
     make(subject, tmp_path / "study")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(kind, match=message):
+    with pytest.raises(FileNotFoundError if message == "no such folder" else ValueError, match=message):
         read_folder("study", PHANTOM, **options)
 
 
@@ -178,10 +172,8 @@ def test_a_brain_too_small_for_its_voxel_size_is_warned_about(subject, tmp_path)
     t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj)
     nib.save(nib.Nifti1Image(t2, LPS @ np.diag([0.5, 0.5, 0.5, 1])), tmp_path / "a_t2.nii.gz")
     found = read_folder(tmp_path, PHANTOM)
-    (remark,) = found.remarks
-    assert (remark.code, remark.about) == ("odd_volume", ("t2",))
-    assert remark.text.startswith("T2 (image file): a whole brain of only ")
-    assert "with voxels of 1.5 x 1.5 x 1.5 mm" in remark.text
+    assert [(remark.code, remark.about) for remark in found.remarks] == [("odd_volume", ("t2",))]
+    assert "with voxels of 1.5 x 1.5 x 1.5 mm" in found.remarks[0].text
     assert found.skulls == []
 
 
@@ -200,20 +192,16 @@ def small(subject, tmp_path_factory) -> dict[str, Path]:
     return folders
 
 
-def slices(folder: Path, number: int = 3) -> list[Path]:
-    return sorted((folder / f"{number:03d}").iterdir())
-
-
 def without_meta(folder: Path) -> None:
     """Take the preamble and the meta information away from a series; then only the data remain."""
-    for path in slices(folder):
+    for path in files(folder, 3):
         content = path.read_bytes()
         path.write_bytes(content[144 + int.from_bytes(content[140:144], "little") :])  # FileMetaInformationGroupLength
 
 
 def one_uid(folder: Path, same: bool) -> None:
     """Give one slice the UID of another one, or add a copy with other pixels."""
-    first, second = slices(folder)[:2]
+    first, second = files(folder, 3)[:2]
     uid = pydicom.dcmread(first).SOPInstanceUID
     if same:
         shutil.copy(first, folder / "copy")
@@ -225,7 +213,7 @@ def one_uid(folder: Path, same: bool) -> None:
 def with_multiframe(subject: Path, folder: Path) -> None:
     scan = Scan(3, "t2", "t2_tse", T2_TSE, "coronal", spacing=(6, 6, 7), multiframe=True)
     write_study(folder / "more", subject, [scan])
-    edit(slices(folder / "more")[0], lambda one: setattr(one, "SOPInstanceUID", pydicom.uid.generate_uid()))
+    edit(files(folder / "more", 3)[0], lambda one: setattr(one, "SOPInstanceUID", pydicom.uid.generate_uid()))
 
 
 SHARED = "1 of its images share their SOPInstanceUID with a file of other"
@@ -254,32 +242,24 @@ def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, chang
     assert "x_t1ce" not in heard
 
 
-BY_NUMBER = {scan.number: scan for scan in STUDY}
-
-
-def write_noise(folder, brain):
-    """Write noise that has the outline of no head, named T2."""
-    folder.mkdir()
-    shape = np.asarray(nib.load(brain).dataobj).shape
-    noise = np.random.default_rng(0).uniform(1, 1000, shape).astype(np.float32)
-    nib.save(nib.Nifti1Image(noise, LPS), folder / "noise_t2.nii.gz")
-    return folder
-
-
 @pytest.mark.slow  # one registration of what cannot be registered
 def test_what_cannot_be_registered_gives_way_by_name(subject, tmp_path):
+    """A thinner T2 of noise, which has the outline of no head."""
     pytest.importorskip("itk.itkElastixRegistrationMethodPython")
-    write_study(tmp_path / "study", subject, [BY_NUMBER[number] for number in (2, 3)])
-    thin = replace(BY_NUMBER[3], number=9, spacing=(3, 3, 3), moved=((0, 0, 0), (0, 0, 0)))
-    write_study(tmp_path / "study", write_noise(tmp_path / "noise", subject / "case_t2.nii.gz"), [thin])
+    t1, t2 = (scan for scan in STUDY if scan.number in (2, 3))
+    write_study(tmp_path / "study", subject, [t1, t2])
+    (tmp_path / "noise").mkdir()
+    shape = nib.load(subject / "case_t2.nii.gz").shape
+    save(np.random.default_rng(0).uniform(1, 1000, shape).astype(np.float32), tmp_path / "noise" / "noise_t2.nii.gz")
+    thin = replace(t2, number=9, spacing=(3, 3, 3), moved=((0, 0, 0), (0, 0, 0)))
+    write_study(tmp_path / "study", tmp_path / "noise", [thin])
     read = read_folder(tmp_path / "study", PHANTOM)
     assert read.sources["t2"] == "series 9"
     study, *_ = align_and_assign(read, None, torch.device("cpu"), "no")
     assert study.sources == {"t1": "series 2", "t2": "series 3"}
-    (warning,) = (remark.text for remark in study.remarks if "series 9" in remark.text)
-    assert warning.startswith("series 9, by its header T2, is not used: it cannot be registered (")
-    (line,) = (line for line in study.explanations if line.startswith("series 9"))
-    assert "cannot be used: it cannot be registered" in line
+    assert ("unusable_image", ("t2",)) in [(remark.code, remark.about) for remark in study.remarks]
+    (noise,) = (each for each in study.found if each.source == "series 9")
+    assert (noise.use, noise.problem.startswith("it cannot be registered (")) == ("unusable", True)
 
 
 def test_what_is_misplaced_and_cannot_be_registered_is_not_judged_by_what_it_shows(subject, tmp_path, monkeypatch):
