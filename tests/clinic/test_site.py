@@ -169,17 +169,17 @@ def test_a_pattern_that_fits_nothing_is_said(folder):
     ]
 
 
+def described(folder: Path, volumes: Mapping[str, nib.Nifti1Image], **descriptions: str) -> None:
+    """Write image files of these names, with their SeriesDescriptions in JSON."""
+    for (name, text), image in zip(descriptions.items(), volumes.values(), strict=False):
+        nib.save(image, folder / f"{name}.nii.gz")
+        (folder / f"{name}.json").write_text(json.dumps({"SeriesDescription": text}))
+
+
 def test_image_files_are_compared_by_their_json_and_those_named_after_a_sequence_stay(phantom_volumes, tmp_path):
-    for name, modality, described in (
-        ("s1", "t1c", "Kopf K-Mittel"), ("s2", "t2", "Kopf spät"), ("x_flair", "flair", "Kopf nativ"),
-        ("s1_mask", "t1", "Kopf K-Mittel"),
-    ):  # fmt: skip
-        nib.save(phantom_volumes[modality], tmp_path / f"{name}.nii.gz")
-        (tmp_path / f"{name}.json").write_text(json.dumps({"SeriesDescription": described}))
+    described(tmp_path, phantom_volumes, s1="Kopf K-Mittel", s2="Kopf spät", x_flair="Kopf nativ", s1_mask="K-Mittel")
     found = read(tmp_path, {"t1c": ["*mittel"], "t2": ["*SPÄT"], "none": ["*nativ"]})
-    assert sources(found) == {
-        "t1c": "s1.nii.gz", "t2": "s2.nii.gz", "flair": "x_flair.nii.gz"
-    }  # fmt: skip
+    assert sources(found) == {"t1c": "s1.nii.gz", "t2": "s2.nii.gz", "flair": "x_flair.nii.gz"}
     with pytest.raises(StudyError) as refused:
         read(tmp_path, {"t1c": ["*mittel"], "t2": ["kopf*"]})
     assert refused.value.text.startswith("s1.nii.gz: ")
@@ -190,15 +190,10 @@ def test_image_files_are_compared_by_their_json_and_those_named_after_a_sequence
     ("content", "message"),
     [
         ("{", r"not JSON \(.*\); expected classes with lists of patterns, such as"),
-        ("[]", "no object with classes"),
-        ("{}", "no object with classes"),
-        ('"t1"', "no object with classes"),
-        ([["t1", ["a"]]], "no object with classes"),
+        *((content, "no object with classes") for content in ("[]", "{}", '"t1"', [["t1", ["a"]]])),
         ({"t1d": ["a"]}, "unknown class 't1d', not one of t1, t1c, t2, flair, none"),
         ('{"t1": ["a"], "t1": ["b"]}', "'t1' is there twice"),
-        ({"t1": "a"}, "'t1' has no list of patterns"),
-        ({"t1": {"a": "b"}}, "'t1' has no list of patterns"),
-        ({"t1": []}, "'t1' has no list of patterns"),
+        *(({"t1": patterns}, "'t1' has no list of patterns") for patterns in ("a", {"a": "b"}, [])),
         ({"t1": ["a", 7]}, "'t1' has 7, which is no pattern"),
         ({"t1": [" "]}, "'t1' has ' ', which is no pattern"),
         ("[" * 100_000, "not JSON"),
@@ -223,9 +218,8 @@ def test_the_example_of_the_guide_fits_the_phantoms_series(tmp_path):
     ((name, content),) = FILE.findall(Path(ROOT, "docs/segment.md").read_text())
     site = read_site(written(tmp_path / name, content))
     said = {each.description: site.says(each.description, UNKNOWN, "", "") for each in SERIES}
-    assert {text: says.modality for text, says in said.items() if says.by_table} == {
-        "t1_mprage_tra_+C": "t1c", "t1_mprage_tra_SUB": None
-    }  # fmt: skip
+    by_table = {text: says.modality for text, says in said.items() if says.by_table}
+    assert by_table == {"t1_mprage_tra_+C": "t1c", "t1_mprage_tra_SUB": None}
 
 
 def test_many_studies_and_what_the_result_says_of_it(folder, tmp_path, capsys):
@@ -271,9 +265,7 @@ def test_the_server_uses_it_for_its_studies_and_for_those_that_are_sent(folder, 
 
 def test_the_server_has_a_file_named_as_the_table_and_a_person_say(phantom_volumes, tmp_path):
     (tmp_path / "study").mkdir()
-    for name, described in (("s1", "Kopf K-Mittel"), ("s2", "Kopf spät")):
-        nib.save(phantom_volumes["t1c"], tmp_path / "study" / f"{name}.nii.gz")
-        (tmp_path / "study" / f"{name}.json").write_text(json.dumps({"SeriesDescription": described}))
+    described(tmp_path / "study", phantom_volumes, s1="Kopf K-Mittel", s2="Kopf spät")
     site = table({"t1c": ["*mittel"]})
     told = as_told(tmp_path / "study", PHANTOM, {"t2": "s2.nii.gz"}, PHANTOM.modalities, site)
     assert sorted(path.name for path in told.iterdir()) == ["study_t1c.nii.gz", "study_t2.nii.gz"]
