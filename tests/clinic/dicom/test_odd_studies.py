@@ -63,16 +63,16 @@ def test_a_patient_whose_name_and_date_are_written_in_two_ways(tmp_path, phantom
     assert len(read_series(tmp_path)) == 3
 
 
+def round_off(folder: Path, name: str, decimals: int) -> None:
+    edit_series(folder, 2, lambda one: one.update({name: [round(float(each), decimals) for each in one[name].value]}))
+
+
 @pytest.mark.parametrize("decimals", [2, 3, 4])
 @pytest.mark.parametrize("plane", ["axial", "sagittal", "coronal"])
 def test_rounded_directions_are_made_exact(tmp_path, phantom_subject, decimals, plane):
     scan = Scan(2, "t2", "t2_tse", T2_TSE, plane, (7, -5, 11), (4, 4, 6))
     (expected,) = write_study(tmp_path, phantom_subject, [scan])
-
-    def change(dataset):
-        dataset.ImageOrientationPatient = [round(float(each), decimals) for each in dataset.ImageOrientationPatient]
-
-    edit_series(tmp_path, 2, change)
+    round_off(tmp_path, "ImageOrientationPatient", decimals)
     (series,) = read_series(tmp_path)
     assert series.problem is None
     corners = np.array([[0, 0, 0, 1], [*np.array(series.shape) - 1, 1]]).T
@@ -83,11 +83,7 @@ def test_rounded_directions_are_made_exact(tmp_path, phantom_subject, decimals, 
 @pytest.mark.parametrize("gap", [1.2, 1.3, 1.7, 2.4])
 def test_positions_that_were_rounded_to_mm(tmp_path, phantom_subject, gap):
     write_study(tmp_path, phantom_subject, [Scan(2, "t2", "t2_tse", T2_TSE, spacing=(8, 8, gap))])
-
-    def change(dataset):
-        dataset.ImagePositionPatient = [round(float(each)) for each in dataset.ImagePositionPatient]
-
-    edit_series(tmp_path, 2, change)
+    round_off(tmp_path, "ImagePositionPatient", 0)
     (series,) = read_series(tmp_path)
     assert series.problem is None
     assert series.spacing[2] == pytest.approx(gap, rel=0.01)

@@ -149,30 +149,8 @@ class TestWorker:
         worker.close()
 
 
-WORKING_SERVER = """
-import os, time
-from mmb.server.worker import Worker
-if __name__ == "__main__":
-    print(Worker("read").run(os.getpid), flush=True)
-    time.sleep(600)
-"""
-
-
-def test_the_worker_of_a_killed_server_ends(tmp_path):
-    (tmp_path / "main.py").write_text(WORKING_SERVER)
-    settings = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
-    with subprocess.Popen([sys.executable, tmp_path / "main.py"], env=settings, stdout=subprocess.PIPE) as server:
-        worker = Path("/proc", server.stdout.readline().decode().strip(), "cmdline")
-        assert worker.read_bytes()
-        server.kill()
-    until = time.monotonic() + 20
-    while worker.exists() and worker.read_bytes():  # empty, because it has ended
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
 HOLDING_SERVER = """
-import sys, time
+import os, sys
 from mmb.server.temporary import own_temporary_folder
 from mmb.server.upload_store import Uploads
 from mmb.server.worker import Worker, prepare
@@ -181,12 +159,14 @@ if __name__ == "__main__":
     with own_temporary_folder():
         _, upload = Uploads().new()
         (upload.study / "x_t1.nii").write_bytes(b"x")
-        print(Worker("read").run(str, upload.folder), flush=True)
+        worker = Worker("read")
+        print(worker.run(str, upload.folder), worker.run(os.getpid), flush=True)
         sys.stdin.readline()
 """
 
 
-def test_the_next_server_removes_what_a_killed_one_held_and_nothing_of_one_that_runs(tmp_path):
+def test_the_worker_of_a_killed_server_ends_and_the_next_server_removes_what_it_held(tmp_path):
+    """And nothing of one that runs."""
     (tmp_path / "main.py").write_text(HOLDING_SERVER)
     (tmp_path / "tmp").mkdir()
     settings = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")}
@@ -196,9 +176,15 @@ def test_the_next_server_removes_what_a_killed_one_held_and_nothing_of_one_that_
         return subprocess.Popen([sys.executable, tmp_path / "main.py"], env=settings, text=True, **pipes)
 
     with start() as killed, start() as running:
-        held, kept = (Path(server.stdout.readline().strip()) for server in (killed, running))
+        (held, process), (kept, _) = (map(Path, server.stdout.readline().split()) for server in (killed, running))
+        worker = Path("/proc", process, "cmdline")
+        assert worker.read_bytes()
         killed.kill()
         killed.wait()
+        until = time.monotonic() + 20
+        while worker.exists() and worker.read_bytes():  # empty, because it has ended
+            assert time.monotonic() < until
+            time.sleep(0.05)
         assert held.exists()
         with start() as following:
             following.communicate("\n", timeout=120)

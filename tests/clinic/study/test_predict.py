@@ -358,18 +358,13 @@ def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(subject, tmp_path, 
     assert pd.read_csv(out / "studies.csv").remarks.notna().all()
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda text: "a,b\n1,2\n", "not a calibration ("),
-        (lambda text: text, "a calibration of other weights than own.pt beside it"),
-    ],
-)
-def test_a_foreign_calibration_is_refused_before_the_images_are_read(damage, message, subject, tmp_path):
+def test_a_foreign_calibration_is_refused_before_the_images_are_read(subject, tmp_path):
     shutil.copy(DEMO, tmp_path / "own.pt")
-    (tmp_path / "own_calibration.json").write_text(damage(DEMO.with_name("model_calibration.json").read_text()))
-    error = predict(subject, tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
-    assert error.startswith(f"error: {tmp_path / 'own_calibration.json'}: {message}")
+    of_others = DEMO.with_name("model_calibration.json").read_text()
+    for text, message in (("a,b\n1,2\n", "not a calibration ("), (of_others, "a calibration of other weights")):
+        (tmp_path / "own_calibration.json").write_text(text)
+        error = predict(subject, tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
+        assert error.startswith(f"error: {tmp_path / 'own_calibration.json'}: {message}")
 
 
 def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, monkeypatch):
