@@ -242,17 +242,19 @@ def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, chang
     assert "x_t1ce" not in heard
 
 
-@pytest.mark.slow  # one registration of what cannot be registered
-def test_what_cannot_be_registered_gives_way_by_name(subject, tmp_path):
-    """A thinner T2 of noise, which has the outline of no head."""
-    pytest.importorskip("itk.itkElastixRegistrationMethodPython")
+@pytest.fixture
+def no_registration(monkeypatch) -> None:
+    def refuse(fixed, moving, name):
+        raise ValueError(f"{name}: not registered.")
+
+    monkeypatch.setattr("mmb.clinic.head.alignment.register", refuse)
+
+
+def test_what_cannot_be_registered_gives_way_by_name(subject, tmp_path, no_registration):
+    """A thinner T2 in a frame of reference of its own."""
     t1, t2 = (scan for scan in STUDY if scan.number in (2, 3))
-    write_study(tmp_path / "study", subject, [t1, t2])
-    (tmp_path / "noise").mkdir()
-    shape = nib.load(subject / "case_t2.nii.gz").shape
-    save(np.random.default_rng(0).uniform(1, 1000, shape).astype(np.float32), tmp_path / "noise" / "noise_t2.nii.gz")
     thin = replace(t2, number=9, spacing=(3, 3, 3), moved=((0, 0, 0), (0, 0, 0)))
-    write_study(tmp_path / "study", tmp_path / "noise", [thin])
+    write_study(tmp_path / "study", subject, [t1, t2, thin])
     read = read_folder(tmp_path / "study", PHANTOM)
     assert read.sources["t2"] == "series 9"
     study, *_ = align_and_assign(read, None, torch.device("cpu"), "no")
@@ -262,11 +264,7 @@ def test_what_cannot_be_registered_gives_way_by_name(subject, tmp_path):
     assert (noise.use, noise.problem.startswith("it cannot be registered (")) == ("unusable", True)
 
 
-def test_what_is_misplaced_and_cannot_be_registered_is_not_judged_by_what_it_shows(subject, tmp_path, monkeypatch):
-    def refuse(fixed, moving, name):
-        raise ValueError(f"{name}: not registered.")
-
-    monkeypatch.setattr("mmb.clinic.head.alignment.register", refuse)
+def test_what_is_misplaced_and_cannot_be_registered_is_not_judged_by_what_it_shows(subject, tmp_path, no_registration):
     for name, moved in (("t1ce", 0), ("t2", 8), ("flair", 0)):
         image = nib.load(subject / f"case_{name}.nii.gz")
         nib.save(nib.Nifti1Image(np.roll(image.dataobj, moved, 1), LPS), tmp_path / f"x_{name}.nii.gz")
