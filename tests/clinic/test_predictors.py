@@ -58,11 +58,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]
     return folder / "phantom", folder / "predicted", Path(done.stdout.splitlines()[-1])
 
 
-def _images(phantom: Path, case: str) -> dict[str, nib.Nifti1Image]:
-    spelling = {"t1c": "t1ce"}
-    return {name: nib.load(phantom / case / f"{case}_{spelling.get(name, name)}.nii.gz") for name in GLIOMA}
-
-
 @pytest.mark.slow
 def test_predictions_equal_those_of_nnunet(trained: tuple[Path, Path, Path]) -> None:
     phantom, predicted, model = trained
@@ -71,7 +66,9 @@ def test_predictions_equal_those_of_nnunet(trained: tuple[Path, Path, Path]) -> 
     assert files
     for file in files:
         case = file.name.removesuffix(".nii.gz")
-        own, theirs = predictor.run(_images(phantom, case)), np.asarray(nib.load(file).dataobj)
+        paths = {name: phantom / case / f"{case}_{'t1ce' if name == 't1c' else name}.nii.gz" for name in GLIOMA}
+        own = predictor.run({name: nib.load(path) for name, path in paths.items()})
+        theirs = np.asarray(nib.load(file).dataobj)
         meant = np.array([0, 2, 1, 3])[theirs]  # nnU-Net's order of the classes, as BraTS's
         assert (own.label == meant).mean() >= 0.999
         assert len(np.unique(meant)) > 1

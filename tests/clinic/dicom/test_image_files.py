@@ -61,8 +61,8 @@ def test_what_a_file_holds(tmp_path, name, said, modality):
 
 
 def test_each_file_is_listed_once(tmp_path, voxels):
-    for name in ("x_t1", "x_t2", "x_seg", "7_ADC"):
-        write(tmp_path / f"{name}.nii.gz", voxels["t1" if name == "x_t1" else "t2"])
+    for name, modality in (("x_t1", "t1"), ("x_t2", "t2"), ("x_seg", "t2"), ("7_ADC", "t2")):
+        write(tmp_path / f"{name}.nii.gz", voxels[modality])
     listed = read_folder(tmp_path, PHANTOM).explanations
     assert sorted(line.split(":")[0] for line in listed) == sorted(path.name for path in tmp_path.iterdir())
     assert "x_seg.nii.gz: left out: a label, by its name." in listed

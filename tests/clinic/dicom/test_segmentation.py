@@ -119,10 +119,12 @@ def test_labels_follow_the_classes_that_occur(tmp_path, segmented, present):
     """If only oedema occurs, segment 1 is oedema, not the first class of a list."""
     series, label, _ = segmented
     some = np.where(np.isin(label, [CLASSES[name] for name in present]), label, 0)
-    occurring, _ = write_seg(tmp_path / "seg.dcm", some, series, {"NCR": 1, "ED": 2, "ET": 4}, "m3ae 0.1.0")
+    classes, corrected = {"NCR": 1, "ED": 2, "ET": 4}, {"algorithm_type": "SEMIAUTOMATIC"}
+    occurring, _ = write_seg(tmp_path / "seg.dcm", some, series, classes, "by hand", **corrected)
     assert occurring == list(present)
     seg = hd.seg.segread(tmp_path / "seg.dcm")
     assert list(seg.segment_numbers) == list(range(1, len(present) + 1))
+    assert {each.SegmentAlgorithmType for each in seg.SegmentSequence} == {"SEMIAUTOMATIC"}
     labels = [segmentation.CLASSES[name][0] for name in present]
     assert [seg.get_segment_description(n).segment_label for n in seg.segment_numbers] == labels
     for number, name in enumerate(present, start=1):
@@ -141,13 +143,6 @@ def test_segments_are_read_by_their_labels(tmp_path, segmented):
     edit(copy, lambda dataset: setattr(dataset.SegmentSequence[0], "SegmentLabel", "Liver"))
     with pytest.raises(ValueError, match=r"segment 'Liver'; expected some of Enhancing tumour, Necrotic core, Oedema"):
         read_seg(copy, series, renumbered)
-
-
-def test_what_a_person_corrected_says_so(tmp_path, segmented):
-    series, label, _ = segmented
-    write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "by hand", algorithm_type="SEMIAUTOMATIC")
-    types = {segment.SegmentAlgorithmType for segment in pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence}
-    assert types == {"SEMIAUTOMATIC"}
 
 
 def test_attributes(segmented):

@@ -6,7 +6,6 @@ import gzip
 import http.server
 import json
 from io import BytesIO
-from pathlib import Path
 
 import highdicom as hd
 import nibabel as nib
@@ -29,11 +28,6 @@ from mmb.server.datastore import DICOMWebDatastore
 from mmb.server.export import export_labelled_studies
 
 pytestmark = needs_orthanc
-
-
-def volume(stack: Stack, image: str, path: Path, **options: object) -> nib.Nifti1Image:
-    path.write_bytes(infer(stack.url, image, "image", **options).content)
-    return nib.load(path)
 
 
 def stored(stack: Stack, series_uid: str) -> hd.seg.Segmentation:
@@ -68,7 +62,7 @@ def test_a_study_is_segmented_and_stored_in_the_archive(stack, study, tmp_path):
 def test_the_result_lies_on_the_viewed_series_and_on_no_other(stack, tmp_path):
     loaded = {one.number: one for one in read_series(stack.folder / "four") if one.number in (2, 3)}
     for number, one in loaded.items():
-        label = volume(stack, uid("four", number), tmp_path / f"{number}.nii.gz")
+        _, label = result(stack.url, uid("four", number), tmp_path / f"{number}.nii.gz")
         assert label.shape == one.shape
         assert np.allclose(label.affine, one.affine, atol=1e-3)
     answer = infer(stack.url, uid("four", 1))

@@ -269,47 +269,45 @@ class TestLabelMaps:
 
 
 INFER, LABEL = ("POST", "/infer/m3ae?image=good"), ("PUT", "/datastore/label?image=good")
+ALL_LEFT_OUT = {f"use_{name}": False for name in ("t1", "t1c", "t2", "flair")}
+
+
+def asked(params: object) -> dict:
+    """Return the body of a request with parameters: JSON as text or bytes, or what is to become it."""
+    return {"data": {"params": params if isinstance(params, str | bytes) else json.dumps(params)}}
+
+
+def drawn_as(*info: object) -> dict:
+    return asked({"label_info": info})
+
+
 REFUSALS = [
-    *(
-        (INFER, {"data": {"params": text}}, 422, reason)
-        for text, reason in (
-            ('{"a":' * 50_000, "Invalid JSON"),
-            ("[1]", "an object"),
-            ('"\\ud800"', "Invalid JSON"),
-            (b"\xff\xfe", "Invalid JSON"),
-            ("9" * 5000, "Invalid JSON"),
-            ("false", "an object"),
-        )
-    ),
-    *(
-        (INFER, {"data": {"params": json.dumps(params)}}, 422, reason)
-        for params, reason in (
-            ({"use_t2": 5}, "use_t2: "),
-            ({"use_t2": "perhaps"}, "use_t2: Input should be a valid boolean"),
-            ({"series": {"t2": [7]}}, "series.t2"),
-            ({"series": "t2"}, "series: expected modalities and SeriesNumbers"),
-            ({"skull_strip": {}}, "skull_strip: Input should be 'auto', 'yes' or 'no'"),
-            ({"decision": "best"}, "'threshold', 'expected_dice'"),
-            ({"result_extension": [".nii"]}, ".nii.gz"),
-            ({f"use_{name}": False for name in ("t1", "t1c", "t2", "flair")}, "All modalities are left out"),
-        )
-    ),
-    *((INFER, body, 400, "params") for body in ({"json": {"use_t1c": False}}, {"data": {"use_t1c": "false"}})),
-    *(
-        (LABEL, {"data": {"params": json.dumps({"label_info": info})}}, status, reason)
-        for info, status, reason in (
-            ({"name": "Oedema"}, 422, "label_info: Input should be a valid array"),
-            ([None], 422, "label_info.0"),
-            ([{"name": 5}], 422, "label_info.0.name"),
-            ([{"name": "Oedema", "idx": [1]}], 422, "label_info.0.idx"),
-            ([{"name": "Oedema", "idx": 2}], 400, "number 1 in the list, but its idx is 2"),
-            ([{"name": "Tumour"}], 400, "expected some of"),
-        )
-    ),
+    (INFER, asked('{"a":' * 50_000), 422, "Invalid JSON"),
+    (INFER, asked('"\\ud800"'), 422, "Invalid JSON"),
+    (INFER, asked(b"\xff\xfe"), 422, "Invalid JSON"),
+    (INFER, asked("9" * 5000), 422, "Invalid JSON"),
+    (INFER, asked([1]), 422, "an object"),
+    (INFER, asked(False), 422, "an object"),
+    (INFER, asked({"use_t2": 5}), 422, "use_t2: "),
+    (INFER, asked({"use_t2": "perhaps"}), 422, "use_t2: Input should be a valid boolean"),
+    (INFER, asked({"series": {"t2": [7]}}), 422, "series.t2"),
+    (INFER, asked({"series": "t2"}), 422, "series: expected modalities and SeriesNumbers"),
+    (INFER, asked({"skull_strip": {}}), 422, "skull_strip: Input should be 'auto', 'yes' or 'no'"),
+    (INFER, asked({"decision": "best"}), 422, "'threshold', 'expected_dice'"),
+    (INFER, asked({"result_extension": [".nii"]}), 422, ".nii.gz"),
+    (INFER, asked(ALL_LEFT_OUT), 422, "All modalities are left out"),
+    (INFER, {"json": {"use_t1c": False}}, 400, "params"),
+    (INFER, {"data": {"use_t1c": "false"}}, 400, "params"),
+    (LABEL, asked({"label_info": {"name": "Oedema"}}), 422, "label_info: Input should be a valid array"),
+    (LABEL, drawn_as(None), 422, "label_info.0"),
+    (LABEL, drawn_as({"name": 5}), 422, "label_info.0.name"),
+    (LABEL, drawn_as({"name": "Oedema", "idx": [1]}), 422, "label_info.0.idx"),
+    (LABEL, drawn_as({"name": "Oedema", "idx": 2}), 400, "number 1 in the list, but its idx is 2"),
+    (LABEL, drawn_as({"name": "Tumour"}), 400, "expected some of"),
     (("POST", "/infer/m3ae"), {}, 422, "query.image"),
-    (("PUT", "/datastore/label?image=good"), {"json": {}}, 422, "body.label"),
+    (LABEL, {"json": {}}, 422, "body.label"),
     (("POST", "/infer/unet?image=good"), {}, 404, "m3ae"),
-    (("POST", "/infer/m3ae?image=nobody"), {"data": {"params": '{"image": "good"}'}}, 404, "no study of this name"),
+    (("POST", "/infer/m3ae?image=nobody"), asked({"image": "good"}), 404, "no study of this name"),
 ]
 """Method and path, body, status, and a fact of the reason."""
 

@@ -15,7 +15,7 @@ from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM, get_cohort
 from mmb.clinic.intake.series import read_series
 from mmb.clinic.recognise.header import recognise_study
-from mmb.clinic.recognise.reading import Study, read_files, read_folder
+from mmb.clinic.recognise.reading import read_files, read_folder
 from mmb.clinic.remark import Gravity
 from mmb.errors import StudyError
 
@@ -27,10 +27,6 @@ HAND = {"t1": 3, "t1c": 6, "t2": 2, "flair": 4}
 LATER = {"StudyDate": "20250607", "SeriesDate": "20250607", "AcquisitionDate": "20250607"}  # the others: 2024-01-02
 NONE = dict.fromkeys(LATER, "")
 Change = Callable[[Dataset], None] | Mapping[str, Any]
-
-
-def texts(study: Study) -> list[str]:
-    return [remark.text for remark in study.remarks]
 
 
 def without(*names: str, up: float = 0, **values: Any) -> Callable[[Dataset], None]:
@@ -114,7 +110,7 @@ def test_files_of_two_examinations(tmp_path):
     for path, name in zip(given.values(), ("pat01_t1c", "pat02_flair"), strict=True):
         path.rename(tmp_path / f"{name}.nii.gz")
     found = read_folder(tmp_path, glioma)
-    assert any("T1c (image file) and FLAIR (image file) have names" in text for text in texts(found))
+    assert any("T1c (image file) and FLAIR (image file) have names" in each.text for each in found.remarks)
     assert any("pat01_t1c.nii.gz (pat01)" in line for line in found.explanations)
 
 
