@@ -50,11 +50,6 @@ def drop(*keywords: str) -> Change:
     return change
 
 
-def private(header: Dataset) -> None:
-    """Add invalid private data."""
-    header.add(DataElement(0x00091001, "UN", b"\xff\xfe\x00garbage\x80"))
-
-
 def item(**values: object) -> Sequence:
     dataset = Dataset()
     for keyword, value in values.items():
@@ -90,7 +85,8 @@ HEADERS: dict[str, tuple[Change | tuple[Change, ...], str, str]] = {
         "", ""),
     "UIDs with leading zeros": (
         (put("StudyInstanceUID", "1.2.826.0001.07"), put("FrameOfReferenceUID", "1.2.826.0001.08")), "", ""),
-    "private garbage": (private, "", ""),
+    "private garbage": (
+        lambda header: header.add(DataElement(0x00091001, "UN", b"\xff\xfe\x00garbage\x80")), "", ""),
     "wrong value representations": (
         (put("PatientAge", 45, "US"), put("StudyDescription", b"\x00\x01", "OB")), "",
         "StudyDescription, PatientAge"),

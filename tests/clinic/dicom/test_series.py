@@ -82,9 +82,8 @@ def test_voxels_and_affine(tmp_path, phantom_subject, change):
 def test_the_whole_study(study):
     shutil.copytree(study / "002", study / "again")  # an instance that is there twice is used once
     series = read_series(study)
-    assert [(one.number, one.part, one.key, one.name, one.problem) for one in series] == [
-        (2, 0, "2", "series 2", None), (3, 0, "3", "series 3", None)
-    ]  # fmt: skip
+    told = [(one.number, one.part, one.key, one.name, one.problem) for one in series]
+    assert told == [(2, 0, "2", "series 2", None), (3, 0, "3", "series 3", None)]
     assert series[0].frame_of_reference == series[1].frame_of_reference
     assert series[0].header.SeriesDescription == "t1_mprage"
     tells_nothing(series)

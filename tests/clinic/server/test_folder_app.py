@@ -324,6 +324,7 @@ OTHER_WEIGHTS = bundle_root("gss") + "/models/phantom.pt"
     [
         ({"port": 99999}, "--port 99999"),
         ({"studies": "out#1"}, "out#1: no such folder"),
+        ({"host": "0.0.0.0"}, "--host 0.0.0.0: other machines could keep everyone out by open connections."),
         ({"send": "archive"}, "--send archive: expected the URL"),
         ({"site": "absent.json"}, "--site absent.json: no such file"),
         ({"gss.ckpt_path": "x"}, "--gss.ckpt_path: no such option"),

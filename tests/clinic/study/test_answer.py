@@ -50,7 +50,6 @@ def test_a_tumour():
     [
         ([RIGHT], "Tumour on the right:"),
         ([BOTH], "Tumour on both sides:"),
-        ([LEFT, RIGHT], "Tumour in 2 places on both sides:"),
         ([LEFT, LEFT, LEFT], "Tumour in 3 places on the left:"),
         ([RIGHT, BOTH], "Tumour in 2 places on both sides:"),
         ([], "Tumour:"),

@@ -1,6 +1,7 @@
 """Studies in which an image shows only a part of the head: which is used, on whose grid, what is said."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,6 @@ import pydicom
 import pytest
 import torch
 from dicom_studies import AGENT, MPRAGE, SPACE_FLAIR, T1_SE, T2_TSE, Scan, files, write_study
-from phantom_case import write_case
 
 from common.cohorts.registry import PHANTOM
 from common.modalities import GLIOMA
@@ -36,16 +36,9 @@ FINE = {"t1": MPRAGE, "t1c": MPRAGE | AGENT, "t2": T2_TSE | {"MRAcquisitionType"
 NAMES = {"t1": "T1 MPRAGE", "t1c": "T1 MPRAGE POST GAD", "t2": "T2 SPACE IAC 3D", "flair": "FLAIR SPACE 3D"}
 
 
-@pytest.fixture(scope="module")
-def subject(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "case"
-    write_case(folder, "case", seed=7)
-    return folder
-
-
-def with_part(folder: Path, subject: Path, scans: Sequence[Scan], mm: float = 84, end: str = "bottom") -> Path:
+def with_part(folder: Path, case: Path, scans: Sequence[Scan], mm: float = 84, end: str = "bottom") -> Path:
     """Write a study of whose series 7 only so many mm are there, at one end or in its middle."""
-    write_study(folder, subject, scans)
+    write_study(folder, case, scans)
     paths = files(folder, 7)
     count = round(mm / float(pydicom.dcmread(paths[0]).SpacingBetweenSlices))
     start = {"bottom": 0, "top": len(paths) - count, "middle": (len(paths) - count) // 2}[end]
@@ -55,26 +48,26 @@ def with_part(folder: Path, subject: Path, scans: Sequence[Scan], mm: float = 84
 
 
 @pytest.mark.parametrize(("modality", "end"), zip(GLIOMA, ("bottom", "top", "middle", "bottom"), strict=True))
-def test_a_thinner_part_never_replaces_the_whole(tmp_path, subject, modality, end):
+def test_a_thinner_part_never_replaces_the_whole(tmp_path, case, modality, end):
     part = Scan(7, modality, NAMES[modality], FINE[modality], spacing=(2, 2, 2))
-    study = read_folder(with_part(tmp_path, subject, [*WHOLE_HEAD, part], end=end), PHANTOM)
+    study = read_folder(with_part(tmp_path, case, [*WHOLE_HEAD, part], end=end), PHANTOM)
     assert sorted(study.sources.values()) == ["series 2", "series 3", "series 4", "series 5"]
     (line,) = (line for line in study.explanations if line.startswith("series 7"))
     assert line.endswith("is of the whole head.")
 
 
 @pytest.mark.parametrize("plane", ["coronal", "sagittal"])
-def test_parts_in_other_planes(tmp_path, subject, plane):
+def test_parts_in_other_planes(tmp_path, case, plane):
     part = Scan(7, "t2", "COR T2 HIPPOCAMPUS 3mm", T2_TSE, plane, spacing=(2, 2, 3))
-    with_part(tmp_path, subject, [*WHOLE_HEAD, part], 81)
+    with_part(tmp_path, case, [*WHOLE_HEAD, part], 81)
     assert read_folder(tmp_path, PHANTOM).sources["t2"] == "series 3"
 
 
 @pytest.mark.parametrize("modality", ["t1c", "flair"])
-def test_the_only_image_of_a_sequence_is_used_and_what_lacks_is_said(tmp_path, subject, modality):
+def test_the_only_image_of_a_sequence_is_used_and_what_lacks_is_said(tmp_path, case, modality):
     others = [scan for scan in WHOLE_HEAD if scan.image != modality]
     part = Scan(7, modality, NAMES[modality], FINE[modality], spacing=(2, 2, 2))
-    with_part(tmp_path, subject, [*others, part])
+    with_part(tmp_path, case, [*others, part])
     study, reference, why = align_and_assign(read_folder(tmp_path, PHANTOM), None, torch.device("cpu"), "no")
     assert study.sources[modality] == "series 7"
     assert reference != modality
@@ -85,9 +78,8 @@ def test_the_only_image_of_a_sequence_is_used_and_what_lacks_is_said(tmp_path, s
     assert "mm missing at the top" in lacking[modality]
 
 
-def test_image_files_of_a_part_are_never_the_grid(tmp_path, subject):
-    write_case(tmp_path / "case", "case", seed=7)
-    path = tmp_path / "case" / "case_t1ce.nii.gz"
+def test_image_files_of_a_part_are_never_the_grid(tmp_path, case):
+    path = shutil.copytree(case, tmp_path / "case") / "case_t1ce.nii.gz"
     image = nib.load(path)
     nib.save(image.slicer[:, :, : image.shape[2] // 2 + 1], path)
     reference, why = choose_reference(read_folder(tmp_path / "case", PHANTOM))
@@ -126,10 +118,10 @@ def predicted(folder: Path, out: Path) -> Prediction:
 
 
 @pytest.mark.slow  # segments two studies; the tests above see which images are used
-def test_volumes_are_those_of_the_study_without_the_part(tmp_path, subject):
+def test_volumes_are_those_of_the_study_without_the_part(tmp_path, case):
     part = Scan(7, "t2", NAMES["t2"], FINE["t2"], spacing=(2, 2, 2))
-    with_part(tmp_path / "with", subject, [*WHOLE_HEAD, part])
-    write_study(tmp_path / "without", subject, WHOLE_HEAD)
+    with_part(tmp_path / "with", case, [*WHOLE_HEAD, part])
+    write_study(tmp_path / "without", case, WHOLE_HEAD)
     first, second = (predicted(tmp_path / name, tmp_path / f"{name}_out").summary for name in ("with", "without"))
     assert first.volumes == pytest.approx(second.volumes, rel=0.05)
     assert not [remark for remark in first.remarks if remark.code == "partial"]
@@ -143,8 +135,8 @@ def test_what_only_a_partial_t1c_shows_is_not_reliable():
     assert {made[region].text for region in ("TC", "ET")} == {"not reliable: the T1c does not show the whole brain"}
 
 
-def test_a_result_from_a_partial_t1c_warns(tmp_path, subject):
-    with_part(tmp_path / "study", subject, [*WHOLE_HEAD[:3], replace(WHOLE_HEAD[3], number=7)])
+def test_a_result_from_a_partial_t1c_warns(tmp_path, case):
+    with_part(tmp_path / "study", case, [*WHOLE_HEAD[:3], replace(WHOLE_HEAD[3], number=7)])
     summary = predicted(tmp_path / "study", tmp_path / "out").summary
     (warning,) = (each.text for each in summary.remarks if each.code == "partial")
     assert re.match(r"T1c \(series 7: \d+ % of the brain; \d+ mm missing at the top\)", warning)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from dicom_studies import STUDY, T1_SE, T2_TSE, Scan, edit, files, study, write_study
 from monai.data import MetaTensor
-from phantom_case import LPS, write_case
+from phantom_case import LPS
 
 from common.cohorts.check import findings
 from common.cohorts.myops import MYOPS
@@ -21,18 +21,10 @@ from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.reading import align_and_assign, read_folder
 
 
-@pytest.fixture(scope="module")
-def subject(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "case"
-    write_case(folder, "case", seed=7)
-    (folder / "case_seg.nii.gz").unlink()
-    return folder
-
-
-def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(subject):
-    found = read_folder(subject, PHANTOM, ["flair", "t1c"])
+def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(case):
+    found = read_folder(case, PHANTOM, ["flair", "t1c"])
     assert list(found.images) == ["t1c", "flair"]
-    expected = nib.load(subject / "case_t1ce.nii.gz")
+    expected = nib.load(case / "case_t1ce.nii.gz")
     np.testing.assert_array_equal(found.images["t1c"].affine, expected.affine)
     np.testing.assert_array_equal(found.images["t1c"].dataobj, expected.dataobj)
     assert found.frames["t1c"] == found.frames["flair"]
@@ -46,7 +38,7 @@ def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(subject)
     ]
 
 
-def test_files_on_different_grids_are_warned_about(subject, tmp_path):
+def test_files_on_different_grids_are_warned_about(case, tmp_path):
     voxels = np.random.default_rng(0).uniform(1, 9, (20, 20, 20)).astype(np.float32)
     nib.save(nib.Nifti1Image(voxels, np.diag([4.0, 5, 6, 1])), tmp_path / "a_t1.nii.gz")
     nib.save(nib.Nifti1Image(voxels + 1, LPS), tmp_path / "a_t2.nii.gz")
@@ -54,10 +46,10 @@ def test_files_on_different_grids_are_warned_about(subject, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def written(subject, tmp_path_factory) -> tuple[Path, dict[str, nib.Nifti1Image]]:
+def written(case, tmp_path_factory) -> tuple[Path, dict[str, nib.Nifti1Image]]:
     """A study with T1 (series 2) and FLAIR (series 4), and its volumes; tests must not change it."""
     folder, scans = tmp_path_factory.mktemp("dicom"), study(("t1", "flair"))
-    volumes = write_study(folder, subject, scans)
+    volumes = write_study(folder, case, scans)
     return folder, {scan.image: volume for scan, volume in zip(scans, volumes, strict=True)}
 
 
@@ -91,8 +83,8 @@ def test_a_series_set_by_hand_goes_before_what_is_recognised(written):
             read_folder(dicom, PHANTOM, wanted, by_hand)
 
 
-def test_a_broken_series_that_is_not_wanted_does_not_matter(subject, tmp_path):
-    write_study(tmp_path, subject, [Scan(1, "t1", "t1_se_tra", T1_SE), Scan(2, "t2", "t2_tse_tra", T2_TSE)])
+def test_a_broken_series_that_is_not_wanted_does_not_matter(case, tmp_path):
+    write_study(tmp_path, case, [Scan(1, "t1", "t1_se_tra", T1_SE), Scan(2, "t2", "t2_tse_tra", T2_TSE)])
     files(tmp_path, 2)[20].unlink()
     assert list(read_folder(tmp_path, PHANTOM, ["t1"]).images) == ["t1"]
     with pytest.raises(ValueError, match=r"series 2 .* slices are missing"):
@@ -103,15 +95,15 @@ def save(voxels: np.ndarray, path: Path, affine: np.ndarray = LPS) -> None:
     nib.save(nib.Nifti1Image(np.asarray(voxels), affine), path)
 
 
-def both_kinds(subject: Path, folder: Path) -> None:
-    write_study(folder, subject, study(("t1",)))
+def both_kinds(case: Path, folder: Path) -> None:
+    write_study(folder, case, study(("t1",)))
     (folder / "001").rename(folder / "localizer")
-    (folder / "case_t2.nii.gz").symlink_to(subject / "case_t2.nii.gz")
+    (folder / "case_t2.nii.gz").symlink_to(case / "case_t2.nii.gz")
 
 
 def linked(*names: str) -> Callable[[Path, Path], None]:
     """Make a study of one image under several names."""
-    return lambda subject, folder: [(folder / name).symlink_to(subject / "case_t1.nii.gz") for name in names]
+    return lambda case, folder: [(folder / name).symlink_to(case / "case_t1.nii.gz") for name in names]
 
 
 TWICE = linked("case_t1.nii.gz", "case_t1ce.nii.gz")
@@ -120,8 +112,8 @@ TWICE = linked("case_t1.nii.gz", "case_t1ce.nii.gz")
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (lambda subject, folder: folder.rmdir(), {}, "no such folder"),
-        (lambda subject, folder: None, {}, "an empty folder; expected the DICOM or NIfTI files"),
+        (lambda case, folder: folder.rmdir(), {}, "no such folder"),
+        (lambda case, folder: None, {}, "an empty folder; expected the DICOM or NIfTI files"),
         (TWICE, {"by_hand": {"t1": 3}}, "--series is for DICOM"),
         (TWICE, {"modalities": ["t2"]}, r"none of the requested modalities \(t2\); it has t1"),
         (TWICE, {}, r"\(T1\) and .*\(T1c\): the same image\. Give each image once"),
@@ -131,16 +123,16 @@ TWICE = linked("case_t1.nii.gz", "case_t1ce.nii.gz")
         (lambda _, folder: save(np.ones((9, 9, 9)), folder / "a_t1.nii.gz"), {}, "T1.*every voxel is 1"),
     ],
 )
-def test_what_cannot_be_one_study_is_refused(subject, tmp_path, monkeypatch, make, options, message):
+def test_what_cannot_be_one_study_is_refused(case, tmp_path, monkeypatch, make, options, message):
     (tmp_path / "study").mkdir()
-    make(subject, tmp_path / "study")
+    make(case, tmp_path / "study")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError if message == "no such folder" else ValueError, match=message):
         read_folder("study", PHANTOM, **options)
 
 
-def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brain(subject, tmp_path):
-    brain = read_folder(subject, PHANTOM, ["t1", "t2", "flair"])
+def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brain(case, tmp_path):
+    brain = read_folder(case, PHANTOM, ["t1", "t2", "flair"])
     assert (brain.skulls, brain.remarks) == ([], [])
     t1 = np.asarray(brain.images["t1"].dataobj)
     noisy = np.where(t1 == 0, np.random.default_rng(0).integers(1, 9, t1.shape), t1)
@@ -155,8 +147,8 @@ def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brai
 
 
 @pytest.mark.parametrize("value", [-1000, -0.75, 5000, np.nan])
-def test_a_background_other_than_0_becomes_0(value, subject, tmp_path):
-    t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj).astype(np.float32)
+def test_a_background_other_than_0_becomes_0(value, case, tmp_path):
+    t2 = np.asarray(nib.load(case / "case_t2.nii.gz").dataobj).astype(np.float32)
     given = t2 + value if value < 0 else np.where(t2 == 0, np.float32(value), t2)
     save(given, tmp_path / "a_t2.nii.gz")
     found = read_folder(tmp_path, PHANTOM)
@@ -168,8 +160,8 @@ def test_a_background_other_than_0_becomes_0(value, subject, tmp_path):
         read_folder(tmp_path, PHANTOM)
 
 
-def test_a_brain_too_small_for_its_voxel_size_is_warned_about(subject, tmp_path):
-    t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj)
+def test_a_brain_too_small_for_its_voxel_size_is_warned_about(case, tmp_path):
+    t2 = np.asarray(nib.load(case / "case_t2.nii.gz").dataobj)
     nib.save(nib.Nifti1Image(t2, LPS @ np.diag([0.5, 0.5, 0.5, 1])), tmp_path / "a_t2.nii.gz")
     found = read_folder(tmp_path, PHANTOM)
     assert [(remark.code, remark.about) for remark in found.remarks] == [("odd_volume", ("t2",))]
@@ -184,10 +176,10 @@ TWO = (
 
 
 @pytest.fixture(scope="module")
-def small(subject, tmp_path_factory) -> dict[str, Path]:
+def small(case, tmp_path_factory) -> dict[str, Path]:
     """A study of T2 and FLAIR as DICOM files and as NIfTI files."""
     folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("dicom", "nifti")}
-    for scan, volume in zip(TWO, write_study(folders["dicom"], subject, TWO), strict=True):
+    for scan, volume in zip(TWO, write_study(folders["dicom"], case, TWO), strict=True):
         nib.save(volume, folders["nifti"] / f"x_{scan.image}.nii.gz")
     return folders
 
@@ -210,9 +202,9 @@ def one_uid(folder: Path, same: bool) -> None:
         edit(second, lambda one: setattr(one, "SOPInstanceUID", uid))
 
 
-def with_multiframe(subject: Path, folder: Path) -> None:
+def with_multiframe(case: Path, folder: Path) -> None:
     scan = Scan(3, "t2", "t2_tse", T2_TSE, "coronal", spacing=(6, 6, 7), multiframe=True)
-    write_study(folder / "more", subject, [scan])
+    write_study(folder / "more", case, [scan])
     edit(files(folder / "more", 3)[0], lambda one: setattr(one, "SOPInstanceUID", pydicom.uid.generate_uid()))
 
 
@@ -230,10 +222,10 @@ MIXED = r"series 3-1 is only a part of a series with single slices and a multi-f
         ("dicom", None, MIXED),
     ],
 )
-def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, change, said):
+def test_nothing_is_dropped_without_a_word(small, case, tmp_path, kind, change, said):
     """Each is refused, or remarked on, for this reason."""
     folder = shutil.copytree(small[kind], tmp_path / "study")
-    change(folder) if change else with_multiframe(subject, folder)
+    change(folder) if change else with_multiframe(case, folder)
     try:
         heard = " ".join(remark.text for remark in read_folder(folder, PHANTOM).remarks)
     except ValueError as error:
@@ -250,11 +242,11 @@ def no_registration(monkeypatch) -> None:
     monkeypatch.setattr("mmb.clinic.head.alignment.register", refuse)
 
 
-def test_what_cannot_be_registered_gives_way_by_name(subject, tmp_path, no_registration):
+def test_what_cannot_be_registered_gives_way_by_name(case, tmp_path, no_registration):
     """A thinner T2 in a frame of reference of its own."""
     t1, t2 = (scan for scan in STUDY if scan.number in (2, 3))
     thin = replace(t2, number=9, spacing=(3, 3, 3), moved=((0, 0, 0), (0, 0, 0)))
-    write_study(tmp_path / "study", subject, [t1, t2, thin])
+    write_study(tmp_path / "study", case, [t1, t2, thin])
     read = read_folder(tmp_path / "study", PHANTOM)
     assert read.sources["t2"] == "series 9"
     study, *_ = align_and_assign(read, None, torch.device("cpu"), "no")
@@ -264,9 +256,9 @@ def test_what_cannot_be_registered_gives_way_by_name(subject, tmp_path, no_regis
     assert (noise.use, noise.problem.startswith("it cannot be registered (")) == ("unusable", True)
 
 
-def test_what_is_misplaced_and_cannot_be_registered_is_not_judged_by_what_it_shows(subject, tmp_path, no_registration):
+def test_what_is_misplaced_and_cannot_be_registered_is_not_judged_by_what_it_shows(case, tmp_path, no_registration):
     for name, moved in (("t1ce", 0), ("t2", 8), ("flair", 0)):
-        image = nib.load(subject / f"case_{name}.nii.gz")
+        image = nib.load(case / f"case_{name}.nii.gz")
         nib.save(nib.Nifti1Image(np.roll(image.dataobj, moved, 1), LPS), tmp_path / f"x_{name}.nii.gz")
     study, *_ = align_and_assign(read_folder(tmp_path, PHANTOM), None, torch.device("cpu"), "no")
     names = {record.candidate.name: modality for modality, record in study.used.items()}
