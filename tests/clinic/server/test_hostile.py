@@ -150,7 +150,7 @@ class TestWorker:
 
 
 HOLDING_SERVER = """
-import os, sys
+import os, sys, time
 from mmb.server.temporary import own_temporary_folder
 from mmb.server.upload_store import Uploads
 from mmb.server.worker import Worker, prepare
@@ -161,6 +161,8 @@ if __name__ == "__main__":
         (upload.study / "x_t1.nii").write_bytes(b"x")
         worker = Worker("read")
         print(worker.run(str, upload.folder), worker.run(os.getpid), flush=True)
+        if sys.argv[1:]:
+            worker.run(time.sleep, 600)
         sys.stdin.readline()
 """
 
@@ -171,14 +173,15 @@ def test_the_worker_of_a_killed_server_ends_and_the_next_server_removes_what_it_
     (tmp_path / "tmp").mkdir()
     settings = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")}
 
-    def start() -> subprocess.Popen:
+    def start(*words: str) -> subprocess.Popen:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        return subprocess.Popen([sys.executable, tmp_path / "main.py"], env=settings, text=True, **pipes)
+        return subprocess.Popen([sys.executable, tmp_path / "main.py", *words], env=settings, text=True, **pipes)
 
-    with start() as killed, start() as running:
+    with start("busy") as killed, start() as running:
         (held, process), (kept, _) = (map(Path, server.stdout.readline().split()) for server in (killed, running))
         worker = Path("/proc", process, "cmdline")
         assert worker.read_bytes()
+        time.sleep(0.5)  # it has begun what takes long
         killed.kill()
         killed.wait()
         until = time.monotonic() + 20
