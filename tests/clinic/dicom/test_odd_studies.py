@@ -13,12 +13,8 @@ from mmb.clinic.intake.series import read_series
 from mmb.clinic.recognise.reading import read_folder
 from mmb.errors import StudyError
 
-T2 = Scan(2, "t2", "t2_tse", T2_TSE, spacing=(6, 6, 6))
-SCANS = (
-    T2,
-    Scan(3, "t1", "t1_se", T1_SE, spacing=(6, 6, 6)),
-    Scan(4, "flair", "flair", SPACE_FLAIR, spacing=(6, 6, 6)),
-)
+KINDS = (("t2", "t2_tse", T2_TSE), ("t1", "t1_se", T1_SE), ("flair", "flair", SPACE_FLAIR))
+SCANS = [Scan(number, *kind, spacing=(6, 6, 6)) for number, kind in enumerate(KINDS, start=2)]
 
 
 @pytest.fixture
@@ -50,12 +46,11 @@ def test_a_study_uid_for_each_series(study, numbers, differs, is_one):
     assert "several_study_uids" in [each.code for each in found.remarks]
 
 
-def test_a_patient_whose_name_and_date_are_written_in_two_ways(tmp_path, phantom_subject):
-    write_study(tmp_path, phantom_subject, SCANS, {"PatientName": "M\u00fcller", "PatientBirthDate": "19700101"})
+def test_a_patient_whose_name_and_date_are_written_in_two_ways(study):
     for scan in SCANS:
-        edit_series(tmp_path, scan.number, {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "M\u00fcller"})
-    edit_series(tmp_path, 3, {"PatientName": "Mu\u0308ller", "PatientBirthDate": "1970.01.01"})
-    assert len(read_series(tmp_path)) == 3
+        edit_series(study, scan.number, {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "M\u00fcller"})
+    edit_series(study, 3, {"PatientName": "Mu\u0308ller", "PatientBirthDate": "1970.01.01"})
+    assert len(read_series(study)) == 3
 
 
 def round_off(folder: Path, name: str, decimals: int) -> None:
