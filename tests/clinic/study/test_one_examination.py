@@ -119,6 +119,10 @@ MEAN = {"ImageType": ["DERIVED", "PRIMARY", "M", "ND", "MEAN"]}
 AGAIN = (*FOUR, Scan(9, "t1c", "t1_se_KM", T1_SE | AGENT, **SIZE))
 
 
+def at(time: str) -> Change:
+    return {"AcquisitionTime": time}
+
+
 def with_train(echoes: int, description: str = "axial t2", header: Mapping[str, Any] | None = None) -> tuple[Scan, ...]:
     """Return scans with a T2 of an echo train, by default without ScanningSequence."""
     times = header or {"RepetitionTime": 6000, "EchoTime": 90, "FlipAngle": 90}
@@ -126,11 +130,8 @@ def with_train(echoes: int, description: str = "axial t2", header: Mapping[str, 
 
 
 SEEN: dict[str, tuple[tuple[Scan, ...], dict[int, Change], int, tuple[str, ...]]] = {
-    "a T1c at 60 minutes": (
-        *(AGAIN, {6: {"AcquisitionTime": "100000"}, 9: {"AcquisitionTime": "110000"}}),
-        *(9, ("later_than_another", "60 minutes")),
-    ),
-    "a T1c again": (AGAIN, {6: {"AcquisitionTime": "100000"}, 9: {"AcquisitionTime": "100300"}}, 9, ()),
+    "a T1c at 60 minutes": (AGAIN, {6: at("100000"), 9: at("110000")}, 9, ("later_than_another", "60 minutes")),
+    "a T1c again": (AGAIN, {6: at("100000"), 9: at("100300")}, 9, ()),
     "lossy": (FOUR, {4: {"LossyImageCompression": "01"}}, 4, ("perhaps_incomplete", "compressed with loss")),
     "lossless": (FOUR, {4: {"LossyImageCompression": "00"}}, 4, ()),
     "the mean of echoes": ((T2, FLAIR, T1C, *ECHOES), {10: {"EchoTime": 1.6}, 11: {"EchoTime": 3.4}, 12: MEAN}, 12, ()),
