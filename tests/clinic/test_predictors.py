@@ -15,7 +15,6 @@ import pytest
 import torch
 from bundles.running import DEMO
 from bundles.running import Bundle as Command
-from phantom_case import HEAD
 
 from common.cohorts import get_cohort
 from common.cohorts.datalist import load_datalist
@@ -43,11 +42,10 @@ NAMES = ("ED", "NCR", "ET")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """The phantom, its heads alone, nnU-Net's predictions of it, and the folder of the trained model."""
+    """The phantom, nnU-Net's predictions of it, and the folder of the trained model."""
     pytest.importorskip("nnunetv2")
     folder = tmp_path_factory.mktemp("nnunet")
-    for path in generate(folder / "phantom", 5).rglob("*.nii.gz"):
-        nib.save(nib.load(path).slicer[HEAD], path)
+    generate(folder / "phantom", 5)
     datalist("brats2021", str(folder / "phantom"), str(folder / "raw" / DATASET), "cv1of3", nnunet=True)
     variables = {f"nnUNet_{name}": str(folder / name) for name in ("raw", "preprocessed", "results")}
     variables["nnUNet_def_n_proc"] = "1"
