@@ -133,4 +133,4 @@ DOUBTFUL = {
 def test_what_shows_a_whole_head_but_may_lack_images_is_used_with_a_warning(study, reason):
     DOUBTFUL[reason](study)
     (remark,) = read_folder(study, PHANTOM).remarks
-    assert (remark.code, remark.about, reason in remark.text) == ("perhaps_incomplete", ("t2",), True)
+    assert (remark.code, remark.about, reason in remark.text) == ("doubtful_images", ("t2",), True)

@@ -328,7 +328,7 @@ OTHER_WEIGHTS = bundle_root("gss") + "/models/phantom.pt"
         ({"send": "archive"}, "--send archive: expected the URL"),
         ({"site": "absent.json"}, "--site absent.json: no such file"),
         ({"gss.ckpt_path": "x"}, "--gss.ckpt_path: no such option"),
-        ({"m3ae.ckpt_path": OTHER_WEIGHTS}, f"{OTHER_WEIGHTS}: a checkpoint of another architecture"),
+        ({"m3ae.ckpt_path": OTHER_WEIGHTS}, f"{OTHER_WEIGHTS}: its network was trained with spacing"),
     ],
 )
 def test_options_that_cannot_be_used(store, monkeypatch, option, reason):
