@@ -155,6 +155,11 @@ def resample(image: nib.Nifti1Image, affine: np.ndarray, shape: Sequence[int], o
     return affine_transform(voxels, to_source[:3, :3], to_source[:3, 3], tuple(shape), order=order, cval=voxels.min())
 
 
+def files(folder: str | Path, number: int) -> list[Path]:
+    """Return the files of a series of a study; those of an axial one, not reversed, from the lowest slice up."""
+    return sorted(Path(folder, f"{number:03d}").iterdir())
+
+
 def edit(path: str | Path, change: Callable[[FileDataset], None]) -> None:
     """Change a file in place."""
     dataset = pydicom.dcmread(path)
@@ -164,7 +169,7 @@ def edit(path: str | Path, change: Callable[[FileDataset], None]) -> None:
 
 def edit_series(folder: str | Path, number: int, change: Callable[[FileDataset], None] | Mapping[str, Any]) -> None:
     """Change all files of a series of a study in place: by a function, or by new values of attributes."""
-    for path in sorted(Path(folder, f"{number:03d}").iterdir()):
+    for path in files(folder, number):
         edit(path, change if callable(change) else lambda dataset: dataset.update(dict(change)))
 
 

@@ -29,3 +29,10 @@ def be_audible() -> None:
 def run_script(*arguments: object) -> int | str | None:
     """Run ``python -m tools`` likewise."""
     return run(*arguments, program=scripts)
+
+
+class Here:
+    """Run in the process of the tests what a `Worker` would, which first has to import everything."""
+
+    def run(self, function: Callable, *arguments: object) -> object:
+        return function(*arguments)

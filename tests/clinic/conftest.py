@@ -36,6 +36,15 @@ def subject(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def case(tmp_path_factory) -> Path:
+    """The images of another case in their whole field of view, without a label map."""
+    folder = tmp_path_factory.mktemp("data") / "case"
+    write_case(folder, "case", seed=7)
+    (folder / "case_seg.nii.gz").unlink()
+    return folder
+
+
+@pytest.fixture(scope="session")
 def phantom_volumes() -> dict[str, nib.Nifti1Image]:
     """The images of another phantom by modality, float32 with BraTS's axes."""
     return {name: nib.Nifti1Image(voxels.astype(np.float32), LPS) for name, voxels in simulate(31)[0].items()}

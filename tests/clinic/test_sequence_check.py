@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from phantom_case import with_bright_edge
+from phantom_case import LPS, with_bright_edge
 
 from common.cohorts import get_cohort
 from common.cohorts.check import check_folder
-from common.cohorts.phantom.simulation import SPACING, simulate
+from common.cohorts.phantom.simulation import simulate
 from common.io.files import file_digest
 from common.modalities import GLIOMA
 from mmb.clinic.recognise import image as sequence_check
@@ -27,8 +27,6 @@ from mmb.clinic.recognise.image import (
     on_coarse_grid,
     pair_features,
 )
-
-LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 
 
 def logs(**probabilities: float) -> torch.Tensor:
@@ -179,13 +177,10 @@ def test_of_t1_compared_directly_the_brighter_one_is_the_enhanced_one(vessels, l
     assert (alike[:, 1] - alike[:, 0]).sign().tolist() == [np.sign(lean)] * 2
 
 
-def test_exchanged_sequences_are_a_problem(tmp_path):
-    images, _ = simulate(77_080)
-    lps = np.diag([-3.0, -3.0, 3.0, 1.0])
+def test_exchanged_sequences_are_a_problem(tmp_path, phantom):
+    (tmp_path / "case").mkdir()
     for name, shown in {"t1": "t1", "t1ce": "t2", "t2": "t1c", "flair": "flair"}.items():
-        path = tmp_path / "case" / f"x_{name}.nii.gz"
-        path.parent.mkdir(exist_ok=True)
-        nib.save(nib.Nifti1Image(images[shown], lps), path)
+        nib.save(nib.Nifti1Image(phantom[shown].numpy(), LPS), tmp_path / "case" / f"x_{name}.nii.gz")
     (row,) = check_folder(get_cohort("brats2020"), tmp_path, sequence_check.doubts).to_dict("records")
     assert row["problems"] == "t1c and t2: judging by their content, T1c and T2 are exchanged"
 

@@ -2,24 +2,25 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
-from phantom_case import LPS
 from pydicom.dataset import Dataset
 from readings import each
 
-from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.recognise.certainty import Grade
+from mmb.clinic.recognise.evidence import HeaderEvidence
 from mmb.clinic.recognise.header import recognise
 from mmb.clinic.recognise.reading import read_folder, read_headers
 
-T1 = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900}
-T2 = {"ScanningSequence": "SE", "RepetitionTime": 5200, "EchoTime": 98}
-FLAIR = {"ScanningSequence": ["SE", "IR"], "RepetitionTime": 9000, "EchoTime": 120, "InversionTime": 2500}
-TIMES = {"t1": T1, "t1c": T1, "t2": T2, "flair": FLAIR}
+TIMES = {
+    "t1": {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900},
+    "t2": {"ScanningSequence": "SE", "RepetitionTime": 5200, "EchoTime": 98},
+    "flair": {"ScanningSequence": ["SE", "IR"], "RepetitionTime": 9000, "EchoTime": 120, "InversionTime": 2500},
+}
 
 
 def taken_for(folder: Path, name: str) -> str:
@@ -53,21 +54,19 @@ def test_all_words_of_a_name_count(tmp_path, expected, name):
     assert taken_for(tmp_path, name) == expected
 
 
-def test_a_map_that_is_named_like_an_image_is_left_out_and_said(tmp_path):
-    voxels = simulate(7)[0]
+def test_a_map_that_is_named_like_an_image_is_left_out_and_said(tmp_path, phantom_volumes):
     for name, modality in (("P1_SWI_t2", "t2"), ("P1_t1", "t1"), ("P1_T1_POST_GD_t1c", "t1c"), ("P1_flair", "flair")):
-        nib.save(nib.Nifti1Image(voxels[modality], LPS), tmp_path / f"{name}.nii.gz")
+        nib.save(phantom_volumes[modality], tmp_path / f"{name}.nii.gz")
     found = read_folder(tmp_path, PHANTOM)
     assert list(found.images) == ["t1", "t1c", "flair"]
-    np.testing.assert_array_equal(found.images["t1c"].dataobj, voxels["t1c"])
-    assert not [remark for remark in found.remarks if "little confidence" in remark.text]
+    np.testing.assert_array_equal(found.images["t1c"].dataobj, phantom_volumes["t1c"].dataobj)
+    assert "little_confidence" not in [remark.code for remark in found.remarks]
     assert "P1_SWI_t2.nii.gz: left out: by the words of its name: susceptibility ('swi')." in found.explanations
 
 
-def test_words_of_the_name_of_the_case_are_no_words_of_the_image(tmp_path):
-    voxels = simulate(7)[0]
+def test_words_of_the_name_of_the_case_are_no_words_of_the_image(tmp_path, phantom_volumes):
     for modality in ("t1", "t2"):
-        nib.save(nib.Nifti1Image(voxels[modality], LPS), tmp_path / f"DIR_007_{modality}.nii.gz")
+        nib.save(phantom_volumes[modality], tmp_path / f"DIR_007_{modality}.nii.gz")
     assert list(read_folder(tmp_path, PHANTOM).images) == ["t1", "t2"]
 
 
@@ -99,34 +98,32 @@ DESCRIBED = {
 }
 
 
+def recognised(text: str, weighting: str, **more: Any) -> HeaderEvidence:
+    header = Dataset()
+    header.update({"SeriesDescription": text, **TIMES[weighting], **more})
+    return recognise(header)
+
+
 @pytest.mark.parametrize(("expected", "text"), each(DESCRIBED), ids=[text for _, text in each(DESCRIBED)])
 def test_a_word_of_two_meanings_makes_a_series_less_sure_where_times_and_weighting_agree(expected, text):
-    weighting = next((name for name in ("flair", "t2", "t1") if name in text.lower()), "t1")
-    header = Dataset()
-    header.update({"SeriesDescription": text, **TIMES[weighting]})
-    says = recognise(header)
+    says = recognised(text, next((name for name in ("flair", "t2", "t1") if name in text.lower()), "t1"))
     doubt = "?" if says.modality and says.grade < Grade.LIKELY else ""
     assert f"{says.modality or 'none'}{doubt}" == expected, says
 
 
 @pytest.mark.parametrize(("text", "sure"), [("T1 SOMETHING NEW", False), ("T1 MPRAGE axial", True)])
 def test_what_is_derived_and_described_in_unknown_words_is_less_sure(text, sure):
-    header = Dataset()
-    header.update({"SeriesDescription": text, "ImageType": ["DERIVED", "PRIMARY", "M"], **TIMES["t1"]})
-    assert (recognise(header).grade >= Grade.LIKELY) == sure
+    assert (recognised(text, "t1", ImageType=["DERIVED", "PRIMARY", "M"]).grade >= Grade.LIKELY) == sure
 
 
-@pytest.mark.parametrize(("text", "grade"), [("T2 Teppich tra", Grade.LIKELY), ("T2 tse tra", Grade.SURE)])
-def test_words_that_are_not_known_are_said_and_let_the_image_decide(text, grade):
-    header = Dataset()
-    header.update({"SeriesDescription": text, **TIMES["t2"]})
-    says = recognise(header)
-    assert (says.grade, "'t2' and unknown words" in says.reason) == (grade, grade < Grade.SURE)
-
-
-def test_a_description_of_which_no_word_is_known_is_said():
-    header = Dataset()
-    header.update({"SeriesDescription": "Teppich", **TIMES["t2"]})
-    says = recognise(header)
-    assert (says.modality, says.grade) == ("t2", Grade.OPEN)
-    assert says.reason.startswith("words: none that is known; parameters: ")
+@pytest.mark.parametrize(
+    ("text", "grade", "words"),
+    [
+        ("T2 tse tra", Grade.SURE, "words: 't2'; "),
+        ("T2 Teppich tra", Grade.LIKELY, "words: 't2' and unknown words; "),
+        ("Teppich", Grade.OPEN, "words: none that is known; "),
+    ],
+)
+def test_words_that_are_not_known_are_said_and_let_the_image_decide(text, grade, words):
+    says = recognised(text, "t2")
+    assert (says.modality, says.grade, says.reason.startswith(words)) == ("t2", grade, True)

@@ -81,13 +81,11 @@ def test_too_certain_scores_are_mended_for_patients_that_were_left_out():
 def test_a_mean_that_is_not_defined_is_left_out():
     both = simulated(6, ("WT", "ET"))
     rows = both.results
-    unknown = rows["metric"].eq("dice") & (
-        rows["modalities"].eq("t1") & rows["region"].eq("ET") | rows["modalities"].eq("t1+t1c")
-    )
+    of_t1, of_both = (rows["modalities"].eq(name) for name in ("t1", "t1+t1c"))
+    unknown = rows["metric"].eq("dice") & (of_t1 & rows["region"].eq("ET") | of_both)
     measured = calibrate([replace(both, results=rows.assign(value=rows["value"].mask(unknown)))], "12ab").measured
-    assert {subset: list(values) for subset, values in measured.items()} == {
-        "t1": ["WT"], "t1c": ["WT", "ET"], "t1+t1c": [],
-    }  # fmt: skip
+    found = {subset: list(values) for subset, values in measured.items()}
+    assert found == {"t1": ["WT"], "t1c": ["WT", "ET"], "t1+t1c": []}
 
 
 def outlines(evaluation: Evaluation) -> pd.DataFrame:
@@ -96,9 +94,13 @@ def outlines(evaluation: Evaluation) -> pd.DataFrame:
     return rows.pivot(index=["case", "modalities"], columns="metric", values="value").reset_index()
 
 
+def changed(evaluation: Evaluation, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Evaluation:
+    """Return an evaluation of which both tables are changed."""
+    return replace(evaluation, results=change(evaluation.results), calibration=change(evaluation.calibration))
+
+
 def of_cases(evaluation: Evaluation, chosen: Callable[[pd.Series], pd.Series]) -> Evaluation:
-    results, calibration = (each[chosen(each["case"])] for each in (evaluation.results, evaluation.calibration))
-    return replace(evaluation, results=results, calibration=calibration)
+    return changed(evaluation, lambda table: table[chosen(table["case"])])
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -141,11 +143,9 @@ def test_each_patient_is_judged_by_the_others(seed):
 
 def named(evaluation: Evaluation, names: Callable[[int], str]) -> Evaluation:
     """Return an evaluation whose cases are named by their numbers."""
-    results, calibration = (
-        each.assign(case=each["case"].map(lambda case: names(int(case.removeprefix("case")))))
-        for each in (evaluation.results, evaluation.calibration)
+    return changed(
+        evaluation, lambda rows: rows.assign(case=rows["case"].str.removeprefix("case").astype(int).map(names))
     )
-    return replace(evaluation, results=results, calibration=calibration)
 
 
 def of_two_sources(number: int) -> str:
@@ -161,13 +161,11 @@ def test_each_source_is_judged_by_the_other():
     for prefix in ("BraTS2021", "BraTS-SSA"):
         others = calibrate([of_cases(whole, lambda cases, prefix=prefix: ~cases.str.startswith(prefix))], "12ab")
         rows = outlines(whole).query("case.str.startswith(@prefix)")
-        expected += [
-            others.expected("WT", row["expected_dice"], "t1c" in row["modalities"]) for _, row in rows.iterrows()
-        ]
+        pairs = zip(rows["expected_dice"], rows["modalities"], strict=True)
+        expected += [others.expected("WT", score, "t1c" in modalities) for score, modalities in pairs]
     assert judged.expected == pytest.approx(np.mean(expected), abs=2e-4)
-    assert judged.expected != pytest.approx(
-        calibrate([simulated(16)], "12ab").regions["WT"].left_out.expected, abs=2e-4
-    )
+    by_patients = calibrate([simulated(16)], "12ab").regions["WT"].left_out
+    assert judged.expected != pytest.approx(by_patients.expected, abs=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -246,10 +244,10 @@ def test_the_limit_parts_tumours_from_brains_without_one():
     calibration = calibrate([simulated()], "12ab", [0.0, 0.2, 0.42])
     assert (calibration.no_tumour, calibration.passed) == (0.55, (0, 3))
     assert (calibration.missed[0], calibrate([simulated()], "12ab").no_tumour) == (0, 0.5)
-    lower = simulated()
-    rows = [each.assign(value=each["value"].where(each["metric"] != "expected_dice", each["value"] - 0.3))
-            for each in (lower.results, lower.calibration)]  # fmt: skip
-    assert calibrate([replace(lower, results=rows[0], calibration=rows[1])], "12ab").no_tumour == 0.25
+    lower = changed(
+        simulated(), lambda rows: rows.assign(value=rows["value"] - 0.3 * rows["metric"].eq("expected_dice"))
+    )
+    assert calibrate([lower], "12ab").no_tumour == 0.25
 
 
 def test_words_that_did_not_hold_in_left_out_patients_are_not_used():
@@ -291,42 +289,28 @@ def test_the_verb(tmp_path, capsys):
     (tmp_path / "heads" / "one").mkdir(parents=True)
     path, made_with = tmp_path / "heads" / "one" / "summary.json", f"own.pt, SHA-256 {file_digest(weights)}"
     summary = {"scores": {"WT": 0.3}, "weights": made_with, "asked": {"decision": "threshold"}}
+    words, others = ("calibrate", weights, tmp_path / "evaluation"), f"own.pt, SHA-256 {'0' * 64}"
     for change, message in (
-        (
-            {"weights": f"own.pt, SHA-256 {'0' * 64}"},
-            f"{path}: made with the weights own.pt, SHA-256 {'0' * 64}; segment",
-        ),
-        (
-            {"asked": {"decision": "expected_dice"}},
-            f"{path}: made with the decision expected_dice; segment this study with",
-        ),
-        ({"asked": None}, f"{path}: expected a score of WT, weights and decision"),
-        ({"scores": {}}, f"{path}: expected a score of WT, weights and decision (KeyError('WT'))"),
+        ({"weights": others}, f"made with the weights {others}; segment"),
+        ({"asked": {"decision": "expected_dice"}}, "made with the decision expected_dice; segment this study with"),
+        ({"asked": None}, "expected a score of WT, weights and decision"),
+        ({"scores": {}}, "expected a score of WT, weights and decision (KeyError('WT'))"),
     ):
         path.write_text(json.dumps(summary | change))
-        assert message in run("calibrate", weights, tmp_path / "evaluation", "--without_tumour", tmp_path / "heads")
+        assert f"{path}: {message}" in run(*words, "--without_tumour", tmp_path / "heads")
         assert not (tmp_path / "own_calibration.json").exists()
     path.write_text(json.dumps(summary))
-    assert run("calibrate", weights, tmp_path / "evaluation", "--without_tumour", tmp_path / "heads") is None
+    assert run(*words, "--without_tumour", tmp_path / "heads") is None
     assert "Fitted on 6 patients" in capsys.readouterr().out
     assert read_calibration(tmp_path / "own_calibration.json").passed == (0, 1)
     weights.write_bytes(b"others")
-    assert "not an evaluation of" in run("calibrate", weights, tmp_path / "evaluation")
+    assert "not an evaluation of" in run(*words)
     assert "No evaluation" in run("calibrate", weights)
 
 
 @pytest.mark.parametrize(
     ("n", "coverage", "expected"),
-    [
-        (4, 0.8, 4),
-        (3, 0.8, inf),
-        (4, 0.9, inf),
-        (9, 0.8, 8),
-        (9, 0.9, 9),
-        (8, 0.9, inf),
-        (99, 0.9, 90),
-        (99, 0.55, 55),
-    ],
+    [(4, 0.8, 4), (3, 0.8, inf), (4, 0.9, inf), (9, 0.8, 8), (9, 0.9, 9), (8, 0.9, inf), (99, 0.9, 90), (99, 0.55, 55)],
 )
 def test_quantile_by_hand(n, coverage, expected):
     assert conformal_quantile(np.random.default_rng(0).permutation(n) + 1.0, coverage) == expected
@@ -347,10 +331,11 @@ def words(scores, used=("t1c", "t2"), volumes=VOLUMES, calibration=CALIBRATION, 
     return [each.text for each in verdicts(volumes, scores, used, calibration, found, remarks).values()]
 
 
+IN_TURN = ["usable for review", "doubtful: the network is unsure", "not reliable: the network is unsure"]
+
+
 def test_a_verdict_is_a_word_and_a_reason():
-    assert words((0.9, 0.6, 0.3)) == [
-        "usable for review", "doubtful: the network is unsure", "not reliable: the network is unsure"
-    ]  # fmt: skip
+    assert words((0.9, 0.6, 0.3)) == IN_TURN
     assert words((0.9, 0.6, 0.3), used=["t2"]) == [
         "usable for review", "doubtful: no T1c, only T2", "not reliable: no T1c, only T2"
     ]  # fmt: skip
@@ -358,24 +343,15 @@ def test_a_verdict_is_a_word_and_a_reason():
 
 
 def test_an_outline_is_reliable_from_an_expected_dice_of_one_half_on():
-    assert words((0.9, 0.501, 0.499)) == [
-        "usable for review", "doubtful: the network is unsure", "not reliable: the network is unsure"
-    ]  # fmt: skip
+    assert words((0.9, 0.501, 0.499)) == IN_TURN
     half = RegionCalibration((-1.0, 1.0, 0.0), SAME, 1.0, HELD)  # 0.73 becomes 0.499, and 0.732 becomes 0.501
     by_half = replace(CALIBRATION, regions=dict.fromkeys(VOLUMES, half))
-    assert words((0.9, 0.732, 0.73), calibration=by_half)[1:] == [
-        "usable for review", "not reliable: the network is unsure"
-    ]  # fmt: skip
+    assert words((0.9, 0.732, 0.73), calibration=by_half)[1:] == [IN_TURN[0], IN_TURN[2]]
 
 
 def test_nothing_is_usable_if_all_is_doubted_or_nothing_is_calibrated():
     assert words((0.9, 0.9, 0.3), code="partial")[0] == "doubtful: see the warnings"
-    assert words((0.9, 0.9, 0.3), calibration=None) == [
-        *["doubtful: these weights are not calibrated"] * 2, "not reliable: the network is unsure"
-    ]  # fmt: skip
-    assert set(words((0.9, 0.9, 0.9), code="not_for_patients")) == {
-        "not reliable: not with these weights, see the warnings"
-    }
+    assert words((0.9, 0.9, 0.3), calibration=None) == [*["doubtful: these weights are not calibrated"] * 2, IN_TURN[2]]
 
 
 def said_of(volumes, scores, calibration) -> tuple[Presence, list[Remark]]:
@@ -391,12 +367,13 @@ def known_of_tumours(scores, calibration) -> list[dict]:
 
 def test_no_tumour():
     nothing = dict.fromkeys(VOLUMES, 0.0)
-    assert said_of(VOLUMES, VOLUMES | {"WT": 0.41}, CALIBRATION) == ("found", [])
-    found, (doubtful,) = said_of(VOLUMES, VOLUMES | {"WT": 0.39}, CALIBRATION)
+    assert said_of(VOLUMES, VOLUMES | {"WT": 0.4}, CALIBRATION) == ("found", [])
+    found, (doubtful,) = said_of(VOLUMES, VOLUMES | {"WT": 0.399}, CALIBRATION)
     assert (found, doubtful.code, doubtful.gravity) == ("none", "no_tumour", "doubt")
     assert doubtful.text.startswith("No tumour found with confidence: what is drawn is doubtful. This does not exclude")
     assert "In tests, 99 of 100 outlines of tumours scored 0.40 or more, and 0 of 3 brains without" in doubtful.text
-    assert said_of(VOLUMES, VOLUMES | {"WT": 0.41}, None)[0] == "none"  # the limit is 0.5 then
+    uncalibrated = [presence(VOLUMES, VOLUMES | {"WT": score}, None) for score in (0.499, 0.5)]
+    assert uncalibrated == ["none", "found"]
     found, (empty,) = said_of(nothing, nothing, CALIBRATION)
     assert (found, "nothing was drawn" in empty.text) == ("none", True)
     none = "no tumour found with confidence"
@@ -444,10 +421,3 @@ def test_no_interval_ends_below_that_of_a_region_within():
     made = intervals({"WT": 39.0, "ET": 39.0}, {"WT": 2 / 3, "ET": 0.9}, True, CALIBRATION, 1500.0, LABELS)
     assert made["ET"] == pytest.approx((40 / (1.1 / 0.9) - 1, 40 * (1.1 / 0.9) - 1))  # 31.7 to 47.9
     assert made["WT"] == pytest.approx((40 / (1.1 / 0.9) - 1, 79.0))  # and not from 19
-
-
-@pytest.mark.parametrize(("score", "found"), [(0.5, True), (0.499, False)])
-def test_a_tumour_is_found_from_the_limit_on(score, found):
-    assert (presence(VOLUMES, VOLUMES | {"WT": score}, None) == "found") == found
-    by_limit = replace(CALIBRATION, no_tumour=0.5)
-    assert (presence(VOLUMES, VOLUMES | {"WT": score}, by_limit) == "found") == found

@@ -80,8 +80,8 @@ class Series:
     part: int = 0  # from 1, among the volumes with this SeriesNumber; 0 if it is the only one
     problem: str | None = None  # why it cannot be used as a volume
     differ: tuple[str, ...] = ()  # attributes in which the parts differ that it was joined of
-    doubt: str = ""  # why images of it may be missing
-    parts: tuple[Dataset, ...] = field(default=(), repr=False)  # of an unusable mixture: those of its smaller parts
+    doubt: str = ""  # why it may lack images or detail
+    parts: tuple[Dataset, ...] = field(default=(), repr=False)  # headers of the smaller parts of an unusable mixture
 
     @property
     def key(self) -> str:

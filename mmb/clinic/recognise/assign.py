@@ -485,7 +485,7 @@ def _remarks(wanted: Sequence[Record], chosen: Mapping[str, Record]) -> Iterator
         if each.reformatted:
             yield _of("reformatted", best, f"{name} is reformatted; there is no original.")
         if each.doubt:
-            yield _of("perhaps_incomplete", best, f"{name}: {each.doubt}.")
+            yield _of("doubtful_images", best, f"{name}: {each.doubt}.")
         if body := each.other_body:
             what = f"names another part of the body ({body})"
             stop = (Gravity.STOP, f"the header of the {display_name(modality)} {what}") if each.fixed else ()

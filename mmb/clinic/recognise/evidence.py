@@ -53,7 +53,7 @@ class Candidate:
     acquired: str = ""  # time that sorts as text; empty if unknown
     odd: bool = False  # described in words that are not known, as a result of software is
     told: Told = field(default_factory=Told)  # what is known of its examination
-    doubt: str = ""  # why it may not be whole
+    doubt: str = ""  # why it may lack images or detail
 
     @property
     def key(self) -> str:

@@ -22,11 +22,12 @@ from run_tools import run
 from mmb.clinic.intake.series import read_series
 from mmb.clinic.report.segmentation import read_seg, write_seg
 
+Change = Callable[[Dataset], None]
 CLASSES = {"NCR": 1, "ED": 2, "ET": 4}
 CODE = {"CodeValue": "1", "CodingSchemeDesignator": "99X", "CodeMeaning": "A code"}
 
 
-def put(keyword: str, value: object, vr: str | None = None) -> Callable[[Dataset], None]:
+def put(keyword: str, value: object, vr: str | None = None) -> Change:
     """Set an attribute to any value with any value representation."""
 
     def change(header: Dataset) -> None:
@@ -40,26 +41,13 @@ def put(keyword: str, value: object, vr: str | None = None) -> Callable[[Dataset
     return change
 
 
-def drop(*keywords: str) -> Callable[[Dataset], None]:
+def drop(*keywords: str) -> Change:
     def change(header: Dataset) -> None:
         for keyword in keywords:
             if keyword in header:
                 delattr(header, keyword)
 
     return change
-
-
-def several(*changes: Callable[[Dataset], None]) -> Callable[[Dataset], None]:
-    def change(header: Dataset) -> None:
-        for one in changes:
-            one(header)
-
-    return change
-
-
-def private(header: Dataset) -> None:
-    """Add invalid private data."""
-    header.add(DataElement(0x00091001, "UN", b"\xff\xfe\x00garbage\x80"))
 
 
 def item(**values: object) -> Sequence:
@@ -76,7 +64,7 @@ TYPE_2 = (
 LONG = "x" * 80
 
 # What is wrong; how it is made; the attributes of type 2 that are left empty, and the others that are left out.
-HEADERS: dict[str, tuple[Callable[[Dataset], None], str, str]] = {
+HEADERS: dict[str, tuple[Change | tuple[Change, ...], str, str]] = {
     "sex 0000": (put("PatientSex", "0000"), "PatientSex", ""),
     "two sexes": (put("PatientSex", ["M", "F"]), "PatientSex", ""),
     "birth date that there is not": (put("PatientBirthDate", "19710231"), "PatientBirthDate", ""),
@@ -89,20 +77,21 @@ HEADERS: dict[str, tuple[Callable[[Dataset], None], str, str]] = {
     "empty study identifier": (put("StudyID", ""), "", ""),
     "nothing of type 2": (drop(*TYPE_2), "", ""),
     "Latin-1 without a character set": (
-        several(drop("SpecificCharacterSet"), put("PatientName", b"M\xfcller^J\xf6rg")), "PatientName", ""),
+        (drop("SpecificCharacterSet"), put("PatientName", b"M\xfcller^J\xf6rg")), "PatientName", ""),
     "UTF-8 of an unknown character set": (
-        several(put("SpecificCharacterSet", "UTF-8"), put("PatientName", "Łukasz^Ż".encode())), "PatientName", ""),
+        (put("SpecificCharacterSet", "UTF-8"), put("PatientName", "Łukasz^Ż".encode())), "PatientName", ""),
     "Japanese name": (
-        several(put("SpecificCharacterSet", ["", "ISO 2022 IR 87"]), put("PatientName", "Yamada^Tarou=山田^太郎")),
+        (put("SpecificCharacterSet", ["", "ISO 2022 IR 87"]), put("PatientName", "Yamada^Tarou=山田^太郎")),
         "", ""),
     "UIDs with leading zeros": (
-        several(put("StudyInstanceUID", "1.2.826.0001.07"), put("FrameOfReferenceUID", "1.2.826.0001.08")), "", ""),
-    "private garbage": (private, "", ""),
+        (put("StudyInstanceUID", "1.2.826.0001.07"), put("FrameOfReferenceUID", "1.2.826.0001.08")), "", ""),
+    "private garbage": (
+        lambda header: header.add(DataElement(0x00091001, "UN", b"\xff\xfe\x00garbage\x80")), "", ""),
     "wrong value representations": (
-        several(put("PatientAge", 45, "US"), put("StudyDescription", b"\x00\x01", "OB")), "",
+        (put("PatientAge", 45, "US"), put("StudyDescription", b"\x00\x01", "OB")), "",
         "StudyDescription, PatientAge"),
     "odd everywhere": (
-        several(
+        (
             put("PatientIdentityRemoved", "TRUE"), put("DeidentificationMethodCodeSequence", item(**CODE | {
                 "CodeMeaning": LONG})), put("SeriesNumber", "-5"), put("SpacingBetweenSlices", b"thick "),
             put("SliceThickness", b"16 mm "), put("ImageType", LONG), put("AcquisitionDate", "yesterday"),
@@ -120,9 +109,10 @@ def study(tmp_path_factory, phantom_subject) -> Path:
     return folder
 
 
-def changed(study: Path, folder: Path, change: Callable[[Dataset], None]) -> Path:
+def changed(study: Path, folder: Path, *changes: Change) -> Path:
     shutil.copytree(study, folder)
-    edit_series(folder, 2, change)
+    for change in changes:
+        edit_series(folder, 2, change)
     return folder
 
 
@@ -139,7 +129,7 @@ def expected(empty: str, left_out: str) -> str | None:
 @pytest.mark.parametrize("name", HEADERS)
 def test_odd_headers_give_a_segmentation(name, study, tmp_path, capfd):
     change, empty, left_out = HEADERS[name]
-    folder = changed(study, tmp_path / "study", change)
+    folder = changed(study, tmp_path / "study", *(change if isinstance(change, tuple) else (change,)))
     capfd.readouterr()
     (series,) = read_series(folder)
     label = np.zeros(series.shape, np.uint8)
@@ -162,7 +152,7 @@ def test_what_is_right_is_taken_over(study, tmp_path):
     right = {"PatientAge": "045Y", "PatientWeight": "72.5", "PatientSex": "F", "StudyDescription": "Schädel"}
     changes = [put("SpecificCharacterSet", "ISO_IR 100"), *(put(*pair) for pair in right.items())]
     changes.append(put("DeidentificationMethodCodeSequence", item(**CODE)))
-    (series,) = read_series(changed(study, tmp_path / "study", several(*changes)))
+    (series,) = read_series(changed(study, tmp_path / "study", *changes))
     label = np.zeros(series.shape, np.uint8)
     label[3, 3, 3] = 2
     _, lacks = write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from phantom_case import LPS
 
-from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.image_files import recognise_files
 from mmb.clinic.recognise.reading import read_folder
+from mmb.errors import StudyError
 
 MPRAGE = {"ScanningSequence": "GR_IR", "EchoTime": 0.00298, "RepetitionTime": 2.3, "InversionTime": 0.9}
 MPRAGE |= {"MRAcquisitionType": "3D"}
@@ -22,8 +22,8 @@ AGENT = {"ContrastBolusIngredient": "GADOLINIUM"}
 
 
 @pytest.fixture(scope="module")
-def voxels() -> dict[str, np.ndarray]:
-    return simulate(7)[0]
+def voxels(phantom_volumes) -> dict[str, np.ndarray]:
+    return {name: np.asarray(image.dataobj) for name, image in phantom_volumes.items()}
 
 
 def write(path: Path, voxels: np.ndarray, said: object = None) -> None:
@@ -61,8 +61,8 @@ def test_what_a_file_holds(tmp_path, name, said, modality):
 
 
 def test_each_file_is_listed_once(tmp_path, voxels):
-    for name in ("x_t1", "x_t2", "x_seg", "7_ADC"):
-        write(tmp_path / f"{name}.nii.gz", voxels["t1" if name == "x_t1" else "t2"])
+    for name, modality in (("x_t1", "t1"), ("x_t2", "t2"), ("x_seg", "t2"), ("7_ADC", "t2")):
+        write(tmp_path / f"{name}.nii.gz", voxels[modality])
     listed = read_folder(tmp_path, PHANTOM).explanations
     assert sorted(line.split(":")[0] for line in listed) == sorted(path.name for path in tmp_path.iterdir())
     assert "x_seg.nii.gz: left out: a label, by its name." in listed
@@ -106,8 +106,7 @@ def test_a_file_named_after_its_modality_goes_before_and_a_json_against_the_name
     found = read_folder(tmp_path, PHANTOM)
     assert list(found.images) == ["t1", "t2"]
     np.testing.assert_array_equal(found.images["t1"].dataobj, voxels["t1c"])
-    (warning,) = (remark.text for remark in found.remarks)
-    assert warning.startswith("T1 (image file): its name says T1, its JSON T1c (words: 't1'")
+    assert [(remark.code, remark.about) for remark in found.remarks] == [("json_contradicts", ("t1",))]
 
 
 def test_of_two_candidates_the_surer_is_taken_and_equal_ones_are_refused(tmp_path, voxels):
@@ -117,8 +116,9 @@ def test_of_two_candidates_the_surer_is_taken_and_equal_ones_are_refused(tmp_pat
     np.testing.assert_array_equal(found.images["t2"].dataobj, voxels["flair"])
     assert found.explanations[0].endswith("since 5_T2_2020.nii.gz is recognised with more confidence.")
     write(tmp_path / "6_T2_2020.nii.gz", voxels["flair"], {**TSE, "SeriesDescription": "t2_tse"})
-    with pytest.raises(ValueError, match=r"^5_T2_2020.nii.gz, 6_T2_2020.nii.gz: all are T2 and cannot be told"):
+    with pytest.raises(StudyError) as refused:
         read_folder(tmp_path, PHANTOM)
+    assert (refused.value.code, refused.value.about) == ("equal", ("t2",))
 
 
 def test_two_patients_are_refused(tmp_path, voxels):

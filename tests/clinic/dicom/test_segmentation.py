@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,20 +70,20 @@ def jitter(dataset) -> None:
     dataset.ImageOrientationPatient = [float(f"{value:.9f}") for value in values]
 
 
-SOURCES = {
-    "oblique": ({}, None),
-    "reversed": ({"reverse": True}, None),
-    "axial": ({"plane": "axial", "tilt": (10, 20, -15)}, None),
-    "coronal": ({"plane": "coronal"}, None),
-    "compressed": ({"transfer_syntax": JPEG2000Lossless}, None),
-    "jittering": ({}, jitter),
-    "multi-frame": ({"multiframe": True}, None),
-    "multi-frame reversed": ({"multiframe": True, "reverse": True}, None),
-    "multi-frame with per-frame orientation": ({"multiframe": True, "reverse": True}, per_frame_orientation),
-}
-
-
-@pytest.mark.parametrize(("change", "then"), SOURCES.values(), ids=list(SOURCES))
+@pytest.mark.parametrize(
+    ("change", "then"),
+    [
+        ({}, None),
+        ({"reverse": True}, None),
+        ({"plane": "axial", "tilt": (10, 20, -15)}, None),
+        ({"plane": "coronal"}, None),
+        ({"transfer_syntax": JPEG2000Lossless}, None),
+        ({}, jitter),
+        ({"multiframe": True}, None),
+        ({"multiframe": True, "reverse": True}, None),
+        ({"multiframe": True, "reverse": True}, per_frame_orientation),
+    ],
+)
 def test_every_voxel_lies_where_it_should(tmp_path, phantom_subject, change, then):
     write_study(tmp_path, phantom_subject, [replace(SCAN, **change)])
     if then:
@@ -118,44 +119,30 @@ def test_labels_follow_the_classes_that_occur(tmp_path, segmented, present):
     """If only oedema occurs, segment 1 is oedema, not the first class of a list."""
     series, label, _ = segmented
     some = np.where(np.isin(label, [CLASSES[name] for name in present]), label, 0)
-    occurring, _ = write_seg(tmp_path / "seg.dcm", some, series, {"NCR": 1, "ED": 2, "ET": 4}, "m3ae 0.1.0")
+    classes, corrected = {"NCR": 1, "ED": 2, "ET": 4}, {"algorithm_type": "SEMIAUTOMATIC"}
+    occurring, _ = write_seg(tmp_path / "seg.dcm", some, series, classes, "by hand", **corrected)
     assert occurring == list(present)
     seg = hd.seg.segread(tmp_path / "seg.dcm")
     assert list(seg.segment_numbers) == list(range(1, len(present) + 1))
-    labels = {"ED": "Oedema", "NCR": "Necrotic core", "ET": "Enhancing tumour"}
-    assert [seg.get_segment_description(n).segment_label for n in seg.segment_numbers] == [labels[n] for n in present]
+    assert {each.SegmentAlgorithmType for each in seg.SegmentSequence} == {"SEMIAUTOMATIC"}
+    labels = [segmentation.CLASSES[name][0] for name in present]
+    assert [seg.get_segment_description(n).segment_label for n in seg.segment_numbers] == labels
     for number, name in enumerate(present, start=1):
         np.testing.assert_array_equal(read_back(tmp_path / "seg.dcm", series) == number, some == CLASSES[name])
 
 
-def test_segments_are_read_by_their_labels(tmp_path, segmented, phantom_subject):
+def test_segments_are_read_by_their_labels(tmp_path, segmented):
     series, label, path = segmented
     renumbered = {"ET": 3, "NCR": 1, "ED": 2}
     expected = np.where(label == 4, 3, label)
     np.testing.assert_array_equal(read_seg(path, series, renumbered), expected)
-
-    def rename(dataset) -> None:
-        for segment, name in zip(dataset.SegmentSequence, ("ED", "ncr", "ENHANCING TUMOUR"), strict=True):
-            segment.SegmentLabel = name
-
-    copy = tmp_path / "seg.dcm"
-    copy.write_bytes(path.read_bytes())
-    edit(copy, rename)
+    copy = Path(shutil.copy(path, tmp_path))
+    for number, name in enumerate(("ED", "ncr", "ENHANCING TUMOUR")):
+        edit(copy, lambda dataset, n=number, name=name: setattr(dataset.SegmentSequence[n], "SegmentLabel", name))
     np.testing.assert_array_equal(read_seg(copy, series, renumbered), expected)
     edit(copy, lambda dataset: setattr(dataset.SegmentSequence[0], "SegmentLabel", "Liver"))
     with pytest.raises(ValueError, match=r"segment 'Liver'; expected some of Enhancing tumour, Necrotic core, Oedema"):
         read_seg(copy, series, renumbered)
-    write_study(tmp_path / "other", phantom_subject, [replace(SCAN, spacing=(3, 3.5, 3.7))])
-    (other,) = read_series(tmp_path / "other")
-    with pytest.raises(ValueError, match="does not lie on the grid of series 5"):
-        read_seg(path, other, renumbered)
-
-
-def test_what_a_person_corrected_says_so(tmp_path, segmented):
-    series, label, _ = segmented
-    write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "by hand", algorithm_type="SEMIAUTOMATIC")
-    types = {segment.SegmentAlgorithmType for segment in pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence}
-    assert types == {"SEMIAUTOMATIC"}
 
 
 def test_attributes(segmented):
@@ -179,21 +166,11 @@ def test_attributes(segmented):
 
 @pytest.mark.parametrize(
     ("charset", "name"),
-    [
-        ("ISO_IR 100", "Müller^Ä"),
-        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
-        (None, "SECRETNAME"),
-    ],
+    [("ISO_IR 100", "Müller^Ä"), (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"), ("", "SECRETNAME")],
 )
 def test_names_are_written_unchanged_and_nowhere_else(tmp_path, phantom_subject, capfd, recwarn, caplog, charset, name):
     write_study(tmp_path, phantom_subject, [SCAN])
-
-    def rename(dataset):
-        if charset:
-            dataset.SpecificCharacterSet = charset
-        dataset.PatientName = name
-
-    edit_series(tmp_path, 5, rename)
+    edit_series(tmp_path, 5, {"SpecificCharacterSet": charset, "PatientName": name})
     silence_libraries()
     with caplog.at_level(logging.DEBUG):
         (series,) = read_series(tmp_path)

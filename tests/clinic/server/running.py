@@ -41,6 +41,15 @@ def infer(url: str, image: str, output: str = "json", model: str = "m3ae", **par
     return requests.post(f"{url}/infer/{model}", params=query, data={"params": json.dumps(params)}, timeout=300)
 
 
+def put(
+    url: str, image: str, content: bytes, tag: str = "final", name: str = "label.nii.gz", **params: object
+) -> requests.Response:
+    """Send a label map; ``params`` are what is said of it."""
+    query, form = {"image": image, "tag": tag}, {"params": json.dumps(params)}
+    files = {"label": (name, content)}
+    return requests.put(f"{url}/datastore/label", params=query, data=form, files=files, timeout=60)
+
+
 def result(url: str, image: str, path: Path, model: str = "m3ae", **params: object) -> tuple[dict, nib.Nifti1Image]:
     """Return what the server reports on a segmentation, and its label map."""
     answer = infer(url, image, "all", model, **params)

@@ -28,7 +28,7 @@ import uvicorn
 from dicom_studies import edit, study, write_study
 from fastapi import HTTPException, Response
 from processes import answering, free_port
-from running import ROOT, TOKEN, server
+from running import ROOT, TOKEN, put, server
 
 from mmb.server import archive as label_archive
 from mmb.server import label_files
@@ -67,12 +67,6 @@ def url(store, place):
 def drawn(store) -> nib.Nifti1Image:
     """A usable label map."""
     return nib.load(store.parent / "label.nii.gz")
-
-
-def put(url: str, content: bytes, name: str = "label.nii.gz", **params: object) -> requests.Response:
-    query, form = {"image": "good", "tag": "final"}, {"params": json.dumps(params)}
-    files = {"label": (name, content)}
-    return requests.put(f"{url}/datastore/label", params=query, data=form, files=files, timeout=60)
 
 
 def refused(answer: requests.Response, status: int, reason: str) -> None:
@@ -155,30 +149,8 @@ class TestWorker:
         worker.close()
 
 
-WORKING_SERVER = """
-import os, time
-from mmb.server.worker import Worker
-if __name__ == "__main__":
-    print(Worker("read").run(os.getpid), flush=True)
-    time.sleep(600)
-"""
-
-
-def test_the_worker_of_a_killed_server_ends(tmp_path):
-    (tmp_path / "main.py").write_text(WORKING_SERVER)
-    settings = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
-    with subprocess.Popen([sys.executable, tmp_path / "main.py"], env=settings, stdout=subprocess.PIPE) as server:
-        worker = Path("/proc", server.stdout.readline().decode().strip(), "cmdline")
-        assert worker.read_bytes()
-        server.kill()
-    until = time.monotonic() + 20
-    while worker.exists() and worker.read_bytes():  # empty, because it has ended
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
 HOLDING_SERVER = """
-import sys, time
+import os, sys, time
 from mmb.server.temporary import own_temporary_folder
 from mmb.server.upload_store import Uploads
 from mmb.server.worker import Worker, prepare
@@ -187,24 +159,35 @@ if __name__ == "__main__":
     with own_temporary_folder():
         _, upload = Uploads().new()
         (upload.study / "x_t1.nii").write_bytes(b"x")
-        print(Worker("read").run(str, upload.folder), flush=True)
+        worker = Worker("read")
+        print(worker.run(str, upload.folder), worker.run(os.getpid), flush=True)
+        if sys.argv[1:]:
+            worker.run(time.sleep, 600)
         sys.stdin.readline()
 """
 
 
-def test_the_next_server_removes_what_a_killed_one_held_and_nothing_of_one_that_runs(tmp_path):
+def test_the_worker_of_a_killed_server_ends_and_the_next_server_removes_what_it_held(tmp_path):
+    """And nothing of one that runs."""
     (tmp_path / "main.py").write_text(HOLDING_SERVER)
     (tmp_path / "tmp").mkdir()
     settings = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")}
 
-    def start() -> subprocess.Popen:
+    def start(*words: str) -> subprocess.Popen:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        return subprocess.Popen([sys.executable, tmp_path / "main.py"], env=settings, text=True, **pipes)
+        return subprocess.Popen([sys.executable, tmp_path / "main.py", *words], env=settings, text=True, **pipes)
 
-    with start() as killed, start() as running:
-        held, kept = (Path(server.stdout.readline().strip()) for server in (killed, running))
+    with start("busy") as killed, start() as running:
+        (held, process), (kept, _) = (map(Path, server.stdout.readline().split()) for server in (killed, running))
+        worker = Path("/proc", process, "cmdline")
+        assert worker.read_bytes()
+        time.sleep(0.5)  # it has begun what takes long
         killed.kill()
         killed.wait()
+        until = time.monotonic() + 20
+        while worker.exists() and worker.read_bytes():  # empty, because it has ended
+            assert time.monotonic() < until
+            time.sleep(0.05)
         assert held.exists()
         with start() as following:
             following.communicate("\n", timeout=120)
@@ -232,18 +215,15 @@ class TestLabelMaps:
     @pytest.mark.parametrize("name", ["label.mhd", "../../label.dcm", "\0.nrrd"])
     def test_nifti_by_any_name(self, url, store, drawn, name):
         for content in (drawn.to_bytes(), gzip.compress(drawn.to_bytes())):
-            assert put(url, content, name).status_code == 200
+            assert put(url, "good", content, name=name).status_code == 200
             assert np.array_equal(nib.load(newest(store)).dataobj, drawn.dataobj)
 
     @pytest.mark.parametrize("encoding", ["raw", "gzip"])
     def test_nrrd_with_its_voxels_inside(self, url, store, drawn, encoding):
         origin = f"space origin: ({','.join(map(str, drawn.affine[:3, 3]))})"
         voxels = np.asarray(drawn.dataobj, np.uint8).tobytes("F")
-        content = nrrd(
-            voxels if encoding == "raw" else gzip.compress(voxels), origin, "# a comment", "Segment0_Name:=Oedema",
-            encoding=encoding,
-        )  # fmt: skip
-        answer = put(url, content)
+        packed = gzip.compress(voxels) if encoding == "gzip" else voxels
+        answer = put(url, "good", nrrd(packed, origin, "# a comment", "Segment0_Name:=Oedema", encoding=encoding))
         assert answer.status_code == 200, answer.text
         kept = nib.load(newest(store))
         assert np.array_equal(kept.dataobj, drawn.dataobj)
@@ -258,7 +238,7 @@ class TestLabelMaps:
         fields = [f"data file: {secret}", f"datafile: {secret}", f"Data File: {secret}", f"a:=b\rdata file: {secret}"]
         fields += [f"content: x\r\rdata file: {secret}", f"data file: LIST\n{secret}", "byte skip: -1"]
         for content in (meta.encode(), pair, *(nrrd(b"", field) for field in fields)):
-            answer = put(url, content, name)
+            answer = put(url, "good", content, name=name)
             refused(answer, 400, "expected NIfTI (.nii, .nii.gz) or NRRD (.nrrd) with the voxels inside")
             assert "112" not in answer.text
 
@@ -281,7 +261,7 @@ class TestLabelMaps:
             (drawn.to_bytes()[:5000], "The label map"),
             (b"", "another kind"),
         ):
-            refused(put(url, content), 400, reason)
+            refused(put(url, "good", content), 400, reason)
 
     def test_what_is_unpacked_is_bounded(self, tmp_path, monkeypatch):
         monkeypatch.setattr(label_files, "LABEL_BYTES", 1 << 22)
@@ -292,47 +272,45 @@ class TestLabelMaps:
 
 
 INFER, LABEL = ("POST", "/infer/m3ae?image=good"), ("PUT", "/datastore/label?image=good")
+ALL_LEFT_OUT = {f"use_{name}": False for name in ("t1", "t1c", "t2", "flair")}
+
+
+def asked(params: object) -> dict:
+    """Return the body of a request with parameters: JSON as text or bytes, or what is to become it."""
+    return {"data": {"params": params if isinstance(params, str | bytes) else json.dumps(params)}}
+
+
+def drawn_as(*info: object) -> dict:
+    return asked({"label_info": info})
+
+
 REFUSALS = [
-    *(
-        (INFER, {"data": {"params": text}}, 422, reason)
-        for text, reason in (
-            ('{"a":' * 50_000, "Invalid JSON"),
-            ("[1]", "an object"),
-            ('"\\ud800"', "Invalid JSON"),
-            (b"\xff\xfe", "Invalid JSON"),
-            ("9" * 5000, "Invalid JSON"),
-            ("false", "an object"),
-        )
-    ),
-    *(
-        (INFER, {"data": {"params": json.dumps(params)}}, 422, reason)
-        for params, reason in (
-            ({"use_t2": 5}, "use_t2: "),
-            ({"use_t2": "perhaps"}, "use_t2: Input should be a valid boolean"),
-            ({"series": {"t2": [7]}}, "series.t2"),
-            ({"series": "t2"}, "series: expected modalities and SeriesNumbers"),
-            ({"skull_strip": {}}, "skull_strip: Input should be 'auto', 'yes' or 'no'"),
-            ({"decision": "best"}, "'threshold', 'expected_dice'"),
-            ({"result_extension": [".nii"]}, ".nii.gz"),
-            ({f"use_{name}": False for name in ("t1", "t1c", "t2", "flair")}, "All modalities are left out"),
-        )
-    ),
-    *((INFER, body, 400, "params") for body in ({"json": {"use_t1c": False}}, {"data": {"use_t1c": "false"}})),
-    *(
-        (LABEL, {"data": {"params": json.dumps({"label_info": info})}}, status, reason)
-        for info, status, reason in (
-            ({"name": "Oedema"}, 422, "label_info: Input should be a valid array"),
-            ([None], 422, "label_info.0"),
-            ([{"name": 5}], 422, "label_info.0.name"),
-            ([{"name": "Oedema", "idx": [1]}], 422, "label_info.0.idx"),
-            ([{"name": "Oedema", "idx": 2}], 400, "number 1 in the list, but its idx is 2"),
-            ([{"name": "Tumour"}], 400, "expected some of"),
-        )
-    ),
+    (INFER, asked('{"a":' * 50_000), 422, "Invalid JSON"),
+    (INFER, asked('"\\ud800"'), 422, "Invalid JSON"),
+    (INFER, asked(b"\xff\xfe"), 422, "Invalid JSON"),
+    (INFER, asked("9" * 5000), 422, "Invalid JSON"),
+    (INFER, asked([1]), 422, "an object"),
+    (INFER, asked(False), 422, "an object"),
+    (INFER, asked({"use_t2": 5}), 422, "use_t2: "),
+    (INFER, asked({"use_t2": "perhaps"}), 422, "use_t2: Input should be a valid boolean"),
+    (INFER, asked({"series": {"t2": [7]}}), 422, "series.t2"),
+    (INFER, asked({"series": "t2"}), 422, "series: expected modalities and SeriesNumbers"),
+    (INFER, asked({"skull_strip": {}}), 422, "skull_strip: Input should be 'auto', 'yes' or 'no'"),
+    (INFER, asked({"decision": "best"}), 422, "'threshold', 'expected_dice'"),
+    (INFER, asked({"result_extension": [".nii"]}), 422, ".nii.gz"),
+    (INFER, asked(ALL_LEFT_OUT), 422, "All modalities are left out"),
+    (INFER, {"json": {"use_t1c": False}}, 400, "params"),
+    (INFER, {"data": {"use_t1c": "false"}}, 400, "params"),
+    (LABEL, asked({"label_info": {"name": "Oedema"}}), 422, "label_info: Input should be a valid array"),
+    (LABEL, drawn_as(None), 422, "label_info.0"),
+    (LABEL, drawn_as({"name": 5}), 422, "label_info.0.name"),
+    (LABEL, drawn_as({"name": "Oedema", "idx": [1]}), 422, "label_info.0.idx"),
+    (LABEL, drawn_as({"name": "Oedema", "idx": 2}), 400, "number 1 in the list, but its idx is 2"),
+    (LABEL, drawn_as({"name": "Tumour"}), 400, "expected some of"),
     (("POST", "/infer/m3ae"), {}, 422, "query.image"),
-    (("PUT", "/datastore/label?image=good"), {"json": {}}, 422, "body.label"),
+    (LABEL, {"json": {}}, 422, "body.label"),
     (("POST", "/infer/unet?image=good"), {}, 404, "m3ae"),
-    (("POST", "/infer/m3ae?image=nobody"), {"data": {"params": '{"image": "good"}'}}, 404, "no study of this name"),
+    (("POST", "/infer/m3ae?image=nobody"), asked({"image": "good"}), 404, "no study of this name"),
 ]
 """Method and path, body, status, and a fact of the reason."""
 
@@ -392,19 +370,15 @@ class TestBodies:
 
 class TestOtherSites:
     @pytest.mark.parametrize(
-        "headers",
+        ("header", "value"),
         [
-            {"origin": "http://elsewhere.example"},
-            {"origin": "null"},
-            {"origin": "http://127.0.0.1:1"},
-            {"sec-fetch-site": "cross-site"},
-            {"sec-fetch-site": "same-site"},
-            {"origin": "http://[::1"},
+            *(("origin", value) for value in ("http://elsewhere.example", "null", "http://127.0.0.1:1", "http://[::1")),
+            *(("sec-fetch-site", value) for value in ("cross-site", "same-site")),
         ],
     )
-    def test_their_pages_change_nothing_and_read_nothing(self, url, headers):
+    def test_their_pages_change_nothing_and_read_nothing(self, url, header, value):
         for method, path in (("POST", "/activelearning/random"), ("GET", "/datastore/image?image=good"), ("GET", "/")):
-            answer = requests.request(method, url + path, headers=headers, timeout=30)
+            answer = requests.request(method, url + path, headers={header: value}, timeout=30)
             assert answer.status_code in (400, 403)
             assert "access-control-allow-origin" not in answer.headers
 
@@ -413,21 +387,11 @@ class TestOtherSites:
             headers = {"origin": origin, "sec-fetch-site": "same-origin"}
             assert requests.post(f"{url}/activelearning/random", headers=headers, timeout=30).ok
 
-    @pytest.mark.parametrize(
-        ("host", "known"),
-        [
-            ("elsewhere.example", False),
-            ("127.0.0.1.elsewhere.example", False),
-            ("", False),
-            ("localhost:80", True),
-            ("10.0.0.1", True),
-            ("[::1]:8000", True),
-            ("label.example.org", True),
-        ],
-    )
-    def test_a_name_that_leads_here_from_elsewhere(self, url, host, known):
-        answer = requests.get(f"{url}/info/", headers={"host": host}, timeout=30)
-        assert answer.status_code == (200 if known else 400)
+    def test_a_name_that_leads_here_from_elsewhere(self, url):
+        unknown = ("elsewhere.example", "127.0.0.1.elsewhere.example", "")
+        for host in (*unknown, "localhost:80", "10.0.0.1", "[::1]:8000", "label.example.org"):
+            answer = requests.get(f"{url}/info/", headers={"host": host}, timeout=30)
+            assert answer.status_code == (400 if host in unknown else 200), host
 
 
 class TestToken:
@@ -437,7 +401,10 @@ class TestToken:
         assert (answer.status_code, answer.text) == (401, WITHOUT_TOKEN)
 
     def test_whether_the_server_runs_is_told_without_it(self, url):
-        assert requests.get(url.rpartition("/")[0] + "/healthz", timeout=30).json() == {"status": "ok"}
+        health = url.rpartition("/")[0] + "/healthz"
+        assert requests.get(health, timeout=30).json() == {"status": "ok"}
+        for page in (health, f"{url}/"):  # as monitors probe
+            assert requests.head(page, timeout=30).ok
 
     def test_idle_connections_without_it_keep_nobody_out(self, url):
         address = urlsplit(url)
@@ -457,11 +424,8 @@ class TestToken:
                 answered.append(message["status"])
 
         async def ask():
-            guard = Guard(wait, TOKEN)
-            tasks = [
-                asyncio.create_task(guard({"type": "http", "path": f"/{TOKEN}/info/"}, None, send))
-                for _ in range(REQUESTS + 1)
-            ]
+            guard, scope = Guard(wait, TOKEN), {"type": "http", "path": f"/{TOKEN}/info/"}
+            tasks = [asyncio.create_task(guard(scope | {}, None, send)) for _ in range(REQUESTS + 1)]
             await asyncio.sleep(0)
             await guard({"type": "http", "path": "/"}, None, send)
             done.set()
@@ -477,16 +441,6 @@ class TestToken:
             answer = requests.get(url + path, allow_redirects=False, timeout=30)
             assert (answer.status_code, answer.headers["location"][:1]) == (307, "/")
             assert requests.get(url + path, timeout=30).ok
-
-    def test_other_machines_need_a_web_server_in_front(self, tmp_path):
-        from mmb.verbs.serve import serve  # as above
-
-        with pytest.raises(ValueError, match="Put a web server in front"):
-            serve(str(tmp_path), host="0.0.0.0")
-
-    def test_monitors_probe(self, url):
-        assert requests.head(url.rpartition("/")[0] + "/healthz", timeout=30).ok
-        assert requests.head(f"{url}/", timeout=30).ok
 
     def test_which_hosts_need_one(self):
         assert len(chosen_token(None, "127.0.0.1")) > 20
@@ -524,9 +478,6 @@ class TestArchive:
                     for start in range(0, len(content), 1 if "slow" in self.path else 1 << 16):
                         self.wfile.write(content[start : start + (1 if "slow" in self.path else 1 << 16)])
                         time.sleep(0.05 * ("slow" in self.path))
-
-            def log_message(self, *args: object) -> None:
-                pass
 
         with answering(Endless) as address:
             yield address
@@ -582,9 +533,6 @@ class TestLyingArchive:
                 self.end_headers()
                 self.wfile.write(body.encode())
 
-            def log_message(self, *args: object) -> None:
-                pass
-
         with answering(Lying) as address:
             yield address
 
@@ -597,24 +545,10 @@ class TestLyingArchive:
 
     @pytest.mark.parametrize(
         "kind",
-        [
-            "text/html",
-            "TEXT/HTML; charset=utf-8",
-            "image/svg+xml",
-            "IMAGE/SVG+XML",
-            "application/xhtml+xml",
-            "text/xml",
-            "image/png, text/html",
-            "multipart/related; type=x, text/html",
-            "application/dicomx",
-            "application/javascript",
-            "image/",
-            "",
-            "*/*",
-            "multipart/x-mixed-replace; boundary=x",
-            "application/pdf",
-        ],
-    )
+        ["text/html", "TEXT/HTML; charset=utf-8", "image/svg+xml", "IMAGE/SVG+XML", "application/xhtml+xml",
+         "text/xml", "image/png, text/html", "multipart/related; type=x, text/html", "application/dicomx",
+         "application/javascript", "image/", "", "*/*", "multipart/x-mixed-replace; boundary=x", "application/pdf"],
+    )  # fmt: skip
     def test_no_page_or_script_is_passed_on(self, archive, kind):
         with pytest.raises(HTTPException) as found:
             self.ask(archive, 200, kind)
@@ -622,15 +556,9 @@ class TestLyingArchive:
 
     @pytest.mark.parametrize(
         "kind",
-        [
-            "application/dicom",
-            'multipart/related; type="application/dicom"; boundary=x-y',
-            "application/octet-stream",
-            "image/jpeg",
-            "image/jp2;q=1",
-            "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1",
-        ],
-    )
+        ["application/dicom", 'multipart/related; type="application/dicom"; boundary=x-y', "application/octet-stream",
+         "image/jpeg", "image/jp2;q=1", "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1"],
+    )  # fmt: skip
     def test_what_dicomweb_has_is_passed_on(self, archive, kind):
         answer = self.ask(archive, 200, kind)
         assert (answer.status_code, answer.headers["content-type"]) == (200, kind)

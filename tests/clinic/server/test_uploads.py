@@ -27,13 +27,12 @@ from mmb.server.upload_store import Upload, Uploads, created, require_free_disk
 from mmb.server.worker import Turns, Worker
 
 
-async def pieces(content: bytes):
-    for start in range(0, len(content), 100):
-        yield content[start : start + 100]
-
-
 def receive(upload: Upload, content: bytes, name: str) -> None:
-    asyncio.run(upload.receive(pieces(content), name))
+    async def pieces():
+        for start in range(0, len(content), 100):
+            yield content[start : start + 100]
+
+    asyncio.run(upload.receive(pieces(), name))
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def upload():
     assert not one.folder.exists()
 
 
-def packed(files: dict[str, bytes]) -> bytes:
+def packed(files: dict[str | zipfile.ZipInfo, bytes]) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, held in files.items():
@@ -86,10 +85,7 @@ def test_nor_does_one_in_a_zip(upload, name):
 def test_a_link_in_a_zip_is_none(upload):
     link = zipfile.ZipInfo("x_t1.nii.gz")
     link.external_attr = 0o120777 << 16
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr(link, "/etc/passwd")
-    receive(upload, content.getvalue(), "study.zip")
+    receive(upload, packed({link: b"/etc/passwd"}), "study.zip")
     recognise_upload(upload.study, PHANTOM)
     assert (upload.study / "study.zip" / "x_t1.nii.gz").read_bytes() == b"/etc/passwd"
     assert not [path for path in upload.folder.rglob("*") if path.is_symlink()]
@@ -131,11 +127,9 @@ def test_what_a_zip_holds_is_bounded(upload, monkeypatch):
     monkeypatch.setattr(upload_reading, "UNPACKED_BYTES", 1 << 16)
     monkeypatch.setattr(upload_reading, "CHUNK", 1 << 10)
     bomb = packed({"x_t1.nii": bytes(1 << 24)})
-    for number, content in enumerate(
-        [bomb, packed({"a.zip": bomb}), packed({"a": bytes(1 << 15), "b": bytes(1 << 16)})]
-    ):
+    large = packed({"a": bytes(1 << 15), "b": bytes(1 << 16)})
+    for number, content in enumerate([bomb, packed({"a.zip": bomb}), large]):
         shutil.rmtree(upload.study)
-        upload.study.mkdir()
         receive(upload, content, "study.zip")
         with pytest.raises(ValueError, match=r"exceeds|unpack it") as refused:
             recognise_upload(upload.study, PHANTOM)
@@ -143,7 +137,6 @@ def test_what_a_zip_holds_is_bounded(upload, monkeypatch):
         assert sum(path.stat().st_size for path in upload.folder.rglob("*") if path.is_file()) < 1 << 18
     for content in (understated(bomb), bomb[:-30], bomb[:2000] + bytes(100) + bomb[2100:]):
         shutil.rmtree(upload.study)
-        upload.study.mkdir()
         receive(upload, content, "study.zip")
         with pytest.raises(ValueError, match=r"damaged|exceeds"):
             recognise_upload(upload.study, PHANTOM)
@@ -224,6 +217,12 @@ def test_nothing_to_segment_is_said_before_the_queue():
             require_sequences(found, by_hand, modalities)
     with pytest.raises(ValidationError, match="6 is given for two modalities"):
         options_for(SegmentOptions, ("t1", "t1c")).model_validate({"series": {"t1": "6", "t1c": 6}})
+
+
+def test_series_are_named_as_people_and_messages_do():
+    for said in ("t1c=9, t2=3-10", {"t1c": "9", "t2": "3-10"}):
+        assert series_numbers(said) == {"t1c": "9", "t2": "3-10"}
+    assert series_numbers("") is None
     with pytest.raises(ValueError, match="given twice"):
         series_numbers("t1=6, t1=7")
 
@@ -237,10 +236,8 @@ def test_a_study_that_is_removed_while_it_is_read_leaves_nothing():
         with created(upload.study / "unpacked" / "x_t1.nii.gz"):
             return {}
 
-    async def removed_while_it_is_read() -> None:
-        await read(SimpleNamespace(uploads=held, reading=Turns(), recognise_upload=recognise), name)
-
-    asyncio.run(removed_while_it_is_read())
+    app = SimpleNamespace(uploads=held, reading=Turns(), recognise_upload=recognise)
+    asyncio.run(read(app, name))
     assert not upload.folder.exists()
 
 

@@ -130,17 +130,13 @@ def with_elastix(monkeypatch, angles: tuple[float, float, float], shift: np.ndar
         def __getattr__(self, name):
             return lambda value: self.update({name: value})
 
-    class Parameters:
-        New = classmethod(lambda cls: cls())
-        GetDefaultParameterMap = staticmethod(lambda *_: {})
-        AddParameterMap = staticmethod(lambda _: None)
-
-    itk, threads = ModuleType("itk"), ("GetGlobalMaximumNumberOfThreads", "GetGlobalDefaultNumberOfThreads")
-    itk.ParameterObject, itk.elastix_registration_method = Parameters, answer
+    itk, settings = ModuleType("itk"), SimpleNamespace(AddParameterMap=lambda _: None)
+    itk.ParameterObject = SimpleNamespace(New=lambda: settings, GetDefaultParameterMap=lambda *_: {})
+    itk.elastix_registration_method = answer
     itk.image_from_array = lambda array: Volume(array=array)
     itk.matrix_from_array = np.asarray
-    itk.MultiThreaderBase = SimpleNamespace(**{name.replace("Get", verb): lambda *_: 1 for name in threads
-                                               for verb in ("Get", "Set")})  # fmt: skip
+    threads = [f"{verb}Global{which}NumberOfThreads" for verb in ("Get", "Set") for which in ("Maximum", "Default")]
+    itk.MultiThreaderBase = SimpleNamespace(**dict.fromkeys(threads, lambda *_: 1))
     monkeypatch.setitem(sys.modules, "itk", itk)
     return given
 

@@ -34,7 +34,6 @@ SUMMARY = StudySummary(
     volumes={"WT": 34.04, "TC": 13.6, "ET": 0.03},
     expected_dice={"WT": 0.81, "TC": 0.6, "ET": 0.31},
     intervals={"WT": (22.81, 48.6)},
-
     pictures={"flair": base64.b64encode(b"a picture").decode()},
     remarks=[
         Remark("no_t1c", Gravity.WARNING, "No T1c.", ("t1c",)),

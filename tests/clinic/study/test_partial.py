@@ -1,6 +1,7 @@
 """Studies in which an image shows only a part of the head: which is used, on whose grid, what is said."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,14 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from dicom_studies import AGENT, MPRAGE, SPACE_FLAIR, T1_SE, T2_TSE, Scan, write_study
-from phantom_case import write_case
+from dicom_studies import AGENT, MPRAGE, SPACE_FLAIR, T1_SE, T2_TSE, Scan, files, write_study
 
 from common.cohorts.registry import PHANTOM
 from common.modalities import GLIOMA
 from mmb.clinic.head.skull import brain_mask
 from mmb.clinic.intake.field_of_view import WHOLE, shares
 from mmb.clinic.options import Options
-from mmb.clinic.recognise.reading import Assigned, align_and_assign, choose_reference, read_folder
+from mmb.clinic.recognise.reading import align_and_assign, choose_reference, read_folder
 from mmb.clinic.remark import Gravity, Remark
 from mmb.clinic.report.doubts import partial_images
 from mmb.clinic.report.verdicts import Presence, verdicts
@@ -36,58 +36,39 @@ FINE = {"t1": MPRAGE, "t1c": MPRAGE | AGENT, "t2": T2_TSE | {"MRAcquisitionType"
 NAMES = {"t1": "T1 MPRAGE", "t1c": "T1 MPRAGE POST GAD", "t2": "T2 SPACE IAC 3D", "flair": "FLAIR SPACE 3D"}
 
 
-@pytest.fixture(scope="module")
-def subject(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "case"
-    write_case(folder, "case", seed=7)
-    return folder
-
-
-def cut(folder: Path, number: int, millimetres: float = 84, end: str = "bottom", axis: int = 2) -> None:
-    """Leave so many mm at one end of a series, or in its middle."""
-    paths = sorted(
-        (folder / f"{number:03d}").iterdir(), key=lambda path: pydicom.dcmread(path).ImagePositionPatient[axis]
-    )
-    gap = float(pydicom.dcmread(paths[0]).SpacingBetweenSlices)
-    count = round(millimetres / gap)
+def with_part(folder: Path, case: Path, scans: Sequence[Scan], mm: float = 84, end: str = "bottom") -> Path:
+    """Write a study of whose series 7 only so many mm are there, at one end or in its middle."""
+    write_study(folder, case, scans)
+    paths = files(folder, 7)
+    count = round(mm / float(pydicom.dcmread(paths[0]).SpacingBetweenSlices))
     start = {"bottom": 0, "top": len(paths) - count, "middle": (len(paths) - count) // 2}[end]
-    for k, path in enumerate(paths):
-        if not start <= k < start + count:
-            path.unlink()
-
-
-def made(folder: Path, subject: Path, scans: Sequence[Scan]) -> Path:
-    write_study(folder, subject, scans)
+    for path in {*paths} - {*paths[start : start + count]}:
+        path.unlink()
     return folder
-
-
-def aligned(folder: Path) -> Assigned:
-    return align_and_assign(read_folder(folder, PHANTOM), None, torch.device("cpu"), "no")
 
 
 @pytest.mark.parametrize(("modality", "end"), zip(GLIOMA, ("bottom", "top", "middle", "bottom"), strict=True))
-def test_a_thinner_part_never_replaces_the_whole(tmp_path, subject, modality, end):
+def test_a_thinner_part_never_replaces_the_whole(tmp_path, case, modality, end):
     part = Scan(7, modality, NAMES[modality], FINE[modality], spacing=(2, 2, 2))
-    cut(made(tmp_path, subject, [*WHOLE_HEAD, part]), 7, end=end)
-    study = read_folder(tmp_path, PHANTOM)
+    study = read_folder(with_part(tmp_path, case, [*WHOLE_HEAD, part], end=end), PHANTOM)
     assert sorted(study.sources.values()) == ["series 2", "series 3", "series 4", "series 5"]
     (line,) = (line for line in study.explanations if line.startswith("series 7"))
     assert line.endswith("is of the whole head.")
 
 
-@pytest.mark.parametrize(("plane", "axis"), [("coronal", 1), ("sagittal", 0)])
-def test_parts_in_other_planes(tmp_path, subject, plane, axis):
+@pytest.mark.parametrize("plane", ["coronal", "sagittal"])
+def test_parts_in_other_planes(tmp_path, case, plane):
     part = Scan(7, "t2", "COR T2 HIPPOCAMPUS 3mm", T2_TSE, plane, spacing=(2, 2, 3))
-    cut(made(tmp_path, subject, [*WHOLE_HEAD, part]), 7, 81, axis=axis)
+    with_part(tmp_path, case, [*WHOLE_HEAD, part], 81)
     assert read_folder(tmp_path, PHANTOM).sources["t2"] == "series 3"
 
 
 @pytest.mark.parametrize("modality", ["t1c", "flair"])
-def test_the_only_image_of_a_sequence_is_used_and_what_lacks_is_said(tmp_path, subject, modality):
+def test_the_only_image_of_a_sequence_is_used_and_what_lacks_is_said(tmp_path, case, modality):
     others = [scan for scan in WHOLE_HEAD if scan.image != modality]
     part = Scan(7, modality, NAMES[modality], FINE[modality], spacing=(2, 2, 2))
-    cut(made(tmp_path, subject, [*others, part]), 7)
-    study, reference, why = aligned(tmp_path)
+    with_part(tmp_path, case, [*others, part])
+    study, reference, why = align_and_assign(read_folder(tmp_path, PHANTOM), None, torch.device("cpu"), "no")
     assert study.sources[modality] == "series 7"
     assert reference != modality
     assert why.endswith("of those that show the whole head")
@@ -97,15 +78,12 @@ def test_the_only_image_of_a_sequence_is_used_and_what_lacks_is_said(tmp_path, s
     assert "mm missing at the top" in lacking[modality]
 
 
-def test_image_files_of_a_part_are_never_the_grid(tmp_path, subject):
-    write_case(tmp_path / "case", "case", seed=7)
-    path = tmp_path / "case" / "case_t1ce.nii.gz"
+def test_image_files_of_a_part_are_never_the_grid(tmp_path, case):
+    path = shutil.copytree(case, tmp_path / "case") / "case_t1ce.nii.gz"
     image = nib.load(path)
     nib.save(image.slicer[:, :, : image.shape[2] // 2 + 1], path)
-    assert choose_reference(read_folder(tmp_path / "case", PHANTOM)) == (
-        "t1",
-        "the finest one, of those that show the whole head",
-    )
+    reference, why = choose_reference(read_folder(tmp_path / "case", PHANTOM))
+    assert (reference, why) == ("t1", "the finest one, of those that show the whole head")
 
 
 def grid(extent: Sequence[float], centre: Sequence[float] = (0, 0, 0)) -> tuple[tuple[int, ...], np.ndarray]:
@@ -140,10 +118,10 @@ def predicted(folder: Path, out: Path) -> Prediction:
 
 
 @pytest.mark.slow  # segments two studies; the tests above see which images are used
-def test_volumes_are_those_of_the_study_without_the_part(tmp_path, subject):
+def test_volumes_are_those_of_the_study_without_the_part(tmp_path, case):
     part = Scan(7, "t2", NAMES["t2"], FINE["t2"], spacing=(2, 2, 2))
-    cut(made(tmp_path / "with", subject, [*WHOLE_HEAD, part]), 7)
-    made(tmp_path / "without", subject, WHOLE_HEAD)
+    with_part(tmp_path / "with", case, [*WHOLE_HEAD, part])
+    write_study(tmp_path / "without", case, WHOLE_HEAD)
     first, second = (predicted(tmp_path / name, tmp_path / f"{name}_out").summary for name in ("with", "without"))
     assert first.volumes == pytest.approx(second.volumes, rel=0.05)
     assert not [remark for remark in first.remarks if remark.code == "partial"]
@@ -157,9 +135,8 @@ def test_what_only_a_partial_t1c_shows_is_not_reliable():
     assert {made[region].text for region in ("TC", "ET")} == {"not reliable: the T1c does not show the whole brain"}
 
 
-def test_a_result_from_a_partial_t1c_warns(tmp_path, subject):
-    part = replace(WHOLE_HEAD[3], number=7)
-    cut(made(tmp_path / "study", subject, [*WHOLE_HEAD[:3], part]), 7)
+def test_a_result_from_a_partial_t1c_warns(tmp_path, case):
+    with_part(tmp_path / "study", case, [*WHOLE_HEAD[:3], replace(WHOLE_HEAD[3], number=7)])
     summary = predicted(tmp_path / "study", tmp_path / "out").summary
     (warning,) = (each.text for each in summary.remarks if each.code == "partial")
     assert re.match(r"T1c \(series 7: \d+ % of the brain; \d+ mm missing at the top\)", warning)

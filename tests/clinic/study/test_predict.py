@@ -126,15 +126,6 @@ def test_the_schema_in_the_docs_is_that_of_the_summary():
     assert json.loads(SCHEMA.read_text()) == schema()  # python -m mmb.clinic.report.document writes it
 
 
-def test_volumes_are_those_of_the_outlines_whatever_the_decision(subject, tmp_path, capsys):
-    assert predict(subject, tmp_path, "m3ae", "--modalities", "t1", "--decision", "expected_dice") is None
-    said = capsys.readouterr().out
-    label = np.asarray(nib.load(tmp_path / "label.nii.gz").dataobj)
-    marked = {region: millilitres(mask.sum() * SPACING**3 / 1000) for region, mask in regions(label).items()}
-    assert {region: re.search(rf"^  {region}: ([\d.]+) ml;", said, re.MULTILINE)[1] for region in marked} == marked
-    assert f"the enhancing tumour ({marked['ET']} ml) is an estimate" in said
-
-
 @pytest.mark.slow
 def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, capsys, caplog):
     dicom, nifti = studies
@@ -146,22 +137,20 @@ def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, c
     label = np.asarray(made.dataobj)
     assert min(dice(label, np.asarray(expected.dataobj)).values()) >= 0.98
 
-    for modality, number in USED.items():
-        name = {"t1c": "T1c"}.get(modality, modality.upper())
-        assert re.search(rf"series {number}: {name}, (sure|likely|open) \(.*\); used", said)
-    assert re.search(r"series 1-3: left out: localizer", said)
-    assert re.search(r"series 5: left out: diffusion", said)
-    assert re.search(r"series 7: left out: subtraction", said)
-    assert "series 8: T1c" in said
+    summary = json.loads((tmp_path / "dicom" / "summary.json").read_text())
+    taken = {each["modality"]: each["source"] for each in summary["found"] if each["use"] == "taken"}
+    assert taken == {modality: f"series {number}" for modality, number in USED.items()}
+    others = {each["source"]: each["reason"].split(" ")[0] for each in summary["found"] if each["use"] == "left_out"}
+    assert (others["series 1-3"], others["series 5"], others["series 7"]) == ("localizer", "diffusion", "subtraction")
+    assert [each["source"] for each in summary["found"] if each["use"] == "rival"] == ["series 8"]
     assert re.search(r"FLAIR to T1c: registered, moved by 5\.\d mm and turned by 5\.\d degrees", said)
     page = (tmp_path / "dicom" / "summary.html").read_text()
     assert "series 6" in page
     words = re.sub("base64,[^\"']+", "", page)  # pictures may spell anything
     assert not SECRETS.search(said + words)
-
-    summary = json.loads((tmp_path / "dicom" / "summary.json").read_text())
     assert "pictures" not in summary
     assert not SECRETS.search(json.dumps(summary))
+    assert {path.name for path in (tmp_path / "dicom").iterdir()} == {*RESULTS.values()}
 
     # The SEG says the same as the label map on the grid of the T1c, which the result lies on.
     t1c = next(one for one in read_series(dicom) if one.number == USED["t1c"])
@@ -315,7 +304,6 @@ print(sorted({{"torch", "monai", "pandas", "scipy"}} & sys.modules.keys()))
     assert slow == "[]"
 
 
-@pytest.mark.slow  # several segmentations
 def test_no_spreadsheet_computes_a_name(tmp_path):
     names = ['=HYPERLINK("http:evil","x")', "+cmd|' calc'!A0", "@SUM(1)", "-1+1", "a=b"]
     batch._write(tmp_path, [batch.Outcome(name, failure="no image") for name in names])
@@ -324,75 +312,59 @@ def test_no_spreadsheet_computes_a_name(tmp_path):
     assert json.loads((tmp_path / "studies.json").read_text())[0]["study"] == names[0]
 
 
+@pytest.mark.slow  # several segmentations
 def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(subject, tmp_path, capsys):
-    """A good study, one without any known sequence, and one whose name has spaces."""
+    """One study has no known sequence, and the name of another has spaces."""
     studies, out = tmp_path / "studies", tmp_path / "out"
-    for place, modality in (("a & b/c", "flair"), ("good", "t2"), ("bad", None)):
+    for place in ("a & b/c", "damaged", "good", "older"):
         (studies / place).mkdir(parents=True)
-        if modality:
-            (studies / place / f"Doe_{modality}.nii.gz").symlink_to(subject / f"Doe_{modality}.nii.gz")
+        (studies / place / "Doe_t2.nii.gz").symlink_to(subject / "Doe_t2.nii.gz")
+    (studies / "bad").mkdir()
     (studies / "bad" / "notes.txt").write_text("no image")
-    assert predict(studies, out, "m3ae", "--each") == "error: 1 of 3 studies were not segmented: bad; see studies.csv."
+    asked = (studies, out, "m3ae", "--each", "--decision", "expected_dice")
+    assert predict(*asked) == "error: 1 of 5 studies were not segmented: bad; see studies.csv."
     said = capsys.readouterr().out
-    assert re.search(r"In the study good:\n.*\nSegmenting; .*\nStudy 3:\n  good: segmented\n", said)
+    assert re.search(r"In the study good:\n.*\nSegmenting; .*\nStudy 4:\n  good: segmented\n", said)
     assert f"bad: not segmented: {studies / 'bad'}: " in said
     made = {name: out / name / "label.nii.gz" for name in ("good", "a & b")}
     rows = pd.read_csv(out / "studies.csv").set_index("study")
-    assert [*rows.index] == ["a & b", "bad", "good"]
+    assert [*rows.index] == ["a & b", "bad", "damaged", "good", "older"]
     assert rows.failure["bad"].startswith(f"{studies / 'bad'}: ")
     assert (rows.used["good"], rows.WT_verdict["good"]) == ("t2", "not reliable")
-    label = np.asarray(nib.load(made["good"]).dataobj)
-    assert rows.WT_ml["good"] == pytest.approx((label > 0).sum() * SPACING**3 / 1000, rel=1e-6)
+    for region, mask in regions(np.asarray(nib.load(made["good"]).dataobj)).items():  # whatever the decision
+        assert rows[f"{region}_ml"]["good"] == pytest.approx(mask.sum() * SPACING**3 / 1000, rel=1e-6)
+
+    # One was interrupted, a summary is damaged, and one is of a version that had other fields.
     times = {name: path.stat().st_mtime_ns for name, path in made.items()}
-    made["good"].unlink()  # interrupted
-    shutil.rmtree(studies / "bad")
-    capsys.readouterr()
-    assert predict(studies, out, "m3ae", "--each") is None
-    said = capsys.readouterr().out
-    assert "a & b: segmented before" in said
-    assert "good: segmented\n" in said
-    assert made["a & b"].stat().st_mtime_ns == times["a & b"]
-    assert made["good"].stat().st_mtime_ns > times["good"]
-    assert [one["study"] for one in json.loads((out / "studies.json").read_text())] == ["a & b", "good"]
-
-
-def test_results_whose_summary_cannot_be_read_are_made_anew(subject, tmp_path, capsys):
-    """A summary of a version that had other fields, one that is damaged, and one that is as it should be."""
-    studies, out = tmp_path / "studies", tmp_path / "out"
-    for name in ("damaged", "good", "older"):
-        (studies / name).mkdir(parents=True)
-        (studies / name / "Doe_flair.nii.gz").symlink_to(subject / "Doe_flair.nii.gz")
-    assert predict(studies, out, "m3ae", "--each") is None
+    made["good"].unlink()
     (out / "damaged" / "summary.json").write_text('{"schema_version": 1, ')
     older = json.loads((out / "older" / "summary.json").read_text())
     del older["schema_version"], older["remarks"]
     (out / "older" / "summary.json").write_text(json.dumps(older | {"warnings": ["Look at it."]}))
+    record = json.loads((out / "studies.json").read_text())
     (out / "studies.json").write_text(
-        json.dumps([
-            {key: value for key, value in each.items() if key not in ("label", "created")}
-            for each in json.loads((out / "studies.json").read_text())
-        ])
-    )  # fmt: skip
+        json.dumps([{key: each[key] for key in ("study", "made_from", "failure")} for each in record])
+    )
+    shutil.rmtree(studies / "bad")
     capsys.readouterr()
-    assert predict(studies, out, "m3ae", "--each") is None
+    assert predict(*asked) is None
     said = capsys.readouterr().out
-    for line in ("damaged: segmented\n", "good: segmented before\n", "older: segmented\n"):
+    for line in ("a & b: segmented before\n", "damaged: segmented\n", "good: segmented\n", "older: segmented\n"):
         assert line in said
+    assert made["a & b"].stat().st_mtime_ns == times["a & b"]
+    assert made["good"].stat().st_mtime_ns > times["good"]
+    names = [one["study"] for one in json.loads((out / "studies.json").read_text())]
+    assert names == ["a & b", "damaged", "good", "older"]
     assert pd.read_csv(out / "studies.csv").remarks.notna().all()
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda text: "a,b\n1,2\n", "not a calibration ("),
-        (lambda text: text, "a calibration of other weights than own.pt beside it"),
-    ],
-)
-def test_a_foreign_calibration_is_refused_before_the_images_are_read(damage, message, subject, tmp_path):
+def test_a_foreign_calibration_is_refused_before_the_images_are_read(subject, tmp_path):
     shutil.copy(DEMO, tmp_path / "own.pt")
-    (tmp_path / "own_calibration.json").write_text(damage(DEMO.with_name("model_calibration.json").read_text()))
-    error = predict(subject, tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
-    assert error.startswith(f"error: {tmp_path / 'own_calibration.json'}: {message}")
+    of_others = DEMO.with_name("model_calibration.json").read_text()
+    for text, message in (("a,b\n1,2\n", "not a calibration ("), (of_others, "a calibration of other weights")):
+        (tmp_path / "own_calibration.json").write_text(text)
+        error = predict(subject, tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
+        assert error.startswith(f"error: {tmp_path / 'own_calibration.json'}: {message}")
 
 
 def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, monkeypatch):

@@ -9,9 +9,9 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from dicom_studies import STUDY, T1_SE, T2_TSE, Scan, edit, study, write_study
+from dicom_studies import STUDY, T1_SE, T2_TSE, Scan, edit, files, study, write_study
 from monai.data import MetaTensor
-from phantom_case import LPS, write_case
+from phantom_case import LPS
 
 from common.cohorts.check import findings
 from common.cohorts.myops import MYOPS
@@ -21,18 +21,10 @@ from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.reading import align_and_assign, read_folder
 
 
-@pytest.fixture(scope="module")
-def subject(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "case"
-    write_case(folder, "case", seed=7)
-    (folder / "case_seg.nii.gz").unlink()
-    return folder
-
-
-def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(subject):
-    found = read_folder(subject, PHANTOM, ["flair", "t1c"])
+def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(case):
+    found = read_folder(case, PHANTOM, ["flair", "t1c"])
     assert list(found.images) == ["t1c", "flair"]
-    expected = nib.load(subject / "case_t1ce.nii.gz")
+    expected = nib.load(case / "case_t1ce.nii.gz")
     np.testing.assert_array_equal(found.images["t1c"].affine, expected.affine)
     np.testing.assert_array_equal(found.images["t1c"].dataobj, expected.dataobj)
     assert found.frames["t1c"] == found.frames["flair"]
@@ -46,18 +38,24 @@ def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(subject)
     ]
 
 
-def test_files_on_different_grids_are_warned_about(subject, tmp_path):
+def test_files_on_different_grids_are_warned_about(case, tmp_path):
     voxels = np.random.default_rng(0).uniform(1, 9, (20, 20, 20)).astype(np.float32)
     nib.save(nib.Nifti1Image(voxels, np.diag([4.0, 5, 6, 1])), tmp_path / "a_t1.nii.gz")
     nib.save(nib.Nifti1Image(voxels + 1, LPS), tmp_path / "a_t2.nii.gz")
-    (remark,) = read_folder(tmp_path, PHANTOM).remarks
-    assert "different grids" in remark.text
+    assert [remark.code for remark in read_folder(tmp_path, PHANTOM).remarks] == ["different_grids"]
 
 
-def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
-    scans = study(("t1", "flair"))
-    volumes = {scan.image: volume for scan, volume in zip(scans, write_study(tmp_path, subject, scans), strict=True)}
-    found = read_folder(tmp_path, PHANTOM)
+@pytest.fixture(scope="module")
+def written(case, tmp_path_factory) -> tuple[Path, dict[str, nib.Nifti1Image]]:
+    """A study with T1 (series 2) and FLAIR (series 4), and its volumes; tests must not change it."""
+    folder, scans = tmp_path_factory.mktemp("dicom"), study(("t1", "flair"))
+    volumes = write_study(folder, case, scans)
+    return folder, {scan.image: volume for scan, volume in zip(scans, volumes, strict=True)}
+
+
+def test_a_dicom_study_is_read_with_its_frames_and_reasons(written):
+    folder, volumes = written
+    found = read_folder(folder, PHANTOM)
     assert list(found.images) == ["t1", "flair"]
     assert found.sources == {"t1": "series 2", "flair": "series 4"}
     assert found.frames["t1"] != found.frames["flair"]
@@ -69,7 +67,8 @@ def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
     assert found.series["t1"].number == 2
 
 
-def test_a_series_set_by_hand_goes_before_what_is_recognised(dicom):
+def test_a_series_set_by_hand_goes_before_what_is_recognised(written):
+    dicom, _ = written
     found = read_folder(dicom, PHANTOM, by_hand={"T1ce": 2})
     assert found.sources == {"t1c": "series 2", "flair": "series 4"}
     assert found.used["t1c"].stated_grade is None
@@ -84,17 +83,9 @@ def test_a_series_set_by_hand_goes_before_what_is_recognised(dicom):
             read_folder(dicom, PHANTOM, wanted, by_hand)
 
 
-@pytest.fixture(scope="module")
-def dicom(subject, tmp_path_factory) -> Path:
-    """A study with T1 (series 2) and FLAIR (series 4); tests must not change it."""
-    folder = tmp_path_factory.mktemp("dicom")
-    write_study(folder, subject, study(("t1", "flair")))
-    return folder
-
-
-def test_a_broken_series_that_is_not_wanted_does_not_matter(subject, tmp_path):
-    write_study(tmp_path, subject, [Scan(1, "t1", "t1_se_tra", T1_SE), Scan(2, "t2", "t2_tse_tra", T2_TSE)])
-    sorted((tmp_path / "002").iterdir())[20].unlink()
+def test_a_broken_series_that_is_not_wanted_does_not_matter(case, tmp_path):
+    write_study(tmp_path, case, [Scan(1, "t1", "t1_se_tra", T1_SE), Scan(2, "t2", "t2_tse_tra", T2_TSE)])
+    files(tmp_path, 2)[20].unlink()
     assert list(read_folder(tmp_path, PHANTOM, ["t1"]).images) == ["t1"]
     with pytest.raises(ValueError, match=r"series 2 .* slices are missing"):
         read_folder(tmp_path, PHANTOM)
@@ -104,49 +95,44 @@ def save(voxels: np.ndarray, path: Path, affine: np.ndarray = LPS) -> None:
     nib.save(nib.Nifti1Image(np.asarray(voxels), affine), path)
 
 
-def both_kinds(subject: Path, folder: Path) -> None:
-    write_study(folder, subject, study(("t1",)))
+def both_kinds(case: Path, folder: Path) -> None:
+    write_study(folder, case, study(("t1",)))
     (folder / "001").rename(folder / "localizer")
-    (folder / "case_t2.nii.gz").symlink_to(subject / "case_t2.nii.gz")
+    (folder / "case_t2.nii.gz").symlink_to(case / "case_t2.nii.gz")
 
 
 def linked(*names: str) -> Callable[[Path, Path], None]:
     """Make a study of one image under several names."""
-    return lambda subject, folder: [(folder / name).symlink_to(subject / "case_t1.nii.gz") for name in names]
+    return lambda case, folder: [(folder / name).symlink_to(case / "case_t1.nii.gz") for name in names]
 
 
 TWICE = linked("case_t1.nii.gz", "case_t1ce.nii.gz")
 
 
 @pytest.mark.parametrize(
-    ("make", "options", "kind", "message"),
+    ("make", "options", "message"),
     [
-        (lambda subject, folder: folder.rmdir(), {}, FileNotFoundError, "no such folder"),
-        (lambda subject, folder: None, {}, ValueError, "an empty folder; expected the DICOM or NIfTI files"),
-        (TWICE, {"by_hand": {"t1": 3}}, ValueError, "--series is for DICOM"),
-        (TWICE, {"modalities": ["t2"]}, ValueError, r"none of the requested modalities \(t2\); it has t1"),
-        (TWICE, {}, ValueError, r"\(T1\) and .*\(T1c\): the same image\. Give each image once"),
-        (
-            linked("other_t1.nii.gz", "another_t1.nii.gz"),
-            {},
-            ValueError,
-            "2 subjects, another, other; give the folder of",
-        ),
-        (linked("P1_t1.nii.gz", "P1_flair.nii.gz", "P2_t1.nii.gz", "P2_flair.nii.gz"), {}, ValueError, "2 subjects"),
-        (both_kinds, {}, ValueError, r"both DICOM and image files \(1\)"),
-        (lambda _, folder: save(np.ones((9, 9, 9)), folder / "a_t1.nii.gz"), {}, ValueError, "T1.*every voxel is 1"),
+        (lambda case, folder: folder.rmdir(), {}, "no such folder"),
+        (lambda case, folder: None, {}, "an empty folder; expected the DICOM or NIfTI files"),
+        (TWICE, {"by_hand": {"t1": 3}}, "--series is for DICOM"),
+        (TWICE, {"modalities": ["t2"]}, r"none of the requested modalities \(t2\); it has t1"),
+        (TWICE, {}, r"\(T1\) and .*\(T1c\): the same image\. Give each image once"),
+        (linked("other_t1.nii.gz", "another_t1.nii.gz"), {}, "2 subjects, another, other; give the folder of"),
+        (linked("P1_t1.nii.gz", "P1_flair.nii.gz", "P2_t1.nii.gz", "P2_flair.nii.gz"), {}, "2 subjects"),
+        (both_kinds, {}, r"both DICOM and image files \(1\)"),
+        (lambda _, folder: save(np.ones((9, 9, 9)), folder / "a_t1.nii.gz"), {}, "T1.*every voxel is 1"),
     ],
 )
-def test_what_cannot_be_one_study_is_refused(subject, tmp_path, monkeypatch, make, options, kind, message):
+def test_what_cannot_be_one_study_is_refused(case, tmp_path, monkeypatch, make, options, message):
     (tmp_path / "study").mkdir()
-    make(subject, tmp_path / "study")
+    make(case, tmp_path / "study")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(kind, match=message):
+    with pytest.raises(FileNotFoundError if message == "no such folder" else ValueError, match=message):
         read_folder("study", PHANTOM, **options)
 
 
-def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brain(subject, tmp_path):
-    brain = read_folder(subject, PHANTOM, ["t1", "t2", "flair"])
+def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brain(case, tmp_path):
+    brain = read_folder(case, PHANTOM, ["t1", "t2", "flair"])
     assert (brain.skulls, brain.remarks) == ([], [])
     t1 = np.asarray(brain.images["t1"].dataobj)
     noisy = np.where(t1 == 0, np.random.default_rng(0).integers(1, 9, t1.shape), t1)
@@ -161,8 +147,8 @@ def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brai
 
 
 @pytest.mark.parametrize("value", [-1000, -0.75, 5000, np.nan])
-def test_a_background_other_than_0_becomes_0(value, subject, tmp_path):
-    t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj).astype(np.float32)
+def test_a_background_other_than_0_becomes_0(value, case, tmp_path):
+    t2 = np.asarray(nib.load(case / "case_t2.nii.gz").dataobj).astype(np.float32)
     given = t2 + value if value < 0 else np.where(t2 == 0, np.float32(value), t2)
     save(given, tmp_path / "a_t2.nii.gz")
     found = read_folder(tmp_path, PHANTOM)
@@ -174,14 +160,12 @@ def test_a_background_other_than_0_becomes_0(value, subject, tmp_path):
         read_folder(tmp_path, PHANTOM)
 
 
-def test_a_brain_too_small_for_its_voxel_size_is_warned_about(subject, tmp_path):
-    t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj)
+def test_a_brain_too_small_for_its_voxel_size_is_warned_about(case, tmp_path):
+    t2 = np.asarray(nib.load(case / "case_t2.nii.gz").dataobj)
     nib.save(nib.Nifti1Image(t2, LPS @ np.diag([0.5, 0.5, 0.5, 1])), tmp_path / "a_t2.nii.gz")
     found = read_folder(tmp_path, PHANTOM)
-    (remark,) = found.remarks
-    assert (remark.code, remark.about) == ("odd_volume", ("t2",))
-    assert remark.text.startswith("T2 (image file): a whole brain of only ")
-    assert "with voxels of 1.5 x 1.5 x 1.5 mm" in remark.text
+    assert [(remark.code, remark.about) for remark in found.remarks] == [("odd_volume", ("t2",))]
+    assert "with voxels of 1.5 x 1.5 x 1.5 mm" in found.remarks[0].text
     assert found.skulls == []
 
 
@@ -192,28 +176,24 @@ TWO = (
 
 
 @pytest.fixture(scope="module")
-def small(subject, tmp_path_factory) -> dict[str, Path]:
+def small(case, tmp_path_factory) -> dict[str, Path]:
     """A study of T2 and FLAIR as DICOM files and as NIfTI files."""
     folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("dicom", "nifti")}
-    for scan, volume in zip(TWO, write_study(folders["dicom"], subject, TWO), strict=True):
+    for scan, volume in zip(TWO, write_study(folders["dicom"], case, TWO), strict=True):
         nib.save(volume, folders["nifti"] / f"x_{scan.image}.nii.gz")
     return folders
 
 
-def slices(folder: Path, number: int = 3) -> list[Path]:
-    return sorted((folder / f"{number:03d}").iterdir())
-
-
 def without_meta(folder: Path) -> None:
     """Take the preamble and the meta information away from a series; then only the data remain."""
-    for path in slices(folder):
+    for path in files(folder, 3):
         content = path.read_bytes()
         path.write_bytes(content[144 + int.from_bytes(content[140:144], "little") :])  # FileMetaInformationGroupLength
 
 
 def one_uid(folder: Path, same: bool) -> None:
     """Give one slice the UID of another one, or add a copy with other pixels."""
-    first, second = slices(folder)[:2]
+    first, second = files(folder, 3)[:2]
     uid = pydicom.dcmread(first).SOPInstanceUID
     if same:
         shutil.copy(first, folder / "copy")
@@ -222,10 +202,10 @@ def one_uid(folder: Path, same: bool) -> None:
         edit(second, lambda one: setattr(one, "SOPInstanceUID", uid))
 
 
-def with_multiframe(subject: Path, folder: Path) -> None:
+def with_multiframe(case: Path, folder: Path) -> None:
     scan = Scan(3, "t2", "t2_tse", T2_TSE, "coronal", spacing=(6, 6, 7), multiframe=True)
-    write_study(folder / "more", subject, [scan])
-    edit(slices(folder / "more")[0], lambda one: setattr(one, "SOPInstanceUID", pydicom.uid.generate_uid()))
+    write_study(folder / "more", case, [scan])
+    edit(files(folder / "more", 3)[0], lambda one: setattr(one, "SOPInstanceUID", pydicom.uid.generate_uid()))
 
 
 SHARED = "1 of its images share their SOPInstanceUID with a file of other"
@@ -242,10 +222,10 @@ MIXED = r"series 3-1 is only a part of a series with single slices and a multi-f
         ("dicom", None, MIXED),
     ],
 )
-def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, change, said):
+def test_nothing_is_dropped_without_a_word(small, case, tmp_path, kind, change, said):
     """Each is refused, or remarked on, for this reason."""
     folder = shutil.copytree(small[kind], tmp_path / "study")
-    change(folder) if change else with_multiframe(subject, folder)
+    change(folder) if change else with_multiframe(case, folder)
     try:
         heard = " ".join(remark.text for remark in read_folder(folder, PHANTOM).remarks)
     except ValueError as error:
@@ -254,41 +234,31 @@ def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, chang
     assert "x_t1ce" not in heard
 
 
-BY_NUMBER = {scan.number: scan for scan in STUDY}
-
-
-def write_noise(folder, brain):
-    """Write noise that has the outline of no head, named T2."""
-    folder.mkdir()
-    shape = np.asarray(nib.load(brain).dataobj).shape
-    noise = np.random.default_rng(0).uniform(1, 1000, shape).astype(np.float32)
-    nib.save(nib.Nifti1Image(noise, LPS), folder / "noise_t2.nii.gz")
-    return folder
-
-
-@pytest.mark.slow  # one registration of what cannot be registered
-def test_what_cannot_be_registered_gives_way_by_name(subject, tmp_path):
-    pytest.importorskip("itk.itkElastixRegistrationMethodPython")
-    write_study(tmp_path / "study", subject, [BY_NUMBER[number] for number in (2, 3)])
-    thin = replace(BY_NUMBER[3], number=9, spacing=(3, 3, 3), moved=((0, 0, 0), (0, 0, 0)))
-    write_study(tmp_path / "study", write_noise(tmp_path / "noise", subject / "case_t2.nii.gz"), [thin])
-    read = read_folder(tmp_path / "study", PHANTOM)
-    assert read.sources["t2"] == "series 9"
-    study, *_ = align_and_assign(read, None, torch.device("cpu"), "no")
-    assert study.sources == {"t1": "series 2", "t2": "series 3"}
-    (warning,) = (remark.text for remark in study.remarks if "series 9" in remark.text)
-    assert warning.startswith("series 9, by its header T2, is not used: it cannot be registered (")
-    (line,) = (line for line in study.explanations if line.startswith("series 9"))
-    assert "cannot be used: it cannot be registered" in line
-
-
-def test_what_is_misplaced_and_cannot_be_registered_is_not_judged_by_what_it_shows(subject, tmp_path, monkeypatch):
+@pytest.fixture
+def no_registration(monkeypatch) -> None:
     def refuse(fixed, moving, name):
         raise ValueError(f"{name}: not registered.")
 
     monkeypatch.setattr("mmb.clinic.head.alignment.register", refuse)
+
+
+def test_what_cannot_be_registered_gives_way_by_name(case, tmp_path, no_registration):
+    """A thinner T2 in a frame of reference of its own."""
+    t1, t2 = (scan for scan in STUDY if scan.number in (2, 3))
+    thin = replace(t2, number=9, spacing=(3, 3, 3), moved=((0, 0, 0), (0, 0, 0)))
+    write_study(tmp_path / "study", case, [t1, t2, thin])
+    read = read_folder(tmp_path / "study", PHANTOM)
+    assert read.sources["t2"] == "series 9"
+    study, *_ = align_and_assign(read, None, torch.device("cpu"), "no")
+    assert study.sources == {"t1": "series 2", "t2": "series 3"}
+    assert ("unusable_image", ("t2",)) in [(remark.code, remark.about) for remark in study.remarks]
+    (noise,) = (each for each in study.found if each.source == "series 9")
+    assert (noise.use, noise.problem.startswith("it cannot be registered (")) == ("unusable", True)
+
+
+def test_what_is_misplaced_and_cannot_be_registered_is_not_judged_by_what_it_shows(case, tmp_path, no_registration):
     for name, moved in (("t1ce", 0), ("t2", 8), ("flair", 0)):
-        image = nib.load(subject / f"case_{name}.nii.gz")
+        image = nib.load(case / f"case_{name}.nii.gz")
         nib.save(nib.Nifti1Image(np.roll(image.dataobj, moved, 1), LPS), tmp_path / f"x_{name}.nii.gz")
     study, *_ = align_and_assign(read_folder(tmp_path, PHANTOM), None, torch.device("cpu"), "no")
     names = {record.candidate.name: modality for modality, record in study.used.items()}
