@@ -289,6 +289,9 @@ def only_ct(study: Path) -> None:
     edit_series(study, 3, CT)
 
 
+CUT_OFF = bytes(128) + b"DICM" + b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff"  # within a sequence of undefined length
+
+
 def damaged(study: Path) -> None:
     files(study, 2)[1].write_bytes(b"\0" * 1000)
 
@@ -304,6 +307,7 @@ def two_studies(study: Path) -> None:
         (only_ct, "no MR image, only 20 CT"),
         (shutil.rmtree, "no such folder"),
         (damaged, "1 of 55 files are damaged DICOM files, the first is number 2 in"),
+        (lambda study: files(study, 2)[1].write_bytes(CUT_OFF), "1 of 55 files are damaged DICOM files"),
     ],
 )
 def test_what_is_no_study(study, change, words):

@@ -270,6 +270,7 @@ def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
         ("{out} --t1 {case}", "/case: expected an image file; of DICOM series, give the study's folder"),
         ("{out} --t1 {case}/Doe_t1.nii.gz --t2 {case}/Doe_t1.nii.gz", "the same file as --t1; expected"),
         ("{out} --t1 absent.nii.gz", "absent.nii.gz: no such file"),
+        ("{out} --t1 /dev/null", "/dev/null: expected an image file"),
         ("{case}/none {out} --each", "no such folder; expected one with a subfolder for each study."),
         ("{tmp} {out} --each", "no subfolder; expected one for each study."),
         ("{case} {out} --each", "5 images lie beside the subfolders; with --each"),
