@@ -258,6 +258,9 @@ def test_images_that_cannot_be_compared_are_refused_with_the_reason():
     candidates = series_candidates(CLOSED)
     with pytest.raises(ValueError, match=r"agent \(they could not be compared: no brain was found\)\. Look at"):
         assign_series(candidates, GLIOMA, {}, "no brain was found.")
+    equal = series_candidates([series(2, "t2", T2), series(3, "t2", T2)])
+    with pytest.raises(ValueError, match=r"all are T2 and cannot be told apart \(they could not be compared: no brain"):
+        assign_series(equal, GLIOMA, {}, "no brain was found.")
 
 
 def placed(number: int, description: str, parameters: dict[str, Any], at: float, **more: Any) -> Series:

@@ -13,6 +13,7 @@ from mmb.clinic.head.alignment import AlignedStudy, align
 from mmb.clinic.head.grid import isotropic_grid, not_air, resample
 from mmb.clinic.head.placement import Fit, compare_places
 from mmb.clinic.head.registration import Registration, normalised_mutual_information, register
+from mmb.errors import StudyError
 
 
 def test_volumes_of_one_frame_are_resampled_onto_the_reference_and_coverage_is_said(phantom_volumes):
@@ -198,6 +199,13 @@ def test_a_poor_registration_is_refused_with_its_limits(monkeypatch):
         register(one, two, "T2 to T1c")
 
 
+@pytest.mark.slow  # imports elastix
+def test_what_elastix_gives_up_is_refused():
+    pytest.importorskip("itk.itkElastixRegistrationMethodPython")
+    with pytest.raises(StudyError, match=r"T2 to T1c: no place was found where they overlap; the two could not be reg"):
+        register(textured(), nib.Nifti1Image(np.arange(1.0, 28).reshape(3, 3, 3), LPS), "T2 to T1c")
+
+
 def test_mutual_information_is_of_32_bins_from_the_1st_to_the_99th_percentile():
     """Of 64 values, each bin holds two: it determines every other bit of them but the last. Outliers do not count."""
     values = np.repeat(np.arange(64), 100)
@@ -224,6 +232,14 @@ def compare(phantom_volumes: dict[str, nib.Nifti1Image], name: str, affine: np.n
     voxels = np.asarray(phantom_volumes[name].dataobj)
     volume = resample(nib.Nifti1Image(voxels[::-1] if flip else voxels, affine), grid)
     return compare_places(resample(phantom_volumes["t1c"], grid), volume, np.ones(grid.shape, bool), 2.0)
+
+
+def test_slabs_thinner_than_the_voxels_of_the_comparison_are_compared_in_plane():
+    slab = np.asarray(textured(spacing=1.0).dataobj)[:, :, 12:14].repeat(4, axis=0).repeat(4, axis=1)
+    right, away = (compare_places(slab, np.roll(slab, by, axis=0), np.ones(slab.shape, bool), 1) for by in (0, 24))
+    assert not right.is_misplaced
+    assert right.overlap == 1
+    assert away.displacement_mm > 12
 
 
 @pytest.mark.parametrize("name", ["t1", "t2", "flair"])
