@@ -114,7 +114,7 @@ def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> N
 
 
 def _compare(weights: str, key: str, trained: object, asked: object) -> None:
-    """Refuse images that are sampled otherwise than in the training; other windows cause a warning."""
+    """Refuse images that are sampled otherwise than in the training; another crop or percentiles cause a warning."""
     if trained == (list(asked) if isinstance(asked, tuple) else asked):
         return
     text = f"{weights}: its network was trained with {key} {trained!r}, not {asked!r}."

@@ -94,7 +94,5 @@ def _faults(table: Any) -> Iterator[str]:
 
 
 def _fits(pattern: str, description: str) -> bool:
-    literal = pattern.replace(
-        "[", "[[]"
-    )  # descriptions have brackets, which would stand for one of the letters in them
+    literal = pattern.replace("[", "[[]")  # fnmatch would read what descriptions have in brackets as a set of letters
     return fnmatchcase(description.strip().casefold(), literal.strip().casefold())
