@@ -11,7 +11,8 @@ The open glioma cases have our own splits by patient: ``fixed`` of 39 cases (25 
 49 patients (36 / 5 / 9), with the same validation and test cases; and the cross-validation ``fold0`` to ``fold4`` of
 all 50 (40 / 0 / 10 each), in which both sources are spread evenly and nothing is selected on validation cases.
 ``fixed53`` adds three cases for training to ``fixed50``; ``member0`` to ``member4`` are a cross-validation of its 39
-training cases, with the same five validation cases outside. ``inner0`` and ``inner1`` divide the 40 training cases of
+training cases, with the same five validation cases outside; ``cv53_0`` to ``cv53_4`` one of all 53 cases, without
+validation. ``inner0`` and ``inner1`` divide the 40 training cases of
 ``fold0`` and ``fold1`` again (32 / 0 / 8), so that variants of a method can be chosen without the folds' test cases.
 
 MAG-MS gives only the numbers for MSD Task01 (388 / 72 / 24, as UNETR) and iSEG-2017 (6 / 1 / 3, as HyperDense-Net). In

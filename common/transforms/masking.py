@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import torch
 
 
-def random_subsets(present: torch.Tensor) -> torch.Tensor:
+def random_subsets(present: torch.Tensor, kept: Sequence[float] | None = None) -> torch.Tensor:
     """Draw which modalities each sample keeps: k ~ Uniform{0 .. n-1} of its n present ones are dropped.
 
     Any k of them are equally likely. So of four modalities, all stay with probability 1/4, each triple and each single
     with 1/16, and each pair with 1/24. Source: M3AE, "Fine-Tune with Heterogeneous Missing-Modal Self Distillation".
+    ``kept`` changes how often 1, 2, ... modalities are kept, in any unit; of a sample with n, the first n count.
 
     Examples:
         >>> import torch
@@ -26,7 +27,14 @@ def random_subsets(present: torch.Tensor) -> torch.Tensor:
         0.5
     """
     count = present.cpu().sum(dim=1, keepdim=True)
-    return _drop(present.cpu(), torch.floor(torch.rand(count.shape) * count))
+    if kept is None:
+        return _drop(present.cpu(), torch.floor(torch.rand(count.shape) * count))
+    if len(kept) != present.shape[1] or min(kept) < 0 or kept[0] == 0:
+        raise ValueError(
+            f"kept {[*kept]}: expected {present.shape[1]} numbers, one for each number of modalities, the first above 0."
+        )
+    share = torch.tensor([kept]) * (torch.arange(len(kept)) < count)
+    return _drop(present.cpu(), count - 1 - torch.multinomial(share, 1))
 
 
 def incomplete_subsets(present: torch.Tensor) -> torch.Tensor:

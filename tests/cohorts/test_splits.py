@@ -62,6 +62,7 @@ def test_published_splits_have_the_papers_counts_and_are_disjoint():
         **{("open_glioma", f"inner{k}"): (32, 0, 8) for k in range(2)},
         ("open_glioma", "fixed53"): (39, 5, 9),
         **{("open_glioma", f"member{k}"): (39 - n, 5, n) for k, n in enumerate((7, 7, 9, 8, 8))},
+        **{("open_glioma", f"cv53_{k}"): (53 - n, 0, n) for k, n in enumerate((12, 10, 10, 10, 11))},
     }
     found = {}
     for cohort in COHORTS:
@@ -93,10 +94,12 @@ def test_folds_of_open_glioma_test_each_case_once_and_share_no_patient(tmp_path)
     members = [splits[f"member{k}"] for k in range(5)]
     assert sorted(case for member in members for case in member["test"]) == sorted(splits["fixed53"]["training"])
     assert all(member["validation"] == splits["fixed53"]["validation"] for member in members)
+    parts = [splits[f"cv53_{k}"]["test"] for k in range(5)]
+    assert sorted(case for part in parts for case in part) == sorted(c for p in PARTS for c in splits["fixed53"][p])
     folds = [prepare("open_glioma", tmp_path, f"fold{k}") for k in range(5)]
     assert sorted(case for fold in folds for case in names(fold["test"])) == sorted(everyone)
     assert [fold["validation"] for fold in folds] == [[]] * 5
-    others = {"fixed": 38, "inner0": 40, "inner1": 39, "fixed53": 52}
+    others = {"fixed": 38, "inner0": 40, "inner1": 39, "fixed53": 52, **{f"cv53_{k}": 52 for k in range(5)}}
     for split in splits:
         parts = prepare("open_glioma", tmp_path, split)
         patients = [{patient(case) for case in names(parts[part])} for part in PARTS]

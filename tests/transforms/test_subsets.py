@@ -9,6 +9,7 @@ from monai.transforms import Compose, Lambdad, Orientationd, RandScaleIntensityd
 
 from common import transforms
 from common.modalities import presence, subset_name, subsets
+from draws import follow
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,19 @@ def test_subset_frequencies():
     expected = {key: 1 / 3 if sum(key) == 3 else 1 / 9 for key in counts}
     assert len(counts) == 7
     assert chi_square(counts, expected) < 22.5  # 6 degrees of freedom, p = 0.001
+
+
+def test_how_many_modalities_are_kept_can_be_told():
+    present = torch.tensor([[True] * 4, [True, False, True, False]]).repeat_interleave(20_000, 0)
+    drawn = transforms.random_subsets(present, kept=[0.30, 0.35, 0.20, 0.15])
+    assert not (drawn & ~present).any()
+    assert follow(drawn[:20_000].sum(dim=1).tolist(), {1: 0.30, 2: 0.35, 3: 0.20, 4: 0.15})
+    assert follow(drawn[20_000:].sum(dim=1).tolist(), {1: 30 / 65, 2: 35 / 65})
+    pairs = [tuple(row) for row in drawn[:20_000].tolist() if sum(row) == 2]
+    assert follow(pairs, dict.fromkeys(set(pairs), 1 / 6))
+    for kept in ([0.5, 0.5], [0, 0.5, 0.3, 0.2]):
+        with pytest.raises(ValueError, match=r"kept .*: expected 4 numbers"):
+            transforms.random_subsets(present, kept=kept)
 
 
 def test_incomplete_subsets_lack_one_to_three_alike():

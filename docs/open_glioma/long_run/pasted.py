@@ -99,18 +99,17 @@ def paste(lesion: Brain, into: Brain, random: np.random.RandomState) -> Brain | 
     return Brain(f"{lesion.name}_in_{into.name}", into.files, mixed, np.where(brain, label, 0))
 
 
-def write_pasted(
-    items: list[dict], output_dir: str, each: int = 2, seed: int = 0, shares: tuple[float, float] = (0.04, 0.25)
-) -> Path:
-    """Write brains without a tumour, and ``each`` lesion pasted into so many others; return the path of a datalist.
+def write_brains(
+    items: list[dict], folder: Path, each: int = 2, seed: int = 0
+) -> tuple[list[Brain], list[dict], list[dict]]:
+    """Write brains without a tumour, and ``each`` lesion pasted into so many others.
 
-    The datalist has the given items and the new ones. The key ``weight`` of an item is how often it is to be drawn:
-    brains without a tumour get the first of ``shares`` of all draws, those with a pasted lesion the second.
+    Returns the former as images too, and the items of both.
     """
-    out, random = Path(output_dir).absolute(), np.random.RandomState(seed)
+    random = np.random.RandomState(seed)
     brains = [Brain.read(item) for item in tqdm(items, unit="case", desc="reading")]
     healthy = [half for brain in tqdm(brains, unit="case", desc="mirroring") if (half := brain.healthy()) is not None]
-    empty = [half.write(out / f"healthy_{half.name}") for half in healthy]
+    empty = [half.write(folder / f"healthy_{half.name}") for half in healthy]
     pasted = []
     for brain in tqdm(brains, unit="case", desc="pasting"):
         hosts = [half for half in healthy if half.name != brain.name]
@@ -118,15 +117,36 @@ def write_pasted(
         found = 0
         for host in hosts[:TRIES]:
             if found < each and (mixed := paste(brain, host, random)) is not None:
-                pasted.append(mixed.write(out / mixed.name))
+                pasted.append(mixed.write(folder / mixed.name))
                 found += 1
-    weights = (1 - sum(shares)) / len(items), shares[0] / len(empty), shares[1] / len(pasted)
-    groups = zip((items, empty, pasted), weights, strict=True)
-    training = [{**item, "weight": weight} for group, weight in groups for item in group]
-    path = out / "datalist.json"
+    return healthy, empty, pasted
+
+
+def write_datalist(groups: list[tuple[list[dict], float]], folder: Path) -> Path:
+    """Write a datalist of groups of items, each with its share of all draws; return its path.
+
+    Within a group an item is drawn in proportion to its ``weight``, 1 if it has none.
+    """
+    training = []
+    for items, share in groups:
+        total = sum(item.get("weight", 1) for item in items)
+        training += [{**item, "weight": share * item.get("weight", 1) / total} for item in items]
+    path = folder / "datalist.json"
     path.write_text(json.dumps({"cohort": "open_glioma", "training": training}, indent=1))
-    print(f"{path}: {len(items)} cases, {len(empty)} without a tumour, {len(pasted)} with a pasted lesion")
+    print(f"{path}: {', '.join(str(len(items)) for items, _ in groups)} cases")
     return path
+
+
+def write_pasted(
+    items: list[dict], output_dir: str, each: int = 2, seed: int = 0, shares: tuple[float, float] = (0.04, 0.25)
+) -> Path:
+    """Write `write_brains`, and the datalist of the given items and the new ones; return its path.
+
+    Of all draws, brains without a tumour get the first of ``shares``, those with a pasted lesion the second.
+    """
+    out = Path(output_dir).absolute()
+    _, empty, pasted = write_brains(items, out, each, seed)
+    return write_datalist([(items, 1 - sum(shares)), (empty, shares[0]), (pasted, shares[1])], out)
 
 
 if __name__ == "__main__":
