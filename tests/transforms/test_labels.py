@@ -210,6 +210,15 @@ def test_by_sequences_marks_nothing_where_the_whole_tumour_is_not_found(p, label
     assert decided(regions, decision="expected_dice") == [2, 2, 2]
 
 
+@pytest.mark.parametrize(("others", "enhancing"), [(9, True), (10, False)])
+def test_by_sequences_marks_no_enhancing_tumour_that_t1c_hardly_shows(others, enhancing):
+    """A voxel of 0.6 beside n of 0.15 has an expected Dice of 1.2 / (1.6 + 0.15 n): 0.407 and 0.387."""
+    sure, et = [0.9] * (1 + others), [0.6, *[0.15] * others]
+    assert decided([sure, sure, et], "t1c", decision="by_sequences") == [4 if enhancing else 1, *[1] * others]
+    assert decided([sure, sure, et], "t2", decision="by_sequences")[0] == 4  # without T1c any above 0.1 is marked
+    assert decided([sure, et, [0] * len(et)], "t1c", decision="by_sequences")[0] == 1  # the core has no such limit
+
+
 def test_only_the_whole_tumour_has_to_be_found():
     """The core, of an expected Dice of 0.33, is marked where T1c does not show it."""
     assert decided([[0.9] * 3, [0.2] * 3, [0.0] * 3], "t1+t2", decision="by_sequences") == [1, 1, 1]
