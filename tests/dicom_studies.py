@@ -118,7 +118,7 @@ def study(modalities: Sequence[str] = ("t1", "t1c", "t2", "flair")) -> tuple[Sca
 
 def write_study(
     folder: str | Path,
-    subject_dir: str | Path,
+    subject_dir: str | Path | Callable[[Scan], tuple[np.ndarray, np.ndarray]],
     scans: Sequence[Scan] = STUDY,
     patient: Mapping[str, str] = PATIENT,
     seed: str = "study",
@@ -127,7 +127,8 @@ def write_study(
 
     Args:
         folder: made if need be; what is there stays.
-        subject_dir: a subject of the phantom or of BraTS: ``<case>_t1.nii.gz``, ``_t1ce``, ``_t2``, ``_flair``.
+        subject_dir: a subject of the phantom or of BraTS: ``<case>_t1.nii.gz``, ``_t1ce``, ``_t2``, ``_flair``; or what
+            returns the image ``(columns, rows, slices)`` of a scan, and its affine.
         scans: the volumes.
         patient: PatientName, PatientID, PatientBirthDate.
         seed: of the UIDs; the same seed is the same StudyInstanceUID.
@@ -138,7 +139,7 @@ def write_study(
     """
     written = []
     for index, scan in enumerate(scans):
-        image, affine = _acquire(Path(subject_dir), scan)
+        image, affine = subject_dir(scan) if callable(subject_dir) else _acquire(Path(subject_dir), scan)
         stored = np.clip(np.round((image - INTERCEPT) / SLOPE), 0, 4095).astype(np.uint16)
         place = Path(folder, f"{scan.number:03d}")
         place.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,20 @@
 """Faults that a test has to find: each is put into a copy of the project, and its test has to fail there.
 
     python tests/mutations.py [REGEX]
+    python tests/mutations.py draw COUNT SEED FOLDER ... TESTS
 
 REGEX chooses faults by what `Mutation.name` says, e.g. ``m3ae`` or ``papers/``. Each takes about half a minute of a
 core, and all tests named are first run without any. The exit status is 1 if a test does not find its fault, or if the
 line of a fault is not there (any more). Add a fault when a test is written for something that the other tests would not
 have noticed.
+
+``draw`` prints faults that are drawn at random from all lines of folders, by `OPERATORS`, and whether the fast tests of
+TESTS (folders and files, in quotes) find them: ``draw 20 1 mmb/clinic/report "clinic experiments"``.
 """
 
+import ast
 import os
+import random
 import re
 import subprocess
 import sys
@@ -323,6 +329,95 @@ MUTATIONS = [
 ]
 
 
+COMPARED = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+            ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is}  # fmt: skip
+SIGNS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
+
+
+def other_comparison(node: ast.AST) -> str | None:
+    if not isinstance(node, ast.Compare) or len(node.ops) != 1:
+        return None
+    return ast.unparse(ast.Compare(node.left, [COMPARED[type(node.ops[0])]()], node.comparators))
+
+
+def other_sign(node: ast.AST) -> str | None:
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return ast.unparse(node.operand)
+    if not isinstance(node, ast.BinOp) or type(node.op) not in SIGNS:
+        return None
+    return f"({ast.unparse(ast.BinOp(node.left, SIGNS[type(node.op)](), node.right))})"
+
+
+def half_as_much_again(node: ast.AST) -> str | None:
+    number = isinstance(node, ast.Constant) and type(node.value) in (int, float) and node.value
+    return None if not number else repr(type(node.value)(1.5 * node.value) if node.value != 1 else 2)
+
+
+def arguments_exchanged(node: ast.AST) -> str | None:
+    if not isinstance(node, ast.Call) or len(node.args) < 2 or any(isinstance(a, ast.Starred) for a in node.args[:2]):
+        return None
+    return ast.unparse(ast.Call(node.func, [node.args[1], node.args[0], *node.args[2:]], node.keywords))
+
+
+def other_index(node: ast.AST) -> str | None:
+    found = re.fullmatch(r"(.*)\[(-?\d+)\]", ast.unparse(node), re.S) if isinstance(node, ast.Subscript) else None
+    return found and f"{found[1]}[{1 if found[2] == '0' else 0}]"
+
+
+def line_deleted(node: ast.AST) -> str | None:
+    text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return "pass" if isinstance(node, ast.Expr | ast.AugAssign | ast.Raise | ast.Continue) and not text else None
+
+
+OPERATORS = (other_comparison, other_sign, half_as_much_again, arguments_exchanged, other_index, line_deleted)
+
+
+def candidates(file: Path) -> list[tuple[ast.expr | ast.stmt, str]]:
+    """Return the nodes of a file that an operator changes, each with what replaces it."""
+    tree = ast.parse(file.read_text())
+    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+    for node in ast.walk(tree):
+        for hint in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+            inner |= {id(part) for part in ast.walk(hint)} if hint is not None else set()
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.expr | ast.stmt) and id(node) not in inner]
+    return [(node, change) for node in nodes for operator in OPERATORS if (change := operator(node)) is not None]
+
+
+def replaced(text: str, node: ast.expr | ast.stmt, change: str) -> str:
+    """Return a file's text with a node replaced."""
+    lines = text.splitlines(keepends=True)
+    first, last = lines[node.lineno - 1].encode(), lines[(node.end_lineno or 0) - 1].encode()
+    middle = first[: node.col_offset].decode() + change + last[node.end_col_offset :].decode()
+    return "".join([*lines[: node.lineno - 1], middle, *lines[node.end_lineno :]])
+
+
+def draw(count: int, seed: int, folders: list[str]) -> list[tuple[str, ast.expr | ast.stmt, str]]:
+    """Return faults drawn by a seed: file, node, and what replaces it."""
+    files = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    every = [(str(path.relative_to(ROOT)), *each) for path in files for each in candidates(path)]
+    return random.Random(seed).sample(every, count)
+
+
+def draw_and_run(count: int, seed: int, folders: list[str], tests: str) -> int:
+    """Print for each drawn fault whether tests find it; return 1 if one survives."""
+    survivors = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "copy")
+        copytree(ROOT, copy, ignore=ignore_patterns(".*", "__pycache__", "build", "dist"), symlinks=True)
+        for file, node, change in draw(count, seed, folders):
+            text = (copy / file).read_text()
+            (copy / file).write_text(replaced(text, node, change))
+            survived = not failure(copy, tests)
+            (copy / file).write_text(text)
+            survivors += survived
+            was = ast.unparse(node).splitlines()[0]
+            print(
+                "survived" if survived else "killed", f"{file}:{node.lineno}: {was} -> {change}", sep="  ", flush=True
+            )
+    print(f"{survivors} of {count} survived")
+    return int(survivors > 0)
+
+
 def failure(copy: Path, tests: str) -> str:
     """Return what tests print that fail in a copy of the project, else ""; refuse those that cannot be run at all."""
     paths = [f"tests/{test}" for test in tests.split()]
@@ -368,4 +463,6 @@ def main(choice: str = "") -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["draw"]:
+        sys.exit(draw_and_run(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:-1], sys.argv[-1]))
     sys.exit(main(*sys.argv[1:2]))

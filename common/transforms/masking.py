@@ -31,7 +31,7 @@ def random_subsets(present: torch.Tensor, kept: Sequence[float] | None = None) -
         return _drop(present.cpu(), torch.floor(torch.rand(count.shape) * count))
     if len(kept) != present.shape[1] or min(kept) < 0 or kept[0] == 0:
         raise ValueError(
-            f"kept {[*kept]}: expected {present.shape[1]} numbers, one for each number of modalities, the first above 0."
+            f"kept {[*kept]}: expected {present.shape[1]} numbers, for 1 to all modalities, the first above 0."
         )
     share = torch.tensor([kept]) * (torch.arange(len(kept)) < count)
     return _drop(present.cpu(), count - 1 - torch.multinomial(share, 1))

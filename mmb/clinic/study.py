@@ -12,14 +12,15 @@ import numpy as np
 from common.cohorts.cohort import Cohort
 from common.io.atomic import written_whole
 from common.io.files import require_writable
-from common.modalities import ALIASES, canonical, display_name, resolve_subset
+from common.modalities import ALIASES, LabelSet, canonical, display_name, resolve_subset
 from mmb.clinic.head.alignment import AlignedStudy
 from mmb.clinic.head.grid import resample_label_to
 from mmb.clinic.head.skull import Brain, agreed, brain_mask
 from mmb.clinic.intake.folder import Source, StudyFiles
+from mmb.clinic.intake.series import Series
 from mmb.clinic.options import Options
 from mmb.clinic.recognise.reading import Study, align_and_assign, read_files, read_folder
-from mmb.clinic.remark import Gravity, Remark
+from mmb.clinic.remark import Gravity, Remark, by_gravity
 from mmb.clinic.report.document import write_document
 from mmb.clinic.report.page import write_summary
 from mmb.clinic.report.result import Asked, StudySummary, summarise
@@ -57,8 +58,9 @@ def predict(
 
     Series are recognised, resampled to one grid of 1 mm over the reference's field of view, and passed to the bundle's
     inference.json or to nnU-Net; the result is resampled to the reference's own grid. ``output_dir`` gets the files of
-    `RESULTS` (``seg.dcm`` and ``report.dcm`` for DICOM, unless nothing was found or no SEG can reference the series),
-    all or none. Raises ValueError if the study or an option cannot be used; nothing is written then.
+    `RESULTS` (``seg.dcm`` and ``report.dcm`` for DICOM, unless nothing was drawn, the result is not to be used, or no
+    SEG can reference the series), all or none. Raises ValueError if the study or an option cannot be used; nothing is
+    written then.
 
     ``study`` is a folder, or the image file of each modality. ``explain`` is called before the network runs, with a
     line for everything found in the study and what it is used as; if the images cannot be aligned, with what headers
@@ -104,37 +106,50 @@ def segment(
     label = _in_mm(voxels, target.affine)
     label.header["descrip"] = "research only, not for clinical use"
     kept = _images(aligned, brain, segmentation, cohort) if options.keep_images else {}
-    made_by, series = (inference.software, inference.weights_name), read.series.get(chosen)
+    series = read.series.get(chosen)
     grid = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {why}."
     notes = [Remark("grid", Gravity.NOTE, grid, (chosen,))]
     with _folder(Path(output_dir), cohort) as made:
         nib.save(label, made["label map"])
-        segments: list[str] = []
-        if series and voxels.any():
-            from mmb.clinic.report.segmentation import write_seg  # imported here: NIfTI does not need its packages
-            from mmb.clinic.report.structured_report import write_report
-
-            try:
-                segments, lacks = write_seg(made["DICOM SEG"], np.asarray(label.dataobj), series, values, *made_by)
-                notes += [Remark("seg_lacks", Gravity.NOTE, lacks)] if lacks else []
-            except StudyError as error:  # the label map is written nevertheless
-                notes.append(Remark("no_seg", Gravity.NOTE, f"No DICOM SEG was written: {error}"))
         summary = summarise(label, segmentation, read, aligned, brain, inference, notes)
         asked, now = _asked(options, study, chosen, inference), datetime.now().astimezone()
         summary = replace(summary, label=options.label, created=now.isoformat(timespec="seconds"), asked=asked)
+        if series and voxels.any():
+            remarks = _write_dicom(made, np.asarray(label.dataobj), series, summary, cohort.labels, inference)
+            summary = replace(summary, remarks=by_gravity([*summary.remarks, *remarks]))
         write_summary(summary, made["summary"])
         write_document(summary, made["JSON"])
-        if series and segments:
-            volumes = {name: summary.classes[name] for name in segments}
-            joined = {row.heading: (cohort.labels.regions[row.region], row.volume) for row in summary.rows()}
-            joined = {name: each for name, each in joined.items() if len(each[0]) > 1}
-            write_report(made["DICOM SR"], made["DICOM SEG"], volumes, joined, series, *made_by)
         for name, image in kept.items():
             made["images"].mkdir(exist_ok=True)
             nib.save(image, made["images"] / f"{name}.nii.gz")
     files = {what: Path(output_dir, path.name) for what, path in made.items()}
     files = {what: file for what, file in files.items() if file.exists() and (kept or what != "images")}
     return Prediction(label, chosen, summary, read.explanations, files)
+
+
+def _write_dicom(
+    made: Mapping[str, Path],
+    label: np.ndarray,
+    series: Series,
+    summary: StudySummary,
+    labels: LabelSet,
+    inference: Predictor,
+) -> Iterator[Remark]:
+    """Write SEG and SR, unless the result is not to be used; yield what they lack, or why they are not there."""
+    from mmb.clinic.report.segmentation import write_seg  # imported here: NIfTI does not need its packages
+    from mmb.clinic.report.structured_report import write_report
+
+    made_by = inference.software, inference.weights_name
+    try:
+        if summary.stops:
+            raise StudyError("the result is not to be used.")
+        segments, lacks = write_seg(made["DICOM SEG"], label, series, labels.values, *made_by, summary=summary)
+        write_report(made["DICOM SR"], made["DICOM SEG"], segments, summary, labels, series, *made_by)
+        if lacks:
+            yield Remark("seg_lacks", Gravity.NOTE, lacks)
+    except StudyError as error:  # the label map is written nevertheless
+        made["DICOM SEG"].unlink(missing_ok=True)
+        yield Remark("no_seg", Gravity.WARNING, f"Nothing was written for an archive, neither SEG nor SR: {error}")
 
 
 def _asked(options: Options, study: Source, reference: str, inference: Predictor) -> Asked:

@@ -21,7 +21,7 @@ from common.io.errors import unwrapped_errors
 from common.io.facts import setting_of_weights
 from common.io.files import file_digest
 from common.io.settings import check_choice, usable_device
-from common.io.weights import metadata_of, shipped_weights, trained_on, weights_name
+from common.io.weights import metadata_of, trained_on, weights_name
 from common.modalities import display_name, subset_name
 from common.transforms.decision import DECISIONS, DecideLabelsd, region_probabilities
 from common.transforms.load import check_volumes, subject
@@ -30,7 +30,7 @@ from mmb.predictors.nnunet import BRATS_AXES, is_nnunet, load_nnunet
 from mmb.predictors.protocol import Predictor, Segmentation
 
 SYNTHETIC = "The weights were trained only on synthetic images: never trust their result on a patient."
-"""Warning for results with a bundle's ``models/phantom.pt``."""
+"""Warning for results with weights of the phantom cohort."""
 
 
 def load_predictor(
@@ -98,9 +98,7 @@ class Inference:
         self.method = setting_of_weights(self.weights, "method", self.title)
         self.subsets: Sequence[Sequence[str]] | None = None
         self.seen: Sequence[str] | None = setting_of_weights(self.weights, "modalities", None)
-        shipped = shipped_weights(self.weights, root)
-        synthetic = shipped and shipped == metadata["weights"].get("phantom.pt")
-        self.warnings: Sequence[str] = [SYNTHETIC] if synthetic else []
+        self.warnings: Sequence[str] = [SYNTHETIC] if self.cohort.name == "phantom" else []
 
     def decide_by(self, decision: str) -> None:
         """Make label maps by one of `DECISIONS` from now on."""

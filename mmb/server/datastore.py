@@ -24,7 +24,7 @@ from common.io.files import replacing
 from common.io.geometry import grid_difference
 from mmb.clinic.recognise.reading import Study, choose_reference, read_folder
 from mmb.clinic.recognise.site import SiteTable
-from mmb.clinic.report.segmentation import CLASSES, read_seg
+from mmb.clinic.report.segmentation import CLASSES, DOUBT, read_seg
 from mmb.server.archive import archive_session, store
 from mmb.server.errors import private
 from mmb.server.limits import RESULTS, STUDY_BYTES
@@ -294,7 +294,7 @@ class DICOMWebDatastore(Datastore):
         instances = self.client.retrieve_series_metadata(study, series)
         newest = max(instances or [{}], key=lambda each: (_value(each, "ContentDate"), _value(each, "ContentTime")))
         segments = _values(newest, "SegmentSequence")
-        names = {_value(segment, "SegmentLabel").strip().casefold() for segment in segments}
+        names = {_value(each, "SegmentLabel").strip().removesuffix(DOUBT).casefold() for each in segments}
         if not names or not names <= self._names:
             return None
         automatic = any(_value(segment, "SegmentAlgorithmType") == "AUTOMATIC" for segment in segments)

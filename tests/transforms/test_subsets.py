@@ -4,12 +4,12 @@ from collections import Counter
 
 import pytest
 import torch
+from draws import follow
 from monai.data import DataLoader
 from monai.transforms import Compose, Lambdad, Orientationd, RandScaleIntensityd
 
 from common import transforms
 from common.modalities import presence, subset_name, subsets
-from draws import follow
 
 
 @pytest.fixture(autouse=True)

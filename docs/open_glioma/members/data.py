@@ -85,7 +85,9 @@ def write(data: str, heads: Path, split: str, seed: int, out: Path) -> Path:
     groups = dict(zip(SHARES, (items, pasted, mirrored, old, others), strict=True))
     without = [item for name in ("mirrored", "aged", "heads") for item in groups[name]]
     if any(item["modalities"] != items[0]["modalities"] for item in without):
-        raise ValueError("a brain without a tumour lacks a sequence: expected all, else one alone would mean no tumour.")
+        raise ValueError(
+            "a brain without a tumour lacks a sequence: expected all, else one alone would mean no tumour."
+        )
     print(f"without a tumour: {100 * (1 - SHARES['real'] - SHARES['pasted']):.0f} % of the draws of each of 15 subsets")
     return write_datalist([(groups[name], share) for name, share in SHARES.items()], out)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 
 from mmb.clinic.head.grid import box, connected_pieces
@@ -26,20 +27,21 @@ class Lesion:
 
 
 def lesions(
-    masks: Mapping[str, np.ndarray], spacing: Sequence[float], brain: np.ndarray, total: float
+    masks: Mapping[str, np.ndarray], affine: np.ndarray, brain: np.ndarray, total: float
 ) -> tuple[list[Lesion], int]:
     """Return the lesions, the largest first, and the number of pieces of less than `SMALLEST` ml.
 
-    ``masks`` are those of the regions, bool ``(X, Y, Z)``, RAS, the outermost first; ``spacing`` is in mm. The
+    ``masks`` are those of the regions, bool ``(X, Y, Z)``, the outermost first; ``affine`` leads to mm, RAS. The
     ``brain``'s midline separates left from right. The pieces share the ``total`` volume (ml) by their numbers of
     voxels.
     """
+    spacing = voxel_sizes(affine)
     outermost = next(iter(masks.values()))
     if not outermost.any():
         return [], 0
     extent = box(outermost)
     numbers, sizes = connected_pieces(outermost[extent])
-    boxes, right = ndimage.find_objects(numbers), _right_half(brain)[extent]
+    boxes, right = ndimage.find_objects(numbers), _right_half(brain, affine)[extent]
     corner = [part.start for part in extent]
     listed = []
     for piece in np.argsort(-sizes, kind="stable"):
@@ -62,16 +64,18 @@ def centre(mask: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:
     return x, y, z
 
 
-def _right_half(brain: np.ndarray) -> np.ndarray:
-    """Return which voxels lie to the right of the brain's midline: bool ``(X, Y, Z)``.
+def _right_half(brain: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Return which voxels lie to the right of the brain's midline: bool ``(X, Y, Z)``; ``affine`` leads to mm, RAS.
 
     The midline runs through the centre of the brain seen from above, along its longer axis if that runs from front to
-    back; so a turned head is allowed for, a tilted one is not.
+    back; so a turned head is allowed for, a tilted one is not. An oblique grid makes no difference.
     """
-    x, y = np.nonzero(brain.any(axis=2))
-    middle = np.full(brain.shape[1], (brain.shape[0] - 1) / 2)
-    if len(x) > 1:
-        along = np.linalg.eigh(np.cov(x, y))[1][:, -1]
-        slope = along[0] / along[1] if abs(along[1]) > FRONT_TO_BACK else 0.0
-        middle = x.mean() + slope * (np.arange(brain.shape[1]) - y.mean())
-    return np.broadcast_to(np.arange(brain.shape[0])[:, None, None] > middle[:, None], brain.shape)
+    voxels = np.argwhere(brain)
+    x, y = apply_affine(affine, voxels if len(voxels) > 1 else np.argwhere(brain | True))[:, :2].T
+    along = np.linalg.eigh(np.cov(x, y))[1][:, -1]
+    slope = along[0] / along[1] if len(voxels) > 1 and abs(along[1]) > FRONT_TO_BACK else 0.0
+    corner, steps = affine[:2, 3], affine[:2, :3]
+    offset = steps[0] - slope * steps[1]
+    beside = (corner[0] - x.mean()) - slope * (corner[1] - y.mean())
+    i, j, k = (np.arange(size) * step for size, step in zip(brain.shape, offset, strict=True))
+    return beside + i[:, None, None] + j[:, None] + k > 0

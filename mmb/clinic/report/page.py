@@ -23,6 +23,7 @@ from mmb.clinic.report.lesions import SMALLEST
 from mmb.clinic.report.pictures import BRAIN_OUTLINE, SCALE_BAR
 from mmb.clinic.report.result import StudySummary
 from mmb.clinic.report.sheets import Sheets
+from mmb.clinic.report.verdicts import WORD_USABLE
 from mmb.predictors.calibration import GOOD_DICE, WIDEST
 from mmb.predictors.calibration_table import share
 
@@ -48,7 +49,7 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
         "names": {region: region_phrase(region) for region in summary.volumes},
         "volumes": table,
         "calibration": notes,
-        "classes": {class_phrase(name): millilitres(ml) for name, ml in summary.classes.items()},
+        "classes": [_class(summary, name) for name in summary.classes],
         "lesions": _lesion_table(summary) if summary.lesions else None,
         "sequences": _sequence_table(summary),
         "pictures": {display_name(name): png for name, png in summary.pictures.items()},
@@ -60,6 +61,13 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
     }
     with replacing(path) as temporary:
         temporary.write_text(templates.get_template("summary.html").render(shown), encoding="utf-8")
+
+
+def _class(summary: StudySummary, name: str) -> str:
+    """Return a class's volume, with its verdict unless it is usable: ``oedema 12 ml (not reliable)``."""
+    given = summary.class_verdicts.get(name)
+    word = f" ({given.word})" if given and given.word != WORD_USABLE else ""
+    return f"{class_phrase(name)} {millilitres(summary.classes[name])} ml{word}"
 
 
 def _volume_table(summary: StudySummary) -> tuple[Table, list[str]]:

@@ -29,7 +29,15 @@ from mmb.clinic.report.formats import REGIONS
 from mmb.clinic.report.lesions import Lesion, lesions
 from mmb.clinic.report.pictures import pictures
 from mmb.clinic.report.sheets import Sheets, sheets
-from mmb.clinic.report.verdicts import Presence, Verdict, intervals, presence, presence_remarks, verdicts
+from mmb.clinic.report.verdicts import (
+    Presence,
+    Verdict,
+    class_verdicts,
+    intervals,
+    presence,
+    presence_remarks,
+    verdicts,
+)
 from mmb.predictors.calibration import Calibration
 from mmb.predictors.protocol import Predictor, Segmentation
 
@@ -122,6 +130,7 @@ class StudySummary:
         specks: number of further pieces, which are too small to be called lesions.
         sheets: all slices, for the page's viewer; see `mmb.clinic.report.sheets`.
         verdicts: region -> how far its outline can be used, and why not further.
+        class_verdicts: class -> the worse verdict of the two regions between whose borders it lies.
         presence: whether a tumour was found with confidence.
         scores: region -> raw score, in [0, 1]: the Dice that the network's probabilities predict, not calibrated.
         chances: region -> calibrated probability that the Dice is at least 0.8.
@@ -156,6 +165,7 @@ class StudySummary:
     created: str = ""
     answer: str = ""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    class_verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     presence: Presence = Presence.FOUND
     scores: Mapping[str, float] = field(default_factory=dict)
     chances: Mapping[str, float] = field(default_factory=dict)
@@ -177,6 +187,11 @@ class StudySummary:
     def notes(self) -> list[str]:
         """How the images were prepared: what was registered and how well, what was resampled."""
         return [remark.text for remark in self.remarks if remark.gravity is Gravity.NOTE]
+
+    @property
+    def stops(self) -> list[str]:
+        """Why the result is not to be used, each reason in a few words."""
+        return stop_reasons(self.remarks)
 
     def rows(self) -> list[RegionRow]:
         """Return what is said of each region; console, page and table are written from it."""
@@ -231,6 +246,11 @@ def calibrated(
         "tested": calibration.tested,
         "calibrated_on": calibration.patients,
     }
+
+
+def stop_reasons(remarks: Sequence[Remark]) -> list[str]:
+    """Return why a result is not to be used, each reason in a few words."""
+    return [*dict.fromkeys(remark.brief for remark in remarks if remark.gravity is Gravity.STOP)]
 
 
 def brain_note(study: Study, brain: Brain) -> Remark:
@@ -293,10 +313,10 @@ def summarise(
     remarks += doubts(study, aligned, brain, head, masks, measured, cohort, inference.spacing, sure)
     remarks += [brain_note(study, brain)] if brain else []
     remarks = by_gravity([*remarks, *registration_notes(study, aligned)])
-    pieces, specks = lesions(masks, spacing, head, measured[next(iter(masks))])
+    pieces, specks = lesions(masks, affine, head, measured[next(iter(masks))])
     pieces = pieces if sure else []
     given = verdicts(measured, scores, used, calibration, found, remarks)
-    stops = [*dict.fromkeys(remark.brief for remark in remarks if remark.gravity is Gravity.STOP)]
+    stops = stop_reasons(remarks)
     partial = any(remark.code == "partial" and "t1c" in remark.about for remark in remarks)
     unfounded = [*measured] if stops else SHOWN_BY_T1C if partial else []
     for name in ("intervals", "expected_dice", "chances", "measured"):
@@ -324,6 +344,7 @@ def summarise(
         sheets=sheets(drawn, masks, spacing, origin, [piece.centre for piece in pieces], brain and brain.mask),
         remarks=remarks,
         verdicts=given,
+        class_verdicts=class_verdicts(given, labels),
         **fields,
     )
 

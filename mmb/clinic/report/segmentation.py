@@ -34,14 +34,19 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 
+from common.evaluation.report.slices import OUTLINES
 from common.io.files import replacing
+from common.modalities import display_name
 from mmb.clinic.intake.headers import number, texts
 from mmb.clinic.intake.series import LPS_TO_RAS, Series
+from mmb.clinic.report.result import StudySummary
+from mmb.clinic.report.verdicts import UNRELIABLE
 from mmb.errors import StudyError
 
-DESCRIPTION = "Tumour segmentation, research only, not for clinical use"
+DESCRIPTION = "tumour segmentation, not for clinical use"
 CLASSES: dict[str, tuple[str, Code, Code | None]] = {
     "NCR": ("Necrotic core", codes.SCT.Necrosis, None),
     "ED": ("Oedema", codes.SCT.Edema, None),
@@ -49,6 +54,10 @@ CLASSES: dict[str, tuple[str, Code, Code | None]] = {
     "ET": ("Enhancing tumour", codes.SCT.Neoplasm, codes.NCIt.EnhancingLesion),
 }
 """Class -> segment label, type, and modifier of the type."""
+COLOURS = {"ED": OUTLINES[0], "NCR": OUTLINES[1], "ET": OUTLINES[2], "NET": OUTLINES[4]}
+"""Class -> colour; on the page it is that of the smallest region around the class."""
+DOUBT = f" ({UNRELIABLE})"
+"""End of the label of a segment that is not reliable, since viewers show labels."""
 OFF_GRID = 0.05
 """Tolerated distance of a SEG's voxels from the grid, in voxels, since positions are written as rounded decimals."""
 TYPE_2 = (
@@ -87,6 +96,7 @@ def write_seg(
     software: str,
     weights: str | None = None,
     algorithm_type: str = "AUTOMATIC",
+    summary: StudySummary | None = None,
 ) -> tuple[list[str], str | None]:
     """Write a label map as a binary DICOM SEG, with a segment for each class that occurs.
 
@@ -104,6 +114,7 @@ def write_seg(
         software: name and version of the program that made it, e.g. ``m3ae 0.1.0``.
         weights: name and SHA-256 of the weights, for the attribute Algorithm Parameters; None without a network.
         algorithm_type: type of the segments; ``SEMIAUTOMATIC`` if a person has corrected them.
+        summary: what is to be said of a network's result, in the descriptions and labels; None for a person's.
     """
     _check(label, reference, classes)
     occurring = [name for name, value in classes.items() if (label == value).any()]
@@ -113,7 +124,7 @@ def write_seg(
     for segment, name in enumerate(occurring, start=1):
         segments[label == classes[name]] = segment
     with explained(reference):
-        segmentation = _segmentation(segments, reference, occurring, software, weights, algorithm_type)
+        segmentation = _segmentation(segments, reference, occurring, software, weights, algorithm_type, summary)
         with replacing(path) as temporary:
             segmentation.save_as(temporary)
         return occurring, _clean(pydicom.dcmread(reference.files[0], stop_before_pixels=True))
@@ -124,8 +135,9 @@ def _segmentation(
     reference: Series,
     classes: Sequence[str],
     software: str,
-    weights: str | None = None,
-    algorithm_type: str = "AUTOMATIC",
+    weights: str | None,
+    algorithm_type: str,
+    summary: StudySummary | None,
 ) -> Segmentation:
     """Return the SEG; `segments` holds each voxel's segment number, from 1 in the order of `classes`."""
     name, _, version = software.rpartition(" ")
@@ -140,7 +152,9 @@ def _segmentation(
         source_images=sources,
         pixel_array=segments.T,  # slices, rows, columns
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_describe(n, c, algorithm_type, algorithm) for n, c in enumerate(classes, start=1)],
+        segment_descriptions=[
+            _describe(n, c, algorithm_type, algorithm, summary) for n, c in enumerate(classes, start=1)
+        ],
         plane_positions=positions,
         series_instance_uid=hd.UID(),
         series_number=1000 + min(max(reference.number, 0), 2**30),
@@ -152,9 +166,15 @@ def _segmentation(
         device_serial_number="0",
         content_label="BRAIN_TUMOUR",
         content_description="Research only, not for clinical use",
-        series_description=DESCRIPTION,
+        series_description=series_description(summary, DESCRIPTION),
         specific_character_set="ISO_IR 192",  # UTF-8, since highdicom does not support all character sets of sources
     )
+
+
+def series_description(summary: StudySummary | None, what: str) -> str:
+    """Return what a list of series shows, the sequences first, as far as 64 characters reach."""
+    used = f"{'+'.join(display_name(each.modality) for each in summary.used)}: " if summary else ""
+    return f"{used}{what}"[:64]
 
 
 @contextmanager
@@ -162,7 +182,7 @@ def explained(reference: Series, by: str = "SEG") -> Iterator[None]:
     """Name the series in errors, without the libraries' messages, which quote values of attributes."""
     try:
         yield
-    except OSError:  # about the file that is written
+    except (OSError, StudyError):  # about the file that is written, or said already
         raise
     except Exception as error:
         raise StudyError(
@@ -194,7 +214,7 @@ def read_seg(path: str | Path, reference: Series, classes: Mapping[str, int]) ->
     names = {label.casefold(): name for name in classes for label in (name, CLASSES.get(name, (name,))[0])}
     label_map = np.zeros(reference.shape, np.uint8)
     for segment in segmentation.segment_numbers:
-        label = segmentation.get_segment_description(segment).segment_label.strip()
+        label = segmentation.get_segment_description(segment).segment_label.strip().removesuffix(DOUBT)
         if label.casefold() not in names:
             known = ", ".join(CLASSES.get(name, (name,))[0] for name in classes)
             raise ValueError(f"The segmentation has a segment {label!r}; expected some of {known}.")
@@ -225,18 +245,27 @@ def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int]) -> 
 
 
 def _describe(
-    number: int, name: str, algorithm_type: str, algorithm: hd.AlgorithmIdentificationSequence
+    number: int,
+    name: str,
+    algorithm_type: str,
+    algorithm: hd.AlgorithmIdentificationSequence,
+    summary: StudySummary | None,
 ) -> SegmentDescription:
     label, kind, modifier = CLASSES[name]
+    verdict = summary and summary.class_verdicts.get(name)
     description = SegmentDescription(
         segment_number=number,
-        segment_label=label,
+        segment_label=label + (DOUBT if verdict and verdict.word == UNRELIABLE else ""),
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
         segmented_property_type=kind,
         algorithm_type=algorithm_type,
         algorithm_identification=algorithm,
         anatomic_regions=[codes.SCT.Brain],
+        display_color=hd.color.CIELabColor.from_rgb(*bytes.fromhex(COLOURS[name][1:])),
     )
+    if summary:
+        said = "; ".join(f"{region}: {verdict.text}" for region, verdict in summary.verdicts.items())
+        description.SegmentDescription = f"{said}. Research only, not for clinical use."
     if modifier:
         concept = hd.sr.CodedConcept.from_code(modifier)
         description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [concept]
@@ -246,6 +275,9 @@ def _describe(
 def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSequence] | None]:
     """Return the images to reference, without pixels, and the positions of slices that are frames of one image."""
     images: list[Dataset] = [pydicom.dcmread(path, stop_before_pixels=True) for path in reference.files]
+    for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):
+        if not all(UID(image[name].value).is_valid for image in images):
+            raise StudyError(f"{reference.name} cannot be referenced by a DICOM SEG: its {name} is not a valid one.")
     _clean(images[0])
     if not reference.multiframe:
         for image in images:  # highdicom compares their orientations digit by digit

@@ -10,6 +10,7 @@ from mmb.clinic.report.formats import REGIONS, region_phrase
 from mmb.predictors.calibration import NO_TUMOUR, WIDEST, Calibration
 
 WORD_USABLE, DOUBTFUL, UNRELIABLE = "usable for review", "doubtful", "not reliable"
+WORDS = (WORD_USABLE, DOUBTFUL, UNRELIABLE)
 UNRELIABLE_BELOW_DICE = 0.5  # expected Dice below which an outline is not reliable
 
 
@@ -24,6 +25,11 @@ class Verdict:
     def text(self) -> str:
         """The verdict in one line, e.g. ``not reliable: no T1c``."""
         return f"{self.word}: {self.why}" if self.why else self.word
+
+    @property
+    def rank(self) -> int:
+        """How bad it is, from 0 on."""
+        return WORDS.index(self.word)
 
 
 CONTRADICTED = Verdict(UNRELIABLE, "images and names contradict each other, see the warnings")
@@ -126,6 +132,17 @@ def verdicts(
         else:
             given[region] = Verdict(DOUBTFUL, ", ".join(reasons or unsure))
     return given
+
+
+def class_verdicts(given: Mapping[str, Verdict], labels: LabelSet) -> dict[str, Verdict]:
+    """Return class -> the worse verdict of the two regions between whose borders it lies, e.g. WT and TC for oedema."""
+    found = {}
+    for name in labels.values:
+        regions = sorted(given, key=lambda region: len(labels.regions[region]))
+        if around := next((region for region in regions if name in labels.regions[region]), None):
+            within = [region for region in regions if {*labels.regions[region]} < {*labels.regions[around]}]
+            found[name] = max((given[region] for region in (around, *within[-1:])), key=lambda each: each.rank)
+    return found
 
 
 def intervals(

@@ -38,7 +38,7 @@ def tab(tmp_path_factory) -> Iterator[Page]:
     for image in images.values():
         image[0, 0, 0] = 0
     brain, stack, (spacing, origin) = images["t1c"] > 0, np.stack([*masks.values()]), ((1, 1, 1), (-30, -35, -20))
-    pieces, specks = lesions(masks, spacing, brain, 5.0)
+    pieces, specks = lesions(masks, np.diag([*spacing, 1]), brain, 5.0)
     summary = StudySummary(
         "A page", "m3ae", "1", f"model.pt, SHA-256 {4 * '0123456789abcdef'}",
         [UsedModality(name, "series 1", "header") for name in images],

@@ -230,19 +230,19 @@ def test_lesions_by_size_with_side_and_volume():
     small, large = ellipse((16, 30, 10), (7, 5)), ellipse((52, 30, 10), (10, 8))
     whole = small | large
     whole[35, 5, 10] = True
-    found, specks = lesions({"WT": whole, "ET": ellipse((52, 30, 10), (5, 3))}, (1, 1, 1), BRAIN, 50.0)
+    found, specks = lesions({"WT": whole, "ET": ellipse((52, 30, 10), (5, 3))}, np.eye(4), BRAIN, 50.0)
     assert ([lesion.side for lesion in found], specks) == (["right", "left"], 1)
     assert found[0].volume / found[1].volume == pytest.approx(large.sum() / small.sum())
     assert sum(lesion.volume for lesion in found) == pytest.approx(50, rel=0.01)
     assert [lesion.centre for lesion in found] == [(52, 30, 10), (16, 30, 10)]
-    assert lesions({"WT": np.zeros_like(whole)}, (1, 1, 1), BRAIN, 0.0) == ([], 0)
+    assert lesions({"WT": np.zeros_like(whole)}, np.eye(4), BRAIN, 0.0) == ([], 0)
 
 
 def test_the_side_is_that_of_the_brains_own_midline():
     x, y, _ = GRID - np.array([35, 30, 10])[:, None, None, None]
     turned = ((x * 0.94 + y * 0.34) / 24) ** 2 + ((y * 0.94 - x * 0.34) / 29) ** 2 <= 1  # by 20 degrees
-    (left,), _ = lesions({"WT": ellipse((36, 14, 10), (4, 4))}, (1, 1, 1), turned, 1.0)
-    (both,), _ = lesions({"WT": ellipse((40, 14, 10), (4, 4))}, (1, 1, 1), turned, 1.0)
+    (left,), _ = lesions({"WT": ellipse((36, 14, 10), (4, 4))}, np.eye(4), turned, 1.0)
+    (both,), _ = lesions({"WT": ellipse((40, 14, 10), (4, 4))}, np.eye(4), turned, 1.0)
     assert (left.side, both.side) == ("left", "both sides")
 
 
@@ -251,10 +251,10 @@ def test_a_lesion_is_on_both_sides_from_a_tenth_of_it_on(right, side):
     """Of 25 planes from left to right, 2, 3, 22 or 23 (8, 12, 88 or 92 %) lie to the right of x = 24.5."""
     brain, mask = np.ones((50, 30, 6), bool), np.zeros((50, 30, 6), bool)
     mask[right:, 14:16, 2:4][:25] = True
-    (found,), specks = lesions({"WT": mask}, (1, 1, 1), brain, 0.1)
+    (found,), specks = lesions({"WT": mask}, np.eye(4), brain, 0.1)
     assert (found.side, specks) == (side, 0)  # of 0.1 ml, so it is no speck
     mask[right, 14, 2] = False
-    assert lesions({"WT": mask}, (1, 1, 1), brain, 0.1) == ([], 1)  # 99 voxels are one
+    assert lesions({"WT": mask}, np.eye(4), brain, 0.1) == ([], 1)  # 99 voxels are one
 
 
 @pytest.mark.parametrize(("degrees", "side"), [(25, "left"), (35, "right")])
@@ -265,14 +265,14 @@ def test_the_midline_of_a_brain_turned_by_up_to_30_degrees_turns_with_it(degrees
     across, along = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
     brain = ((across / 24) ** 2 + (along / 34) ** 2 <= 1)[..., None] & np.ones(3, bool)
     mask = ((x - 4) ** 2 + (y - 20) ** 2 <= 9)[..., None] & np.ones((1, 1, 3), bool)
-    (found,), _ = lesions({"WT": mask}, (2, 2, 2), brain, 1.0)
+    (found,), _ = lesions({"WT": mask}, np.diag([2, 2, 2, 1]), brain, 1.0)
     assert found.side == side
 
 
 def test_the_middle_of_the_image_parts_a_brain_of_which_nothing_is_known():
     mask = np.zeros((10, 10, 10), bool)
     mask[5:8, 3:7, 3:7] = True
-    (found,), _ = lesions({"WT": mask}, (2, 2, 2), np.zeros((10, 10, 10), bool), 1.0)
+    (found,), _ = lesions({"WT": mask}, np.diag([2, 2, 2, 1]), np.zeros((10, 10, 10), bool), 1.0)
     assert found.side == "right"  # of 4.5
 
 

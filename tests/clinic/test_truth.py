@@ -1,0 +1,308 @@
+"""What every output says of a study, read as its reader reads it, against what was put into the images."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from base64 import b64decode
+from collections.abc import Iterator
+from io import BytesIO
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from jsonschema import validate
+from PIL import Image, ImageDraw
+from pydicom.dataset import Dataset
+from scipy import ndimage
+from truth import COHORT, OFF_CENTRE, SHOWN, ByIntensity, Grid
+
+from mmb.clinic.options import Options
+from mmb.clinic.report.document import SCHEMA
+from mmb.clinic.study import segment
+
+GRIDS = {
+    "axial": Grid(),
+    "sagittal": Grid("sagittal"),
+    "coronal": Grid("coronal", reverse=True),
+    "oblique": Grid(tilt=(20, -20, 0), aside=(4, -8, 0)),
+    "thick": Grid(spacing=(0.9, 0.5, 5)),
+    "turned": Grid(turned=15),
+    "mirrored": Grid(mirrored=True),
+    "LPS": Grid(files="LPS"),
+    "SAR": Grid(files="SAR", mirrored=True, spacing=(2, 2, 3)),
+}
+VALUES = COHORT.labels.values
+REGIONS = {"WT": ("ED", "NCR", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)}
+NAMES = {"Necrotic core": "NCR", "Oedema": "ED", "Enhancing tumour": "ET"}
+SIDES = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _not_judged() -> Iterator[None]:
+    """A brain of waves looks like no sequence; so none is large enough to be judged."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmb.clinic.recognise.image.LEAST_ML", 1e9)
+        yield
+
+
+@pytest.fixture(scope="module", params=[*GRIDS])
+def study(request, tmp_path_factory) -> SimpleNamespace:
+    """The outputs for the head on a grid, with intensities that make ET doubtful and TC not reliable."""
+    grid, folder = GRIDS[request.param], tmp_path_factory.mktemp("truth")
+    source, out = grid.write(folder / "study"), folder / "out"
+    predictor = ByIntensity({"WT": 0.97, "TC": 0.3, "ET": 0.45})
+    made = segment(source, out, predictor, Options(skull_strip="no", keep_images=True))
+    truth = grid.truth
+    total = {region: sum(each.ml[region] for each in truth) for region in REGIONS}
+    classes = {"ED": total["WT"] - total["TC"], "NCR": total["TC"] - total["ET"], "ET": total["ET"]}
+    slack = max(1.0, grid.spacing[2] / 2)
+    return SimpleNamespace(grid=grid, out=out, made=made, truth=truth, total=total, classes=classes, slack=slack)
+
+
+def pieces(mask: np.ndarray, affine: np.ndarray) -> list[tuple[float, np.ndarray]]:
+    """Return volume in ml and centre in mm of each connected piece, the largest first."""
+    numbers, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    ml = abs(np.linalg.det(affine[:3, :3])) / 1000
+    found = [np.argwhere(numbers == n) for n in range(1, count + 1)]
+    return sorted(((len(v) * ml, affine[:3, :3] @ v.mean(axis=0) + affine[:3, 3]) for v in found), key=lambda p: -p[0])
+
+
+def lie_where_they_were_put(found: list[tuple[float, np.ndarray]], study: SimpleNamespace) -> None:
+    assert [ml for ml, _ in found] == pytest.approx([each.ml["WT"] for each in study.truth], rel=0.07)
+    for (_, centre), each in zip(found, study.truth, strict=True):
+        np.testing.assert_allclose(centre, each.centre, atol=study.slack)
+
+
+def test_label_map(study):
+    image = nib.load(study.out / "label.nii.gz")
+    assert image.header.get_xyzt_units()[0] == "mm"
+    label = np.asarray(image.dataobj)
+    ml = np.prod(image.header.get_zooms()) / 1000
+    for region, names in REGIONS.items():
+        mask = np.isin(label, [VALUES[name] for name in names])
+        assert mask.sum() * ml == pytest.approx(study.total[region], rel=0.05)
+    lie_where_they_were_put(pieces(label > 0, image.affine), study)
+    inner = pieces(label == VALUES["ET"], image.affine)
+    assert len(inner) == 1
+    np.testing.assert_allclose(inner[0][1], study.truth[0].centre, atol=study.slack)
+
+
+def test_kept_images_lie_on_the_label_map(study):
+    for name, region in SHOWN.items():
+        image = nib.load(study.out / "images" / f"{name}.nii.gz")
+        assert image.header.get_xyzt_units()[0] == "mm"
+        np.testing.assert_allclose(np.linalg.norm(image.affine[:3, :3], axis=0), 1)
+        bright = pieces(np.asarray(image.dataobj) > 900, image.affine)
+        assert bright[0][0] == pytest.approx(study.truth[0].ml[region], rel=0.05)
+        np.testing.assert_allclose(bright[0][1], study.truth[0].centre, atol=study.slack)
+
+
+def test_document(study):
+    said = json.loads((study.out / "summary.json").read_text())
+    validate(said, json.loads(SCHEMA.read_text()))
+    assert said["volumes"] == pytest.approx(study.total, rel=0.05)
+    assert said["classes"] == pytest.approx(study.classes, rel=0.08)
+    assert [each["side"] for each in said["lesions"]] == [each.side for each in study.truth]
+    assert sum(each["volume"] for each in said["lesions"]) == pytest.approx(said["volumes"]["WT"])
+    assert (said["specks"], [each["modality"] for each in said["used"]]) == (0, ["t1c", "t2", "flair"])
+    network = nib.load(study.out / "images" / "t1c.nii.gz").affine
+    centres = [(each["volume"], network[:3, :3] @ each["centre"] + network[:3, 3]) for each in said["lesions"]]
+    lie_where_they_were_put(centres, study)
+    assert {region: each["word"] for region, each in said["verdicts"].items()} == {
+        "WT": "usable for review", "TC": "not reliable", "ET": "doubtful"
+    }  # fmt: skip
+    assert {name: each["word"] for name, each in said["class_verdicts"].items()} == {
+        "ED": "not reliable", "NCR": "not reliable", "ET": "doubtful"
+    }  # fmt: skip
+
+
+def test_answer(study):
+    """The third and fourth lesion are small further pieces if they have less than a tenth of the first."""
+    said, (first, second, *others) = study.made.summary.answer, study.truth
+    main = [first, second, *(each for each in others if each.ml["WT"] > 0.1 * first.ml["WT"])]
+    assert said.startswith(f"Tumour in {len(main)} places on both sides: whole tumour ")
+    assert "tumour core" in said.partition("not reliable")[0]
+    small = [each for each in others if each not in main]
+    assert (f"A small further piece ({small[0].ml['WT']:.1f}"[:25] in said) == (len(small) == 1)
+    if small:
+        assert said.endswith(f" is on the {small[0].side}.")
+
+
+def test_viewer_of_the_page(study):
+    page = (study.out / "summary.html").read_text()
+    rows = re.findall(r"<td[^>]*>(\d)</td>\s*<td[^>]*>(\w+)</td>", page)
+    assert rows == [(str(n), each.side) for n, each in enumerate(study.truth, start=1)]
+    sheets = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)[1])
+    sheet = np.asarray(Image.open(BytesIO(b64decode(sheets["masks"]))))
+    (width, height), (x, y, z) = sheets["tile"], sheets["shape"]
+    tiles = [
+        sheet[row * height : row * height + y, column * width : column * width + x]
+        for row, column in (divmod(n, sheets["columns"]) for n in range(z))
+    ]
+    bits = np.stack(tiles, axis=-1).transpose(1, 0, 2) // sheets["unit"]  # from the right, from the front, from below
+    steps = np.array(sheets["spacing"]) * [-1, -1, 1]
+    network = nib.load(study.out / "images" / "t1c.nii.gz").affine[:3, :3]
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = network * steps, network @ sheets["first"]
+    lie_where_they_were_put(pieces(bits % 2 > 0, affine), study)
+    starts = [network @ (np.array(sheets["first"]) + np.array(at) * steps) for at in sheets["starts"]]
+    for start, each in zip(starts, study.truth, strict=True):
+        np.testing.assert_allclose(start, each.centre, atol=study.slack)
+
+
+def drawn(text: str, size: int) -> np.ndarray:
+    """Return what the text looks like in a picture: bool, without margins."""
+    made = Image.new("L", (160, 40))
+    ImageDraw.Draw(made).text((5, 5), text, 255, font_size=size)
+    return cropped(np.asarray(made) > 200)
+
+
+def cropped(mask: np.ndarray) -> np.ndarray:
+    (box,) = ndimage.find_objects(mask.astype(int))
+    return mask[box]
+
+
+def read_from(picture: np.ndarray, candidates: list[str], size: int) -> str:
+    """Return which text is written in white in a part of a picture, the only white thing there."""
+    white = cropped((picture > 200).all(axis=-1))
+
+    def unlike(text: str) -> float:
+        wanted = drawn(text, size)
+        shape = np.maximum(wanted.shape, white.shape)
+        one, other = (
+            np.pad(each, [(0, m - n) for m, n in zip(shape, each.shape, strict=True)]) for each in (wanted, white)
+        )
+        return np.mean(one != other)
+
+    return min(candidates, key=unlike)
+
+
+def test_printed_pictures(study):
+    """The letters of each plane, its position, and on which side of its middle the largest lesion is outlined."""
+    network = nib.load(study.out / "images" / "t1c.nii.gz")
+    axes = network.affine[:3, :3]
+    along = axes.T @ study.truth[0].centre  # in mm along the grid's axes
+    brain = axes.T @ OFF_CENTRE
+    image = np.asarray(Image.open(BytesIO(b64decode(study.made.summary.pictures["flair"]))))
+    places = {2: (0, 0, 460, 560), 1: (468, 0, 390, 276), 0: (468, 284, 390, 276)}
+    for axis, (left, top, width, height) in places.items():
+        part = image[top : top + height, left : left + width]
+        filled = np.argwhere(part.max(axis=-1) > 0)
+        (y0, x0), (y1, x1) = filled.min(axis=0), filled.max(axis=0) + 1
+        plane = part[y0:y1, x0:x1]
+        middle, across = plane.shape[0] // 2, 0 if axis else 1
+        letters = [
+            read_from(strip, list("RLAPSI"), 20)
+            for strip in (plane[middle - 16 : middle + 16, :22], plane[middle - 16 : middle + 16, -22:])
+        ]
+        assert letters == (["A", "P"] if axis == 0 else ["R", "L"])
+        outline = np.argwhere(np.abs(plane.astype(int) - [0x56, 0xB4, 0xE9]).max(axis=-1) < 8)
+        column = (outline.min(axis=0) + outline.max(axis=0))[1] / 2 / plane.shape[1]
+        towards = 0.5 - column  # positive on the side of the first letter
+        assert np.sign(towards) == np.sign(along[across] - brain[across])
+        letter = "RAS"[axis] if along[axis] >= 0 else "LPI"[axis]
+        near = [f"{a} {abs(round(along[axis])) + n} mm" for a in ("RAS"[axis], "LPI"[axis]) for n in (-2, -1, 0, 1, 2)]
+        assert read_from(plane[:24, -110:], near, 14).startswith(letter)
+
+
+def code(item: Dataset) -> str:
+    return item.CodeMeaning
+
+
+def test_segmentation_object(study):
+    path = study.out / "seg.dcm"
+    if study.grid.files:
+        assert not path.exists()
+        return
+    seg = pydicom.dcmread(path)
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    orientation = np.reshape(shared.PlaneOrientationSequence[0].ImageOrientationPatient, (2, 3)).astype(float)
+    row, column = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
+    thickness = float(shared.PixelMeasuresSequence[0].SliceThickness)
+    bits = np.unpackbits(np.frombuffer(seg.PixelData, np.uint8), bitorder="little")
+    frames = bits[: seg.NumberOfFrames * seg.Rows * seg.Columns].reshape(-1, seg.Rows, seg.Columns)
+    described = {segment.SegmentNumber: segment for segment in seg.SegmentSequence}
+    points: dict[str, list[np.ndarray]] = {}
+    for frame, group in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        corner = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
+        at = np.argwhere(frame)
+        lps = corner + at[:, 1:] * column * orientation[0] + at[:, :1] * row * orientation[1]
+        name = NAMES[described[number].SegmentLabel.removesuffix(" (not reliable)")]
+        points.setdefault(name, []).append(lps * [-1, -1, 1])
+    ml = row * column * thickness / 1000
+    assert {name: sum(map(len, each)) * ml for name, each in points.items()} == pytest.approx(study.classes, rel=0.08)
+    enhancing = np.concatenate(points["ET"])
+    np.testing.assert_allclose(enhancing.mean(axis=0), study.truth[0].centre, atol=study.slack)
+    words = {each.SegmentLabel: each.SegmentDescription for each in described.values()}
+    assert {*words} == {"Necrotic core (not reliable)", "Oedema (not reliable)", "Enhancing tumour"}
+    assert all(re.match(r"WT: usable for review; TC: not reliable.*; ET: doubtful", text) for text in words.values())
+    assert seg.SeriesDescription.startswith("T1c+T2+FLAIR: ")
+    assert len({tuple(each.RecommendedDisplayCIELabValue) for each in described.values()}) == 3
+
+
+def children(item: Dataset, concept: str) -> list[Dataset]:
+    nested = item.get("ContentSequence", [])
+    return [each for each in nested if code(each.ConceptNameCodeSequence[0]) == concept]
+
+
+def number(item: Dataset) -> tuple[float, str]:
+    measured = item.MeasuredValueSequence[0]
+    return float(measured.NumericValue), measured.MeasurementUnitsCodeSequence[0].CodeValue
+
+
+def test_structured_report(study):
+    path = study.out / "report.dcm"
+    if study.grid.files:
+        assert not path.exists()
+        return
+    report, seg = pydicom.dcmread(path), pydicom.dcmread(study.out / "seg.dcm")
+    assert report.CompletionFlag == "PARTIAL"
+    (text,) = children(report, "Conclusion")
+    assert text.TextValue.startswith(study.made.summary.answer)
+    assert "missing: T1." in text.TextValue
+    (measurements,) = children(report, "Imaging Measurements")
+    labels = {each.SegmentNumber: each.SegmentLabel.removesuffix(" (not reliable)") for each in seg.SegmentSequence}
+    volumes, intervals, words = {}, {}, {}
+    for group in children(measurements, "Measurement Group"):
+        (title,) = children(group, "Tracking Identifier")
+        name = re.sub(r"^.*\((..)\):.*$", r"\1", title.TextValue)
+        for outlined in children(group, "Referenced Segment"):
+            referenced = outlined.ReferencedSOPSequence[0]
+            assert referenced.ReferencedSOPInstanceUID == seg.SOPInstanceUID
+            assert labels[referenced.ReferencedSegmentNumber] == name
+            name = NAMES[name]
+        (volume,) = children(group, "Volume")
+        volumes[name], unit = number(volume)
+        ends = [children(volume, f"{sign}, range of {which} measurement uncertainty")
+                for sign, which in (("-", "lower"), ("+", "upper"))]  # fmt: skip
+        if all(ends):
+            (low, _), (high, other) = (number(end[0]) for end in ends)
+            intervals[name] = volumes[name] - low, volumes[name] + high
+            assert other == "ml"
+        (verdict,) = children(group, "How far the outline can be used")
+        words[name] = code(verdict.ConceptCodeSequence[0])
+        (site,) = children(group, "Finding Site")
+        assert (unit, code(site.ConceptCodeSequence[0])) == ("ml", "Brain")
+    expected = {"WT": study.total["WT"], "TC": study.total["TC"], **study.classes}
+    assert volumes == pytest.approx(expected, rel=0.08)
+    summary = study.made.summary
+    assert words == {
+        "WT": "usable for review", "TC": "not reliable", "ET": "doubtful", "ED": "not reliable", "NCR": "not reliable"
+    }  # fmt: skip
+    assert intervals.keys() == summary.intervals.keys() & {"WT", "TC", "ET"}
+    for name, ends in intervals.items():
+        assert ends == pytest.approx(summary.intervals[name], abs=0.01)
+        assert ends[0] < volumes[name] < ends[1]
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs Debian's dicom3tools")
+def test_dicom_is_valid(study):
+    for path in study.out.glob("*.dcm"):
+        said = subprocess.run(["dciodvfy", path], capture_output=True, text=True).stderr
+        assert not re.findall("^Error.*", said, re.M), said
