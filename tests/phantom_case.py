@@ -11,6 +11,9 @@ import torch
 from scipy.ndimage import distance_transform_edt
 
 from common.cohorts.phantom.simulation import SPACING, simulate
+from common.io.bundle import bundle_root
+from common.io.checkpoints import read_weights, write_checkpoint
+from common.io.facts import read_facts
 from common.modalities import LabelSet, tumour_labels
 
 LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
@@ -74,3 +77,12 @@ def with_bright_edge(image: np.ndarray) -> np.ndarray:
     spots = np.random.default_rng(0).random([size // 2 for size in image.shape]) < 0.03
     spots = spots.repeat(2, 0).repeat(2, 1).repeat(2, 2) & (depth > 8) & (depth < 14)
     return np.where(spots, 3 * image, image).astype(image.dtype)
+
+
+def weights_of_patients(folder: Path) -> Path:
+    """Write m3ae's weights for phantoms as if patients had been their training: results of others go to no archive."""
+    source = Path(bundle_root("m3ae"), "models", "phantom.pt")
+    facts = read_facts(source)
+    facts = facts.model_copy(update={"settings": {**facts.settings, "cohort": "brats2021"}})
+    write_checkpoint(read_weights(source), folder / "weights.pt", facts)
+    return folder / "weights.pt"

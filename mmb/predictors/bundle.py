@@ -98,7 +98,9 @@ class Inference:
         self.method = setting_of_weights(self.weights, "method", self.title)
         self.subsets: Sequence[Sequence[str]] | None = None
         self.seen: Sequence[str] | None = setting_of_weights(self.weights, "modalities", None)
-        self.warnings: Sequence[str] = [SYNTHETIC] if self.cohort.name == "phantom" else []
+        self.warnings: Sequence[str] = (
+            [SYNTHETIC] if setting_of_weights(self.weights, "cohort", None) == "phantom" else []
+        )
 
     def decide_by(self, decision: str) -> None:
         """Make label maps by one of `DECISIONS` from now on."""

@@ -13,14 +13,17 @@ from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
+from dicom_studies import edit_series
 from jsonschema import validate
 from PIL import Image, ImageDraw
 from pydicom.dataset import Dataset
 from scipy import ndimage
 from truth import COHORT, OFF_CENTRE, SHOWN, ByIntensity, Grid
 
+from mmb.clinic.console import segment_study
 from mmb.clinic.options import Options
 from mmb.clinic.report.document import SCHEMA
 from mmb.clinic.study import segment
@@ -306,3 +309,62 @@ def test_dicom_is_valid(study):
     for path in study.out.glob("*.dcm"):
         said = subprocess.run(["dciodvfy", path], capture_output=True, text=True).stderr
         assert not re.findall("^Error.*", said, re.M), said
+
+
+@pytest.fixture(scope="module")
+def coarse(tmp_path_factory) -> SimpleNamespace:
+    """A folder of one study with voxels of 4 mm."""
+    folder, grid = tmp_path_factory.mktemp("coarse"), Grid(spacing=(4, 4, 4))
+    grid.write(folder / "one")
+    return SimpleNamespace(folder=folder, grid=grid)
+
+
+def test_console_and_table_say_what_the_document_says(coarse, tmp_path, capsys, monkeypatch):
+    predictor = ByIntensity({"WT": 0.97, "TC": 0.3, "ET": 0.45})
+    monkeypatch.setattr("mmb.clinic.batch.load_predictor", lambda *network: predictor)
+    options = Options(series={"t1c": 6, "t2": 3, "flair": 4}, skull_strip="no")
+    segment_study(coarse.folder, str(tmp_path), options, each=True)
+    shown, said = capsys.readouterr().out, json.loads((tmp_path / "one" / "summary.json").read_text())
+    assert said["asked"]["series"] == {"t1c": "6", "t2": "3", "flair": "4"}
+    (row,) = pd.read_csv(tmp_path / "studies.csv").to_dict("records")
+    assert (row["answer"], row["used"], row["missing"]) == (said["answer"], "t1c+t2+flair", "t1")
+    assert f"Answer:\n  {said['answer']}\n" in shown
+    total = {region: sum(each.ml[region] for each in coarse.grid.truth) for region in REGIONS}
+    for region, volume in said["volumes"].items():
+        assert volume == pytest.approx(total[region], rel=0.12)
+        word, (low, high) = said["verdicts"][region]["word"], said["intervals"].get(region, (None, None))
+        (line,) = re.findall(rf"^  {region}: (.*)$", shown, re.M)
+        assert line.startswith(f"{volume:.0f} ml")
+        assert line.partition("; ")[2].startswith(word)
+        assert row[f"{region}_ml"] == pytest.approx(volume)
+        assert row[f"{region}_verdict"] == word
+        if low is not None:
+            assert low < volume < high
+            assert f"(true volume probably {low:.0f} to {high:.0f} ml)" in line
+            assert (row[f"{region}_low_ml"], row[f"{region}_high_ml"]) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(
+    ("warnings", "change", "reason"),
+    [
+        (("Made for phantoms.",), {}, "the result is not to be used."),
+        ((), {"FrameOfReferenceUID": "1.2.03"}, "its FrameOfReferenceUID is not a valid one."),
+        ((), {"StudyInstanceUID": "1.2.a"}, "its StudyInstanceUID is not a valid one."),
+        ((), {"StudyInstanceUID": "1." + "2" * 63}, "its StudyInstanceUID is not a valid one."),
+        ((), {"FrameOfReferenceUID": "1." + "2" * 62}, None),
+    ],
+)
+def test_what_is_not_to_be_used_or_cannot_be_valid_is_not_written_for_an_archive(
+    coarse, tmp_path, warnings, change, reason
+):
+    shutil.copytree(coarse.folder / "one", tmp_path / "study")
+    for number in (3, 4, 6):
+        edit_series(tmp_path / "study", number, change)
+    made = segment(tmp_path / "study", tmp_path / "out", ByIntensity(warnings=warnings), Options(skull_strip="no"))
+    for_archive = {"seg.dcm", "report.dcm"} if reason is None else set()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "label.nii.gz", "summary.html", "summary.json", *for_archive
+    }  # fmt: skip
+    said = [remark.text for remark in made.summary.remarks if remark.code == "no_seg"]
+    assert [text.endswith(reason) for text in said] == ([] if reason is None else [True])
+    assert made.summary.answer.startswith("Do not use" if warnings else "Tumour")

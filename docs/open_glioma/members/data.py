@@ -36,8 +36,9 @@ def ventricles(t2: np.ndarray, flair: np.ndarray) -> np.ndarray:
 def aged(brain: Brain, random: np.random.RandomState) -> Brain | None:
     """Return a brain with white-matter changes of old age: bright caps and bands along the ventricles of FLAIR and T2.
 
-    A band is 1 to 5 mm wide and a cap, before and behind the ventricles, up to twice that; edges are blurred and
-    uneven. None if no ventricles are found. Fazekas et al., AJR 1987, describe them, grades 1 to 3.
+    A band is 1 to 5 mm wide and a cap, before and behind the ventricles, up to twice that. The width varies from place
+    to place (log-normal, 0.5), so that some patches lie deeper. None if no ventricles are found. Fazekas et al., AJR
+    1987, describe such changes.
     """
     images = dict(zip(brain.files, brain.images, strict=True))
     inner = ventricles(images["t2"], images["flair"])

@@ -46,7 +46,7 @@ from mmb.clinic.report.result import StudySummary
 from mmb.clinic.report.verdicts import UNRELIABLE
 from mmb.errors import StudyError
 
-DESCRIPTION = "tumour segmentation, not for clinical use"
+DESCRIPTION = "tumour, research only, not for clinical use"
 CLASSES: dict[str, tuple[str, Code, Code | None]] = {
     "NCR": ("Necrotic core", codes.SCT.Necrosis, None),
     "ED": ("Oedema", codes.SCT.Edema, None),

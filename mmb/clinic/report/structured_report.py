@@ -24,7 +24,7 @@ from mmb.clinic.report.result import StudySummary
 from mmb.clinic.report.segmentation import CLASSES, explained, series_description
 from mmb.clinic.report.verdicts import UNRELIABLE, WORDS, Verdict
 
-DESCRIPTION = "tumour volumes, not for clinical use"
+DESCRIPTION = "volumes, research only, not for clinical use"
 MR_BRAIN = Code("24590-2", "LN", "MR Brain")
 MILLILITRE = Code("ml", "UCUM", "ml")
 SCHEME = "99MMB"

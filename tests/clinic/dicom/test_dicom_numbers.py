@@ -14,12 +14,14 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
+from common.modalities import tumour_labels
 from mmb.clinic.examples.phantom import TSE
 from mmb.clinic.examples.writing import mr_image
 from mmb.clinic.intake.grouping import Slice, group
 from mmb.clinic.intake.pixels import load
 from mmb.clinic.intake.regular_grid import tolerance, why_no_grid
 from mmb.clinic.intake.series import read_series
+from mmb.clinic.report.result import StudySummary, UsedModality
 from mmb.clinic.report.segmentation import read_seg, write_seg
 from mmb.clinic.report.structured_report import write_report
 
@@ -264,10 +266,12 @@ def reported(tmp_path_factory) -> Mapping[str, Any]:
     label = np.zeros(series.shape, np.uint8)
     for k, (name, count) in enumerate(SIZES.items()):
         label[..., k].flat[:count] = VALUES[name]
-    write_seg(folder / "seg.dcm", label, series, VALUES, "m3ae 1.0")
-    volumes = {name: 0.024 * count for name, count in SIZES.items()}
-    regions = {"Whole tumour (WT)": (tuple(VALUES), 0.48), "Tumour core (TC)": (("ET", "NET", "NCR"), 0.24)}
-    write_report(folder / "report.dcm", folder / "seg.dcm", volumes, regions, series, "m3ae 1.0")
+    classes, volumes = {name: 0.024 * count for name, count in SIZES.items()}, {"WT": 0.48, "TC": 0.24, "ET": 0.12}
+    used = [UsedModality("t2", "series 3", "header")]
+    summary = StudySummary("A report", "m3ae", "1.0", "none", used, volumes, classes=classes)
+    write_seg(folder / "seg.dcm", label, series, VALUES, "m3ae 1.0", summary=summary)
+    labels = tumour_labels(**VALUES)
+    write_report(folder / "report.dcm", folder / "seg.dcm", [*SIZES], summary, labels, series, "m3ae 1.0")
     return {"series": series, "label": label, "seg": folder / "seg.dcm", "report": folder / "report.dcm"}
 
 

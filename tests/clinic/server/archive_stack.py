@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel as nib
 from dicom_studies import STUDY, Scan, write_study
 from orthanc import orthanc, upload
-from phantom_case import HEAD, write_case
+from phantom_case import HEAD, weights_of_patients, write_case
 from pydicom.uid import generate_uid
 from running import server
 
@@ -60,7 +60,8 @@ def running(folder: Path) -> Iterator[Stack]:
     with orthanc(folder) as archive:
         for study in SERIES:
             upload(archive, folder / study)
-        with server(folder, f"{archive}/dicom-web", models="m3ae") as url:
+        options = {"models": "m3ae", "m3ae.ckpt_path": str(weights_of_patients(folder))}
+        with server(folder, f"{archive}/dicom-web", **options) as url:
             yield Stack(archive, url, folder, label)
 
 

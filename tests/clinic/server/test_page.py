@@ -20,6 +20,7 @@ import requests
 from browser import Page, RefusedError, chromium
 from dicom_studies import study, write_study
 from orthanc import needs_orthanc, orthanc, series
+from phantom_case import weights_of_patients
 from running import server
 
 from mmb.server.limits import UPLOAD_BYTES
@@ -39,7 +40,8 @@ def dropped(place, subject) -> Path:
 def url(place):
     """The server's address. At its end nothing of a study is left, and no name was logged."""
     (place / "store").mkdir()
-    with server(place, place / "store", models="m3ae", names="label.example.org") as address:
+    options = {"models": "m3ae", "m3ae.ckpt_path": str(weights_of_patients(place))}
+    with server(place, place / "store", names="label.example.org", **options) as address:
         yield address
     assert not any((place / "tmp").iterdir())
     log = (place / "server.log").read_text()
@@ -118,7 +120,8 @@ class TestOneRequest:
 def test_results_are_sent_to_an_archive(dropped, tmp_path):
     (tmp_path / "store").mkdir()
     with orthanc(tmp_path) as archive:
-        with server(tmp_path, tmp_path / "store", models="m3ae", send=f"{archive}/dicom-web") as url:
+        options = {"models": "m3ae", "m3ae.ckpt_path": str(weights_of_patients(tmp_path))}
+        with server(tmp_path, tmp_path / "store", send=f"{archive}/dicom-web", **options) as url:
             results(requests.post(f"{url}/segment/m3ae", data=packed(dropped), timeout=600))
         assert len(series(archive, "SEG")) == 1
 

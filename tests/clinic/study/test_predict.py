@@ -17,7 +17,7 @@ import pytest
 from dicom_studies import STUDY, write_study
 from nibabel.affines import apply_affine
 from nibabel.processing import resample_from_to
-from phantom_case import HEAD, LPS, with_heads, write_case
+from phantom_case import HEAD, LPS, weights_of_patients, with_heads, write_case
 from run_tools import run
 from scipy.spatial.transform import Rotation
 
@@ -128,10 +128,10 @@ def test_the_schema_in_the_docs_is_that_of_the_summary():
 
 @pytest.mark.slow
 def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, capsys, caplog):
-    dicom, nifti = studies
-    assert predict(dicom, tmp_path / "dicom", "m3ae") is None
+    (dicom, nifti), weights = studies, ("--ckpt_path", weights_of_patients(tmp_path))
+    assert predict(dicom, tmp_path / "dicom", "m3ae", *weights) is None
     said = "".join(capsys.readouterr()) + caplog.text
-    assert predict(nifti, tmp_path / "nifti", "m3ae") is None
+    assert predict(nifti, tmp_path / "nifti", "m3ae", *weights) is None
     made, expected = (nib.load(tmp_path / kind / "label.nii.gz") for kind in ("dicom", "nifti"))
     np.testing.assert_allclose(made.affine, expected.affine, atol=1e-4)
     label = np.asarray(made.dataobj)
@@ -374,7 +374,7 @@ def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, mon
 
     for name in RESULTS.values():
         (tmp_path / name).write_text("of another run")
-    monkeypatch.setattr("mmb.clinic.report.segmentation.write_seg", fail)
+    monkeypatch.setattr("mmb.clinic.study.write_document", fail)
     with pytest.raises(OSError, match="No space left on device"):
         predict(studies[0], tmp_path, "m3ae", "--modalities", "t1c")
     left = {path.name: path.read_text() for path in tmp_path.iterdir()}
