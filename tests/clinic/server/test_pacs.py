@@ -5,27 +5,33 @@ from pathlib import Path
 
 from archive_stack import write_studies
 from orthanc import needs_orthanc, orthanc, series, upload
+from phantom_case import weights_of_patients
 from test_commands import FILE, ROOT, run_with
 
 pytestmark = needs_orthanc
 
 
 def test_studies_come_and_results_go_back(tmp_path):
+    """Those of weights for phantoms, which are not to be used, do not."""
     ((_, script),) = FILE.findall(Path(ROOT, "docs/pacs.md").read_text())
-    script = script.replace("--each", "--recipe phantom --each")
     write_studies(tmp_path)
+    weights = f"--ckpt_path {weights_of_patients(tmp_path)}"
     with orthanc(tmp_path) as archive:
 
-        def collect() -> None:
-            words = f'set -- {archive} \'{{"PatientName": "*Secret*"}}\' {tmp_path}/in {tmp_path}/out\n'
-            done = subprocess.run(run_with(words + script), capture_output=True, text=True, cwd=ROOT, check=False)
+        def collect(out: str, options: str) -> str:
+            words = f'set -- {archive} \'{{"PatientName": "*Secret*"}}\' {tmp_path}/in {tmp_path}/{out}\n'
+            run = words + script.replace("--each", f"--recipe phantom {options} --each")
+            done = subprocess.run(run_with(run), capture_output=True, text=True, cwd=ROOT, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
 
         upload(archive, tmp_path / "four")
-        collect()
+        assert "not stored, see summary.html: " in collect("phantoms", "")
+        assert not series(archive, "SEG")
+        assert "not stored" not in collect("out", weights)
         (seg,), (report,) = series(archive, "SEG"), series(archive, "SR")
         upload(archive, tmp_path / "two")
-        collect()
+        collect("out", weights)
         assert len(list((tmp_path / "in").iterdir())) == 2
         assert seg in series(archive, "SEG")
         assert report in series(archive, "SR")

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 from clinic.frozen import record
 from dicom_studies import STUDY, write_study
-from phantom_case import HEAD, write_case
+from phantom_case import HEAD, weights_of_patients, write_case
 
 from mmb.clinic.batch import segment_each
 from mmb.clinic.options import Options
@@ -33,7 +33,7 @@ def results(tmp_path_factory) -> Path:
     for name, numbers in SERIES.items():
         scans = [replace(scan, moved=None) for scan in STUDY if scan.number in numbers]
         write_study(folder / "studies" / name, folder / "subject", scans, seed=name)
-    options = Options(recipe="phantom", label="bed 7")
+    options = Options(recipe="phantom", ckpt_path=str(weights_of_patients(folder)), label="bed 7")
     outcomes = [each for each, _ in segment_each(folder / "studies", folder / "out", options)]
     assert not [each.failure for each in outcomes if each.failure]
     return folder
