@@ -209,12 +209,13 @@ class TestPage:
         assert page.evaluate("document.getElementById('picture').naturalWidth") > 0
         assert re.search(r"Whole tumour.*\d", page.evaluate("document.getElementById('regions').innerText"))
         assert "Done." in page.evaluate("document.getElementById('status').innerText")
-        answer = page.evaluate("document.getElementById('answer').innerText")
-        assert answer == "Do not use: these weights are not made for patients."
-        assert "synthetic" in page.evaluate("document.getElementById('warnings').innerText")
         saves = page.evaluate("[...document.querySelectorAll('#saves a')].map((a) => [a.download, a.href])")
         assert {"results.zip", "label.nii.gz", "seg.dcm", "summary.html"} <= {name for name, _ in saves}
         files = results(requests.get(dict(saves)["results.zip"], timeout=60))
+        said = json.loads(files["summary.json"])
+        assert page.evaluate("document.getElementById('answer').innerText") == said["answer"]
+        listed = page.evaluate("document.getElementById('warnings').innerText")
+        assert all(each["text"] in listed for each in said["remarks"] if each["gravity"] != "note")
         assert b"missing: T1, T2, FLAIR" in files["summary.html"]
         assert b"Left-handed" in files["summary.html"]
         assert {*results(requests.get(page.evaluate("document.getElementById('save').href"), timeout=60))} == {
