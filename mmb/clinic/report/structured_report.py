@@ -30,7 +30,9 @@ MILLILITRE = Code("ml", "UCUM", "ml")
 SCHEME = "99MMB"
 """Coding scheme of our own, for what no standard has a code for."""
 VERDICT = Code("verdict", SCHEME, "How far the outline can be used")
-VERDICTS = {word: Code(word.split()[-1], SCHEME, word) for word in WORDS}
+VERDICTS = {
+    word: Code(value, SCHEME, word) for word, value in zip(WORDS, ("usable", "doubtful", "not_reliable"), strict=True)
+}
 
 
 def write_report(
