@@ -25,6 +25,7 @@ from mmb.clinic.examples.phantom import FLAIR as SPACE_FLAIR
 from mmb.clinic.examples.phantom import MPRAGE
 from mmb.clinic.examples.phantom import TSE as T2_TSE
 from mmb.clinic.examples.writing import mr_image
+from mmb.clinic.intake.series import Series, read_all
 
 SLOPE, INTERCEPT = 0.5, -16.0
 """Rescale slope and intercept of the stored values, so that a reader who ignores them fails."""
@@ -328,3 +329,8 @@ def _save(dataset: FileDataset, pixels: np.ndarray, scan: Scan, place: Path) -> 
     if scan.transfer_syntax != ExplicitVRLittleEndian:
         dataset.compress(scan.transfer_syntax, generate_instance_uid=False)
     dataset.save_as(place / f"{dataset.InstanceNumber:06d}.dcm", enforce_file_format=True)
+
+
+def read_series(folder: str | Path) -> list[Series]:
+    """Return the MR series in a folder and its subfolders."""
+    return read_all(folder)[0]

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Mutation(NamedTuple):
-    """One line of a file of ``common``, without its indentation, what replaces it, and tests that then have to fail."""
+    """One line of a file, without its indentation, what replaces it, and tests that then have to fail."""
 
     file: str
     line: str
@@ -42,289 +42,432 @@ class Mutation(NamedTuple):
 MUTATIONS = [
     # What a training step draws.
     Mutation(
-        "papers/m3ae.py",
+        "common/papers/m3ae.py",
         "subsets = [random_subsets(present), random_subsets(present)]",
         "subsets = [random_subsets(present)] * 2",
         "papers/test_m3ae_training.py",
     ),
     Mutation(
-        "papers/m3ae.py",
+        "common/papers/m3ae.py",
         "visible = random_subsets(present)",
         "visible = present",
         "papers/test_m3ae_training.py",
     ),
     Mutation(
-        "papers/gss.py",
+        "common/papers/gss.py",
         "from common.transforms import uniform_subsets",
         "from common.transforms import random_subsets as uniform_subsets",
         "papers/test_gss_training.py",
     ),
     Mutation(
-        "papers/gss.py",
+        "common/papers/gss.py",
         "return (torch.rand(samples, 1, voxels, device=device) >= share).expand(-1, modalities, -1)",
         "return (torch.rand(samples, 1, voxels, device=device) >= 0).expand(-1, modalities, -1)",
         "papers/test_gss_training.py",
     ),
     Mutation(
-        "baselines/hved.py",
+        "common/baselines/hved.py",
         "chosen = random_subsets(present)",
         "chosen = present",
         "baselines/test_hved_training.py",
     ),
     Mutation(
-        "transforms/augmentation.py",
+        "common/transforms/augmentation.py",
         "self.drawn = self.R.uniform(self.thickness[0], self.thickness[1])",
         "self.drawn = self.thickness[0]",
         "transforms/test_intensity.py",
     ),
     Mutation(
-        "transforms/augmentation.py",
+        "common/transforms/augmentation.py",
         "self.transform.set_random_state(seed, state)",
         "pass",
         "transforms/test_intensity.py",
     ),
     Mutation(
-        "cohorts/missing.py",
+        "common/cohorts/missing.py",
         'present = {item["case"]: of_patients[patient_of(item)] for item in items}',
         'present = draw_masks([item["case"] for item in items], drawn, modalities, seed)',
         "cohorts/test_missing.py",
     ),
     Mutation(
-        "cohorts/missing.py",
+        "common/cohorts/missing.py",
         "counts = {subset: max(1, int(len(names) * chance)) if chance else 0 for subset, chance in chances.items()}",
         "counts = {subset: int(len(names) * chance) for subset, chance in chances.items()}",
         "cohorts/test_missing.py",
     ),
     Mutation(
-        "engines/handlers.py",
+        "common/engines/handlers.py",
         "seed = self.seed + 100_003 * epoch + idist.get_rank()",
         "seed = self.seed + 100_003 * epoch",
         "engines/test_handlers.py::test_each_rank_draws_its_own",
     ),
     Mutation(
-        "networks/attention.py",
+        "common/networks/attention.py",
         "p = self.weight_dropout.p if self.training else 0.0",
         "p = 0.0",
         "networks/test_attention.py",
     ),
     Mutation(
-        "networks/attention.py",
+        "common/networks/attention.py",
         "return self.dropout(self.proj(found.transpose(1, 2).flatten(2)))",
         "return self.proj(found.transpose(1, 2).flatten(2))",
         "networks/test_attention.py",
     ),
-    Mutation("networks/blocks.py", "nn.init.kaiming_normal_(layer.weight)", "pass", "networks/test_blocks.py"),
+    Mutation("common/networks/blocks.py", "nn.init.kaiming_normal_(layer.weight)", "pass", "networks/test_blocks.py"),
     # Where its gradient goes.
     Mutation(
-        "papers/m3ae.py",
+        "common/papers/m3ae.py",
         "consistency = F.mse_loss(first, second)",
         "consistency = F.mse_loss(first, second.detach())",
         "papers/test_m3ae_training.py",
     ),
     Mutation(
-        "papers/m3ae.py",
+        "common/papers/m3ae.py",
         'groups.append({"params": [network.x_sub], "lr": learning_rate_x_sub})',
         'groups.append({"params": [network.x_sub], "lr": learning_rate})',
         "papers/test_m3ae_training.py",
     ),
     Mutation(
-        "papers/m3ae.py",
+        "common/papers/m3ae.py",
         "self.network.x_sub.requires_grad_(False)",
         "pass",
         "papers/test_m3ae_training.py",
     ),
     Mutation(
-        "papers/medmap.py",
+        "common/papers/medmap.py",
         "return AlignedOutput(self.method(image), self.network.bottlenecks(image, present), present)",
         "return AlignedOutput(self.method(image), self.network.bottlenecks(image, present).detach(), present)",
         "papers/test_medmap_training.py",
     ),
     Mutation(
-        "papers/medmap.py",
+        "common/papers/medmap.py",
         "return features[:, k : k + 1].detach(), present[:, k : k + 1]",
         "return features[:, k : k + 1], present[:, k : k + 1]",
         "papers/test_medmap_training.py",
     ),
     Mutation(
-        "papers/mag_ms.py",
+        "common/papers/mag_ms.py",
         "taught = MagMSDecoded(*(part.detach() for part in teacher)) if self.detach_teacher else teacher",
         "taught = teacher",
         "papers/test_mag_ms_training.py",
     ),
     Mutation(
-        "papers/passion.py",
+        "common/papers/passion.py",
         "target = probabilities(teacher.detach(), size, temperature).clamp(FLOOR, 1)",
         "target = probabilities(teacher, size, temperature).clamp(FLOOR, 1)",
         "papers/test_passion_training.py",
     ),
     Mutation(
-        "papers/gss.py",
+        "common/papers/gss.py",
         "kept = random_mask(logits, self.alpha, self.mask) & counted",
         "kept = random_mask(logits, self.alpha, self.mask)",
         "losses/test_every_loss.py",
     ),
     Mutation(
-        "networks/rfnet.py",
+        "common/networks/rfnet.py",
         "regions = logits.detach().softmax(dim=1)",
         "regions = logits.softmax(dim=1)",
         "networks/test_fusion_networks.py::TestSizes",
     ),
     Mutation(
-        "baselines/cotraining.py",
+        "common/baselines/cotraining.py",
         "logits = discriminator(torch.cat([full, missing]).detach()).float()",
         "logits = discriminator(torch.cat([full, missing])).float()",
         "baselines/test_cotraining_training.py",
     ),
     # What changes from epoch to epoch.
     Mutation(
-        "papers/passion.py",
+        "common/papers/passion.py",
         "values = self.loss.end_epoch(engine.state.epoch - 1)  # the authors count from 0",
         "values = self.loss.end_epoch(engine.state.epoch)",
         "papers/test_passion_training.py",
     ),
-    Mutation("papers/passion.py", "self.sums.zero_()", "pass", "papers/test_passion_training.py"),
-    Mutation("engines/epoch.py", "self.optimizer.state.clear()", "pass", "engines/test_handlers.py"),
+    Mutation("common/papers/passion.py", "self.sums.zero_()", "pass", "papers/test_passion_training.py"),
+    Mutation("common/engines/epoch.py", "self.optimizer.state.clear()", "pass", "engines/test_handlers.py"),
     Mutation(
-        "engines/handlers.py",
+        "common/engines/handlers.py",
         "if best_epoch == epoch or (best_epoch < 1 and due):",
         "if due:",
         "engines/test_handlers.py",
     ),
     Mutation(
-        "engines/schedule.py",
+        "common/engines/schedule.py",
         "passed = float(np.interp(epoch, *self.ends))",
         "passed = epoch / self.ends[0][-1]",
         "engines/test_schedule.py",
     ),
     Mutation(
-        "transforms/staged.py",
+        "common/transforms/staged.py",
         "return self.datasets[sum(self.epoch >= first for first in self.from_epoch) - 1][index]",
         "return self.datasets[sum(self.epoch > first for first in self.from_epoch) - 1][index]",
         "transforms/test_subsets.py",
     ),
     # Losses, networks and windows.
     Mutation(
-        "papers/m3ae.py",
+        "common/papers/m3ae.py",
         'return F.interpolate(target, size=tuple(size), mode="area").masked_fill(ignored, IGNORED)',
         'return F.interpolate(target, size=tuple(size), mode="area")',
         "papers/test_m3ae_training.py",
     ),
     Mutation(
-        "papers/m3ae.py",
+        "common/papers/m3ae.py",
         "total = total + weight * self.loss(logits, _pooled(target, logits.shape[2:]))",
         "total = total + self.loss(logits, _pooled(target, logits.shape[2:]))",
         "papers/test_m3ae_training.py",
     ),
     Mutation(
-        "networks/residual_unet.py",
+        "common/networks/residual_unet.py",
         "if self.upsample_deep:",
         "if True:",
         "networks/test_m3ae.py::test_deep_logits_at_their_own_size_are_those_before_they_are_upsampled",
     ),
     Mutation(
-        "losses/fusion.py",
+        "common/losses/fusion.py",
         "return weighted_cross_entropy(soft, label).mean() + dice_loss(soft, label, batch=True)",
         "return weighted_cross_entropy(soft, label).mean() + dice_loss(soft, label).mean()",
         "losses/test_every_loss.py",
     ),
     Mutation(
-        "networks/mag_ms.py",
+        "common/networks/mag_ms.py",
         "shares = (present / present.sum(dim=1, keepdim=True))[:, None].to(features[0].device, non_blocking=True)",
         "shares = (present / present.shape[1])[:, None].to(features[0].device, non_blocking=True)",
         "networks/test_mag_ms.py",
     ),
     Mutation(
-        "engines/windows.py",
+        "common/engines/windows.py",
         "upright = [some.flip(flip).float() for some, flip in zip(logits, self.flips, strict=True)]",
         "upright = [some.float() for some in logits]",
         "engines/test_inferers.py",
     ),
     Mutation(
-        "engines/inferers.py",
+        "common/engines/inferers.py",
         "low, high = generate_spatial_bounding_box(inside, margin=1, allow_smaller=True)",
         "low, high = generate_spatial_bounding_box(inside, margin=0, allow_smaller=True)",
         "engines/test_inferers.py",
     ),
     # Grids and decisions.
     Mutation(
-        "transforms/location.py",
+        "common/transforms/location.py",
         'volume = torch.nn.functional.pad(volume, pads, mode="replicate")',
         "volume = torch.nn.functional.pad(volume, pads)",
         "transforms/test_grids.py",
     ),
     Mutation(
-        "transforms/decision.py",
+        "common/transforms/decision.py",
         "while (better := half(chosen)) > threshold:",
         "if (better := half(chosen)) > threshold:",
         "transforms/test_labels.py",
     ),
     Mutation(
-        "transforms/spacing.py",
+        "common/transforms/spacing.py",
         "reach = math.ceil((ratio - 1) / 2)",
         "reach = math.floor(ratio / 2)",
         "transforms/test_spacing.py",
     ),
     Mutation(
-        "transforms/spacing.py",
+        "common/transforms/spacing.py",
         "padded = voxels.index_select(axis, torch.arange(-reach, extent + reach).clamp(0, extent - 1))",
         "padded = voxels.index_select(axis, torch.arange(-reach, extent + reach) % extent)",
         "transforms/test_spacing.py",
     ),
     Mutation(
-        "transforms/spacing.py",
+        "common/transforms/spacing.py",
         'if mode == "bilinear":',
         "if True:",
         "transforms/test_spacing.py",
     ),
     Mutation(
-        "transforms/staged.py",
+        "common/transforms/staged.py",
         "CenterSpatialCropd(KEYS, crop),",
         "CenterSpatialCropd(KEYS, outer),",
         "transforms/test_staged.py",
     ),
     Mutation(
-        "transforms/staged.py",
+        "common/transforms/staged.py",
         'ResampleSpacingd(KEYS, spacing, ("bilinear", "nearest"), sampling),',
         'ResampleSpacingd(KEYS, spacing, ("bilinear", "nearest")),',
         "transforms/test_staged.py",
     ),
     Mutation(
-        "transforms/file_grid.py",
+        "common/transforms/file_grid.py",
         "weight = (at - below).to(volume).reshape(-1, *[1] * (rank - 1 - axis))",
         "weight = (at - below).round().to(volume).reshape(-1, *[1] * (rank - 1 - axis))",
         "transforms/test_spacing.py",
     ),
     # Evaluation and checks.
     Mutation(
-        "engines/evaluate.py",
+        "common/engines/evaluate.py",
         "seconds = pd.Series([case.seconds for case in results]).median()",
         "seconds = pd.Series([case.seconds for case in results]).mean()",
         "engines/test_evaluate.py::test_costs_are_the_median_time_and_the_largest_memory_as_far_as_they_are_known",
     ),
     Mutation(
-        "engines/sweep.py",
+        "common/engines/sweep.py",
         'result = measure.result(latents, seconds / len(subsets) if subsets else float("nan"))',
         "result = measure.result(latents, seconds)",
         "engines/test_sweep.py",
     ),
     Mutation(
-        "evaluation/metrics/case.py",
+        "common/evaluation/metrics/case.py",
         "inside = [probability[self.whole_brain] for probability in probabilities]",
         "inside = [probability[brain] for probability in probabilities]",
         "evaluation/metrics",
     ),
     Mutation(
-        "evaluation/analysis/statistics.py",
+        "common/evaluation/analysis/statistics.py",
         'std = values.groupby("modalities", sort=False).std()',
         'std = values.groupby("modalities", sort=False).std(ddof=0)',
         "evaluation/analysis",
     ),
     Mutation(
-        "cohorts/check.py",
+        "common/cohorts/check.py",
         "CUT = 0.5  # a brain counts as cut off at a face if its cross-section there exceeds this fraction of its "
         "largest one",
         "CUT = 0.7",
         "cohorts/test_check.py",
+    ),
+    # What leaves the house: the truth is that of tests/clinic/truth.py.
+    Mutation(
+        "mmb/clinic/report/structured_report.py",
+        "for number, each in enumerate(segments, start=1):",
+        "for number, each in enumerate(reversed(segments), start=1):",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/structured_report.py",
+        "shared = _group(*CLASSES[each], summary.classes[each], interval, verdict, algorithm)",
+        "shared = _group(*CLASSES[each], summary.classes[segments[-number]], interval, verdict, algorithm)",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/structured_report.py",
+        "if len(classes := labels.regions[region]) > 1:",
+        "if len(classes := labels.regions[region]) > 2:",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/structured_report.py",
+        'MILLILITRE = Code("ml", "UCUM", "ml")',
+        'MILLILITRE = Code("mm", "UCUM", "mm")',
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/structured_report.py",
+        '"finding_sites": [sr.FindingSite(codes.SCT.Brain)],',
+        '"finding_sites": [sr.FindingSite(codes.SCT.Breast)],',
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/structured_report.py",
+        "lower, upper = (round(abs(end - millilitres), 3) for end in interval)",
+        "upper, lower = (round(abs(end - millilitres), 3) for end in interval)",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/structured_report.py",
+        "evaluations += [sr.QualitativeEvaluation(VERDICT, VERDICTS[verdict.word])] if verdict else []",
+        "evaluations += [sr.QualitativeEvaluation(VERDICT, VERDICTS[WORDS[0]])] if verdict else []",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/structured_report.py",
+        "is_complete=all(verdict.word != UNRELIABLE for verdict in summary.verdicts.values()),",
+        "is_complete=True,",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/segmentation.py", "OFF_GRID = 0.05", "OFF_GRID = 0.5", "clinic/dicom/test_dicom_numbers.py"
+    ),
+    Mutation(
+        "mmb/clinic/study.py",
+        'image.header.set_xyzt_units("mm")',
+        'image.header.set_xyzt_units("micron")',
+        "clinic/test_truth.py",
+    ),
+    Mutation("mmb/clinic/study.py", "if summary.stops:", "if not summary.stops:", "clinic/test_truth.py"),
+    Mutation(
+        "mmb/clinic/report/doubts.py",
+        'ends = (("left", "right"), ("back", "front"), ("bottom", "top"))',
+        'ends = (("right", "left"), ("back", "front"), ("bottom", "top"))',
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/pictures.py",
+        'PLANES = {2: ((0, 0, 460, 560), "RL"), 1: ((468, 0, 390, 276), "RL"), 0: ((468, 284, 390, 276), "AP")}',
+        'PLANES = {2: ((0, 0, 460, 560), "RL"), 1: ((468, 0, 390, 276), "LR"), 0: ((468, 284, 390, 276), "AP")}',
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/pictures.py",
+        "_label(plane, sides, f\"{'RAS'[axis] if at[axis] >= 0 else 'LPI'[axis]} {abs(at[axis]):.0f} mm\")",
+        "_label(plane, sides, f\"{'RAS'[axis] if at[axis] < 0 else 'LPI'[axis]} {abs(at[axis]):.0f} mm\")",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/result.py",
+        "origin = affine[:3, 3] @ affine[:3, :3] / spacing  # along the grid's own axes",
+        "origin = affine[:3, 3]",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/result.py",
+        "region: expected_dice(p, mask, float(p.sum(dtype=np.float64))) if measured[region] else 0.0",
+        "region: expected_dice(p, mask, float(p[mask].sum(dtype=np.float64))) if measured[region] else 0.0",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/result.py",
+        "unfounded = [*measured] if stops else SHOWN_BY_T1C if partial else []",
+        "unfounded = [*measured] if stops else []",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/lesions.py",
+        "listed.append(Lesion(float(total * sizes[piece] / sizes.sum()), side, tuple(at.tolist())))",
+        "listed.append(Lesion(float(total * sizes[piece] / sizes.max()), side, tuple(at.tolist())))",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/lesions.py",
+        "offset = steps[0] - slope * steps[1]",
+        "offset = steps[0] + slope * steps[1]",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/report/lesions.py",
+        "slope = along[0] / along[1] if len(voxels) > 1 and abs(along[1]) > FRONT_TO_BACK else 0.0",
+        "slope = 0.0",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/batch.py",
+        "low, high = interval or (None, None)",
+        "high, low = interval or (None, None)",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/batch.py",
+        "files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]",
+        "files = [(str(path), path.stat().st_size) for path in paths]",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/batch.py",
+        "settings = (inference.software, inference.weights_name, inference.decision, others)",
+        "settings = (inference.software, inference.decision, others)",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/clinic/console.py",
+        "region: f\" (true volume probably {' to '.join(map(millilitres, ends))} ml)\"",
+        "region: f\" (true volume probably {' to '.join(map(millilitres, ends[::-1]))} ml)\"",
+        "clinic/test_truth.py",
+    ),
+    Mutation(
+        "mmb/server/model.py",
+        "asked = asked if told == study else replace(asked, series=None)",
+        "asked = replace(asked, series=None)",
+        "clinic/test_truth.py",
     ),
 ]
 
@@ -432,7 +575,7 @@ def failure(copy: Path, tests: str) -> str:
 
 def survives(mutation: Mutation, copy: Path) -> bool:
     """Return whether the mutation's tests pass with it."""
-    file = copy / "common" / mutation.file
+    file = copy / mutation.file
     text = file.read_text()
     pattern = re.compile(rf"^( *){re.escape(mutation.line)}$", re.MULTILINE)
     if len(pattern.findall(text)) != 1:

@@ -53,7 +53,7 @@ def _sections(made: Prediction) -> dict[str, Sequence[str]]:
             f"{row.region}: {millilitres(row.volume)} ml{truly.get(row.region, '')}; {verdicts[row.region].text}"
             for row in summary.rows()
         ],
-        "Geometry": summary.notes,
+        "Notes": summary.notes,
         "Bundle": [f"{summary.bundle} {summary.version}", f"Weights: {summary.weights}.", trained],
         "Written (research only, not for clinical use)": [f"{what}: {file}" for what, file in made.files.items()],
     }

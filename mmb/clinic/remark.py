@@ -1,5 +1,6 @@
 """What is to be said of a study: records, made where the facts are known, in one list that every output is made of."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -34,3 +35,8 @@ class Remark:
 def by_gravity(remarks: list[Remark]) -> list[Remark]:
     """Return remarks, the gravest first; those of one gravity stay in their order."""
     return sorted(remarks, key=lambda remark: [*Gravity].index(remark.gravity))
+
+
+def stop_reasons(remarks: Iterable[Remark]) -> list[str]:
+    """Return why a result is not to be used, each reason in a few words."""
+    return [*dict.fromkeys(remark.brief for remark in remarks if remark.gravity is Gravity.STOP)]

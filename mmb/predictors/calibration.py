@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from math import ceil, exp, inf, log
 from pathlib import Path
@@ -112,12 +112,10 @@ class Calibration:
     Attributes:
         weights: SHA-256 of the weights' file.
         patients: number of patients that it was fitted on.
-        tested: number of cases that ``measured`` is the mean of.
         no_tumour: raw score of the largest region below which no tumour was found with confidence.
         passed: numbers of outlines without tumour that reach this limit, and of all of them.
         missed: numbers of outlines of a tumour (Dice of at least 0.5) that do not reach it, and of all of them.
         regions: region -> its calibration, larger regions first.
-        measured: subset, e.g. ``t1c+flair`` -> region -> mean Dice of the test cases.
         doubted_below: raw score of the largest region below which there may be no tumour.
         doubted: numbers of outlines of a tumour that do not reach this limit, and of all of them.
         found: numbers of results, drawn or not, of patients with a tumour in which one was found with confidence, and
@@ -127,12 +125,10 @@ class Calibration:
     weights: str
     decision: str
     patients: int
-    tested: int
     no_tumour: float
     passed: tuple[int, int]
     missed: tuple[int, int]
     regions: Mapping[str, RegionCalibration]
-    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     doubted_below: float = 0.0
     doubted: tuple[int, int] = (0, 0)
     found: tuple[int, int] = (0, 0)
@@ -181,9 +177,6 @@ def calibrate(
             f"The evaluations have the metrics expected_dice, dice, volume and reference_volume of {patients} "
             f"patients; expected at least {FEWEST}. Evaluate the test part with the validation part as calibrate_on."
         )
-    tested = pd.concat([each.results for each in evaluations])
-    dice = tested[tested["metric"] == "dice"].drop_duplicates(["case", "modalities", "region"])
-    means = dice.groupby(["modalities", "region"])["value"].mean().dropna().astype(float).round(3)
     of_region = {region: outlines[outlines["region"] == region] for region in first.regions}
     limit, passed, missed = _no_tumour(of_region[first.regions[0]], without_tumour)
     doubted_below, doubted = _doubted(of_region[first.regions[0]])
@@ -191,15 +184,10 @@ def calibrate(
         weights=weights,
         decision=decision,
         patients=patients,
-        tested=dice["case"].nunique(),
         no_tumour=limit,
         passed=passed,
         missed=missed,
         regions={name: _region(rows) for name, rows in of_region.items() if rows["patient"].nunique() >= FEWEST},
-        measured={
-            subset: {name: float(means[subset, name]) for name in first.regions if (subset, name) in means.index}
-            for subset in first.subsets
-        },
         doubted_below=doubted_below,
         doubted=doubted,
         found=_found(rows, first.regions[0], limit),

@@ -16,6 +16,7 @@ from monai.data import ITKWriter
 
 from mmb.clinic.options import MODES, Options
 from mmb.clinic.recognise.site import SiteTable
+from mmb.clinic.report.document import as_document
 from mmb.clinic.report.formats import millilitres
 from mmb.clinic.study import Prediction, segment
 from mmb.predictors.bundle import load_predictor
@@ -66,9 +67,8 @@ class BundleInferTask:
         """Segment a study of a store, or one with a DICOM series ``image`` that defines the grid of the result.
 
         Returns ``file``, the label map in ``folder``; ``dicom_seg``, None for NIfTI studies or if nothing was found;
-        and ``params``. These are the modalities used, left out and missing; the answer; warnings; notes on the result's
-        grid, skull stripping and registration; the weights' training data (None: unknown); the values of the classes
-        that occur; and the name under which the result was stored.
+        and ``params``: what ``summary.json`` says, the modalities left out, warnings, what each series was recognised
+        as, the values of the classes that occur, and the name under which the result was stored.
         """
         store, options = asked.store or asked.save_label, self.options(asked)
         made = self.worker.run(_of_store, datastore, image, folder, options, asked.result_extension, store)
@@ -177,25 +177,10 @@ def _of_store(
 
 
 def _facts(prediction: Prediction) -> dict[str, Any]:
-    """Return the facts on a result for clients."""
+    """Return what ``summary.json`` says, and for people the warnings and what each series was recognised as."""
     summary = prediction.summary
-    used = {
-        each.modality: {"source": each.source, "reason": each.reason, "confidence": each.confidence}
-        for each in summary.used
-    }
-    return {
-        "modalities": used,
-        "missing": list(summary.missing),
-        "reference": prediction.reference,
-        "volumes_ml": {region: round(float(volume), 3) for region, volume in summary.volumes.items()},
-        "answer": summary.answer,
-        "warnings": list(summary.warnings),
-        "notes": list(summary.notes),
-        "no_seg": next((remark.text for remark in summary.remarks if remark.code == "no_seg"), ""),
-        "weights": summary.weights,
-        "trained_on": summary.trained_on,
-        "explanations": prediction.explanations,
-    }
+    more = {"reference": prediction.reference, "explanations": prediction.explanations, "warnings": summary.warnings}
+    return as_document(summary) | more
 
 
 def _write(label: nib.Nifti1Image, path: Path) -> Path:

@@ -5,7 +5,7 @@ Clients cannot replace weights, read logs or other files, or delete studies.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -14,7 +14,6 @@ from fastapi import APIRouter, File, Form, HTTPException, Request, Response, Upl
 from fastapi.responses import JSONResponse
 from urllib3 import encode_multipart_formdata
 
-from common.modalities import display_name
 from mmb.server.answers import MESSAGE, Served, as_header, file_response, in_turn, read_in_turn, written
 from mmb.server.app import App
 from mmb.server.options import InferOptions, LabelParams, Segment
@@ -104,29 +103,15 @@ def _infer(app: App, model: str, image: str, asked: InferOptions, output: str) -
             response = file_response(result["file"])
         elif output == "dicom_seg":
             if result["dicom_seg"] is None:
-                otherwise = "There is no DICOM SEG: nothing was found, or the study is not DICOM."
-                raise HTTPException(404, params["no_seg"] or otherwise)
+                otherwise = ["There is no DICOM SEG: nothing was found, or the study is not DICOM."]
+                no_seg = [each["text"] for each in params["remarks"] if each["code"] == "no_seg"]
+                raise HTTPException(404, (no_seg or otherwise)[0])
             response = file_response(result["dicom_seg"])
         else:
             file = result["file"]
             parts = {"params": (None, json.dumps(params), "application/json"), "image": (file.name, file.read_bytes())}
             content, kind = encode_multipart_formdata(parts)
             response = Response(content, media_type=kind)
-    response.headers[MESSAGE] = as_header(" ".join(_remarks(params)))
+    said = [params["answer"], *(["The result is stored."] if params["stored"] else []), *params["warnings"]]
+    response.headers[MESSAGE] = as_header(" ".join(said))
     return response
-
-
-def _remarks(params: Mapping[str, Any]) -> Iterator[str]:
-    """Yield remarks on a result for the user."""
-    used, missing, left_out = (
-        ", ".join(map(display_name, params[key])) for key in ("modalities", "missing", "left_out")
-    )
-    yield f"Made from {used}{missing and f'; missing: {missing}'}{left_out and f'; left out: {left_out}'}."
-    if params["empty"]:
-        yield "Nothing was found, and nothing is stored."
-    if params["stored"]:
-        yield "The result is stored."
-    yield from filter(None, [params["no_seg"]])
-    yield from params["warnings"]
-    if params["trained_on"]:
-        yield f"The weights were trained on {params['trained_on']}."

@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 import pandas as pd
 import pytest
-from dicom_studies import AGENT, LOCALIZER, MPRAGE, T1_SE, Scan, edit_series, write_study
+from dicom_studies import AGENT, LOCALIZER, MPRAGE, T1_SE, Scan, write_study
 from run_tools import Here, run
 from test_commands import FILE, ROOT
 
@@ -100,12 +100,6 @@ def test_what_is_set_by_hand_goes_before(folder):
     assert sources(read(folder, {"t1c": ["*mittel"], "t1": ["*nativ"]}, modalities=["t1"])) == {"t1": "series 2"}
 
 
-def test_of_several_of_one_sequence_the_usual_ranks_decide(folder):
-    found = read(folder, {"t1c": ["*mittel*"], "none": ["*nativ"]})
-    assert sources(found) == {"t1c": "series 4"}
-    assert line(found, "series 5").endswith("; not used, since series 4 is original and not reformatted.")
-
-
 def test_what_headers_name_comes_after_it_and_what_they_exclude_after_its_others(phantom_subject, tmp_path):
     scans = [
         Scan(1, "t1c", "t1_mprage_KM", MPRAGE | AGENT),
@@ -135,17 +129,6 @@ def test_images_do_not_overrule_it(folder):
     both = [replace(each, reformatted=False, derived=False, corrections=0) for each in both]
     (t1c,) = assign_series(both, GLIOMA, logs).chosen.values()
     assert (t1c.candidate.name, t1c.grade) == ("series 4", Grade.OPEN)  # by half an hour the later one
-
-
-def test_slabs_and_other_examinations_stay_what_they_are(phantom_subject, tmp_path):
-    slab = Scan(6, "t1c", "Kopf K-Mittel", T1_SE | AGENT, slices=12)
-    write_study(tmp_path, phantom_subject, [SCANS[1], slab])
-    content = {"t1": ["*nativ"], "t1c": ["*mittel"]}
-    assert "a slab of 36 mm, not a whole brain (by the site's table" in line(read(tmp_path, content), "series 6")
-    write_study(tmp_path, phantom_subject, [SCANS[3]])
-    edit_series(tmp_path, 4, dict.fromkeys(("StudyDate", "SeriesDate", "AcquisitionDate"), "20250607"))
-    with pytest.raises(StudyError, match="two examinations"):
-        read_folder(tmp_path, PHANTOM, site=table(content))
 
 
 def test_two_sequences_for_one_series_are_refused_and_no_pattern_is_public(folder):
@@ -267,9 +250,3 @@ def test_the_server_has_a_file_named_as_the_table_and_a_person_say(phantom_volum
     site = table({"t1c": ["*mittel"]})
     told = as_told(tmp_path / "study", PHANTOM, {"t2": "s2.nii.gz"}, PHANTOM.modalities, site)
     assert sorted(path.name for path in told.iterdir()) == ["study_t1c.nii.gz", "study_t2.nii.gz"]
-
-
-def test_other_series_keep_what_they_were_without_a_table(folder):
-    assert [each.says for each in read_headers(folder, PHANTOM).candidates if each.says.by_table] == []
-    untouched = read_headers(folder, PHANTOM, site=table({"none": ["nothing"]})).candidates
-    assert [each.says for each in untouched] == [each.says for each in read_headers(folder, PHANTOM).candidates]

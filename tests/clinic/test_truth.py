@@ -21,12 +21,13 @@ from jsonschema import validate
 from PIL import Image, ImageDraw
 from pydicom.dataset import Dataset
 from scipy import ndimage
-from truth import COHORT, OFF_CENTRE, SHOWN, ByIntensity, Grid
+from truth import COHORT, HAZE, OFF_CENTRE, SHOWN, ByIntensity, Grid
 
 from mmb.clinic.console import segment_study
 from mmb.clinic.options import Options
 from mmb.clinic.report.document import SCHEMA
 from mmb.clinic.study import segment
+from mmb.server.model import _of_upload
 
 GRIDS = {
     "axial": Grid(),
@@ -42,6 +43,7 @@ GRIDS = {
 VALUES = COHORT.labels.values
 REGIONS = {"WT": ("ED", "NCR", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)}
 NAMES = {"Necrotic core": "NCR", "Oedema": "ED", "Enhancing tumour": "ET"}
+SURE = {"WT": 0.97, "TC": 0.3, "ET": 0.45}
 SIDES = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
 
 
@@ -58,7 +60,7 @@ def study(request, tmp_path_factory) -> SimpleNamespace:
     """The outputs for the head on a grid, with intensities that make ET doubtful and TC not reliable."""
     grid, folder = GRIDS[request.param], tmp_path_factory.mktemp("truth")
     source, out = grid.write(folder / "study"), folder / "out"
-    predictor = ByIntensity({"WT": 0.97, "TC": 0.3, "ET": 0.45})
+    predictor = ByIntensity(SURE)
     made = segment(source, out, predictor, Options(skull_strip="no", keep_images=True))
     truth = grid.truth
     total = {region: sum(each.ml[region] for each in truth) for region in REGIONS}
@@ -111,6 +113,11 @@ def test_document(study):
     assert said["volumes"] == pytest.approx(study.total, rel=0.05)
     assert said["classes"] == pytest.approx(study.classes, rel=0.08)
     assert [each["side"] for each in said["lesions"]] == [each.side for each in study.truth]
+    brain = nib.load(study.out / "images" / "brain_mask.nii.gz")
+    whole = np.count_nonzero(brain.dataobj) * np.prod(brain.header.get_zooms()) / 1000
+    for region, ml in said["volumes"].items():
+        sure, outside = SURE[region] * ml, HAZE * (whole - ml)
+        assert said["scores"][region] == pytest.approx(2 * sure / (ml + sure + outside), rel=0.02)
     assert sum(each["volume"] for each in said["lesions"]) == pytest.approx(said["volumes"]["WT"])
     assert (said["specks"], [each["modality"] for each in said["used"]]) == (0, ["t1c", "t2", "flair"])
     network = nib.load(study.out / "images" / "t1c.nii.gz").affine
@@ -217,6 +224,9 @@ def code(item: Dataset) -> str:
     return item.CodeMeaning
 
 
+CODES = {"usable for review": "usable", "doubtful": "doubtful", "not reliable": "not_reliable"}
+
+
 def test_segmentation_object(study):
     path = study.out / "seg.dcm"
     if study.grid.files:
@@ -290,6 +300,7 @@ def test_structured_report(study):
             assert other == "ml"
         (verdict,) = children(group, "How far the outline can be used")
         words[name] = code(verdict.ConceptCodeSequence[0])
+        assert verdict.ConceptCodeSequence[0].CodeValue == CODES[words[name]]
         (site,) = children(group, "Finding Site")
         assert (unit, code(site.ConceptCodeSequence[0])) == ("ml", "Brain")
     expected = {"WT": study.total["WT"], "TC": study.total["TC"], **study.classes}
@@ -320,7 +331,7 @@ def coarse(tmp_path_factory) -> SimpleNamespace:
 
 
 def test_console_and_table_say_what_the_document_says(coarse, tmp_path, capsys, monkeypatch):
-    predictor = ByIntensity({"WT": 0.97, "TC": 0.3, "ET": 0.45})
+    predictor = ByIntensity(SURE)
     monkeypatch.setattr("mmb.clinic.batch.load_predictor", lambda *network: predictor)
     options = Options(series={"t1c": 6, "t2": 3, "flair": 4}, skull_strip="no")
     segment_study(coarse.folder, str(tmp_path), options, each=True)
@@ -342,6 +353,37 @@ def test_console_and_table_say_what_the_document_says(coarse, tmp_path, capsys, 
             assert low < volume < high
             assert f"(true volume probably {low:.0f} to {high:.0f} ml)" in line
             assert (row[f"{region}_low_ml"], row[f"{region}_high_ml"]) == pytest.approx((low, high))
+
+    def again() -> str:
+        segment_study(coarse.folder, str(tmp_path), options, each=True)
+        return capsys.readouterr().out
+
+    assert "one: segmented before\n" in again()
+    predictor.weights_name = "others.pt 34cd"
+    assert "one: segmented\n" in again()
+    next(path for path in coarse.folder.rglob("*.dcm")).touch()
+    assert "one: segmented\n" in again()
+
+
+def test_series_chosen_on_the_page_are_those_that_are_used(coarse, tmp_path, monkeypatch):
+    monkeypatch.setattr("mmb.server.model._loaded", lambda asked: ByIntensity())
+    shutil.copytree(coarse.folder / "one", tmp_path / "study")
+    made = _of_upload(tmp_path, Options(series={"t2": 4, "t1c": None}, skull_strip="no"), None)
+    assert {each["modality"]: each["source"] for each in made["params"]["used"]} == {"t2": "series 4"}
+
+
+@pytest.mark.parametrize(("end", "kept"), [("left", slice(24, None)), ("right", slice(0, -24))])
+def test_what_a_t1c_lacks_is_named_by_its_side_and_promises_nothing(tmp_path, end, kept):
+    """24 voxels of 2 mm, of which the grid has 6.6 mm beside the brain; less than four fifths of it remain."""
+    Grid(files="RAS").write(tmp_path / "study")
+    image = nib.load(tmp_path / "study" / "head_t1c.nii.gz")
+    nib.save(image.slicer[kept], tmp_path / "study" / "head_t1c.nii.gz")
+    made = segment(tmp_path / "study", tmp_path / "out", ByIntensity(), Options(skull_strip="no")).summary
+    (said,) = [remark.text for remark in made.remarks if remark.code == "partial"]
+    lacks = re.match(r"T1c \(.*: 7\d % of the brain; (\d+) mm missing on the (left|right)\)", said)
+    assert lacks[2] == end
+    assert int(lacks[1]) == pytest.approx(41, abs=2)
+    assert ([*made.intervals], [*made.expected_dice]) == (["WT"], ["WT"])
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,8 @@ from mmb.predictors.calibration import (
 
 HELD = LeftOut(100, 50, 20, 16, 0, 0, 0.8, 0.7, 0.7, 10, 6)
 BY_HAND = Calibration(
-    "12ab", "threshold", 3, 2, 0.5, (0, 0), (0, 0),
+    "12ab", "threshold", 3, 0.5, (0, 0), (0, 0),
     {"WT": RegionCalibration((0.0, 1.0, 0.0), (0.0, 2.0, 2.0), 1.0, HELD)},
-    {"t1": {"WT": 0.5}, "t1+t1c": {"WT": 0.8}},
 )  # fmt: skip
 
 
@@ -67,7 +66,7 @@ def test_words_and_intervals_by_hand():
 
 def test_too_certain_scores_are_mended_for_patients_that_were_left_out():
     calibration = calibrate([simulated()], "12ab")
-    assert (calibration.patients, calibration.tested) == (40, 20)
+    assert calibration.patients == 40
     intercept, slope, t1c = calibration.regions["WT"].dice
     assert (intercept, slope, t1c) == pytest.approx((-0.5, 1.0, 1.0), abs=0.25)
     judged = calibration.regions["WT"].left_out
@@ -76,16 +75,6 @@ def test_too_certain_scores_are_mended_for_patients_that_were_left_out():
     assert judged.right / judged.usable > 0.85 > judged.raw_right / judged.raw_usable
     assert judged.right > judged.good / 2
     assert judged.held / judged.intervals == pytest.approx(0.8, abs=0.08)
-
-
-def test_a_mean_that_is_not_defined_is_left_out():
-    both = simulated(6, ("WT", "ET"))
-    rows = both.results
-    of_t1, of_both = (rows["modalities"].eq(name) for name in ("t1", "t1+t1c"))
-    unknown = rows["metric"].eq("dice") & (of_t1 & rows["region"].eq("ET") | of_both)
-    measured = calibrate([replace(both, results=rows.assign(value=rows["value"].mask(unknown)))], "12ab").measured
-    found = {subset: list(values) for subset, values in measured.items()}
-    assert found == {"t1": ["WT"], "t1c": ["WT", "ET"], "t1+t1c": []}
 
 
 def outlines(evaluation: Evaluation) -> pd.DataFrame:
@@ -239,17 +228,6 @@ def test_scores_are_cut_and_chances_limited_by_hand():
     assert [BY_HAND.usable("WT", score, True) for score in (0.478, 0.485)] == [False, True]
 
 
-def test_the_limit_parts_tumours_from_brains_without_one():
-    """Outlines of tumours have a raw score of at least 0.55; of two limits that are as good, the higher is taken."""
-    calibration = calibrate([simulated()], "12ab", [0.0, 0.2, 0.42])
-    assert (calibration.no_tumour, calibration.passed) == (0.55, (0, 3))
-    assert (calibration.missed[0], calibrate([simulated()], "12ab").no_tumour) == (0, 0.5)
-    lower = changed(
-        simulated(), lambda rows: rows.assign(value=rows["value"] - 0.3 * rows["metric"].eq("expected_dice"))
-    )
-    assert calibrate([lower], "12ab").no_tumour == 0.25
-
-
 def test_words_that_did_not_hold_in_left_out_patients_are_not_used():
     assert HELD.words_hold
     assert HELD.intervals_hold
@@ -267,7 +245,7 @@ def test_a_file_beside_the_weights(tmp_path):
     calibration = calibrate([simulated(6)], "12ab")
     write_calibration(calibration, path)
     read = read_calibration(path)
-    assert (read.regions, read.measured) == (calibration.regions, calibration.measured)
+    assert read.regions == calibration.regions
     for text in ("", "[]", "{}", path.read_text().replace('"widening"', '"other"'), "\x00\udcff",
                  path.read_text().replace('"dice": [', '"dice": ["x",')):  # fmt: skip
         path.write_bytes(text.encode(errors="surrogateescape"))
@@ -318,9 +296,8 @@ def test_quantile_by_hand(n, coverage, expected):
 
 SAME = (0.0, 1.0, 0.0)  # the score itself
 CALIBRATION = Calibration(
-    "12ab", "threshold", 14, 9, 0.4, (0, 3), (1, 100),
+    "12ab", "threshold", 14, 0.4, (0, 3), (1, 100),
     {region: RegionCalibration(SAME, SAME, 1.0, HELD) for region in ("WT", "TC", "ET")},
-    {"t2": {"WT": 0.6, "TC": 0.5, "ET": 0.2}, "t1c+t2": {"WT": 0.7, "TC": 0.8, "ET": 0.8}, "t2+flair": {"WT": 0.8}},
 )  # fmt: skip
 VOLUMES = {"WT": 60.0, "TC": 20.0, "ET": 10.0}
 
@@ -359,10 +336,9 @@ def said_of(volumes, scores, calibration) -> tuple[Presence, list[Remark]]:
     return found, [*presence_remarks(found, volumes, scores, calibration)]
 
 
-def known_of_tumours(scores, calibration) -> list[dict]:
-    """Return the intervals, and the Dice of test cases."""
-    fields = calibrated(VOLUMES, scores, ["t1c", "t2"], 1500.0, PHANTOM, calibration)
-    return [fields.get(name, {}) for name in ("intervals", "measured")]
+def known_of_tumours(scores, calibration) -> dict:
+    """Return the intervals."""
+    return calibrated(VOLUMES, scores, ["t1c", "t2"], 1500.0, PHANTOM, calibration).get("intervals", {})
 
 
 def test_no_tumour():
@@ -378,8 +354,8 @@ def test_no_tumour():
     assert (found, "nothing was drawn" in empty.text) == ("none", True)
     none = "no tumour found with confidence"
     assert words((0.39, 0.9, 0.9)) == [f"not reliable: {none}", f"doubtful: {none}", f"doubtful: {none}"]
-    assert known_of_tumours(VOLUMES | {"WT": 0.39}, CALIBRATION) == known_of_tumours(VOLUMES, None) == [{}, {}]
-    assert known_of_tumours(VOLUMES | {"WT": 0.41}, CALIBRATION)[1] == CALIBRATION.measured["t1c+t2"]
+    assert known_of_tumours(VOLUMES | {"WT": 0.39}, CALIBRATION) == known_of_tumours(VOLUMES, None) == {}
+    assert known_of_tumours(VOLUMES | {"WT": 0.41}, CALIBRATION)
 
 
 @pytest.mark.parametrize(("score", "doubted"), [(0.39, False), (0.41, True), (0.69, True), (0.7, False)])
@@ -394,7 +370,7 @@ def test_an_outline_that_scores_as_few_tumours_do_may_be_none(score, doubted):
         assert "91 of 100 outlines of tumours scored 0.70 or more" in remarks[0].text
         told = words((score, 0.9, 0.3), calibration=calibration)[1:]
         assert told == ["doubtful: there may be no tumour", "not reliable: there may be no tumour"]
-        assert known_of_tumours(scores, calibration) == [{}, {}]
+        assert known_of_tumours(scores, calibration) == {}
 
 
 def test_intervals_are_nested_within_the_brain_and_not_wide():

@@ -31,6 +31,8 @@ OFF_CENTRE = np.array([11.0, -17.0, 23.0])
 SHOWN = {"flair": "WT", "t2": "TC", "t1c": "ET"}
 """Sequence -> the region that is bright in it, so that one threshold halfway finds each without a bias."""
 DARK, BRIGHT = 300.0, 1500.0
+HAZE = np.float32(0.001)
+"""Probability outside of what is found: about a millilitre in the whole brain."""
 
 
 @dataclass(frozen=True)
@@ -176,13 +178,13 @@ class Grid:
 
 HELD = LeftOut(100, 50, 20, 16, 0, 0, 0.8, 0.7, 0.7, 10, 6)
 SAME = RegionCalibration((0.0, 1.0, 0.0), (0.0, 1.0, 0.0), 1.0, HELD)
-KNOWN = Calibration("12ab", "threshold", 30, 9, 0.4, (0, 3), (1, 100), dict.fromkeys(("WT", "TC", "ET"), SAME))
+KNOWN = Calibration("12ab", "threshold", 30, 0.4, (0, 3), (1, 100), dict.fromkeys(("WT", "TC", "ET"), SAME))
 
 
 class ByIntensity:
     """A predictor that finds each region by its brightness alone; it never reads an affine.
 
-    ``sure`` is the probability that it gives to what it finds.
+    ``sure`` is the probability that it gives to what it finds; the rest of the brain gets `HAZE`.
     """
 
     def __init__(self, sure: Mapping[str, float] | None = None, warnings: Sequence[str] = ()) -> None:
@@ -210,4 +212,5 @@ class ByIntensity:
         values = COHORT.labels.values
         label = np.select([masks[2], masks[1], masks[0]], [values["ET"], values["NCR"], values["ED"]], 0)
         sure = np.array([self.sure[name] for name in COHORT.labels.regions], np.float32)
-        return Segmentation(label.astype(np.uint8), masks, masks * sure[:, None, None, None])
+        brain = np.any([np.asarray(image.dataobj) > 0 for image in images.values()], axis=0)
+        return Segmentation(label.astype(np.uint8), masks, np.where(masks, sure[:, None, None, None], HAZE * brain))

@@ -9,7 +9,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 
 from common.modalities import display_name
-from mmb.clinic.head.grid import Grid, Image, finest, in_field_of_view, isotropic_grid, moved, not_air, resample
+from mmb.clinic.head.grid import Grid, Image, finest, in_field_of_view, isotropic_grid, moved, resample
 from mmb.clinic.head.placement import NO_OVERLAP, Fit, compare_places
 from mmb.clinic.head.registration import Registration, register
 from mmb.errors import StudyError
@@ -27,7 +27,6 @@ class AlignedStudy:
 
     images: dict[str, Image]  # float32, 0 outside the volume's field of view
     registered: dict[str, Registration]  # from another frame of reference or a wrong position
-    covered: dict[str, float]  # fraction of the reference's foreground that lies in the volume's field of view
     misplaced: dict[str, str] = field(default_factory=dict)  # warnings: wrong position, or mirrored
     placed: dict[str, Image] = field(default_factory=dict)  # on their own grids, where they were found
     failed: dict[str, str] = field(default_factory=dict)  # why misplaced ones stay where they were
@@ -48,11 +47,9 @@ class AlignedStudy:
         placed = {name: Image(image.dataobj, move @ image.affine) for name, image in self.placed.items()}
         grid = isotropic_grid(placed[reference], float(voxel_sizes(old)[0].round(6)))
         images = {name: Image(resample(image, grid), grid.affine) for name, image in placed.items()}
-        shown = not_air(np.asarray(images[reference].dataobj))
-        covered = {name: _covered(image, grid, shown) for name, image in placed.items()}
         if mask is not None:
             mask = resample(Image(mask.astype(np.float32), move @ old), grid) > 0
-        return replace(self, images=images, covered=covered, placed=placed), mask
+        return replace(self, images=images, placed=placed), mask
 
     def cut_out(self, brain: np.ndarray | None) -> Self:
         """Return the study with its volumes set to 0 outside a mask ``(X, Y, Z)``; None leaves them as they are."""
@@ -82,7 +79,6 @@ def align(
     """
     grid = isotropic_grid(images[reference], spacing)
     fixed = resample(images[reference], grid)
-    shown = not_air(fixed)
     moves: dict[str, Registration] = {}
     for frame in dict.fromkeys(frames.values()):
         members = [name for name in images if frames[name] == frame]
@@ -100,11 +96,12 @@ def align(
         if name == reference:
             return fixed, None
         volume = resample(placed[name], grid)
-        return volume, compare_places(fixed, volume, _seen(placed[name], grid), spacing)
+        seen = in_field_of_view(Grid(placed[name].shape, placed[name].affine), grid)
+        return volume, compare_places(fixed, volume, seen, spacing)
 
     with ThreadPoolExecutor() as pool:  # SciPy and PyTorch, which take most of the time, release the interpreter
         compared = list(pool.map(compare, images))
-    aligned, covered, misplaced, failed, mirrored = {}, {}, {}, {}, {}
+    aligned, misplaced, failed, mirrored = {}, {}, {}, {}
     for name, (volume, fit) in zip(images, compared, strict=True):
         if fit is not None and fit.is_mirrored:
             misplaced[name] = mirrored[name] = (
@@ -133,8 +130,7 @@ def align(
                     f"({better}), but it could not be registered ({mended}). Do not trust the result."
                 )
         aligned[name] = Image(volume, grid.affine)
-        covered[name] = _covered(placed[name], grid, shown)
-    return AlignedStudy(aligned, registered, covered, misplaced, placed, failed, mirrored)
+    return AlignedStudy(aligned, registered, misplaced, placed, failed, mirrored)
 
 
 def _misfit(names: Sequence[str], error: ValueError) -> MisfitError:
@@ -154,14 +150,6 @@ def _mended(fixed: Image, placed: Image, name: str, reference: str, fit: Fit) ->
             f"{name} and {reference} do not overlap by their headers (Dice of their outlines {fit.overlap:.2f}), "
             f"and could not be registered: {error} Leave one out, or convert both again from the scanner's files."
         ) from error
-
-
-def _seen(image: Image, grid: Grid) -> np.ndarray:
-    return in_field_of_view(Grid(image.shape, image.affine), grid)
-
-
-def _covered(image: Image, grid: Grid, shown: np.ndarray) -> float:
-    return float(_seen(image, grid)[shown].mean()) if shown.any() else 0.0
 
 
 def _compared(more: float, less: float) -> str:

@@ -105,11 +105,6 @@ Others = Mapping[tuple[int, str], Sequence[Path]]
 """SeriesNumber and class of DICOM objects that are no MR images -> their files."""
 
 
-def read_series(folder: str | Path) -> list[Series]:
-    """Find the MR series in a folder and its subfolders; see `read_all`."""
-    return read_all(folder)[0]
-
-
 def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[list[Series], Others]:
     """Find the MR series in a folder and its subfolders, without reading pixels, and what else lies there, by number.
 

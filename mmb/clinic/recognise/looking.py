@@ -76,7 +76,7 @@ def judge_images(
     labels = {name: display_name(modality) for name, modality in modalities.items()}
     labels |= {name: f"{labels[name]} ({each.source})" for name, each in used.items() if times[modalities[name]] > 1}
     if not images:
-        return ImageEvidence("", AlignedStudy({}, {}, {}), None, {})
+        return ImageEvidence("", AlignedStudy({}, {}), None, {})
     frames = {name: each.frame for name, each in used.items()}
     if reference is None:
         shown = whole(images, frames)

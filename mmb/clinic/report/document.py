@@ -19,6 +19,11 @@ FIELDS = TypeAdapter(StudySummary)
 SCHEMA = Path(__file__).parents[3] / "docs" / "summary.schema.json"
 
 
+def as_document(summary: StudySummary) -> dict[str, Any]:
+    """Return what ``summary.json`` says."""
+    return FIELDS.dump_python(summary, mode="json", exclude={*LEFT_OUT})
+
+
 def write_document(summary: StudySummary, path: Path) -> None:
     """Write a summary as JSON (UTF-8); the same summary gives the same bytes."""
     path.write_bytes(FIELDS.dump_json(summary, indent=1, exclude={*LEFT_OUT}) + b"\n")

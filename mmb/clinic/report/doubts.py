@@ -1,11 +1,11 @@
 """Reasons to doubt a segmentation that can be seen without a reference segmentation."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 
 import numpy as np
 from nibabel.affines import voxel_sizes
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from common.cohorts.check import coarse, lengths, tilted
 from common.cohorts.cohort import Cohort
@@ -19,7 +19,8 @@ from mmb.clinic.recognise.reading import Study
 from mmb.clinic.remark import Gravity, Remark
 from mmb.clinic.report.formats import in_percent, millilitres, region_phrase
 
-MIN_OVERLAP = 0.95  # fraction of the reference's foreground covered by a series below which the user is warned
+LACKING = {"partial": (Gravity.DOUBT, 0.0, WHOLE), "covers_less": (Gravity.WARNING, WHOLE, 0.95)}
+"""Code of a remark on images that do not show the whole brain -> its gravity, and the share that they show: [a, b)."""
 MINIMUM_INFORMATION = 1.02
 """Normalised mutual information of a registered series below which the user is warned. For T1, T2 and FLAIR registered
 to the T1c in 17 open cases, 50 of 51 have more, and 47 of 51 registered to another patient's T1c have less."""
@@ -31,6 +32,8 @@ RIM = 2  # width in voxels of 1 mm of the rim of the extracted brain
 LARGEST_LESION = 0.2
 """Fraction of the brain's volume above which the user is warned; whole tumours of the 50 open_glioma cases take at most
 0.18 of it."""
+COARSE_LESION = 0.15
+"""The same where an image is coarser than those of the training, from which lesions come out too large."""
 
 MOST_IN_RIM = 0.02
 """Fraction of the lesion within the rim above which the user is warned. For the true lesions of four open cases in a
@@ -39,16 +42,10 @@ head it was at most 0.011, although these are the cases that touch the border mo
 MINIMUM_LARGEST_PIECE = 0.95  # fraction of a lesion's volume in its largest piece below which the user is warned
 MINIMUM_LARGEST_PART = 0.8
 """The same for a region within the whole tumour, which often has small islands."""
-COARSE_LESION = 0.15
-"""The same where an image is coarser than those of the training, from which lesions come out too large."""
-FAR = 20  # distance in mm between pieces of a lesion from which on they count as far apart
-MOST_FAR = 0.05
-"""Fraction of the core's volume far from the largest piece of the lesion above which the user is warned. Of the
-experts' outlines of every third open_glioma case, it is exceeded in one of 17, which has two tumours."""
 
 
-def partial_images(aligned: AlignedStudy, brain: np.ndarray) -> dict[str, str]:
-    """Return modality -> what is missing in an image that shows less than `WHOLE` of a brain ``(X, Y, Z)``.
+def partial_images(aligned: AlignedStudy, brain: np.ndarray, least: float = 0.0, most: float = WHOLE) -> dict[str, str]:
+    """Return modality -> what is missing in an image of a share in [least, most) of a brain ``(X, Y, Z)``.
 
     An example is ``58 % of the brain; 61 mm missing at the top``.
     """
@@ -56,7 +53,7 @@ def partial_images(aligned: AlignedStudy, brain: np.ndarray) -> dict[str, str]:
     for name, image in aligned.placed.items():
         seen = brain & in_field_of_view(Grid(image.shape, image.affine), Grid(brain.shape, affine))
         share = np.count_nonzero(seen) / max(int(np.count_nonzero(brain)), 1)
-        if share < WHOLE:
+        if least <= share < most:
             lacking[name] = f"{in_percent(share)} of the brain; {_ends_lacking(brain, seen, voxel_sizes(affine))}"
     return lacking
 
@@ -97,23 +94,21 @@ def doubts(
         trained: voxel size of the training images in mm.
         drawn: whether a tumour was found with confidence. If not, nothing is said of what was drawn.
     """
-    lesion, spacing = np.logical_or.reduce([*masks.values()]), voxel_sizes(next(iter(aligned.images.values())).affine)
-    partial = partial_images(aligned, head)
-    if partial:
-        text = f"{named(study.used, partial)}: not the whole head. What lies outside is segmented without it."
-        yield Remark("partial", Gravity.DOUBT, text, tuple(partial))
+    lesion = np.logical_or.reduce([*masks.values()])
+    for code, (gravity, *shares) in LACKING.items():
+        if lacking := partial_images(aligned, head, *shares):
+            text = f"{named(study.used, lacking)}: not the whole head. What lies outside is segmented without it."
+            yield Remark(code, gravity, text, tuple(lacking))
     yield from image_warnings(study, aligned, brain, cohort.brain_ml)
     if cohort.skull_stripped:
         yield from size_warnings(lesion, head, any(coarse(image.affine, trained) for image in study.images.values()))
-    if drawn and "TC" in masks:
-        yield from core_warnings(lesion, masks["TC"], spacing)
     yield from study.remarks
     if drawn:
         if brain:
             yield from border_warnings(lesion, brain.mask)
         yield from segmentation_warnings(lesion, volumes, study.images)
         yield from pieces_warnings(masks)
-    yield from geometry_warnings(study, aligned, trained, partial)
+    yield from geometry_warnings(study, aligned, trained)
 
 
 def image_warnings(
@@ -180,25 +175,6 @@ def size_warnings(lesion: np.ndarray, brain: np.ndarray, thick: bool = False) ->
         )
 
 
-def core_warnings(lesion: np.ndarray, core: np.ndarray, spacing: Sequence[float]) -> Iterator[Remark]:
-    """Warn if much of the tumour core lies far from the largest piece of the lesion; ``spacing`` is in mm."""
-    pieces, sizes = connected_pieces(lesion)
-    apart = core & (pieces != np.argmax(sizes) + 1) if len(sizes) > 1 else np.zeros_like(core)
-    least = MOST_FAR * np.count_nonzero(core)
-    if np.count_nonzero(apart) <= least:
-        return
-    largest = cKDTree(np.argwhere(pieces == np.argmax(sizes) + 1) * spacing)
-    distances, _ = largest.query(np.argwhere(apart) * spacing, distance_upper_bound=FAR)
-    far = np.count_nonzero(np.isinf(distances))
-    if far > least:
-        yield Remark(
-            "far_from_the_largest",
-            Gravity.WARNING,
-            f"{in_percent(far / np.count_nonzero(core))} of the tumour core lies more than {FAR} mm from the "
-            "largest piece of the lesion: a second tumour, or a false one.",
-        )
-
-
 def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[Remark]:
     """Warn if a lesion may have been cut off with the skull, or if a remnant of the head may be taken for one."""
     rim = brain & ~ndimage.binary_erosion(brain, iterations=RIM, border_value=1)  # not at the image's edge
@@ -212,18 +188,8 @@ def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[Remark]:
         )
 
 
-def geometry_warnings(
-    study: Study, aligned: AlignedStudy, trained: Sequence[float], partial: Collection[str] = ()
-) -> Iterator[Remark]:
-    """Yield reasons why the result is less exact: what the images do not cover, and voxels coarser than ``trained``."""
-    less = {
-        name: in_percent(share)
-        for name, share in aligned.covered.items()
-        if share < MIN_OVERLAP and name not in partial
-    }
-    if less:
-        text = f"{named(study.used, less)}: covers only this part of what the reference shows; the rest is empty."
-        yield Remark("covers_less", Gravity.WARNING, text, tuple(less))
+def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[float]) -> Iterator[Remark]:
+    """Yield reasons why the result is less exact: voxels coarser than ``trained``, and a tilted reference."""
     thick = {
         name: f"{lengths(voxel_sizes(image.affine))} mm"
         for name, image in study.images.items()
@@ -242,19 +208,16 @@ def geometry_warnings(
 
 
 def pieces_warnings(masks: Mapping[str, np.ndarray]) -> Iterator[Remark]:
-    """Warn of regions, bool ``(X, Y, Z)``, that are in several pieces within one lesion; the outermost comes first."""
-    outermost, *inner = masks
-    if len(connected_pieces(masks[outermost])[1]) != 1:
-        return
-    for region in inner:
+    """Warn of the first region, bool ``(X, Y, Z)``, the outermost first, much of which is not in its largest piece."""
+    for region, least in zip(masks, chain([MINIMUM_LARGEST_PIECE], repeat(MINIMUM_LARGEST_PART)), strict=False):
         sizes = connected_pieces(masks[region])[1]
-        if len(sizes) > 1 and sizes.max() < MINIMUM_LARGEST_PART * sizes.sum():
+        if len(sizes) > 1 and sizes.max() < least * sizes.sum():
             yield Remark(
                 "several_pieces",
                 Gravity.WARNING,
-                f"The {region_phrase(region)} is in {len(sizes)} separate pieces within one lesion, the largest with "
-                f"{in_percent(sizes.max() / sizes.sum())} of its volume: several tumours that grew together, or normal "
-                "structures that were mistaken for one, such as the choroid plexus. Check each.",
+                f"The {region_phrase(region)} is in {len(sizes)} separate pieces, specks included, the largest with "
+                f"{in_percent(sizes.max() / sizes.sum())} of its volume: several tumours, or normal structures that "
+                "were mistaken for one, such as the choroid plexus. Check each.",
             )
             return
 
@@ -272,12 +235,3 @@ def segmentation_warnings(lesion: np.ndarray, volumes: Mapping[str, float], used
     if sides:
         text = f"The lesion reaches the edge of the image ({', '.join(sides)}): what lies beyond is not measured."
         yield Remark("at_the_edge", Gravity.WARNING, text)
-    sizes = connected_pieces(lesion)[1]
-    if len(sizes) and sizes.max() < MINIMUM_LARGEST_PIECE * sizes.sum():
-        yield Remark(
-            "several_lesions",
-            Gravity.WARNING,
-            f"The lesion is in {len(sizes)} separate pieces, specks included, the largest with "
-            f"{in_percent(sizes.max() / sizes.sum())} of its volume: a multifocal tumour, or false "
-            "positives. Check the small ones.",
-        )

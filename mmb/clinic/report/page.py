@@ -4,7 +4,6 @@ It prints on two pages of A4, with pictures in place of the viewer. It loads not
 """
 
 from base64 import b64encode
-from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from itertools import cycle
@@ -24,8 +23,6 @@ from mmb.clinic.report.pictures import BRAIN_OUTLINE, SCALE_BAR
 from mmb.clinic.report.result import StudySummary
 from mmb.clinic.report.sheets import Sheets
 from mmb.clinic.report.verdicts import WORD_USABLE
-from mmb.predictors.calibration import GOOD_DICE, WIDEST
-from mmb.predictors.calibration_table import share
 
 MOST_LESIONS = 8  # number of lesions that are listed
 MOST_WARNINGS = 6  # number of warnings shown at the top; further ones are among the technical remarks
@@ -39,7 +36,6 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
     outlines = dict(zip(map(region_phrase, summary.volumes), cycle(OUTLINES), strict=False))
     if summary.brain_ml is not None:
         outlines[f"brain, cut out ({summary.brain_ml:.0f} ml)"] = BRAIN_OUTLINE
-    table, notes = _volume_table(summary)
     shown = {
         "summary": summary,
         "warnings": summary.warnings[:MOST_WARNINGS],
@@ -47,8 +43,7 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
         "used": [display_name(used.modality) for used in summary.used],
         "missing": [display_name(name) for name in summary.missing],
         "names": {region: region_phrase(region) for region in summary.volumes},
-        "volumes": table,
-        "calibration": notes,
+        "volumes": _volume_table(summary),
         "classes": [_class(summary, name) for name in summary.classes],
         "lesions": _lesion_table(summary) if summary.lesions else None,
         "sequences": _sequence_table(summary),
@@ -70,32 +65,15 @@ def _class(summary: StudySummary, name: str) -> str:
     return f"{class_phrase(name)} {millilitres(summary.classes[name])} ml{word}"
 
 
-def _volume_table(summary: StudySummary) -> tuple[Table, list[str]]:
-    """Return the table of the volumes, and notes on how far its numbers hold."""
+def _volume_table(summary: StudySummary) -> Table:
     rows, calibrated = summary.rows(), summary.calibrated_on
-    expected_label = f"Expected overlap{'' if calibrated else ', not calibrated'} (%)"
-    texts = {
-        "Region": [row.heading for row in rows],
-        "Volume (ml)": [millilitres(row.volume) for row in rows],
-        "True volume probably (ml)": [_interval(row.interval) for row in rows],
-        expected_label: [_percent(row.expected) if row.volume else NOTHING for row in rows],
-        f"Chance of {100 * GOOD_DICE:.0f} % or more (%)": [_percent(row.chance) for row in rows],
-        "Overlap in test cases (%)": [_percent(row.measured) for row in rows],
-    }
-    known = (True, True, calibrated, summary.expected_dice, summary.chances, summary.measured)
-    notes = (
-        "Such intervals held the true volume in patients that they were not calibrated on: "
-        f"{_shares(summary.intervals_held)}. None is given if it would span more than a factor of {WIDEST:g}, or "
-        "if no tumour was found with confidence, or if there may be none.",
-        "",
-        f"Overlap (Dice, 100 % is perfect) with an expert's outline, calibrated on {calibrated} patients. Of "
-        f"the outlines called usable in patients left out of the calibration, {100 * GOOD_DICE:.0f} % or more had: "
-        f"{_shares(summary.usable_right)}.",
-        f"Last column: mean of {summary.tested} test cases, segmented from the same sequences.",
-    )
-    columns = [column for column, shown in zip(texts, known, strict=True) if shown]
-    remarks = [note for note, shown in zip(notes, known[2:], strict=True) if note and shown]
-    return Table("Volumes", pd.DataFrame(texts)[columns]), remarks
+    texts = {"Region": [row.heading for row in rows], "Volume (ml)": [millilitres(row.volume) for row in rows]}
+    if calibrated:
+        texts["True volume probably (ml)"] = [_interval(row.interval) for row in rows]
+    if summary.expected_dice:
+        heading = f"Expected overlap{'' if calibrated else ', not calibrated'} (%)"
+        texts[heading] = [_percent(row.expected) if row.volume else NOTHING for row in rows]
+    return Table("Volumes", pd.DataFrame(texts))
 
 
 def _lesion_table(summary: StudySummary) -> Table:
@@ -118,10 +96,6 @@ def _viewer_data(sheets: Sheets) -> dict[str, Any]:
         BRAIN_OUTLINE if name == "brain" else OUTLINES[i % len(OUTLINES)] for i, name in enumerate(data["names"])
     ]
     return data | {"bar": SCALE_BAR, "colours": [[*bytes.fromhex(colour[1:]), 255] for colour in colours]}
-
-
-def _shares(counts: Mapping[str, tuple[int, int]]) -> str:
-    return ", ".join(f"{region} {share(*pair)}" for region, pair in counts.items())
 
 
 def _percent(value: float | None) -> str:

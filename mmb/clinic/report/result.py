@@ -22,7 +22,7 @@ from mmb.clinic.head.grid import Image, volume_of
 from mmb.clinic.head.skull import Brain, brain_mask
 from mmb.clinic.recognise.assign import FoundImage, contradicted
 from mmb.clinic.recognise.reading import Study
-from mmb.clinic.remark import Gravity, Remark, by_gravity
+from mmb.clinic.remark import Gravity, Remark, by_gravity, stop_reasons
 from mmb.clinic.report.answer import answer
 from mmb.clinic.report.doubts import doubts
 from mmb.clinic.report.formats import REGIONS
@@ -38,7 +38,8 @@ from mmb.clinic.report.verdicts import (
     presence_remarks,
     verdicts,
 )
-from mmb.predictors.calibration import Calibration
+from mmb.predictors.calibration import GOOD_DICE, WIDEST, Calibration
+from mmb.predictors.calibration_table import share
 from mmb.predictors.protocol import Predictor, Segmentation
 
 
@@ -90,8 +91,6 @@ class RegionRow(NamedTuple):
     volume: float
     interval: tuple[float, float] | None
     expected: float | None
-    chance: float | None
-    measured: float | None
     verdict: Verdict | None
 
     @property
@@ -114,8 +113,7 @@ class StudySummary:
         missing: names of the other modalities that the network can use.
         volumes: region -> volume of its outline in ml, larger regions first.
         expected_dice: region -> expected Dice of its outline, in [0, 1], calibrated if ``calibrated_on`` is not 0.
-            Neither this nor what else is expected (``intervals``, ``chances``, ``measured``) is given for regions that
-            are not to be used at all.
+            Neither this nor ``intervals`` is given for regions that are not to be used at all.
         intervals: region -> lower and upper limit (ml) of an interval for the true volume, where it is known.
         pictures: modality -> PNG in base64; see `mmb.clinic.report.pictures`.
         remarks: what is to be said of the study and the result, the gravest first: why it may be wrong (see
@@ -133,11 +131,6 @@ class StudySummary:
         class_verdicts: class -> the worse verdict of the two regions between whose borders it lies.
         presence: whether a tumour was found with confidence.
         scores: region -> raw score, in [0, 1]: the Dice that the network's probabilities predict, not calibrated.
-        chances: region -> calibrated probability that the Dice is at least 0.8.
-        usable_right: region -> number of outlines with a Dice of at least 0.8, and of outlines, among those that the
-            calibration calls usable in patients that it was not fitted on.
-        intervals_held: region -> number of intervals that held the true volume, and of intervals, of such patients.
-        measured: region -> mean Dice of ``tested`` test cases from the same modalities, unless there may be no tumour.
         calibrated_on: number of patients that the calibration was fitted on; 0 if there is none.
         asked: what was asked for.
         found: every series or image file of the study, and what became of it.
@@ -168,15 +161,10 @@ class StudySummary:
     class_verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     presence: Presence = Presence.FOUND
     scores: Mapping[str, float] = field(default_factory=dict)
-    chances: Mapping[str, float] = field(default_factory=dict)
-    usable_right: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    intervals_held: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    measured: Mapping[str, float] = field(default_factory=dict)
-    tested: int = 0
     calibrated_on: int = 0
     asked: Asked | None = None
     found: Sequence[FoundImage] = ()
-    schema_version: int = 1
+    schema_version: int = 2
 
     @property
     def warnings(self) -> list[str]:
@@ -195,7 +183,7 @@ class StudySummary:
 
     def rows(self) -> list[RegionRow]:
         """Return what is said of each region; console, page and table are written from it."""
-        numbers: Any = (self.volumes, self.intervals, self.expected_dice, self.chances, self.measured, self.verdicts)
+        numbers: Any = (self.volumes, self.intervals, self.expected_dice, self.verdicts)
         return [RegionRow(region, *(part.get(region) for part in numbers)) for region in self.volumes]
 
 
@@ -234,23 +222,24 @@ def calibrated(
     sure = found is Presence.FOUND  # else neither an interval nor the Dice of tumours that are there says anything
     known = [region for region in volumes if region in calibration.regions and volumes[region]]
     expected = {region: calibration.expected(region, scores[region], t1c) for region in known}
-
-    judged = {region: each.left_out for region, each in calibration.regions.items()}
     return fields | {
         "expected_dice": {**scores, **expected},
         "intervals": intervals(volumes, scores, t1c, calibration, brain, cohort.labels) if sure else {},
-        "chances": {region: calibration.chance(region, scores[region], t1c) for region in known},
-        "usable_right": {region: (each.right, each.usable) for region, each in judged.items()},
-        "intervals_held": {region: (each.held, each.intervals) for region, each in judged.items()},
-        "measured": calibration.measured.get(subset_name(used), {}) if sure else {},
-        "tested": calibration.tested,
         "calibrated_on": calibration.patients,
     }
 
 
-def stop_reasons(remarks: Sequence[Remark]) -> list[str]:
-    """Return why a result is not to be used, each reason in a few words."""
-    return [*dict.fromkeys(remark.brief for remark in remarks if remark.gravity is Gravity.STOP)]
+def calibration_note(calibration: Calibration) -> Remark:
+    """Return a note on how far words and intervals held in patients that the calibration was not fitted on."""
+    judged = {region: each.left_out for region, each in calibration.regions.items()}
+    held = ", ".join(f"{region} {share(each.held, each.intervals)}" for region, each in judged.items())
+    right = ", ".join(f"{region} {share(each.right, each.usable)}" for region, each in judged.items())
+    text = (
+        f"Calibrated on {calibration.patients} patients. In patients left out, intervals held the true volume: {held}. "
+        f"None is given if it would span more than a factor of {WIDEST:g}, or if there may be no tumour. Of outlines "
+        f"called usable, these had an overlap (Dice) of {100 * GOOD_DICE:.0f} % or more with the expert's: {right}."
+    )
+    return Remark("calibrated", Gravity.NOTE, text)
 
 
 def brain_note(study: Study, brain: Brain) -> Remark:
@@ -312,6 +301,7 @@ def summarise(
     sure = found is not Presence.NONE
     remarks += doubts(study, aligned, brain, head, masks, measured, cohort, inference.spacing, sure)
     remarks += [brain_note(study, brain)] if brain else []
+    remarks += [calibration_note(calibration)] if calibration else []
     remarks = by_gravity([*remarks, *registration_notes(study, aligned)])
     pieces, specks = lesions(masks, affine, head, measured[next(iter(masks))])
     pieces = pieces if sure else []
@@ -319,7 +309,7 @@ def summarise(
     stops = stop_reasons(remarks)
     partial = any(remark.code == "partial" and "t1c" in remark.about for remark in remarks)
     unfounded = [*measured] if stops else SHOWN_BY_T1C if partial else []
-    for name in ("intervals", "expected_dice", "chances", "measured"):
+    for name in ("intervals", "expected_dice"):
         fields[name] = {region: each for region, each in fields.get(name, {}).items() if region not in unfounded}
     confidence = {name: grade.word if (grade := each.stated_grade) else None for name, each in study.used.items()}
     return StudySummary(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from common.modalities import SHOWN_BY_T1C, LabelSet, display_name
-from mmb.clinic.remark import Gravity, Remark
+from mmb.clinic.remark import Gravity, Remark, stop_reasons
 from mmb.clinic.report.formats import REGIONS, region_phrase
 from mmb.predictors.calibration import NO_TUMOUR, WIDEST, Calibration
 
@@ -30,10 +30,6 @@ class Verdict:
     def rank(self) -> int:
         """How bad it is, from 0 on."""
         return WORDS.index(self.word)
-
-
-CONTRADICTED = Verdict(UNRELIABLE, "images and names contradict each other, see the warnings")
-UNTRUSTED = Verdict(UNRELIABLE, "not with these weights, see the warnings")
 
 
 class Presence(StrEnum):
@@ -96,17 +92,13 @@ def verdicts(
 ) -> dict[str, Verdict]:
     """Return the verdict on each region, given its volume (ml), its raw score and the modalities used.
 
-    Outlines of weights that are not made for patients, or of images that are contradicted by what they show, are not
-    reliable; nor are those that only T1c shows, if it does not show the whole brain. If a remark doubts the whole
-    result, or the weights are not calibrated, none is usable.
+    No outline of a result that is not to be used is reliable; nor are those that only T1c shows, if it does not show
+    the whole brain. If a remark doubts the whole result, or the weights are not calibrated, none is usable.
     """
-    codes = {remark.code for remark in remarks}
+    if stops := stop_reasons(remarks):
+        return dict.fromkeys(volumes, Verdict(UNRELIABLE, stops[0]))
     partial = {name for remark in remarks if remark.code == "partial" for name in remark.about}
-    doubted = any(remark.gravity in (Gravity.STOP, Gravity.DOUBT) for remark in remarks)
-    if "not_for_patients" in codes:
-        return dict.fromkeys(volumes, UNTRUSTED)
-    if codes & {"exchanged", "unlike_its_name"}:
-        return dict.fromkeys(volumes, CONTRADICTED)
+    doubted = any(remark.gravity is Gravity.DOUBT for remark in remarks)
     t1c, only = "t1c" in used, [f"only {display_name(*used)}"] if len(used) == 1 else []
     none = {Presence.NONE: "no tumour found with confidence", Presence.DOUBTFUL: "there may be no tumour"}.get(
         found, ""

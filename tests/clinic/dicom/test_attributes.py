@@ -11,16 +11,13 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_studies import MPRAGE, Scan, edit_series, write_study
-from phantom_case import weights_of_patients
+from dicom_studies import MPRAGE, Scan, edit_series, read_series, write_study
 from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
-from run_tools import run
 
-from mmb.clinic.intake.series import read_series
 from mmb.clinic.report.segmentation import read_seg, write_seg
 
 Change = Callable[[Dataset], None]
@@ -159,16 +156,3 @@ def test_what_is_right_is_taken_over(study, tmp_path):
     seg = pydicom.dcmread(tmp_path / "seg.dcm")
     assert {keyword: str(seg[keyword].value) for keyword in right} == right
     assert seg.DeidentificationMethodCodeSequence[0].CodeMeaning == "A code"
-
-
-@pytest.mark.slow  # makes a prediction
-def test_a_series_without_a_frame_of_reference_gives_a_label_map_and_a_summary(phantom_subject, tmp_path, capsys):
-    write_study(tmp_path / "study", phantom_subject, [Scan(2, "t1", "t1_mprage", MPRAGE)])
-    edit_series(tmp_path / "study", 2, drop("FrameOfReferenceUID"))
-    out = tmp_path / "out"
-    options = ("--recipe", "phantom", "--ckpt_path", weights_of_patients(tmp_path), "--device", "cpu")
-    assert run("predict", tmp_path / "study", out, "m3ae", *options) is None
-    assert {path.name for path in out.iterdir()} == {"label.nii.gz", "summary.html", "summary.json"}
-    note = "neither SEG nor SR: series 2 cannot be referenced by a DICOM SEG: it has no"
-    assert note in capsys.readouterr().out
-    assert note in (out / "summary.html").read_text()

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from dicom_studies import SPACE_FLAIR, T2_TSE, Scan, edit_series, files, write_study
+from dicom_studies import SPACE_FLAIR, T2_TSE, Scan, edit_series, files, read_series, write_study
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.intake.series import read_series
 from mmb.clinic.recognise.reading import read_folder
 
 T2 = Scan(2, "t2", "t2_tse", T2_TSE, spacing=(6, 6, 6))

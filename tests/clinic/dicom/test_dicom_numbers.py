@@ -10,6 +10,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from dicom_studies import read_series
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
@@ -20,7 +21,6 @@ from mmb.clinic.examples.writing import mr_image
 from mmb.clinic.intake.grouping import Slice, group
 from mmb.clinic.intake.pixels import load
 from mmb.clinic.intake.regular_grid import tolerance, why_no_grid
-from mmb.clinic.intake.series import read_series
 from mmb.clinic.report.result import StudySummary, UsedModality
 from mmb.clinic.report.segmentation import read_seg, write_seg
 from mmb.clinic.report.structured_report import write_report
@@ -62,15 +62,6 @@ def test_where_the_least_value_is_white_values_are_inverted_within_their_bits(tm
     for kind, expected in (("MONOCHROME2", stored), ("MONOCHROME1", white)):
         (series,) = read_series(write(tmp_path / kind, voxels, PhotometricInterpretation=kind, **header))
         assert load(series).get_fdata()[:, 1, 1].tolist() == [0.5 * value - 16 for value in expected]
-
-
-def test_columns_rows_and_slices_lead_to_mm_to_the_right_the_front_and_up(tmp_path):
-    voxels = np.arange(COLUMNS * ROWS * 3, dtype=np.uint16).reshape(COLUMNS, ROWS, 3)
-    (series,) = read_series(write(tmp_path / "study", voxels))
-    image = load(series)
-    assert np.array_equal(image.get_fdata(), voxels)
-    assert image.affine.tolist() == [[-1.5, 0, 0, -10], [0, -2, 0, -20], [0, 0, 8, 0], [0, 0, 0, 1]]
-    assert series.spacing == (1.5, 2.0, 8.0)
 
 
 HEADER = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [5, 6], "Rows": 9, "Columns": 9}

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_studies import T2_TSE, Scan, edit, write_study
+from dicom_studies import T2_TSE, Scan, edit, read_series, write_study
 from pydicom.uid import EnhancedMRImageStorage, SecondaryCaptureImageStorage, generate_uid
 
 from mmb.clinic.intake.pixels import load
-from mmb.clinic.intake.series import read_series
 
 WHOLE = Scan(3, "t2", "t2_tse", T2_TSE, "axial", (5, -3, 4), (6, 6, 8))
 UPPER, LOWER, ODD, EDGES = slice(11, None), slice(0, 12), slice(1, None, 2), slice(None, None, 19)

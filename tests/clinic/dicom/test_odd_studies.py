@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_studies import SPACE_FLAIR, T1_SE, T2_TSE, Scan, edit_series, files, write_study
+from dicom_studies import SPACE_FLAIR, T1_SE, T2_TSE, Scan, edit_series, files, read_series, write_study
 
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.intake.pixels import load
-from mmb.clinic.intake.series import read_series
 from mmb.clinic.recognise.reading import read_folder
 from mmb.errors import StudyError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_studies import MPRAGE, T2_TSE, Scan, edit, edit_series, files, write_study
+from dicom_studies import MPRAGE, T2_TSE, Scan, edit, edit_series, files, read_series, write_study
 from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
@@ -16,7 +16,6 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.intake.pixels import load
-from mmb.clinic.intake.series import read_series
 from mmb.clinic.recognise.reading import read_folder
 
 SMALL = Scan(2, "t1", "t1_mprage", MPRAGE, spacing=(8, 6, 8))

@@ -11,10 +11,9 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from dicom_studies import MPRAGE, PATIENT, Scan, edit, edit_series, resample, write_study
+from dicom_studies import MPRAGE, PATIENT, Scan, edit, edit_series, read_series, resample, write_study
 from pydicom.uid import JPEG2000Lossless, SegmentationStorage
 
-from mmb.clinic.intake.series import read_series
 from mmb.clinic.report import segmentation
 from mmb.clinic.report.formats import class_phrase
 from mmb.clinic.report.segmentation import read_seg, write_seg

@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 from choosing import choose
-from dicom_studies import EPI, MPRAGE, SPACE_FLAIR, T2_TSE, Scan, edit, edit_series, files, write_study
+from dicom_studies import EPI, MPRAGE, SPACE_FLAIR, T2_TSE, Scan, edit, edit_series, files, read_series, write_study
 from pydicom import uid
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -23,7 +23,6 @@ from common.cohorts.phantom.cohort import generate
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.examples.phantom import write_studies
 from mmb.clinic.intake.pixels import load
-from mmb.clinic.intake.series import read_series
 from mmb.clinic.recognise.reading import read_folder
 from mmb.errors import StudyError, silence_libraries
 

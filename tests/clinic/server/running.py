@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import requests
@@ -58,6 +59,11 @@ def result(url: str, image: str, path: Path, model: str = "m3ae", **params: obje
     told, mask = (part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n") for part in parts[1:3])
     path.write_bytes(mask)
     return json.loads(told), nib.load(path)
+
+
+def used(params: Mapping[str, Any]) -> list[str]:
+    """Return the modalities that a result was made from."""
+    return [each["modality"] for each in params["used"]]
 
 
 def _words(options: Mapping[str, object]) -> list[str]:

@@ -14,14 +14,13 @@ import pydicom
 import pytest
 import requests
 from archive_stack import PATIENTS, SERIES, Stack, uid
-from dicom_studies import resample
+from dicom_studies import read_series, resample
 from fastapi import HTTPException
 from orthanc import needs_orthanc, series
 from processes import answering
-from running import infer, put, result
+from running import infer, put, result, used
 
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.intake.series import read_series
 from mmb.clinic.report.segmentation import read_seg
 from mmb.server.archive import archive_session, forward
 from mmb.server.datastore import DICOMWebDatastore
@@ -42,7 +41,7 @@ def test_a_study_is_segmented_and_stored_in_the_archive(stack, study, tmp_path):
     before = set(series(stack.archive, "SEG"))
     params, label = result(stack.url, uid(study), tmp_path / "label.nii.gz", store=True)
     names = {2: "t1", 3: "t2", 4: "flair", 6: "t1c"}
-    assert {names[number] for number in SERIES[study] if number in names} == set(params["modalities"])
+    assert {names[number] for number in SERIES[study] if number in names} == set(used(params))
     assert len(set(series(stack.archive, "SEG")) - before) == 1
 
     seg = stored(stack, params["stored"])
@@ -69,7 +68,7 @@ def test_the_result_lies_on_the_viewed_series_and_on_no_other(stack, tmp_path):
     assert answer.status_code == 400
     assert "series 2" in answer.json()["detail"]
     left = infer(stack.url, uid("four", 3), use_t1c=False).json()
-    assert (left["left_out"], sorted(left["modalities"])) == (["t1c"], ["flair", "t1", "t2"])
+    assert (left["left_out"], sorted(used(left))) == (["t1c"], ["flair", "t1", "t2"])
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from dicom_studies import AGENT, MPRAGE, SPACE_FLAIR, T1_SE, T2_TSE, Scan, edit_series, write_study
+from dicom_studies import AGENT, MPRAGE, SPACE_FLAIR, T1_SE, T2_TSE, Scan, edit_series, read_series, write_study
 from phantom_case import LPS
 from pydicom.dataset import Dataset
 
 from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM, get_cohort
-from mmb.clinic.intake.series import read_series
 from mmb.clinic.recognise.header import recognise_study
 from mmb.clinic.recognise.reading import read_files, read_folder
 from mmb.clinic.remark import Gravity

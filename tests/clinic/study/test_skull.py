@@ -26,7 +26,7 @@ def brains() -> dict[str, np.ndarray]:
 
 def aligned(images: dict[str, np.ndarray]) -> AlignedStudy:
     volumes = {name: Image(image.astype(np.float32), RAS) for name, image in images.items()}
-    return AlignedStudy(volumes, {}, dict.fromkeys(images, 1.0), {"t2": "said before"})
+    return AlignedStudy(volumes, {}, {"t2": "said before"})
 
 
 def find_brain(study: AlignedStudy, heads: list[str]) -> Brain:
