@@ -255,10 +255,10 @@ class Answer:
         return label, shares
 
 
-STORED = {  # directions of the axes, and what nnU-Net gets, (z, y, x), of an array stored along (S, L, A)
-    "as BraTS": ("LPS", None, lambda voxels: voxels[:, :, ::-1].transpose(0, 2, 1), [3, 2, 1]),
-    "as stored": (None, None, lambda voxels: voxels.transpose(2, 1, 0), [2, 1, 3]),
-    "as RAS": ("LPS", "NibabelIOWithReorient", lambda voxels: voxels[:, ::-1].transpose(0, 2, 1), [3, 2, 1]),
+STORED = {  # how a model is loaded and reads, and what nnU-Net gets, (z, y, x), of an array stored along (S, L, A)
+    "as BraTS": (load_predictor, None, lambda voxels: voxels[:, :, ::-1].transpose(0, 2, 1), [3, 2, 1]),
+    "as stored": (load_nnunet, None, lambda voxels: voxels.transpose(2, 1, 0), [2, 1, 3]),
+    "as RAS": (load_predictor, "NibabelIOWithReorient", lambda voxels: voxels[:, ::-1].transpose(0, 2, 1), [3, 2, 1]),
 }
 
 
@@ -269,8 +269,8 @@ def test_voxels_and_spacing_in_and_regions_out_along_the_axes_of_the_image(
 ) -> None:
     """Of an image of 3 x 1 x 2 mm whose axes run upwards, to the left and to the front."""
     monkeypatch.setattr("mmb.predictors.nnunet.version", lambda _: "2")
-    axes, reader, turned, spacing = STORED[stored]
-    model = load_nnunet(_model(tmp_path / "model"), "cpu", axes=axes)
+    load, reader, turned, spacing = STORED[stored]
+    model = load(_model(tmp_path / "model"), device="cpu")
     if reader:
         model.plans["image_reader_writer"] = reader
     answer = vars(model)["_predictor"] = Answer(heads)
@@ -288,8 +288,29 @@ def test_voxels_and_spacing_in_and_regions_out_along_the_axes_of_the_image(
     np.testing.assert_array_equal(made.masks, [first >= 30, first >= 60, first >= 90])
 
 
+def test_the_axes_that_were_mirrored_in_training_are_mirrored_in_prediction(tmp_path: Path) -> None:
+    """The mean over an image and its mirror images is symmetric, which weights drawn at random are not."""
+    unet = pytest.importorskip("dynamic_network_architectures.architectures.unet")  # comes with nnunetv2
+    sizes = {"n_stages": 2, "features_per_stage": [4, 4], "kernel_sizes": [[3] * 3] * 2, "strides": [[1] * 3, [2] * 3]}
+    sizes |= {"n_conv_per_stage": [1, 1], "n_conv_per_stage_decoder": [1]}
+    torch.manual_seed(0)
+    weights = unet.PlainConvUNet(4, conv_op=torch.nn.Conv3d, num_classes=4, **sizes).state_dict()
+    model = _model(tmp_path / "model", network_weights=weights, inference_allowed_mirroring_axes=(0, 2))
+    built = {"network_class_name": f"{unet.__name__}.PlainConvUNet", "_kw_requires_import": ["conv_op"]}
+    built["arch_kwargs"] = {"conv_op": "torch.nn.Conv3d", **sizes}
+    _plans(**{"3d_fullres": {"patch_size": [8] * 3, "spacing": [1.0] * 3, "architecture": built}})(model)
+    predictor, image = load_nnunet(model, "cpu")._predictor, torch.rand(4, 8, 8, 8)
+    predictor.use_gaussian = False  # at the edges of this single window its weights would be lost to rounding
+    predict = predictor.predict_logits_from_preprocessed_data
+    mirrored = [predict(image.flip(axis)).flip(axis) for axis in (1, 2, 3)]
+    assert [torch.allclose(each, predict(image), atol=1e-2) for each in mirrored] == [True, False, True]
+
+
 class Seen:
-    """A predictor that knows the tumour from the FLAIR, of its core nothing without T1c; classes as since 2023."""
+    """A predictor that knows the tumour from the FLAIR, without T1c all of it as oedema and two voxels too far back.
+
+    Classes are those since 2023.
+    """
 
     cohort, method, version, weights_name = get_cohort("brats2023"), "seen", "1", "seen.pt"
     subsets, window, spacing, device = [("flair",), ("t1c", "flair")], (8, 8, 8), (1.0, 1.0, 1.0), torch.device("cpu")
@@ -302,7 +323,7 @@ class Seen:
         classes = (np.asarray(images["flair"].dataobj) - 100).round().clip(0) // 50  # 1: ED, 2: NCR, 3: ET
         label = np.choose(classes.astype(int), [0, 2, 1, 3]).astype(np.uint8)
         if "t1c" not in images:
-            label[label > 0] = 2
+            label = np.roll(2 * (label > 0), 2, axis=0).astype(np.uint8)
         masks = region_masks(label, self.cohort.labels)
         return Segmentation(label, masks, np.where(masks, np.float32(0.75), 0))
 
@@ -331,9 +352,10 @@ def test_an_evaluation_by_hand(tmp_path: Path, undrawn: None) -> None:
     conventions = {"empty": "brats", "hd95": "max"}
     evaluate_predictor(Seen(), tmp_path / "out", "phantom", tmp_path / "data", conventions)
     found = read_evaluation(tmp_path / "out")
-    dice, volume = (found.values(metric).droplevel("case") for metric in ("dice", "volume"))
+    dice, hd95, volume = (found.values(metric).droplevel("case") for metric in ("dice", "hd95", "volume"))
     assert dice.loc["t1c+flair"].to_dict() == {"WT": 1, "TC": 1, "ET": 1}
-    assert dice.loc["flair"].to_dict() == {"WT": 1, "TC": 0, "ET": 0}
+    assert dice.loc["flair"].to_dict() == {"WT": 0.5, "TC": 0, "ET": 0}
+    assert (hd95.loc["t1c+flair", "WT"], hd95.loc["flair", "WT"]) == (0, 4)  # two voxels of 2 mm of the four
     assert volume.loc["t1c+flair"].to_dict() == pytest.approx({"WT": 0.576, "TC": 0.144, "ET": 0.048})
     expected = found.values("expected_dice").droplevel("case").loc["t1c+flair"].to_dict()
     assert expected == pytest.approx(dict.fromkeys(("WT", "TC", "ET"), 2 * 0.75 / 1.75))

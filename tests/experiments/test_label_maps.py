@@ -320,9 +320,9 @@ def test_a_patient_known_under_two_names_stays_in_one_part(folders, tmp_path):
     one = {name: folders[name] for name in ("ucsf_pdgm", "upenn_gbm")}
     parts, _ = join(one, GLIOMA)
     items = [item for part in PARTS for item in parts[part]]
-    by_source = (sorted({patient_of(item) for item in items if item["source"] == name}) for name in one)
-    pairs = list(zip(*by_source, strict=False))[:4]
-    rows = [f"{ucsf.replace('-0', '-')},M,61,{upenn}" for ucsf, upenn in pairs]  # UCSF writes fewer zeros in its table
+    first, second = (sorted({patient_of(item) for item in items if item["source"] == name}) for name in one)
+    pairs = list(zip(first[-4:], second[:4], strict=True))  # so that another draw would divide them otherwise
+    rows = [f"{ucsf.replace('-0', '-')},M,61,{upenn.lower()}" for ucsf, upenn in pairs]  # UCSF writes fewer zeros
     table = tmp_path / "known.csv"
     table.write_text("\n".join(["ID,Sex,Age,UPENN ID", *rows]) + "\n")
     parts, _ = join(one, GLIOMA, known_as=table)
