@@ -37,7 +37,10 @@ from mmb.verbs.datalist import datalist
 from mmb.verbs.evaluate import evaluate
 
 DATASET, NUMBER = "Dataset137_Phantom", 137
-NAMES = ("ED", "NCR", "ET")
+TOLD = {
+    "channel_names": {"0": "T1", "1": "T1c", "2": "T2", "3": "FLAIR"},
+    "labels": {"background": 0, "ED": 1, "NCR": 2, "ET": 3},
+}
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +88,6 @@ def test_study_list_and_comparison(trained: tuple[Path, Path, Path], tmp_path: P
     raw = predicted.parent / "raw" / DATASET / "imagesTs"
     outcomes = [outcome for outcome, _ in segment_each(raw, tmp_path / "each", Options(str(model), device="cpu"))]
     assert [outcome.failure for outcome in outcomes] == [None] * len(list(predicted.glob("*.nii.gz")))
-    with pytest.raises(ValueError, match="no model for t1c; nnU-Net needs exactly"):
-        predict(phantom / "Phantom_001", tmp_path / "less", Options(str(model), device="cpu", modalities=["t1c"]))
     small = {"bundle": "m3ae", "settings": {"epochs": 1, "pretrain_epochs": 1, "spacing": [12.0, 12.0, 12.0]}}
     content = {"methods": {"M3AE": small, "nnU-Net": {"nnunet": str(model)}}}
     (tmp_path / "list.json").write_text(json.dumps(content))
@@ -114,9 +115,7 @@ def _model(folder: Path, configuration: str = "3d_fullres", **checkpoint: object
     """A model's folder as nnU-Net writes it, without weights that could be used."""
     fold = folder / "fold_0"
     fold.mkdir(parents=True)
-    names = {str(number): name for number, name in enumerate(("T1", "T1c", "T2", "FLAIR"))}
-    labels = {"background": 0} | {name: number for number, name in enumerate(NAMES, start=1)}
-    (folder / "dataset.json").write_text(json.dumps({"channel_names": names, "labels": labels}))
+    (folder / "dataset.json").write_text(json.dumps(TOLD))
     full = {"patch_size": [32, 32, 32], "spacing": [1.0, 1.0, 1.0]}
     known = {"2d": {"patch_size": [32, 32], "spacing": [1.0, 1.0]}, "3d_fullres": full}
     known["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
@@ -155,7 +154,7 @@ def _plans(**configurations: object) -> Callable[[Path], None]:
     return lambda model: (model / "plans.json").write_text(json.dumps({"configurations": configurations or None}))
 
 
-REGIONS = {"background": 0, "ED": 1, "NCR": 2, "ET": 3, "TC": [2, 3]}
+REGIONS = TOLD["labels"] | {"TC": [2, 3]}
 REFUSED = [
     (lambda model: (model / "plans.json").unlink(), "no plans.json"),
     (lambda model: (model / "plans.json").rename(model / "plans.pkl"), "nnU-Net v1"),
@@ -166,10 +165,8 @@ REFUSED = [
     ("3d_cascade_fullres", "cascade"),
     ("3d_lowres", "not in plans.json"),
     (_plans(**{"3d_fullres": {"patch_size": [32] * 3}}), "has no patch_size and spacing along three axes"),
-    (_plans(**{"3d_fullres": {"patch_size": 32}}), "plans.json: configurations.3d_fullres.patch_size: Input should be"),
     (_plans(), "plans.json: configurations: Input should be an object"),
     (_told(channel_names={"0": "CT"}), "channel 'CT' is no known sequence"),
-    (_told(channel_names={}), "channel_names: Dictionary should have at least 1 item"),
     (_told(labels=REGIONS), "trained on regions, but not on WT"),
     (_told(labels=REGIONS | {"WT": [1, 2, 3]}), "trained on regions, but without regions_class_order"),
 ]
@@ -188,25 +185,15 @@ def test_what_is_no_usable_model_is_refused_in_one_line(tmp_path: Path, change: 
         load_predictor(str(_model(tmp_path / "other") / "fold_0"), device="cpu")
 
 
-OWN = {
-    "dataset_json": {
-        "channel_names": {"0": "T1", "1": "T1c", "2": "T2", "3": "FLAIR"},
-        "labels": {"background": 0} | {name: number for number, name in enumerate(NAMES, start=1)},
-    },
-    "plans": {"configurations": {"3d_fullres": {"spacing": [1.0, 1.0, 1.0]}}},
-}
+OWN = {"dataset_json": TOLD, "plans": {"configurations": {"3d_fullres": {"spacing": [1.0, 1.0, 1.0]}}}}
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (_told(channel_names={"0": "FLAIR", "1": "T1c", "2": "T2", "3": "T1"}), "channels T1, T1c, T2, FLAIR, but"),
-        (_told(channel_names={"0": "T1", "1": "T1c", "2": "T2"}), "channels T1, T1c, T2, FLAIR, but"),
-        (_told(labels={"background": 0, NAMES[1]: 1, NAMES[0]: 2, NAMES[2]: 3}), "labels .*, but its folder says"),
-        (
-            _plans(**{"3d_fullres": {"patch_size": [32] * 3, "spacing": [2.0] * 3}}),
-            r"spacing \[1.0, 1.0, 1.0\], but its folder says \[2.0, 2.0, 2.0\]",
-        ),
+        (_told(labels={"background": 0, "NCR": 1, "ED": 2, "ET": 3}), "labels .*, but its folder says"),
+        (_plans(**{"3d_fullres": {"patch_size": [32] * 3, "spacing": [2.0] * 3}}), r"spacing \[1.0, .* but .* \[2.0, "),
     ],
 )
 def test_a_checkpoint_of_another_training_than_its_folder_is_refused(tmp_path, monkeypatch, change, said) -> None:
@@ -361,12 +348,6 @@ def test_an_evaluation_by_hand(tmp_path: Path, undrawn: None) -> None:
     assert expected == pytest.approx(dict.fromkeys(("WT", "TC", "ET"), 2 * 0.75 / 1.75))
 
 
-def test_bundles_are_no_nnunet() -> None:
-    assert not is_nnunet("bundles/m3ae")
-    assert not is_nnunet("m3ae")
-    assert get_cohort("open_glioma").labels.values == {"NCR": 1, "ED": 2, "ET": 3}
-
-
 @pytest.fixture(scope="module")
 def bundle():
     return Bundle("m3ae", recipe="phantom")
@@ -406,19 +387,14 @@ def test_what_cannot_be_segmented_is_refused(bundle, files):
     array, affine = nib.load(images["t1c"]).get_fdata(), np.diag([3, 3, 3, 1])
     for given, its_affine, fact in [
         ({}, None, "No modality was requested"),
-        ({"pd": array}, affine, "Unknown modality 'pd'"),
         ({"t1c": array, "t1ce": array}, affine, "requested twice"),
         ({"t1c": array}, None, "t1c: an array has no voxel size"),
         ({"t1c": array}, np.diag([3, 3, 3, 1]) + np.eye(4, k=-3), "give the affine"),  # transposed
         ({"t1c": array}, np.diag([3, np.nan, 3, 1]), "t1c: its affine .* has NaN"),
-        ({"t1c": array}, np.diag([3, 0, 3, 1]), "t1c: its affine .* is singular"),
-        ({"t1c": array}, np.diag([3000, 3, 3, 1]), r"t1c: voxels of 3e\+03 x 3 x 3 mm"),
         ({"t1c": array[0]}, affine, r"t1c: float64, shape \(80, 52\); expected real numbers \(X, Y, Z\)"),
         ({"t1c": array[:0]}, affine, r"shape \(0, 80, 52\)"),
         ({"t1c": array + 1j}, affine, "t1c: complex128"),
-        ({"t1c": array, "t2": array}, affine, "the same image"),
         ({"t1c": array, "t2": array[1:]}, affine, "not on the grid"),
-        ({"t1c": np.where(array > 0, np.nan, 0)}, affine, "NaN or Inf"),
     ]:
         with pytest.raises(ValueError, match=fact):
             bundle.segment(given, its_affine)
