@@ -37,7 +37,10 @@ from mmb.verbs.datalist import datalist
 from mmb.verbs.evaluate import evaluate
 
 DATASET, NUMBER = "Dataset137_Phantom", 137
-NAMES = ("ED", "NCR", "ET")
+TOLD = {
+    "channel_names": {"0": "T1", "1": "T1c", "2": "T2", "3": "FLAIR"},
+    "labels": {"background": 0, "ED": 1, "NCR": 2, "ET": 3},
+}
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +88,6 @@ def test_study_list_and_comparison(trained: tuple[Path, Path, Path], tmp_path: P
     raw = predicted.parent / "raw" / DATASET / "imagesTs"
     outcomes = [outcome for outcome, _ in segment_each(raw, tmp_path / "each", Options(str(model), device="cpu"))]
     assert [outcome.failure for outcome in outcomes] == [None] * len(list(predicted.glob("*.nii.gz")))
-    with pytest.raises(ValueError, match="no model for t1c; nnU-Net needs exactly"):
-        predict(phantom / "Phantom_001", tmp_path / "less", Options(str(model), device="cpu", modalities=["t1c"]))
     small = {"bundle": "m3ae", "settings": {"epochs": 1, "pretrain_epochs": 1, "spacing": [12.0, 12.0, 12.0]}}
     content = {"methods": {"M3AE": small, "nnU-Net": {"nnunet": str(model)}}}
     (tmp_path / "list.json").write_text(json.dumps(content))
@@ -114,9 +115,7 @@ def _model(folder: Path, configuration: str = "3d_fullres", **checkpoint: object
     """A model's folder as nnU-Net writes it, without weights that could be used."""
     fold = folder / "fold_0"
     fold.mkdir(parents=True)
-    names = {str(number): name for number, name in enumerate(("T1", "T1c", "T2", "FLAIR"))}
-    labels = {"background": 0} | {name: number for number, name in enumerate(NAMES, start=1)}
-    (folder / "dataset.json").write_text(json.dumps({"channel_names": names, "labels": labels}))
+    (folder / "dataset.json").write_text(json.dumps(TOLD))
     full = {"patch_size": [32, 32, 32], "spacing": [1.0, 1.0, 1.0]}
     known = {"2d": {"patch_size": [32, 32], "spacing": [1.0, 1.0]}, "3d_fullres": full}
     known["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
@@ -155,7 +154,7 @@ def _plans(**configurations: object) -> Callable[[Path], None]:
     return lambda model: (model / "plans.json").write_text(json.dumps({"configurations": configurations or None}))
 
 
-REGIONS = {"background": 0, "ED": 1, "NCR": 2, "ET": 3, "TC": [2, 3]}
+REGIONS = TOLD["labels"] | {"TC": [2, 3]}
 REFUSED = [
     (lambda model: (model / "plans.json").unlink(), "no plans.json"),
     (lambda model: (model / "plans.json").rename(model / "plans.pkl"), "nnU-Net v1"),
@@ -166,10 +165,8 @@ REFUSED = [
     ("3d_cascade_fullres", "cascade"),
     ("3d_lowres", "not in plans.json"),
     (_plans(**{"3d_fullres": {"patch_size": [32] * 3}}), "has no patch_size and spacing along three axes"),
-    (_plans(**{"3d_fullres": {"patch_size": 32}}), "plans.json: configurations.3d_fullres.patch_size: Input should be"),
     (_plans(), "plans.json: configurations: Input should be an object"),
     (_told(channel_names={"0": "CT"}), "channel 'CT' is no known sequence"),
-    (_told(channel_names={}), "channel_names: Dictionary should have at least 1 item"),
     (_told(labels=REGIONS), "trained on regions, but not on WT"),
     (_told(labels=REGIONS | {"WT": [1, 2, 3]}), "trained on regions, but without regions_class_order"),
 ]
@@ -188,25 +185,15 @@ def test_what_is_no_usable_model_is_refused_in_one_line(tmp_path: Path, change: 
         load_predictor(str(_model(tmp_path / "other") / "fold_0"), device="cpu")
 
 
-OWN = {
-    "dataset_json": {
-        "channel_names": {"0": "T1", "1": "T1c", "2": "T2", "3": "FLAIR"},
-        "labels": {"background": 0} | {name: number for number, name in enumerate(NAMES, start=1)},
-    },
-    "plans": {"configurations": {"3d_fullres": {"spacing": [1.0, 1.0, 1.0]}}},
-}
+OWN = {"dataset_json": TOLD, "plans": {"configurations": {"3d_fullres": {"spacing": [1.0, 1.0, 1.0]}}}}
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (_told(channel_names={"0": "FLAIR", "1": "T1c", "2": "T2", "3": "T1"}), "channels T1, T1c, T2, FLAIR, but"),
-        (_told(channel_names={"0": "T1", "1": "T1c", "2": "T2"}), "channels T1, T1c, T2, FLAIR, but"),
-        (_told(labels={"background": 0, NAMES[1]: 1, NAMES[0]: 2, NAMES[2]: 3}), "labels .*, but its folder says"),
-        (
-            _plans(**{"3d_fullres": {"patch_size": [32] * 3, "spacing": [2.0] * 3}}),
-            r"spacing \[1.0, 1.0, 1.0\], but its folder says \[2.0, 2.0, 2.0\]",
-        ),
+        (_told(labels={"background": 0, "NCR": 1, "ED": 2, "ET": 3}), "labels .*, but its folder says"),
+        (_plans(**{"3d_fullres": {"patch_size": [32] * 3, "spacing": [2.0] * 3}}), r"spacing \[1.0, .* but .* \[2.0, "),
     ],
 )
 def test_a_checkpoint_of_another_training_than_its_folder_is_refused(tmp_path, monkeypatch, change, said) -> None:
@@ -255,10 +242,10 @@ class Answer:
         return label, shares
 
 
-STORED = {  # directions of the axes, and what nnU-Net gets, (z, y, x), of an array stored along (S, L, A)
-    "as BraTS": ("LPS", None, lambda voxels: voxels[:, :, ::-1].transpose(0, 2, 1), [3, 2, 1]),
-    "as stored": (None, None, lambda voxels: voxels.transpose(2, 1, 0), [2, 1, 3]),
-    "as RAS": ("LPS", "NibabelIOWithReorient", lambda voxels: voxels[:, ::-1].transpose(0, 2, 1), [3, 2, 1]),
+STORED = {  # how a model is loaded and reads, and what nnU-Net gets, (z, y, x), of an array stored along (S, L, A)
+    "as BraTS": (load_predictor, None, lambda voxels: voxels[:, :, ::-1].transpose(0, 2, 1), [3, 2, 1]),
+    "as stored": (load_nnunet, None, lambda voxels: voxels.transpose(2, 1, 0), [2, 1, 3]),
+    "as RAS": (load_predictor, "NibabelIOWithReorient", lambda voxels: voxels[:, ::-1].transpose(0, 2, 1), [3, 2, 1]),
 }
 
 
@@ -269,8 +256,8 @@ def test_voxels_and_spacing_in_and_regions_out_along_the_axes_of_the_image(
 ) -> None:
     """Of an image of 3 x 1 x 2 mm whose axes run upwards, to the left and to the front."""
     monkeypatch.setattr("mmb.predictors.nnunet.version", lambda _: "2")
-    axes, reader, turned, spacing = STORED[stored]
-    model = load_nnunet(_model(tmp_path / "model"), "cpu", axes=axes)
+    load, reader, turned, spacing = STORED[stored]
+    model = load(_model(tmp_path / "model"), device="cpu")
     if reader:
         model.plans["image_reader_writer"] = reader
     answer = vars(model)["_predictor"] = Answer(heads)
@@ -288,8 +275,29 @@ def test_voxels_and_spacing_in_and_regions_out_along_the_axes_of_the_image(
     np.testing.assert_array_equal(made.masks, [first >= 30, first >= 60, first >= 90])
 
 
+def test_the_axes_that_were_mirrored_in_training_are_mirrored_in_prediction(tmp_path: Path) -> None:
+    """The mean over an image and its mirror images is symmetric, which weights drawn at random are not."""
+    unet = pytest.importorskip("dynamic_network_architectures.architectures.unet")  # comes with nnunetv2
+    sizes = {"n_stages": 2, "features_per_stage": [4, 4], "kernel_sizes": [[3] * 3] * 2, "strides": [[1] * 3, [2] * 3]}
+    sizes |= {"n_conv_per_stage": [1, 1], "n_conv_per_stage_decoder": [1]}
+    torch.manual_seed(0)
+    weights = unet.PlainConvUNet(4, conv_op=torch.nn.Conv3d, num_classes=4, **sizes).state_dict()
+    model = _model(tmp_path / "model", network_weights=weights, inference_allowed_mirroring_axes=(0, 2))
+    built = {"network_class_name": f"{unet.__name__}.PlainConvUNet", "_kw_requires_import": ["conv_op"]}
+    built["arch_kwargs"] = {"conv_op": "torch.nn.Conv3d", **sizes}
+    _plans(**{"3d_fullres": {"patch_size": [8] * 3, "spacing": [1.0] * 3, "architecture": built}})(model)
+    predictor, image = load_nnunet(model, "cpu")._predictor, torch.rand(4, 8, 8, 8)
+    predictor.use_gaussian = False  # at the edges of this single window its weights would be lost to rounding
+    predict = predictor.predict_logits_from_preprocessed_data
+    mirrored = [predict(image.flip(axis)).flip(axis) for axis in (1, 2, 3)]
+    assert [torch.allclose(each, predict(image), atol=1e-2) for each in mirrored] == [True, False, True]
+
+
 class Seen:
-    """A predictor that knows the tumour from the FLAIR, of its core nothing without T1c; classes as since 2023."""
+    """A predictor that knows the tumour from the FLAIR, without T1c all of it as oedema and two voxels too far back.
+
+    Classes are those since 2023.
+    """
 
     cohort, method, version, weights_name = get_cohort("brats2023"), "seen", "1", "seen.pt"
     subsets, window, spacing, device = [("flair",), ("t1c", "flair")], (8, 8, 8), (1.0, 1.0, 1.0), torch.device("cpu")
@@ -302,7 +310,7 @@ class Seen:
         classes = (np.asarray(images["flair"].dataobj) - 100).round().clip(0) // 50  # 1: ED, 2: NCR, 3: ET
         label = np.choose(classes.astype(int), [0, 2, 1, 3]).astype(np.uint8)
         if "t1c" not in images:
-            label[label > 0] = 2
+            label = np.roll(2 * (label > 0), 2, axis=0).astype(np.uint8)
         masks = region_masks(label, self.cohort.labels)
         return Segmentation(label, masks, np.where(masks, np.float32(0.75), 0))
 
@@ -331,18 +339,13 @@ def test_an_evaluation_by_hand(tmp_path: Path, undrawn: None) -> None:
     conventions = {"empty": "brats", "hd95": "max"}
     evaluate_predictor(Seen(), tmp_path / "out", "phantom", tmp_path / "data", conventions)
     found = read_evaluation(tmp_path / "out")
-    dice, volume = (found.values(metric).droplevel("case") for metric in ("dice", "volume"))
+    dice, hd95, volume = (found.values(metric).droplevel("case") for metric in ("dice", "hd95", "volume"))
     assert dice.loc["t1c+flair"].to_dict() == {"WT": 1, "TC": 1, "ET": 1}
-    assert dice.loc["flair"].to_dict() == {"WT": 1, "TC": 0, "ET": 0}
+    assert dice.loc["flair"].to_dict() == {"WT": 0.5, "TC": 0, "ET": 0}
+    assert (hd95.loc["t1c+flair", "WT"], hd95.loc["flair", "WT"]) == (0, 4)  # two voxels of 2 mm of the four
     assert volume.loc["t1c+flair"].to_dict() == pytest.approx({"WT": 0.576, "TC": 0.144, "ET": 0.048})
     expected = found.values("expected_dice").droplevel("case").loc["t1c+flair"].to_dict()
     assert expected == pytest.approx(dict.fromkeys(("WT", "TC", "ET"), 2 * 0.75 / 1.75))
-
-
-def test_bundles_are_no_nnunet() -> None:
-    assert not is_nnunet("bundles/m3ae")
-    assert not is_nnunet("m3ae")
-    assert get_cohort("open_glioma").labels.values == {"NCR": 1, "ED": 2, "ET": 3}
 
 
 @pytest.fixture(scope="module")
@@ -384,19 +387,14 @@ def test_what_cannot_be_segmented_is_refused(bundle, files):
     array, affine = nib.load(images["t1c"]).get_fdata(), np.diag([3, 3, 3, 1])
     for given, its_affine, fact in [
         ({}, None, "No modality was requested"),
-        ({"pd": array}, affine, "Unknown modality 'pd'"),
         ({"t1c": array, "t1ce": array}, affine, "requested twice"),
         ({"t1c": array}, None, "t1c: an array has no voxel size"),
         ({"t1c": array}, np.diag([3, 3, 3, 1]) + np.eye(4, k=-3), "give the affine"),  # transposed
         ({"t1c": array}, np.diag([3, np.nan, 3, 1]), "t1c: its affine .* has NaN"),
-        ({"t1c": array}, np.diag([3, 0, 3, 1]), "t1c: its affine .* is singular"),
-        ({"t1c": array}, np.diag([3000, 3, 3, 1]), r"t1c: voxels of 3e\+03 x 3 x 3 mm"),
         ({"t1c": array[0]}, affine, r"t1c: float64, shape \(80, 52\); expected real numbers \(X, Y, Z\)"),
         ({"t1c": array[:0]}, affine, r"shape \(0, 80, 52\)"),
         ({"t1c": array + 1j}, affine, "t1c: complex128"),
-        ({"t1c": array, "t2": array}, affine, "the same image"),
         ({"t1c": array, "t2": array[1:]}, affine, "not on the grid"),
-        ({"t1c": np.where(array > 0, np.nan, 0)}, affine, "NaN or Inf"),
     ]:
         with pytest.raises(ValueError, match=fact):
             bundle.segment(given, its_affine)

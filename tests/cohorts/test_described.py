@@ -17,6 +17,7 @@ from common.evaluation.metrics.conventions import Conventions
 from common.io.facts import TrainingFacts
 from common.transforms import LoadSubjectd
 from mmb.experiments.comparison.label_maps import evaluate_label_maps
+from mmb.experiments.nnunet_raw import write_raw
 from mmb.verbs.datalist import datalist
 
 PROSTATE = {"name": "prostate", "sequences": ["t2", "adc"], "labels": {"PZ": 1, "TZ": 2}}
@@ -160,13 +161,34 @@ def test_raw_data_has_regions_and_consecutive_values(raw: tuple[Path, Path]) -> 
     assert content["labels"] == {"background": 0, "WT": [1, 2, 3], "TC": [2, 3], "ET": [3]}
     assert content["regions_class_order"] == [1, 2, 3]
     assert content["channel_names"] == {"0": "T1", "1": "T1c", "2": "T2", "3": "FLAIR"}
-    assert json.loads((folder / "splits_final.json").read_text())[0]["val"]
+    (fold,) = json.loads((folder / "splits_final.json").read_text())
+    assert (len(fold["train"]), len(fold["val"])) == (2, 1)
+    cases = [path.name.removesuffix(".nii.gz") for path in (folder / "labelsTr").iterdir()]
+    assert sorted(fold["train"] + fold["val"]) == sorted(cases)
     for label in (folder / "labelsTr").iterdir():
         case = label.name.removesuffix(".nii.gz")
         own, before = (np.asarray(nib.load(p).dataobj) for p in (label, phantom / case / f"{case}_seg.nii.gz"))
         assert (own == np.array([0, 2, 1, 0, 3])[before]).all()  # NCR 1, ED 2, ET 4 before
         images = phantom / case / f"{case}_flair.nii.gz", folder / "imagesTr" / f"{case}_0003.nii.gz"
         assert images[0].read_bytes() == images[1].read_bytes()
+
+
+def test_a_channel_of_a_file_and_voxels_that_do_not_count_are_written_as_such(tmp_path: Path) -> None:
+    """Of a file with the channels FLAIR, T1, T1c and T2, and a label whose cavities (4) are to be ignored."""
+    volumes = np.random.default_rng(0).uniform(1, 9, (3, 3, 3, 4)).astype(np.float32)
+    label = np.arange(27, dtype=np.uint8).reshape(3, 3, 3) % 5
+    for name, voxels in {"images": volumes, "label": label}.items():
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    images = {"image": [str(tmp_path / "images.nii.gz")] * 4, "channels": [1, 2, 3, 0]}
+    item = {"case": "A", "modalities": ["t1", "t1c", "t2", "flair"], "label": str(tmp_path / "label.nii.gz"), **images}
+    parts = {"training": [item | {"source": "mu_glioma_post"}], "validation": [], "test": []}
+    write_raw(parts, get_cohort("glioma_cavity_ignored"), tmp_path / "raw")
+    for number, channel in enumerate(images["channels"]):
+        written = nib.load(tmp_path / "raw" / "imagesTr" / f"A_{number:04d}.nii.gz")
+        np.testing.assert_array_equal(written.dataobj, volumes[..., channel])
+    found = np.asarray(nib.load(tmp_path / "raw" / "labelsTr" / "A.nii.gz").dataobj)
+    np.testing.assert_array_equal(found, np.array([0, 2, 1, 3, 4])[label])  # NCR 1, ED 2, ET 3 before
+    assert json.loads((tmp_path / "raw" / "dataset.json").read_text())["labels"]["ignore"] == 4
 
 
 def test_labels_are_read_by_meaning(raw: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,13 +54,6 @@ def test_the_mean_of_the_logits_each_network_with_its_own_substitute_image(files
     torch.testing.assert_close(torch.jit.script(ensemble)(window), mean)
 
 
-def test_one_network_stays_as_it_is():
-    assert isinstance(replicated("common.networks.M3AE", **SIZES), M3AE)
-    assert isinstance(replicated("common.networks.M3AE", 3, **SIZES), Ensemble)
-    with pytest.raises(ValueError, match=r"of 'common\.nothing': expected the dotted path"):
-        replicated("common.nothing")
-
-
 def test_substitute_images_of_all_networks_are_no_parameters():
     one, three = (
         network_facts(replicated("common.networks.M3AE", count, **SIZES), 2, (16, 16, 16)) for count in (1, 3)

@@ -9,7 +9,7 @@ from evaluation.examples import random_evaluation
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.report.tables import ABSENT, NOTHING, PRESENT, decimal
 from common.modalities import subset_name, subsets
-from mmb.experiments.paper_tables.published import CITATIONS, COLUMNS, cite, published, sources
+from mmb.experiments.paper_tables.published import CITATIONS, COLUMNS, published, sources
 from mmb.experiments.paper_tables.tables import Block, paper_tables, published_table
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
@@ -202,9 +202,3 @@ def test_unknown_table():
         published("M3AE", "9", "x")
     with pytest.raises(ValueError, match="No published table x, 1, y; expected a paper of M3AE, MAG-MS, MedMAP"):
         published("x", "1", "y")
-
-
-def test_source_in_words():
-    assert cite(*M3AE_2018) == "M3AE (Liu et al., AAAI 2023), Table 1, BraTS2018 test split (57)"
-    assert cite("M3AE", "Fig S2", "x") == "M3AE (Liu et al., AAAI 2023), Fig S2, x"
-    assert cite(*IM_FUSE).startswith("IM-Fuse protocol (the split of Pipoli et al., MICCAI 2025), README of orhna/")

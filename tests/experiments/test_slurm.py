@@ -1,100 +1,14 @@
-"""A leaderboard runs as a Slurm job array, on a real Slurm with one node."""
+"""A leaderboard as a Slurm job array: its script. No Slurm is needed."""
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
 
-import pandas as pd
 import pytest
-from processes import ROOT, free_port
+from run_tools import run
 
 from mmb.experiments.slurm import write_array
-
-METHODS = {
-    "zero-filled U-Net": {"bundle": "m3ae", "configs": ["baselines/zero_filled.json"]},
-    "U-HeMIS (it's small)": {"bundle": "mag_ms", "configs": ["baselines/hemis.json"]},
-}
-CONFIG = """\
-ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmUser=root
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
-SlurmctldPort={port}
-SlurmdPort={other_port}
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-ReturnToService=2
-MpiDefault=none
-DefMemPerCPU=100
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=500 State=UNKNOWN
-PartitionName=all Nodes=ALL Default=YES State=UP
-"""
-
-
-@pytest.fixture
-def slurm(tmp_path, monkeypatch):
-    """Start munge, slurmctld and slurmd; yield a function that runs a Slurm command and returns its output."""
-    if not all(map(shutil.which, ("munged", "slurmctld", "slurmd"))):
-        pytest.skip("needs Debian's slurmctld, slurmd, slurm-client and munge")
-    folder, host = tmp_path / "slurm", socket.gethostname().split(".")[0]
-    (folder / "state").mkdir(parents=True)
-    (folder / "spool").mkdir()
-    folder.chmod(0o755)
-    (folder / "key").write_bytes(os.urandom(1024))
-    (folder / "key").chmod(0o600)
-    config = folder / "slurm.conf"
-    config.write_text(CONFIG.format(host=host, folder=folder, port=free_port(), other_port=free_port()))
-    monkeypatch.setenv("SLURM_CONF", str(config))
-    files = {"key-file": "key", "socket": "munge.socket", "pid-file": "munge.pid", "seed-file": "munge.seed"}
-    words = [f"--{option}={folder / name}" for option, name in files.items()]
-    daemons = [
-        subprocess.Popen(["munged", "--foreground", "--force", *words], stderr=subprocess.DEVNULL),
-        subprocess.Popen(["slurmctld", "-D"], stderr=subprocess.DEVNULL),
-        subprocess.Popen(["slurmd", "-D"], stderr=subprocess.DEVNULL),
-    ]
-
-    def call(*words: str) -> str:
-        done = subprocess.run(words, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    try:
-        try:
-            until(lambda: "idle" in subprocess.run(["sinfo"], capture_output=True, text=True).stdout, 60)
-        except AssertionError:
-            said = [log.read_text()[-500:] for log in folder.glob("*.log")]
-            pytest.skip(f"Slurm does not start on this machine, which needs root: {said}")
-        yield call
-        subprocess.run(["scancel", "--full", "--user", "root"], check=False)
-    finally:
-        for daemon in reversed(daemons):
-            daemon.terminate()
-            daemon.wait()
-
-
-def until(is_so, seconds: float) -> None:
-    limit = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < limit
-        time.sleep(0.2)
-
-
-def leaderboard(*words: str) -> str:
-    command = [sys.executable, "-m", "mmb", "leaderboard", *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
 
 
 def test_each_task_gets_its_name_whatever_is_in_it(tmp_path):
@@ -125,29 +39,13 @@ def test_folders_with_spaces_and_placeholders(tmp_path):
         write_array(["one"], [], tmp_path / 'x"y')
 
 
-@pytest.mark.slow  # two small trainings, each of them evaluated
-def test_a_task_that_is_queued_again_ends_as_a_local_run(slurm, tmp_path):
-    methods, out, local = tmp_path / "list.json", tmp_path / "out", tmp_path / "local"
-    methods.write_text(json.dumps({"methods": METHODS}))
-    first, second = METHODS
-    said = leaderboard(methods, out, "--dry_run", "--slurm")
-    assert "2 trainings" in said
-    (job,) = [word for word in slurm("sbatch", "--array=0", str(out / "array.sh")).split() if word.isdigit()]
-    log = out / "zero_filled_u_net" / "log.txt"
-    until(lambda: log.is_file() and "Epoch[1] Complete" in log.read_text(), 300)
-    slurm("scontrol", "requeue", f"{job}_0")
-    until(lambda: slurm("squeue", "--noheader", "--format=%T").strip() == "PENDING", 60)
-    until(lambda: slurm("sinfo", "--noheader", "--format=%T").strip() == "idle", 60)  # or it would end the new run too
-    # Slurm would wait for two minutes. In the second of the requeue it would refuse the new run: "credential revoked".
-    slurm("scontrol", "update", f"job={job}_0", "StartTime=now+2seconds")
-    until(lambda: not slurm("squeue", "--noheader"), 900)
-    said = (out / "slurm_0.txt").read_text()
-    assert "DUE TO JOB REQUEUE" in said
-    assert (log.parent / "evaluation" / "evaluation.json").is_file(), said
-    leaderboard(methods, out, "--dry_run", "--at_once", "0")  # trains nothing; a single method is not compared
-    assert not (out / "report").exists()
-    table = pd.read_csv(out / "leaderboard.csv").set_index("method")["state"]
-    assert table.to_dict() == {first: "finished", second: "not finished"}
-    leaderboard(methods, local, "--dry_run", "--only", first)
-    results = [folder / log.parent.name / "evaluation" / "results.csv" for folder in (out, local)]
-    pd.testing.assert_frame_equal(*map(pd.read_csv, results))
+def test_a_leaderboard_becomes_a_script_and_the_command_for_its_report(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mmb.experiments.leaderboard.prepare_entries", lambda *_: None)  # takes seconds
+    methods, out = tmp_path / "list.json", tmp_path / "out"
+    methods.write_text(json.dumps({"methods": {"U-Net": {"bundle": "m3ae"}}}))
+    assert run("leaderboard", methods, out, "--cohort", "brats2020", "--dataset_dir", tmp_path, "--slurm") is None
+    words = f"mmb leaderboard {methods} {out} --cohort=brats2020 --dataset_dir={tmp_path}"
+    script = (out / "array.sh").read_text()
+    assert f'{words} --only "$' in script
+    assert "    U-Net\n" in script
+    assert f"{words} --at_once 0\n" in capsys.readouterr().out
