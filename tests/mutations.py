@@ -469,6 +469,61 @@ MUTATIONS = [
         "asked = replace(asked, series=None)",
         "clinic/test_truth.py",
     ),
+    # What nnU-Net gets and gives, and patients of several data sets.
+    Mutation(
+        "mmb/experiments/nnunet_raw.py",
+        'split = {"train": parts["training"], "val": parts["validation"]}',
+        'split = {"train": [*parts["training"], *parts["validation"]], "val": parts["validation"]}',
+        "cohorts/test_described.py::test_raw_data_has_regions_and_consecutive_values",
+    ),
+    Mutation(
+        "mmb/experiments/nnunet_raw.py",
+        "written[label == IGNORED] = len(numbers) + 1",
+        "pass",
+        "cohorts/test_described.py::test_a_channel_of_a_file_and_voxels_that_do_not_count_are_written_as_such",
+    ),
+    Mutation(
+        "mmb/experiments/nnunet_raw.py",
+        "nib.save(read_image(path, channel)[0], target)",
+        "nib.save(read_image(path, channel and 0)[0], target)",
+        "cohorts/test_described.py::test_a_channel_of_a_file_and_voxels_that_do_not_count_are_written_as_such",
+    ),
+    Mutation(
+        "mmb/experiments/joining.py",
+        'new = [item for item in labelled if item["patient"] not in part_of]  # the others follow an earlier source',
+        "new = labelled",
+        "experiments/test_label_maps.py::test_a_patient_known_under_two_names_stays_in_one_part",
+    ),
+    Mutation(
+        "mmb/experiments/joining.py",
+        'return re.sub(r"\\d+", lambda number: str(int(number[0])), name.strip().lower())',
+        "return name.strip().lower()",
+        "experiments/test_label_maps.py::test_a_patient_known_under_two_names_stays_in_one_part",
+    ),
+    Mutation(
+        "mmb/predictors/evaluate.py",
+        'spacing = voxel_sizes(upright["label"].affine.numpy())',
+        "spacing = voxel_sizes(affine)",
+        "clinic/test_predictors.py::test_an_evaluation_by_hand",
+    ),
+    Mutation(
+        "mmb/predictors/nnunet.py",
+        'BRATS_AXES = "LPS"',
+        'BRATS_AXES = "RAS"',
+        "clinic/test_predictors.py::test_voxels_and_spacing_in_and_regions_out_along_the_axes_of_the_image",
+    ),
+    Mutation(
+        "mmb/predictors/bundle.py",
+        "predictor = load_nnunet(bundle, device, BRATS_AXES)",
+        "predictor = load_nnunet(bundle, device)",
+        "clinic/test_predictors.py::test_voxels_and_spacing_in_and_regions_out_along_the_axes_of_the_image",
+    ),
+    Mutation(
+        "mmb/predictors/nnunet.py",
+        'mirror = model.checkpoints[0].get("inference_allowed_mirroring_axes")',
+        "mirror = None",
+        "clinic/test_predictors.py::test_the_axes_that_were_mirrored_in_training_are_mirrored_in_prediction",
+    ),
 ]
 
 
