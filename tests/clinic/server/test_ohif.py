@@ -100,7 +100,7 @@ def test_the_study_list_and_one_study(page, stack):
 def test_the_panel_draws_what_the_server_found(page, stack, tmp_path):
     connect(page, stack, "four")
     press(page, "Run")
-    page.wait(f"Object.keys({DRAWN}).length == 3")
+    page.wait(f"Object.keys({DRAWN}).length == 3", 300)
     drawn = page.evaluate(DRAWN)
     shown = page.evaluate("services.segmentationService.getLabelmapVolume('1').metadata.SeriesInstanceUID")
     query = {"image": shown, "output": "image"}
