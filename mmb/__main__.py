@@ -16,7 +16,7 @@ VERBS = {
     "data": ("check", "datalist", "join"),
     "to try it out": ("example", "phantom"),
     "compare": ("evaluate", "compare", "pool", "calibrate"),
-    "many methods and machines": ("leaderboard", "federate"),
+    "many methods": ("leaderboard",),
     "share": ("bundle", "import_weights", "ensemble"),
 }
 """Title of a group of verbs -> their names."""

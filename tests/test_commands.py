@@ -106,10 +106,8 @@ STANDS_FOR = {
 def clone(tmp_path_factory, phantom_dir) -> Path:
     """A copy of the repository with small phantoms."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("docs", "tools", "pyproject.toml"):
+    for name in ("common", "docs", "mmb", "tools", "pyproject.toml"):
         os.symlink(ROOT / name, folder / name)
-    for name in ("common", "mmb"):  # NVFlare takes no code that lies elsewhere
-        shutil.copytree(ROOT / name, folder / name)
     shutil.copytree(ROOT / "bundles", folder / "bundles", ignore=shutil.ignore_patterns("eval"))
     for bundle in folder.glob("bundles/*/models"):  # otherwise a run generates a larger one
         shutil.copytree(phantom_dir, bundle.parent / "eval" / "phantom")

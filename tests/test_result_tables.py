@@ -244,23 +244,6 @@ def test_model_card(bundle):
         assert first == expected, subset
 
 
-@pytest.mark.parametrize("experiment", ["phantom", "open_glioma"])
-def test_federation(experiment):
-    """The tables of federations agree with the Dice of every case beside them."""
-    folder = ROOT / "docs" / "federation"
-    dice = pd.read_csv(folder / "dice.csv").query("experiment == @experiment")
-    lines = table("docs/federation/README.md", "| | WT, mean of 15", experiment == "open_glioma")
-    arms = dice.groupby(["bundle", "arm"])
-    assert len(lines) == len(arms)
-    for name, cells in lines:
-        bundle, arm = name.split(", ", 1)
-        means = 100 * arms.get_group((bundle.lower(), arm)).groupby(["modalities", "region"])["dice"].mean().unstack()
-        expected = [f"{mean:.1f}" for mean in means[["WT", "TC", "ET"]].mean()]
-        assert [cell.split(" ")[0] for cell in cells[:3]] == expected, name
-        subsets = ("t1+t1c+t2+flair", "t1", "t1c", "t2", "flair")
-        assert cells[3:] == ["/".join(f"{means.loc[s, r]:.0f}" for r in ("WT", "TC", "ET")) for s in subsets], name
-
-
 def test_leaderboard():
     """The table of all methods on the phantom agrees with the means of every subset beside it."""
     folder = ROOT / "docs" / "leaderboard"

@@ -35,7 +35,6 @@ MAY_IMPORT |= {
     ],
     "mmb/server": ["common", "mmb.arguments", "mmb.clinic", "mmb.errors", "mmb.extras", "mmb.predictors", "mmb.server"],
     "mmb/experiments": ["common", "mmb.errors", "mmb.experiments", "mmb.extras", "mmb.predictors"],
-    "mmb/experiments/federation": ["common", "mmb.experiments.federation", "mmb.experiments.training"],
     "mmb/authors": ["common", "mmb.authors"],
     "mmb": ["common", "mmb"],
     "tools": ["common", "mmb", "tools"],

@@ -8,7 +8,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 PROJECT = "missing-modality-bundles"
-EXTRAS = ("", "clinic", "nnunet", "federated", "export", "test")
+EXTRAS = ("", "clinic", "nnunet", "export", "test")
 """Those of the project; the empty name stands for none."""
 WITHOUT = "Without an extra"
 COPYLEFT = re.compile(r"\bA?GPL|(?<!Lesser )General Public License", re.IGNORECASE)

@@ -210,15 +210,6 @@ class ResumableCheckpoint:
                 raise ValueError("a best score, but this run has no validation")
             setattr(self.validator.state, name, value)
 
-    def restore_beside_weights(self) -> None:
-        """Load all states of this stage but the network's from ``<name>_last.pt``, if it exists.
-
-        This is for a training whose weights come from elsewhere, as in the next round of a federation.
-        """
-        if self.last.is_file():
-            Checkpoint.load_objects(self.objects, read_checkpoint(self.last))
-            self._restored = True
-
     def _everything(self, trainer: Trainer) -> dict[str, Any]:
         scaler = {} if trainer.scaler is None else {"scaler": trainer.scaler}
         return {"network": self.network, **self.objects, **scaler, "trainer": trainer, "best": self}

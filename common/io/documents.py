@@ -6,12 +6,12 @@ A file's format is a subclass of `Document`; its fields are the keys::
         dataset_dir: str
         split: str | None = None              # an optional key
 
-    class Federation(Document):
+    class Study(Document):
         name: Annotated[str, AfterValidator(check_name)]     # `check_name` raises a ValueError, or returns the name
         rounds: PositiveInt
         sites: dict[str, Site]
 
-    federation = read_json("plan.json", Federation)          # or `parse_json(text, Federation, "plan.json")`
+    study = read_json("plan.json", Study)                    # or `parse_json(text, Study, "plan.json")`
 
 What does not fit raises a ValueError of one line with the file, the key and pydantic's words, such as ``plan.json:
 sites.a.dataset_dir: Input should be a valid string.``: text that is not JSON, a key that is unknown or missing, and

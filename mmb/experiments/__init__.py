@@ -1,1 +1,1 @@
-"""Many trainings: lists of methods, the leaderboard, Slurm, dry runs, and federated training."""
+"""Many trainings: lists of methods, the leaderboard, Slurm and dry runs."""

@@ -97,7 +97,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, state, facts):
         load_weights(Small(), tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model"])  # of MONAI's zoo and of NVFlare's server
+@pytest.mark.parametrize("key", ["state_dict", "model"])  # of MONAI's zoo and of other programs
 def test_half_precision_and_what_is_saved_around_it(tmp_path, key):
     state = {key: value.half() if value.is_floating_point() else value for key, value in Small().state_dict().items()}
     write_checkpoint({"epoch": 3, key: state, "optim_dict": {"state": {}}}, tmp_path / "model.pt")
