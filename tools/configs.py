@@ -4,10 +4,11 @@
 section is merged into its file as MONAI merges configs: a key replaces, ``a#b`` replaces b within a, and ``+a`` adds to
 a. In an overlay, such as a recipe, which has no a, ``a#b`` and ``+a`` stay, for the config that it is given after.
 
-``metadata.json`` is likewise made of the base's and the bundle's own file of that name, the version of `common`, and
-what `tools.ship` wrote. ``train.json`` is ``settings``, then ``pretrainer`` if the paper has it, then ``train``. A
-recipe of ``full_size`` is that folder's ``all``, with the settings of the paper's authors, then its own. Of two parts,
-the keys that are new in the second stand first.
+``metadata.json`` also has the version of `common`, and what `tools.ship` wrote. ``train.json`` is ``settings``, then
+``pretrainer`` if the paper has it, then ``train``; ``evaluate.json`` is ``inference`` with ``evaluate`` merged into it,
+so that it can be given alone or after either. A recipe of ``full_size`` is that folder's ``all``, with the settings of
+the paper's authors, then its own. Of two parts, the keys that are new in the second stand first; what a run is checked
+by (`CHECKS`) stands last.
 """
 
 import json
@@ -22,6 +23,7 @@ from common import __version__
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
 FILES = ("inference", "evaluate", "multi_gpu_train")
+CHECKS = ("_recipes_", "_first_", "_files_", "_unread_", "_per_axis_", "_allowed_", "_free_")
 SHIPPED = ("data_source", "weights", "eval_metrics", "test_results", "inference_cost")
 """Keys of metadata.json that `tools.ship` writes into it, so that they stay as they are."""
 NOT_TRAINED = ("recipes/phantom",)
@@ -54,13 +56,13 @@ def configs(bundle: Path) -> Iterator[tuple[Path, str]]:
     paper = load(bundle / "paper.json")
     stage = {"pretrainer": section("pretrainer")} if "pretrainer" in paper else {}
     made = {"train": section("settings") | stage | section("train")} | {name: section(name) for name in FILES}
+    made["evaluate"] = merged(section("inference"), made["evaluate"])
     made |= {f"recipes/{name}": section("recipes", name) for name in paper["recipes"]}
     full_size = paper["full_size"].keys() - {"all"}
     made |= {f"recipes/{name}": merged(section("full_size", "all"), section("full_size", name)) for name in full_size}
     path = bundle / "configs" / "metadata.json"
     shipped = {key: value for key, value in load(path).items() if key in SHIPPED} if path.is_file() else {}
-    own = merged(load(bundle.parent / "base" / "metadata.json"), load(bundle / "metadata.json"))
-    yield path, text(own | {"version": __version__} | shipped) + "\n"
+    yield path, text(section("metadata") | {"version": __version__} | shipped) + "\n"
     note = {"_made_by_": f"make configs, from bundles/base and bundles/{bundle.name}/paper.json: change these instead"}
     for name, config in made.items():
         top = {key: config[key] for key in ("_desc_", "imports") if key in config}
@@ -68,7 +70,8 @@ def configs(bundle: Path) -> Iterator[tuple[Path, str]]:
             top["+_recipes_"] = [f"{Path(name).name}.json"]
             if own := [key for key in config if key not in made["train"] and is_setting(key, config[key])]:
                 top["+_unread_"] = own
-        yield bundle / "configs" / f"{name}.json", text(note | top | config) + "\n"
+        last = {key: config.pop(key) for key in CHECKS if key in config}
+        yield bundle / "configs" / f"{name}.json", text(note | top | config | last) + "\n"
 
 
 def is_setting(key: str, value: Any) -> bool:

@@ -23,9 +23,8 @@ from mmb.predictors.bundle import Inference, config_files
 from mmb.predictors.calibration import calibrate, calibration_file, write_calibration
 from tools.configs import text
 
-NAMES = ("model", "ensemble", "phantom")
-"""Names of a bundle's weights: the paper's method, several networks (`mmb ensemble`), and those of its recipe
-``phantom``."""
+NAMES = ("model", "single", "phantom")
+"""Names of a bundle's weights: the default, a single network where that has several, and those of its recipe ``phantom``."""
 SMALL = 30_000
 """Maximum number of values of tensors that stay in single precision: they take little space but affect outputs most."""
 FLAT = 1e-4
@@ -44,7 +43,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     Args:
         run: the output folder of a training and its evaluation.
         bundle: the bundle's folder, e.g. bundles/m3ae.
-        name: model, ensemble or phantom, the weights to replace.
+        name: model, single or phantom, the weights to replace.
         data_source: what they were trained on, in a few words.
     """
     run, bundle = Path(run), Path(bundle)

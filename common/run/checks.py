@@ -4,7 +4,7 @@ import logging
 import os
 
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from common.engines.multi_gpu import claim_output
 from common.engines.precision import check_device
@@ -45,8 +45,9 @@ def check(bundle_root: str, claimed: str | None = None) -> None:
     try:
         with unwrapped_errors():
             require_same_common(bundle_root)
-            if lends_its_network():
-                _check_loading(bundle_root, claimed)
+            if workflow is not None and lends_its_network():
+                if claimed is not None:
+                    _lend_network(workflow.parser, bundle_root)
             elif workflow is None:
                 logger.warning("Settings are not checked: MONAI's workflow was not found.")
             else:
@@ -57,13 +58,18 @@ def check(bundle_root: str, claimed: str | None = None) -> None:
         raise SystemExit(f"error: {printable(str(error))}") from None
 
 
-def _check_loading(bundle_root: str, claimed: str | None) -> None:
-    """Refuse to load weights into a training's network: MONAI would leave out, without a word, what does not fit."""
-    if claimed is not None:
-        raise ValueError(
-            f"{bundle_root}: train.json describes a network to train. The weights belong to the one of inference.json: "
-            'load them by monai.bundle.load(..., workflow_type="inference").'
-        )
+def _lend_network(config: ConfigParser, bundle_root: str) -> None:
+    """Make a training's network that of the bundle's weights, by their record, and initialise nothing else."""
+    facts = read_facts(f"{bundle_root}/models/model.pt")
+    settings = facts.settings if facts else {}
+    for key in settings.keys() & config.get().keys():
+        config[key] = settings[key]
+    own = config["network_def"]
+    replicated = {"_target_": "common.networks.replicated", "of": own["_target_"], "count": settings.get("ensemble", 1)}
+    config["network_def"] = replicated | {key: value for key, value in own.items() if key != "_target_"}
+    rest = [None] * (len(config["initialize"]) - 2)
+    config["initialize"] = [None, "$run.load_weights(@network_def, '')", *rest]
+    config.parse()  # so that MONAI, which is about to build the other entries, meets these
 
 
 def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> None:
