@@ -50,7 +50,7 @@ METHOD = {
     "evaluate",
 }
 METHOD |= {"evaluate", "evaluating", "take_weights", "training_cases", "pretraining_cases", "cohort_def", "network", "data", "cases"}
-METHOD |= {"calibration_cases", "facts", "start_processes"}
+METHOD |= {"calibration_cases", "trained_for", "facts", "start_processes"}
 """Keys of text or lists that are no settings: what is run, and what follows from other keys."""
 
 

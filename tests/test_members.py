@@ -73,7 +73,7 @@ def folder(tmp_path) -> Path:
     pd.DataFrame({"case": ["a"], "voxels": [0]}).to_csv(tmp_path / "half.csv")
     models = tmp_path / "m3ae" / "models"
     models.mkdir(parents=True)
-    (models / "ensemble.pt").write_bytes(bytes(1000))
+    (models / "model.pt").write_bytes(bytes(1000))
     return tmp_path
 
 

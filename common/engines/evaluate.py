@@ -1,7 +1,7 @@
 """The last step of an evaluation: from the cases' results to tables, statistics and figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from common.evaluation.metrics.results import (
     write_evaluation,
 )
 from common.evaluation.metrics.store import CaseStore
+from common.evaluation.report.last_screen import last_screen
 from common.evaluation.report.report import parts_of_report, require_own_parts, write_report
 from common.evaluation.report.slices import Slice
 from common.io.atomic import written_whole
@@ -50,6 +51,8 @@ class Report:
         output_dir: folder of the report; results of other decisions are written into subfolders with their names.
         panel_cases: cases to draw, as a list or separated by commas; None: the best, the median and the worst one.
         panel_subsets: subsets to draw, such as ``flair,t1c+flair``; None: each modality alone and all together.
+        trained: on what the weights were trained, and ``trained_for`` how long, for the last screen.
+        documented: method -> the mean Dice (%) of each region that the bundle's bare training on the phantom gives.
     """
 
     method: str
@@ -66,6 +69,9 @@ class Report:
     output_dir: str
     panel_cases: str | Sequence[str] | None = None
     panel_subsets: str | Sequence[str] | None = None
+    trained: str | None = None
+    trained_for: str | None = None
+    documented: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_evaluation(vars(self))
@@ -83,7 +89,7 @@ class Report:
                 raise ValueError(f"{key}: {unknown[0]!r} is not evaluated; expected some of {shortened(names, 15)}.")
 
     def write(self, store: CaseStore, network: nn.Module | None) -> None:
-        """Write the results of all cases in the store and the report on them, and print the table of Dice.
+        """Write the results of all cases in the store and the report on them, and print the last screen.
 
         The network's size is recorded; None: there is none to measure. All files are written or, after an error, none.
         """
@@ -101,8 +107,9 @@ class Report:
                 panels = {self.method: list(_shown(evaluation, store, self.panel_cases, self.panel_subsets))}
             labels = get_cohort(self.cohort).labels
             write_report([evaluation], folder, panels=panels, labels=labels)
-        print(f"\n{Path(self.output_dir, 'tables', 'dice.md').read_text()}", flush=True)
-        print(Path(self.output_dir, "report.md"), flush=True)
+        trained = " in ".join(filter(None, [self.trained, self.trained_for]))
+        documented = self.documented.get(self.method) if evaluation.cohort == "phantom" else None
+        print(f"\n{last_screen(evaluation, f'{self.output_dir}/report.md', trained, documented)}", flush=True)
 
     def _evaluation(
         self, store: CaseStore, network: nn.Module | None

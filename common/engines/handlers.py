@@ -144,6 +144,14 @@ class DivergenceCheck:
         )
 
 
+def tell_epoch(engine: Engine) -> None:
+    """Log an epoch's number, its metrics, and how long the others will take if they take as long as this one."""
+    state = engine.state
+    minutes, seconds = divmod(round((state.max_epochs - state.epoch) * state.times[Events.EPOCH_COMPLETED.name]), 60)
+    told = ", ".join(f"{name} {value:.4f}" for name, value in state.metrics.items())
+    logger.info(f"epoch {state.epoch} of {state.max_epochs}: {told}; about {minutes}:{seconds:02} minutes left")
+
+
 class Record(Protocol):
     """What a training is made of, to be written into its output folder when it starts."""
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
@@ -104,9 +105,10 @@ def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> N
                 _compare(weights, key, trained, value(key))
     for key in config.get("_first_", ()):
         value(key)
+    stages = [key for key in config.get() if any(f"@{key}#trainer" in step for step in steps)]
     if any("@evaluation" in step for step in steps):
         value("evaluation").check(value("recorded"))
-    stages = [key for key in config.get() if any(f"@{key}#trainer" in step for step in steps)]
+        value("evaluation").begun = time.monotonic() if stages else None
     for stage in stages:
         if f"{stage}#dataset#data" in config:
             value(f"{stage}#dataset#data")

@@ -1,6 +1,7 @@
 """The evaluation that follows a training, and the record that its weights hold."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ class BundleEvaluation:
     def __init__(self, bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
         self.files = configs_of(bundle_root, configs)
         self.overrides = {"bundle_root": bundle_root, "_first_": [], "_given_": [*overrides], **overrides}
+        self.begun: float | None = None
+        """When the training began that is evaluated, if it is a step of the same run."""
 
     def check(self, recorded: Mapping[str, Any]) -> None:
         """Refuse what would fail only after the training: settings, and images that are not prepared as in it.
@@ -64,7 +67,9 @@ class BundleEvaluation:
     def __call__(self) -> None:
         """Run the evaluation, unless there is no labelled case to evaluate."""
         if idist.get_rank() == 0:
-            workflow = ConfigWorkflow(self.files, workflow_type="infer", **self.overrides)
+            minutes, seconds = divmod(round(time.monotonic() - (self.begun or 0)), 60)
+            trained_for = {"trained_for": f"{minutes}:{seconds:02} minutes"} if self.begun else {}
+            workflow = ConfigWorkflow(self.files, workflow_type="infer", **self.overrides, **trained_for)
             workflow.initialize()
             value = workflow.parser.get_parsed_content
             if "report" in workflow.parser and not any("label" in item for item in value("cases")):

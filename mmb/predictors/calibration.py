@@ -22,7 +22,7 @@ from common.io.files import replacing
 GOOD_DICE = 0.8
 """Dice from which on an outline is good."""
 MIN_CHANCE = 0.7
-"""Chance of a good outline from which on it is called usable. For `model.pt` of M3AE this is the lowest limit in steps
+"""Chance of a good outline from which on it is called usable. For `single.pt` of M3AE this is the lowest limit in steps
 of 0.05 at which, of the outlines of left-out patients that are called usable, 80 % (`LEAST_RIGHT`) are good, in each
 region of which any are."""
 LEAST_RIGHT = 0.8

@@ -173,8 +173,7 @@ LOAD = """
 import monai.bundle
 from pathlib import Path
 for name in {names}:
-    file = "models/ensemble.pt" if Path(name, "models/ensemble.pt").is_file() else "models/model.pt"
-    network = monai.bundle.load(name, bundle_dir=".", model_file=file, workflow_type="inference", device="cpu")
+    network = monai.bundle.load(name, bundle_dir=".")
     print("loaded", name, type(network).__name__, all(bool(p.isfinite().all()) for p in network.parameters()))
 import common
 print("common of", Path(common.__file__).parent.relative_to(Path.cwd()))

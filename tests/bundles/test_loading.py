@@ -1,4 +1,9 @@
-"""What `monai.bundle.load` gives of the bundles: the network with all its weights, or an error."""
+"""MONAI's own calls on the bundles, as its documentation and the cards of its model zoo show them."""
+
+import shlex
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -27,3 +32,61 @@ def test_all_weights_are_loaded(name, file, workflow, monkeypatch, tmp_path):
 def test_weights_of_another_network_are_refused(name, file):
     with pytest.raises(ValueError, match=r"^\d+ of the network's \d+ weights, e.g. \S+, are not in the file"):
         load(name, bundle_dir=ROOT / "bundles", model_file=file, workflow_type="inference", device="cpu")
+
+
+META, LOG = "--meta_file configs/metadata.json", "--logging_file configs/logging.conf"
+TRAINED = "\"['configs/train.json','configs/evaluate.json']\""
+SEVERAL = "\"['configs/train.json','configs/multi_gpu_train.json']\""
+MODULE, PROCESSES = "python -m monai.bundle", "torchrun --standalone --nnodes=1 --nproc_per_node=2 -m monai.bundle"
+CALLS = {  # of the cards of brats_mri_segmentation, spleen_ct_segmentation and wholeBrainSeg_Large_UNEST_segmentation
+    f"{MODULE} run --config_file configs/train.json": "mean of all 15 subsets",
+    f"{MODULE} run training {META} --config_file configs/train.json {LOG}": "mean of all 15 subsets",
+    f"{PROCESSES} run --config_file {SEVERAL}": "mean of all 15 subsets",
+    f"{PROCESSES} run training {META} --config_file {SEVERAL} {LOG}": "mean of all 15 subsets",
+    f"{MODULE} run --config_file {TRAINED}": "mean of all 15 subsets",
+    f"{MODULE} run evaluating {META} --config_file {TRAINED} {LOG}": "mean of all 15 subsets",
+    f"{MODULE} run --config_file configs/inference.json": "_seg.nii.gz",
+    f"{MODULE} run evaluating {META} --config_file configs/inference.json {LOG}": "_seg.nii.gz",
+}
+"""A call -> what it prints."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of m3ae, elsewhere."""
+    return shutil.copytree(ROOT / "bundles" / "m3ae", tmp_path_factory.mktemp("zoo") / "m3ae")
+
+
+def call(text, folder):
+    script = f'python() {{ "{sys.executable}" "$@"; }}; torchrun() {{ "{sys.executable}" -m torch.distributed.run "$@"; }}'
+    done = subprocess.run(["bash", "-c", f"{script}; {text}"], cwd=folder, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow  # trainings and evaluations, a minute each
+@pytest.mark.parametrize("text", CALLS)
+def test_a_call_of_the_zoo(text, folder, coarse_dir):
+    short = {"epochs": 1, "pretrain_epochs": 1} if "evaluate" not in text and "inference" not in text else {}
+    data = {"dataset_dir": coarse_dir, "cohort": "phantom"}
+    words = "".join(f" --{key} {shlex.quote(str(value))}" for key, value in (short or data).items())
+    code, said = call(text + words, folder)
+    assert code == 0, said[-3000:]
+    assert CALLS[text] in said
+
+
+@pytest.mark.slow  # fresh processes that import everything
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        (f"{MODULE} run --config_file configs/inference.json", "error: dataset_dir /workspace/data/open_glioma: no such folder."),
+        (
+            f"{MODULE} trt_export --net_id network_def --filepath models/model_trt.ts --ckpt_file models/model.pt "
+            f"{META} --config_file configs/inference.json --precision fp16 --input_shape '[1,4,80,96,80]'",
+            "Cannot find any GPU devices.",
+        ),
+    ],
+)
+def test_the_last_line_says_what_is_refused(text, last, folder):
+    code, said = call(text, folder)
+    assert code != 0
+    assert said.strip().splitlines()[-1].endswith(last)

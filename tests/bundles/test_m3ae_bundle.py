@@ -128,15 +128,6 @@ class TestRecipes:
             assert (list(item["image"].shape), list(item["label"].shape)) == ([4, *size], [3, *size])
 
 
-class TestPlaces:
-    def test_monai_loads_it_from_anywhere(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        places = {"bundle_dir": str(BUNDLE.parent), "workflow_type": "inference", "source": "monaihosting"}
-        network = load("m3ae", net_override={"count": 1}, **places)  # the file of one network
-        weights = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
-        assert torch.equal(network.x_sub, weights["x_sub"].float())
-
-
 class TestInference:
     def test_modalities_leaves_out_others_that_are_there(self, case, tmp_path):
         few = copy_subset(case, ("t1c", "flair"), tmp_path / "few" / case["case"])
@@ -245,7 +236,7 @@ def test_fine_tuning_on_three_cases_segments_them_better(coarse_dir, tmp_path, u
     settings = {**shared, "datalist": tmp_path / "three.json", "output_dir": tmp_path / "tuned"}
     M3AE.succeed(tuned, settings, run_id="fit")
     dice, before = [], tmp_path / "before.pt"  # it does not say at which voxel size it was trained
-    torch.save(torch.load(BUNDLE / "models" / "model.pt", weights_only=True), before)
+    torch.save(torch.load(BUNDLE / "models" / "single.pt", weights_only=True), before)
     for weights in (before, tmp_path / "tuned" / "finetuned.pt"):
         settings = {**shared, "datalist": tmp_path / "same.json", "output_dir": tmp_path / weights.stem}
         settings |= {"ckpt_path": weights, "trained_cases": "mark", "calibrate_on": [], "decision": "threshold"}

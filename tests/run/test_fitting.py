@@ -18,7 +18,7 @@ from common.run.fitting import image_steps, new_sequences, require_fitting
 from common.transforms import LoadSubjectd, ScaleBrainIntensityd
 
 M3AE_ROOT, GSS_ROOT = "bundles/m3ae", "bundles/gss"
-SHIPPED = f"{M3AE_ROOT}/models/model.pt"
+SHIPPED = f"{M3AE_ROOT}/models/single.pt"
 GLIOMA = ("t1", "t1c", "t2", "flair")
 HEART = {"LV": 1, "RV": 2, "MYO": 3}
 

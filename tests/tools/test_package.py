@@ -223,7 +223,7 @@ def test_calibration_and_metrics_are_of_the_bundles_decision(places):
     assert json.loads((bundle / "configs" / "metadata.json").read_text())["eval_metrics"] == eval_metrics(other)
 
 
-@pytest.mark.parametrize("name", ["phantom", "ensemble"])
+@pytest.mark.parametrize("name", ["phantom", "single"])
 def test_other_weights_than_the_default_leave_the_metrics_alone(name, places):
     run, bundle, _ = places
     assert run_script("ship", run, bundle, name, "the phantom") is None
@@ -404,7 +404,7 @@ meta, config = {str(folder / "configs/metadata.json")!r}, {str(folder / "configs
 verify_metadata(meta_file=meta, filepath={str(schema)!r})
 verify_net_in_out(net_id="network_def", meta_file=meta, config_file=config, bundle_root={str(folder)!r})
 ckpt_export(net_id="network_def", filepath={str(tmp_path / "model.ts")!r}, meta_file=meta, config_file=config,
-            ckpt_file={str(folder / "models/ensemble.pt")!r}, bundle_root={str(folder)!r})
+            ckpt_file={str(folder / "models/model.pt")!r}, bundle_root={str(folder)!r})
 import common
 assert common.__file__.startswith({str(folder)!r}), common.__file__
 """
