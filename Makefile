@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-TORCH ?= torch
+TORCH ?= torch<2.14
 BUNDLE ?= m3ae
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 LINT_VENV ?= .venv-lint
@@ -11,7 +11,7 @@ DOCS_VENV ?= .venv-docs
 SITE ?= site
 STUDIES ?=
 RUFF = $(shell sed -n 's/.*"\(ruff==[^"]*\)".*/\1/p' pyproject.toml)
-PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -rs --disable-warnings
 
 .PHONY: help install train test test-all fuzz torture gpu-report configs words format lint label test-label attack docs clean FORCE
 
@@ -65,7 +65,7 @@ label: $(VENV)/.installed-clinic ## serve the bundles on a page, and to 3D Slice
 
 # Those that need Debian's orthanc, orthanc-dicomweb and chromium are skipped without them.
 test-label: $(VENV)/.installed-test ## the tests of that server
-	$(PYTEST) -rs -m "not slow" tests/clinic/server
+	$(PYTEST) -m "not slow" tests/clinic/server
 
 # Those behind a web server need Debian's nginx-light.
 attack: $(VENV)/.installed-test ## attacks on that server, and how long others wait meanwhile

@@ -1,7 +1,7 @@
 """Packages: a bundle with the code that it needs, in one zip file that is reproducible byte for byte.
 
-The zip file contains one folder, the bundle's, with the bundle's own files, ``common``, ``requirements.txt``, and
-``manifest.json`` with the version of ``common``. Nothing is compressed, since compressors differ between systems, and
+The zip file contains one folder, the bundle's, with the bundle's own files, ``common``, ``requirements.txt``,
+``models/model.ts``, the default network in TorchScript, and ``manifest.json`` with the version of ``common``. Nothing is compressed, since compressors differ between systems, and
 weights hardly shrink.
 """
 
@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from monai.bundle import ConfigParser, ckpt_export
 from packaging.requirements import Requirement
 
 from common import __version__
@@ -26,6 +27,8 @@ PARTS = ("LICENSE", "configs", "docs", "models")
 """Files and folders of a bundle that go into its package; output that was written there (eval/) does not."""
 REQUIRED_FILES = ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "models/model.pt")
 """Files that every package must have."""
+OUTWARD = re.compile(r"\[([^\]]+)\]\(\.\./\.\./[^)]*\)")
+"""A link to a page of the repository, which a package does not have: its text stays."""
 VERSION = r"[0-9]+(\.[0-9]+){2}"
 PACKAGE_INIT = '''"""Makes the `common` in this folder importable from its parent; the configs import this first."""
 
@@ -44,6 +47,7 @@ def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Pa
     with TemporaryDirectory(prefix=".", dir=target.parent) as temporary:
         folder, written = Path(temporary, name), Path(temporary, target.name)
         assemble(bundle, folder)
+        _export(folder)
         _make_importable(folder)
         Path(folder, MANIFEST).write_text(json.dumps({"common": __version__}))
         _write_zip(folder, written)
@@ -89,6 +93,8 @@ def assemble(bundle: str | os.PathLike, folder: Path) -> None:
             shutil.copytree(source, folder / source.name, symlinks=True, ignore=ignore)
         else:
             shutil.copy(source, folder, follow_symlinks=False)
+    for page in Path(folder, "docs").glob("*.md"):
+        page.write_text(OUTWARD.sub(r"\1", page.read_text()))
     links = [path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink()]
     if links:
         raise ValueError(f"{bundle}: {links[0]} is a link; expected the file itself.")
@@ -96,6 +102,21 @@ def assemble(bundle: str | os.PathLike, folder: Path) -> None:
     requirements = tomllib.loads(project.read_text())["project"]["dependencies"]
     lines = [f"{requirement}\n" for requirement in requirements if Requirement(requirement).name in needed]
     Path(folder, "requirements.txt").write_text("".join(lines))
+
+
+def _export(folder: Path) -> None:
+    """Write the network of the default weights in TorchScript: scripted, or traced if it cannot be."""
+    config = ConfigParser()
+    config.read_config(folder / "configs" / "inference.json")
+    config["bundle_root"] = str(folder)
+    files = {"filepath": "models/model.ts", "ckpt_file": "models/model.pt", "meta_file": "configs/metadata.json"}
+    places = {key: str(folder / path) for key, path in files.items()}
+    places |= {"config_file": str(folder / "configs/inference.json"), "bundle_root": str(folder)}
+    if "network_def" in config:
+        try:
+            ckpt_export("network_def", **places)
+        except ValueError:  # of TorchScript, on modules whose methods it cannot read
+            ckpt_export("network_def", **places, use_trace=True, input_shape=[1, 4, *config.get_parsed_content("crop")])
 
 
 def _make_importable(folder: Path) -> None:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import onnxruntime
 import pytest
 import torch
 from bundles.running import DEMO
-from monai.bundle import ConfigParser, ckpt_export, onnx_export
+from monai.bundle import ConfigParser, load, onnx_export
 from processes import answering, python
 from run_tools import run_script
 
@@ -45,9 +46,9 @@ def bundle(request):
     return folder, network.eval()
 
 
-def images() -> torch.Tensor:
+def images(window: Sequence[int] = WINDOW) -> torch.Tensor:
     """Return a batch in which each sample has one of the subsets."""
-    image = torch.rand(len(SUBSETS), 4, *WINDOW, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(len(SUBSETS), 4, *window, generator=torch.Generator().manual_seed(0))
     for row, subset in enumerate(SUBSETS):
         image[row, [m for m in range(4) if m not in subset]] = torch.nan
     return image
@@ -59,9 +60,9 @@ def places(folder: Path) -> dict[str, Any]:
     return {"config_file": configs, "meta_file": str(metadata), "ckpt_file": str(weights)}
 
 
-def assert_equal(exported, network) -> None:
+def assert_equal(exported, network, window: Sequence[int] = WINDOW) -> None:
     """Compare logits sample by sample and as a batch: within 1e-4 of the largest, and probabilities within 1e-4."""
-    image = images()
+    image = images(window)
     with torch.no_grad():
         logits = torch.cat([network(image[row : row + 1]) for row in range(len(image))])
         found = [torch.cat([exported(image[row : row + 1]) for row in range(len(image))]), exported(image)]
@@ -71,16 +72,6 @@ def assert_equal(exported, network) -> None:
             torch.testing.assert_close(one[row], logits[row], rtol=0, atol=1e-4 * float(logits[row].abs().max()))
         activated = (torch.sigmoid, lambda x: x.softmax(dim=1))
         assert all(torch.allclose(act(one), act(logits), rtol=0, atol=1e-4) for act in activated)
-
-
-@pytest.mark.slow  # an export takes seconds for each bundle
-def test_torchscript(bundle, tmp_path):
-    folder, network = bundle
-    traced = {} if folder.name == "m3ae" else {"use_trace": True, "input_shape": [1, 4, *WINDOW]}
-    ckpt_export("network_def", filepath=str(tmp_path / "model.ts"), **places(folder), **traced)
-    extra = {"metadata.json": "", "inference.json": ""}
-    assert_equal(torch.jit.load(str(tmp_path / "model.ts"), _extra_files=extra), network)
-    assert json.loads(extra["metadata.json"])["bundle"] == folder.name
 
 
 @pytest.mark.slow  # an export takes seconds for each bundle
@@ -129,13 +120,24 @@ def alone(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow  # makes the packages
 def test_the_repository_is_out_of_reach(alone):
+    assert not [page for page in alone.glob("*/docs/*.md") if "](../../" in page.read_text()]
     assert "No module named 'common'" in python("-c", "import common", cwd=alone).stderr
 
 
 @pytest.fixture(scope="module")
 def case(phantom_dir) -> Path:
     return sorted(path for path in phantom_dir.iterdir() if path.is_dir())[-1]
+
+
+@pytest.mark.slow  # exports take seconds for each bundle
+@pytest.mark.parametrize("name", NAMES)
+def test_torchscript_lies_in_the_package(alone, name):
+    network, extra = load(name, bundle_dir=BUNDLES), {"metadata.json": "", "inference.json": ""}
+    exported = torch.jit.load(str(alone / name / "models" / "model.ts"), _extra_files=extra)
+    assert json.loads(extra["metadata.json"])["bundle"] == name
+    assert_equal(exported, network.eval(), [48, 64, 48])
 
 
 @pytest.mark.slow  # fresh processes that import everything
