@@ -133,7 +133,7 @@ def by_group(results: pd.DataFrame, unit: Callable[[str], str]) -> dict[str, pd.
 
 def test_methods_in_five_folds():
     lines = table("README.md", "| method | train")
-    assert len(lines) == 5
+    assert len(lines) == 2
     for name, (_, *cells) in lines:
         dice = by_patient(name)
         assert len(dice["all four"]) == 49
