@@ -87,6 +87,8 @@ class StudyError(ValueError):
 
 def silence_libraries() -> None:
     """Silence the libraries in `QUOTING`, and what tells of a network's progress; once, where a process starts."""
+    import pydicom.config  # noqa: F401: an import after this would set the level anew
+
     warnings.simplefilter("ignore")
     for name in QUOTING:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -69,6 +69,8 @@ def run_leaderboard(
         failed = run_entries(entries, output_dir, shared, at_once, only)
     if only is None:
         _report(made, definition, output_dir, notes)
+    elif not failed:
+        print(f"{only}: {folders_of(entries, output_dir)[only]}" + f". {DRY_RUN}" * dry_run)
     if failed and only is not None:
         raise ValueError(f"{only}: failed; see log.txt in its folder.")
     if failed:

@@ -3,6 +3,8 @@
 import ast
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,3 +92,13 @@ def test_who_needs_another_model_is_told_of_options_on_the_console_alone():
     assert error.public.endswith(" needs exactly t1c+flair.")
     error = _no_model(Path("models"), [["t1c", "flair"]], ["t1c"])
     assert error.public.endswith(" needs exactly t1c+flair. Use a bundle, which takes any subset.")
+
+
+def test_a_fresh_process_quotes_no_patient():
+    code = (
+        "from mmb.errors import silence_libraries; silence_libraries(); import logging, warnings, pydicom, highdicom;"
+        "[logging.getLogger(name).error('1.2.3') for name in ('pydicom', 'highdicom', 'pydicom.pixels')];"
+        "warnings.warn('1.2.3')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
