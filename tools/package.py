@@ -115,7 +115,7 @@ def _export(folder: Path) -> None:
     if "network_def" in config:
         try:
             ckpt_export("network_def", **places)
-        except ValueError:  # of TorchScript, on modules whose methods it cannot read
+        except (ValueError, RuntimeError):  # of TorchScript, on methods that it cannot read
             ckpt_export("network_def", **places, use_trace=True, input_shape=[1, 4, *config.get_parsed_content("crop")])
 
 
