@@ -49,8 +49,8 @@ METHOD = {
     "fit",
     "evaluate",
 }
-METHOD |= {"evaluate", "evaluating", "take_weights", "training_cases", "pretraining_cases", "cohort_def", "network", "data", "cases"}
-METHOD |= {"calibration_cases", "trained_for", "facts", "start_processes"}
+METHOD |= {"evaluate", "evaluating", "take_weights", "training_cases", "pretraining_cases", "cohort_def", "network"}
+METHOD |= {"data", "cases", "calibration_cases", "trained_for", "facts", "start_processes"}
 """Keys of text or lists that are no settings: what is run, and what follows from other keys."""
 
 

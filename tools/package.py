@@ -1,8 +1,8 @@
 """Packages: a bundle with the code that it needs, in one zip file that is reproducible byte for byte.
 
 The zip file contains one folder, the bundle's, with the bundle's own files, ``common``, ``requirements.txt``,
-``models/model.ts``, the default network in TorchScript, and ``manifest.json`` with the version of ``common``. Nothing is compressed, since compressors differ between systems, and
-weights hardly shrink.
+``models/model.ts``, the default network in TorchScript, and ``manifest.json`` with the version of ``common``. Nothing
+is compressed, since compressors differ between systems, and weights hardly shrink.
 """
 
 import json

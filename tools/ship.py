@@ -24,7 +24,7 @@ from mmb.predictors.calibration import calibrate, calibration_file, write_calibr
 from tools.configs import text
 
 NAMES = ("model", "single", "phantom")
-"""Names of a bundle's weights: the default, a single network where that has several, and those of its recipe ``phantom``."""
+"""Names of a bundle's weights: the default, one network where that has several, and those of the recipe ``phantom``."""
 SMALL = 30_000
 """Maximum number of values of tensors that stay in single precision: they take little space but affect outputs most."""
 FLAT = 1e-4

@@ -58,7 +58,9 @@ def folder(tmp_path_factory):
 
 
 def call(text, folder):
-    script = f'python() {{ "{sys.executable}" "$@"; }}; torchrun() {{ "{sys.executable}" -m torch.distributed.run "$@"; }}'
+    script = (
+        f'python() {{ "{sys.executable}" "$@"; }}; torchrun() {{ "{sys.executable}" -m torch.distributed.run "$@"; }}'
+    )
     done = subprocess.run(["bash", "-c", f"{script}; {text}"], cwd=folder, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
@@ -82,7 +84,10 @@ def test_a_call_of_the_zoo(text, folder, coarse_dir):
 @pytest.mark.parametrize(
     ("text", "last"),
     [
-        (f"{MODULE} run --config_file configs/inference.json", "error: dataset_dir /workspace/data/open_glioma: no such folder."),
+        (
+            f"{MODULE} run --config_file configs/inference.json",
+            "error: dataset_dir /workspace/data/open_glioma: no such folder.",
+        ),
         (
             f"{MODULE} trt_export --net_id network_def --filepath models/model_trt.ts --ckpt_file models/model.pt "
             f"{META} --config_file configs/inference.json --precision fp16 --input_shape '[1,4,80,96,80]'",

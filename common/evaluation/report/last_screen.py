@@ -45,7 +45,9 @@ def last_screen(
         lines[-1] += f"   (the bare command: {' '.join(map(decimal, documented))})"
     for region, number in lacking.items():
         if number:
-            lines.append(f"{counted(number, noun='case')} of {cases} without {region}: {EMPTY[evaluation.conventions.empty]}.")
+            lines.append(
+                f"{counted(number, noun='case')} of {cases} without {region}: {EMPTY[evaluation.conventions.empty]}."
+            )
     if evaluation.cohort == "phantom":
         lines.append("Synthetic images show that the software works; they say nothing about patients.")
         lines.append("A real patient: mmb example patient && mmb predict patient result")

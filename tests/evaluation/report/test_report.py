@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from evaluation.examples import random_evaluation
+from evaluation.examples import evaluation_of, random_evaluation
 
 from common.evaluation.metrics.overlap import SCORES
 from common.evaluation.metrics.results import Evaluation
 from common.evaluation.report import report, sections
+from common.evaluation.report.last_screen import last_screen
 from common.evaluation.report.report import write_report
 from common.evaluation.report.slices import Slice
 from common.evaluation.report.tables import markdown
@@ -228,3 +230,27 @@ def test_errors_leave_nothing_behind(tmp_path, evaluations, fact):
 )
 def test_stems_are_safe_and_differ(given, expected):
     assert list(sections.stems(given).values()) == expected
+
+
+def test_the_last_screen_by_hand():
+    values = {("t1", "WT"): [0, 0.5], ("t2", "WT"): [1, 0.5], ("t1+t2", "WT"): [1, 1]}
+    values |= {(subset, "ET"): [1, 0] for subset in ("t1", "t2", "t1+t2")}
+    found = evaluation_of(values, "M", cohort="phantom")
+    volumes = evaluation_of({("t1", "WT"): [2, 3], ("t1", "ET"): [0, 1]}, metric="reference_volume").results
+    found = replace(found, results=pd.concat([found.results, volumes]))
+    lines = last_screen(found, "OUT/report.md", "24 cases of phantom in 1:15 minutes", [60, 50.04]).splitlines()
+    assert lines[0] == "M, trained on 24 cases of phantom in 1:15 minutes; evaluated on 2 cases of phantom."
+    rows = {line[:19].strip(): line[19:].split() for line in lines[1:6]}
+    assert rows["Mean Dice (%)"] == ["WT", "ET"]
+    assert rows["T1 + T2"] == ["100.0", "50.0"]
+    assert list(rows)[2:4] == ["T2", "T1"]  # alone, the best and the worst
+    assert rows["mean of 3 subsets"] == ["66.7", "50.0", "(the", "bare", "command:", "60.0", "50.0)"]
+    assert lines[6] == "1 case of 2 without ET: any mark there counts as Dice 0, none as 1."
+    assert lines[-1].endswith(": OUT/report.md")
+    assert "nothing about patients" in lines[7]
+    other = last_screen(
+        replace(found, cohort="open_glioma", results=found.results.query("case == 'c1'")), "OUT/report.md"
+    )
+    assert other.startswith("M; evaluated on 1 case of open_glioma.")
+    assert "without ET" not in other
+    assert "patients" not in other
