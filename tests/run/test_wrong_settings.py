@@ -156,11 +156,12 @@ def test_null_in_a_file_of_arguments(tmp_path, refusal):
 @pytest.mark.parametrize(
     ("name", "configs", "steps", "known"),
     [
-        ("gss", ("train.json",), ("train", "training", "validate", "data", "initialize", "x"), "fit, evaluate, run"),
-        ("m3ae", ("train.json",), ("training", "cohort"), "pretrain, finetune, fit, evaluate, run"),
-        ("medmap", ("train.json", "backbones/pmkl.json"), ("teach",), "fit, evaluate, run, instruct"),
-        ("gss", ("inference.json",), ("inference", "evaluate", "evaluator"), "run"),
-        ("gss", EVALUATION, ("evaluate", "report"), "run"),
+        ("gss", ("train.json",), ("train", "validate", "data", "initialize", "x"), "training, fit, evaluate, run"),
+        ("m3ae", ("train.json",), ("cohort",), "training, pretrain, finetune, fit, evaluate, run"),
+        ("medmap", ("train.json", "backbones/pmkl.json"), ("teach",), "training, fit, evaluate, run, instruct"),
+        ("passion", ("train.json",), ("training",), "fit, evaluate, run"),
+        ("gss", ("inference.json",), ("inference", "evaluate", "evaluator"), "evaluating, run"),
+        ("gss", EVALUATION, ("evaluate", "report"), "evaluating, run"),
     ],
 )
 def test_a_word_that_is_no_list_of_steps(refusal, name, configs, steps, known):
