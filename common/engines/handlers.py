@@ -146,8 +146,8 @@ class DivergenceCheck:
 
 def tell_epoch(engine: Engine) -> None:
     """Log an epoch's number, its metrics, and how long the others will take if they take as long as this one."""
-    state = engine.state
-    minutes, seconds = divmod(round((state.max_epochs - state.epoch) * state.times[Events.EPOCH_COMPLETED.name]), 60)
+    state, took = engine.state, engine.state.times[Events.EPOCH_COMPLETED.name]
+    minutes, seconds = divmod(round(((state.max_epochs or 0) - state.epoch) * (took or 0)), 60)
     told = ", ".join(f"{name} {value:.4f}" for name, value in state.metrics.items())
     logger.info(f"epoch {state.epoch} of {state.max_epochs}: {told}; about {minutes}:{seconds:02} minutes left")
 
