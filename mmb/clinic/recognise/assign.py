@@ -96,6 +96,11 @@ class Record:
         return None if self.candidate.fixed or self.candidate.says.by_table or self.by_image else self.grade
 
     @property
+    def better(self) -> str:
+        """Which candidate is taken instead, and why; empty if none is."""
+        return f"{self.instead[0].name} is {self.instead[1]}" if self.instead else ""
+
+    @property
     def is_usable(self) -> bool:
         """Whether it may be used as its modality."""
         return self.modality is not None and self.candidate.problem is None
@@ -130,7 +135,7 @@ class Record:
             Use.TAKEN: "; used",
             Use.UNWANTED: "; not used, as requested",
             Use.UNUSABLE: f"; cannot be used: {self.candidate.problem}",
-            Use.RIVAL: f"; not used, since {self.instead[0].name} is {self.instead[1]}" if self.instead else "",
+            Use.RIVAL: f"; not used, since {self.better}",
         }
         return f"{said}{ends.get(self.use, '')}."
 
@@ -471,8 +476,7 @@ def _minutes(record: Record) -> int:
 
 
 def _plane(record: Record) -> str:
-    normal = np.cross(*record.candidate.grid[1][:3, :2].T)
-    return ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
+    return ("sagittal", "coronal", "axial")[record.candidate.across]
 
 
 def _prepared(candidates: Iterable[Candidate], chosen: Mapping[str, Record]) -> bool:

@@ -109,7 +109,8 @@ def verdicts(
         known = calibration if calibration and region in calibration.regions else None
         expected = known.expected(region, scores[region], t1c) if known else scores[region]
         lacking = ["no T1c"] if region in SHOWN_BY_T1C and not t1c else []
-        held_back = known is not None and known.chance(region, scores[region], t1c) >= MIN_CHANCE
+        sure = known is not None and known.chance(region, scores[region], t1c) >= MIN_CHANCE
+        held_back = sure and known is not None and not known.regions[region].left_out.words_hold
         unsure = [*lacking, *only] or [TOO_FEW_GOOD if held_back else "the network is unsure"]
         if none:
             reasons = [none]
