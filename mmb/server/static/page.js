@@ -130,6 +130,7 @@ async function read() {
   say('Reading what they are', 0);
   history.replaceState(null, '', `#${study}`);
   const recognised = await ask('POST', `studies/${study}/read`);
+  await introduced;
   sending = null;
   showRecognised(recognised);
   say('');
@@ -282,4 +283,6 @@ addEventListener('pagehide', () => {
   if (study && !location.hash) fetch(`studies/${study}`, { method: 'DELETE', keepalive: true });
 });
 addEventListener('hashchange', () => location.reload());
-attempt(introduce).then(() => location.hash && attempt(resume));
+const introduced = introduce(); // meanwhile a study can be dropped
+introduced.catch(({ message }) => Object.assign($('problem'), { textContent: message, hidden: false }));
+if (location.hash) attempt(() => introduced.then(resume));

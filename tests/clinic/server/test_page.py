@@ -173,7 +173,7 @@ class TestPage:
         page.wait(shown("recognised"))
         assert page.evaluate("document.activeElement.innerText") == "2. Check what was recognised"
         cards = page.evaluate("document.getElementById('candidates').innerText")
-        assert re.search(r"series 6.*\n\d+ images, .* mm\nTaken for T1c \(", cards)
+        assert re.search(r"series 6.*\n+\d+ images, .* mm\n+Taken for T1c \(", cards)
         pictures = "[...document.querySelectorAll('#candidates img')].map((image) => image.naturalWidth)"
         assert 0 < min(page.evaluate(pictures)) <= max(page.evaluate(pictures)) <= 160
         chosen = "[...document.querySelectorAll('#sequences select')].map((s) => s.selectedOptions[0].text)"
