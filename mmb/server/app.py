@@ -1,6 +1,7 @@
 """The app behind the server: the bundles as models of MONAI Label, a store of studies, and those that clients send."""
 
 import random
+import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from common import __version__
 from common.cohorts.cohort import Cohort
+from common.io.files import walk
 from mmb.clinic.recognise.site import SiteTable
 from mmb.server.archive import archive_session
 from mmb.server.datastore import is_url, open_datastore
@@ -16,7 +18,7 @@ from mmb.server.limits import READ_AT_ONCE
 from mmb.server.model import BundleInferTask
 from mmb.server.options import InferOptions, Segment, SegmentOptions, options_for
 from mmb.server.upload_reading import recognise_upload
-from mmb.server.upload_store import Uploads
+from mmb.server.upload_store import Upload, Uploads
 from mmb.server.worker import Turns, Worker
 
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
@@ -82,7 +84,30 @@ class App:
             "scoring": {},
             "train_stats": {},
             "datastore": self.datastore.status(),
+            "warnings": self.warnings,
         }
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why no result of some models can be trusted, and which they are."""
+        said = dict.fromkeys(text for model in self.models.values() for text in model.warnings)
+        names = {
+            text: ", ".join(name for name, model in self.models.items() if text in model.warnings) for text in said
+        }
+        return [f"{names[text]}: {text}" for text in said]
+
+    def own_studies(self) -> list[str]:
+        """Return the names of the studies in the server's folder; none of an archive, of which OHIF has a list."""
+        return [] if self.archive else self.datastore.list_images()
+
+    def copy_own(self, image: str, upload: Upload) -> None:
+        """Copy a study of the server's folder, as if a client had sent it."""
+        if self.archive:
+            raise FileNotFoundError("The studies are in an archive; OHIF lists them.")
+        folder, _ = self.datastore.fetch(image, upload.folder)
+        upload.require_room(sum(path.stat().st_size for path in walk(folder)))
+        shutil.copytree(folder, upload.study, dirs_exist_ok=True)
+        upload.measure()
 
     def recognise_upload(self, reader: Worker, folder: Path) -> dict[str, Any]:
         """Return what is in ``folder/study``; see `mmb.server.upload_reading.recognise_upload`."""

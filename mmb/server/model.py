@@ -53,7 +53,7 @@ class BundleInferTask:
         self.ckpt_path, self.device, self.site = ckpt_path, device, site
         inference = load_predictor(bundle, recipe, ckpt_path, device)
         self.decision = inference.decision
-        self.name, self.cohort = inference.title, inference.cohort
+        self.name, self.cohort, self.warnings = inference.title, inference.cohort, inference.warnings
         self.labels = {class_label(name): value for name, value in self.cohort.labels.values.items()}
 
     def info(self) -> dict[str, Any]:

@@ -44,11 +44,19 @@ def page() -> Response:
     return FileResponse(STATIC / "index.html", headers={"content-security-policy": OWN_PAGE})
 
 
+@router.get("/studies")
+def own(app: Served) -> dict[str, list[str]]:
+    """List the studies in the server's folder."""
+    return {"studies": app.own_studies()}
+
+
 @router.post("/studies")
-async def new(app: Served) -> dict[str, str]:
-    """Make room for a study."""
-    name, _ = app.uploads.new()
+async def new(app: Served, image: str | None = None) -> dict[str, str]:
+    """Make room for a study; ``image`` is one in the server's folder, of which a copy is made."""
+    name, upload = app.uploads.new()
     _expire_later(app)
+    if image is not None:
+        await run_in_threadpool(app.copy_own, image, upload)
     return {"study": name}
 
 
@@ -92,10 +100,11 @@ async def start(app: Served, study: str, model: str, asked: dict[str, Any]) -> d
 
 
 @router.get("/studies/{study}")
-async def state(app: Served, study: str) -> dict[str, Any]:
-    """Say how far a study is, and what of it the page shows."""
+async def state(app: Served, study: str, brief: bool = False) -> dict[str, Any]:
+    """Say how far a study is, and what of it the page shows; if ``brief``, of what was recognised only whether."""
     upload = app.uploads[study]
-    return {name: getattr(upload, name) for name in SHOWN} | {"files": upload.files()}
+    told = {name: getattr(upload, name) for name in SHOWN} | {"files": upload.files()}
+    return told | ({"recognised": upload.recognised is not None} if brief else {})
 
 
 @router.post("/studies/{study}/cancel")

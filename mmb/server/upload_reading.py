@@ -3,26 +3,35 @@
 import io
 import lzma
 import os
+import time
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from nibabel.affines import voxel_sizes
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.names import without_suffix
 from common.io.files import walk
+from common.io.geometry import lengths
 from common.modalities import display_name
-from mmb.clinic.recognise.assign import assign_series, in_question
+from mmb.clinic.recognise.assign import Assignment, assign_series, in_question
 from mmb.clinic.recognise.claims import Headers, SeriesHeaders, read_headers
-from mmb.clinic.recognise.evidence import Candidate, ImageFile
+from mmb.clinic.recognise.evidence import Candidate, ImageFile, SeriesCandidate
 from mmb.clinic.recognise.site import SiteTable
+from mmb.clinic.report.pictures import thumbnail
 from mmb.errors import StudyError
 from mmb.server.errors import private
 from mmb.server.limits import DIRECTORY_BYTES, UNPACKED_BYTES, UPLOAD_FILES
 from mmb.server.upload_store import created, inside, require_free_disk
 
 CHUNK = 1 << 20
+PICTURES, PICTURES_SECONDS = 100, 30  # of how many candidates pictures are made, and for how long
 DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError, OverflowError)
 """Errors of a zip that is damaged, encrypted, or packed in a way that Python does not know."""
 
@@ -40,14 +49,16 @@ def recognise_upload(folder: Path, cohort: Cohort, site: SiteTable | None = None
     """Unpack the zips that a study was sent as, and return what its headers and names say.
 
     Returns ``sequences``, modality -> its name for a reader; ``candidates``, the series or files with what each is
-    taken for; ``automatic``, modality -> the ``key`` of the one that is used unless a person decides otherwise;
-    ``open``, the modalities that only the images can tell; and ``left_out``, a line for each series or file that is
-    none of them. Raises ValueError if the folder is no study.
+    taken for, its ``size`` and a ``picture`` (see `_seen`); ``automatic``, modality -> the ``key`` of the one that is
+    used unless a person decides otherwise; ``open``, the modalities that only the images can tell; ``refused``,
+    modality -> why it is left out (of an empty one: why nothing is decided); and ``left_out``, a line for each series
+    or file that is none of them. Raises ValueError if the folder is no study.
     """
     with private(sent=True):
         _unpack_all(folder)
         headers = read_headers(folder, cohort, site=site)
-        automatic, unclear = _automatic(headers)
+        made, unclear, refused = _automatic(headers)
+        not_used = {each.candidate: f"; not used, since {each.better}" for each in made.records if each.better}
         return {
             "candidates": [
                 {
@@ -55,14 +66,16 @@ def recognise_upload(folder: Path, cohort: Cohort, site: SiteTable | None = None
                     "name": each.name,
                     "described": each.described,
                     "modality": each.says.modality,
-                    "reason": each.problem or each.says.reason,
+                    "reason": each.problem or each.says.reason + not_used.get(each, ""),
                     "usable": each.problem is None,
+                    **seen,
                 }
-                for each in headers.candidates
+                for each, seen in zip(headers.candidates, _seen(headers.candidates), strict=True)
             ],
             "sequences": {name: display_name(name) for name in cohort.modalities},
-            "automatic": {name: each.key for name, each in automatic.items()},
+            "automatic": {name: each.candidate.key for name, each in made.chosen.items()},
             "open": sorted({each.says.modality for each in unclear if each.says.modality}),
+            "refused": refused,
             "left_out": [*headers.others],
         }
 
@@ -100,7 +113,7 @@ def as_told(
         return folder
     files = {each.key: each.path for each in headers.candidates if isinstance(each, ImageFile)}
     told, taken = folder.with_name("told"), {*by_hand.values()}
-    recognised = {name: each.key for name, each in _automatic(headers)[0].items()}
+    recognised = {name: each.candidate.key for name, each in _automatic(headers)[0].chosen.items()}
     chosen = {name: file for name, file in recognised.items() if file not in taken} | dict(by_hand)
     told.mkdir(exist_ok=True)
     for link in told.iterdir():
@@ -113,14 +126,40 @@ def as_told(
     return told
 
 
-def _automatic(headers: Headers) -> tuple[dict[str, Candidate], list[Candidate]]:
-    """Return what headers and names alone decide, and the candidates whose images have to decide."""
-    unclear = in_question(headers.candidates, headers.modalities)
-    try:
-        chosen = assign_series(headers.candidates, headers.modalities).chosen
-    except StudyError:  # the person decides, or the images
-        chosen = {}
-    return {name: each.candidate for name, each in chosen.items() if each.candidate not in unclear}, unclear
+def _automatic(headers: Headers) -> tuple[Assignment, list[Candidate], dict[str, str]]:
+    """Return what headers and names alone decide, and the candidates whose images have to decide.
+
+    Last comes what is refused and left out for that: modality -> why; an empty one -> why nothing is decided.
+    """
+    unclear, left = in_question(headers.candidates, headers.modalities), [*headers.modalities]
+    made, refused = Assignment({}), dict[str, str]()
+    while left and not made.chosen:
+        try:
+            made = assign_series(headers.candidates, left)
+        except StudyError as error:
+            if error.code == "unusable":
+                out = ", ".join(map(display_name, error.about))
+                refused |= dict.fromkeys(error.about, f"{error.said} {out} is left out.")
+            elif not error.code:
+                refused[""] = error.public
+            # Of equal ones the person or the images decide.
+            left = [name for name in left if error.code in ("equal", "unusable") and name not in error.about]
+    chosen = {name: each for name, each in made.chosen.items() if each.candidate not in unclear}
+    return replace(made, chosen=chosen), unclear, refused
+
+
+def _seen(candidates: Sequence[Candidate]) -> Iterator[dict[str, str]]:
+    """Yield how large each candidate is, and a picture of it (PNG in base64) in the plane of most of them."""
+    planes = Counter(each.across for each in candidates if isinstance(each, SeriesCandidate) and not each.problem)
+    axis, until = max(planes, key=planes.__getitem__, default=2), time.monotonic() + PICTURES_SECONDS
+    for number, each in enumerate(candidates):
+        size = picture = ""
+        if number < PICTURES and time.monotonic() < until:
+            with suppress(Exception):  # what is damaged has no picture; who segments it is told why
+                image, count = each.middle(axis)
+                size = f"{count} images, {lengths(voxel_sizes(image.affine))} mm"
+                picture = thumbnail(image, axis)
+        yield {"size": size, "picture": picture}
 
 
 def _unpack_all(folder: Path) -> None:

@@ -33,7 +33,7 @@ def serve(
     Args:
         studies: folder with a subfolder for each study, or URL of a DICOMweb archive. User and password of an archive
             are read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. The default is a demo in
-            ``output_dir``: a few phantom subjects, with weights trained on the phantom.
+            ``output_dir``: the patient of ``mmb example``, or for the recipe ``phantom`` three synthetic ones.
         host: address to listen on. Whoever reaches it and knows the token can see all studies.
         trusted_network: everyone who reaches another host than this machine is trusted not to keep others out.
         port: port to listen on.
@@ -44,8 +44,9 @@ def serve(
             it is printed. ``none`` asks for none, and is refused unless the host is a loopback address.
         output_dir: folder of the demo.
         models: names or folders of bundles, or folders of trained nnU-Nets, separated by commas. The default is all
-            bundles, of the demo those that have weights trained on the phantom.
-        recipe: recipe of all models that have none of their own; by default the settings of inference.json.
+            bundles, for the recipe ``phantom`` those with weights trained on the phantom.
+        recipe: recipe of all models that have none of their own; by default the settings of inference.json. The weights
+            of ``phantom`` are for synthetic images, not for patients.
         device: device such as cpu or cuda:1; by default a GPU if there is one.
         send: URL of a DICOMweb archive in which the DICOM results of ``POST /segment`` are stored, with the user and
             password of ``studies``. By default they are not stored.
@@ -59,6 +60,7 @@ def serve(
         from common.io.bundle import bundle_root
         from common.io.files import require_writable
         from common.io.settings import check_number
+        from mmb.clinic.examples.patient import CASE, IMAGES, write_example
         from mmb.clinic.recognise.site import read_site
         from mmb.server.api import create_api
         from mmb.server.app import BUNDLES, App
@@ -80,10 +82,15 @@ def serve(
         )
     check_number("--port", port, 0, 65535)
     served = list(BUNDLES) if models is None else _words(models)
-    if studies is None:
-        studies, recipe = str(generate_phantom(Path(require_writable(output_dir), "phantom"), 3)), recipe or "phantom"
-        if models is None and recipe == "phantom":  # an installed package has such weights of one bundle
-            served = [name for name in BUNDLES if Path(bundle_root(name), "models", "phantom.pt").is_file()]
+    if models is None and recipe == "phantom":  # an installed package has such weights of one bundle
+        served = [name for name in BUNDLES if Path(bundle_root(name), "models", "phantom.pt").is_file()]
+    if studies is None and recipe == "phantom":
+        studies = str(generate_phantom(Path(require_writable(output_dir), "phantom"), 3))
+    elif studies is None:
+        patient = Path(require_writable(output_dir), "example", CASE)
+        if not patient.is_dir():
+            write_example(patient, True, [*IMAGES])
+        studies = str(patient.parent)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
     if send is not None and not is_url(send):
         raise ValueError(f"--send {send}: expected the URL of a DICOMweb archive.")
@@ -99,7 +106,7 @@ def serve(
         ))  # fmt: skip
         socket = server.config.bind_socket()
         socket.listen()  # whoever reads the address may connect to it at once
-        print(f"Serving {', '.join(app.models)}. Research only, not for clinical use.", flush=True)
+        print(f"Serving {', '.join(app.models)}. Research only, not for clinical use.", *app.warnings, sep="\n")
         print(f"Open {address} in a browser. 3D Slicer can use the same address (not tested).{viewer}", flush=True)
         server.run([socket])
 

@@ -1,5 +1,8 @@
 """The patient that `mmb example` writes, and what the default weights make of it."""
 
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +15,7 @@ from run_tools import run
 from common.cohorts import get_cohort
 from mmb.clinic.examples.patient import CASE, IMAGES, LABEL, SCORES
 from mmb.clinic.recognise.reading import read_folder
+from mmb.clinic.remark import Gravity
 
 ROOT = Path(__file__).parents[2]
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
@@ -58,13 +62,31 @@ def test_dicom_holds_the_same_voxels_in_the_same_place(patient, tmp_path):
     assert (-place[0], -place[1], place[2]) == pytest.approx(tuple((expected.affine @ (column, row, k, 1))[:3]))
     assert sum(int(one.pixel_array.sum(dtype=np.int64)) for one in slices) == voxels.sum(dtype=np.int64)
     assert {one.StudyDescription for one in slices} == {"derived, no scanner's header"}
-    assert {tuple(one.ImageType) for one in slices} == {("DERIVED", "SECONDARY")}
+    assert {tuple(one.ImageType) for one in slices} == {("DERIVED", "SECONDARY", "OTHER")}
+    assert not any(one.RepetitionTime or one.EchoTime for one in slices)  # nobody knows them
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs Debian's dicom3tools")
+def test_its_dicom_is_valid(tmp_path):
+    assert run("example", tmp_path / "study", "--dicom") is None
+    for path in (tmp_path / "study").glob("*/080.dcm"):
+        said = subprocess.run(["dciodvfy", path], capture_output=True, text=True).stderr
+        assert not re.findall("^Error.*", said, re.M), said
 
 
 def test_its_dicom_is_recognised_by_its_headers(tmp_path):
     assert run("example", tmp_path / "study", "--dicom") is None
     study = read_folder(tmp_path / "study", get_cohort("open_glioma"))
     assert study.sources == {name: f"series {number}" for number, name in enumerate(IMAGES, start=1)}
+    assert [(each.code, each.gravity, each.about) for each in study.remarks] == [("prepared", Gravity.NOTE, (*IMAGES,))]
+    for path in (tmp_path / "study" / "004").iterdir():  # one that a scanner made: the others should have been so too
+        dataset = pydicom.dcmread(path)
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "M"]
+        dataset.save_as(path)
+    remarks = {each.code: each.about for each in read_folder(tmp_path / "study", get_cohort("open_glioma")).remarks}
+    assert remarks["reformatted"] == ("t1", "t1c", "t2")
+    assert {"t1", "t1c"} <= {*remarks["little_confidence"]}
+    assert "prepared" not in remarks
 
 
 def test_only_some_sequences_are_written_and_none_that_does_not_exist(tmp_path):

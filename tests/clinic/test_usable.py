@@ -308,6 +308,7 @@ def words(scores, used=("t1c", "t2"), volumes=VOLUMES, calibration=CALIBRATION, 
     return [each.text for each in verdicts(volumes, scores, used, calibration, found, remarks).values()]
 
 
+TOO_FEW = replace(HELD, usable=10, right=7)
 IN_TURN = ["usable for review", "doubtful: the network is unsure", "not reliable: the network is unsure"]
 
 
@@ -317,6 +318,12 @@ def test_a_verdict_is_a_word_and_a_reason():
         "usable for review", "doubtful: no T1c, only T2", "not reliable: no T1c, only T2"
     ]  # fmt: skip
     assert words((0.9, 0.6, 0.0), ["t1", "t2"], VOLUMES | {"ET": 0.0})[2] == "doubtful: none found, no T1c"
+
+
+def test_a_region_whose_outlines_were_seldom_good_has_another_reason_than_the_network():
+    few = {name: replace(each, left_out=TOO_FEW) for name, each in CALIBRATION.regions.items()}
+    reason = "doubtful: in tests, too few such outlines were good"
+    assert words((0.9, 0.6, 0.3), calibration=replace(CALIBRATION, regions=few)) == [reason, *IN_TURN[1:]]
 
 
 def test_an_outline_is_reliable_from_an_expected_dice_of_one_half_on():

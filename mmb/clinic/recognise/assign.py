@@ -96,6 +96,11 @@ class Record:
         return None if self.candidate.fixed or self.candidate.says.by_table or self.by_image else self.grade
 
     @property
+    def better(self) -> str:
+        """Which candidate is taken instead, and why; empty if none is."""
+        return f"{self.instead[0].name} is {self.instead[1]}" if self.instead else ""
+
+    @property
     def is_usable(self) -> bool:
         """Whether it may be used as its modality."""
         return self.modality is not None and self.candidate.problem is None
@@ -130,7 +135,7 @@ class Record:
             Use.TAKEN: "; used",
             Use.UNWANTED: "; not used, as requested",
             Use.UNUSABLE: f"; cannot be used: {self.candidate.problem}",
-            Use.RIVAL: f"; not used, since {self.instead[0].name} is {self.instead[1]}" if self.instead else "",
+            Use.RIVAL: f"; not used, since {self.better}",
         }
         return f"{said}{ends.get(self.use, '')}."
 
@@ -259,7 +264,7 @@ def assign_series(
         refusal.candidates = [record.found() for record in records.values()]
         refusal.lines = [record.line() for record in records.values()]
         raise refusal
-    remarks = [*_remarks(wanted, chosen)]
+    remarks = [*_remarks(records, wanted, chosen)]
     if why := _delayed(chosen, wanted):
         chosen["t1c"] = replace(chosen["t1c"], grade=min(chosen["t1c"].grade, Grade.OPEN))
         remarks.append(_of("later_than_another", chosen["t1c"], f"{chosen['t1c'].candidate.source} {why}."))
@@ -471,21 +476,45 @@ def _minutes(record: Record) -> int:
 
 
 def _plane(record: Record) -> str:
-    normal = np.cross(*record.candidate.grid[1][:3, :2].T)
-    return ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
+    return ("sagittal", "coronal", "axial")[record.candidate.across]
 
 
-def _remarks(wanted: Sequence[Record], chosen: Mapping[str, Record]) -> Iterator[Remark]:
-    """Yield remarks on what is used, and on what could have been."""
+def _prepared(candidates: Iterable[Candidate], chosen: Mapping[str, Record]) -> bool:
+    """Return whether all series are derived, and several are used, on one grid: as a data set's are."""
+    (shape, affine), *others = [each.candidate.grid for each in chosen.values()]
+    on_one = all(tuple(size) == tuple(shape) and np.allclose(other, affine) for size, other in others)
+    return bool(others) and on_one and all(each.reformatted for each in candidates)
+
+
+def _alike(used: Sequence[Record], trait: str) -> Iterator[tuple[Any, str, tuple[str, ...]]]:
+    """Yield each value of candidates' traits that is not empty, with the sources and the modalities that have it."""
+    values = {each: getattr(each.candidate, trait) for each in used}
+    for value in dict.fromkeys(filter(None, values.values())):
+        alike = [each for each in used if values[each] == value]
+        first, *others = [each.candidate.source for each in alike]
+        *more, last = [first, *(source.removeprefix("series ") for source in others)]
+        yield value, " and ".join([", ".join(more), last][not more :]), tuple(each.modality or "" for each in alike)
+
+
+def _remarks(
+    candidates: Collection[Candidate], wanted: Sequence[Record], chosen: Mapping[str, Record]
+) -> Iterator[Remark]:
+    """Yield remarks on what is used, and on what could have been; equal ones are one."""
+    used = sorted(chosen.values(), key=lambda each: [*candidates].index(each.candidate))
+    for _, sources, about in _alike(used, "reformatted"):
+        if _prepared(candidates, chosen):
+            text = f"All series are derived, on one grid ({sources}): their descriptions say which sequence each is."
+            yield Remark("prepared", Gravity.NOTE, text, about)
+        else:
+            said = "are reformatted; there are no originals" if about[1:] else "is reformatted; there is no original"
+            yield Remark("reformatted", Gravity.WARNING, f"{sources} {said}.", about)
+    for doubt, sources, about in _alike(used, "doubt"):
+        yield Remark("doubtful_images", Gravity.WARNING, f"{sources}{', each' * (len(about) > 1)}: {doubt}.", about)
     for modality, best in chosen.items():
         name, each = best.candidate.source, best.candidate
         for other in (it for it in wanted if it.modality == modality and it.candidate.problem):
             why = f"by its header {display_name(modality)}, is not used: {other.candidate.problem}"
             yield _of("unusable_image", other, f"{other.candidate.source}, {why}.")
-        if each.reformatted:
-            yield _of("reformatted", best, f"{name} is reformatted; there is no original.")
-        if each.doubt:
-            yield _of("doubtful_images", best, f"{name}: {each.doubt}.")
         if body := each.other_body:
             what = f"names another part of the body ({body})"
             stop = (Gravity.STOP, f"the header of the {display_name(modality)} {what}") if each.fixed else ()

@@ -1,7 +1,7 @@
 """What header and name say of a study's series and image files: values; `mmb.clinic.recognise.assign` decides."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -69,9 +69,19 @@ class Candidate:
         axes = [axis for axis in range(3) if axis != last] + [last]
         return [image.shape[axis] for axis in axes], image.affine[:, [*axes, 3]]
 
+    @property
+    def across(self) -> int:
+        """Axis of RAS that lies across its slices: 0 of sagittal, 1 of coronal and 2 of axial ones."""
+        return int(np.abs(np.cross(*self.grid[1][:3, :2].T)).argmax())
+
     def read(self) -> tuple[nib.Nifti1Image, list[str]]:
         """Read the volume; return it with warnings."""
         raise NotImplementedError
+
+    def middle(self, axis: int) -> tuple[nib.Nifti1Image, int]:
+        """Read as little as holds the middle slice across an axis of RAS; return it and the number of slices."""
+        image, _ = self.read()
+        return image, nib.as_closest_canonical(image).shape[axis]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,3 +123,12 @@ class SeriesCandidate(Candidate):
     def read(self) -> tuple[nib.Nifti1Image, list[str]]:
         """Decode the pixels."""
         return load(self.series), []
+
+    def middle(self, axis: int) -> tuple[nib.Nifti1Image, int]:
+        """Decode a single slice, if the series has such slices."""
+        if axis != self.across:
+            return super().middle(axis)
+        columns, rows, count = self.series.shape
+        path, frame = self.series.slices[count // 2]
+        frames = () if frame is None else (frame,)
+        return load(replace(self.series, files=(path,), frames=frames, shape=(columns, rows, 1))), count

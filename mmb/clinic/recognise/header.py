@@ -245,7 +245,7 @@ def _measured(header: Dataset) -> tuple[str | None, str]:
     tr, te, ti = (number(header, name) or None for name in ("RepetitionTime", "EchoTime", "InversionTime"))
     kinds = KINDS & set(_text(header, "ScanningSequence").split())
     named = [f"{name} {value:g} ms" for name, value in (("TR", tr), ("TE", te), ("TI", ti)) if value]
-    parameters = ", ".join([*named, *sorted(kind.upper() for kind in kinds)])
+    parameters = ", ".join([*named, *sorted(kind.upper() for kind in kinds - {"rm"})])
     if "ep" in kinds:
         return "echo-planar image", parameters
     if te is None or tr is None:

@@ -22,7 +22,7 @@ from mmb.clinic.head.grid import finest, whole
 from mmb.clinic.intake.folder import StudyFiles
 from mmb.clinic.intake.series import Series
 from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Assignment, FoundImage, Record, assign_series, in_question, named
-from mmb.clinic.recognise.certainty import Grade, LogProbs
+from mmb.clinic.recognise.certainty import Agent, Basis, Grade, LogProbs
 from mmb.clinic.recognise.claims import (
     FolderHeaders,
     Headers,
@@ -259,14 +259,17 @@ def _assigned(
 
 def _unsure(study: Study) -> Iterator[Remark]:
     """Yield a remark on what was recognised with little confidence."""
+    prepared = any(remark.code == "prepared" for remark in study.assignment.remarks)  # descriptions say enough then
     unsure = {
         name: each.reason
         for name, each in study.used.items()
-        if each.stated_grade is not None and each.stated_grade < Grade.LIKELY
+        if each.stated_grade is not None
+        and each.stated_grade < Grade.LIKELY
+        and not (prepared and each.candidate.says.rests_on >= (Basis.PARTLY, Agent.ASSUMED))
     }
     if unsure:
         by_name = f"name the file after it, e.g. x_{next(iter(unsure))}.nii.gz"
-        right = "choose the right one, or none (option series)" if study.series else by_name
+        right = "choose the right one, or none" if study.series else by_name
         which = f"Recognised with little confidence: {named(study.used, unsure)}"
         text = f"{which}. If one is another sequence: {right}."
         yield Remark("little_confidence", Gravity.WARNING, text, tuple(unsure))

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
+from nibabel.affines import voxel_sizes
 from PIL import ImageChops, ImageDraw
 from PIL.Image import Image, Resampling, fromarray, new
 from scipy.ndimage import minimum_filter
@@ -17,6 +19,7 @@ from mmb.clinic.head.grid import box, connected_pieces
 from mmb.clinic.report.lesions import centre
 
 MARGIN = 2  # margin in voxels around the head in pictures
+SHOWN = 25  # grey value above which a small picture shows a voxel for sure
 SCALE_BAR = 50  # length of the scale bar in mm
 BRAIN_OUTLINE = OUTLINES[3]  # colour of the outline of the extracted brain
 PLANES = {2: ((0, 0, 460, 560), "RL"), 1: ((468, 0, 390, 276), "RL"), 0: ((468, 284, 390, 276), "AP")}
@@ -55,10 +58,18 @@ def pictures(
             plane = _plane(shown.take(middle[axis], axis), cut, steps, (width, height))
             _label(plane, sides, f"{'RAS'[axis] if at[axis] >= 0 else 'LPI'[axis]} {abs(at[axis]):.0f} mm")
             picture.paste(plane, (left + (width - plane.width) // 2, top + (height - plane.height) // 2))
-        file = BytesIO()
-        picture.save(file, "PNG")
-        made[name] = b64encode(file.getvalue()).decode("ascii")
+        made[name] = _png(picture)
     return made
+
+
+def thumbnail(image: nib.Nifti1Image, axis: int, pixels: int = 160) -> str:
+    """Return a PNG in base64 of an image's middle slice across an axis of RAS, cropped, in a square of ``pixels``."""
+    turned = nib.as_closest_canonical(image)
+    middle = np.asarray(turned.dataobj).take([turned.shape[axis] // 2], axis)
+    shown = grey(middle, grey_window(middle, None)).take(0, axis)
+    shown = shown[box(shown > SHOWN, MARGIN)][::-1, ::-1].T
+    extent = shown.shape[::-1] * np.delete(voxel_sizes(turned.affine), axis)
+    return _png(fromarray(shown.copy()).resize(np.ceil(pixels * extent / extent.max()).astype(int), Resampling.BOX))
 
 
 def head_box(images: Mapping[str, np.ndarray], lesion: np.ndarray) -> tuple[slice, ...]:
@@ -80,6 +91,12 @@ def grey_window(image: np.ndarray, brain: np.ndarray | None) -> tuple[float, flo
 def grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     """Return an image as uint8, black and white at these values."""
     return np.clip((image - window[0]) * (255 / max(window[1] - window[0], 1e-6)), 0, 255).astype(np.uint8)
+
+
+def _png(picture: Image) -> str:
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return b64encode(file.getvalue()).decode("ascii")
 
 
 def _centre(lesion: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:

@@ -7,10 +7,11 @@ from enum import StrEnum
 from common.modalities import SHOWN_BY_T1C, LabelSet, display_name
 from mmb.clinic.remark import Gravity, Remark, stop_reasons
 from mmb.clinic.report.formats import REGIONS, region_phrase
-from mmb.predictors.calibration import NO_TUMOUR, WIDEST, Calibration
+from mmb.predictors.calibration import MIN_CHANCE, NO_TUMOUR, WIDEST, Calibration
 
 WORD_USABLE, DOUBTFUL, UNRELIABLE = "usable for review", "doubtful", "not reliable"
 WORDS = (WORD_USABLE, DOUBTFUL, UNRELIABLE)
+TOO_FEW_GOOD = "in tests, too few such outlines were good"  # so that none of the region is called usable
 UNRELIABLE_BELOW_DICE = 0.5  # expected Dice below which an outline is not reliable
 
 
@@ -108,7 +109,9 @@ def verdicts(
         known = calibration if calibration and region in calibration.regions else None
         expected = known.expected(region, scores[region], t1c) if known else scores[region]
         lacking = ["no T1c"] if region in SHOWN_BY_T1C and not t1c else []
-        unsure = [*lacking, *only] or ["the network is unsure"]
+        sure = known is not None and known.chance(region, scores[region], t1c) >= MIN_CHANCE
+        held_back = sure and known is not None and not known.regions[region].left_out.words_hold
+        unsure = [*lacking, *only] or [TOO_FEW_GOOD if held_back else "the network is unsure"]
         if none:
             reasons = [none]
         elif not volume:

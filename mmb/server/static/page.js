@@ -57,6 +57,7 @@ async function attempt(work) {
     say(cancelled ? 'Cancelled.' : '');
     Object.assign($('problem'), { textContent: error.message, hidden: cancelled });
     mark(cancelled ? '' : 'Error', cancelled ? '888' : 'd55e00');
+    if (!cancelled) $('problem').focus();
   }
   $('cancel').hidden = true;
   document.body.removeAttribute('aria-busy');
@@ -90,11 +91,28 @@ async function remove() {
   say('');
 }
 
-async function upload(files) {
-  if (!files.length) throw new Error('There is no file in it; drop the folder or the zip of a study.');
+// What holds of the server: it is said before anything is sent.
+async function introduce() {
+  const { models, warnings } = await ask('GET', 'info/');
+  $('model').replaceChildren(...Object.entries(models).map(([name, { description }]) => new Option(description, name)));
+  $('weights').replaceChildren(...warnings.map((text) => element('li', text)));
+  const { studies } = await ask('GET', 'studies');
+  const open = (name) => attempt(() => begin(`studies?image=${encodeURIComponent(name)}`).then(read));
+  $('own-studies').replaceChildren(
+    ...studies.map((name) => element('button', name, { type: 'button', className: 'second', onclick: () => open(name) })),
+  );
+  $('own').hidden = !studies.length;
+}
+
+async function begin(path) {
   await remove();
   sending = new AbortController();
-  study = (await ask('POST', 'studies')).study;
+  study = (await ask('POST', path)).study;
+}
+
+async function upload(files) {
+  if (!files.length) throw new Error('There is no file in it; drop the folder or the zip of a study.');
+  await begin('studies');
   let sent = 0;
   const left = [...files];
   const send = async () => {
@@ -105,25 +123,35 @@ async function upload(files) {
     }
   };
   await Promise.all(Array.from({ length: AT_A_TIME }, send));
+  await read();
+}
+
+async function read() {
   say('Reading what they are', 0);
   history.replaceState(null, '', `#${study}`);
-  const read = await ask('POST', `studies/${study}/read`);
+  const recognised = await ask('POST', `studies/${study}/read`);
+  await introduced;
   sending = null;
-  await showRecognised(read);
+  showRecognised(recognised);
   say('');
   show('recognised');
 }
 
-async function showRecognised({ sequences, candidates, automatic, open, left_out: leftOut }, asked = {}) {
-  const { models } = await ask('GET', 'info/');
-  $('model').replaceChildren(...Object.entries(models).map(([name, { description }]) => new Option(description, name)));
+function card({ key, modality, reason, size, picture }, { sequences, open }, names) {
+  const [made, said] = [element('li', ''), element('div', '')];
+  const taken = sequences[modality] ? `Taken for ${sequences[modality]}` : 'Taken for none of them';
+  said.append(element('strong', names[key]), element('p', size, { className: 'note' }));
+  said.append(element('p', `${taken} (${reason}${open.includes(modality) ? '; its image decides' : ''})`));
+  made.append(picture ? element('img', '', { src: `data:image/png;base64,${picture}`, alt: '' }) : element('span', ''), said);
+  return made;
+}
+
+function showRecognised(recognised, asked = {}) {
+  const { sequences, candidates, automatic, open, refused, left_out: leftOut } = recognised;
   if (asked.model) $('model').value = asked.model;
   const named = Object.fromEntries(candidates.map(({ key, name, described }) => [key, described ? `${name}: ${described}` : name]));
-  $('candidates').replaceChildren(
-    ...candidates.map(({ key, modality, reason }) =>
-      row(named[key], sequences[modality] ?? 'none of them', open.includes(modality) ? `${reason}; its image decides` : reason),
-    ),
-  );
+  $('candidates').replaceChildren(...candidates.map((each) => card(each, recognised, named)));
+  $('unusable').replaceChildren(...Object.values(refused).map((text) => element('li', text)));
   $('left-out').replaceChildren(...leftOut.map((line) => element('li', line)));
   for (const old of $('sequences').querySelectorAll('label')) old.remove();
   for (const [sequence, shown] of Object.entries(sequences)) {
@@ -133,7 +161,8 @@ async function showRecognised({ sequences, candidates, automatic, open, left_out
     select.dataset.found = chosen;
     for (const { key, usable } of candidates) if (usable) select.append(new Option(named[key], `=${key}`));
     select.append(new Option('Leave out', 'none'));
-    select.value = asked[`use_${sequence}`] === false ? 'none' : asked.series?.[sequence] ? `=${asked.series[sequence]}` : '';
+    const out = asked[`use_${sequence}`] === false || refused[sequence];
+    select.value = out ? 'none' : asked.series?.[sequence] ? `=${asked.series[sequence]}` : '';
     const label = element('label', `${shown} `);
     label.append(select);
     $('sequences').append(label);
@@ -168,7 +197,7 @@ async function segment() {
 // Follow a study until it is done (true) or nothing is done with it any more.
 async function follow() {
   for (;;) {
-    const { state, step, seconds, told, files, recognised } = await ask('GET', `studies/${study}`);
+    const { state, step, seconds, told, files, recognised } = await ask('GET', `studies/${study}?brief=true`);
     if (state === 'failed') throw new Error(told);
     if (state === 'done') {
       showResult(told, files);
@@ -204,7 +233,7 @@ async function resume() {
     throw error;
   });
   $('label').value = asked.label ?? '';
-  if (recognised) await showRecognised(recognised, asked);
+  if (recognised) showRecognised(recognised, asked);
   $('recognised').hidden = !recognised;
   if (await follow()) $('result').hidden = false;
   else if (state === 'reading') location.reload();
@@ -254,4 +283,6 @@ addEventListener('pagehide', () => {
   if (study && !location.hash) fetch(`studies/${study}`, { method: 'DELETE', keepalive: true });
 });
 addEventListener('hashchange', () => location.reload());
-if (location.hash) attempt(resume);
+const introduced = introduce(); // meanwhile a study can be dropped
+introduced.catch(({ message }) => Object.assign($('problem'), { textContent: message, hidden: false }));
+if (location.hash) attempt(() => introduced.then(resume));

@@ -31,8 +31,10 @@ from common.cohorts.scan import find_cases
 from common.io.bundle import bundle_root
 from common.io.checkpoints import read_checkpoint, write_checkpoint
 from mmb.__main__ import main
+from mmb.clinic.examples.patient import CASE
 from mmb.clinic.options import Options
 from mmb.clinic.study import predict
+from mmb.predictors.bundle import SYNTHETIC
 from mmb.server.app import App
 from mmb.server.datastore import FolderDatastore
 from mmb.server.export import export_labelled_studies
@@ -264,11 +266,22 @@ def test_labelled_studies_become_cases_without_absent_modalities(subject, tmp_pa
         assert large == pytest.approx(small * SPACING**3, rel=0.1)
 
 
-def test_the_bare_command_serves_the_phantom_and_the_weights_that_know_it(tmp_path):
+def test_the_bare_command_serves_the_weights_of_patients_and_the_example(tmp_path):
     with server(tmp_path, None, token="none", recipe=None, models="m3ae") as url:
-        assert requests.get(f"{url}/info/", timeout=10).json()["models"]["m3ae"]["labels"] == NAMES
+        assert requests.get(f"{url}/info/", timeout=10).json()["warnings"] == []
+        assert requests.get(f"{url}/studies", timeout=10).json()["studies"] == [CASE]
+        assert requests.post(f"{url}/studies?image=..", timeout=10).status_code == 403
+        name = requests.post(f"{url}/studies?image={CASE}", timeout=60).json()["study"]
+        read = requests.post(f"{url}/studies/{name}/read", timeout=120).json()
+    assert {*read["automatic"]} == {"t1", "t1c", "t2", "flair"}
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"example"}
+
+
+def test_of_the_phantom_it_is_said_at_once_that_it_is_not_for_patients(tmp_path):
+    with server(tmp_path, None, token="none", models="m3ae") as url:
+        assert requests.get(f"{url}/info/", timeout=10).json()["warnings"] == [f"m3ae: {SYNTHETIC}"]
         assert requests.get(f"{url}/datastore/image", params={"image": "Phantom_001"}, timeout=60).ok
-    assert {path.name for path in (tmp_path / "output").iterdir()} == {"phantom"}
+    assert SYNTHETIC in (tmp_path / "server.log").read_text()
 
 
 class Archive(FolderDatastore):

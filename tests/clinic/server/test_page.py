@@ -172,7 +172,10 @@ class TestPage:
         drop(page, dropped)
         page.wait(shown("recognised"))
         assert page.evaluate("document.activeElement.innerText") == "2. Check what was recognised"
-        assert re.search(r"series 6.*\tT1c\t", page.evaluate("document.getElementById('candidates').innerText"))
+        cards = page.evaluate("document.getElementById('candidates').innerText")
+        assert re.search(r"series 6.*\n+\d+ images, .* mm\n+Taken for T1c \(", cards)
+        pictures = "[...document.querySelectorAll('#candidates img')].map((image) => image.naturalWidth)"
+        assert 0 < min(page.evaluate(pictures)) <= max(page.evaluate(pictures)) <= 160
         chosen = "[...document.querySelectorAll('#sequences select')].map((s) => s.selectedOptions[0].text)"
         assert [text.split(":")[1] for text in page.evaluate(chosen)[1:3]] == [" series 6", " series 3"]
         assert page.evaluate(chosen)[1].count(": ") == 2  # the series is described
@@ -263,5 +266,5 @@ class TestPage:
         page.open(f"{url}/")
         drop(page, tmp_path)
         page.wait("!document.getElementById('problem').hidden")
-        assert "The study" in page.evaluate("document.getElementById('problem').innerText")
+        assert "The study" in page.evaluate("document.activeElement.innerText")
         assert page.evaluate(f"!({shown('recognised')})")

@@ -7,6 +7,7 @@ import io
 import shutil
 import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,8 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from common.cohorts.registry import PHANTOM
+from mmb.clinic.recognise.claims import read_headers
+from mmb.clinic.report.pictures import thumbnail
 from mmb.errors import StudyError
 from mmb.server import upload_reading, upload_store
 from mmb.server.limits import FILES_AT_ONCE
@@ -317,6 +320,25 @@ class TestRecognition:
         assert (told["automatic"], taken["series 6"], taken["series 3"]) == ({"t1c": "6", "t2": "3"}, "t1c", "t2")
         assert told["sequences"] == {"t1": "T1", "t1c": "T1c", "t2": "T2", "flair": "FLAIR"}
         assert as_told(upload.study, PHANTOM, {"t1c": "6"}, PHANTOM.modalities) == upload.study
+
+    def test_each_series_is_shown_in_the_plane_of_most(self, upload, subject):
+        scans = [replace(scan, plane="coronal") if scan.image == "t1" else scan for scan in study()]
+        write_study(upload.study, subject, [replace(scan, tilt=(0, 0, 0), moved=None) for scan in scans])
+        shown = recognise_upload(upload.study, PHANTOM)["candidates"]
+        series = [each for each in read_headers(upload.study, PHANTOM).candidates if not each.problem]
+        assert [each.across for each in series].count(2) < len(series)
+        pictures = {each.name: thumbnail(each.read()[0], 2) for each in series}
+        assert {each["name"]: each["picture"] for each in shown if each["usable"]} == pictures
+
+    def test_a_sequence_without_a_usable_series_is_left_out_and_it_is_said_why(self, upload, subject):
+        write_study(upload.study, subject, study(("t1", "t1c", "t2")))
+        told = recognise_upload(upload.study, PHANTOM)
+        for path in (upload.study / f"{int(told['automatic'].pop('t1')):03d}").glob("*05*"):
+            path.unlink()
+        damaged = recognise_upload(upload.study, PHANTOM)
+        assert [*damaged["refused"]] == ["t1"]
+        assert damaged["automatic"] == told["automatic"]
+        assert not told["refused"]
 
     def test_files_are_named_as_a_person_says(self, upload, subject):
         for name, held in (("Doe_t2", "t1ce"), ("MRI brain post contrast", "t2"), ("serie_7", "flair")):

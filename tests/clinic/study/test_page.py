@@ -7,6 +7,7 @@ from dataclasses import replace
 from hashlib import sha256
 from io import BytesIO
 
+import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -19,7 +20,7 @@ from mmb.clinic.remark import Gravity, Remark
 from mmb.clinic.report import sheets as module
 from mmb.clinic.report.lesions import Lesion
 from mmb.clinic.report.page import write_summary
-from mmb.clinic.report.pictures import pictures
+from mmb.clinic.report.pictures import pictures, thumbnail
 from mmb.clinic.report.result import StudySummary, UsedModality
 from mmb.clinic.report.sheets import Sheets, sheets
 from mmb.clinic.report.verdicts import Verdict
@@ -227,3 +228,15 @@ def test_what_browsers_cannot_hold_is_thinned_out(masks, monkeypatch):
     assert (made.step, made.shape, made.spacing) == (2, (10, 9, 8), (2, 2, 2))
     assert np.array_equal(volume(made, made.masks) > 0, masks["WT"][::2, ::2, ::2])
     assert (made.first, made.starts) == ((18, 16, 0), [(9 - 3, 8 - 3, 4)])
+
+
+def test_a_small_picture_shows_the_patients_right_on_the_left_and_the_front_at_the_top():
+    voxels = np.full((20, 30, 7), 100.0)
+    voxels[15:, 25:, 3] = 1000  # of axes to the right, front and head
+    affine = np.diag([2.0, 2, 5, 1])
+    turned = nib.Nifti1Image(voxels[::-1, ::-1], affine @ [[-1, 0, 0, 19], [0, -1, 0, 29], [0, 0, 1, 0], [0, 0, 0, 1]])
+    for image in (nib.Nifti1Image(voxels, affine), turned):
+        shown = np.asarray(Image.open(BytesIO(b64decode(thumbnail(image, 2)))))
+        assert max(shown.shape) == 160
+        assert shown[:50, :50].min() > 200
+        assert max(shown[:, -30:].max(), shown[-30:].max()) < 50
