@@ -13,7 +13,7 @@ STUDIES ?=
 RUFF = $(shell sed -n 's/.*"\(ruff==[^"]*\)".*/\1/p' pyproject.toml)
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -rs --disable-warnings
 
-.PHONY: help install train test test-all fuzz torture gpu-report configs words format lint label test-label attack docs clean FORCE
+.PHONY: help install train test test-all fuzz gpu-report configs words format lint label test-label attack docs clean FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -35,10 +35,6 @@ test-all: test ## the fast tests, then the slow ones
 
 fuzz: $(VENV)/.installed-test ## hostile input, for ten minutes
 	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/fuzz tests/clinic/server/test_fuzzed_requests.py
-
-# ONLY: which tries, as a regular expression.
-torture: $(VENV)/.installed-test ## commands killed and cramped, for hours: Linux, root
-	$(VENV)/bin/python tests/torture/matrix.py build/torture "$(ONLY)"
 
 gpu-report: $(VENV)/.installed-test ## what the papers' trainings cost on a GPU
 	$(VENV)/bin/python tests/bench/gpu_report.py build/gpu_report
