@@ -11,7 +11,7 @@ DOCS_VENV ?= .venv-docs
 SITE ?= site
 STUDIES ?=
 RUFF = $(shell sed -n 's/.*"\(ruff==[^"]*\)".*/\1/p' pyproject.toml)
-PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -rs --disable-warnings
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -rfEs --disable-warnings
 
 .PHONY: help install train test test-all fuzz gpu-report configs words format lint label test-label attack docs clean FORCE
 

@@ -87,7 +87,7 @@ class StudyError(ValueError):
 
 def silence_libraries() -> None:
     """Silence the libraries in `QUOTING`, and what tells of a network's progress; once, where a process starts."""
-    import pydicom.config  # noqa: F401  # which, imported later, would set its level anew
+    import pydicom.config  # noqa: F401  # imported later, it would set its log level anew
 
     warnings.simplefilter("ignore")
     for name in QUOTING:

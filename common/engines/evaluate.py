@@ -107,7 +107,7 @@ class Report:
                 panels = {self.method: list(_shown(evaluation, store, self.panel_cases, self.panel_subsets))}
             labels = get_cohort(self.cohort).labels
             write_report([evaluation], folder, panels=panels, labels=labels)
-        trained = " in ".join(filter(None, [self.trained, self.trained_for]))
+        trained = f"for {self.trained_for} " * bool(self.trained_for) + f"on {self.trained or 'unknown cases'}"
         documented = self.documented.get(self.method) if evaluation.cohort == "phantom" else None
         print(f"\n{last_screen(evaluation, f'{self.output_dir}/report.md', trained, documented)}", flush=True)
 

@@ -5,6 +5,7 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -144,12 +145,12 @@ class DivergenceCheck:
         )
 
 
-def tell_epoch(engine: Engine) -> None:
-    """Log an epoch's number, its metrics, and how long the others will take if they take as long as this one."""
+def tell_epoch(name: str, engine: Engine) -> None:
+    """Log a stage's epoch, its metrics, and how long the stage's others will take if they take as long as this one."""
     state, took = engine.state, engine.state.times[Events.EPOCH_COMPLETED.name]
-    minutes, seconds = divmod(round(((state.max_epochs or 0) - state.epoch) * (took or 0)), 60)
-    told = ", ".join(f"{name} {value:.4f}" for name, value in state.metrics.items())
-    logger.info(f"epoch {state.epoch} of {state.max_epochs}: {told}; about {minutes}:{seconds:02} minutes left")
+    left = timedelta(seconds=round(((state.max_epochs or 0) - state.epoch) * (took or 0)))
+    told = ", ".join(f"{key} {value:.4f}" for key, value in state.metrics.items())
+    logger.info(f"{name}, epoch {state.epoch} of {state.max_epochs}: {told}; about {left} left for it")
 
 
 class Record(Protocol):

@@ -14,9 +14,10 @@ from common.engines.windows import check_mirror_axes
 from common.evaluation.report.report import require_own_parts
 from common.io.bundle import require_same_common
 from common.io.errors import unwrapped_errors
-from common.io.facts import read_facts
+from common.io.facts import read_facts, setting_of_weights
 from common.io.files import require_writable
 from common.io.settings import per_axis
+from common.io.weights import shipped_weights
 from common.run.fitting import require_fitting
 from common.run.keys import check_config, check_files, read_words
 from common.run.record import require_same_settings, require_same_training
@@ -61,9 +62,12 @@ def check(bundle_root: str, claimed: str | None = None) -> None:
 
 def _lend_network(config: ConfigParser, bundle_root: str) -> None:
     """Make a training's network that of the bundle's weights, by their record, and initialise nothing else."""
-    facts = read_facts(f"{bundle_root}/models/model.pt")
+    weights = f"{bundle_root}/models/model.pt"
+    shipped_weights(weights, bundle_root)  # refuses others under this name
+    setting_of_weights(weights, "backbone", None)  # refuses code that the weights must not choose
+    facts = read_facts(weights)
     settings = facts.settings if facts else {}
-    for key in settings.keys() & config.get().keys():
+    for key in settings.keys() & config["recorded"].keys():
         config[key] = settings[key]
     own = config["network_def"]
     replicated = {"_target_": "common.networks.replicated", "of": own["_target_"], "count": settings.get("ensemble", 1)}
@@ -108,7 +112,7 @@ def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> N
     stages = [key for key in config.get() if any(f"@{key}#trainer" in step for step in steps)]
     if any("@evaluation" in step for step in steps):
         value("evaluation").check(value("recorded"))
-        value("evaluation").begun = time.monotonic() if stages else None
+        value("evaluation").begun = time.monotonic() if stages and not value("resume") else None
     for stage in stages:
         if f"{stage}#dataset#data" in config:
             value(f"{stage}#dataset#data")

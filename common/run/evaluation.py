@@ -35,7 +35,12 @@ class BundleEvaluation:
 
     def __init__(self, bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
         self.files = configs_of(bundle_root, configs)
-        self.overrides = {"bundle_root": bundle_root, "_first_": [], "_given_": [*overrides], **overrides}
+        self.overrides = {
+            "bundle_root": bundle_root,
+            "_first_": [],
+            "_given_": [*overrides, "trained_for"],
+            **overrides,
+        }
         self.begun: float | None = None
         """When the training began that is evaluated, if it is a step of the same run."""
 

@@ -105,8 +105,12 @@ class App:
         if self.archive:
             raise FileNotFoundError("The studies are in an archive; OHIF lists them.")
         folder, _ = self.datastore.fetch(image, upload.folder)
-        upload.require_room(sum(path.stat().st_size for path in walk(folder)))
-        shutil.copytree(folder, upload.study, dirs_exist_ok=True)
+        files = [path for path in walk(folder) if path.is_file()]
+        upload.require_room(sum(path.stat().st_size for path in files))
+        for path in files:
+            copy = upload.study / path.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
         upload.measure()
 
     def recognise_upload(self, reader: Worker, folder: Path) -> dict[str, Any]:

@@ -56,7 +56,12 @@ async def new(app: Served, image: str | None = None) -> dict[str, str]:
     name, upload = app.uploads.new()
     _expire_later(app)
     if image is not None:
-        await run_in_threadpool(app.copy_own, image, upload)
+        try:
+            with upload.in_use():
+                await run_in_threadpool(app.copy_own, image, upload)
+        except BaseException:  # it keeps no place
+            app.uploads.remove(name)
+            raise
     return {"study": name}
 
 

@@ -58,7 +58,11 @@ def recognise_upload(folder: Path, cohort: Cohort, site: SiteTable | None = None
         _unpack_all(folder)
         headers = read_headers(folder, cohort, site=site)
         made, unclear, refused = _automatic(headers)
-        not_used = {each.candidate: f"; not used, since {each.better}" for each in made.records if each.better}
+        not_used = {
+            each.candidate: f"; not used, since {each.better}"
+            for each in made.records
+            if each.better and each.candidate not in unclear
+        }
         return {
             "candidates": [
                 {
@@ -156,7 +160,7 @@ def _seen(candidates: Sequence[Candidate]) -> Iterator[dict[str, str]]:
         size = picture = ""
         if number < PICTURES and time.monotonic() < until:
             with suppress(Exception):  # what is damaged has no picture; who segments it is told why
-                image, count = each.middle(axis)
+                image, count = each.middle(axis), each.grid[0][2]
                 size = f"{count} images, {lengths(voxel_sizes(image.affine))} mm"
                 picture = thumbnail(image, axis)
         yield {"size": size, "picture": picture}

@@ -1,16 +1,20 @@
 """MONAI's own calls on the bundles, as its documentation and the cards of its model zoo show them."""
 
+import json
 import shlex
 import shutil
 import subprocess
 import sys
+import traceback
 
 import pytest
 import torch
 from monai.bundle import load
 from processes import ROOT
 
-from common.io.checkpoints import read_weights
+from common.io.checkpoints import read_weights, write_checkpoint
+from common.io.facts import read_facts
+from common.io.files import file_digest
 
 WEIGHTS = [(name, "models/model.pt") for name in ("gss", "m3ae", "mag_ms", "medmap", "passion")]
 WEIGHTS += [("m3ae", "models/single.pt")]
@@ -32,6 +36,20 @@ def test_all_weights_are_loaded(name, file, workflow, monkeypatch, tmp_path):
 def test_weights_of_another_network_are_refused(name, file):
     with pytest.raises(ValueError, match=r"^\d+ of the network's \d+ weights, e.g. \S+, are not in the file"):
         load(name, bundle_dir=ROOT / "bundles", model_file=file, workflow_type="inference", device="cpu")
+
+
+def test_weights_choose_no_code_that_is_imported(tmp_path, capsys):
+    folder = shutil.copytree(ROOT / "bundles" / "gss", tmp_path / "gss")
+    weights = folder / "models" / "model.pt"
+    facts = read_facts(weights).model_copy(update={"settings": {"backbone": "this.s"}})
+    write_checkpoint(read_weights(weights), weights, facts)
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    metadata["weights"]["model.pt"]["sha256"] = file_digest(weights)
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(RuntimeError) as refused:
+        load("gss", bundle_dir=tmp_path, device="cpu")
+    assert "must not choose which code is imported" in "".join(traceback.format_exception(refused.value))
+    assert "Zen" not in capsys.readouterr().out
 
 
 META, LOG = "--meta_file configs/metadata.json", "--logging_file configs/logging.conf"

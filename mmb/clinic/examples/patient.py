@@ -30,7 +30,7 @@ HEADER: dict[str, Any] = {
     "PatientName": CASE, "PatientID": CASE, "StudyDescription": "derived, no scanner's header",
     "DerivationDescription": "BraTS-Africa, doi 10.7937/v8h6-8x67, CC BY 4.0: registered, resampled, skull-stripped",
     "ImageType": ["DERIVED", "SECONDARY", "OTHER"], "Manufacturer": "none", "ManufacturerModelName": "none",
-    "ScanningSequence": "RM", "SequenceVariant": "NONE",  # which DICOM demands; what is empty may be
+    "ScanningSequence": "RM", "SequenceVariant": "NONE",  # DICOM demands a value; the next three may be empty
     "MRAcquisitionType": "", "RepetitionTime": None, "EchoTime": None,
     "StudyDate": "", "SeriesDate": "", "AcquisitionDate": "", "ContentDate": "",
     "StudyTime": "", "SeriesTime": "", "AcquisitionTime": "", "ContentTime": "",

@@ -78,10 +78,9 @@ class Candidate:
         """Read the volume; return it with warnings."""
         raise NotImplementedError
 
-    def middle(self, axis: int) -> tuple[nib.Nifti1Image, int]:
-        """Read as little as holds the middle slice across an axis of RAS; return it and the number of slices."""
-        image, _ = self.read()
-        return image, nib.as_closest_canonical(image).shape[axis]
+    def middle(self, axis: int) -> nib.Nifti1Image:
+        """Read as little as holds the middle slice across an axis of RAS."""
+        return self.read()[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +123,11 @@ class SeriesCandidate(Candidate):
         """Decode the pixels."""
         return load(self.series), []
 
-    def middle(self, axis: int) -> tuple[nib.Nifti1Image, int]:
+    def middle(self, axis: int) -> nib.Nifti1Image:
         """Decode a single slice, if the series has such slices."""
         if axis != self.across:
             return super().middle(axis)
         columns, rows, count = self.series.shape
         path, frame = self.series.slices[count // 2]
         frames = () if frame is None else (frame,)
-        return load(replace(self.series, files=(path,), frames=frames, shape=(columns, rows, 1))), count
+        return load(replace(self.series, files=(path,), frames=frames, shape=(columns, rows, 1)))

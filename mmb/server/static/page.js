@@ -137,9 +137,9 @@ async function read() {
   show('recognised');
 }
 
-function card({ key, modality, reason, size, picture }, { sequences, open }, names) {
+function card({ key, modality, reason, size, picture, usable }, { sequences, open }, names) {
   const [made, said] = [element('li', ''), element('div', '')];
-  const taken = sequences[modality] ? `Taken for ${sequences[modality]}` : 'Taken for none of them';
+  const taken = `${usable ? 'Taken for' : 'Not usable:'} ${sequences[modality] ?? 'none of them'}`;
   said.append(element('strong', names[key]), element('p', size, { className: 'note' }));
   said.append(element('p', `${taken} (${reason}${open.includes(modality) ? '; its image decides' : ''})`));
   made.append(picture ? element('img', '', { src: `data:image/png;base64,${picture}`, alt: '' }) : element('span', ''), said);
@@ -162,7 +162,7 @@ function showRecognised(recognised, asked = {}) {
     for (const { key, usable } of candidates) if (usable) select.append(new Option(named[key], `=${key}`));
     select.append(new Option('Leave out', 'none'));
     const out = asked[`use_${sequence}`] === false || refused[sequence];
-    select.value = out ? 'none' : asked.series?.[sequence] ? `=${asked.series[sequence]}` : '';
+    select.value = asked.series?.[sequence] ? `=${asked.series[sequence]}` : out ? 'none' : '';
     const label = element('label', `${shown} `);
     label.append(select);
     $('sequences').append(label);

@@ -238,19 +238,18 @@ def test_the_last_screen_by_hand():
     found = evaluation_of(values, "M", cohort="phantom")
     volumes = evaluation_of({("t1", "WT"): [2, 3], ("t1", "ET"): [0, 1]}, metric="reference_volume").results
     found = replace(found, results=pd.concat([found.results, volumes]))
-    lines = last_screen(found, "OUT/report.md", "24 cases of phantom in 1:15 minutes", [60, 50.04]).splitlines()
-    assert lines[0] == "M, trained on 24 cases of phantom in 1:15 minutes; evaluated on 2 cases of phantom."
-    rows = {line[:19].strip(): line[19:].split() for line in lines[1:6]}
+    lines = last_screen(found, "OUT/report.md", "for 1:15 minutes on 24 cases of phantom", [60, 50.04]).splitlines()
+    assert lines[0] == "M, trained for 1:15 minutes on 24 cases of phantom; evaluated on 2 cases of phantom."
+    rows = {line[:23].strip(): line[23:].split() for line in lines[1:6]}
     assert rows["Mean Dice (%)"] == ["WT", "ET"]
     assert rows["T1 + T2"] == ["100.0", "50.0"]
-    assert list(rows)[2:4] == ["T2", "T1"]  # alone, the best and the worst
-    assert rows["mean of 3 subsets"] == ["66.7", "50.0", "(the", "bare", "command:", "60.0", "50.0)"]
+    assert list(rows)[2:4] == ["T2 alone, the best", "T1 alone, the worst"]
+    assert (rows["mean of 3 subsets"][:2], lines[5][-10:]) == (["66.7", "50.0"], "60.0 50.0)")
     assert lines[6] == "1 case of 2 without ET: any mark there counts as Dice 0, none as 1."
     assert lines[-1].endswith(": OUT/report.md")
     assert "nothing about patients" in lines[7]
-    other = last_screen(
-        replace(found, cohort="open_glioma", results=found.results.query("case == 'c1'")), "OUT/report.md"
-    )
-    assert other.startswith("M; evaluated on 1 case of open_glioma.")
+    other = replace(found, cohort="open_glioma", results=found.results.query("case == 'c1'"))
+    other = last_screen(other, "OUT/report.md", "on 36 cases")
+    assert other.startswith("M, trained on 36 cases; evaluated on 1 case of open_glioma.")
     assert "without ET" not in other
     assert "patients" not in other
