@@ -100,36 +100,6 @@ def is_zip(path: Path) -> bool:
         return file.read(4) == b"PK\3\4"
 
 
-def as_told(
-    folder: Path,
-    cohort: Cohort,
-    by_hand: Mapping[str, str],
-    modalities: Sequence[str],
-    site: SiteTable | None = None,
-) -> Path:
-    """Return a folder in which image files are named after the modalities that a person takes them for.
-
-    ``by_hand`` maps a modality to a file by its `key`; the others are as recognised. Each is in the folder once, as a
-    link. DICOM series have their numbers instead, so that they stay in their folder.
-    """
-    headers = read_headers(folder, cohort, site=site)
-    if isinstance(headers, SeriesHeaders) or not by_hand:
-        return folder
-    files = {each.key: each.path for each in headers.candidates if isinstance(each, ImageFile)}
-    told, taken = folder.with_name("told"), {*by_hand.values()}
-    recognised = {name: each.candidate.key for name, each in _automatic(headers)[0].chosen.items()}
-    chosen = {name: file for name, file in recognised.items() if file not in taken} | dict(by_hand)
-    told.mkdir(exist_ok=True)
-    for link in told.iterdir():
-        link.unlink()
-    for name, file in chosen.items():
-        if file not in files:
-            raise ValueError(f"{name}: the study has no such image file.")
-        if name in modalities:
-            os.link(files[file], told / f"study_{name}{file.removeprefix(without_suffix(file))}")
-    return told
-
-
 def _automatic(headers: Headers) -> tuple[Assignment, list[Candidate], dict[str, str]]:
     """Return what headers and names alone decide, and the candidates whose images have to decide.
 

@@ -1,7 +1,7 @@
 """What words say of contrast agent, in a text that `mmb.clinic.recognise.words.plain` returned.
 
 No list of the words for "without" is complete. So words of contrast agent count only if what stands directly before
-them is known; otherwise they leave open whether it was given, and the image has to decide.
+and behind them is known; otherwise they leave open whether it was given, and the image has to decide.
 """
 
 import re
@@ -62,7 +62,7 @@ def _mentions(text: str) -> Iterator[tuple[bool | None, str]]:
             continue  # "injection de gadolinium" is one mention
         elif re.match(pattern("(?:{not_given})(?: |$)"), behind) and not re.match(r"(no|non) [^ ]", behind):
             yield None, word
-        elif re.fullmatch(AGENT, match[0]) and (not last or is_known(last)):
+        elif re.fullmatch(AGENT, match[0]) and all(is_known(each) for each in (last, behind.partition(" ")[0]) if each):
             yield True, f"{last} {word}" if re.fullmatch(pattern("{later}"), last) else word
         else:
             yield None, word

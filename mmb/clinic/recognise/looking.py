@@ -20,13 +20,13 @@ from mmb.clinic.recognise.image import CLASSES, has_known_sequences, log_probabi
 
 
 class Volumes(NamedTuple):
-    """Volumes with background 0, by the names of their candidates, and what is wrong with them.
+    """Volumes with background 0, by the names of their candidates, doubts about their files, and what is wrong with them.
 
     Which sequences they show is judged when all are on one grid.
     """
 
     images: dict[str, Image]
-    warnings: dict[str, list[str]]
+    doubts: dict[str, dict[str, str]]
     flaws: list[Finding]
 
 
@@ -48,8 +48,8 @@ def read_volumes(candidates: Collection[Candidate], cohort: Cohort) -> Volumes:
     read = {each.name: each.read() for each in candidates}
     tensors = {name: zero_background(_tensor(image)) for name, (image, _) in read.items()}
     images = {name: Image(tensor.numpy(), read[name][0].affine) for name, tensor in tensors.items()}
-    warnings = {name: warnings for name, (_, warnings) in read.items()}
-    return Volumes(images, warnings, [*findings(tensors, cohort)])
+    doubts = {name: doubts for name, (_, doubts) in read.items()}
+    return Volumes(images, doubts, [*findings(tensors, cohort)])
 
 
 def judge_images(
