@@ -28,9 +28,9 @@ def read_volume(path: str | os.PathLike) -> MetaTensor:
 
     NIfTI, Analyze, MetaImage (``.mha``) and NRRD files are read completely; none may refer to another file. A fourth
     dimension of one channel, as in iSEG's images, is dropped. Doubts about a file, such as a missing orientation, are
-    logged once as a warning and kept in ``meta["doubts"]`` by their codes. Raises FileNotFoundError if the file does not exist;
-    PermissionError if this user may not read it; ValueError if it is incomplete, its voxels are not real numbers, or
-    its affine is not plausible.
+    logged once as a warning and kept in ``meta["doubts"]`` by their codes. Raises FileNotFoundError if the file does
+    not exist; PermissionError if this user may not read it; ValueError if it is incomplete, its voxels are not real
+    numbers, or its affine is not plausible.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(

@@ -2,7 +2,6 @@
 
 import io
 import lzma
-import os
 import time
 import zipfile
 import zlib
@@ -16,13 +15,12 @@ from typing import Any
 from nibabel.affines import voxel_sizes
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.names import without_suffix
 from common.io.files import walk
 from common.io.geometry import lengths
 from common.modalities import display_name
 from mmb.clinic.recognise.assign import Assignment, assign_series, in_question
-from mmb.clinic.recognise.claims import Headers, SeriesHeaders, read_headers
-from mmb.clinic.recognise.evidence import Candidate, ImageFile, SeriesCandidate
+from mmb.clinic.recognise.claims import Headers, read_headers
+from mmb.clinic.recognise.evidence import Candidate, SeriesCandidate
 from mmb.clinic.recognise.site import SiteTable
 from mmb.clinic.report.pictures import thumbnail
 from mmb.errors import StudyError

@@ -390,7 +390,8 @@ def _t1_in_question(records: Sequence[Record], modalities: Sequence[str]) -> lis
 def _settled_t1(records: Sequence[Record], modalities: Sequence[str], why_open: str) -> list[Record]:
     """Return each T1 in question whose header does not tell if it shows contrast agent, as what its image shows.
 
-    One whose image does not clearly show either T1 or T1c is left out; ValueError if one of the two is then lacking.
+    One whose image does not clearly show either T1 or T1c is a T1 if it is earlier than a sure T1c, else it is left
+    out; ValueError if one of the two is then lacking.
     """
     t1 = _t1_in_question(records, modalities)
     opened = [each for each in t1 if each.is_open]
@@ -403,14 +404,19 @@ def _settled_t1(records: Sequence[Record], modalities: Sequence[str], why_open: 
     seen = {each: None if alike else each.clear_class(possible) for each in opened}
     unclear = [each for each in opened if seen[each] not in ("t1", "t1c")]
     clear = {seen.get(each, each.modality) for each in t1 if each not in unclear}
-    if unclear and not fixed and not {"t1", "t1c"} & {*modalities} <= clear:
+    lacking = unclear and not fixed and not {"t1", "t1c"} & {*modalities} <= clear
+    late = any(each.clear_class(possible) == "t1c" for each in opened)
+    by_time = [each for each in unclear if lacking and not late and each.candidate.says.earlier]
+    if lacking and len(by_time) < len(unclear):
         why = " (nothing that looks otherwise is there to compare with)" if alike else why_open
         names = ", ".join(each.candidate.name for each in unclear)
         what = "neither header nor image tells whether this T1 was acquired before or after contrast agent"
         text = f"{names}: {what}{why}. Look at the T1 listed here."
         raise StudyError(text, code="undecided", about=("t1", "t1c"), elsewhere=CHOOSE)
     reasons = {each: "by what it shows" if seen[each] else "its image shows nothing clearly" for each in opened}
-    return [each.taken_for(None if each in unclear else seen[each], reasons[each]) for each in opened]
+    reasons |= dict.fromkeys(by_time, "earlier than a sure T1c")
+    taken = seen | dict.fromkeys(unclear, None) | dict.fromkeys(by_time, "t1")
+    return [each.taken_for(taken[each], reasons[each]) for each in opened]
 
 
 def _best(wanted: Sequence[Record], modality: str, others: Mapping[str, Record]) -> list[Record]:

@@ -126,8 +126,8 @@ def read_headers(
     wanted = resolve_subset(modalities, cohort.modalities)
     listed = study_files(folder)
     given = _given(by_hand or {}, wanted)
-    wanted = [name for name in wanted if given.get(name, "") is not None]
-    headers = (_of_files if listed.images else _of_series)(listed, cohort, wanted, given, site)
+    usable = [name for name in wanted if given.get(name, "") is not None]
+    headers = (_of_files if listed.images else _of_series)(listed, cohort, usable, given, site)
     unmatched = site.unmatched([each.described for each in headers.candidates]) if site else []
     said, left = unread(listed.files)
     remarks = [*headers.remarks, *(Remark("files_not_read", Gravity.WARNING, f"{each}.") for each in said)]
@@ -232,7 +232,7 @@ def _of_series(
     with required("clinic", "The study is DICOM"):  # else it would be missed after minutes, when a SEG is written
         import highdicom  # noqa: F401
     series, others = read_all(listed.folder, listed.files)
-    candidates = set_by_hand(series_candidates(series, site), given)
+    candidates = series_candidates(series, given, site)
     joined = [
         f"{each.name}: its images differ in {', '.join(each.differ)}, but make up one volume."
         for each in series
@@ -247,14 +247,19 @@ def _of_series(
     return SeriesHeaders(candidates, cohort, wanted, remarks, joined, other_series(others))
 
 
-def series_candidates(series: Sequence[Series], site: SiteTable | None = None) -> list[SeriesCandidate]:
-    """Return a study's series as candidates; ``site``, the site's table, overrides the recognition."""
-    candidates = []
+def series_candidates(
+    series: Sequence[Series], by_hand: Mapping[str, Any] | None = None, site: SiteTable | None = None
+) -> list[SeriesCandidate]:
+    """Return a study's series as candidates.
+
+    ``by_hand`` (see `set_by_hand`) overrides the recognition and ``site``, the site's table.
+    """
+    candidates, taken = [], {*map(str, (by_hand or {}).values())}
     for volume, says in zip(series, recognise_study([volume.header for volume in series]), strict=True):
         if says.modality is None:  # of a mixture of echoes, the larger part may be that of proton density
             says = next((other for other in map(recognise, volume.parts) if other.modality), says)
         extent = min(size * step for size, step in zip(volume.shape, volume.spacing, strict=True))
-        if site:
+        if site and not {volume.key, str(volume.number)} & taken:
             says = site.says(text(volume.header, "SeriesDescription"), says, volume.name, volume.name)
         if says.modality and volume.problem is None and extent < MIN_EXTENT_MM:
             slab = f"a slab of {extent:.0f} mm, not a whole brain ({says.reason})"
@@ -263,7 +268,7 @@ def series_candidates(series: Sequence[Series], site: SiteTable | None = None) -
         shown |= {"problem": volume.problem, "series": volume, "doubt": volume.doubt, "files": len(volume.files)}
         shown |= {"told": told_by_dates(volume.header, volume.name)}
         candidates.append(SeriesCandidate(volume.name, volume.name, frame, says, **shown))
-    return candidates
+    return set_by_hand(candidates, by_hand or {})
 
 
 def set_by_hand(candidates: Sequence[C], by_hand: Mapping[str, Any]) -> list[C]:

@@ -55,14 +55,14 @@ def _mentions(text: str) -> Iterator[tuple[bool | None, str]]:
         before, behind = text[: match.start()].rstrip(), text[match.end() :].lstrip()
         before = re.sub(pattern("{filler}$"), "", f" {before}").strip()
         negation = re.search(NOT, before)
-        last = before.rpartition(" ")[2]
+        last, first = before.rpartition(" ")[2], re.sub(r"^\d+$", "", behind.partition(" ")[0])
         if negation:
             yield False, f"{negation[1]} {word}"
         elif last and re.fullmatch(AGENT, last):
             continue  # "injection de gadolinium" is one mention
         elif re.match(pattern("(?:{not_given})(?: |$)"), behind) and not re.match(r"(no|non) [^ ]", behind):
             yield None, word
-        elif re.fullmatch(AGENT, match[0]) and all(is_known(each) for each in (last, behind.partition(" ")[0]) if each):
+        elif re.fullmatch(AGENT, match[0]) and (not last or is_known(last)) and (not first or is_known(first)):
             yield True, f"{last} {word}" if re.fullmatch(pattern("{later}"), last) else word
         else:
             yield None, word

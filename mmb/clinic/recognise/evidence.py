@@ -25,6 +25,7 @@ class HeaderEvidence:
     reason: str  # why, for the user
     rests_on: tuple[Basis, Agent] = (Basis.BOTH, Agent.AGREED)  # to compare two of one grade
     contrast_unknown: bool = False  # of a T1: only the image can tell if it was acquired after contrast agent
+    earlier: bool = False  # such a T1 was acquired before one that was surely acquired after contrast agent
     excluded: bool = False  # it says that the image is none of them, such as a subtraction
     by_table: bool = False  # the site's table says so; the image does not decide then
 

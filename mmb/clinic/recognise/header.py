@@ -60,7 +60,7 @@ def recognise_study(headers: Sequence[Dataset]) -> list[HeaderEvidence]:
     """Return what the headers of a study's images say, each in the light of the others.
 
     Contrast agent stays in the body: if an earlier series was acquired after it, so was a T1 whose header does not say.
-    A T1 that does not say so was acquired before it if it is earlier than a sure T1c. An agent that every series names
+    A T1 that does not say so is known to be earlier than a sure T1c. An agent that every series names
     was entered for the whole study, and tells nothing of a single T1.
     """
     agents, times = [agent_named(header) for header in headers], [acquired(header) for header in headers]
@@ -82,9 +82,9 @@ def recognise_study(headers: Sequence[Dataset]) -> list[HeaderEvidence]:
         if says.rests_on[0] == Basis.PARAMETERS and says.modality in ("t1", "t1c") and _is_echo(header, headers):
             says = HeaderEvidence(None, Grade.NONE, f"one of several gradient echoes ({says.reason})")
         first = says.modality == "t1" and any(time and time < late and not differing([day, d]) for late, d in sure)
-        unknown = (words is None and not first) or (words is not None and words.after is None)
+        unknown = words is None or words.after is None
         unknown = unknown and (everywhere or not agent or (words is not None and words.unknown))
-        said.append(replace(says, contrast_unknown=unknown))
+        said.append(replace(says, contrast_unknown=unknown, earlier=words is None and first))
     return said
 
 
@@ -316,12 +316,11 @@ def _has_partner(header: Dataset, study: Sequence[Dataset]) -> bool:
 def _weigh(mentioned: set[str], measured: str | None, te: float) -> tuple[str | None, Basis]:
     """Return the weighting on which words and parameters agree, None if they do not, and on what it rests.
 
-    Words for one weighting outweigh a limit of TR or TI if the echo time ``te`` in ms fits them: some scanners, such as
-    those of low field, use other times.
+    Words for T1 outweigh a limit of TR or TI if the echo time ``te`` in ms is that of a T1: not all scanners, such as
+    those of low field, keep the limits.
     """
-    fits = 0 < te < LONG_TE if "t1" in mentioned else te >= LONG_TE
-    if measured in ("STIR", INVERSION) and fits and mentioned in ({"t1"}, {"t2"}, {"flair"}, {"t1", "flair"}):
-        return "t1" if "t1" in mentioned else mentioned.pop(), Basis.AGAINST
+    if measured in ("STIR", INVERSION) and mentioned in ({"t1"}, {"t1", "flair"}) and 0 < te < LONG_TE:
+        return "t1", Basis.AGAINST
     if mentioned >= {"flair", "t1"} and "t2" not in mentioned:  # T1 FLAIR: an inversion that increases T1 contrast
         agreed = {"t1": ("t1", Basis.BOTH), None: ("t1", Basis.PARTLY), "pd": ("t1", Basis.PARTLY)}
     elif "flair" in mentioned:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from common.cohorts.check import Finding, findings, zero_background
+from common.cohorts.check import Finding, findings, without_ripples, zero_background
 from common.cohorts.cohort import Cohort
 from common.modalities import display_name
 from mmb.clinic.head.alignment import AlignedStudy, align
@@ -20,7 +20,7 @@ from mmb.clinic.recognise.image import CLASSES, has_known_sequences, log_probabi
 
 
 class Volumes(NamedTuple):
-    """Volumes with background 0, by the names of their candidates, doubts about their files, and what is wrong with them.
+    """Volumes with background 0, by the names of their candidates, doubts about their files, and what is wrong.
 
     Which sequences they show is judged when all are on one grid.
     """
@@ -90,7 +90,8 @@ def judge_images(
     log_probs: dict[str, LogProbs] = {}
     if has_known_sequences(cohort) and (brain or not skulls):
         in_place = aligned.renamed({name: name for name in images if name not in aligned.failed})
-        tensors = {name: _tensor(image) for name, image in in_place.cut_out(brain and brain.mask).images.items()}
+        cut = in_place.cut_out(brain and brain.mask).images
+        tensors = {name: MetaTensor(without_ripples(_tensor(it)), affine=it.affine) for name, it in cut.items()}
         judged = log_probabilities(tensors, t1, brain is not None)
         log_probs = {name: dict(zip(CLASSES, logs.tolist(), strict=True)) for name, logs in judged.items()}
     return ImageEvidence(reference, aligned, masks, log_probs)

@@ -33,8 +33,8 @@ def lesions(
     """Return the lesions, the largest first, and the number of pieces of less than `SMALLEST` ml.
 
     ``masks`` are those of the regions, bool ``(X, Y, Z)``, the outermost first; ``affine`` leads to mm, RAS. The
-    ``brain``'s midline separates left from right, unless the images are not ``oriented``. The pieces share the ``total`` volume (ml) by their numbers of
-    voxels.
+    ``brain``'s midline separates left from right, if images state how they lie (``oriented``). The pieces share the
+    ``total`` volume (ml) by their numbers of voxels.
     """
     spacing = voxel_sizes(affine)
     outermost = next(iter(masks.values()))
