@@ -20,7 +20,7 @@ from nibabel.affines import voxel_sizes
 from common.io.geometry import lengths
 from common.modalities import GLIOMA, display_name
 from mmb.clinic.intake.field_of_view import WHOLE, centre_within, shares
-from mmb.clinic.recognise.certainty import SURE, Grade, LogProbs, clearly, margin
+from mmb.clinic.recognise.certainty import RATHER, SURE, Grade, LogProbs, clearly, margin
 from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
 from mmb.clinic.recognise.image import contradictions, worded
 from mmb.clinic.remark import Gravity, Remark
@@ -281,10 +281,20 @@ def assign_series(
     if why := _delayed(chosen, wanted):
         chosen["t1c"] = replace(chosen["t1c"], grade=min(chosen["t1c"].grade, Grade.OPEN))
         remarks.append(_of("later_than_another", chosen["t1c"], f"{chosen['t1c'].candidate.source} {why}."))
+    chosen = {name: _opened(each) for name, each in chosen.items()}
     chosen, excluded, moved = _by_content(chosen, modalities, required)
     chosen = {name: replace(record, use=Use.TAKEN) for name, record in chosen.items()}
     records |= _by_candidate([*chosen.values(), *(replace(record, use=Use.LEFT_OUT) for record in excluded)])
     return Assignment(chosen, [*records.values()], [*moved, *remarks])
+
+
+def _opened(record: Record) -> Record:
+    """Return a T1 or T1c as one that its header leaves open, unless its image shows it rather than the other."""
+    other = {"t1": "t1c", "t1c": "t1"}.get(record.modality or "")
+    if other is None or not record.log_probs or margin(record.log_probs, record.modality or "", [other]) >= RATHER:
+        return record
+    reason = f"{record.reason}; its image leaves open whether it is {display_name(other)}"
+    return replace(record, grade=min(record.grade, Grade.OPEN), reason=reason)
 
 
 def named(used: Mapping[str, Record], modalities: Collection[str] | Mapping[str, str]) -> str:
