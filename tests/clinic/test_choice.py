@@ -239,6 +239,26 @@ def test_what_images_do_not_decide_is_refused_with_the_candidates_and_no_number_
     assert [line.split(":")[0] for line in listed] == [one.name for one in study]
 
 
+def test_one_acquisition_that_was_reconstructed_twice_is_one_candidate():
+    """As the scanner of a public study sends each T1, with and without a correction of intensity."""
+    at = {"AcquisitionTime": "100000"}
+    norm = series(7, "t1_mprage", T1, ImageType=["ORIGINAL", "PRIMARY", "M", "NORM"], **at)
+    pair = [series(6, "t1_mprage", T1, ImageType=["ORIGINAL", "PRIMARY", "M", "ND"], **at), norm]
+    look = looking()
+    selection = choose([*pair, FULL[3]], None, look)
+    assert (numbers(selection), look.seen) == ({"t1": 7, "flair": 4}, [])
+    assert ", since series 7 (axial, 1 x 1 x 1 mm) is corrected for" in selection.remarks[0].text
+    assert numbers(choose([*pair, FULL[4]])) == {"t1": 7, "t1c": 5}
+    later = series(6, "t1_mprage", T1)
+    with pytest.raises(ValueError, match="neither header nor image"):
+        choose([later, norm], None, looking(s6="t1 t1c", s7="t1 t1c"))
+
+
+def test_a_time_that_is_unknown_is_not_compared():
+    pair = [series(5, "t1 KM", T1 | GD, AcquisitionTime=""), series(6, "t1 KM", T1 | GD)]
+    assert [each.code for each in choose(pair).remarks] == ["rival"]
+
+
 def test_what_is_earlier_than_a_sure_t1c_is_a_t1_unless_its_image_shows_contrast_agent():
     with pytest.raises(ValueError, match="series 601, series 701: all are T1 and cannot be told apart"):
         choose(CLOSED, {}, looking(s601="t1 t1c", s701="t1c t1"))

@@ -289,9 +289,11 @@ def assign_series(
 
 
 def _opened(record: Record) -> Record:
-    """Return a T1 or T1c as one that its header leaves open, unless its image shows it rather than the other."""
+    """Return a T1 or T1c as one that its header leaves open, unless its image shows it, or clearly the other."""
     other = {"t1": "t1c", "t1c": "t1"}.get(record.modality or "")
-    if other is None or not record.log_probs or margin(record.log_probs, record.modality or "", [other]) >= RATHER:
+    if other is None or not record.log_probs:
+        return record
+    if not -SURE < margin(record.log_probs, record.modality or "", [other]) < RATHER:
         return record
     reason = f"{record.reason}; its image leaves open whether it is {display_name(other)}"
     return replace(record, grade=min(record.grade, Grade.OPEN), reason=reason)
