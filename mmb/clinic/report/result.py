@@ -234,12 +234,14 @@ def calibrated(
 def calibration_note(calibration: Calibration) -> Remark:
     """Return a note on how far words and intervals held in patients that the calibration was not fitted on."""
     judged = {region: each.left_out for region, each in calibration.regions.items()}
-    held = ", ".join(f"{region} {share(each.held, each.intervals)}" for region, each in judged.items())
-    right = ", ".join(f"{region} {share(each.right, each.usable)}" for region, each in judged.items())
+    held = ", ".join(
+        f"{name} {share(each.held, each.intervals)}" for name, each in judged.items() if each.intervals_hold
+    )
+    right = ", ".join(f"{name} {share(each.right, each.usable)}" for name, each in judged.items() if each.words_hold)
     text = (
-        f"Calibrated on {calibration.patients} patients. In patients left out, intervals held the true volume: {held}. "
+        f"Calibrated on {calibration.patients} patients. In patients left out, intervals held the true volume: {held or 'too rarely'}. "
         f"None is given if it would span more than a factor of {WIDEST:g}, or if there may be no tumour. Of outlines "
-        f"called usable, these had an overlap (Dice) of {100 * GOOD_DICE:.0f} % or more with the expert's: {right}."
+        f"called usable, these had an overlap (Dice) of {100 * GOOD_DICE:.0f} % or more with the expert's: {right or 'too few'}."
     )
     return Remark("calibrated", Gravity.NOTE, text)
 
