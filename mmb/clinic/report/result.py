@@ -234,14 +234,13 @@ def calibrated(
 def calibration_note(calibration: Calibration) -> Remark:
     """Return a note on how far words and intervals held in patients that the calibration was not fitted on."""
     judged = {region: each.left_out for region, each in calibration.regions.items()}
-    held = ", ".join(
-        f"{name} {share(each.held, each.intervals)}" for name, each in judged.items() if each.intervals_hold
-    )
-    right = ", ".join(f"{name} {share(each.right, each.usable)}" for name, each in judged.items() if each.words_hold)
+    held = [f"{name} {share(it.held, it.intervals)}" for name, it in judged.items() if it.intervals_hold]
+    right = [f"{name} {share(it.right, it.usable)}" for name, it in judged.items() if it.words_hold]
     text = (
-        f"Calibrated on {calibration.patients} patients. In patients left out, intervals held the true volume: {held or 'too rarely'}. "
-        f"None is given if it would span more than a factor of {WIDEST:g}, or if there may be no tumour. Of outlines "
-        f"called usable, these had an overlap (Dice) of {100 * GOOD_DICE:.0f} % or more with the expert's: {right or 'too few'}."
+        f"Calibrated on {calibration.patients} patients. In patients left out, intervals held the true volume: "
+        f"{', '.join(held) or 'too rarely'}. None is given if it would span more than a factor of {WIDEST:g}, or if "
+        f"there may be no tumour. Of outlines called usable, these had an overlap (Dice) of {100 * GOOD_DICE:.0f} % or "
+        f"more with the expert's: {', '.join(right) or 'too few'}."
     )
     return Remark("calibrated", Gravity.NOTE, text)
 
