@@ -92,9 +92,9 @@ def unread(paths: Sequence[Path]) -> tuple[list[str], list[Path]]:
             kinds[kind].append(path)
     remarks = []
     for kind, files in sorted(kinds.items()):
-        count = f"{len(files)} of {len(paths)} files {'is' if len(files) == 1 else 'are'} not read"
-        what = f" ({kind}): {FOREIGN[kind]}" if kind else ": damaged, or of no known kind; copy the images again"
-        remarks.append(f"{count}{what}, or remove what is not needed")
+        count = f"{len(files)} {'file' if len(files) == 1 else 'files'} not read"
+        what = f"({kind}): {FOREIGN[kind]}" if kind else f"(of {len(paths)}; damaged or unknown): copy them again"
+        remarks.append(f"{count} {what}, or remove what is not needed")
     return remarks, [path for files in kinds.values() for path in files]
 
 

@@ -14,8 +14,8 @@ from nibabel import Nifti1Image
 from common.io.files import replacing
 from common.io.geometry import require_plausible
 from common.io.itk_formats import read_with_itk
-from common.io.nifti import read_nifti
-from common.io.orientation import orientation_doubt
+from common.io.nifti import PAIR, read_nifti
+from common.io.orientation import NOT_STATED, orientation_doubt
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,9 @@ def read_volume(path: str | os.PathLike) -> MetaTensor:
             f"{path}: cannot be read as an image ({kind}{' '.join(str(error).split())}); expected a complete NIfTI, "
             "MHA, NRRD or Analyze file of a scan. If it is corrupt or truncated, copy or download it again."
         ) from error
-    for doubt in doubts.values():
-        _warn_once(f"{path}: {doubt}.")
+    for code, doubt in doubts.items():
+        if code != NOT_STATED or not str(path).lower().endswith(PAIR):  # an Analyze header has no field for it
+            _warn_once(f"{path}: {doubt}.")
     meta = {"doubts": doubts}
     voxels = voxels[..., 0] if voxels.ndim == 4 and voxels.shape[3] == 1 else voxels
     return MetaTensor(torch.as_tensor(voxels.astype(np.float32)), affine=torch.as_tensor(affine), meta=meta)

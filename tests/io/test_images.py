@@ -47,8 +47,8 @@ def test_a_file_that_does_not_say_how_it_lies_is_warned_about_once_and_other_for
     nib.save(nib.Nifti1Image(volume, None), x)
     for file in (path, y, z, x, x):
         read_volume(file)
-    analyze, record = caplog.records
-    assert analyze.getMessage().startswith(f"{z}: its header does not state the orientation (Analyze 7.5)")
+    (record,) = caplog.records
+    assert [*read_volume(z).meta["doubts"]] == ["orientation_not_stated"]
     fact = "its header does not state the orientation (qform and sform code 0); taken as LAS"
     assert record.getMessage().startswith(f"{x}: {fact}")
 

@@ -281,9 +281,8 @@ def assign_series(
     if why := _delayed(chosen, wanted):
         chosen["t1c"] = replace(chosen["t1c"], grade=min(chosen["t1c"].grade, Grade.OPEN))
         remarks.append(_of("later_than_another", chosen["t1c"], f"{chosen['t1c'].candidate.source} {why}."))
-    chosen = {name: _opened(each) for name, each in chosen.items()}
     chosen, excluded, moved = _by_content(chosen, modalities, required)
-    chosen = {name: replace(record, use=Use.TAKEN) for name, record in chosen.items()}
+    chosen = {name: replace(_opened(record), use=Use.TAKEN) for name, record in chosen.items()}
     records |= _by_candidate([*chosen.values(), *(replace(record, use=Use.LEFT_OUT) for record in excluded)])
     return Assignment(chosen, [*records.values()], [*moved, *remarks])
 

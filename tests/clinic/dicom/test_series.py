@@ -280,7 +280,7 @@ def test_known_strangers_beside_are_not_counted_and_others_are(study):
     read = read_folder(study, PHANTOM)
     texts = [each.text for each in read.remarks if each.code == "files_not_read"]
     assert (read.headers.unread, len(texts)) == (2, 2)
-    assert (".gz): unpack it" in texts[1], "damaged, or of no known kind" in texts[0]) == (True, True)
+    assert (".gz): unpack it" in texts[1], "damaged or unknown" in texts[0]) == (True, True)
     assert {each.source: each.files for each in read.found} == {"series 2": 35, "series 3": 20}
 
 
