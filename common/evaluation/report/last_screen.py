@@ -28,7 +28,7 @@ def last_screen(evaluation: Evaluation, report: str, trained: str, documented: S
     means = 100 * subset_statistics(evaluation, "dice")["mean"]
     alone = means[~means.index.str.contains("+", regex=False)].mean(axis=1).sort_values(ascending=False).index
     chosen = {subset_name(evaluation.modalities): ""} if len(evaluation.modalities) > 1 else {}
-    chosen |= dict(zip([*alone[:1], *alone[1:][-1:]], [" alone, best on average", " alone, worst"], strict=False))
+    chosen |= dict(zip([*alone[:1], *alone[1:][-1:]], [" alone, best mean", " alone, worst"], strict=False))
     rows = {display_subset(name) + what: means.loc[name] for name, what in chosen.items() if name in means.index}
     rows[f"mean of {counted(len(means), noun='subset')}"] = means.mean()
     width = max(len("Mean Dice (%)"), *map(len, rows)) + 4

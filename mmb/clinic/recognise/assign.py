@@ -339,7 +339,7 @@ def _made_again(records: Sequence[Record]) -> dict[Candidate, Candidate]:
     """Return each usable candidate that was reconstructed of the same acquisition as a better one -> that one."""
     acquired: dict[tuple, list[Record]] = defaultdict(list)
     for each in records:
-        if each.is_usable and each.candidate.acquired:
+        if each.is_usable and each.candidate.acquired and not each.candidate.fixed:
             acquired[each.modality, each.candidate.acquired, each.candidate.frame].append(each)
     again: dict[Candidate, Candidate] = {}
     for group in (group for group in acquired.values() if len(group) > 1):
