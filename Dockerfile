@@ -12,9 +12,7 @@ COPY pyproject.toml README.md LICENSE /src/
 COPY common /src/common
 COPY mmb /src/mmb
 COPY bundles /src/bundles
-# Of MONAI Label only its build of OHIF is used.
-RUN /venv/bin/pip install --no-cache-dir "/src[clinic]" \
- && /venv/bin/pip install --no-cache-dir --no-deps monailabel==0.8.5
+RUN /venv/bin/pip install --no-cache-dir "/src[clinic]"
 
 FROM base
 COPY --from=build /venv /venv

@@ -56,7 +56,7 @@ lint: $(LINT_VENV)/.installed $(VENV)/.installed-test ## ruff's checks, then myp
 	$(VENV)/bin/mypy
 
 # STUDIES: a folder with a subfolder for each study, or the URL of a DICOMweb archive; without it a phantom is made.
-label: $(VENV)/.installed-clinic ## serve the bundles on a page, and to 3D Slicer and OHIF
+label: $(VENV)/.installed-clinic ## serve the bundles on a page, and to 3D Slicer
 	$(VENV)/bin/mmb serve $(if $(STUDIES),--studies "$(STUDIES)")
 
 # Those that need Debian's orthanc, orthanc-dicomweb and chromium are skipped without them.
@@ -87,14 +87,11 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.torch
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install "$(TORCH)" -e ".[test]"
-	$(VENV)/bin/python -m pip install --no-deps monailabel==0.8.5
 	touch $@
 
-# Of MONAI Label only its build of OHIF is used, which no other package has; so none of its requirements.
 $(VENV)/.installed-clinic: pyproject.toml $(VENV)/.torch
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install "$(TORCH)" -e ".[clinic]"
-	$(VENV)/bin/python -m pip install --no-deps monailabel==0.8.5
 	touch $@
 
 $(LINT_VENV)/.installed: pyproject.toml

@@ -19,8 +19,9 @@ Look = Callable[[Sequence[Candidate]], Mapping[str, LogProbs]]
 
 def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None, look: Look | None = None) -> Assignment:
     """Return the assignment, for which ``look`` judges the images in question."""
-    candidates = series_candidates(series, by_hand)
-    left_out = {canonical(str(name)) for name, key in (by_hand or {}).items() if key is None}
+    given = {canonical(str(name)): key for name, key in (by_hand or {}).items()}
+    candidates = series_candidates(series, given)
+    left_out = {name for name, key in given.items() if key is None}
     modalities = [name for name in GLIOMA if name not in left_out]
     unclear = in_question(candidates, modalities) if look else []
     try:

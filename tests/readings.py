@@ -54,7 +54,7 @@ DESCRIPTIONS = {
         T2*GRE | T2* FFE | T2-star weighted | GRE T2* | SWI_mIP | SWIp | vSWI | PD weighted | PDW TSE | PD FS TRA |
         sPD | pd_tse | Synthetic T2w | SyntheticMR T1W | synT1 | synthT2 | T1 WIP SyMRI | c-spine T1 |
         T2 SAG CERVICAL | T1 LUMBAR | BWS T1 | T2 NECK STIR | T1 HALS KM | MRA neck | T1 shoulder | T2 abdomen |
-        brain probability T1 | T1 WARPED | FAT_T1_Dixon | opp phase T1 | T1 map MOLLI | MOLLI T1 | T2 relaxation map |
+        brain probability T1 | FAT_T1_Dixon | opp phase T1 | T1 map MOLLI | MOLLI T1 | T2 relaxation map |
         subtracted T1 | SUBTRACT T1 C+ | T1 KM Sub | FLAIR contour""",
 }
 FILES = {

@@ -27,6 +27,7 @@ from common.io.geometry import grid_difference, lengths
 from common.io.images import label_map, read_volume
 from common.text import printable, shortened
 
+RIPPLE = 0.005  # share of the 99th percentile up to which a voxel outside a brain counts as background
 BACKGROUND_FRACTION = 0.3  # minimum fraction of background voxels in a skull-stripped image (in BraTS it is about 0.8)
 CUT = 0.5  # a brain counts as cut off at a face if its cross-section there exceeds this fraction of its largest one
 BEYOND = 1e9  # size of a value that no MR image has; a single such voxel would spoil the normalisation
@@ -124,9 +125,23 @@ def zero_background(image: MetaTensor) -> MetaTensor:
     return cast(MetaTensor, torch.where(around, 0.0, image))
 
 
+def without_ripples(voxels: torch.Tensor) -> torch.Tensor:
+    """Return a volume ``(X, Y, Z)`` with background 0 where interpolation left ripples in the background of a brain.
+
+    They are below `RIPPLE` of the 99th percentile, and connected to the border; noise in the air around a head is more.
+    """
+    if float((voxels == 0).float().mean()) >= BACKGROUND_FRACTION:
+        return voxels
+    size = voxels.abs().numpy()
+    pieces, _ = ndimage.label(size <= RIPPLE * np.percentile(size[size > 0], 99))
+    border = np.concatenate([np.take(pieces, end, axis).ravel() for axis in range(3) for end in (0, -1)])
+    outside = np.isin(pieces, np.unique(border[border > 0]))
+    return torch.where(torch.from_numpy(outside), 0.0, voxels) if outside.mean() >= BACKGROUND_FRACTION else voxels
+
+
 def _unlike_a_brain(name: str, image: MetaTensor, least: float, most: float) -> Iterator[Finding]:
     """Yield a finding if a skull is visible, or a whole brain is too small: the voxels that are not 0 count, in ml."""
-    head, affine = image.as_tensor() != 0, image.affine.numpy()
+    head, affine = without_ripples(image.as_tensor()) != 0, image.affine.numpy()
     zeros = float((~head).float().mean())
     volume = int(head.sum()) * abs(np.linalg.det(affine[:3, :3])) / 1000
     size = lengths(voxel_sizes(affine))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from functools import cache
-from itertools import combinations, pairwise, product
+from itertools import combinations, pairwise, product, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ OF_IMAGES = f"{PLANE}|{TECHNIQUE}|{BODY}|{PROCESSED}"
 OTHERS = {
     *("siemens", "philips", "ge", "canon", "toshiba", "gd", "gad", "gado", "ce", "km", "mdc", "contrast", "enhanced"),
     *("pre", "post", "native", "nativ", "plain", "with", "without", "to", "in", "on", "orig", "original", "scan"),
-    *("manual", "auto", "img", "im", "image", "se", "ser", "series", "e", "echo", "run", "acq", "rec"),
+    *("manual", "auto", "img", "im", "image", "study", "se", "ser", "series", "e", "echo", "run", "acq", "rec"),
 }
 """Further parts of names that tell no patient and no examination; a running number may follow them."""
 CASES = {*("case", "patient", "pat", "subject", "subj", "sub", "p")}
@@ -32,13 +32,17 @@ DIGITS = "0123456789"
 
 
 class Told(NamedTuple):
-    """What is known of an image's case: identifiers and days by their kinds, and words that may be names of a case."""
+    """What is known of an image's case: identifiers and days by their kinds, and words that may be names of a case.
+
+    ``places`` are all parts of its name before those of its sequence.
+    """
 
     name: str = ""
     known: Mapping[str, tuple[str, ...]] = {}
     days: Mapping[str, date] = {}
     words: frozenset[str] = frozenset()
     is_label: bool = False
+    places: tuple[str, ...] = ()
 
 
 class Difference(NamedTuple):
@@ -67,7 +71,8 @@ def told(path: Path, name: str = "") -> Told:
     known = {part[:3]: (part,) for part in case.lower().split("_") if part[:4] in ("sub-", "ses-")} | _published(case)
     known |= {key: (str(fields[key]),) for key in IDENTITY if fields.get(key)}
     words = frozenset(part for part in parts if not _is_of_image(part))
-    return Told(name or path.name, known, {"date": max(found)} if found else {}, words, role == "label")
+    places = tuple(takewhile(lambda part: part not in ALIASES, _split(case)))
+    return Told(name or path.name, known, {"date": max(found)} if found else {}, words, role == "label", places)
 
 
 def differing(images: Sequence[Told]) -> Difference | None:
@@ -86,7 +91,28 @@ def differing(images: Sequence[Told]) -> Difference | None:
             alike = a.rstrip(DIGITS) == b.rstrip(DIGITS) or (_is_of_case(a) and _is_of_case(b))
             if alike or not ({*DIGITS} & {*a, *b} or one.is_label or other.is_label):
                 return Difference(one.name, other.name, (a, b), False)
+        if (numbers := _numbered_apart(one, other)) and not _is_running(numbers[0], images):
+            return Difference(one.name, other.name, numbers, False)
     return None
+
+
+def _numbered_apart(one: Told, other: Told) -> tuple[str, str] | None:
+    """Return the two numbers in the one place where names differ, if these follow a word that is none of images."""
+    if len(one.places) != len(other.places):
+        return None
+    apart = [k for k, (a, b) in enumerate(zip(one.places, other.places, strict=True)) if a != b]
+    place = apart[0] if len(apart) == 1 else 0
+    word, a, b = one.places[place - 1 : place], one.places[place:][:1], other.places[place:][:1]
+    if not (word and a[0].isdecimal() and b[0].isdecimal()) or dates(a[0]) or one.days:
+        return None
+    return None if word[0] in OTHERS or re.fullmatch(f"{PLANE}|{TECHNIQUE}", word[0]) else (a[0], b[0])
+
+
+def _is_running(number: str, images: Sequence[Told]) -> bool:
+    """Return whether each of three or more images has a number of its own there, as series of a study have."""
+    place = next(each.places.index(number) for each in images if number in each.places)
+    numbers = {each.places[place] for each in images if len(each.places) > place}
+    return len(numbers) == len(images) > 2 and not number.startswith("0")
 
 
 def differing_files(item: Mapping[str, Any]) -> Difference | None:
@@ -105,10 +131,14 @@ def sidecar(path: Path) -> dict[str, Any]:
 
 def _parts(name: str) -> list[str]:
     """Return the parts of a name in lower case; what belongs to a word of cases, or begins with 0, joins the former."""
-    parts = [part for part in re.split(r"[\W_]+", REGISTERED_TO.sub("", name).lower()) if part]
+    parts = _split(name)
     glued = {(a, b) for a, b in pairwise(parts) if a in CASES or (b[0] == "0" and not _is_of_image(a))}
     glued = {(a, b) for a, b in glued if b.isdigit() and len(b) < 6}
     return [a * ((a, b) in glued or bool(a and re.fullmatch(TIME_POINT, a + b))) + b for a, b in pairwise(["", *parts])]
+
+
+def _split(name: str) -> list[str]:
+    return [part for part in re.split(r"[\W_]+", REGISTERED_TO.sub("", name).lower()) if part]
 
 
 @cache

@@ -99,7 +99,7 @@ def _image_files(root: Path) -> list[Path]:
         dicom = ["Convert its DICOM files to NIfTI, e.g. by dcm2niix"] if any(map(is_dicom, files)) else []
         kinds = Counter(path.suffix.lower() or "without suffix" for path in files)
         only = shortened([f"{count} {kind}" for kind, count in kinds.most_common()])
-        todo = "; ".join([*unread(files), *dicom]) or "Unpack the data there"
+        todo = "; ".join([*unread(files)[0], *dicom]) or "Unpack the data there"
         raise FileNotFoundError(
             f"{root}: no image ({', '.join(SUFFIXES)}) in it or below{f', only {only}' if files else ''}. {todo}."
         )

@@ -4,9 +4,10 @@ import hashlib
 import os
 import secrets
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from mimetypes import MimeTypes
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,13 +18,19 @@ INSTALLED = {"site-packages", "dist-packages"}
 FOREIGN = {
     **dict.fromkeys((".mgz", ".mgh", ".mnc", ".mhd", ".nhdr", ".par", ".rec"), "convert it to NIfTI (.nii.gz)"),
     **dict.fromkeys((".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zip"), "unpack it, or convert it to .nii.gz"),
-    **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar"), "unpack it"),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".tar.bz2", ".tar.xz", ".gz", ".bz2", ".xz", ".7z", ".rar"), "unpack it"),
     **dict.fromkeys(
         (".npy", ".npz", ".h5", ".hdf5"),
         "an array says neither voxel size nor position; use the images that it was made from",
     ),
 }
 """Suffix of files that may hold images but are not read -> what to do with them."""
+BESIDE = (".hdr", ".db", ".lnk")
+"""Suffixes of further files that lie beside images: the headers of Analyze images, and what Windows leaves."""
+NO_KIND = ("application/octet-stream", "application/dicom")
+PROGRAMS = (b"MZ", b"\x7fELF")  # how they begin
+CONTROL = {*range(32)} - {*b"\t\n\f\r\x1a\x1b"}  # bytes that a text does not have
+_TYPES = MimeTypes()  # Python's own table: that of the system may name other kinds
 
 
 def walk(folder: str | os.PathLike) -> list[Path]:
@@ -71,15 +78,41 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def unread(paths: Iterable[Path]) -> list[str]:
-    """Return a remark for each kind of file that may hold images but is not read (`FOREIGN`); files are not named."""
+def unread(paths: Sequence[Path]) -> tuple[list[str], list[Path]]:
+    """Return a remark for each kind of file that may hold images but is not read, and the files; none is named.
+
+    These are the kinds in `FOREIGN`, and what is neither an image nor known to lie beside images.
+    """
     suffixes = sorted(FOREIGN, key=len, reverse=True)
-    kinds = (next((suffix for suffix in suffixes if path.name.lower().endswith(suffix)), None) for path in paths)
-    counts = Counter(kind for kind in kinds if kind)
-    return [
-        f"{count} {'file' if count == 1 else 'files'} not read ({kind}): {FOREIGN[kind]}, or remove what is not needed"
-        for kind, count in sorted(counts.items())
-    ]
+    kinds: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        name = path.name.lower()
+        kind = next((suffix for suffix in suffixes if name.endswith(suffix) and not name.endswith(SUFFIXES)), "")
+        if kind or is_strange(path):
+            kinds[kind].append(path)
+    remarks = []
+    for kind, files in sorted(kinds.items()):
+        count = f"{len(files)} {'file' if len(files) == 1 else 'files'} not read"
+        what = f"({kind}): {FOREIGN[kind]}" if kind else f"(of {len(paths)}; damaged or unknown): copy them again"
+        remarks.append(f"{count} {what}, or remove what is not needed")
+    return remarks, [path for files in kinds.values() for path in files]
+
+
+def is_strange(path: Path) -> bool:
+    """Return whether a file is no image, and none of the texts, pictures, documents and programs that lie beside them.
+
+    An empty file without a suffix is one, as a copy that broke off leaves it.
+    """
+    name = path.name.lower()
+    kind = _TYPES.guess_type(name)[0]
+    if name == "dicomdir" or name.endswith((*SUFFIXES, *BESIDE)) or (kind and kind not in NO_KIND):
+        return False
+    try:
+        with path.open("rb") as file:
+            start = file.read(1024)
+    except OSError:
+        return True
+    return start[128:132] != b"DICM" and not start.startswith(PROGRAMS) and (not start or bool({*start} & CONTROL))
 
 
 def file_digest(path: str | os.PathLike) -> str:

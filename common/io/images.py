@@ -14,7 +14,8 @@ from nibabel import Nifti1Image
 from common.io.files import replacing
 from common.io.geometry import require_plausible
 from common.io.itk_formats import read_with_itk
-from common.io.nifti import read_nifti
+from common.io.nifti import PAIR, read_nifti
+from common.io.orientation import NOT_STATED, orientation_doubt
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +28,9 @@ def read_volume(path: str | os.PathLike) -> MetaTensor:
 
     NIfTI, Analyze, MetaImage (``.mha``) and NRRD files are read completely; none may refer to another file. A fourth
     dimension of one channel, as in iSEG's images, is dropped. Doubts about a file, such as a missing orientation, are
-    logged once as a warning and listed in ``meta["warnings"]``. Raises FileNotFoundError if the file does not exist;
-    PermissionError if this user may not read it; ValueError if it is incomplete, its voxels are not real numbers, or
-    its affine is not plausible.
+    logged once as a warning and kept in ``meta["doubts"]`` by their codes. Raises FileNotFoundError if the file does
+    not exist; PermissionError if this user may not read it; ValueError if it is incomplete, its voxels are not real
+    numbers, or its affine is not plausible.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(
@@ -37,10 +38,10 @@ def read_volume(path: str | os.PathLike) -> MetaTensor:
         )
     if not os.access(path, os.R_OK):
         raise PermissionError(f"{path}: permission denied; give this user the right to read it.")
-    doubts: list[str] = []
     try:
         if str(path).lower().endswith(ITK_SUFFIXES):
             voxels, affine = read_with_itk(Path(path))
+            doubts = orientation_doubt(Path(path), None, affine)
         else:
             voxels, affine, doubts = read_nifti(Path(path))
         if not (np.issubdtype(voxels.dtype, np.floating) or np.issubdtype(voxels.dtype, np.integer)):
@@ -52,9 +53,10 @@ def read_volume(path: str | os.PathLike) -> MetaTensor:
             f"{path}: cannot be read as an image ({kind}{' '.join(str(error).split())}); expected a complete NIfTI, "
             "MHA, NRRD or Analyze file of a scan. If it is corrupt or truncated, copy or download it again."
         ) from error
-    for doubt in doubts:
-        _warn_once(f"{path}: {doubt}.")
-    meta = {"warnings": doubts}
+    for code, doubt in doubts.items():
+        if code != NOT_STATED or not str(path).lower().endswith(PAIR):  # an Analyze header has no field for it
+            _warn_once(f"{path}: {doubt}.")
+    meta = {"doubts": doubts}
     voxels = voxels[..., 0] if voxels.ndim == 4 and voxels.shape[3] == 1 else voxels
     return MetaTensor(torch.as_tensor(voxels.astype(np.float32)), affine=torch.as_tensor(affine), meta=meta)
 
@@ -68,8 +70,8 @@ def label_map(label: MetaTensor, path: str | os.PathLike) -> MetaTensor:
     return cast(MetaTensor, torch.where((label - label.round()).abs() < NEARLY, label.round(), label))
 
 
-def read_image(path: str | Path, channel: int | None = None) -> tuple[Nifti1Image, list[str]]:
-    """Read the volume of an image file, or one of its channels; return it, and doubts about the file.
+def read_image(path: str | Path, channel: int | None = None) -> tuple[Nifti1Image, dict[str, str]]:
+    """Read the volume of an image file, or one of its channels; return it, and doubts about the file by their codes.
 
     Raises ValueError if what was read is not a single volume.
     """
@@ -77,7 +79,7 @@ def read_image(path: str | Path, channel: int | None = None) -> tuple[Nifti1Imag
     chosen = volume if channel is None else volume[..., channel]
     if chosen.ndim != 3:
         raise ValueError(f"{path}: shape {tuple(chosen.shape)}; expected one volume (X, Y, Z).")
-    return Nifti1Image(chosen.numpy(), volume.affine.numpy()), volume.meta["warnings"]
+    return Nifti1Image(chosen.numpy(), volume.affine.numpy()), volume.meta["doubts"]
 
 
 @cache

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mmb.server import routes_label, routes_page, routes_viewer
+from mmb.server import routes_label, routes_page
 from mmb.server.answers import error_response
 from mmb.server.app import App
 from mmb.server.guard import HEALTH, Guard, path_of
@@ -25,8 +25,7 @@ from mmb.server.routes_page import FILES, STATIC
 
 logger = logging.getLogger("label")
 LARGE = {
-    ("PUT", "datastore"): FILE_BYTES, ("POST", "proxy"): FILE_BYTES, ("PUT", "studies"): UPLOAD_BYTES,
-    ("POST", "segment"): UPLOAD_BYTES,
+    ("PUT", "datastore"): FILE_BYTES, ("PUT", "studies"): UPLOAD_BYTES, ("POST", "segment"): UPLOAD_BYTES,
 }  # fmt: skip
 """Method and first part of the path of requests that bring files, and the maximum size of their bodies."""
 CLOSE = {"connection": "close"}  # header of an answer to a request of which the rest is not read
@@ -35,7 +34,7 @@ CLOSE = {"connection": "close"}  # header of an answer to a request of which the
 def create_api(app: App, names: Collection[str] = (), token: str = "") -> FastAPI:
     """Return the HTTP interface of an app.
 
-    OHIF is there only with an archive. The server is reached by ``names``; see `require_own`. ``token`` is the first
+    The server is reached by ``names``; see `require_own`. ``token`` is the first
     part of all paths; see `Guard`.
     """
     api = FastAPI(title="missing-modality-bundles", docs_url=None, redoc_url=None, openapi_url=None)
@@ -49,11 +48,6 @@ def create_api(app: App, names: Collection[str] = (), token: str = "") -> FastAP
     api.include_router(routes_label.router)
     api.include_router(routes_page.router)
     api.mount("/static", StaticFiles(directory=STATIC))
-    if app.archive is None:
-        api.include_router(routes_viewer.without_archive)
-    else:
-        api.include_router(routes_viewer.router)
-        api.mount("/ohif", routes_viewer.Viewer(routes_viewer.ohif_folder(), token))
     return api
 
 

@@ -97,13 +97,13 @@ class App:
         return [f"{names[text]}: {text}" for text in said]
 
     def own_studies(self) -> list[str]:
-        """Return the names of the studies in the server's folder; none of an archive, of which OHIF has a list."""
+        """Return the names of the studies in the server's folder; none of an archive, which viewers list."""
         return [] if self.archive else self.datastore.list_images()
 
     def copy_own(self, image: str, upload: Upload) -> None:
         """Copy a study of the server's folder, as if a client had sent it."""
         if self.archive:
-            raise FileNotFoundError("The studies are in an archive; OHIF lists them.")
+            raise FileNotFoundError("The studies are in an archive; a viewer lists them.")
         folder, _ = self.datastore.fetch(image, upload.folder)
         files = [path for path in walk(folder) if path.is_file()]
         upload.require_room(sum(path.stat().st_size for path in files))

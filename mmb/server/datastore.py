@@ -35,6 +35,8 @@ PAGE = 200  # number of results requested at a time
 LABEL_OFFSET = 0.1
 """Maximum distance in mm between corresponding corners of a label map and the image that it was drawn on."""
 UID = re.compile(r"[0-9][0-9.]{0,63}")
+STORED = (("application/dicom", "*"),)
+"""Media type of images in the transfer syntax in which an archive stores them; not all archives can convert them."""
 
 
 def class_label(name: str) -> str:
@@ -282,7 +284,7 @@ class DICOMWebDatastore(Datastore):
     def _retrieve(self, study: str, series: str, folder: Path) -> list[Path]:
         folder.mkdir(parents=True)
         paths = []
-        for number, instance in enumerate(self.client.iter_series(study, series)):
+        for number, instance in enumerate(self.client.iter_series(study, series, media_types=STORED)):
             if (instance.StudyInstanceUID, instance.SeriesInstanceUID) != (study, series):
                 raise ValueError("The archive answered with images of another study or series.")
             paths.append(folder / f"{number:06d}.dcm")

@@ -28,11 +28,6 @@ RESULT_PAGE = (
 )
 """That of ``summary.html``: its script runs without the server's origin, so that it can ask the server for nothing, nor
 anyone else. Modals are for printing."""
-VIEWER = (
-    "default-src 'self' blob: data:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; base-uri 'self'; form-action 'self'; object-src 'none'; frame-ancestors 'none'"
-)
-"""That of OHIF, whose build has inline scripts: it may ask this server alone."""
 DEFAULTS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",  # the address holds the token

@@ -2,14 +2,13 @@
 
 REQUEST_BYTES = 1 << 20  # maximum size of a request without a file
 FILE_BYTES = 256 << 20
-"""Maximum size of a request with a file: a label map, or files that the viewer stores in the archive."""
+"""Maximum size of a request with a label map."""
 LABEL_VOXELS = 512**3  # maximum number of voxels of a label map
 LABEL_BYTES = 8 * LABEL_VOXELS + (1 << 20)
 """Maximum size of a label map's file after decompression. The ratio is not limited: gzip shrinks an empty label map to
 a thousandth."""
 ANSWER_BYTES, ANSWER_SECONDS = 4 << 30, 600
 """Maximum size and time of one answer of the DICOMweb archive, such as the images of a series."""
-JSON_BYTES = 64 << 20  # maximum size of an answer of the archive that is read whole, to check what it holds
 REQUESTS = 32  # maximum number of requests with the token at a time; further ones get status 503
 KEPT_REQUESTS = REQUESTS // 2  # of these, number that are kept for the page
 SILENT_SECONDS = 30  # time in seconds after which a request ends whose body does not arrive

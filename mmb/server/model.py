@@ -25,7 +25,6 @@ from mmb.server.archive import archive_session, store
 from mmb.server.datastore import Datastore, class_label
 from mmb.server.errors import private
 from mmb.server.options import InferOptions, SegmentOptions
-from mmb.server.upload_reading import as_told
 from mmb.server.worker import Worker, report_progress
 
 
@@ -134,13 +133,7 @@ def _segment(study: Path, results: Path, asked: Options, sent: bool = False) -> 
 
 def _of_upload(folder: Path, asked: Options, send: str | None) -> dict[str, Any]:
     """Segment an uploaded study, and send its DICOM results to an archive; return the facts."""
-    study, cohort = folder / "study", _loaded(asked).cohort
-    if asked.series:
-        with private(sent=True):
-            told = as_told(study, cohort, asked.series, asked.modalities or cohort.modalities, asked.site)
-        asked = asked if told == study else replace(asked, series=None)
-        study = told
-    prediction = _segment(study, folder / "results", asked, sent=True)
+    prediction = _segment(folder / "study", folder / "results", asked, sent=True)
     stored = None
     if send:
         report_progress("Storing the result in the archive")

@@ -1,4 +1,4 @@
-"""What MONAI Label's clients use of its interface: 3D Slicer, OHIF with its panel, and scripts.
+"""What MONAI Label's clients use of its interface: 3D Slicer and scripts.
 
 Clients cannot replace weights, read logs or other files, or delete studies.
 """

@@ -2,7 +2,6 @@
 
 import io
 import lzma
-import os
 import time
 import zipfile
 import zlib
@@ -16,13 +15,12 @@ from typing import Any
 from nibabel.affines import voxel_sizes
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.names import without_suffix
 from common.io.files import walk
 from common.io.geometry import lengths
 from common.modalities import display_name
 from mmb.clinic.recognise.assign import Assignment, assign_series, in_question
-from mmb.clinic.recognise.claims import Headers, SeriesHeaders, read_headers
-from mmb.clinic.recognise.evidence import Candidate, ImageFile, SeriesCandidate
+from mmb.clinic.recognise.claims import Headers, read_headers
+from mmb.clinic.recognise.evidence import Candidate, SeriesCandidate
 from mmb.clinic.recognise.site import SiteTable
 from mmb.clinic.report.pictures import thumbnail
 from mmb.errors import StudyError
@@ -98,36 +96,6 @@ def is_zip(path: Path) -> bool:
     """Return whether a file begins as a zip does that is not empty."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\3\4"
-
-
-def as_told(
-    folder: Path,
-    cohort: Cohort,
-    by_hand: Mapping[str, str],
-    modalities: Sequence[str],
-    site: SiteTable | None = None,
-) -> Path:
-    """Return a folder in which image files are named after the modalities that a person takes them for.
-
-    ``by_hand`` maps a modality to a file by its `key`; the others are as recognised. Each is in the folder once, as a
-    link. DICOM series have their numbers instead, so that they stay in their folder.
-    """
-    headers = read_headers(folder, cohort, site=site)
-    if isinstance(headers, SeriesHeaders) or not by_hand:
-        return folder
-    files = {each.key: each.path for each in headers.candidates if isinstance(each, ImageFile)}
-    told, taken = folder.with_name("told"), {*by_hand.values()}
-    recognised = {name: each.candidate.key for name, each in _automatic(headers)[0].chosen.items()}
-    chosen = {name: file for name, file in recognised.items() if file not in taken} | dict(by_hand)
-    told.mkdir(exist_ok=True)
-    for link in told.iterdir():
-        link.unlink()
-    for name, file in chosen.items():
-        if file not in files:
-            raise ValueError(f"{name}: the study has no such image file.")
-        if name in modalities:
-            os.link(files[file], told / f"study_{name}{file.removeprefix(without_suffix(file))}")
-    return told
 
 
 def _automatic(headers: Headers) -> tuple[Assignment, list[Candidate], dict[str, str]]:

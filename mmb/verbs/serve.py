@@ -25,10 +25,10 @@ def serve(
     site: str | None = None,
     **settings: str,
 ) -> None:
-    """Serve the bundles on a page, and to 3D Slicer and OHIF as MONAI Label does, until stopped.
+    """Serve the bundles on a page, and to 3D Slicer as MONAI Label does, until stopped.
 
     Raises OSError if a folder does not exist or cannot be written; ValueError if a bundle or its weights cannot be
-    used, or an option is unknown; ImportError if OHIF is needed for an archive but not installed.
+    used, or an option is unknown.
 
     Args:
         studies: folder with a subfolder for each study, or URL of a DICOMweb archive. User and password of an archive
@@ -99,7 +99,6 @@ def serve(
     with own_temporary_folder(), closing(App(studies, served, recipe, device, settings, send, table)) as app:
         api = create_api(app, _words(names), token)
         address = f"http://{host}:{port}/{token and f'{token}/'}"
-        viewer = f" OHIF: {address}ohif/" if is_url(studies) else ""
         quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False, "ws": "none"}
         server = uvicorn.Server(uvicorn.Config(
             api, host, port, timeout_graceful_shutdown=5, limit_concurrency=CONNECTIONS, **quiet
@@ -107,7 +106,7 @@ def serve(
         socket = server.config.bind_socket()
         socket.listen()  # whoever reads the address may connect to it at once
         print(f"Serving {', '.join(app.models)}. Research only, not for clinical use.", *app.warnings, sep="\n")
-        print(f"Open {address} in a browser. 3D Slicer can use the same address (not tested).{viewer}", flush=True)
+        print(f"Open {address} in a browser. 3D Slicer can use the same address (not tested).", flush=True)
         server.run([socket])
 
 

@@ -219,13 +219,11 @@ def test_a_closed_study_says_what_it_used_and_what_else_there_is():
 @pytest.mark.parametrize(
     ("study", "shown", "by_hand"),
     [
-        (CLOSED, {"s601": "t1 t1c", "s701": "t1c t1"}, {}),
         (CLOSED, {"s601": "t1c", "s701": "t1c t1"}, {}),
         (CLOSED[:-1], {"s601": "t1", "s701": "t1c t1"}, {}),
         (CLOSED[:-1], {"s601": "other", "s701": "t1"}, {}),
         (CLOSED[:-1], {"s601": "t1", "s701": "t1"}, {}),
         (CLOSED[:-1], {"s601": "t1c", "s701": "t1c"}, {}),
-        (CLOSED, {"s601": "t1 t1c", "s701": "t1c t1"}, {"t1c": None}),
     ],
 )
 def test_what_images_do_not_decide_is_refused_with_the_candidates_and_no_number_to_type(study, shown, by_hand):
@@ -239,6 +237,32 @@ def test_what_images_do_not_decide_is_refused_with_the_candidates_and_no_number_
     assert first.endswith("--series t1=NUMBER t1c=NUMBER")
     assert not re.search(r"--series.*=\d", str(refused.value))
     assert [line.split(":")[0] for line in listed] == [one.name for one in study]
+
+
+def test_one_acquisition_that_was_reconstructed_twice_is_one_candidate():
+    """As the scanner of a public study sends each T1, with and without a correction of intensity."""
+    at = {"AcquisitionTime": "100000"}
+    norm = series(7, "t1_mprage", T1, ImageType=["ORIGINAL", "PRIMARY", "M", "NORM"], **at)
+    pair = [series(6, "t1_mprage", T1, ImageType=["ORIGINAL", "PRIMARY", "M", "ND"], **at), norm]
+    look = looking()
+    selection = choose([*pair, FULL[3]], None, look)
+    assert (numbers(selection), look.seen) == ({"t1": 7, "flair": 4}, [])
+    assert ", since series 7 (axial, 1 x 1 x 1 mm) is corrected for" in selection.remarks[0].text
+    assert numbers(choose([*pair, FULL[4]])) == {"t1": 7, "t1c": 5}
+    later = series(6, "t1_mprage", T1)
+    with pytest.raises(ValueError, match="neither header nor image"):
+        choose([later, norm], None, looking(s6="t1 t1c", s7="t1 t1c"))
+
+
+def test_a_time_that_is_unknown_is_not_compared():
+    pair = [series(5, "t1 KM", T1 | GD, AcquisitionTime=""), series(6, "t1 KM", T1 | GD)]
+    assert [each.code for each in choose(pair).remarks] == ["rival"]
+
+
+def test_what_is_earlier_than_a_sure_t1c_is_a_t1_unless_its_image_shows_contrast_agent():
+    with pytest.raises(ValueError, match="series 601, series 701: all are T1 and cannot be told apart"):
+        choose(CLOSED, {}, looking(s601="t1 t1c", s701="t1c t1"))
+    assert numbers(choose(CLOSED, {}, looking(s601="t1", s701="t1c")))["t1c"] == 701
 
 
 def test_what_is_set_by_hand_is_not_looked_at_and_studies_without_doubt_are_not():
@@ -256,7 +280,7 @@ def test_what_is_set_by_hand_is_not_looked_at_and_studies_without_doubt_are_not(
 
 def test_images_that_cannot_be_compared_are_refused_with_the_reason():
     candidates = series_candidates(CLOSED)
-    with pytest.raises(ValueError, match=r"agent \(they could not be compared: no brain was found\)\. Look at"):
+    with pytest.raises(ValueError, match=r"apart \(they could not be compared: no brain was found\)"):
         assign_series(candidates, GLIOMA, {}, "no brain was found.")
     equal = series_candidates([series(2, "t2", T2), series(3, "t2", T2)])
     with pytest.raises(ValueError, match=r"all are T2 and cannot be told apart \(they could not be compared: no brain"):

@@ -11,6 +11,11 @@ from phantom_case import LPS
 
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.recognise.reading import read_files, read_folder
+from mmb.clinic.report.answer import answer
+from mmb.clinic.report.lesions import lesions
+from mmb.clinic.report.pictures import pictures
+from mmb.clinic.report.sheets import sheets
+from mmb.clinic.report.verdicts import Presence
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,22 @@ def without_codes(voxels: np.ndarray) -> nib.Nifti1Image:
 def test_analyze_and_nifti(tmp_path, voxels, suffix, made: Callable[[np.ndarray], SpatialImage], stated):
     nib.save(made(voxels), tmp_path / f"x_t2{suffix}")
     assert is_doubted(tmp_path / f"x_t2{suffix}") != stated
+
+
+def test_no_side_is_named_where_none_is_stated(tmp_path, voxels):
+    nib.save(without_codes(voxels), tmp_path / "x_t2.nii.gz")
+    (doubt,) = read_folder(tmp_path, PHANTOM).remarks
+    assert (doubt.code, doubt.gravity, doubt.about) == ("orientation_not_stated", "doubt", ("t2",))
+    tumour = np.zeros((20, 20, 20), bool)
+    tumour[2:8, 8:14, 8:14] = True
+    found, _ = lesions({"WT": tumour}, np.eye(4), tumour | True, 1.0, oriented=False)
+    assert [each.side for each in found] == ["not known"]
+    said = answer({"WT": 1.0}, {}, {}, found, Presence.FOUND, [], None)
+    assert said == "Tumour (side not known): whole tumour 1.0 ml."
+    head = {"t2": np.ones((20, 20, 20), np.float32)}
+    labelled, bare = (pictures(head, tumour[None], (1, 1, 1), None, origin)["t2"] for origin in ((0, 0, 0), None))
+    assert labelled != bare
+    assert sheets(head, {"WT": tumour}, (1, 1, 1), None, []).first == ()
 
 
 NRRD = "NRRD0004\ntype: float\ndimension: 3\nendian: little\nencoding: raw\nsizes: {}\n{}\n"

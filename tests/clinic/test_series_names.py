@@ -90,7 +90,7 @@ DESCRIBED = {
     "none": """T1 parcellation | icobrain FLAIR lesions | T2 WMH | FLAIR z-score | FLAIR* | T1 BrainVolumetry |
         T1w/T2w ratio | FA | FA map | RESOLVE | report | MERGE | T1 segmentation | aparc+aseg T1 |
         T1 cortical thickness | FLAIR lesion load | NeuroQuant T1 | T1 screen save |
-        T1 warped | T2 lesion map | FLAIR heatmap | T1 atrophy | T1 CEST | APTw T2 | T1 elastography | T2 Cine flow |
+        T2 lesion map | FLAIR heatmap | T1 atrophy | T1 CEST | APTw T2 | T1 elastography | T2 Cine flow |
         T1 MR fingerprinting | T1 relaxation time | g-factor T1 | T1 uncertainty | T1 GradCAM | T1 deformation field |
         pseudo CT T1 | T1 brain age | T1 RTSTRUCT | T1 Isodosen | T1 GTV Konturen | T2 SPACE curved | T1 checkerboard |
         T1 cikarma | T1 DESPOT1 | T2 Karte | T1 black blood vessel wall | T1 reperage | T2 omurga | c1T1 mprage |

@@ -25,7 +25,6 @@ from mmb.clinic.recognise.reading import read_folder
 from mmb.clinic.recognise.site import SiteTable, read_site
 from mmb.errors import StudyError
 from mmb.server.app import App
-from mmb.server.upload_reading import as_told
 
 Table = Mapping[str, Sequence[str]]
 SCANS = (
@@ -248,5 +247,5 @@ def test_the_server_has_a_file_named_as_the_table_and_a_person_say(phantom_volum
     (tmp_path / "study").mkdir()
     described(tmp_path / "study", phantom_volumes, s1="Kopf K-Mittel", s2="Kopf spät")
     site = table({"t1c": ["*mittel"]})
-    told = as_told(tmp_path / "study", PHANTOM, {"t2": "s2.nii.gz"}, PHANTOM.modalities, site)
-    assert sorted(path.name for path in told.iterdir()) == ["study_t1c.nii.gz", "study_t2.nii.gz"]
+    read = read_folder(tmp_path / "study", PHANTOM, by_hand={"t2": "s2.nii.gz"}, site=site)
+    assert {name: each.candidate.key for name, each in read.used.items()} == {"t1c": "s1.nii.gz", "t2": "s2.nii.gz"}

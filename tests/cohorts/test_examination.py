@@ -33,6 +33,7 @@ ONE = """5_ax_t1 8_flair | 20220105_101010_t1c 20220105_102233_flair | 20220105_
     T1_1 FLAIR_2 | t1_fl2d_tra t1_fl2d_tra_KM t2_tirm_tra_dark-fluid | Ax_T1_+C Ax_FLAIR |
     Ax_T1_PRE Ax_T1_POST AX_FLAIR | t1_e1 flair_e2 | t1_to_mni flair_to_mni | t1_2mni flair_2mni |
     T1_LPS_rSRI FLAIR_LPS_rSRI | T1_hdbet FLAIR_synthstrip | T1_1x1x1 FLAIR_1x1x5 | P1_bet_t1 P1_flair |
+    GBM_001_t1c GBM_001_flair | brain_7_t1 brain_8_t2 brain_9_flair |
     P1_warped_t1 P1_flair | P1_skullstripped_t1 P1_flair | P1_resampled_t1 P1_flair | P1_n4_t1 P1_flair |
     P1_t1 P1_corrected_seg | P1_t1 P1_consensus_seg | P1_t1 ground_truth_seg | P1_t1 tumor-label |
     Segmentation-label t1 | BraTS-MEN-00001-000-t1c BraTS-MEN-00001-000-gtv |
@@ -53,7 +54,8 @@ PERHAPS_TWO = """pat01_t1c pat02_flair | preop_t1c postop_flair | P1_t1c P2_seg 
     baseline_t1 week12_flair | P1_preop_t1 P1_fu3_flair | pre_op_t1 post_op_flair | P1_pre_op_t1 P1_post_op_flair |
     MRN12345_t1 MRN67890_flair | P1_month3_t1 P1_month6_flair | HGG_01_t1 LGG_02_flair | P1_t1 P2_mask-label |
     T1_tp0 FLAIR_tp1 | Patient-1_t1 Patient-2_flair | Brats18_CBICA_AAB_1_t1 Brats18_CBICA_AAG_1_flair |
-    P1_V1_t1 P1_V2_flair | pat-1_t1 pat-1_t2 pat01_t1c pat02_flair"""
+    P1_V1_t1 P1_V2_flair | GBM_001_t1c GBM_002_flair | TCGA_02_t1 TCGA_03_flair | GBM-101-t1 GBM-102-t2 |
+    brain_7_t1 brain_9_flair | pat-1_t1 pat-1_t2 pat01_t1c pat02_flair"""
 TWO = """sub-01_ses-01_T1w sub-01_ses-02_FLAIR | sub-01_T1w sub-02_FLAIR | ses-1_T1w ses-2_FLAIR |
     BraTS-GLI-00001-000-t1c BraTS-GLI-00002-000-t2f | BraTS-GLI-00001-000-t1c BraTS-GLI-00001-001-t2f |
     2023-01-05_t1c 2024-02-07_flair | 20230105_ax_t1_post_gad 20240207_ax_t2_flair | 05.01.2023_t1 07.02.2024_flair |

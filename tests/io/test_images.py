@@ -48,6 +48,7 @@ def test_a_file_that_does_not_say_how_it_lies_is_warned_about_once_and_other_for
     for file in (path, y, z, x, x):
         read_volume(file)
     (record,) = caplog.records
+    assert [*read_volume(z).meta["doubts"]] == ["orientation_not_stated"]
     fact = "its header does not state the orientation (qform and sform code 0); taken as LAS"
     assert record.getMessage().startswith(f"{x}: {fact}")
 
@@ -124,7 +125,7 @@ def test_the_affine_is_that_of_the_standard_and_doubts_are_said(tmp_path, volume
     read = read_volume(tmp_path / "x.nii")
     np.testing.assert_allclose(read.affine.numpy()[:3, :3], np.asarray(affine, float)[:3, :3], atol=1e-6)
     assert bool(caplog.records) == bool(warning)
-    assert len(read.meta["warnings"]) == (1 if warning else 0)
+    assert len(read.meta["doubts"]) == (1 if warning else 0)
     if warning:
         assert re.search(warning, caplog.text)
 

@@ -28,7 +28,7 @@ def last_screen(evaluation: Evaluation, report: str, trained: str, documented: S
     means = 100 * subset_statistics(evaluation, "dice")["mean"]
     alone = means[~means.index.str.contains("+", regex=False)].mean(axis=1).sort_values(ascending=False).index
     chosen = {subset_name(evaluation.modalities): ""} if len(evaluation.modalities) > 1 else {}
-    chosen |= dict(zip([*alone[:1], *alone[1:][-1:]], [" alone, the best", " alone, the worst"], strict=False))
+    chosen |= dict(zip([*alone[:1], *alone[1:][-1:]], [" alone, best mean", " alone, worst"], strict=False))
     rows = {display_subset(name) + what: means.loc[name] for name, what in chosen.items() if name in means.index}
     rows[f"mean of {counted(len(means), noun='subset')}"] = means.mean()
     width = max(len("Mean Dice (%)"), *map(len, rows)) + 4
@@ -40,7 +40,7 @@ def last_screen(evaluation: Evaluation, report: str, trained: str, documented: S
         *(f"  {name}".ljust(width) + "".join(f"{decimal(value):>7}" for value in row) for name, row in rows.items()),
     ]
     if documented:
-        lines[-1] += f"   (documented for train.json as it is: {' '.join(map(decimal, documented))})"
+        lines[-1] += f"   (documented: {' '.join(map(decimal, documented))}; up to 3 points more or less are normal)"
     for region, number in lacking.items():
         if number and not is_pooled(evaluation, "dice"):
             lines.append(
@@ -48,5 +48,5 @@ def last_screen(evaluation: Evaluation, report: str, trained: str, documented: S
             )
     if evaluation.cohort == "phantom":
         lines.append("Synthetic images show that the software works; they say nothing about patients.")
-        lines.append("With a real patient, if mmb is installed: mmb example patient && mmb predict patient result")
+        lines.append("With a real patient, where mmb is on the path: mmb example patient && mmb predict patient result")
     return "\n".join([*lines, f"Pictures, all subsets, HD95, conventions: {report}"])

@@ -99,15 +99,27 @@ def align(
         seen = in_field_of_view(Grid(placed[name].shape, placed[name].affine), grid)
         return volume, compare_places(fixed, volume, seen, spacing)
 
+    def consents(name: str) -> bool:
+        """Return whether another image fits it better too with left and right exchanged, if there is one."""
+        others = [other for other in images if other not in (name, reference)]
+        fits = (compared[other][1] for other in others)
+        if not others or any(fit is not None and fit.is_mirrored for fit in fits):  # else it may be the reference
+            return True
+        seen = in_field_of_view(Grid(placed[name].shape, placed[name].affine), grid)
+        found = compare_places(compared[others[0]][0], compared[name][0], seen, spacing)
+        return found.mirrored > found.original
+
     with ThreadPoolExecutor() as pool:  # SciPy and PyTorch, which take most of the time, release the interpreter
-        compared = list(pool.map(compare, images))
-    aligned, misplaced, failed, mirrored = {}, {}, {}, {}
-    for name, (volume, fit) in zip(images, compared, strict=True):
+        compared = dict(zip(images, pool.map(compare, images), strict=True))
+    aligned, misplaced, failed, mirrored = {}, {}, {}, dict[str, str]()
+    for name, (volume, fit) in compared.items():
         if fit is not None and fit.is_mirrored:
-            misplaced[name] = mirrored[name] = (
-                f"fits the reference better with left and right exchanged ({_compared(fit.mirrored, fit.best)}): one "
-                "of the two seems to be mirrored. Do not trust the result; convert both again from the scanner's files."
+            misplaced[name] = (
+                "fits the reference better with left and right exchanged "
+                f"({_compared(fit.mirrored, fit.original)}): one of the two seems to be mirrored. Check left and right "
+                "in both; if they differ, convert both again from the scanner's files."
             )
+            mirrored |= {name: misplaced[name]} if consents(name) else {}
         elif fit is not None and fit.is_misplaced:
             better = _compared(fit.best, fit.information)
             if fit.overlap < NO_OVERLAP:  # there is hardly any information to compare

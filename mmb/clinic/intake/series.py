@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
 
-from common.io.files import unread, walk
+from common.io.files import is_strange, unread, walk
 from common.io.geometry import require_plausible, require_shape
 from common.text import shortened
 from mmb.clinic.intake.completeness import Present, doubt, parts_by_description, present, why_incomplete
@@ -42,7 +42,10 @@ LOSSY = "its pixels were compressed with loss (LossyImageCompression), so small 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MULTIFRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 SUFFIXES = (".dcm", ".dicom", ".ima")
-"""A file with such a suffix that is not a DICOM file is reported as damaged; files with other names are ignored."""
+"""A file with such a suffix that is not a DICOM file is damaged."""
+MOST_STRANGE = 0.1
+"""Share of a folder's files, of those that are or may have been DICOM files, from which on so many are missing that
+none of its series is whole."""
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID",
     "StudyDate",
@@ -189,7 +192,7 @@ def _one_examination(slices: Sequence[Slice]) -> bool:
 
 def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path, Dataset]]:
     """Yield the DICOM files of a folder with their attributes in `TAGS`."""
-    damaged, bare, closed, read = [], [], [], 0
+    damaged, bare, closed, strange, read = [], [], [], list[Path](), Counter[Path]()
     for path in paths:
         dataset: Dataset | None = None
         try:
@@ -211,10 +214,16 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
         except Exception:  # pydicom raises anything on damaged bytes
             dataset, whole = Dataset(), False
         if dataset is not None and whole:
-            read += 1
+            read[path.parent] += 1
             yield path, dataset
         elif path.suffix.lower() in SUFFIXES or (dataset is not None and path.name.upper() != "DICOMDIR"):
             damaged.append(path)
+        elif is_strange(path):
+            strange.append(path)
+    counts = Counter(path.parent for path in strange)
+    lacking = {
+        place for place, count in counts.items() if count >= MOST_STRANGE * (count + read[place]) and read[place]
+    }
     for unusable, what, remedy in (
         (closed, "cannot be opened", "make all of them readable (chmod -R u+rX)"),
         (
@@ -223,6 +232,7 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
             "export them as DICOM files again (dcmconv of DCMTK adds what is missing)",
         ),
         (damaged, "are damaged DICOM files", MISSING),
+        ([path for path in strange if path.parent in lacking], "cannot be read, as of a copy that broke off", MISSING),
     ):
         if unusable:  # file names may contain patients' names
             found, first = f"{len(unusable)} of {len(paths)} files {what}", paths.index(unusable[0]) + 1
@@ -233,7 +243,7 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
             )
     if not read:
         index = ["a DICOMDIR is only an index: copy the folders beside it too"]
-        other = [*(index if any(path.name.upper() == "DICOMDIR" for path in paths) else []), *unread(paths)]
+        other = [*(index if any(path.name.upper() == "DICOMDIR" for path in paths) else []), *unread(paths)[0]]
         what = f"none of its {len(paths)} files is a DICOM file; expected those of a study"
         raise StudyError.of(folder, f"{'; '.join([what, *other])}.")
 

@@ -6,7 +6,7 @@ refused. An image with an ambiguous header is used as what it clearly shows, or 
 what that says, and `contradicted` names it.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -20,7 +20,7 @@ from nibabel.affines import voxel_sizes
 from common.io.geometry import lengths
 from common.modalities import GLIOMA, display_name
 from mmb.clinic.intake.field_of_view import WHOLE, centre_within, shares
-from mmb.clinic.recognise.certainty import SURE, Grade, LogProbs, clearly, margin
+from mmb.clinic.recognise.certainty import RATHER, SURE, Grade, LogProbs, clearly, margin
 from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
 from mmb.clinic.recognise.image import contradictions, worded
 from mmb.clinic.remark import Gravity, Remark
@@ -62,6 +62,7 @@ class FoundImage:
         reason: why it is taken for that.
         problem: why it cannot be used; empty if it can.
         instead: source of the one that is used instead, and why; empty if there is none.
+        files: number of files that were read for it.
     """
 
     source: str
@@ -73,6 +74,7 @@ class FoundImage:
     reason: str
     problem: str = ""
     instead: str = ""
+    files: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,12 +159,15 @@ class Record:
             reason=self.reason,
             problem=each.problem or "",
             instead=better if self.use is Use.RIVAL else "",
+            files=each.files,
         )
 
 
-def unused(name: str, source: str, reason: str, said: str | None = None, use: Use = Use.LEFT_OUT) -> Record:
+def unused(
+    name: str, source: str, reason: str, said: str | None = None, use: Use = Use.LEFT_OUT, files: int = 1
+) -> Record:
     """Return the record of a series or file that is no candidate; ``said``: modality by its description or name."""
-    candidate = Candidate(name, source, says=HeaderEvidence(said, Grade.NONE, reason), fixed=True)
+    candidate = Candidate(name, source, says=HeaderEvidence(said, Grade.NONE, reason), fixed=True, files=files)
     return Record(candidate, said if use is Use.UNWANTED else None, Grade.NONE, reason, use=use)
 
 
@@ -213,6 +218,8 @@ its record and of those chosen for other modalities. The first difference decide
 def in_question(candidates: Sequence[Candidate], modalities: Sequence[str]) -> list[Candidate]:
     """Return the candidates whose images have to decide, with those they are compared with; none if headers decide."""
     records = [*map(_by_header, candidates)]
+    again = _made_again(records)
+    records = [each for each in records if each.candidate not in again]
     unclear, equal = _t1_in_question(records, modalities), list[Record]()
     others: dict[str, Record] = {}
     wanted = _located(_wanted(records, modalities))
@@ -241,7 +248,9 @@ def assign_series(
     modality are unusable (``unusable``), nothing is recognised (``not_recognised``), or an image cannot be read. The
     error is about the modalities to set by hand, and lists the candidates with what their images show.
     """
-    records = {each: replace(_by_header(each), log_probs=(log_probs or {}).get(each.name)) for each in candidates}
+    every = {each: replace(_by_header(each), log_probs=(log_probs or {}).get(each.name)) for each in candidates}
+    again = _made_again([*every.values()])
+    records = {each: record for each, record in every.items() if each not in again}
     wanted, refusal = [*records.values()], None
     why_open = f" (they could not be compared: {not_judged.rstrip('.')})" if not_judged else ""
     chosen: dict[str, Record] = {}
@@ -259,19 +268,34 @@ def assign_series(
     except StudyError as error:  # also of an image that cannot be read
         refusal = error
     kept = _by_candidate(wanted)
+    for each, instead in again.items():
+        records[each] = replace(every[each], modality=records[instead].modality, grade=records[instead].grade)
+        kept |= {each: records[each]} if instead in kept else {}
+    records = {each: records[each] for each in every}
     records = {each: _with_use(kept.get(each, record), each in kept, chosen) for each, record in records.items()}
     if refusal:
         refusal.candidates = [record.found() for record in records.values()]
         refusal.lines = [record.line() for record in records.values()]
         raise refusal
-    remarks = [*_remarks(records, wanted, chosen)]
+    remarks = [*_remarks(records, [*kept.values()], chosen)]
     if why := _delayed(chosen, wanted):
         chosen["t1c"] = replace(chosen["t1c"], grade=min(chosen["t1c"].grade, Grade.OPEN))
         remarks.append(_of("later_than_another", chosen["t1c"], f"{chosen['t1c'].candidate.source} {why}."))
     chosen, excluded, moved = _by_content(chosen, modalities, required)
-    chosen = {name: replace(record, use=Use.TAKEN) for name, record in chosen.items()}
+    chosen = {name: replace(_opened(record), use=Use.TAKEN) for name, record in chosen.items()}
     records |= _by_candidate([*chosen.values(), *(replace(record, use=Use.LEFT_OUT) for record in excluded)])
     return Assignment(chosen, [*records.values()], [*moved, *remarks])
+
+
+def _opened(record: Record) -> Record:
+    """Return a T1 or T1c as one that its header leaves open, unless its image shows it, or clearly the other."""
+    other = {"t1": "t1c", "t1c": "t1"}.get(record.modality or "")
+    if other is None or not record.log_probs:
+        return record
+    if not -SURE < margin(record.log_probs, record.modality or "", [other]) < RATHER:
+        return record
+    reason = f"{record.reason}; its image leaves open whether it is {display_name(other)}"
+    return replace(record, grade=min(record.grade, Grade.OPEN), reason=reason)
 
 
 def named(used: Mapping[str, Record], modalities: Collection[str] | Mapping[str, str]) -> str:
@@ -309,6 +333,24 @@ def _by_header(candidate: Candidate) -> Record:
 
 def _by_candidate(records: Iterable[Record]) -> dict[Candidate, Record]:
     return {record.candidate: record for record in records}
+
+
+def _made_again(records: Sequence[Record]) -> dict[Candidate, Candidate]:
+    """Return each usable candidate that was reconstructed of the same acquisition as a better one -> that one."""
+    acquired: dict[tuple, list[Record]] = defaultdict(list)
+    for each in records:
+        if each.is_usable and each.candidate.acquired and not each.candidate.fixed:
+            acquired[each.modality, each.candidate.acquired, each.candidate.frame].append(each)
+    again: dict[Candidate, Candidate] = {}
+    for group in (group for group in acquired.values() if len(group) > 1):
+        places: dict[tuple, list[Record]] = defaultdict(list)
+        for each in group:
+            shape, affine = each.candidate.grid
+            places[*shape, affine.round(2).tobytes()].append(each)
+        for alike in places.values():
+            best = _best(alike, alike[0].modality or "", {})
+            again |= {each.candidate: best[0].candidate for each in alike if each not in best}
+    return again
 
 
 def _located(records: Sequence[Record]) -> list[Record]:
@@ -359,7 +401,8 @@ def _t1_in_question(records: Sequence[Record], modalities: Sequence[str]) -> lis
 def _settled_t1(records: Sequence[Record], modalities: Sequence[str], why_open: str) -> list[Record]:
     """Return each T1 in question whose header does not tell if it shows contrast agent, as what its image shows.
 
-    One whose image does not clearly show either T1 or T1c is left out; ValueError if one of the two is then lacking.
+    One whose image does not clearly show either T1 or T1c is a T1 if it is earlier than a sure T1c, else it is left
+    out; ValueError if one of the two is then lacking.
     """
     t1 = _t1_in_question(records, modalities)
     opened = [each for each in t1 if each.is_open]
@@ -372,14 +415,19 @@ def _settled_t1(records: Sequence[Record], modalities: Sequence[str], why_open: 
     seen = {each: None if alike else each.clear_class(possible) for each in opened}
     unclear = [each for each in opened if seen[each] not in ("t1", "t1c")]
     clear = {seen.get(each, each.modality) for each in t1 if each not in unclear}
-    if unclear and not fixed and not {"t1", "t1c"} & {*modalities} <= clear:
+    lacking = unclear and not fixed and not {"t1", "t1c"} & {*modalities} <= clear
+    late = any(each.clear_class(possible) == "t1c" for each in opened)
+    by_time = [each for each in unclear if lacking and not late and each.candidate.says.earlier]
+    if lacking and len(by_time) < len(unclear):
         why = " (nothing that looks otherwise is there to compare with)" if alike else why_open
         names = ", ".join(each.candidate.name for each in unclear)
         what = "neither header nor image tells whether this T1 was acquired before or after contrast agent"
         text = f"{names}: {what}{why}. Look at the T1 listed here."
         raise StudyError(text, code="undecided", about=("t1", "t1c"), elsewhere=CHOOSE)
     reasons = {each: "by what it shows" if seen[each] else "its image shows nothing clearly" for each in opened}
-    return [each.taken_for(None if each in unclear else seen[each], reasons[each]) for each in opened]
+    reasons |= dict.fromkeys(by_time, "earlier than a sure T1c")
+    taken = seen | dict.fromkeys(unclear, None) | dict.fromkeys(by_time, "t1")
+    return [each.taken_for(taken[each], reasons[each]) for each in opened]
 
 
 def _best(wanted: Sequence[Record], modality: str, others: Mapping[str, Record]) -> list[Record]:
@@ -466,13 +514,14 @@ def _delayed(chosen: Mapping[str, Record], wanted: Sequence[Record]) -> str:
     best = chosen.get("t1c")
     others = [each for each in wanted if best and each.modality == "t1c" and each.is_usable and each is not best]
     times = [_minutes(each) for each in others if best and _advantage(best, each, chosen) == "later"]
-    waited = _minutes(best) - min(times) if best and times else 0
+    known, own = [time for time in times if time is not None], _minutes(best) if best else None
+    waited = own - min(known) if known and own is not None else 0
     return f"is {waited} minutes later than another T1c: delayed, or after a second dose" if waited >= DELAYED else ""
 
 
-def _minutes(record: Record) -> int:
+def _minutes(record: Record) -> int | None:
     time = record.candidate.acquired.partition(".")[0][-6:]
-    return int(time[:2]) * 60 + int(time[2:4]) if time.isdecimal() and len(time) == 6 else 0
+    return int(time[:2]) * 60 + int(time[2:4]) if time.isdecimal() and len(time) == 6 else None
 
 
 def _plane(record: Record) -> str:

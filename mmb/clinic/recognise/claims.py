@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydicom
 
@@ -28,6 +28,7 @@ from mmb.clinic.remark import Gravity, Remark
 from mmb.errors import EACH, StudyError
 from mmb.extras import required
 
+C = TypeVar("C", bound=Candidate)
 DECIDE = {
     "not_recognised": ("To set one: {}", ""),
     "undecided": ("Choose: {}", ""),
@@ -47,6 +48,7 @@ class Headers:
     remarks: Sequence[Remark] = ()
     lines: Sequence[str] = ()  # on series that were joined of parts, and patterns of the site's table that fit none
     unused: Sequence[Record] = ()  # series or files that are no candidates
+    unread: int = 0  # number of files that were not read
 
     @property
     def others(self) -> list[str]:
@@ -123,10 +125,13 @@ def read_headers(
     """Read what the names and headers of a study's files say; arguments and errors are those of `read_folder`."""
     wanted = resolve_subset(modalities, cohort.modalities)
     listed = study_files(folder)
-    headers = (_of_files if listed.images else _of_series)(listed, cohort, wanted, by_hand, site)
+    given = _given(by_hand or {}, wanted)
+    usable = [name for name in wanted if given.get(name, "") is not None]
+    headers = (_of_files if listed.images else _of_series)(listed, cohort, usable, given, site)
     unmatched = site.unmatched([each.described for each in headers.candidates]) if site else []
-    left = [Remark("files_not_read", Gravity.WARNING, f"{text}.") for text in unread(listed.files)]
-    return replace(headers, remarks=[*headers.remarks, *left], lines=[*headers.lines, *unmatched])
+    said, left = unread(listed.files)
+    remarks = [*headers.remarks, *(Remark("files_not_read", Gravity.WARNING, f"{each}.") for each in said)]
+    return replace(headers, remarks=remarks, lines=[*headers.lines, *unmatched], unread=len(left))
 
 
 def of_one_examination(headers: Headers) -> Headers:
@@ -155,14 +160,27 @@ def of_one_examination(headers: Headers) -> Headers:
     return headers
 
 
+def _given(by_hand: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+    """Return what is set by hand, by the modalities' usual names, after checking these."""
+    if not isinstance(by_hand, Mapping):
+        raise StudyError.of(f"--series {by_hand!r}", "expected sequences and SeriesNumbers, e.g. t1c=7.", "series")
+    given = {canonical(str(name)): key for name, key in by_hand.items()}
+    if len(given) < len(by_hand):
+        what = f"one modality is given twice in {', '.join(map(str, by_hand))}; name each once."
+        raise StudyError.of("--series", what, "series")
+    if foreign := [name for name in given if name not in wanted]:
+        what = f"{foreign[0]} is not among the modalities to use, {subset_name(wanted)}."
+        raise StudyError.of("--series", what, "series")
+    if all(given.get(name, "") is None for name in wanted):
+        raise StudyError.of("--series", "every modality is left out; expected at least one to be used.", "series")
+    return given
+
+
 def _of_files(
-    listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None, site: SiteTable | None
+    listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], given: Mapping[str, Any], site: SiteTable | None
 ) -> Headers:
     """Read the names of image files, and the JSON beside those whose names do not end in a modality."""
     folder = listed.folder
-    if by_hand:
-        what = "these are image files, identified by their names."
-        raise StudyError(f"{folder}: --series is for DICOM; {what}", f"The study: series is for DICOM; {what}")
     roles = named_after(folder, cohort)
     ended = {path: role for path, role in roles.items() if role in GLIOMA} if has_known_sequences(cohort) else {}
     unfit = not_what_they_end_with(ended)
@@ -185,7 +203,8 @@ def _of_files(
         name: _named_file(str(Path(path).relative_to(folder)), path, name, "named by its file", channel)
         for name, path, channel in zip(case["modalities"], case["image"], channels, strict=True)
     }
-    unwanted = {name: by_name.pop(name) for name in [*by_name] if name not in wanted}
+    moved = {*given.values()}  # which may be of a file that is named after a modality that is not wanted
+    unwanted = {name: by_name.pop(name) for name in [*by_name] if name not in wanted and by_name[name].key not in moved}
     left_out = [unused(file.name, file.source, "by its name", name, Use.UNWANTED) for name, file in unwanted.items()]
     if not by_name and not files:
         what = f"none of the requested modalities ({subset_name(wanted)}); it has {subset_name(case['modalities'])}."
@@ -202,28 +221,16 @@ def _of_files(
         if text := contradiction(file.path, name):
             said = f"{display_name(name)} ({file.source}): {text}"
             remarks.append(Remark("json_contradicts", Gravity.WARNING, said, (name,)))
-    return FolderHeaders([*files, *by_name.values()], cohort, wanted, remarks, unused=left_out)
+    chosen = set_by_hand([*files, *by_name.values()], given)
+    return FolderHeaders(chosen, cohort, wanted, remarks, unused=left_out)
 
 
 def _of_series(
-    listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None, site: SiteTable | None
+    listed: StudyFiles, cohort: Cohort, wanted: Sequence[str], given: Mapping[str, Any], site: SiteTable | None
 ) -> SeriesHeaders:
     """Read the headers of DICOM series."""
     with required("clinic", "The study is DICOM"):  # else it would be missed after minutes, when a SEG is written
         import highdicom  # noqa: F401
-    by_hand = by_hand or {}
-    if not isinstance(by_hand, Mapping):
-        raise StudyError.of(f"--series {by_hand!r}", "expected sequences and SeriesNumbers, e.g. t1c=7.", "series")
-    given = {canonical(str(name)): key for name, key in by_hand.items()}
-    if len(given) < len(by_hand):
-        what = f"one modality is given twice in {', '.join(map(str, by_hand))}; name each once."
-        raise StudyError.of("--series", what, "series")
-    if foreign := [name for name in given if name not in wanted]:
-        what = f"{foreign[0]} is not among the modalities to use, {subset_name(wanted)}."
-        raise StudyError.of("--series", what, "series")
-    modalities = [name for name in wanted if given.get(name, "") is not None]
-    if not modalities:
-        raise StudyError.of("--series", "every modality is left out; expected at least one to be used.", "series")
     series, others = read_all(listed.folder, listed.files)
     candidates = series_candidates(series, given, site)
     joined = [
@@ -237,7 +244,7 @@ def _of_series(
         "one patient and date and share their frame of reference."
     )
     remarks = [Remark("several_study_uids", Gravity.NOTE, several)] if len(studies) > 1 else []
-    return SeriesHeaders(candidates, cohort, modalities, remarks, joined, other_series(others))
+    return SeriesHeaders(candidates, cohort, wanted, remarks, joined, other_series(others))
 
 
 def series_candidates(
@@ -245,28 +252,52 @@ def series_candidates(
 ) -> list[SeriesCandidate]:
     """Return a study's series as candidates.
 
-    ``by_hand`` overrides the recognition, and ``site``, the site's table. It maps a modality to a `Series.key`: the
-    SeriesNumber, or text such as ``3-1`` if several volumes have this number; None sets no series. Raises ValueError if
-    a series set by hand does not exist or cannot be used, or the table says two modalities of one.
+    ``by_hand`` (see `set_by_hand`) overrides the recognition and ``site``, the site's table.
     """
-    fixed = _set_by_hand(series, by_hand or {})
-    candidates = []
+    candidates, taken = [], {*map(str, (by_hand or {}).values())}
     for volume, says in zip(series, recognise_study([volume.header for volume in series]), strict=True):
         if says.modality is None:  # of a mixture of echoes, the larger part may be that of proton density
             says = next((other for other in map(recognise, volume.parts) if other.modality), says)
         extent = min(size * step for size, step in zip(volume.shape, volume.spacing, strict=True))
-        if volume in fixed:
-            says = replace(says, modality=fixed[volume], grade=Grade.SURE, reason="set by hand")
-        elif site:
+        if site and not {volume.key, str(volume.number)} & taken:
             says = site.says(text(volume.header, "SeriesDescription"), says, volume.name, volume.name)
-        if volume not in fixed and says.modality and volume.problem is None and extent < MIN_EXTENT_MM:
+        if says.modality and volume.problem is None and extent < MIN_EXTENT_MM:
             slab = f"a slab of {extent:.0f} mm, not a whole brain ({says.reason})"
             says = HeaderEvidence(None, Grade.NONE, slab)
         frame, shown = volume.frame_of_reference or volume.name, traits(volume.header)
-        shown |= {"problem": volume.problem, "fixed": volume in fixed, "series": volume, "doubt": volume.doubt}
+        shown |= {"problem": volume.problem, "series": volume, "doubt": volume.doubt, "files": len(volume.files)}
         shown |= {"told": told_by_dates(volume.header, volume.name)}
         candidates.append(SeriesCandidate(volume.name, volume.name, frame, says, **shown))
-    return candidates
+    return set_by_hand(candidates, by_hand or {})
+
+
+def set_by_hand(candidates: Sequence[C], by_hand: Mapping[str, Any]) -> list[C]:
+    """Return candidates of which some are set by hand, whatever their headers and names say.
+
+    ``by_hand`` maps a modality to a `Candidate.key`: the SeriesNumber, text such as ``3-1`` if several volumes have
+    this number, or a file's name; None sets none. A file that is named after a modality that is set otherwise is not
+    used. Raises StudyError if there is no such candidate, or it cannot be used.
+    """
+    wrong = partial(StudyError.of, "--series", public="series")
+    fixed: dict[C, str] = {}
+    for modality, key in by_hand.items():
+        if key is None:
+            continue
+        found = [each for each in candidates if str(key) in each.keys]
+        if len(found) != 1:
+            keys = ", ".join(each.key for each in found or candidates)
+            kind = "series" if isinstance(next(iter(candidates), None), SeriesCandidate) else "file"
+            what = "several volumes have this number" if found else f"there is no such {kind}"
+            raise wrong(f"{modality}: {key}: {what}; expected one of {keys}.")
+        (each,) = found
+        if each.problem:
+            raise wrong(f"{modality}: {each.name} cannot be used: {each.problem}.")
+        if each in fixed:
+            raise wrong(f"{each.name} is set for two modalities.")
+        fixed[each] = modality
+    kept = [each for each in candidates if each in fixed or not (each.fixed and each.says.modality in by_hand)]
+    said = {each: HeaderEvidence(name, Grade.SURE, "set by hand") for each, name in fixed.items()}
+    return [replace(each, says=said[each], fixed=True) if each in said else each for each in kept]
 
 
 def other_series(others: Others) -> list[Record]:
@@ -280,27 +311,5 @@ def other_series(others: Others) -> list[Record]:
         count = f"{len(files)} {'file' if len(files) == 1 else 'files'}"
         todo = "; export the scanner's own images" if modality else ""
         reason = f"{named}{kind} ({count}), not MR Image{todo}"
-        left_out.append(unused(f"series {series}", f"series {series}", reason, modality))
+        left_out.append(unused(f"series {series}", f"series {series}", reason, modality, files=len(files)))
     return left_out
-
-
-def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[Series, str]:
-    """Return the series that are set by hand, after checking them, and their modalities."""
-    wrong = partial(StudyError.of, "--series", public="series")
-    fixed: dict[Series, str] = {}
-    for name, key in by_hand.items():
-        if key is None:
-            continue
-        modality = canonical(str(name))
-        found = [each for each in series if str(key) in (each.key, str(each.number))]
-        if len(found) != 1:
-            keys = ", ".join(each.key for each in found or series)
-            what = "several volumes have this number" if found else "there is no such series"
-            raise wrong(f"{modality}: {key}: {what}; expected one of {keys}.")
-        (volume,) = found
-        if volume.problem:
-            raise wrong(f"{modality}: {volume.name} cannot be used: {volume.problem}.")
-        if volume in fixed:
-            raise wrong(f"{volume.name} is set for two modalities.")
-        fixed[volume] = modality
-    return fixed

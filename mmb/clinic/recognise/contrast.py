@@ -1,7 +1,7 @@
 """What words say of contrast agent, in a text that `mmb.clinic.recognise.words.plain` returned.
 
 No list of the words for "without" is complete. So words of contrast agent count only if what stands directly before
-them is known; otherwise they leave open whether it was given, and the image has to decide.
+and behind them is known; otherwise they leave open whether it was given, and the image has to decide.
 """
 
 import re
@@ -55,14 +55,14 @@ def _mentions(text: str) -> Iterator[tuple[bool | None, str]]:
         before, behind = text[: match.start()].rstrip(), text[match.end() :].lstrip()
         before = re.sub(pattern("{filler}$"), "", f" {before}").strip()
         negation = re.search(NOT, before)
-        last = before.rpartition(" ")[2]
+        last, first = before.rpartition(" ")[2], re.sub(r"^\d+$", "", behind.partition(" ")[0])
         if negation:
             yield False, f"{negation[1]} {word}"
         elif last and re.fullmatch(AGENT, last):
             continue  # "injection de gadolinium" is one mention
         elif re.match(pattern("(?:{not_given})(?: |$)"), behind) and not re.match(r"(no|non) [^ ]", behind):
             yield None, word
-        elif re.fullmatch(AGENT, match[0]) and (not last or is_known(last)):
+        elif re.fullmatch(AGENT, match[0]) and (not last or is_known(last)) and (not first or is_known(first)):
             yield True, f"{last} {word}" if re.fullmatch(pattern("{later}"), last) else word
         else:
             yield None, word

@@ -10,7 +10,6 @@ import numpy as np
 
 from common.cohorts.examination import Told
 from common.io.images import read_image
-from mmb.clinic.intake.orientation import orientation_doubt
 from mmb.clinic.intake.pixels import load
 from mmb.clinic.intake.series import Series
 from mmb.clinic.recognise.certainty import Agent, Basis, Grade
@@ -26,6 +25,7 @@ class HeaderEvidence:
     reason: str  # why, for the user
     rests_on: tuple[Basis, Agent] = (Basis.BOTH, Agent.AGREED)  # to compare two of one grade
     contrast_unknown: bool = False  # of a T1: only the image can tell if it was acquired after contrast agent
+    earlier: bool = False  # such a T1 was acquired before one that was surely acquired after contrast agent
     excluded: bool = False  # it says that the image is none of them, such as a subtraction
     by_table: bool = False  # the site's table says so; the image does not decide then
 
@@ -54,11 +54,17 @@ class Candidate:
     odd: bool = False  # described in words that are not known, as a result of software is
     told: Told = field(default_factory=Told)  # what is known of its examination
     doubt: str = ""  # why it may lack images or detail
+    files: int = 1  # number of files that it consists of
 
     @property
     def key(self) -> str:
         """How a person names it."""
         return self.name
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What names it, and perhaps others too."""
+        return (self.key,)
 
     @cached_property
     def grid(self) -> tuple[Sequence[int], np.ndarray]:
@@ -74,8 +80,8 @@ class Candidate:
         """Axis of RAS that lies across its slices: 0 of sagittal, 1 of coronal and 2 of axial ones."""
         return int(np.abs(np.cross(*self.grid[1][:3, :2].T)).argmax())
 
-    def read(self) -> tuple[nib.Nifti1Image, list[str]]:
-        """Read the volume; return it with warnings."""
+    def read(self) -> tuple[nib.Nifti1Image, dict[str, str]]:
+        """Read the volume; return it with doubts, by their codes."""
         raise NotImplementedError
 
     def middle(self, axis: int) -> nib.Nifti1Image:
@@ -92,15 +98,13 @@ class ImageFile(Candidate):
     path: Path = field(kw_only=True)
     channel: int | None = None  # that of its modality, if the file holds several
 
-    def read(self) -> tuple[nib.Nifti1Image, list[str]]:
+    def read(self) -> tuple[nib.Nifti1Image, dict[str, str]]:
         """Read the volume; StudyError if it is not a single one."""
         try:
-            image, doubts = read_image(str(self.path), self.channel)
+            return read_image(str(self.path), self.channel)
         except ValueError as error:
             public = "An image file cannot be read, or is not a single volume."
             raise StudyError(str(error), public, self.path) from error
-        doubt = orientation_doubt(self.path, image.affine)
-        return image, [*doubts, *([doubt] if doubt else [])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +119,18 @@ class SeriesCandidate(Candidate):
         return self.series.key
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """Its key, and its SeriesNumber."""
+        return self.series.key, str(self.series.number)
+
+    @property
     def grid(self) -> tuple[Sequence[int], np.ndarray]:
         """Shape and affine of the series."""
         return self.series.shape, self.series.affine
 
-    def read(self) -> tuple[nib.Nifti1Image, list[str]]:
+    def read(self) -> tuple[nib.Nifti1Image, dict[str, str]]:
         """Decode the pixels."""
-        return load(self.series), []
+        return load(self.series), {}
 
     def middle(self, axis: int) -> nib.Nifti1Image:
         """Decode a single slice, if the series has such slices."""

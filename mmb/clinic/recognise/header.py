@@ -42,6 +42,7 @@ AGENT_NAMED = (
 """Attributes each of which indicates that contrast agent was given."""
 CORRECTIONS = {"NORM", "DIS2D", "DIS3D"}
 """Values of ImageType for corrections of intensity and distortion."""
+LONG_TE = 50.0  # echo time in ms from which on fluid is bright, of an image other than a gradient echo
 LONG_TI = 1500.0  # inversion time in ms from which on an image with a long TE is a FLAIR, whatever its TR
 T1_FLUID = 4300.0  # T1 of cerebrospinal fluid in ms
 FLUID_LEFT = 0.15  # maximum share of the magnetisation of fluid that is left in a FLAIR
@@ -51,7 +52,7 @@ LONG_TRAIN = 48  # echoes of a train in 2D beyond those of usual spin echoes, as
 SPOILED_TR = 60.0  # repetition time in ms below which the flip angle decides that
 GE_COMPONENT = (0x0043, 0x102F)  # GE's private attribute: which part of the complex signal an image shows
 GE_COMPONENTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
-INVERSION = "inversion image of an MP2RAGE"
+INVERSION, MP2RAGE = "inversion image of an MP2RAGE", "mp2 ?rage"
 KINDS = {"se", "ir", "gr", "ep", "rm"}  # values of ScanningSequence, in lower case
 
 
@@ -59,15 +60,17 @@ def recognise_study(headers: Sequence[Dataset]) -> list[HeaderEvidence]:
     """Return what the headers of a study's images say, each in the light of the others.
 
     Contrast agent stays in the body: if an earlier series was acquired after it, so was a T1 whose header does not say.
-    An agent that every series names was entered for the whole study, and tells nothing of a single T1.
+    A T1 that does not say so is known to be earlier than a sure T1c. An agent that every series names
+    was entered for the whole study, and tells nothing of a single T1.
     """
     agents, times = [agent_named(header) for header in headers], [acquired(header) for header in headers]
     days = [told_by_dates(header) for header in headers]
     after = [(time, day) for time, day, h in zip(times, days, headers, strict=True) if time and contrast(h)[0]]
     everywhere = len(headers) > 1 and all(agents)
+    sure = [(time, day) for time, day, h in zip(times, days, headers, strict=True) if time and _is_sure_t1c(h)]
     said = []
     for header, agent, time, day in zip(headers, agents, times, days, strict=True):
-        says, words = recognise(header), contrast_words(header)
+        says, words = recognise(header, headers), contrast_words(header)
         if says.modality in ("t1", "t1c") and words is None:
             if everywhere:
                 says = _late(says, Agent.STUDY, ", as for every series of the study, which is weak evidence", header)
@@ -78,9 +81,10 @@ def recognise_study(headers: Sequence[Dataset]) -> list[HeaderEvidence]:
             says = HeaderEvidence(None, Grade.NONE, reason)
         if says.rests_on[0] == Basis.PARAMETERS and says.modality in ("t1", "t1c") and _is_echo(header, headers):
             says = HeaderEvidence(None, Grade.NONE, f"one of several gradient echoes ({says.reason})")
+        first = says.modality == "t1" and any(time and time < late and not differing([day, d]) for late, d in sure)
         unknown = words is None or words.after is None
         unknown = unknown and (everywhere or not agent or (words is not None and words.unknown))
-        said.append(replace(says, contrast_unknown=unknown))
+        said.append(replace(says, contrast_unknown=unknown, earlier=words is None and first))
     return said
 
 
@@ -92,20 +96,30 @@ def _is_echo(header: Dataset, study: Sequence[Dataset]) -> bool:
     return "se" not in kinds and (len(times) > 1 or (number(header, "EchoNumbers") or 1) > 1)
 
 
+def _is_sure_t1c(header: Dataset) -> bool:
+    says = recognise(header)
+    return says.modality == "t1c" and says.grade == Grade.SURE
+
+
 def _late(says: HeaderEvidence, agent: Agent, why: str, header: Dataset) -> HeaderEvidence:
     basis, _ = says.rests_on
     sure = grade(basis, agent, reformatted(header))
     return HeaderEvidence("t1c", sure, f"{says.reason}{why}", (basis, agent))
 
 
-def recognise(header: Dataset) -> HeaderEvidence:
-    """Recognise an image by its header (of a single-frame image, or `Series.header`); any attribute may be missing."""
+def recognise(header: Dataset, study: Sequence[Dataset] = ()) -> HeaderEvidence:
+    """Recognise an image by its header (of a single-frame image, or `Series.header`); any attribute may be missing.
+
+    ``study`` has the headers of its study's images.
+    """
     if unwanted := _unwanted(header):
         return HeaderEvidence(None, Grade.NONE, unwanted, excluded=True)
     words = weightings(_description(header))
     mentioned = {*words}
     measured, parameters = _measured(header)
-    weighting, basis = _weigh(mentioned, measured)
+    weighting, basis = _weigh(mentioned, measured, number(header, "EchoTime") or 0)
+    if measured == INVERSION and (quoted(MP2RAGE, _description(header)) or _has_partner(header, study)):
+        weighting = None
     odd = has_unknown_words(_description(header))
     named = ", ".join(f"'{word}'" for word in words.values())
     others = (" and unknown words" if words else "none that is known") * odd
@@ -256,7 +270,7 @@ def _measured(header: Dataset) -> tuple[str | None, str]:
         return _gradient_echo(tr, te, ti, flip, uniform), parameters
     if "ir" in kinds or ti:
         return _inverted(tr, te, ti), parameters
-    if te < 50:
+    if te < LONG_TE:
         return ("t1" if tr < 1500 else "pd"), parameters
     return ("t2" if te >= 60 and tr >= 1500 else None), parameters
 
@@ -279,9 +293,9 @@ def _inverted(tr: float, te: float, ti: float | None) -> str | None:
     """Return the weighting of a spin echo after an inversion, whose TI may be unknown."""
     if ti and ti < 400:
         return "STIR"
-    if te >= 50 and (ti >= LONG_TI or _nulls_fluid(tr, ti) if ti else tr >= 4000):
+    if te >= LONG_TE and (ti >= LONG_TI or _nulls_fluid(tr, ti) if ti else tr >= 4000):
         return "flair"
-    return "t1" if te < 50 and (ti < LONG_TI if ti else tr < 4000) else None
+    return "t1" if te < LONG_TE and (ti < LONG_TI if ti else tr < 4000) else None
 
 
 def _nulls_fluid(tr: float, ti: float) -> bool:
@@ -292,8 +306,21 @@ def _nulls_fluid(tr: float, ti: float) -> bool:
     return abs(1 - 2 * exp(-ti / T1_FLUID) + exp(-tr / T1_FLUID)) <= FLUID_LEFT
 
 
-def _weigh(mentioned: set[str], measured: str | None) -> tuple[str | None, Basis]:
-    """Return the weighting on which words and parameters agree, None if they do not, and on what it rests."""
+def _has_partner(header: Dataset, study: Sequence[Dataset]) -> bool:
+    """Return whether a study has another image after an inversion with this long TR, as MP2RAGE acquires two."""
+    tr, ti = (number(header, name) for name in ("RepetitionTime", "InversionTime"))
+    others = (each for each in study if number(each, "RepetitionTime") == tr)
+    return any(abs((number(each, "InversionTime") or ti or 0) - (ti or 0)) > 1 for each in others)
+
+
+def _weigh(mentioned: set[str], measured: str | None, te: float) -> tuple[str | None, Basis]:
+    """Return the weighting on which words and parameters agree, None if they do not, and on what it rests.
+
+    Words for T1 outweigh a limit of TR or TI if the echo time ``te`` in ms is that of a T1: not all scanners, such as
+    those of low field, keep the limits.
+    """
+    if measured in ("STIR", INVERSION) and mentioned in ({"t1"}, {"t1", "flair"}) and 0 < te < LONG_TE:
+        return "t1", Basis.AGAINST
     if mentioned >= {"flair", "t1"} and "t2" not in mentioned:  # T1 FLAIR: an inversion that increases T1 contrast
         agreed = {"t1": ("t1", Basis.BOTH), None: ("t1", Basis.PARTLY), "pd": ("t1", Basis.PARTLY)}
     elif "flair" in mentioned:

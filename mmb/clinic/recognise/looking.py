@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from common.cohorts.check import Finding, findings, zero_background
+from common.cohorts.check import Finding, findings, without_ripples, zero_background
 from common.cohorts.cohort import Cohort
 from common.modalities import display_name
 from mmb.clinic.head.alignment import AlignedStudy, align
@@ -20,13 +20,13 @@ from mmb.clinic.recognise.image import CLASSES, has_known_sequences, log_probabi
 
 
 class Volumes(NamedTuple):
-    """Volumes with background 0, by the names of their candidates, and what is wrong with them.
+    """Volumes with background 0, by the names of their candidates, doubts about their files, and what is wrong.
 
     Which sequences they show is judged when all are on one grid.
     """
 
     images: dict[str, Image]
-    warnings: dict[str, list[str]]
+    doubts: dict[str, dict[str, str]]
     flaws: list[Finding]
 
 
@@ -48,8 +48,8 @@ def read_volumes(candidates: Collection[Candidate], cohort: Cohort) -> Volumes:
     read = {each.name: each.read() for each in candidates}
     tensors = {name: zero_background(_tensor(image)) for name, (image, _) in read.items()}
     images = {name: Image(tensor.numpy(), read[name][0].affine) for name, tensor in tensors.items()}
-    warnings = {name: warnings for name, (_, warnings) in read.items()}
-    return Volumes(images, warnings, [*findings(tensors, cohort)])
+    doubts = {name: doubts for name, (_, doubts) in read.items()}
+    return Volumes(images, doubts, [*findings(tensors, cohort)])
 
 
 def judge_images(
@@ -90,7 +90,8 @@ def judge_images(
     log_probs: dict[str, LogProbs] = {}
     if has_known_sequences(cohort) and (brain or not skulls):
         in_place = aligned.renamed({name: name for name in images if name not in aligned.failed})
-        tensors = {name: _tensor(image) for name, image in in_place.cut_out(brain and brain.mask).images.items()}
+        cut = in_place.cut_out(brain and brain.mask).images
+        tensors = {name: MetaTensor(without_ripples(_tensor(it)), affine=it.affine) for name, it in cut.items()}
         judged = log_probabilities(tensors, t1, brain is not None)
         log_probs = {name: dict(zip(CLASSES, logs.tolist(), strict=True)) for name, logs in judged.items()}
     return ImageEvidence(reference, aligned, masks, log_probs)

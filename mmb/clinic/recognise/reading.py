@@ -16,6 +16,7 @@ import torch
 from nibabel.affines import voxel_sizes
 
 from common.cohorts.cohort import Cohort
+from common.io.orientation import NOT_STATED
 from common.modalities import canonical, display_name
 from mmb.clinic.head.alignment import MisfitError
 from mmb.clinic.head.grid import finest, whole
@@ -74,6 +75,11 @@ class Study:
         return [*_unsure(self), *self.assignment.remarks, *_on_headers(self), *_on_volumes(self)]
 
     @property
+    def is_oriented(self) -> bool:
+        """Whether all images state how they lie in space, so that their sides are known."""
+        return not any(remark.code == NOT_STATED for remark in self.remarks)
+
+    @property
     def sources(self) -> dict[str, str]:
         """Modality -> source of the volume, e.g. ``series 7``."""
         return {name: record.candidate.source for name, record in self.used.items()}
@@ -117,7 +123,7 @@ def read_folder(
 
     ``folder`` has DICOM files, also in subfolders; or NIfTI (or MHA) files that are named after their modalities (see
     `find_cases`), or whose JSON or name identifies them (see `image_files`). ``modalities`` are to be used; None: all.
-    ``by_hand`` is for DICOM only, see `series_candidates`. With ``skull_strip`` "yes" a brain is looked for even where
+    ``by_hand`` is as in `set_by_hand`. With ``skull_strip`` "yes" a brain is looked for even where
     no head is seen. ``site`` is for what is neither set by hand nor a file named after its modality.
     """
     return _with_images(read_headers(folder, cohort, modalities, by_hand, site), device, skull_strip)
@@ -297,11 +303,12 @@ def _on_volumes(study: Study) -> Iterator[Remark]:
         return
     names = {record.candidate.name: modality for modality, record in study.used.items()}
 
-    def remark(code: str, about: Sequence[str], text: str) -> Remark:
-        return Remark(code, Gravity.WARNING, f"{named(study.used, about)}: {text}.", tuple(about))
+    def remark(code: str, about: Sequence[str], text: str, gravity: Gravity = Gravity.WARNING) -> Remark:
+        return Remark(code, gravity, f"{named(study.used, about)}: {text}.", tuple(about))
 
     for name, modality in names.items():
-        yield from (remark("doubtful_file", [modality], text) for text in study.volumes.warnings[name])
+        for code, text in study.volumes.doubts[name].items():
+            yield remark(code, [modality], text, Gravity.DOUBT if code == NOT_STATED else Gravity.WARNING)
     files = not isinstance(study.headers, SeriesHeaders)
     first, *others = study.images.values()
     if files and any(it.shape != first.shape or not np.allclose(it.affine, first.affine) for it in others):

@@ -83,9 +83,8 @@ def doubtful_kind(text: str) -> tuple[str, str] | None:
 def has_unknown_words(text: str) -> bool:
     """Return whether a `plain` text has words beside those of sequences: a name, or what software made of an image."""
     words = re.findall(r"[^\W\d_]{3,}\w*", text)
-    others = pattern("|{without}|{earlier}|{uniform}|{denoised}|{native}|{not_given}")
-    known = "|".join(WEIGHTINGS.values()) + others
-    return any(not (is_known(word) or re.fullmatch(known, word)) for word in words)
+    against = pattern("{without}|{earlier}|{native}|{not_given}")
+    return any(not (is_known(word) or re.fullmatch(against, word)) for word in words)
 
 
 def no_magnitude(values: Iterable[str]) -> tuple[str, str] | None:
@@ -118,9 +117,11 @@ def matches(words: str, text: str) -> Iterator[tuple[re.Match[str], str]]:
 
 @cache
 def is_known(word: str) -> bool:
-    """Return whether a word before an agent's is known to say nothing against it."""
-    known = pattern(r"{with}|{later}|[+;*c]|{agent}|{other_body}|({treated})\w*|{code}")
-    if word in ALIASES or re.fullmatch("|".join([known, PLANE, TECHNIQUE, BODY, PROCESSED]), word):
+    """Return whether a word beside an agent's is known to say nothing against it."""
+    known = pattern(r"{with}|{later}|[+;*c]|{agent}|{other_body}|({treated})\w*|{code}|{uniform}|{denoised}")
+    if word in ALIASES or re.fullmatch(
+        "|".join([known, *WEIGHTINGS.values(), PLANE, TECHNIQUE, BODY, PROCESSED]), word
+    ):
         return True
     sequence = re.fullmatch(
         pattern(r"{prefix}(?:t[12]|flair|pd)w?(?P<rest>.*)|(?:mp ?rage|bravo|vibe)(?P<more>.*)"), word

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from mmb.clinic.report.formats import REGIONS, millilitres, region_phrase
-from mmb.clinic.report.lesions import Lesion
+from mmb.clinic.report.lesions import UNKNOWN, Lesion
 from mmb.clinic.report.verdicts import WORD_USABLE, Presence, Verdict
 from mmb.predictors.calibration import Calibration
 
@@ -60,7 +60,7 @@ def _where(lesions: Sequence[Lesion]) -> str:
     """Return the sides of the lesions without the small ones; lobes are not told, as nothing here knows them surely."""
     main, _ = _by_size(lesions)
     places = f" in {len(main)} places" if len(main) > 1 else ""
-    return f"{places} {_side(main)}" if main else ""
+    return f"{places}{_side(main)}" if main else ""
 
 
 def _further(lesions: Sequence[Lesion]) -> str:
@@ -70,7 +70,7 @@ def _further(lesions: Sequence[Lesion]) -> str:
         return ""
     pieces = "A small further piece" if len(small) == 1 else f"{len(small)} small further pieces"
     ml, verb = millilitres(sum(each.volume for each in small)), "is" if len(small) == 1 else "are"
-    return f" {pieces} ({ml} ml) {verb} {_side(small)}."
+    return "" if small[0].side == UNKNOWN else f" {pieces} ({ml} ml) {verb}{_side(small)}."
 
 
 def _by_size(lesions: Sequence[Lesion]) -> tuple[list[Lesion], list[Lesion]]:
@@ -81,4 +81,6 @@ def _by_size(lesions: Sequence[Lesion]) -> tuple[list[Lesion], list[Lesion]]:
 
 def _side(lesions: Sequence[Lesion]) -> str:
     sides = {each.side for each in lesions}
-    return f"on the {sides.pop()}" if len(sides) == 1 and sides <= {"left", "right"} else "on both sides"
+    if sides == {UNKNOWN}:
+        return " (side not known)"
+    return f" on the {sides.pop()}" if len(sides) == 1 and sides <= {"left", "right"} else " on both sides"

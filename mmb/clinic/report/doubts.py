@@ -44,7 +44,9 @@ MINIMUM_LARGEST_PART = 0.8
 """The same for a region within the whole tumour, which often has small islands."""
 
 
-def partial_images(aligned: AlignedStudy, brain: np.ndarray, least: float = 0.0, most: float = WHOLE) -> dict[str, str]:
+def partial_images(
+    aligned: AlignedStudy, brain: np.ndarray, least: float = 0.0, most: float = WHOLE, oriented: bool = True
+) -> dict[str, str]:
     """Return modality -> what is missing in an image of a share in [least, most) of a brain ``(X, Y, Z)``.
 
     An example is ``58 % of the brain; 61 mm missing at the top``.
@@ -54,7 +56,8 @@ def partial_images(aligned: AlignedStudy, brain: np.ndarray, least: float = 0.0,
         seen = brain & in_field_of_view(Grid(image.shape, image.affine), Grid(brain.shape, affine))
         share = np.count_nonzero(seen) / max(int(np.count_nonzero(brain)), 1)
         if least <= share < most:
-            lacking[name] = f"{in_percent(share)} of the brain; {_ends_lacking(brain, seen, voxel_sizes(affine))}"
+            ends = f"; {_ends_lacking(brain, seen, voxel_sizes(affine))}" if oriented else ""
+            lacking[name] = f"{in_percent(share)} of the brain{ends}"
     return lacking
 
 
@@ -95,8 +98,8 @@ def doubts(
         drawn: whether a tumour was found with confidence. If not, nothing is said of what was drawn.
     """
     lesion = np.logical_or.reduce([*masks.values()])
-    for code, (gravity, *shares) in LACKING.items():
-        if lacking := partial_images(aligned, head, *shares):
+    for code, (gravity, least, most) in LACKING.items():
+        if lacking := partial_images(aligned, head, least, most, study.is_oriented):
             text = f"{named(study.used, lacking)}: not the whole head. What lies outside is segmented without it."
             yield Remark(code, gravity, text, tuple(lacking))
     yield from image_warnings(study, aligned, brain, cohort.brain_ml)
@@ -106,7 +109,7 @@ def doubts(
     if drawn:
         if brain:
             yield from border_warnings(lesion, brain.mask)
-        yield from segmentation_warnings(lesion, volumes, study.images)
+        yield from segmentation_warnings(lesion, volumes, study.images, study.is_oriented)
         yield from pieces_warnings(masks)
     yield from geometry_warnings(study, aligned, trained)
 
@@ -222,7 +225,9 @@ def pieces_warnings(masks: Mapping[str, np.ndarray]) -> Iterator[Remark]:
             return
 
 
-def segmentation_warnings(lesion: np.ndarray, volumes: Mapping[str, float], used: Collection[str]) -> Iterator[Remark]:
+def segmentation_warnings(
+    lesion: np.ndarray, volumes: Mapping[str, float], used: Collection[str], oriented: bool = True
+) -> Iterator[Remark]:
     """Yield reasons why a prediction may be wrong, given its mask in RAS, volumes in ml, and the modalities used."""
     if "ET" in volumes and "t1c" not in used:
         estimate = "is an estimate from sequences in which enhancement is not visible"
@@ -233,5 +238,6 @@ def segmentation_warnings(lesion: np.ndarray, volumes: Mapping[str, float], used
     ends = {"left": 0, "right": 0, "posterior": 1, "anterior": 1, "inferior": 2, "superior": 2}
     sides = [side for side, at in zip(ends, (0, -1) * 3, strict=True) if lesion.take(at, ends[side]).any()]
     if sides:
-        text = f"The lesion reaches the edge of the image ({', '.join(sides)}): what lies beyond is not measured."
+        where = f" ({', '.join(sides)})" if oriented else ""
+        text = f"The lesion reaches the edge of the image{where}: what lies beyond is not measured."
         yield Remark("at_the_edge", Gravity.WARNING, text)

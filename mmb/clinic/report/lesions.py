@@ -11,6 +11,7 @@ from mmb.clinic.head.grid import box, connected_pieces
 
 SMALLEST = 0.1  # volume in ml below which a piece is a speck, not a lesion: a sphere of 6 mm
 BOTH_SIDES = 0.1  # fraction of a lesion's volume on the smaller side of the midline from which on it is on both sides
+UNKNOWN = "not known"  # side of a lesion in images that do not state how they lie in space
 FRONT_TO_BACK = 0.87  # cosine of the largest angle, 30 degrees, between the brain's longer axis and front to back
 
 
@@ -18,7 +19,7 @@ FRONT_TO_BACK = 0.87  # cosine of the largest angle, 30 degrees, between the bra
 class Lesion:
     """A connected piece of the outermost region, its volume in ml, and the voxel nearest to its centre of mass.
 
-    ``side`` is ``left``, ``right`` or ``both sides`` of the patient.
+    ``side`` is ``left``, ``right`` or ``both sides`` of the patient, or ``not known``.
     """
 
     volume: float
@@ -27,13 +28,13 @@ class Lesion:
 
 
 def lesions(
-    masks: Mapping[str, np.ndarray], affine: np.ndarray, brain: np.ndarray, total: float
+    masks: Mapping[str, np.ndarray], affine: np.ndarray, brain: np.ndarray, total: float, oriented: bool = True
 ) -> tuple[list[Lesion], int]:
     """Return the lesions, the largest first, and the number of pieces of less than `SMALLEST` ml.
 
     ``masks`` are those of the regions, bool ``(X, Y, Z)``, the outermost first; ``affine`` leads to mm, RAS. The
-    ``brain``'s midline separates left from right. The pieces share the ``total`` volume (ml) by their numbers of
-    voxels.
+    ``brain``'s midline separates left from right, if images state how they lie (``oriented``). The pieces share the
+    ``total`` volume (ml) by their numbers of voxels.
     """
     spacing = voxel_sizes(affine)
     outermost = next(iter(masks.values()))
@@ -51,6 +52,7 @@ def lesions(
         mask = numbers[inside] == piece + 1
         share = float(right[inside][mask].mean())
         side = "both sides" if BOTH_SIDES <= share <= 1 - BOTH_SIDES else "right" if share > 0.5 else "left"
+        side = side if oriented else UNKNOWN
         at = np.add(centre(mask, spacing), [part.start + low for part, low in zip(inside, corner, strict=True)])
         listed.append(Lesion(float(total * sizes[piece] / sizes.sum()), side, tuple(at.tolist())))
     return listed, len(sizes) - len(listed)

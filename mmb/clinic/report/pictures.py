@@ -32,7 +32,7 @@ def pictures(
     masks: np.ndarray,
     spacing: Sequence[float],
     brain: np.ndarray | None = None,
-    origin: Sequence[float] = (0, 0, 0),
+    origin: Sequence[float] | None = (0, 0, 0),
 ) -> dict[str, str]:
     """Return a PNG in base64 of each modality: three planes through the lesion's centre, with the regions outlined.
 
@@ -41,12 +41,12 @@ def pictures(
 
     ``images`` are the modalities used, ``(X, Y, Z)``, RAS, finite. ``masks`` are the regions on the same grid, bool
     ``(R, X, Y, Z)``; each is outlined over those before it. ``origin`` is the position of the first voxel along each
-    axis in mm; each plane shows its own.
+    axis in mm; each plane shows its own, and the letters of its sides, unless it is None (not known).
     """
     head = head_box(images, np.logical_or.reduce(masks))
     masks, brain = masks[:, *head], None if brain is None else brain[head]
     middle = _centre(np.logical_or.reduce(masks), spacing)
-    at = [o + (part.start + index) * size for o, part, index, size in zip(origin, head, middle, spacing, strict=True)]
+    at = np.add([part.start for part in head], middle) * spacing + (0 if origin is None else origin)
     lines = [] if brain is None else [(BRAIN_OUTLINE, 2, brain)]
     lines += [(OUTLINES[i % len(OUTLINES)], max(PIXELS - i, 2), mask) for i, mask in enumerate(masks)]
     made = {}
@@ -56,7 +56,8 @@ def pictures(
             cut = [(colour, thick, mask.take(middle[axis], axis)) for colour, thick, mask in lines]
             steps = [size for other, size in enumerate(spacing) if other != axis]
             plane = _plane(shown.take(middle[axis], axis), cut, steps, (width, height))
-            _label(plane, sides, f"{'RAS'[axis] if at[axis] >= 0 else 'LPI'[axis]} {abs(at[axis]):.0f} mm")
+            if origin is not None:
+                _label(plane, sides, f"{'RAS'[axis] if at[axis] >= 0 else 'LPI'[axis]} {abs(at[axis]):.0f} mm")
             picture.paste(plane, (left + (width - plane.width) // 2, top + (height - plane.height) // 2))
         made[name] = _png(picture)
     return made

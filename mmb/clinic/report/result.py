@@ -134,6 +134,7 @@ class StudySummary:
         calibrated_on: number of patients that the calibration was fitted on; 0 if there is none.
         asked: what was asked for.
         found: every series or image file of the study, and what became of it.
+        unread: number of files of the study that were not read.
         schema_version: raised when a field changes its meaning or goes.
     """
 
@@ -164,6 +165,7 @@ class StudySummary:
     calibrated_on: int = 0
     asked: Asked | None = None
     found: Sequence[FoundImage] = ()
+    unread: int = 0
     schema_version: int = 2
 
     @property
@@ -232,12 +234,13 @@ def calibrated(
 def calibration_note(calibration: Calibration) -> Remark:
     """Return a note on how far words and intervals held in patients that the calibration was not fitted on."""
     judged = {region: each.left_out for region, each in calibration.regions.items()}
-    held = ", ".join(f"{region} {share(each.held, each.intervals)}" for region, each in judged.items())
-    right = ", ".join(f"{region} {share(each.right, each.usable)}" for region, each in judged.items())
+    held = [f"{name} {share(it.held, it.intervals)}" for name, it in judged.items() if it.intervals_hold]
+    right = [f"{name} {share(it.right, it.usable)}" for name, it in judged.items() if it.words_hold]
     text = (
-        f"Calibrated on {calibration.patients} patients. In patients left out, intervals held the true volume: {held}. "
-        f"None is given if it would span more than a factor of {WIDEST:g}, or if there may be no tumour. Of outlines "
-        f"called usable, these had an overlap (Dice) of {100 * GOOD_DICE:.0f} % or more with the expert's: {right}."
+        f"Calibrated on {calibration.patients} patients. In patients left out, intervals held the true volume: "
+        f"{', '.join(held) or 'too rarely'}. None is given if it would span more than a factor of {WIDEST:g}, or if "
+        f"there may be no tumour. Of outlines called usable, these had an overlap (Dice) of {100 * GOOD_DICE:.0f} % or "
+        f"more with the expert's: {', '.join(right) or 'too few'}."
     )
     return Remark("calibrated", Gravity.NOTE, text)
 
@@ -292,7 +295,7 @@ def summarise(
         for (region, mask), p in zip(masks.items(), segmentation.probabilities, strict=True)
     }
     spacing, head = voxel_sizes(affine), brain_mask(aligned, brain)
-    origin = affine[:3, 3] @ affine[:3, :3] / spacing  # along the grid's own axes
+    origin = affine[:3, 3] @ affine[:3, :3] / spacing if study.is_oriented else None  # along the grid's own axes
     drawn = {name: np.asarray(image.dataobj) for name, image in aligned.images.items()}
     fields = calibrated(measured, scores, used, volume_of(head, spacing), cohort, calibration)
     found = fields["presence"]
@@ -303,7 +306,7 @@ def summarise(
     remarks += [brain_note(study, brain)] if brain else []
     remarks += [calibration_note(calibration)] if calibration else []
     remarks = by_gravity([*remarks, *registration_notes(study, aligned)])
-    pieces, specks = lesions(masks, affine, head, measured[next(iter(masks))])
+    pieces, specks = lesions(masks, affine, head, measured[next(iter(masks))], study.is_oriented)
     pieces = pieces if sure else []
     given = verdicts(measured, scores, used, calibration, found, remarks)
     stops = stop_reasons(remarks)
@@ -325,6 +328,7 @@ def summarise(
         ],
         missing=[name for name in cohort.modalities if name not in used],
         found=study.found,
+        unread=study.headers.unread if study.headers else 0,
         volumes=measured,
         pictures=pictures(drawn, segmentation.masks, spacing, brain and brain.mask, origin),
         brain_ml=brain and brain.millilitres,

@@ -31,7 +31,7 @@ class Sheets:
         names: the regions, and ``brain`` for the outline of an extracted one.
         drawn: number of pixels of ``masks`` that are not 0, by which a reader can check that it decoded them right.
         shape: number of voxels from the patient's right to the left, from front to back, and from bottom to top.
-        first: position of the first voxel in mm, RAS, along these axes.
+        first: position of the first voxel in mm, RAS, along these axes; empty if it is not known, as the sides are.
         starts: voxels that the viewer may start from: the centres of the lesions, or else of the image.
         step: 2 if only every second voxel is shown along each axis, since there are too many, and so on.
     """
@@ -45,7 +45,7 @@ class Sheets:
     tile: tuple[int, int]
     shape: tuple[int, int, int]
     spacing: tuple[float, ...]
-    first: tuple[float, float, float]
+    first: tuple[float, ...]
     starts: Sequence[tuple[int, int, int]]
     step: int
 
@@ -54,14 +54,14 @@ def sheets(
     images: Mapping[str, np.ndarray],
     masks: Mapping[str, np.ndarray],
     spacing: Sequence[float],
-    origin: Sequence[float],
+    origin: Sequence[float] | None,
     centres: Sequence[Sequence[int]],
     brain: np.ndarray | None = None,
 ) -> Sheets:
     """Return the sheets of ``images`` ``(X, Y, Z)``, RAS, and of the regions ``masks`` on the same grid.
 
     They show the brain if it was extracted, with a margin of `MARGIN` mm; else the whole head. ``origin`` is the
-    position of the first voxel along each axis in mm, ``centres`` are voxels of the lesions.
+    position of the first voxel along each axis in mm (None: not known), ``centres`` are voxels of the lesions.
     """
     lesion = np.any([*masks.values()], axis=0)
     shown = head_box(images, lesion) if brain is None else box(brain | lesion, round(MARGIN / min(spacing)))
@@ -87,7 +87,7 @@ def sheets(
         tile=tile,
         shape=shape,
         spacing=tuple(float(step * size) for size in spacing),
-        first=tuple((np.array(origin) + (low + step * _turned(0 * last, last)) * spacing).tolist()),
+        first=() if origin is None else tuple((origin + (low + step * _turned(0 * last, last)) * spacing).tolist()),
         starts=[tuple(_turned(voxel, last).tolist()) for voxel in inside],
         step=step,
     )

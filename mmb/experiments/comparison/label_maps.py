@@ -126,7 +126,7 @@ def _by_case(folder: Path) -> dict[str, Path]:
         below = walk(folder)
         nested = [path for path in below if path.name.lower().endswith(SUFFIXES)]
         found = f"The first of {len(nested)} below it is {nested[0]}; move them up. " if nested else ""
-        found += "".join(f"{remark[0].upper()}{remark[1:]}. " for remark in unread(below))
+        found += "".join(f"{remark[0].upper()}{remark[1:]}. " for remark in unread(below)[0])
         raise FileNotFoundError(
             f"{folder}: no label map in it; expected <subset>/<case>.nii.gz or <case>.nii.gz. {found}".strip()
         )

@@ -148,7 +148,12 @@ HEADERS: list[tuple[Dataset, str]] = [
     # Before an operation is not before contrast agent, and treatments say nothing of it
     *((siemens(said, *MPRAGE, **GD), "t1c") for said in (
         "PRE-OP STEALTH T1 MPRAGE", "AX T1 3D PRE OP NAV", "T1 MPRAGE PRE SURG", "T1 MPRAGE PRE SRS",
-        "T1 MPRAGE without FS", "T1 axial vor OP KM", "T1 nach OP", "T1 MPRAGE Gd REST")),
+        "T1 MPRAGE without FS", "T1 axial vor OP KM", "T1 nach OP")),
+    (siemens("T1 MPRAGE Gd REST", *MPRAGE, **GD), "?t1c"),
+    *((siemens(said, *MPRAGE), "?t1") for said in ("T1 contrast refused", "T1 GD not given", "T1 KM abgelehnt")),
+    (header("T1", "SE\\IR", (1500, 6, 300)), "?t1"),  # of 64 mT
+    (header("T1 MPRAGE", "GR\\IR", (4000, 3, 1400)), "?t1"),
+    (header("T1 MP2RAGE", "GR\\IR", (5000, 3, 700)), "!inversion image"),
     *((siemens(said, *MPRAGE), "t1") for said in ("T1 nach OP", "T1 POST RT", "T1 PRE OP", "T1 without FS")),
     (siemens("AX T1 POST STEALTH", *MPRAGE), "t1c"),
     *((header(said, *TFE), "!subtraction") for said in (

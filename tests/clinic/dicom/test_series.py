@@ -262,6 +262,40 @@ def test_other_files_beside(study):
     assert [one.number for one in read_series(study)] == [2, 3]
 
 
+STRANGERS = {
+    **dict.fromkeys(("README", "VERSION", "autorun.inf", "index.html", "IHE_PDI/INDEX.HTM"), b"text, 1.0\r\n"),
+    **dict.fromkeys(("viewer.exe", "RUN", "lib.dll"), b"MZ\x90\0\3"),
+    **{"logo.jpg": b"\xff\xd8\xff\xe0\0", "report.pdf": b"%PDF\0", "empty.txt": b"", "Thumbs.db": b"\xd0\xcf\0"},
+}
+
+
+def test_known_strangers_beside_are_not_counted_and_others_are(study):
+    for name, content in STRANGERS.items():
+        (study / "002" / name).parent.mkdir(exist_ok=True)
+        (study / "002" / name).write_bytes(content)
+    read = read_folder(study, PHANTOM)
+    assert (read.headers.unread, [each.code for each in read.remarks]) == (0, [])
+    (study / "002" / "IM99").write_bytes(b"")
+    shutil.copy(files(study, 3)[0], study / "packed.dcm.gz")
+    read = read_folder(study, PHANTOM)
+    texts = [each.text for each in read.remarks if each.code == "files_not_read"]
+    assert (read.headers.unread, len(texts)) == (2, 2)
+    assert (".gz): unpack it" in texts[1], "damaged or unknown" in texts[0]) == (True, True)
+    assert {each.source: each.files for each in read.found} == {"series 2": 35, "series 3": 20}
+
+
+@pytest.mark.parametrize("left", [b"", bytes(1000), b"\0\1\2" * 40])
+def test_a_copy_that_broke_off_is_refused_whatever_its_files_are_called(study, left):
+    every = [path.rename(path.with_suffix("")) for path in files(study, 2)]
+    for path in every[-4:]:
+        path.write_bytes(left)
+    with pytest.raises(StudyError, match="4 of 55 files cannot be read, as of a copy that broke off"):
+        read_series(study)
+    for path in every[-3:]:
+        path.unlink()
+    assert len(read_series(study)) == 2  # less than a tenth: told, and the series' own numbers decide
+
+
 CAPTURE = {"SOPClassUID": uid.SecondaryCaptureImageStorage, "Modality": "MR", "SeriesDescription": "T2 tra"}
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import http.server
-import json
 from io import BytesIO
 
 import highdicom as hd
@@ -15,14 +13,11 @@ import pytest
 import requests
 from archive_stack import PATIENTS, SERIES, Stack, uid
 from dicom_studies import read_series, resample
-from fastapi import HTTPException
 from orthanc import needs_orthanc, series
-from processes import answering
 from running import infer, put, result, used
 
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.report.segmentation import read_seg
-from mmb.server.archive import archive_session, forward
 from mmb.server.datastore import DICOMWebDatastore
 from mmb.server.export import export_labelled_studies
 
@@ -79,46 +74,10 @@ def test_what_is_not_in_the_archive_is_refused(stack, image, status):
     assert (answer.status_code, len(answer.json()["detail"].splitlines())) == (status, 1)
 
 
-class TestProxy:
-    @pytest.mark.parametrize("key", ["StudyInstanceUID", "0020000D", "PatientID"])
-    def test_a_query_reaches_the_archive(self, stack, key):
-        value = PATIENTS["two"]["PatientID"] if key == "PatientID" else uid("two")
-        query = {key: value, "limit": 101, "includefield": "00081030"}
-        found = requests.get(f"{stack.url}/proxy/dicom/qido/studies", params=query, timeout=30).json()
-        assert [study["0020000D"]["Value"] for study in found] == [[uid("two")]]
-
-    @pytest.mark.parametrize("path", ["studies/../../instances", "studies/%2e%2e/%2e%2e/system", "system", ""])
-    def test_only_dicomweb_is_reached(self, stack, path):
-        request = requests.Request("GET", f"{stack.url}/x").prepare()
-        request.url = f"{stack.url}/proxy/dicom/wado/{path}"  # sent as it stands; requests would normalise it
-        answer = requests.Session().send(request, timeout=30)
-        assert answer.status_code == 404
-        assert "Orthanc" not in answer.text
-
-    def test_another_study_than_was_asked_for_is_not_shown(self, stack):
-        """As from an archive, or a proxy in front of it, that ignores the query."""
-        everything = requests.get(f"{stack.archive}/dicom-web/studies", timeout=30).content
-
-        class Heedless(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("content-type", "application/dicom+json")
-                self.end_headers()
-                self.wfile.write(everything if "offset=0" in self.path or "offset" not in self.path else b"[]")
-
-        with answering(Heedless) as address, archive_session() as session:
-            assert len(json.loads(forward(session, address, "GET", "studies", [], {}, b"").body)) == len(SERIES)
-            for path, query in (("studies", [("StudyInstanceUID", uid("two"))]), (f"studies/{uid('two')}/series", [])):
-                with pytest.raises(HTTPException, match="another StudyInstanceUID") as refused:
-                    forward(session, address, "GET", path, query, {}, b"")
-                assert refused.value.status_code == 502
-                assert "SECRET" not in str(refused.value)
-
-
 @pytest.mark.parametrize(
     "request_line",
     ["PUT model/m3ae", "DELETE model/m3ae", "GET logs/", "POST reload", "PUT session/", "POST train/m3ae",
-     "DELETE datastore/image?id=x", "GET datastore/dataset"],
+     "DELETE datastore/image?id=x", "GET datastore/dataset", "GET ohif/", "GET proxy/dicom/wado/studies"],
 )  # fmt: skip
 def test_the_rest_of_the_stock_server_does_not_exist(stack, request_line):
     method, path = request_line.split()

@@ -21,8 +21,7 @@ ATOMS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), WORDS)
 JSON = st.recursive(ATOMS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3))
 PLACES = [
     "", "healthz", "static/{}", "segment/{}", "studies", "studies/{}", "studies/{}/files", "studies/{}/read",
-    "studies/{}/segment/m3ae", "info/", "datastore/", "datastore/image", "datastore/label", "infer/{}", "ohif/{}",
-    "proxy/dicom/{}",
+    "studies/{}/segment/m3ae", "info/", "datastore/", "datastore/image", "datastore/label", "infer/{}",
 ]  # fmt: skip
 PATHS = st.builds(str.format, st.sampled_from([f"/{place}" for place in PLACES]), WORDS)
 FILES = [b"PK\3\4", b"NRRD0004\ndata file: /etc/passwd\n\n", b"\x1f\x8b", b"ElementDataFile = /etc/passwd\n"]

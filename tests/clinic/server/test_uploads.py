@@ -25,7 +25,7 @@ from mmb.server import upload_reading, upload_store
 from mmb.server.limits import FILES_AT_ONCE
 from mmb.server.options import SegmentOptions, options_for, series_numbers
 from mmb.server.routes_page import _receive, _segment, read
-from mmb.server.upload_reading import as_told, recognise_upload, require_sequences
+from mmb.server.upload_reading import recognise_upload, require_sequences
 from mmb.server.upload_store import Upload, Uploads, created, require_free_disk
 from mmb.server.worker import Turns, Worker
 
@@ -319,7 +319,6 @@ class TestRecognition:
         taken = {each["name"]: each["modality"] for each in told["candidates"]}
         assert (told["automatic"], taken["series 6"], taken["series 3"]) == ({"t1c": "6", "t2": "3"}, "t1c", "t2")
         assert told["sequences"] == {"t1": "T1", "t1c": "T1c", "t2": "T2", "flair": "FLAIR"}
-        assert as_told(upload.study, PHANTOM, {"t1c": "6"}, PHANTOM.modalities) == upload.study
 
     def test_each_series_is_shown_in_the_plane_of_most(self, upload, subject):
         scans = [replace(scan, plane="coronal") if scan.image == "t1" else scan for scan in study()]
@@ -344,11 +343,10 @@ class TestRecognition:
         for name, held in (("Doe_t2", "t1ce"), ("MRI brain post contrast", "t2"), ("serie_7", "flair")):
             shutil.copy(subject / f"Doe_{held}.nii.gz", upload.study / f"{name}.nii.gz")
         assert recognise_upload(upload.study, PHANTOM)["automatic"] == {"t2": "Doe_t2.nii.gz"}
-        folder = as_told(upload.study, PHANTOM, {"t1c": "Doe_t2.nii.gz"}, PHANTOM.modalities)
-        assert [path.name for path in folder.iterdir()] == ["study_t1c.nii.gz"]
-        assert recognise_upload(folder, PHANTOM)["automatic"] == {"t1c": "study_t1c.nii.gz"}
-        with pytest.raises(ValueError, match="no such image file"):
-            as_told(upload.study, PHANTOM, {"t1": "../../etc/passwd"}, PHANTOM.modalities)
+        found = read_headers(upload.study, PHANTOM, by_hand={"t1c": "Doe_t2.nii.gz"}).candidates
+        assert {each.key for each in found if each.says.modality == "t1c"} == {"Doe_t2.nii.gz"}
+        with pytest.raises(ValueError, match="there is no such file; expected one of"):
+            read_headers(upload.study, PHANTOM, by_hand={"t1": "../../etc/passwd"})
 
     def test_what_is_no_study(self, upload):
         for content in (b"", b"text", packed({"a.txt": b"text"})):

@@ -247,6 +247,14 @@ def test_what_lies_right_is_not_doubted_and_what_is_mirrored_is_found(phantom_vo
     assert found.overlap > 0.9
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_what_shows_half_a_head_is_not_called_mirrored(phantom_volumes, axis):
+    half = {name: np.asarray(image.dataobj).copy() for name, image in phantom_volumes.items()}
+    half["flair"][(slice(None),) * axis + (slice(0, half["flair"].shape[axis] // 2),)] = 0
+    volumes = {name: nib.Nifti1Image(voxels, phantom_volumes[name].affine) for name, voxels in half.items()}
+    assert not compare(volumes, "flair", LPS).is_mirrored
+
+
 @pytest.mark.parametrize(
     ("name", "shift", "angle"), [("t1", (0, 6, 0), 0), ("t2", (12, 0, -13), 0), ("flair", (0, 0, 0), 10)]
 )
@@ -263,21 +271,23 @@ def test_what_is_moved_or_turned_is_found(phantom_volumes, name, shift, angle):
 
 
 @pytest.mark.parametrize(
-    ("overlap", "information", "best", "moved", "mirrored", "off", "flipped"),
+    ("overlap", "information", "best", "moved", "original", "mirrored", "off", "flipped"),
     [
-        (0.099, 0.1, 0.1, 0.0, 0.1, True, False),  # hardly any overlap
-        (0.101, 0.1, 0.1, 0.0, 0.1, False, False),
-        (0.9, 0.1, 0.121, 5.0, 0.1, True, False),  # 5 mm away it is better by a fifth
-        (0.9, 0.1, 0.119, 5.0, 0.1, False, False),
-        (0.9, 0.1, 0.2, 4.9, 0.1, False, False),
-        (0.9, 0.1, 0.1, 0.0, 0.121, False, True),  # and mirrored
-        (0.9, 0.1, 0.1, 0.0, 0.119, False, False),
-        (0.9, 0.1, 0.2, 6.0, 0.241, False, True),  # then it is not said to be off
-        (0.9, 0.1, 0.2, 6.0, 0.239, True, False),
+        (0.099, 0.1, 0.1, 0.0, 0.1, 0.1, True, False),  # hardly any overlap
+        (0.101, 0.1, 0.1, 0.0, 0.1, 0.1, False, False),
+        (0.9, 0.1, 0.121, 5.0, 0.1, 0.1, True, False),  # 5 mm away it is better by a fifth
+        (0.9, 0.1, 0.119, 5.0, 0.1, 0.1, False, False),
+        (0.9, 0.1, 0.2, 4.9, 0.1, 0.1, False, False),
+        (0.9, 0.1, 0.2, 0.0, 0.1, 0.121, False, True),  # and mirrored
+        (0.9, 0.1, 0.2, 0.0, 0.1, 0.119, False, False),
+        (0.9, 0.1, 0.2, 6.0, 0.2, 0.241, False, True),  # then it is not said to be off
+        (0.9, 0.1, 0.2, 6.0, 0.2, 0.239, True, False),
+        (0.9, 0.1, 0.1, 0.0, 0.04, 0.0519, False, False),  # of small numbers, the difference counts too
+        (0.9, 0.1, 0.1, 0.0, 0.04, 0.0521, False, True),
     ],
 )
-def test_limits_by_hand(overlap, information, best, moved, mirrored, off, flipped):
-    found = Fit(overlap, information, best, moved, mirrored)
+def test_limits_by_hand(overlap, information, best, moved, original, mirrored, off, flipped):
+    found = Fit(overlap, information, best, moved, original, mirrored)
     assert (found.is_misplaced, found.is_mirrored) == (off, flipped)
 
 

@@ -130,7 +130,7 @@ def with_train(echoes: int, description: str = "axial t2", header: Mapping[str, 
 
 SEEN: dict[str, tuple[tuple[Scan, ...], dict[int, Change], int, tuple[str, ...]]] = {
     "a T1c at 60 minutes": (AGAIN, {6: at("100000"), 9: at("110000")}, 9, ("later_than_another", "60 minutes")),
-    "a T1c again": (AGAIN, {6: at("100000"), 9: at("100300")}, 9, ()),
+    "a T1c again": (AGAIN, {6: at("100000"), 9: at("100330")}, 9, ()),
     "lossy": (FOUR, {4: {"LossyImageCompression": "01"}}, 4, ("doubtful_images", "compressed with loss")),
     "lossless": (FOUR, {4: {"LossyImageCompression": "00"}}, 4, ()),
     "the mean of echoes": ((T2, FLAIR, T1C, *ECHOES), {10: {"EchoTime": 1.6}, 11: {"EchoTime": 3.4}, 12: MEAN}, 12, ()),

@@ -248,7 +248,7 @@ def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
     ("words", "message"),
     [
         ("{case} {out} --reference t2 --modalities t1", "--reference: t2 is not used; expected one of T1 (image file)"),
-        ("{case} {out} --series t1=3", "--series is for DICOM"),
+        ("{case} {out} --series t1=3", "there is no such file"),
         ("{case} {out} --modalities t1,pd", "Unknown modality 'pd'"),
         ("{case} {out} --recipe brats1900", "brats1900: no such file or recipe; the bundle has augmented, average,"),
         ("{case} {out} --ckpt_path absent.pt", "absent.pt: no such checkpoint"),

@@ -114,7 +114,7 @@ TWICE = linked("case_t1.nii.gz", "case_t1ce.nii.gz")
     [
         (lambda case, folder: folder.rmdir(), {}, "no such folder"),
         (lambda case, folder: None, {}, "an empty folder; expected the DICOM or NIfTI files"),
-        (TWICE, {"by_hand": {"t1": 3}}, "--series is for DICOM"),
+        (TWICE, {"by_hand": {"t1": 3}}, "--series: t1: 3: there is no such file; expected one of"),
         (TWICE, {"modalities": ["t2"]}, r"none of the requested modalities \(t2\); it has t1"),
         (TWICE, {}, r"\(T1\) and .*\(T1c\): the same image\. Give each image once"),
         (linked("other_t1.nii.gz", "another_t1.nii.gz"), {}, "2 subjects, another, other; give the folder of"),

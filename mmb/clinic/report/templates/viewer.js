@@ -57,9 +57,10 @@
     const filled = shown.filter(bit => field.look.value === "filled" && data.names[bit] !== "brain");
     const lines = shown.filter(bit => !filled.includes(bit)).map(bit => [bit, outline(plane, k, bit)]);
     const gain = 2 ** (field.contrast.value / 50), level = 127.5 - 1.275 * field.brightness.value;
-    const mm = data.first[axis] + k * data.spacing[axis] * (axis === 2 ? 1 : -1);
+    const known = data.first.length > 0, mm = data.first[axis] + k * data.spacing[axis] * (axis === 2 ? 1 : -1);
     [field.slice.max, field.slice.value] = [n - 1, k];
-    field.position.value = `${k + 1} of ${n}, ${(mm < 0 ? "LPI" : "RAS")[axis]} ${Math.abs(mm).toFixed(0)} mm`;
+    const at_mm = known ? `, ${(mm < 0 ? "LPI" : "RAS")[axis]} ${Math.abs(mm).toFixed(0)} mm` : "";
+    field.position.value = `${k + 1} of ${n}${at_mm}`;
     field.slice.setAttribute("aria-valuetext", field.position.value);
     panels.forEach((canvas, i) => {
       const dots = devicePixelRatio, rim = 18 * dots, scale = (canvas.clientWidth * dots - 2 * rim) / (w * s);
@@ -85,7 +86,7 @@
       [context.globalAlpha, context.fillStyle, context.font] = [1, "#fff", `${12 * dots}px sans-serif`];
       [context.textAlign, context.textBaseline] = ["center", "middle"];
       [[rim / 2, H / 2], [W - rim / 2, H / 2], [W / 2, rim / 2], [W / 2, H - rim / 2]]
-        .forEach((corner, side) => context.fillText(plane.sides[side], ...corner));
+        .forEach((corner, side) => context.fillText(known ? plane.sides[side] : "", ...corner));
       context.fillRect(W - rim / 2 - data.bar * scale, H - rim / 2, data.bar * scale, 2 * dots);
     });
   }
