@@ -76,7 +76,8 @@ def cases(cohort: str, dataset_dir: str | Path, modalities: Sequence[str] | None
     without = [item["case"] for item in items if not set(wanted) & set(item["modalities"])]
     if without:
         raise ValueError(
-            f"{folder}: {len(without)} cases have none of the requested modalities ({subset_name(wanted)}): "
-            f"{shortened(without)}. Request at least one modality that they have, or move these cases away."
+            f"{folder}: {len(without)} of {len(items)} cases have none of the requested modalities "
+            f"({subset_name(wanted)}): {shortened(without)}. Request at least one modality that they "
+            "have, or move these cases away."
         )
     return items

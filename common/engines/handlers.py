@@ -150,7 +150,8 @@ def tell_epoch(name: str, engine: Engine) -> None:
     state, took = engine.state, engine.state.times[Events.EPOCH_COMPLETED.name]
     left = timedelta(seconds=round(((state.max_epochs or 0) - state.epoch) * (took or 0)))
     told = ", ".join(f"{key} {value:.4f}" for key, value in state.metrics.items())
-    logger.info(f"{name}, epoch {state.epoch} of {state.max_epochs}: {told}; about {left} left for it")
+    until = f"; about {left} left in this stage" if left else ""
+    logger.info(f"{name}, epoch {state.epoch} of {state.max_epochs}: {told}{until}")
 
 
 class Record(Protocol):

@@ -42,7 +42,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(
             f"{path}: not an intact checkpoint of plain tensors ({type(error).__name__}). It is damaged, of another "
             "kind, or holds objects that are not loaded, since loading them could run any code. For a file that others "
-            'made, save only its tensors in a container without network: see "Authors\' weights" in docs/share.md.'
+            'made, save only its tensors in a container without network: see "Files that hold more than tensors" in '
+            "docs/share.md."
         ) from None  # torch's own message advises loading it unsafely
 
 
