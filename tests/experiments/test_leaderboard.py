@@ -245,7 +245,7 @@ def only_volumes(evaluation: Evaluation) -> Evaluation:
     [
         [ONE],
         [ONE, two()],
-        [ONE, with_reference(7.0001)],
+        [ONE, with_reference(7.0006)],
         [ONE, two(only=["t1+t2+flair"])],  # subsets that a method lacks altogether are no missing cases
         [only_volumes(random_evaluation(empty="skip", probabilities=True)), only_volumes(two(empty="skip"))],
     ],
@@ -271,6 +271,7 @@ def test_different_decisions_and_precisions_are_remarked(fact, values):
         ([two(empty="skip", hd95="pooled")], "empty of one is 'brats', of two 'skip'; hd95 of one is 'max', of two"),
         ([two(), random_evaluation("three", empty="nan")], "of one is 'brats', of three 'nan'"),
         ([with_reference(7.5)], "the reference of case c2 is another one (ET 7 ml for one, 7.5 ml for two)"),
+        ([with_reference(7.0008)], "the reference of case c2 is another one"),
         ([two(modalities=("t1", "t2"))], "modalities of one is ('t1', 't2', 'flair'), of two ('t1', 't2')"),
         ([without(two(), "c1")], "two lacks c1. Complete them, or name the cases to compare with --cases."),
         ([two(cases=("c1", "c2", "c3", "c4", "c5"))], "one lacks c5"),

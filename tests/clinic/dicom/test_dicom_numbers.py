@@ -20,7 +20,7 @@ from mmb.clinic.examples.phantom import TSE
 from mmb.clinic.examples.writing import mr_image
 from mmb.clinic.intake.grouping import Slice, group
 from mmb.clinic.intake.pixels import load
-from mmb.clinic.intake.regular_grid import tolerance, why_no_grid
+from mmb.clinic.intake.regular_grid import tolerance, unrounded, why_no_grid
 from mmb.clinic.report.result import StudySummary, UsedModality
 from mmb.clinic.report.segmentation import read_seg, write_seg
 from mmb.clinic.report.structured_report import write_report
@@ -146,6 +146,12 @@ def test_limits_of_a_block(axis, shift, reason):
 def test_a_stated_distance_says_whether_slices_are_missing_everywhere(apart, stated, thickness, times):
     found = flaw(apart * np.arange(20.0), SpacingBetweenSlices=stated, SliceThickness=thickness)
     assert found is None if not times else f"only one in {times} is present" in found
+
+
+@pytest.mark.parametrize(("off", "exact"), [(0.0009, False), (0.0011, True), (0.019, True), (0.021, False)])
+def test_directions_up_to_two_hundredths_off_are_made_exact(off, exact):
+    found = unrounded(np.array([[1.0, 0, 0], [off, 1, 0]]), np.zeros((2, 3)))
+    assert np.allclose(found @ found.T, np.eye(2), atol=1e-9) is exact
 
 
 def test_positions_are_rounded_along_each_axis():
