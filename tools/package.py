@@ -28,8 +28,10 @@ PARTS = ("LICENSE", "configs", "docs", "models")
 """Files and folders of a bundle that go into its package; output that was written there (eval/) does not."""
 REQUIRED_FILES = ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "models/model.pt")
 """Files that every package must have."""
-OUTWARD = re.compile(r"\[([^\]]+)\]\(\.\./\.\./[^)]*\)")
+OUTWARD = r"\[([^\]]+)\]\(\.\./\.\./[^)]*\)"
 """A link to a page of the repository, which a package does not have: its text stays."""
+ASIDE = re.compile(rf"\s\({OUTWARD}([,;]\s{OUTWARD})*\)|(?<=[.\n]\s){OUTWARD}([,;]\s{OUTWARD})*\.")
+"""Only such links, in brackets or as a sentence: they go."""
 VERSION = r"[0-9]+(\.[0-9]+){2}"
 PACKAGE_INIT = '''"""Makes the `common` in this folder importable from its parent; the configs import this first."""
 
@@ -103,7 +105,8 @@ def assemble(bundle: str | os.PathLike, folder: Path) -> None:
         else:
             shutil.copy(source, folder, follow_symlinks=False)
     for page in Path(folder, "docs").glob("*.md"):
-        page.write_text(OUTWARD.sub(r"\1", page.read_text()))
+        text = page.read_text().replace("../../../common/", "../common/").replace(f"bundles/{folder.name}/", "")
+        page.write_text(re.sub(OUTWARD, r"\1", ASIDE.sub("", text)))
     links = [path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink()]
     if links:
         raise ValueError(f"{bundle}: {links[0]} is a link; expected the file itself.")

@@ -252,7 +252,7 @@ def _require_enough(
     elif patients < len(PARTS):
         raise ValueError(
             f"{dataset_dir}: patients with a label: {patients} (of {cases} cases); expected at least 3, to train, "
-            "validate and test. Use split `full` to train on all."
+            "validate and test. Split `full` trains on all; `all_test`, with `calibrate_on` null, tests weights on all."
         )
 
 

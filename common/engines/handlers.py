@@ -249,6 +249,7 @@ class ResumableCheckpoint:
         if self.average is not None and not self._restored:  # others may have been loaded since it was made
             self.average.ema_model.load_state_dict(self.network.state_dict())
         self._restored = True
+        logger.info(f"{self.weights}: to be trained for {trainer.state.max_epochs} epochs on {trainer.state.device}")
         if self.record is not None:
             self.record.write()
         if not self.resume:

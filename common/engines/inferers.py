@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import generate_spatial_bounding_box
-from monai.utils import fall_back_tuple
+from monai.utils import ensure_tuple, fall_back_tuple
 
 from common.engines.precision import DTYPES, autocast, to_float32
 from common.engines.windows import check_mirror_axes, mirrored, planewise
@@ -58,6 +58,8 @@ class ForegroundInferer(SlidingWindowInferer):
     ) -> None:
         size = (*roi_size, 1) if isinstance(roi_size, Sequence) and len(roi_size) == 2 else roi_size
         super().__init__(size, *args, **kwargs)
+        if any(not 0 <= part < 1 for part in ensure_tuple(self.overlap)):
+            raise ValueError(f"overlap {self.overlap}: expected at least 0 and less than 1, the fraction of a window.")
         self.softmax, self.precision = softmax, check_choice("precision", precision, tuple(DTYPES))
         self.mirror_axes = check_mirror_axes(mirror_axes, self.roi_size)
 

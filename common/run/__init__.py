@@ -4,7 +4,7 @@ from common.run.checks import check
 from common.run.evaluation import BundleEvaluation, trained_cases, training_facts
 from common.run.fitting import new_sequences, require_fitting
 from common.run.record import RunRecord, kept_cases, split_of_run
-from common.run.workflow import bundle_root, load_weights, run_engine
+from common.run.workflow import bundle_root, load_weights, run_engine, start_from
 
 __all__ = [
     "BundleEvaluation",
@@ -17,6 +17,7 @@ __all__ = [
     "require_fitting",
     "run_engine",
     "split_of_run",
+    "start_from",
     "trained_cases",
     "training_facts",
 ]

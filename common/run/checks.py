@@ -13,7 +13,6 @@ from common.engines.tracking import require_server
 from common.engines.windows import check_mirror_axes
 from common.evaluation.report.report import require_own_parts
 from common.io.bundle import require_same_common
-from common.io.errors import unwrapped_errors
 from common.io.facts import read_facts, setting_of_weights
 from common.io.files import require_writable
 from common.io.settings import per_axis
@@ -21,8 +20,7 @@ from common.io.weights import shipped_weights
 from common.run.fitting import require_fitting
 from common.run.keys import check_config, check_files, read_words
 from common.run.record import require_same_settings, require_same_training
-from common.run.workflow import is_command, lends_its_network, running, steps_of
-from common.text import printable
+from common.run.workflow import lends_its_network, refused, running, steps_of
 
 logger = logging.getLogger(__name__)
 SAMPLED = {"sampling": "points"}
@@ -44,20 +42,15 @@ def check(bundle_root: str, claimed: str | None = None) -> None:
         claimed: output folder of a training, which no other one may use meanwhile.
     """
     workflow = running()
-    try:
-        with unwrapped_errors():
-            require_same_common(bundle_root)
-            if workflow is not None and lends_its_network():
-                if claimed is not None:
-                    _lend_network(workflow.parser, bundle_root)
-            elif workflow is None:
-                logger.warning("Settings are not checked: MONAI's workflow was not found.")
-            else:
-                _check(workflow, bundle_root, claimed)
-    except (ValueError, OSError) as error:
-        if not is_command():
-            raise
-        raise SystemExit(f"error: {printable(str(error))}") from None
+    with refused():
+        require_same_common(bundle_root)
+        if workflow is not None and lends_its_network():
+            if claimed is not None:
+                _lend_network(workflow.parser, bundle_root)
+        elif workflow is None:
+            logger.warning("Settings are not checked: MONAI's workflow was not found.")
+        else:
+            _check(workflow, bundle_root, claimed)
 
 
 def _lend_network(config: ConfigParser, bundle_root: str) -> None:

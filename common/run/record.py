@@ -93,8 +93,10 @@ class RunRecord:
             require_same_settings(config, output_dir)
 
     def write(self) -> None:
-        """Write the record, and the cases as a datalist, on rank 0; say if cases have not been checked."""
+        """Write the record, and the cases as a datalist, on rank 0; say how many there are, and if unchecked."""
         if idist.get_rank() == 0:
+            counts = ", ".join(f"{len(self.parts[part])} {part}" for part in PARTS)
+            logger.info(f"{self.folder}: {get_cohort(self.cohort).name}, cases: {counts}")
             items = [item for part in PARTS for item in self.parts[part]]
             if self.cohort != "phantom" and (new := unchecked(items, self.images)):
                 logger.warning(

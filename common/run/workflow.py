@@ -4,6 +4,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from common.io import bundle, checkpoints
 from common.io.errors import unwrapped_errors
+from common.text import printable
 
 AROUND = ("imports", "initialize", "finalize")
 """Lists of a config that MONAI runs before and after the steps."""
@@ -40,6 +42,22 @@ def _callers() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+@contextmanager
+def refused() -> Iterator[None]:
+    """End a command that meets a ValueError or OSError with one line that says why; a program gets the error itself."""
+    try:
+        with unwrapped_errors():
+            yield
+    except (ValueError, OSError) as error:
+        if not is_command():
+            raise
+        raise SystemExit(f"error: {printable(str(error))}") from None  # which MONAI does not wrap
+
+
+start_from = refused()(checkpoints.start_from)
+
+
+@refused()
 def load_weights(network: nn.Module, path: str) -> None:
     """Load a network's weights by `common.io.checkpoints`; for `monai.bundle.load`, only require all (ValueError)."""
     if lends_its_network():
