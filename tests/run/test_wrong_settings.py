@@ -71,6 +71,7 @@ def test_configs_as_they_are(refusal, name, configs):
         ("gss", ("train.json",), ["--output_dir=/proc/version/out"], "cannot write there"),
         ("gss", ("inference.json",), ["--ckpt_path=/nowhere.pt"], "ckpt_path /nowhere.pt: no such checkpoint"),
         ("gss", ("inference.json",), ["--ckpt_path=['a.pt','b.pt']"], "ckpt_path ['a.pt', 'b.pt']: expected one path"),
+        ("gss", ("inference.json",), ["--overlap=1.5"], "overlap 1.5: expected at least 0 and less than 1"),
         ("gss", ("inference.json",), ["--sampling=average"], "trained with sampling 'points', not 'average'"),
         ("gss", ("inference.json",), ["--spacing=[1,1,1]"], "trained with spacing [2.0, 2.0, 2.0], not [1, 1, 1]"),
         ("gss", ("inference.json",), ["--output_dir=2024_01"], "202401: MONAI does not read this as text"),
@@ -184,8 +185,18 @@ def test_a_folder_in_use(tmp_path, refusal):
         assert "in use by another process" in refusal("gss", ("train.json",))
 
 
-def test_a_command_ends_in_one_line():
-    root = bundle_root("gss")
-    code, said = run(run_module, "monai.bundle", "run", f"--config_file={root}/configs/train.json", "--epoch=3")
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        (["--config_file=bundles/gss/configs/train.json", "--epoch=3"], "'epoch' is not a key of "),
+        (
+            ["--config_file=bundles/gss/configs/inference.json", "--ckpt_path=bundles/m3ae/models/single.pt"],
+            "bundles/m3ae/models/single.pt: a checkpoint of another architecture than RFNet. It is of ",
+        ),
+    ],
+)
+def test_a_command_ends_in_one_line(tmp_path, coarse_dir, words, fact):
+    folders = [f"--dataset_dir={coarse_dir}", f"--output_dir={tmp_path}"]
+    code, said = run(run_module, "monai.bundle", "run", *words, *folders)
     assert code == 1
-    assert said.splitlines()[-1].startswith("error: 'epoch' is not a key of ")
+    assert said.splitlines()[-1].startswith(f"error: {fact}")
