@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
-from dicom_studies import STUDY, Scan, write_study
+from dicom_studies import STUDY, Scan, edit_series, write_study
 from orthanc import orthanc, upload
 from phantom_case import HEAD, weights_of_patients, write_case
-from pydicom.uid import generate_uid
+from pydicom.uid import JPEG2000Lossless, generate_uid
 from running import server
 
 PATIENTS = {
@@ -66,10 +66,11 @@ def running(folder: Path) -> Iterator[Stack]:
 
 
 def write_studies(folder: Path) -> nib.Nifti1Image:
-    """Write each study into a folder of its name; return the tumours, which all of them have."""
+    """Write each study into a folder of its name, FLAIR in JPEG 2000; return the tumours, which all of them have."""
     label = write_case(folder / "subject", "case", box=HEAD)
     for study, numbers in SERIES.items():
         write_study(folder / study, folder / "subject", _scans(numbers), PATIENTS[study], seed=study)
+        edit_series(folder / study, 4, lambda image: image.compress(JPEG2000Lossless, generate_instance_uid=False))
     return label
 
 
