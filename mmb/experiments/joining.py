@@ -98,8 +98,6 @@ def _cases(name: str, folder: str | os.PathLike, cohort: Cohort) -> list[Item]:
 
 def _unite_patients(items: Sequence[Item], path: str | os.PathLike) -> None:
     """Give the cases that a row of the file names the same patient."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file. Expected a CSV file with a row for each patient.")
     named = {_plain(name): item for item in items for name in (item["case"], item["patient"])}
     united = False
     with open(path, newline="", encoding="utf-8-sig") as file:

@@ -29,12 +29,20 @@ from mmb.predictors.calibration import (
     read_calibration,
     write_calibration,
 )
+from mmb.predictors.calibration_table import left_out_table
 
 HELD = LeftOut(100, 50, 20, 16, 0, 0, 0.8, 0.7, 0.7, 10, 6)
 BY_HAND = Calibration(
     "12ab", "threshold", 3, 0.5, (0, 0), (0, 0),
     {"WT": RegionCalibration((0.0, 1.0, 0.0), (0.0, 2.0, 2.0), 1.0, HELD)},
 )  # fmt: skip
+
+
+def test_the_table_of_left_out_patients():
+    held = replace(HELD, raw_usable=40, raw_right=30, dice=0.6)
+    table = left_out_table(replace(BY_HAND, regions={"WT": replace(BY_HAND.regions["WT"], left_out=held)}))
+    shares = ("30 of 40 (75 %)", "16 of 20 (80 %)", "30 of 50 (60 %)", "16 of 50 (32 %)", "6 of 10 (60 %)")
+    assert [*table.frame.iloc[0]] == ["WT", "100, 50 of them good", "80.0", "70.0", "60.0", *shares]
 
 
 def simulated(patients: int = 40, regions=("WT",), seed: int = 0, **facts) -> Evaluation:
