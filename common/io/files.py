@@ -25,8 +25,8 @@ FOREIGN = {
     ),
 }
 """Suffix of files that may hold images but are not read -> what to do with them."""
-BESIDE = (".hdr", ".db", ".lnk")
-"""Suffixes of further files that lie beside images: the headers of Analyze images, and what Windows leaves."""
+BESIDE = (".hdr", ".db", ".lnk", ".docx", ".pptx", ".xlsx")
+"""Suffixes of further files that lie beside images: headers of Analyze images, what Windows leaves, documents."""
 NO_KIND = ("application/octet-stream", "application/dicom")
 PROGRAMS = (b"MZ", b"\x7fELF")  # how they begin
 CONTROL = {*range(32)} - {*b"\t\n\f\r\x1a\x1b"}  # bytes that a text does not have
