@@ -340,6 +340,7 @@ def test_an_evaluation_by_hand(tmp_path: Path, undrawn: None) -> None:
     evaluate_predictor(Seen(), tmp_path / "out", "phantom", tmp_path / "data", conventions)
     found = read_evaluation(tmp_path / "out")
     dice, hd95, volume = (found.values(metric).droplevel("case") for metric in ("dice", "hd95", "volume"))
+    assert found.facts["decision"] == "threshold"
     assert dice.loc["t1c+flair"].to_dict() == {"WT": 1, "TC": 1, "ET": 1}
     assert dice.loc["flair"].to_dict() == {"WT": 0.5, "TC": 0, "ET": 0}
     assert (hd95.loc["t1c+flair", "WT"], hd95.loc["flair", "WT"]) == (0, 4)  # two voxels of 2 mm of the four
