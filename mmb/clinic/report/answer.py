@@ -70,7 +70,9 @@ def _further(lesions: Sequence[Lesion]) -> str:
         return ""
     pieces = "A small further piece" if len(small) == 1 else f"{len(small)} small further pieces"
     ml, verb = millilitres(sum(each.volume for each in small)), "is" if len(small) == 1 else "are"
-    return "" if small[0].side == UNKNOWN else f" {pieces} ({ml} ml) {verb}{_side(small)}."
+    if small[0].side == UNKNOWN:
+        return f" There {verb} {pieces[:1].lower()}{pieces[1:]} ({ml} ml)."
+    return f" {pieces} ({ml} ml) {verb}{_side(small)}."
 
 
 def _by_size(lesions: Sequence[Lesion]) -> tuple[list[Lesion], list[Lesion]]:

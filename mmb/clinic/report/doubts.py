@@ -18,6 +18,7 @@ from mmb.clinic.recognise.assign import named
 from mmb.clinic.recognise.reading import Study
 from mmb.clinic.remark import Gravity, Remark
 from mmb.clinic.report.formats import in_percent, millilitres, region_phrase
+from mmb.clinic.report.lesions import cut_off
 
 LACKING = {"partial": (Gravity.DOUBT, 0.0, WHOLE), "covers_less": (Gravity.WARNING, WHOLE, 0.95)}
 """Code of a remark on images that do not show the whole brain -> its gravity, and the share that they show: [a, b)."""
@@ -102,6 +103,9 @@ def doubts(
         if lacking := partial_images(aligned, head, least, most, study.is_oriented):
             text = f"{named(study.used, lacking)}: not the whole head. What lies outside is segmented without it."
             yield Remark(code, gravity, text, tuple(lacking))
+    if cohort.skull_stripped and study.is_oriented and (cut := cut_off(head)):
+        text = f"The images end within the brain, {' and '.join(cut)}: on which side a lesion lies is not known."
+        yield Remark("cut_off", Gravity.DOUBT, text)
     yield from image_warnings(study, aligned, brain, cohort.brain_ml)
     if cohort.skull_stripped:
         yield from size_warnings(lesion, head, any(coarse(image.affine, trained) for image in study.images.values()))

@@ -11,7 +11,8 @@ from mmb.clinic.head.grid import box, connected_pieces
 
 SMALLEST = 0.1  # volume in ml below which a piece is a speck, not a lesion: a sphere of 6 mm
 BOTH_SIDES = 0.1  # fraction of a lesion's volume on the smaller side of the midline from which on it is on both sides
-UNKNOWN = "not known"  # side of a lesion in images that do not state how they lie in space
+UNKNOWN = "not known"  # side of a lesion in images that do not state how they lie, or do not show both halves whole
+CUT_OFF = 0.25  # share of the brain's largest sagittal section from which on one at the edge of the image cuts it off
 FRONT_TO_BACK = 0.87  # cosine of the largest angle, 30 degrees, between the brain's longer axis and front to back
 
 
@@ -33,7 +34,7 @@ def lesions(
     """Return the lesions, the largest first, and the number of pieces of less than `SMALLEST` ml.
 
     ``masks`` are those of the regions, bool ``(X, Y, Z)``, the outermost first; ``affine`` leads to mm, RAS. The
-    ``brain``'s midline separates left from right, if images state how they lie (``oriented``). The pieces share the
+    ``brain``'s midline separates left from right, if it can be known (``oriented``). The pieces share the
     ``total`` volume (ml) by their numbers of voxels.
     """
     spacing = voxel_sizes(affine)
@@ -56,6 +57,12 @@ def lesions(
         at = np.add(centre(mask, spacing), [part.start + low for part, low in zip(inside, corner, strict=True)])
         listed.append(Lesion(float(total * sizes[piece] / sizes.sum()), side, tuple(at.tolist())))
     return listed, len(sizes) - len(listed)
+
+
+def cut_off(brain: np.ndarray) -> list[str]:
+    """Return at which of left and right a brain, bool ``(X, Y, Z)`` in RAS, is cut off by the edge of the image."""
+    sections = brain.sum(axis=(1, 2))
+    return [side for side, at in (("left", 0), ("right", -1)) if sections[at] > CUT_OFF * sections.max()]
 
 
 def centre(mask: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:

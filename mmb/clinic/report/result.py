@@ -26,7 +26,7 @@ from mmb.clinic.remark import Gravity, Remark, by_gravity, stop_reasons
 from mmb.clinic.report.answer import answer
 from mmb.clinic.report.doubts import doubts
 from mmb.clinic.report.formats import REGIONS
-from mmb.clinic.report.lesions import Lesion, lesions
+from mmb.clinic.report.lesions import Lesion, cut_off, lesions
 from mmb.clinic.report.pictures import pictures
 from mmb.clinic.report.sheets import Sheets, sheets
 from mmb.clinic.report.verdicts import (
@@ -306,7 +306,8 @@ def summarise(
     remarks += [brain_note(study, brain)] if brain else []
     remarks += [calibration_note(calibration)] if calibration else []
     remarks = by_gravity([*remarks, *registration_notes(study, aligned)])
-    pieces, specks = lesions(masks, affine, head, measured[next(iter(masks))], study.is_oriented)
+    oriented = study.is_oriented and not cut_off(head)
+    pieces, specks = lesions(masks, affine, head, measured[next(iter(masks))], oriented)
     pieces = pieces if sure else []
     given = verdicts(measured, scores, used, calibration, found, remarks)
     stops = stop_reasons(remarks)

@@ -8,6 +8,8 @@ Codes, from DICOM PS3.16 (category from CID 7150, types from CID 7159, their mod
 | NCR | SCT 6574001 Necrosis | |
 | ET | SCT 108369006 Neoplasm | NCIt C113842 Enhancing Lesion |
 | NET | SCT 108369006 Neoplasm | NCIt C81175 Non-Enhancing Lesion |
+| CC | SCT 367643001 Cyst | |
+| RC | 99MMB resection_cavity, for which CID 7159 has no code | |
 
 All have the category SCT 49755003 Morphologically Abnormal Structure and the region SCT 12738006 Brain. SNOMED CT has
 no code for the enhancing part of a tumour, hence the modifier.
@@ -40,21 +42,25 @@ from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 from common.evaluation.report.slices import OUTLINES
 from common.io.files import replacing
 from common.modalities import display_name
-from mmb.clinic.intake.headers import number, texts
+from mmb.clinic.intake.headers import texts
 from mmb.clinic.intake.series import LPS_TO_RAS, Series
 from mmb.clinic.report.result import StudySummary
 from mmb.clinic.report.verdicts import UNRELIABLE
 from mmb.errors import StudyError
 
 DESCRIPTION = "tumour, research only, not for clinical use"
+SCHEME = "99MMB"
+"""Coding scheme of our own, for what no standard has a code for."""
 CLASSES: dict[str, tuple[str, Code, Code | None]] = {
     "NCR": ("Necrotic core", codes.SCT.Necrosis, None),
     "ED": ("Oedema", codes.SCT.Edema, None),
     "NET": ("Non-enhancing tumour", codes.SCT.Neoplasm, codes.NCIt.NonEnhancingLesion),
     "ET": ("Enhancing tumour", codes.SCT.Neoplasm, codes.NCIt.EnhancingLesion),
+    "CC": ("Cystic component", codes.SCT.Cyst, None),
+    "RC": ("Resection cavity", Code("resection_cavity", SCHEME, "Resection cavity"), None),
 }
 """Class -> segment label, type, and modifier of the type."""
-COLOURS = {"ED": OUTLINES[0], "NCR": OUTLINES[1], "ET": OUTLINES[2], "NET": OUTLINES[4]}
+COLOURS = dict(zip(("ED", "NCR", "ET", "RC", "NET"), OUTLINES, strict=True)) | {"CC": OUTLINES[3]}
 """Class -> colour; on the page it is that of the smallest region around the class."""
 DOUBT = f" ({UNRELIABLE})"
 """End of the label of a segment that is not reliable, since viewers show labels."""
@@ -116,8 +122,8 @@ def write_seg(
         algorithm_type: type of the segments; ``SEMIAUTOMATIC`` if a person has corrected them.
         summary: what is to be said of a network's result, in the descriptions and labels; None for a person's.
     """
-    _check(label, reference, classes)
     occurring = [name for name, value in classes.items() if (label == value).any()]
+    _check(label, reference, classes, occurring)
     if not occurring:
         raise StudyError(f"{reference.name}: the segmentation is empty. No DICOM SEG was written: it cannot be empty.")
     segments = np.zeros(label.shape, np.uint8)
@@ -231,9 +237,9 @@ def read_seg(path: str | Path, reference: Series, classes: Mapping[str, int]) ->
     return label_map
 
 
-def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int]) -> None:
-    if unknown := [name for name in classes if name not in CLASSES]:
-        raise ValueError(f"Class {unknown[0]} has no code; expected some of {', '.join(CLASSES)}.")
+def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int], occurring: Sequence[str]) -> None:
+    if unknown := [name for name in occurring if name not in CLASSES]:
+        raise StudyError(f"class {unknown[0]} has no code; expected some of {', '.join(CLASSES)}.")
     _check_source(reference)
     if label.shape != reference.shape or not np.issubdtype(label.dtype, np.integer):
         raise ValueError(
@@ -282,8 +288,7 @@ def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSeq
     if not reference.multiframe:
         for image in images:  # highdicom compares their orientations digit by digit
             image.ImageOrientationPatient = images[0].ImageOrientationPatient
-        if number(images[0], "SliceThickness") is None:
-            images[0].SliceThickness = DSfloat(reference.spacing[2], auto_format=True)
+        _state_distance(images[0], reference.spacing[2])
         return images, None
     frames = [images[0].PerFrameFunctionalGroupsSequence[frame] for frame in reference.frames]
     # highdicom expects these among the shared attributes, where scanners do not always write them.
@@ -291,10 +296,16 @@ def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSeq
     for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
         if name in frames[0]:
             setattr(shared, name, frames[0][name].value)
+    _state_distance(shared.PixelMeasuresSequence[0], reference.spacing[2])
     return images, [
         hd.PlanePositionSequence(hd.CoordinateSystemNames.PATIENT, frame.PlanePositionSequence[0].ImagePositionPatient)
         for frame in frames
     ]
+
+
+def _state_distance(image: Dataset, millimetres: float) -> None:
+    """State that slices are as thick as they are apart: readers compute volumes and grids of a SEG from either."""
+    image.SliceThickness = image.SpacingBetweenSlices = DSfloat(millimetres, auto_format=True)
 
 
 def _clean(image: Dataset) -> str | None:

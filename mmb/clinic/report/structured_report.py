@@ -1,10 +1,11 @@
 """DICOM structured reports with the volumes of a DICOM SEG: Measurement Report, TID 1500 of DICOM PS3.16.
 
-Each segment has a group of measurements (TID 1411), which refers to it. Regions of several segments have one each
-(TID 1501), which refers to the SEG as a whole. The modifier of a segment's type, which tells enhancing from
-non-enhancing tumour, is the finding's associated morphology, since the templates have no modifier of a type. Each group
-has the page's verdict as a qualitative evaluation in codes of our own, and its volume the page's interval as its upper
-and lower uncertainty. A text at the root has the page's answer. The report is PARTIAL if a region is not reliable.
+Each segment has a group of measurements (TID 1411), which refers to it. Regions of several classes, or of which nothing
+was drawn, have one each (TID 1501), which refers to the SEG as a whole. The modifier of a segment's type, which tells
+enhancing from non-enhancing tumour, or the region, is the finding's associated morphology, since the templates have no
+modifier of a type. Each group has the page's verdict as a qualitative evaluation in codes of our own, and its volume
+the page's interval as its upper and lower uncertainty. A text at the root has the page's answer. The report is PARTIAL
+if a region is not reliable.
 """
 
 from collections.abc import Sequence
@@ -21,14 +22,12 @@ from common.io.files import replacing
 from common.modalities import LabelSet, display_name
 from mmb.clinic.intake.series import Series
 from mmb.clinic.report.result import StudySummary
-from mmb.clinic.report.segmentation import CLASSES, explained, series_description
+from mmb.clinic.report.segmentation import CLASSES, SCHEME, explained, series_description
 from mmb.clinic.report.verdicts import UNRELIABLE, WORDS, Verdict
 
 DESCRIPTION = "volumes, research only, not for clinical use"
 MR_BRAIN = Code("24590-2", "LN", "MR Brain")
 MILLILITRE = Code("ml", "UCUM", "ml")
-SCHEME = "99MMB"
-"""Coding scheme of our own, for what no standard has a code for."""
 VERDICT = Code("verdict", SCHEME, "How far the outline can be used")
 VERDICTS = {
     word: Code(value, SCHEME, word) for word, value in zip(WORDS, ("usable", "doubtful", "not_reliable"), strict=True)
@@ -72,9 +71,11 @@ def write_report(
             shared = _group(*CLASSES[each], summary.classes[each], interval, verdict, algorithm)
             groups.append(sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=segment, **shared))
         for region, row in rows.items():
-            if len(classes := labels.regions[region]) > 1:
-                title = f"{row.heading}: {', '.join(CLASSES[each][0] for each in segments if each in classes)}"
-                shared = _group(title, codes.SCT.Neoplasm, None, row.volume, row.interval, row.verdict, algorithm)
+            classes = [each for each in segments if each in labels.regions[region]]
+            if len(labels.regions[region]) > 1 or not classes:
+                title = ": ".join([row.heading, *filter(None, [", ".join(CLASSES[each][0] for each in classes)])])
+                kind = codes.SCT.Neoplasm, Code(region, SCHEME, row.heading)
+                shared = _group(title, *kind, row.volume, row.interval, row.verdict, algorithm)
                 groups.append(sr.MeasurementsAndQualitativeEvaluations(source_images=whole, **shared))
         made_by: dict[str, Any] = {"manufacturer_name": "missing-modality-bundles", "model_name": name or software}
         observer = sr.DeviceObserverIdentifyingAttributes(uid=hd.UID(), **made_by)
@@ -100,6 +101,9 @@ def write_report(
             series_description=series_description(summary, DESCRIPTION),
             is_complete=all(verdict.word != UNRELIABLE for verdict in summary.verdicts.values()),
         )
+        report.CodingSchemeIdentificationSequence = [pydicom.Dataset()]
+        scheme = {"CodingSchemeDesignator": SCHEME, "CodingSchemeName": "missing-modality-bundles"}
+        report.CodingSchemeIdentificationSequence[0].update(scheme)
         with replacing(path) as temporary:
             report.save_as(temporary)
 
