@@ -341,8 +341,8 @@ MUTATIONS = [
     ),
     Mutation(
         "mmb/clinic/report/structured_report.py",
-        "if len(classes := labels.regions[region]) > 1:",
-        "if len(classes := labels.regions[region]) > 2:",
+        "if len(labels.regions[region]) > 1 or not classes:",
+        "if len(labels.regions[region]) > 2 or not classes:",
         "clinic/test_truth.py",
     ),
     Mutation(
@@ -405,8 +405,8 @@ MUTATIONS = [
     ),
     Mutation(
         "mmb/clinic/report/result.py",
-        "origin = affine[:3, 3] @ affine[:3, :3] / spacing  # along the grid's own axes",
-        "origin = affine[:3, 3]",
+        "origin = affine[:3, 3] @ affine[:3, :3] / spacing if study.is_oriented else None  # along the grid's own axes",
+        "origin = affine[:3, 3] if study.is_oriented else None",
         "clinic/test_truth.py",
     ),
     Mutation(
@@ -465,8 +465,8 @@ MUTATIONS = [
     ),
     Mutation(
         "mmb/server/model.py",
-        "asked = asked if told == study else replace(asked, series=None)",
-        "asked = replace(asked, series=None)",
+        "return segment(study, results, _loaded(asked), asked, explain)",
+        "return segment(study, results, _loaded(asked), Options(skull_strip=asked.skull_strip), explain)",
         "clinic/test_truth.py",
     ),
     # What nnU-Net gets and gives, and patients of several data sets.

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from evaluation.examples import random_evaluation
+from mutations import MUTATIONS
 from run_tools import run
 
 from common.evaluation.metrics.results import write_evaluation
@@ -306,3 +307,9 @@ def test_what_a_comparison_got_wrong_is_refused(others, more, message):
 def test_label_maps_without_their_reference(others):
     said = run("compare", others / "out", f"a={others / 'careful'}", f"b={others / 'guessing'}")
     assert said == f"error: {others / 'careful'}: has no results.csv; for label maps give --reference and --cohort."
+
+
+def test_each_mutation_has_its_line_once():
+    for each in MUTATIONS:
+        text = (ROOT / each.file).read_text()
+        assert len(re.findall(rf"^ *{re.escape(each.line)}$", text, re.MULTILINE)) == 1, each.name

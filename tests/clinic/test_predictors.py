@@ -312,7 +312,7 @@ class Seen:
         if "t1c" not in images:
             label = np.roll(2 * (label > 0), 2, axis=0).astype(np.uint8)
         masks = region_masks(label, self.cohort.labels)
-        return Segmentation(label, masks, np.where(masks, np.float32(0.75), 0))
+        return Segmentation(label, masks, masks * np.float32([0.75, 0.5, 0.25])[:, None, None, None])
 
 
 def test_an_evaluation_by_hand(tmp_path: Path, undrawn: None) -> None:
@@ -346,7 +346,10 @@ def test_an_evaluation_by_hand(tmp_path: Path, undrawn: None) -> None:
     assert (hd95.loc["t1c+flair", "WT"], hd95.loc["flair", "WT"]) == (0, 4)  # two voxels of 2 mm of the four
     assert volume.loc["t1c+flair"].to_dict() == pytest.approx({"WT": 0.576, "TC": 0.144, "ET": 0.048})
     expected = found.values("expected_dice").droplevel("case").loc["t1c+flair"].to_dict()
-    assert expected == pytest.approx(dict.fromkeys(("WT", "TC", "ET"), 2 * 0.75 / 1.75))
+    assert expected == pytest.approx({"WT": 2 * 0.75 / 1.75, "TC": 2 * 0.5 / 1.5, "ET": 2 * 0.25 / 1.25})
+    evaluate_predictor(Seen(), tmp_path / "out", "phantom", tmp_path / "data", conventions | {"empty": "nan"})
+    again = read_evaluation(tmp_path / "out").values("hd95").droplevel("case")
+    assert (hd95.loc["flair", "ET"] > 100, again.loc["flair", "ET"]) == (True, pytest.approx(np.nan, nan_ok=True))
 
 
 @pytest.fixture(scope="module")

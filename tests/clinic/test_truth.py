@@ -34,7 +34,7 @@ GRIDS = {
     "sagittal": Grid("sagittal"),
     "coronal": Grid("coronal", reverse=True),
     "oblique": Grid(tilt=(20, -20, 0), aside=(4, -8, 0)),
-    "thick": Grid(spacing=(0.9, 0.5, 5)),
+    "thick": Grid(spacing=(0.9, 0.5, 5), gap=1.5),
     "turned": Grid(turned=15),
     "mirrored": Grid(mirrored=True),
     "LPS": Grid(files="LPS"),
@@ -215,9 +215,19 @@ def test_printed_pictures(study):
         column = (outline.min(axis=0) + outline.max(axis=0))[1] / 2 / plane.shape[1]
         towards = 0.5 - column  # positive on the side of the first letter
         assert np.sign(towards) == np.sign(along[across] - brain[across])
+        inside = ndimage.binary_fill_holes(np.abs(plane.astype(int) - [0x56, 0xB4, 0xE9]).max(axis=-1) < 8)
+        inside = ndimage.binary_erosion(inside, iterations=8)
+        assert inside.any()
+        assert np.mean(plane[inside].min(axis=-1) > 150) > 0.6  # the rest are outlines of what lies within
+        if axis == 2 and study.grid == Grid():
+            through = plane[:, plane.shape[1] // 2 - 40 : plane.shape[1] // 2 - 20].max(axis=(1, 2)) > 40
+            bar = (plane[-12:] > 250).all(axis=-1).any(axis=0).sum()
+            assert bar / through.sum() == pytest.approx(50 / 156, rel=0.06)  # 160 mm in the middle of the brain
         letter = "RAS"[axis] if along[axis] >= 0 else "LPI"[axis]
-        near = [f"{a} {abs(round(along[axis])) + n} mm" for a in ("RAS"[axis], "LPI"[axis]) for n in (-2, -1, 0, 1, 2)]
-        assert read_from(plane[:24, -110:], near, 14).startswith(letter)
+        near = [f"{a} {n} mm" for a in ("RAS"[axis], "LPI"[axis]) for n in range(150)]
+        said, distance, _ = read_from(plane[:24, -110:], near, 14).split()
+        assert said == letter
+        assert int(distance) == pytest.approx(abs(along[axis]), abs=study.slack + 1)
 
 
 def code(item: Dataset) -> str:
@@ -250,13 +260,21 @@ def test_segmentation_object(study):
         points.setdefault(name, []).append(lps * [-1, -1, 1])
     ml = row * column * thickness / 1000
     assert {name: sum(map(len, each)) * ml for name, each in points.items()} == pytest.approx(study.classes, rel=0.08)
-    enhancing = np.concatenate(points["ET"])
-    np.testing.assert_allclose(enhancing.mean(axis=0), study.truth[0].centre, atol=study.slack)
+    assert float(shared.PixelMeasuresSequence[0].SpacingBetweenSlices) == pytest.approx(study.grid.spacing[2])
+    for name, (outer, inner) in {"ED": ("WT", "TC"), "NCR": ("TC", "ET"), "ET": ("ET", None)}.items():
+        share = [each.ml[outer] - each.ml.get(inner, 0) for each in study.truth]
+        centre = np.average([each.centre for each in study.truth], axis=0, weights=share)
+        np.testing.assert_allclose(np.concatenate(points[name]).mean(axis=0), centre, atol=study.slack)
     words = {each.SegmentLabel: each.SegmentDescription for each in described.values()}
     assert {*words} == {"Necrotic core (not reliable)", "Oedema (not reliable)", "Enhancing tumour"}
     assert all(re.match(r"WT: usable for review; TC: not reliable.*; ET: doubtful", text) for text in words.values())
     assert seg.SeriesDescription.startswith("T1c+T2+FLAIR: ")
-    assert len({tuple(each.RecommendedDisplayCIELabValue) for each in described.values()}) == 3
+    legend = re.findall(r'border-color: (#\w{6})"></span>([\w ]+)<', (study.out / "summary.html").read_text())
+    assert {*legend} == {("#56B4E9", "whole tumour"), ("#F0E442", "tumour core"), ("#D55E00", "enhancing tumour")}
+    lab = {"Oedema": (69.8, -12.0, -34.8), "Necrotic core": (89.1, -13.3, 75.5), "Enhancing tumour": (54.2, 43.3, 63.3)}
+    for label, described_as in zip(map(str, words), described.values(), strict=True):
+        stored = np.array(described_as.RecommendedDisplayCIELabValue) / (655.35, 257, 257) - (0, 128, 128)
+        np.testing.assert_allclose(stored, lab[label.removesuffix(" (not reliable)")], atol=2)
 
 
 def children(item: Dataset, concept: str) -> list[Dataset]:
@@ -279,6 +297,9 @@ def test_structured_report(study):
     (text,) = children(report, "Conclusion")
     assert text.TextValue.startswith(study.made.summary.answer)
     assert "missing: T1." in text.TextValue
+    (procedure,) = children(report, "Procedure reported")
+    assert code(procedure.ConceptCodeSequence[0]) == "MR Brain"
+    assert report.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == "99MMB"
     (measurements,) = children(report, "Imaging Measurements")
     labels = {each.SegmentNumber: each.SegmentLabel.removesuffix(" (not reliable)") for each in seg.SegmentSequence}
     volumes, intervals, words = {}, {}, {}
@@ -290,6 +311,8 @@ def test_structured_report(study):
             assert referenced.ReferencedSOPInstanceUID == seg.SOPInstanceUID
             assert labels[referenced.ReferencedSegmentNumber] == name
             name = NAMES[name]
+            (series,) = children(group, "Source Series for Segmentation")
+            assert pydicom.dcmread(next((study.out.parent / "study" / "006").iterdir())).SeriesInstanceUID == series.UID
         (volume,) = children(group, "Volume")
         volumes[name], unit = number(volume)
         ends = [children(volume, f"{sign}, range of {which} measurement uncertainty")
@@ -309,10 +332,20 @@ def test_structured_report(study):
     assert words == {
         "WT": "usable for review", "TC": "not reliable", "ET": "doubtful", "ED": "not reliable", "NCR": "not reliable"
     }  # fmt: skip
-    assert intervals.keys() == summary.intervals.keys() & {"WT", "TC", "ET"}
+    assert intervals.keys() == summary.intervals.keys() & {"WT", "TC", "ET"} != set()
     for name, ends in intervals.items():
         assert ends == pytest.approx(summary.intervals[name], abs=0.01)
         assert ends[0] < volumes[name] < ends[1]
+
+
+def test_regions_of_which_nothing_was_drawn_are_in_the_report(coarse, tmp_path):
+    options = Options(series={"t1c": None, "t2": None}, skull_strip="no")
+    segment(coarse.folder / "one", tmp_path, ByIntensity(), options)
+    (measurements,) = children(pydicom.dcmread(tmp_path / "report.dcm"), "Imaging Measurements")
+    groups = children(measurements, "Measurement Group")
+    titles = [each.TextValue for group in groups for each in children(group, "Tracking Identifier")]
+    assert titles == ["Oedema", "Whole tumour (WT): Oedema", "Tumour core (TC)", "Enhancing tumour (ET)"]
+    assert [number(each) for group in groups[2:] for each in children(group, "Volume")] == 2 * [(0, "ml")]
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs Debian's dicom3tools")
@@ -320,6 +353,9 @@ def test_dicom_is_valid(study):
     for path in study.out.glob("*.dcm"):
         said = subprocess.run(["dciodvfy", path], capture_output=True, text=True).stderr
         assert not re.findall("^Error.*", said, re.M), said
+    if made := [*study.out.glob("*.dcm")]:
+        images = sorted((study.out.parent / "study").rglob("*.dcm"))
+        assert not subprocess.run(["dcentvfy", *made, *images], capture_output=True).returncode
 
 
 @pytest.fixture(scope="module")
@@ -349,6 +385,7 @@ def test_console_and_table_say_what_the_document_says(coarse, tmp_path, capsys, 
         assert line.partition("; ")[2].startswith(word)
         assert row[f"{region}_ml"] == pytest.approx(volume)
         assert row[f"{region}_verdict"] == word
+        assert row[f"{region}_expected_dice"] == pytest.approx(said["expected_dice"][region])
         if low is not None:
             assert low < volume < high
             assert f"(true volume probably {low:.0f} to {high:.0f} ml)" in line
@@ -372,18 +409,44 @@ def test_series_chosen_on_the_page_are_those_that_are_used(coarse, tmp_path, mon
     assert {each["modality"]: each["source"] for each in made["params"]["used"]} == {"t2": "series 4"}
 
 
-@pytest.mark.parametrize(("end", "kept"), [("left", slice(24, None)), ("right", slice(0, -24))])
-def test_what_a_t1c_lacks_is_named_by_its_side_and_promises_nothing(tmp_path, end, kept):
-    """24 voxels of 2 mm, of which the grid has 6.6 mm beside the brain; less than four fifths of it remain."""
+@pytest.mark.parametrize(
+    ("end", "axis", "count", "lacks"),
+    [
+        ("left", 0, 24, 41),
+        ("right", 0, 24, 41),
+        ("back", 1, 36, 64),
+        ("front", 1, 36, 64),
+        ("bottom", 2, 6, 12),
+        ("top", 2, 6, 12),
+    ],
+)
+def test_what_an_image_lacks_is_named_by_its_end_and_much_of_a_t1c_promises_nothing(tmp_path, end, axis, count, lacks):
+    """Voxels of 2 mm, of which the grid has 6.6 or 8 mm beside the brain, and none above or below it."""
     Grid(files="RAS").write(tmp_path / "study")
-    image = nib.load(tmp_path / "study" / "head_t1c.nii.gz")
-    nib.save(image.slicer[kept], tmp_path / "study" / "head_t1c.nii.gz")
+    path = tmp_path / "study" / f"head_{'flair' if axis == 2 else 't1c'}.nii.gz"
+    image = nib.load(path)
+    kept = [slice(None)] * 3
+    kept[axis] = slice(count, None) if end in ("left", "back", "bottom") else slice(0, -count)
+    nib.save(image.slicer[tuple(kept)], path)
     made = segment(tmp_path / "study", tmp_path / "out", ByIntensity(), Options(skull_strip="no")).summary
-    (said,) = [remark.text for remark in made.remarks if remark.code == "partial"]
-    lacks = re.match(r"T1c \(.*: 7\d % of the brain; (\d+) mm missing on the (left|right)\)", said)
-    assert lacks[2] == end
-    assert int(lacks[1]) == pytest.approx(41, abs=2)
-    assert ([*made.intervals], [*made.expected_dice]) == (["WT"], ["WT"])
+    (said,) = [remark.text for remark in made.remarks if remark.code == ("covers_less" if axis == 2 else "partial")]
+    named = re.match(r"(?:T1c|FLAIR) \(.*: \d\d % of the brain; (\d+) mm missing (?:on|at) the (\w+)\)", said)
+    assert named[2] == end
+    assert int(named[1]) == pytest.approx(lacks, abs=2)
+    if axis < 2:
+        assert ([*made.intervals], [*made.expected_dice]) == (["WT"], ["WT"])
+
+
+@pytest.mark.parametrize(("end", "kept"), [("left", slice(24, None)), ("right", slice(0, -24))])
+def test_a_brain_that_is_cut_off_has_no_sides(tmp_path, end, kept):
+    Grid(files="RAS").write(tmp_path / "study")
+    for path in (tmp_path / "study").iterdir():
+        nib.save(nib.load(path).slicer[kept], path)
+    made = segment(tmp_path / "study", tmp_path / "out", ByIntensity(), Options(skull_strip="no")).summary
+    assert [remark.text.partition(":")[0] for remark in made.remarks if remark.code == "cut_off"] == [
+        f"The images end within the brain on the {end}"
+    ]
+    assert {each.side for each in made.lesions} == {"not known"}
 
 
 @pytest.mark.parametrize(

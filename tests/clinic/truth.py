@@ -72,6 +72,7 @@ class Grid:
         files: order of the axes of NIfTI files, e.g. ``LPS``; None for DICOM.
         reverse: slices are numbered against their direction.
         aside: mm by which the lesion at the edge of the field of view lies beside its middle.
+        gap: mm between slices, by which they are thinner than they are apart, as the headers say.
     """
 
     plane: str = "axial"
@@ -82,6 +83,7 @@ class Grid:
     files: str | None = None
     reverse: bool = False
     aside: tuple[float, float, float] = (-12, -26, 0)
+    gap: float = 0
 
     @property
     def axes(self) -> np.ndarray:
@@ -168,8 +170,9 @@ class Grid:
                 nib.save(nib.Nifti1Image(voxels, self.affine).as_reoriented(turn), folder / f"head_{name}.nii.gz")
             return folder
         headers = {"flair": (4, SPACE_FLAIR), "t2": (3, T2_TSE), "t1c": (6, MPRAGE | AGENT)}
+        stated = {"SliceThickness": self.spacing[2] - self.gap, "SpacingBetweenSlices": self.gap} if self.gap else {}
         scans = [
-            Scan(number, name, f"{name}_tra", header, self.plane, spacing=self.spacing, reverse=self.reverse)
+            Scan(number, name, f"{name}_tra", header | stated, self.plane, spacing=self.spacing, reverse=self.reverse)
             for name, (number, header) in headers.items()
         ]
         write_study(folder, lambda scan: (images[scan.image], self.affine), scans)

@@ -229,6 +229,13 @@ def test_another_order(truth, meant, words):
     assert "to 100.0. The cohort has 1 NCR, 2 ED, 3 ET" in said
 
 
+@pytest.mark.parametrize(("right", "said"), [(455, False), (445, True)])
+def test_another_order_has_to_fit_better_by_a_tenth(right, said):
+    reference = np.repeat([1, 2], 1000)
+    prediction = np.where(np.tile(np.arange(1000), 2) < right, reference, 3 - reference)
+    assert (doubt(prediction, reference) is not None) is said
+
+
 def test_the_overlap_is_that_of_each_region(truth):
     regions = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
     prediction = np.roll(np.array([0, 2, 1, 3])[truth], 1, axis=0)

@@ -12,7 +12,7 @@ from mmb.clinic.head.grid import box, connected_pieces
 SMALLEST = 0.1  # volume in ml below which a piece is a speck, not a lesion: a sphere of 6 mm
 BOTH_SIDES = 0.1  # fraction of a lesion's volume on the smaller side of the midline from which on it is on both sides
 UNKNOWN = "not known"  # side of a lesion in images that do not state how they lie, or do not show both halves whole
-CUT_OFF = 0.25  # share of the brain's largest sagittal section from which on one at the edge of the image cuts it off
+CUT_OFF = 0.25  # share of the largest sagittal section by which those at its ends differ in a brain that is cut off
 FRONT_TO_BACK = 0.87  # cosine of the largest angle, 30 degrees, between the brain's longer axis and front to back
 
 
@@ -59,10 +59,11 @@ def lesions(
     return listed, len(sizes) - len(listed)
 
 
-def cut_off(brain: np.ndarray) -> list[str]:
-    """Return at which of left and right a brain, bool ``(X, Y, Z)`` in RAS, is cut off by the edge of the image."""
-    sections = brain.sum(axis=(1, 2))
-    return [side for side, at in (("left", 0), ("right", -1)) if sections[at] > CUT_OFF * sections.max()]
+def cut_off(brain: np.ndarray) -> str:
+    """Return at which end, left or right, more of a brain ``(X, Y, Z)``, in RAS, lies off the image, or ""."""
+    sections = brain.sum(axis=(1, 2), dtype=int)
+    more = sections[0] - sections[-1]
+    return ("left" if more > 0 else "right") if abs(more) > CUT_OFF * sections.max() else ""
 
 
 def centre(mask: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:

@@ -56,7 +56,7 @@ CLASSES: dict[str, tuple[str, Code, Code | None]] = {
     "ED": ("Oedema", codes.SCT.Edema, None),
     "NET": ("Non-enhancing tumour", codes.SCT.Neoplasm, codes.NCIt.NonEnhancingLesion),
     "ET": ("Enhancing tumour", codes.SCT.Neoplasm, codes.NCIt.EnhancingLesion),
-    "CC": ("Cystic component", codes.SCT.Cyst, None),
+    "CC": ("Cysts", codes.SCT.Cyst, None),
     "RC": ("Resection cavity", Code("resection_cavity", SCHEME, "Resection cavity"), None),
 }
 """Class -> segment label, type, and modifier of the type."""

@@ -14,6 +14,7 @@ import pytest
 from dicom_studies import MPRAGE, PATIENT, Scan, edit, edit_series, read_series, resample, write_study
 from pydicom.uid import JPEG2000Lossless, SegmentationStorage
 
+from common.cohorts.registry import COHORTS
 from mmb.clinic.report import segmentation
 from mmb.clinic.report.formats import class_phrase
 from mmb.clinic.report.segmentation import read_seg, write_seg
@@ -97,6 +98,8 @@ def test_every_voxel_lies_where_it_should(tmp_path, phantom_subject, change, the
 
 def test_a_class_has_one_name():
     assert all(label.lower() == class_phrase(name) for name, (label, *_) in segmentation.CLASSES.items())
+    glioma = [cohort.labels for cohort in COHORTS.values() if "WT" in cohort.labels.regions]
+    assert {name for labels in glioma for name in labels.values} == segmentation.CLASSES.keys()
 
 
 def test_segments(segmented):
@@ -202,7 +205,7 @@ def test_refusals_leave_nothing(tmp_path, segmented):
         (label[1:], series, CLASSES, r"expected integers of shape \(80, 45, 60\)"),
         (label.astype(np.float32), series, CLASSES, "type float32; expected integers"),
         (strange, series, CLASSES, r"label values \[7\] have no class"),
-        (label, series, {"scar": 1}, "Class scar has no code; expected some of NCR, ED, NET, ET"),
+        (label, series, {"scar": 1}, "class scar has no code; expected some of NCR, ED, NET, ET, CC, RC"),
     ]:
         with pytest.raises(ValueError, match=message):
             write_seg(tmp_path / "seg.dcm", wrong, reference, classes, "m3ae 0.1.0")

@@ -19,11 +19,13 @@ from mmb.clinic.report.sheets import sheets
 pytestmark = pytest.mark.skipif(not Path(browser.PROGRAM).is_file(), reason="Debian's package chromium")
 BLUE, ORANGE = (0x56, 0xB4, 0xE9), (0xD5, 0x5E, 0x00)  # WT, ET
 COUNT = """((name, colour) => {
-  const canvas = document.querySelector(`canvas[data-name=${name}]`), count = [0, 0]; // in the left and right half
+  const canvas = document.querySelector(`canvas[data-name=${name}]`), count = [0, 0, 0, 0]; // left, right, top, bottom
   const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
   for (let i = 0; i < pixels.length; i += 4)
-    if (colour.every((value, k) => Math.abs(value - pixels[i + k]) < 12))
+    if (colour.every((value, k) => Math.abs(value - pixels[i + k]) < 12)) {
       count[+((i / 4) % canvas.width > canvas.width / 2)]++;
+      count[2 + (i / 4 / canvas.width > canvas.height / 2)]++;
+    }
   return count;
 })"""
 
@@ -92,16 +94,44 @@ def test_it_starts_at_the_largest_lesion_and_goes_where_it_is_told(tab):
 
 
 def test_regions_are_drawn_where_they_are_and_can_be_switched_off(tab):
-    left, right = tab.evaluate(f"{COUNT}('FLAIR', {list(BLUE)})")
+    left, right, top, bottom = tab.evaluate(f"{COUNT}('FLAIR', {list(BLUE)})")
     assert right > 100 > left == 0  # a lesion of the patient's left is on the right
+    assert top > 2 * bottom  # it lies in front of the middle
     lines = tab.evaluate(f"{COUNT}('T1c', {list(ORANGE)})")[1]
     choose(tab, "look", "filled")
     assert tab.evaluate(f"{COUNT}('T1c', {list(ORANGE)})")[1] > 3 * lines > 0
     tab.evaluate("document.querySelectorAll('[name=region]')[2].click()")
-    assert tab.evaluate(f"{COUNT}('T1c', {list(ORANGE)})") == [0, 0]
+    assert tab.evaluate(f"{COUNT}('T1c', {list(ORANGE)})") == [0, 0, 0, 0]
     tab.evaluate("document.querySelectorAll('[name=region]')[2].click()")
     choose(tab, "opacity", "0")
-    assert tab.evaluate(f"{COUNT}('T1c', {list(BLUE)})") == [0, 0]
+    assert tab.evaluate(f"{COUNT}('T1c', {list(BLUE)})") == [0, 0, 0, 0]
+    reset(tab)
+
+
+RECORD = """(() => {
+  const own = CanvasRenderingContext2D.prototype;
+  window.told = [];
+  for (const name of ["fillText", "fillRect"]) {
+    const draw = own[name];
+    own[name] = function (...given) {
+      told.push([...given, this.canvas.width, this.canvas.height]);
+      draw.apply(this, given);
+    };
+  }
+})()"""
+
+
+def test_letters_and_scale_bar(tab):
+    tab.evaluate(RECORD)
+    sheet = tab.evaluate("JSON.parse(document.querySelector('script[type=\"application/json\"]').textContent)")
+    for plane, axis, sides in (("coronal", 0, "RLSI"), ("sagittal", 1, "APSI"), ("axial", 0, "RLAP")):
+        tab.evaluate("told = []")
+        choose(tab, "plane", plane)
+        *letters, (_, _, length, _, width, _) = tab.evaluate("told.slice(-5)")
+        at = {(round(x / w, 1), round(y / h, 1)): letter for letter, x, y, w, h in letters}
+        assert "".join(at[place] for place in ((0, 0.5), (1, 0.5), (0.5, 0), (0.5, 1))) == sides
+        shown = sheet["shape"][axis] * sheet["spacing"][axis]
+        assert length / (width - 36) == pytest.approx(50 / shown, rel=0.02)
     reset(tab)
 
 

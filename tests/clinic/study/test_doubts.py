@@ -196,6 +196,9 @@ def test_pieces_are_warned_of_by_their_volume_and_not_by_their_number():
     label[2:18:2, 15, 2] = 1  # of 232
     (said,) = pieces_warnings({"WT": label > 0})
     assert "in 17 separate pieces, specks included, the largest with 93 % of its volume" in said.text
+    for largest, warned in ((79, True), (81, False)):
+        core = np.repeat([True, False, True], (largest, 1, 100 - largest))[:, None, None]
+        assert bool([*pieces_warnings({"WT": np.ones_like(core), "TC": core})]) is warned
 
 
 @pytest.mark.parametrize(("right", "side"), [(2, "left"), (3, "both sides"), (22, "both sides"), (23, "right")])
