@@ -104,7 +104,7 @@ def doubts(
             text = f"{named(study.used, lacking)}: not the whole head. What lies outside is segmented without it."
             yield Remark(code, gravity, text, tuple(lacking))
     if cohort.skull_stripped and study.is_oriented and (cut := cut_off(head)):
-        text = f"The images end within the brain, on the {cut}: on which side a lesion lies is not known."
+        text = f"The images end within the brain on the {cut}: on which side a lesion lies is not known."
         yield Remark("cut_off", Gravity.DOUBT, text)
     yield from image_warnings(study, aligned, brain, cohort.brain_ml)
     if cohort.skull_stripped:
