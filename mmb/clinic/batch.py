@@ -53,9 +53,9 @@ def segment_each(
     """Segment each subfolder of a folder as `predict` does, into a folder of the same name in ``output_dir``.
 
     Of a folder of nnU-Net's raw data, or its ``imagesTs``, each case is a study. A study that cannot be segmented does
-    not stop the others. ``studies.csv`` is rewritten after each study. A study that was segmented before from the same
-    files, with the same weights and options, is not segmented again. Raises ValueError if there is no study, or images
-    lie beside the subfolders; OSError if the disk is full.
+    not stop the others, and loses the SEG and SR of an earlier run. ``studies.csv`` is rewritten after each study. A
+    study that was segmented before from the same files, with the same weights and options, is not segmented again.
+    Raises ValueError if there is no study, or images lie beside the subfolders; OSError if the disk is full.
 
     ``explain`` is called with a study's name and a line for everything found in it. Yields each study's outcome, with
     its prediction if that was made now.
@@ -93,6 +93,8 @@ def segment_each(
                     logger.exception("an error that is not the study's")
                     told = f"{type(error).__name__}: {error}"
                 outcomes[name] = Outcome(name, failure=told)
+                for what in ("DICOM SEG", "DICOM SR"):  # an earlier result is of other files, or of other weights
+                    Path(out, name, RESULTS[what]).unlink(missing_ok=True)
             _write(out, [outcomes[each] for each in studies if each in outcomes])
             yield outcomes[name], made
     finally:

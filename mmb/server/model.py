@@ -65,9 +65,10 @@ class BundleInferTask:
     def segment_image(self, datastore: Datastore, image: str, asked: InferOptions, folder: Path) -> dict[str, Any]:
         """Segment a study of a store, or one with a DICOM series ``image`` that defines the grid of the result.
 
-        Returns ``file``, the label map in ``folder``; ``dicom_seg``, None for NIfTI studies or if nothing was found;
-        and ``params``: what ``summary.json`` says, the modalities left out, warnings, what each series was recognised
-        as, the values of the classes that occur, and the name under which the result was stored.
+        Returns ``file``, the label map in ``folder``; ``dicom_seg``, None for NIfTI studies, if nothing was found, or
+        if the result is not to be used; and ``params``: what ``summary.json`` says, the modalities left out, warnings,
+        what each series was recognised as, the values of the classes that occur, and the name under which the result
+        was stored.
         """
         store, options = asked.store or asked.save_label, self.options(asked)
         made = self.worker.run(_of_store, datastore, image, folder, options, asked.result_extension, store)

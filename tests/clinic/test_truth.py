@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from base64 import b64decode
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from types import SimpleNamespace
 
@@ -401,6 +402,9 @@ def test_console_and_table_say_what_the_document_says(coarse, tmp_path, capsys, 
     assert "one: segmented\n" in again()
     next(path for path in coarse.folder.rglob("*.dcm")).touch()
     assert "one: segmented\n" in again()
+    with pytest.raises(ValueError, match="1 of 1 studies"):
+        segment_study(coarse.folder, str(tmp_path), replace(options, series={"t1c": 99}), each=True)
+    assert not [*tmp_path.rglob("*.dcm")]  # which would be of other series
 
 
 def test_series_chosen_on_the_page_are_those_that_are_used(coarse, tmp_path, monkeypatch):
