@@ -86,7 +86,7 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     said, page = capsys.readouterr().out, (tmp_path / "summary.html").read_text()
     assert "_t1.nii.gz: T1 (by its name); not used, as requested" in said
     for shown in (said, page):
-        assert "They were trained on the synthetic phantom" in shown
+        assert "They were trained on patients drawn by this software" in shown
         assert SYNTHETIC in shown
     assert not SECRETS.search(page)  # it contains no file name either, which may be a patient's name
 
