@@ -104,7 +104,7 @@ def test_any_subset(url, segmented, image, found, tmp_path):
     assert used(params) == found
     assert params["missing"] == [name for name in PHANTOM.modalities if name not in found]
     assert (params["left_out"], params["empty"], params["stored"]) == ([], False, None)
-    assert params["trained_on"].startswith("the synthetic phantom")
+    assert params["trained_on"].startswith("patients drawn by this software")
     assert "only on synthetic images: never trust" in params["warnings"][0]
     assert "grid" in [remark["code"] for remark in params["remarks"]]
     assert gzip.decompress(Path(label.get_filename()).read_bytes())[344:348] == b"n+1\0"  # NIfTI, as its name says
