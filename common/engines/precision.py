@@ -1,5 +1,6 @@
 """The numerical precision of networks, and the order of their values in memory."""
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,26 +11,29 @@ from monai.inferers import SimpleInferer
 
 from common.io.settings import check_choice, named_device, usable_device
 
+logger = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Value of the key ``precision`` -> data type."""
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def check_device(device: str | torch.device, precision: str) -> None:
-    """Refuse a device that is not available, an unknown precision, and float16 without a GPU by a ValueError."""
+    """Refuse a device that is not available, an unknown precision, and float16 without a GPU; warn of slow bfloat16."""
     check_choice("precision", precision, tuple(DTYPES))
     device = usable_device("device", device)
     if precision == "float16" and device.type != "cuda":
         raise ValueError(
             f"precision 'float16' with device {device}: float16 requires a GPU; expected 'float32' or 'bfloat16'."
         )
+    if precision == "bfloat16" and device.type == "cpu" and fast_precision(device) == "float32":
+        logger.warning("precision 'bfloat16': this CPU only emulates it, which can take 20 times as long; use float32.")
 
 
 def fast_precision(device: str | torch.device) -> str:
     """Return ``bfloat16`` for a CPU that has instructions for it, else ``float32``, as the papers train on a GPU.
 
     In bfloat16 a step of the bundles' networks takes 65 to 78 % of the time of float32 on the phantom, and 56 to 64 %
-    at 48 x 64 x 48 voxels (AMD Zen 5, one core). Emulated, it takes 1.4 times as long.
+    at 48 x 64 x 48 voxels (AMD Zen 5, one core). Emulated, it can take 20 times as long (AVX2).
     """
     if named_device("device", device).type != "cpu" or not CPU_FACTS.is_file():
         return "float32"

@@ -101,9 +101,9 @@ def write_report(
             series_description=series_description(summary, DESCRIPTION),
             is_complete=all(verdict.word != UNRELIABLE for verdict in summary.verdicts.values()),
         )
-        report.CodingSchemeIdentificationSequence = [pydicom.Dataset()]
-        scheme = {"CodingSchemeDesignator": SCHEME, "CodingSchemeName": "missing-modality-bundles"}
-        report.CodingSchemeIdentificationSequence[0].update(scheme)
+        scheme = pydicom.Dataset()
+        scheme.CodingSchemeDesignator, scheme.CodingSchemeName = SCHEME, "missing-modality-bundles"
+        report.CodingSchemeIdentificationSequence = [scheme]
         with replacing(path) as temporary:
             report.save_as(temporary)
 
