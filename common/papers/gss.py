@@ -271,7 +271,7 @@ class GSSLoss(nn.Module):
             raise ValueError(
                 f"modalities: a sample of the batch lacks one of {', '.join(self.modalities)}, but GSS needs all "
                 "modalities in training, since they vote for each other's target. Leave incomplete subjects out of the "
-                "training datalist, or train with PASSION."
+                "training datalist, or train with M3AE, MAG-MS or PASSION."
             )
 
 
