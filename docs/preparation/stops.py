@@ -82,7 +82,7 @@ def remarks(study: Mapping[str, Path] | Path, expected: Mapping[str, Path]) -> t
         read = read_folder(study, COHORT) if isinstance(study, Path) else read_files(study, COHORT)
         read, _, _ = align_and_assign(read, None, CPU, "auto")
     except StudyError as error:
-        return [f"refused as {error.code or 'unusable'}"], []
+        return [f"refused:{error.code or 'unusable'}"], []
     evidence, names = read.evidence, {each.candidate.name: name for name, each in read.used.items()}
     masks = evidence.masks and evidence.masks.renamed(names)
     aligned = evidence.aligned.renamed(names)

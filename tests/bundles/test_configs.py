@@ -1,10 +1,11 @@
 """Configs: made of bundles/base and each paper.json, metadata that MONAI's checks pass, and recipes."""
 
+import ast
+import builtins
 import json
 import re
 import shutil
 import tomllib
-from ast import literal_eval
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,20 @@ SCHEMA = Path(__file__).with_name("meta_schema.json")
 METADATA = sorted(ROOT.glob("bundles/*/configs/metadata.json"))
 
 each_bundle = pytest.mark.parametrize("meta_file", METADATA, ids=lambda path: path.parts[-3])
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("bundles/*/configs/**/*.json")), ids=str)
+def test_what_a_config_calls_is_imported(path):
+    """By itself, or by the ``train.json`` or ``inference.json`` that it is laid over."""
+    root = path.parents[len(path.relative_to(ROOT).parts) - 4]
+    imports = " ".join(each.read_text() for each in (path, root / "train.json", root / "inference.json"))
+    for expression in re.findall(r'"\$([^"]*)"', path.read_text()):
+        nodes = [*ast.walk(ast.parse(re.sub(r"@[\w#]+", "(0)", expression)))]
+        names = [node for node in nodes if isinstance(node, ast.Name)]
+        bound = {each.arg for each in nodes if isinstance(each, ast.arg)} | {*dir(builtins), "torch", "monai"}
+        bound |= {each.id for each in names if isinstance(each.ctx, ast.Store)}
+        for name in {each.id for each in names} - bound:
+            assert re.search(rf"(import|as) {name}\b", imports), expression
 
 
 def network_def(config_file):
@@ -177,7 +192,7 @@ def defaults(config: Path) -> dict[str, Any]:
     """Return an inference.json with what it sets for weights that do not say how they were trained."""
     values = json.loads(config.read_text())
     settings = {key: str(value).rpartition(f"@ckpt_path, {key!r}, ") for key, value in values.items()}
-    return values | {key: literal_eval(end[:-1]) for key, (start, _, end) in settings.items() if start}
+    return values | {key: ast.literal_eval(end[:-1]) for key, (start, _, end) in settings.items() if start}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parts[-4]}-{path.stem}")
