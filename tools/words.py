@@ -10,7 +10,7 @@ TARGETS = {
     "README.md": 1070,
     "CHANGELOG.md": 1500,
     "CONTRIBUTING.md": 1800,
-    **{f"bundles/{name}/docs/README.md": 1800 for name in ("gss", "m3ae", "mag_ms", "medmap", "passion")},
+    **{f"bundles/{paper.parent.name}/docs/README.md": 1800 for paper in ROOT.glob("bundles/*/paper.json")},
     "docs/open_glioma/README.md": 4000,
     **{f"docs/{name}.md": 1500 for name in ("segment", "train", "evaluate", "monai_label")},
     "docs/which_tool.md docs/weights.md docs/share.md docs/times.md docs/results.md": 3000,

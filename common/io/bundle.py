@@ -12,6 +12,16 @@ MANIFEST = "manifest.json"
 COMMON = Path(__file__).resolve().parents[1]
 
 
+def bundle_names() -> list[str]:
+    """Return the names of the bundles in ``bundles/``, here or beside the installed ``common``, sorted."""
+    named = {bundle_name(place) for home in _homes() for place in home.glob("*")}
+    return sorted(name for name in named if name)
+
+
+def _homes() -> list[Path]:
+    return [place / "bundles" for place in (Path.cwd(), COMMON.parent, COMMON.parent / "mmb")]
+
+
 def bundle_root(name: str, config_folder: Path | None = None) -> str:
     """Return the folder of a bundle.
 
@@ -22,16 +32,17 @@ def bundle_root(name: str, config_folder: Path | None = None) -> str:
     """
     here, config = Path.cwd(), config_folder and config_folder.absolute()
     beside = COMMON.parent
-    homes = [here / "bundles", beside / "bundles", beside / "mmb" / "bundles"]
     own = [config.parent] if config and config.name == "configs" else []
-    places = [*own, here, *(home / name for home in homes), beside, beside.parent / name]
+    places = [*own, here, *(home / name for home in _homes()), beside, beside.parent / name]
     for place in places:
         if bundle_name(place) == name:
             require_same_common(place)
             return str(place)
-    known = {bundle_name(place) for home in homes for place in home.glob("*")}
-    others = sorted(found for found in known if found)
-    expected = f"one of {', '.join(others)}, or the folder of a bundle" if others else "the folder of a bundle"
+    expected = (
+        f"one of {', '.join(others)}, or the folder of a bundle"
+        if (others := bundle_names())
+        else "the folder of a bundle"
+    )
     searched = ", ".join(dict.fromkeys(map(str, places)))
     raise FileNotFoundError(f"No bundle {name!r}; expected {expected}. Searched: {searched}.")
 

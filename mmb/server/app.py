@@ -21,8 +21,6 @@ from mmb.server.upload_reading import recognise_upload
 from mmb.server.upload_store import Upload, Uploads
 from mmb.server.worker import Turns, Worker
 
-BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
-
 
 class App:
     """The functions of the server; for its options, see `mmb.verbs.serve.serve`.
@@ -39,7 +37,7 @@ class App:
     def __init__(
         self,
         studies: str,
-        models: Sequence[str] = BUNDLES,
+        models: Sequence[str],
         recipe: str | None = None,
         device: str | None = None,
         settings: Mapping[str, str] | None = None,

@@ -2,7 +2,7 @@ def bundle(name: str) -> None:
     """Print the folder of a bundle, with its configs, for `python -m monai.bundle run`.
 
     Args:
-        name: m3ae, mag_ms, medmap, passion or gss.
+        name: of a bundle, such as m3ae; a wrong one is answered with all names.
     """
     from common.io.bundle import bundle_root
 

@@ -57,13 +57,14 @@ def serve(
         import uvicorn
 
         from common.cohorts import generate_phantom
-        from common.io.bundle import bundle_root
+        from common.io.bundle import bundle_names, bundle_root
         from common.io.files import require_writable
         from common.io.settings import check_number
         from mmb.clinic.examples.patient import CASE, IMAGES, write_example
+        from mmb.clinic.options import Options
         from mmb.clinic.recognise.site import read_site
         from mmb.server.api import create_api
-        from mmb.server.app import BUNDLES, App
+        from mmb.server.app import App
         from mmb.server.datastore import is_url
         from mmb.server.guard import chosen_token, is_loopback
         from mmb.server.limits import CONNECTIONS
@@ -81,9 +82,9 @@ def serve(
             "leave --host out (docs/monai_label.md), or say --trusted_network if you trust all who reach it."
         )
     check_number("--port", port, 0, 65535)
-    served = list(BUNDLES) if models is None else _words(models)
+    served = sorted(bundle_names(), key=lambda name: name != Options.bundle) if models is None else _words(models)
     if models is None and recipe == "phantom":  # an installed package has such weights of one bundle
-        served = [name for name in BUNDLES if Path(bundle_root(name), "models", "phantom.pt").is_file()]
+        served = [name for name in served if Path(bundle_root(name), "models", "phantom.pt").is_file()]
     if studies is None and recipe == "phantom":
         studies = str(generate_phantom(Path(require_writable(output_dir), "phantom"), 3))
     elif studies is None:

@@ -16,6 +16,7 @@ from packaging.version import Version
 
 from common.cohorts import get_cohort
 from common.evaluation.metrics.results import read_evaluation
+from common.io.bundle import bundle_names
 from common.io.checkpoints import load_weights
 from common.io.weights import shipped_weights
 from tools.configs import configs, merged
@@ -172,7 +173,6 @@ def test_inference_says_what_its_weights_were_trained_on(meta_file, tmp_path, ca
 
 RECIPES = sorted(p for p in BUNDLES.glob("*/configs/recipes/*.json") if json.loads(p.read_text()).get("cohort"))
 TUNED = ("open_glioma", "fine_tune")
-BUNDLE_NAMES = sorted({path.parts[-3] for path in BUNDLES.glob("*/configs/inference.json")})
 OWN = {
     "_first_",
     "_allowed_",
@@ -205,7 +205,7 @@ def test_inference_by_a_recipe_is_for_what_was_trained_by_it(path):
     assert not {key for key in simple if recipe.get(key, train[key]) != recipe.get(key, inference[key])}
 
 
-@pytest.mark.parametrize("bundle", BUNDLE_NAMES)
+@pytest.mark.parametrize("bundle", bundle_names())
 @pytest.mark.parametrize(("name", "recipe"), [("model.pt", "open_glioma"), ("phantom.pt", "phantom")])
 def test_shipped_weights_fit_what_they_are_for(bundle, name, recipe):
     configs, parser = BUNDLES / bundle / "configs", ConfigParser()
@@ -223,7 +223,7 @@ def test_shipped_weights_fit_what_they_are_for(bundle, name, recipe):
     load_weights(parser.get_parsed_content("network_def"), weights)
 
 
-@pytest.mark.parametrize("bundle", BUNDLE_NAMES)
+@pytest.mark.parametrize("bundle", bundle_names())
 def test_inference_loads_the_weights_that_it_names(bundle):
     parser = ConfigParser()
     parser.read_config(BUNDLES / bundle / "configs" / "inference.json")
@@ -234,7 +234,7 @@ def test_inference_loads_the_weights_that_it_names(bundle):
     assert parser.get_parsed_content("mirror_axes") == ([0] if bundle == "m3ae" else [])
 
 
-@pytest.mark.parametrize("bundle", BUNDLE_NAMES)
+@pytest.mark.parametrize("bundle", bundle_names())
 def test_fine_tuning_starts_from_the_weights(bundle):
     configs, parser = BUNDLES / bundle / "configs", ConfigParser()
     parser.read_config([configs / "train.json", *(configs / "recipes" / f"{name}.json" for name in TUNED)])

@@ -16,10 +16,11 @@ from common.cohorts.datalist import write_datalist
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import read_evaluation
 from common.evaluation.report import sections
+from common.io.bundle import bundle_names
 from common.io.facts import read_facts
 from common.modalities import subset_name, subsets
 
-NAMES = ("gss", "m3ae", "mag_ms", "medmap", "passion")
+NAMES = bundle_names()
 TINY = {"spacing": [6, 6, 6], "crop": [16, 16, 16], "overlap": 0.25, "epochs": 1, "val_interval": 1}
 TINY |= {"val_subsets": [list(MODALITIES)]}
 TOKENS = {"crop": [32, 32, 32], "width": 4, "mlp_dim": 16, "heads": 2}

@@ -25,12 +25,13 @@ from processes import answering, python
 from run_tools import run_script
 
 import common
+from common.io.bundle import bundle_names
 from common.io.checkpoints import load_weights
 from common.networks import build_network
 from tools.package import make_package
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
-NAMES = ["gss", "m3ae", "mag_ms", "medmap", "passion"]
+NAMES = bundle_names()
 WINDOW = [32, 32, 32]
 SUBSETS = [(0, 1, 2, 3), (1,), (0, 3)]
 """Channels that are present; the example of the export has all."""

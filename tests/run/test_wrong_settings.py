@@ -9,11 +9,9 @@ from fire import Fire
 from monai.bundle import create_workflow
 from processes import run, run_module
 
-from common.io.bundle import bundle_root
+from common.io.bundle import bundle_names, bundle_root
 from common.io.errors import unwrapped_errors
 from common.io.lock import LOCK, unlock_folder
-
-NAMES = ("m3ae", "mag_ms", "medmap", "passion", "gss")
 
 
 @pytest.fixture
@@ -40,7 +38,7 @@ EVALUATION = ("inference.json", "evaluate.json", "recipes/phantom.json")
 
 
 @pytest.mark.parametrize("configs", [("train.json",), ("inference.json",), EVALUATION])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", bundle_names())
 def test_configs_as_they_are(refusal, name, configs):
     assert refusal(name, configs) is None
 
