@@ -1,5 +1,6 @@
 """Run a bundle as its users do, in a process of its own, or faster within this process."""
 
+import json
 import os
 import re
 import signal
@@ -29,6 +30,8 @@ class Bundle:
 
     def __init__(self, name: str) -> None:
         self.name, self.folder = name, ROOT / "bundles" / name
+        tiny = json.loads((self.folder / "configs" / "recipes" / "tiny.json").read_text())
+        self.tiny = {key: value for key, value in tiny.items() if key[0] not in "_+"}
 
     def words(self, configs: Sequence[str], overrides: Mapping[str, Any], run_id: str = "run") -> list[str]:
         """Return the words after ``python -m`` that run configs, given relative to ``configs/``, with keys set."""

@@ -24,7 +24,7 @@ from tools.ship import default_weights, dice_by_subset, eval_metrics
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 PAPERS = sorted(BUNDLES.glob("*/paper.json"))
-MOST_LINES, MOST_KEYS = 325, 60
+MOST_LINES, MOST_KEYS = 330, 60
 
 
 @pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.parent.name)

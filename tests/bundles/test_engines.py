@@ -11,20 +11,11 @@ from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
 
-ONE_CASE = {"train_on": ["validation"], "val_subsets": [["t1", "t1c", "t2", "flair"]], "batch_size": 1, "quiet": True}
-SMALL = {**ONE_CASE, "spacing": [6, 6, 6], "crop": [16, 16, 16], "epochs": 2, "val_interval": 2}
-FUSION = {**SMALL, "backbone": "RFNet"}
-SETTINGS = {
-    "m3ae": {**SMALL, "crop": [24, 24, 24], "grid": [40, 40, 26]},
-    "passion": {**FUSION, "missing_rates": "$None"},
-    "gss": FUSION,
-    "medmap": FUSION,
-    "mag_ms": {**SMALL, "crop": [32, 32, 32], "width": 4, "hidden": 16, "mlp_dim": 16, "heads": 2},
-}
+ONE_CASE = {"train_on": ["validation"], "batch_size": 1, "quiet": True, "epochs": 2, "val_interval": 2}
 
 
 def client(name, dataset_dir, output_dir):
-    settings = {**SETTINGS[name], "dataset_dir": str(dataset_dir), "output_dir": str(output_dir)}
+    settings = {**Bundle(name).tiny, **ONE_CASE, "dataset_dir": str(dataset_dir), "output_dir": str(output_dir)}
     folder, given = str(Bundle(name).folder), {"train_kwargs": {**settings}, "eval_kwargs": {**settings}}
     return MonaiAlgo(folder, config_evaluate_filename="configs/train.json", **given)
 

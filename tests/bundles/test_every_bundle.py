@@ -21,17 +21,6 @@ from common.io.facts import read_facts
 from common.modalities import subset_name, subsets
 
 NAMES = bundle_names()
-TINY = {"spacing": [6, 6, 6], "crop": [16, 16, 16], "overlap": 0.25, "epochs": 1, "val_interval": 1}
-TINY |= {"val_subsets": [list(MODALITIES)]}
-TOKENS = {"crop": [32, 32, 32], "width": 4, "mlp_dim": 16, "heads": 2}
-OWN = {
-    "gss": {"backbone": "RFNet", "width": 4},
-    "m3ae": {"grid": [40, 40, 26], "crop": [32, 32, 24], "patch_size": 8, "pretrain_epochs": 1},
-    "mag_ms": {**TOKENS, "hidden": 16},
-    "medmap": {**TOKENS, "embed_dim": 16},
-    "passion": {"backbone": "RFNet", "width": 4, "missing_rates": [0.3, 0.3, 0.5, 0.5]},
-}
-"""Settings of each bundle."""
 SUBSETS = [["t1"], ["t1c", "flair"], list(MODALITIES)]
 each = pytest.mark.parametrize("name", NAMES)
 
@@ -45,7 +34,7 @@ def run(request, coarse_dir, tmp_path_factory):
     """The folder of a whole run: training and evaluation; M3AE's has tests of its own."""
     bundle, folder = Bundle(request.param), tmp_path_factory.mktemp("trained")
     models = {path: path.stat().st_mtime_ns for path in (bundle.folder / "models").iterdir()}
-    settings = {**TINY, **OWN[bundle.name], "dataset_dir": coarse_dir, "output_dir": folder}
+    settings = {**bundle.tiny, "dataset_dir": coarse_dir, "output_dir": folder}
     if bundle.name != "medmap":  # all have the same default, 15 subsets
         settings["evaluation#overrides#subsets"] = SUBSETS
     with pytest.MonkeyPatch.context() as patch:
@@ -72,7 +61,7 @@ class TestTraining:
 
     def test_leaves_weights_that_need_no_options_at_inference(self, run, coarse_dir, tmp_path, caplog):
         facts = read_facts(run.folder / "trained.pt")
-        own = {key: value for key, value in {**TINY, **OWN[run.name]}.items() if key in facts.settings}
+        own = {key: value for key, value in Bundle(run.name).tiny.items() if key in facts.settings}
         assert facts.settings | own == facts.settings
         assert (facts.settings["cohort"], facts.recipe) == ("phantom", ["own.json"])
         assert (facts.bundle, facts.cases, facts.modalities) == (run.name, 6, list(MODALITIES))
@@ -109,7 +98,7 @@ class TestTraining:
     )
     @pytest.mark.slow  # processes of their own
     def test_two_processes_train_together(self, coarse_dir, tmp_path, name, files, settings):
-        settings = {**TINY, **OWN[name], "batch_size": 1, "val_subsets": [["t1"], ["t2"]], **settings}
+        settings = {**Bundle(name).tiny, "batch_size": 1, "val_subsets": [["t1"], ["t2"]], **settings}
         settings |= {"dataset_dir": coarse_dir, "output_dir": tmp_path}  # a validation case for each process
         settings |= {"tracking": "mlflow"} if name == "mag_ms" else {}
         files = ["train.json", *files, "multi_gpu_train.json"]
@@ -132,7 +121,7 @@ class TestTraining:
     @pytest.mark.slow  # processes of their own
     def test_two_processes_on_the_cpu_without_a_case_to_validate_or_test(self, coarse_dir, tmp_path):
         write_datalist({"training": json.loads((coarse_dir / "datalist.json").read_text())["training"]}, tmp_path / "l")
-        settings = {**TINY, **OWN["gss"], "dataset_dir": coarse_dir, "output_dir": tmp_path, "datalist": tmp_path / "l"}
+        settings = {**Bundle("gss").tiny, "dataset_dir": coarse_dir, "output_dir": tmp_path, "datalist": tmp_path / "l"}
         files = ["train.json", "multi_gpu_train.json"]
         said = Bundle("gss").succeed(files, {**settings, "rounds": 1, "device": "cpu"}, processes=2)
         assert "No case to evaluate: part test of the split has none with a label." in said
@@ -145,7 +134,7 @@ class TestTraining:
         data = shutil.copytree(coarse_dir, tmp_path / "data")
         for path in data.glob("*/*_t2.nii.gz"):
             path.write_bytes(path.read_bytes()[:-2000] + path.read_bytes()[-8:])
-        settings = {**TINY, **OWN["gss"], "dataset_dir": data, "output_dir": tmp_path / "out", "num_workers": workers}
+        settings = {**Bundle("gss").tiny, "dataset_dir": data, "output_dir": tmp_path / "out", "num_workers": workers}
         code, said = Bundle("gss").run(["train.json"], settings)
         assert code == 1
         last = said.rstrip().splitlines()[-1]
@@ -175,7 +164,7 @@ class TestTraining:
     )
     def test_wrong_settings_are_named_before_training(self, coarse_dir, tmp_path, name, overrides, message):
         name, _, overlay = name.partition("/")
-        settings = {**TINY, **OWN[name], "dataset_dir": coarse_dir, "output_dir": tmp_path, **overrides}
+        settings = {**Bundle(name).tiny, "dataset_dir": coarse_dir, "output_dir": tmp_path, **overrides}
         assert message in Bundle(name).complaint(["train.json", *([overlay] if overlay else [])], **settings)
         assert {path.name for path in tmp_path.iterdir()} <= {".lock", "run.json"}  # it failed before loading a case
 

@@ -18,8 +18,6 @@ from common.modalities import subset_name, subsets
 
 M3AE = Bundle("m3ae")
 BUNDLE = M3AE.folder
-TINY = {"spacing": [6, 6, 6], "grid": [40, 40, 26], "crop": [32, 32, 24], "patch_size": 8, "overlap": 0.25}
-TINY |= {"pretrain_epochs": 1, "epochs": 1, "val_interval": 1}
 ONE = {"evaluation#overrides#subsets": [list(MODALITIES)]}
 """Settings for an evaluation of one subset, which is quicker."""
 
@@ -29,7 +27,7 @@ def trained(coarse_dir, tmp_path_factory):
     """Return the output folder of a whole run: pretraining, fine-tuning and evaluation."""
     folder = tmp_path_factory.mktemp("trained")
     before = {path: path.stat().st_mtime_ns for path in (BUNDLE / "models").iterdir()}
-    said = M3AE.succeed(["train.json"], {**TINY, "dataset_dir": coarse_dir, "output_dir": folder})
+    said = M3AE.succeed(["train.json"], {**M3AE.tiny, "dataset_dir": coarse_dir, "output_dir": folder})
     (folder / "said.txt").write_text(said)
     assert {path: path.stat().st_mtime_ns for path in (BUNDLE / "models").iterdir()} == before
     return folder
@@ -64,7 +62,7 @@ class TestTraining:
         assert torch.equal(pretrained["x_sub"], finetuned["x_sub"])
 
     def test_stages_run_alone(self, coarse_dir, tmp_path):
-        settings = {**TINY, "dataset_dir": coarse_dir, "output_dir": tmp_path}
+        settings = {**M3AE.tiny, "dataset_dir": coarse_dir, "output_dir": tmp_path}
         assert "pretrained.pt: no pretraining. Run `pretrain`" in M3AE.complaint(["train.json"], "finetune", **settings)
         M3AE.run_here(["train.json"], "pretrain", **settings)
         assert not (tmp_path / "finetuned.pt").exists()
@@ -80,7 +78,7 @@ class TestRecipes:
         online.mkdir(parents=True)
         for path in datalist["test"][0]["image"]:
             os.symlink(path, online / Path(path).name)
-        settings = {**TINY, "dataset_dir": coarse_dir, "output_dir": tmp_path / "out", "online_dir": online.parent}
+        settings = {**M3AE.tiny, "dataset_dir": coarse_dir, "output_dir": tmp_path / "out", "online_dir": online.parent}
         settings |= {"width": 8, "pretrain_batch_size": 2, "num_workers": 0}
         M3AE.run_here(["train.json", "recipes/brats2020.json", "recipes/full_modal_brats2020.json"], **settings)
         (written,) = (tmp_path / "out" / "evaluation").rglob("*.nii.gz")
@@ -90,8 +88,8 @@ class TestRecipes:
 
     def test_a_variant_of_table_3_fills_with_the_mean_image(self, coarse_dir, tmp_path, undrawn):
         """It is evaluated on validation cases."""
-        settings = {**TINY, **ONE, "fill": "mean", "lambda_con": 0, "evaluate_on": "validation", "calibrate_on": []}
-        M3AE.run_here(["train.json"], **settings, dataset_dir=coarse_dir, output_dir=tmp_path)
+        settings = {**M3AE.tiny, **ONE, "fill": "mean", "lambda_con": 0, "evaluate_on": "validation"}
+        M3AE.run_here(["train.json"], **settings, calibrate_on=[], dataset_dir=coarse_dir, output_dir=tmp_path)
         validation = load_datalist(coarse_dir / "datalist.json", coarse_dir)["validation"]
         results = pd.read_csv(tmp_path / "evaluation" / "results.csv")
         assert set(results["case"]) == {item["case"] for item in validation}
@@ -99,7 +97,7 @@ class TestRecipes:
         assert 0 == mean.min() < mean.max() <= 1  # an average of scaled images, not noise
 
     def test_a_baseline_without_pretraining_is_filled_with_zeros(self, coarse_dir, tmp_path, undrawn):
-        settings = {**TINY, **ONE, "dataset_dir": coarse_dir, "output_dir": tmp_path}
+        settings = {**M3AE.tiny, **ONE, "dataset_dir": coarse_dir, "output_dir": tmp_path}
         M3AE.run_here(["train.json", "baselines/moddrop.json"], **settings)
         assert torch.load(tmp_path / "finetuned.pt", weights_only=True)["x_sub"].abs().max() == 0
         assert (tmp_path / "evaluation" / "tables" / "dice.md").is_file()

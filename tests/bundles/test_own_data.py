@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundles.running import MODALITIES, Bundle
+from bundles.running import Bundle
 from cohorts.test_described import MSD
 from layouts import LAYOUTS, write_cases
 from run_tools import run
@@ -104,11 +104,9 @@ def test_all_as_one(tmp_path, capsys):
 
 
 M3AE_BUNDLE, MEDMAP, MAG_MS, PASSION = map(Bundle, ("m3ae", "medmap", "mag_ms", "passion"))
-SHORT = {"spacing": [6, 6, 6], "crop": [16, 16, 16], "epochs": 3, "val_interval": 3, "batch_size": 3, "evaluate": []}
-MAG_MS_SIZES = {"crop": [32, 32, 32], "width": 4, "hidden": 16, "mlp_dim": 16, "heads": 2, "accumulation_steps": 2}
-SHORT |= {"val_subsets": [list(MODALITIES)]}
-M3AE_SIZES = {"grid": [40, 40, 26], "crop": [32, 32, 24], "patch_size": 8, "pretrain_epochs": 3, "val_interval": 2}
-RFNET = {"backbone": "RFNet", "width": 4, "missing_rates": [0.3, 0.3, 0.5, 0.5]}
+SHORT = {"epochs": 3, "val_interval": 3, "batch_size": 3, "evaluate": []}
+SMALL = {"crop": [16, 16, 16], "width": 8}
+M3AE_STAGES = {"pretrain_epochs": 3, "val_interval": 2}
 
 
 def tensors(value, name=""):
@@ -123,18 +121,23 @@ def tensors(value, name=""):
 @pytest.mark.parametrize(
     ("bundle", "configs", "settings", "stage"),
     [
-        (MAG_MS, ["train.json"], MAG_MS_SIZES, "training"),
-        (MEDMAP, ["train.json", "backbones/acn.json"], {"width": 8}, "training"),
-        (MEDMAP, ["train.json", "backbones/pmkl.json"], {"width": 2, "teacher_epochs": 3}, "teacher"),
-        (PASSION, ["train.json"], RFNET, "training"),
-        (M3AE_BUNDLE, ["train.json"], M3AE_SIZES, "pretraining"),
-        (M3AE_BUNDLE, ["train.json"], M3AE_SIZES, "fine-tuning"),
+        (MAG_MS, ["train.json"], {"accumulation_steps": 2}, "training"),
+        (MEDMAP, ["train.json", "backbones/acn.json"], SMALL, "training"),
+        (
+            MEDMAP,
+            ["train.json", "backbones/pmkl.json"],
+            {**SMALL, "width": 2, "teacher_epochs": 3},
+            "teacher",
+        ),
+        (PASSION, ["train.json"], {}, "training"),
+        (M3AE_BUNDLE, ["train.json"], M3AE_STAGES, "pretraining"),
+        (M3AE_BUNDLE, ["train.json"], M3AE_STAGES, "fine-tuning"),
     ],
     ids=["MAG-MS", "ACN", "PMKL", "PASSION", "M3AE, pretraining", "M3AE, fine-tuning"],
 )
 @pytest.mark.slow  # three trainings, one of them killed
 def test_killed_run_resumes_to_the_same_end(coarse_dir, tmp_path, bundle, configs, settings, stage):
-    settings = {**SHORT, **settings, "dataset_dir": coarse_dir}
+    settings = {**bundle.tiny, **SHORT, **settings, "dataset_dir": coarse_dir}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     bundle.run_here(configs, **settings, output_dir=whole)
     bundle.kill_in_epoch_two(configs, {**settings, "output_dir": broken}, stage)

@@ -14,8 +14,6 @@ from common.transforms import ResampleSpacingd
 from mmb.experiments.lists import read_list
 
 MEDMAP, PASSION = Bundle("medmap"), Bundle("passion")
-TINY = {"spacing": [6, 6, 6], "crop": [32, 32, 32], "epochs": 1, "val_interval": 1, "val_subsets": [list(MODALITIES)]}
-TINY |= {"embed_dim": 16, "mlp_dim": 16, "heads": 2, "overlap": 0.25}
 GATED = {"width": 2, "crop": [16, 16, 16]}
 PATHS = {"width": 8, "crop": [16, 16, 16]}
 """The smallest sizes of PMKL, and of ACN and SMU-Net."""
@@ -24,7 +22,7 @@ CHEAP = {"evaluation#overrides#subsets": [["t1"], list(MODALITIES)]}
 
 
 def tiny(coarse_dir, output_dir, **more):
-    return {**TINY, "dataset_dir": coarse_dir, "output_dir": output_dir, **more}
+    return {**MEDMAP.tiny, "dataset_dir": coarse_dir, "output_dir": output_dir, **more}
 
 
 def test_without_alignment_the_backbone_is_left_as_it_is(coarse_dir, tmp_path):
@@ -159,8 +157,7 @@ class TestRecipes:
 
 BUNDLE = Bundle("mag_ms")
 CONFIGS = BUNDLE.folder / "configs"
-SIZES = {"spacing": [6, 6, 6], "crop": [32, 32, 32], "width": 4, "hidden": 16, "mlp_dim": 16, "heads": 2}
-TINY_MAG_MS = {**SIZES, "epochs": 1, "val_interval": 1, "val_subsets": [list(MODALITIES)]}
+SIZES = {key: BUNDLE.tiny[key] for key in ("spacing", "crop", "width", "hidden", "mlp_dim", "heads")}
 
 
 def read(name):
@@ -169,7 +166,7 @@ def read(name):
 
 class TestTraining:
     def test_gradients_are_accumulated_over_as_many_batches_as_asked_for(self, coarse_dir, tmp_path):
-        settings = {**TINY_MAG_MS, "val_interval": 2, "dataset_dir": coarse_dir, "output_dir": tmp_path}
+        settings = {**BUNDLE.tiny, "val_interval": 2, "dataset_dir": coarse_dir, "output_dir": tmp_path}
         BUNDLE.run_here(["train.json"], "fit", **settings, batch_size=1, accumulation_steps=3, num_workers=0)
         last = torch.load(tmp_path / "trained_last.pt", weights_only=True)
         assert last["trainer"]["iteration"] == 6
@@ -183,7 +180,7 @@ class TestBaselines:
     def test_is_trained_and_then_segments_a_subset(self, name, coarse_dir, case, tmp_path):
         overlay = f"baselines/{name}.json"
         chosen = {"dedicated": self.DEDICATED} if name == "unetr_dedicated" else {}
-        settings = {**TINY_MAG_MS, **chosen, "dataset_dir": coarse_dir, "output_dir": tmp_path}
+        settings = {**BUNDLE.tiny, **chosen, "dataset_dir": coarse_dir, "output_dir": tmp_path}
         BUNDLE.run_here(["train.json", overlay], "fit", **settings)
         last = torch.load(tmp_path / "trained_last.pt", weights_only=True)
         assert last["trainer"]["iteration"] == 3  # one budget, shared by any number of networks
