@@ -3,65 +3,69 @@
 Their own tests have the published numbers and what is special.
 """
 
-from collections.abc import Callable
+import inspect
+import json
+from functools import cache
+from itertools import product
 
 import pytest
 import torch
 from monai.data import MetaTensor
 from monai.networks import eval_mode, train_mode
 from networks.golden import TOLERANCE
+from processes import ROOT
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from common.modalities import drop, subsets
-from common.networks import ACN, M3AE, M2FTrans, MMFormer, RFNet, SMUNet
+from common.networks import NETWORKS, build_network
+from common.networks.build import network_class
 from common.networks.gated import GatedNetwork
-from common.networks.hved import UHVED, HVEDOutput, UHeMIS
-from common.networks.mag_ms import MAGMS
-from common.networks.robustseg import RobustSeg
-from common.networks.unetr import DedicatedUNETR, FilledUNETR
+from common.networks.hved import HVEDOutput
 
-NAMES = ("t1", "t1c", "t2", "flair")
-TOKENS = {"width": 2, "mlp_dim": 8, "heads": 2, "dropout": 0.0}
-UNETR = {"width": 4, "hidden": 16, "mlp_dim": 16, "heads": 2}
-SEPARATE: dict[str, tuple[Callable[..., nn.Module], int, dict]] = {
-    "RFNet": (RFNet, 16, {"width": 4}),
-    "mmFormer": (MMFormer, 32, {**TOKENS, "embed_dim": 8}),
-    "M2FTrans": (M2FTrans, 32, TOKENS),
-    "gated": (GatedNetwork, 16, {"width": 2}),
-    "RobustSeg": (RobustSeg, 16, {"width": 2}),
-    "U-HVED": (UHVED, 16, {"width": 2}),
-    "U-HeMIS": (UHeMIS, 16, {"width": 2}),
-    "MAG-MS": (MAGMS, 16, UNETR),
-}
-"""Networks with encoders of single modalities: class, edge of the window, and the smallest sensible sizes."""
-NETWORKS = SEPARATE | {
-    "UNETR": (FilledUNETR, 16, {**UNETR, "fill": "mean"}),
-    "dedicated": (DedicatedUNETR, 16, UNETR),
-    "M3AE": (M3AE, 16, {"width": 8, "grid": (24, 20, 16)}),
-    "ACN": (ACN, 16, {"width": 8}),
-    "SMU-Net": (SMUNet, 16, {"width": 8}),
-}
-WINDOWED = ("RFNet", "mmFormer", "M2FTrans", "MAG-MS", "UNETR", "dedicated")
-"""Those that are told their crop."""
+MODALITIES = ("t1", "t1c", "t2", "flair")
+M3AE = "common.networks.M3AE"
+CONFIGS = [json.loads(path.read_text()) for path in ROOT.glob("bundles/*/configs/**/*.json")]
+CHOSEN = {name for config in CONFIGS if (name := config.get("backbone", "$"))[0] not in "$@"}
+CHOSEN |= {found["_target_"] for config in CONFIGS if "_target_" in (found := config.get("network_def", {}))}
+MADE_OF = {"common.networks.gated.GatedNetwork"}
+NAMES = sorted({*NETWORKS, *CHOSEN, *MADE_OF} - {"common.networks.build_network", "common.networks.replicated"})
+"""All networks that a config names, and what they are made of."""
+SIZES = {"mlp_dim": 16, "heads": 2, "hidden": 16, "embed_dim": 8, "dropout": 0.0, "fill": "mean", "grid": (24, 20, 16)}
+TAKEN = {name: inspect.signature(network_class(name)).parameters for name in NAMES}
+SEPARATE = [name for name in NAMES if "modalities" in TAKEN[name] and hasattr(network_class(name), "encode")]
+"""Those with encoders of single modalities."""
+ALIGNED = [name for name in SEPARATE if "feature_encoder" in TAKEN[name]]
 MIXED = torch.tensor([[True, False, True, True], [False, True, False, False], [True, True, True, True]])
 separate = pytest.mark.parametrize("name", SEPARATE)
-each = pytest.mark.parametrize("name", NETWORKS)
+each = pytest.mark.parametrize("name", NAMES)
 
 
-def made(name, **changes):
+@cache
+def smallest(name):
+    """Return the first edge of a window and width with which a network can be made."""
+    for edge, width in product((16, 32), (2, 4, 8)):
+        try:
+            build_network(name, 4, 4, width, (edge,) * 3, **SIZES)
+        except ValueError:
+            continue
+        return edge, width
+    raise AssertionError(f"{name}: no width of 8 or less is accepted")
+
+
+def made(name, modalities=4, classes=4, crop=None, **changes):
     """Return a network whose weights make a difference; the initial ones of gated networks are too small."""
     torch.manual_seed(0)
-    network, edge, sizes = NETWORKS[name]
-    crop = {"crop": (edge,) * 3} if name in WINDOWED else {}
-    network = network(**{**crop, **sizes, **changes})
+    edge, width = smallest(name)
+    sizes = {**SIZES, "out_channels": classes, **changes}
+    network = build_network(name, modalities, classes, width, crop or (edge,) * 3, **sizes)
     for parameter in network.parameters() if isinstance(network, GatedNetwork) else ():
         nn.init.normal_(parameter, std=1 / max(1.0, parameter[0].numel()) ** 0.5)
     return network
 
 
 def image(name, present=MIXED, modalities=4):
-    edge, generator = NETWORKS[name][1], torch.Generator().manual_seed(1)
+    edge, generator = smallest(name)[0], torch.Generator().manual_seed(1)
     x = torch.randn(len(present), modalities, *[edge] * 3, generator=generator)
     return drop(x, present) if modalities == present.shape[1] else x
 
@@ -77,8 +81,8 @@ def test_one_encoding_serves_every_subset(name):
     with eval_mode(network), torch.no_grad():
         features = network.encode(x)
         logits = []
-        for names in subsets(NAMES):
-            present = torch.tensor([[modality in names for modality in NAMES]])
+        for names in subsets(MODALITIES):
+            present = torch.tensor([[modality in names for modality in MODALITIES]])
             logits.append(network.decode(features, present))
             expected = network(drop(x, present))
             assert error(logits[-1], expected) <= TOLERANCE, names
@@ -93,7 +97,7 @@ def test_samples_of_a_batch_may_lack_different_modalities(name):
     with eval_mode(network), torch.no_grad():
         single = torch.cat([network(x[b : b + 1]) for b in range(3)])
         together = network(MetaTensor(x))
-        assert type(together) is torch.Tensor or name == "M3AE"  # whose inferer reads the location
+        assert type(together) is torch.Tensor or name == M3AE  # whose inferer reads the location
         assert error(together, single) <= TOLERANCE
 
 
@@ -119,12 +123,9 @@ def test_nothing_is_encoded_of_missing_modalities(name, mode):
     assert sorted(seen) == [(0, 2), (1, 2), (2, 1)]  # once each, with the samples that have the modality
 
 
-@separate
-@pytest.mark.parametrize("kind", [None, "shared", "separate"])
+@pytest.mark.parametrize(("name", "kind"), [*product(SEPARATE, [None]), *product(ALIGNED, ["shared", "separate"])])
 def test_nan_never_gets_into_values_or_gradients(name, kind):
-    if kind is not None and name not in ("RFNet", "mmFormer", "M2FTrans", "gated"):
-        pytest.skip("takes no feature encoder")
-    network, x = made(name, **({} if kind is None else {"feature_encoder": kind})), image(name)
+    network, x = made(name, feature_encoder=kind), image(name)
     x[1, 3, : x.shape[2] // 2] = 0.0  # as after padding: NaN next to zeros
     output = network(MetaTensor(x))
     if isinstance(output, HVEDOutput):
@@ -152,10 +153,9 @@ def test_a_sample_without_any_modality_is_refused(name):
 @each
 @pytest.mark.parametrize("classes", [2, 5])
 def test_other_numbers_of_modalities_and_classes_and_other_windows(name, classes):
-    edge = NETWORKS[name][1]
+    edge = smallest(name)[0]
     window = (edge, edge + 16, edge + 32)
-    sizes = {"grid": window, "out_channels": classes} if name == "M3AE" else {"classes": classes}
-    network = made(name, modalities=2, **sizes, **({"crop": window} if name in WINDOWED else {}))
+    network = made(name, 2, classes, window, grid=window)
     x = drop(torch.randn(2, 2, *window), torch.tensor([[True, True], [False, True]]))
     with eval_mode(network), torch.no_grad():
         assert network(x).shape == (2, classes, *window)
