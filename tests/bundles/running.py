@@ -13,16 +13,33 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as run_bundle
 from processes import ROOT, run, run_module, start
 
+from common.io.bundle import bundle_names
 from common.modalities import subsets
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 DEMO = ("inference.json", "recipes/phantom.json")
 """Configs for inference with the demo weights, which are meant for the phantom's images."""
 DEMO_EVALUATION = ("inference.json", "evaluate.json", "recipes/phantom.json")
+
+
+def configurations() -> list[str]:
+    """Return every bundle, alone and with each backbone or baseline: ``gss``, ``gss/baselines/backbone``, ..."""
+    overlays = sorted(ROOT.glob("bundles/*/configs/ba*/*.json"))
+    return [*bundle_names(), *(f"{path.parts[-4]}/{path.parent.name}/{path.stem}" for path in overlays)]
+
+
+def read_configuration(name: str, *recipes: str, **settings: Any) -> ConfigParser:
+    """Return the training config of one of `configurations`, with recipes beneath its overlay, and with keys set."""
+    bundle, *overlay = name.split("/")
+    folder, parser = ROOT / "bundles" / bundle, ConfigParser()
+    files = ["train", *recipes, *["/".join(overlay)] * bool(overlay)]
+    parser.read_config([str(folder / "configs" / f"{file}.json") for file in files])
+    parser.update({"bundle_root": str(folder), **settings})
+    return parser
 
 
 class Bundle:

@@ -1,12 +1,9 @@
 """Bundles under other engines: MONAI's federated client, and an accelerator that no step waits for."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from accelerator import DEVICE, accelerator
-from bundles.running import Bundle
-from monai.bundle import ConfigParser
+from bundles.running import Bundle, configurations, read_configuration
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
@@ -41,36 +38,16 @@ def test_a_round_starts_from_the_weights_it_is_given_and_returns_how_they_change
     algo.finalize()
 
 
-BUNDLES = Path(__file__).parents[2] / "bundles"
 READS = 5
 """Most reads by the host in a step: of the modalities present (by method and network) and of the labels' range."""
-COMPLETE = ("gss", "medmap/baselines/smunet", "medmap/recipes/acn", "medmap/recipes/smunet")
+COMPLETE = ("gss", "medmap/baselines/smunet", "medmap/backbones/acn")
 """Methods that need complete subjects."""
 STAGES = ("train", "pretrainer", "teacher", "teachers")
 
 
-def configurations() -> list[str]:
-    """Return every bundle, and every bundle with each of its baselines: ``gss``, ``gss/baselines/backbone``, ..."""
-    found = []
-    for bundle in sorted(path.parents[1] for path in BUNDLES.glob("*/configs/train.json")):
-        overlays = sorted(bundle.glob("configs/baselines/*.json"))
-        found += [bundle.name, *(f"{bundle.name}/baselines/{overlay.stem}" for overlay in overlays)]
-    return found
-
-
-def read(name: str, dataset_dir: Path) -> ConfigParser:
-    bundle, *overlay = name.split("/")
-    configs = BUNDLES / bundle / "configs"
-    files = [configs / "train.json", *([configs.joinpath(*overlay).with_suffix(".json")] if overlay else [])]
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in files])
-    parser.update({"bundle_root": str(BUNDLES / bundle), "dataset_dir": str(dataset_dir)})
-    return parser
-
-
 @pytest.mark.parametrize("name", configurations())
 def test_a_step_mixes_no_devices_and_reads_a_few_values(name, phantom_dir):
-    config = read(name, phantom_dir)
+    config = read_configuration(name, dataset_dir=str(phantom_dir))
     absents = (None,) if name.startswith(COMPLETE) else (None, (0, 2))
     stages = [stage for stage in STAGES if f"{stage}#trainer" in config]
     assert stages
