@@ -38,7 +38,7 @@ class Student(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | GatedOutput:
         """Return logits ``(B, K, X, Y, Z)`` of ``(B, |S|, X, Y, Z)``; in training mode, a `GatedOutput`."""
-        present = torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)
+        present = torch.ones(image.shape[:2], dtype=torch.bool)  # on the CPU
         x = self.feature_encoder(image, present).flatten(1, 2)
         output = self.decoder(self.encoder(x.repeat(1, self.copies, 1, 1, 1)))
         return output if self.training else output.logits
