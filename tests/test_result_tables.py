@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from runpy import run_path
 
 import pandas as pd
 import pytest
@@ -257,3 +258,10 @@ def test_leaderboard():
         expected = [100 * dice[region].mean() for region in ("WT", "TC", "ET")]
         expected += [100 * part.mean(axis=None) for part in (dice, dice.loc[["t1+t1c+t2+flair"]], one)]
         assert [float(cell) for cell in cells] == pytest.approx([*expected, hd95["WT"].mean()], abs=0.06), method
+
+
+def test_stops():
+    """The table of what is not to be used is printed from the rows beside it, in which no correct study is stopped."""
+    said = run_path(str(ROOT / "docs" / "preparation" / "stops.py"))["table"]()
+    assert said in (ROOT / "docs" / "preparation.md").read_text()
+    assert [line.split(" | ")[2][:5] for line in said.splitlines() if line.startswith("| correct")] == ["0 of "] * 2

@@ -124,17 +124,22 @@ def rows() -> list[dict[str, str]]:
 
 
 def table() -> str:
-    """Return the page's table: of each kind of study, how many got a stop, which ones, and the upper 95 % bound."""
+    """Return the page's table: of each kind of study, how many got a stop, which ones, and how many at least a doubt.
+
+    A stop of a correct study has the upper bound of its 95 % interval (Clopper and Pearson, one-sided).
+    """
     counted: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     for row in rows():
         counted[row["kind"], "four" if row["sequences"].count("+") > 1 else "two"].append(row)
-    lines = ["| studies | sequences | stopped | by |", "|---|---|---|---|"]
+    lines = ["| study | sequences | stopped | stopped or doubted | codes |", "|---|---|---|---|---|"]
     for (kind, number), found in counted.items():
-        stopped = sum(bool(row["stops"]) for row in found)
-        bound = f" (at most {beta.ppf(0.95, stopped + 1, len(found) - stopped):.0%})" if kind == "correct" else ""
+        stopped, told = (
+            sum(any(row[key] for key in keys) for row in found) for keys in (["stops"], ["stops", "doubts"])
+        )
+        bound = f" (at most {beta.ppf(0.95, stopped + 1, len(found) - stopped):.1%})" if kind == "correct" else ""
         codes = sorted({code for row in found for code in row["stops"].split()})
         by = ", ".join(f"{code} {sum(code in row['stops'].split() for row in found)}" for code in codes)
-        lines.append(f"| {kind} | {number} | {stopped} of {len(found)}{bound} | {by} |")
+        lines.append(f"| {kind} | {number} | {stopped} of {len(found)}{bound} | {told} | {by} |")
     return "\n".join(lines)
 
 
