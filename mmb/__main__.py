@@ -15,7 +15,7 @@ VERBS = {
     "patients": ("predict", "serve", "export_labels"),
     "data": ("check", "datalist", "join"),
     "to try it out": ("example", "phantom"),
-    "compare": ("evaluate", "compare", "pool", "calibrate"),
+    "compare": ("compare", "pool", "calibrate"),
     "many methods": ("leaderboard",),
     "share": ("bundle", "import_weights", "ensemble"),
 }

@@ -19,7 +19,6 @@ from common.cohorts.cohort import Cohort
 from common.cohorts.datalist import write_datalist
 from common.cohorts.phantom.simulation import LABELS, simulate
 from common.modalities import GLIOMA
-from mmb.experiments.evaluated import Evaluated
 from mmb.experiments.training import Entry
 
 ONCE = dict.fromkeys(
@@ -111,8 +110,6 @@ def _write_case(folder: Path, cohort: Cohort, number: int) -> dict[str, Any]:
 
 
 def _small(entry: Entry) -> Entry:
-    if isinstance(entry, Evaluated):  # its size is that of its weights
-        return entry
     config = entry.config()
     other = PLANES if len(config["crop"]) == 2 else LARGER.get(config.get("backbone") or "", {})
     settings: dict[str, Any] = {**ONCE, **SMALL, **_demo(entry), **other}

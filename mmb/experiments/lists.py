@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from common.cohorts import get_cohort
 from common.cohorts.splits import CROSS_VALIDATION, PARTS, official_splits, require_split
@@ -16,7 +16,6 @@ from common.evaluation.metrics.conventions import Conventions
 from common.io.bundle import bundle_root
 from common.io.documents import Document, read_json
 from common.run.keys import check_config
-from mmb.experiments.evaluated import evaluated
 from mmb.experiments.paper_tables.published import published
 from mmb.experiments.paper_tables.tables import Block
 from mmb.experiments.training import Entry
@@ -44,21 +43,11 @@ Settings = Annotated[dict[str, Any], AfterValidator(_checked_settings)]
 
 
 class Method(Document):
-    """A method in a list's file: its bundle, config files over ``train.json``, and config keys to set.
+    """A method in a list's file: its bundle, config files over ``train.json``, and config keys to set."""
 
-    Or the folder of a trained nnU-Net, ``nnunet``, and settings of its evaluation.
-    """
-
-    bundle: str = ""
-    nnunet: str = ""
+    bundle: str
     configs: tuple[str, ...] = ()
     settings: Settings = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _require_one_kind(self) -> Self:
-        if bool(self.bundle) == bool(self.nnunet) or (self.nnunet and self.configs):
-            raise ValueError("expected bundle, and perhaps configs, or nnunet alone")
-        return self
 
 
 class Table(Document):
@@ -116,8 +105,7 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
     Keys of the JSON file, of which only ``methods`` is required (keys that begin with ``_`` are comments):
 
     - ``methods``: name of each method -> ``bundle``, and optionally ``configs`` (files over its ``train.json``, in
-      the bundle's configs or beside the list) and ``settings`` (config keys to set, which override those for all); or
-      ``nnunet``, the folder of a trained nnU-Net, absolute or from the list's folder, which is only evaluated;
+      the bundle's configs or beside the list) and ``settings`` (config keys to set, which override those for all);
     - ``settings``: config keys to set for all methods;
     - ``cohort``: name of the only cohort that the list is for;
     - ``folds``: see `MethodList`;
@@ -152,8 +140,6 @@ def _said_of(what: str | os.PathLike) -> Iterator[None]:
 def _entry(name: str, method: Method, shared: Mapping[str, Any], folder: Path) -> Entry:
     """Return a method of a list that lies in ``folder``."""
     with _said_of(f"method {name!r}"):
-        if method.nnunet:
-            return evaluated(name, folder / method.nnunet, shared, method.settings)
         configs = tuple(_config(config, method.bundle, folder) for config in method.configs)
         entry = Entry(name, method.bundle, configs, {**shared, **method.settings})
         check_config(entry.config())

@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from common.evaluation.report.sections import stems
 from common.io.files import replacing
-from mmb.experiments.evaluated import Evaluated
 from mmb.experiments.folders import VARIANT, finished, note_of, prepare_training, require_own_folder
 from mmb.experiments.training import Entry
 
@@ -139,8 +138,6 @@ def _run(
     settings = _settings(entry, folder, shared)
     options = [word for key, value in settings.items() for word in (f"--{key}", _as_text(value))]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(entry.files), *options]
-    if isinstance(entry, Evaluated):
-        command = entry.command(folder, shared)
     before, began = _minutes(folder), time.monotonic()
     with open(folder / "log.txt", "a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
@@ -173,9 +170,7 @@ def _write_times(entries: Sequence[Entry], folders: Mapping[str, Path], output_d
 def _require_usable(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
     """Prepare each method up to its first step, as its process will, so that errors show before any is trained."""
     wrong = []
-    for entry in tqdm(
-        [e for e in entries if not isinstance(e, Evaluated)], desc="checking", unit="method", leave=False
-    ):
+    for entry in tqdm(entries, desc="checking", unit="method", leave=False):
         try:
             prepare_training(entry.files, _settings(entry, folders[entry.name], shared))
         except Exception as error:  # whatever a config's parts raise

@@ -21,8 +21,7 @@ def compare(
             given as FOLDER the next time.
         methods: two or more NAME=FOLDER, or with --published one; the others are tested against the first one. A
             folder is the output of an evaluation, or holds label maps from any program, with one folder per subset of
-            the modalities (t1c+flair, ...), or without such folders if all modalities were used. A trained nnU-Net is
-            measured by `evaluate` first.
+            the modalities (t1c+flair, ...), or without such folders if all modalities were used.
         reference: the folder of the reference label maps; required for label maps.
         cohort: the cohort that defines the label values; required for label maps.
         published: a published table to add, as PAPER/TABLE/DATASET, e.g. "M3AE/1/BraTS2018 test split (57)".

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,20 +21,14 @@ from common.cohorts.datalist import load_datalist
 from common.cohorts.phantom.cohort import generate
 from common.cohorts.phantom.simulation import simulate
 from common.evaluation import Reference
-from common.evaluation.metrics.overlap import region_masks
-from common.evaluation.metrics.results import read_evaluation
 from common.modalities import GLIOMA
 from mmb import Bundle
 from mmb.clinic.batch import segment_each
 from mmb.clinic.options import Options
 from mmb.clinic.study import predict
-from mmb.experiments.leaderboard import run_leaderboard
 from mmb.predictors.bundle import load_predictor
-from mmb.predictors.evaluate import evaluate_predictor
 from mmb.predictors.nnunet import KNOWN_PARTS, is_nnunet, load_nnunet, read_checkpoint
-from mmb.predictors.protocol import Segmentation
 from mmb.verbs.datalist import datalist
-from mmb.verbs.evaluate import evaluate
 
 DATASET, NUMBER = "Dataset137_Phantom", 137
 TOLD = {
@@ -78,21 +72,14 @@ def test_predictions_equal_those_of_nnunet(trained: tuple[Path, Path, Path]) -> 
 
 
 @pytest.mark.slow
-def test_study_list_and_comparison(trained: tuple[Path, Path, Path], tmp_path: Path, undrawn: None) -> None:
+def test_a_study_and_raw_data(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
     phantom, predicted, model = trained
     made = predict(phantom / "Phantom_001", tmp_path / "study", Options(str(model), device="cpu"))
     assert made.summary.bundle.startswith("nnU-Net Dataset137")
     assert "SHA-256" in made.summary.weights
-    evaluate(str(model), str(tmp_path / "own"), cohort="phantom", dataset_dir=str(phantom), device="cpu")
-    assert read_evaluation(tmp_path / "own").subsets == ["t1+t1c+t2+flair"]
     raw = predicted.parent / "raw" / DATASET / "imagesTs"
     outcomes = [outcome for outcome, _ in segment_each(raw, tmp_path / "each", Options(str(model), device="cpu"))]
     assert [outcome.failure for outcome in outcomes] == [None] * len(list(predicted.glob("*.nii.gz")))
-    small = {"bundle": "m3ae", "settings": {"epochs": 1, "pretrain_epochs": 1, "spacing": [12.0, 12.0, 12.0]}}
-    content = {"methods": {"M3AE": small, "nnU-Net": {"nnunet": str(model)}}}
-    (tmp_path / "list.json").write_text(json.dumps(content))
-    run_leaderboard(str(tmp_path / "list.json"), str(tmp_path / "board"), dataset_dir=str(phantom))
-    assert "nnU-Net" in (tmp_path / "board" / "report" / "report.md").read_text()
 
 
 @pytest.mark.slow
@@ -291,65 +278,6 @@ def test_the_axes_that_were_mirrored_in_training_are_mirrored_in_prediction(tmp_
     predict = predictor.predict_logits_from_preprocessed_data
     mirrored = [predict(image.flip(axis)).flip(axis) for axis in (1, 2, 3)]
     assert [torch.allclose(each, predict(image), atol=1e-2) for each in mirrored] == [True, False, True]
-
-
-class Seen:
-    """A predictor that knows the tumour from the FLAIR, without T1c all of it as oedema and two voxels too far back.
-
-    Classes are those since 2023.
-    """
-
-    cohort, method, version, weights_name = get_cohort("brats2023"), "seen", "1", "seen.pt"
-    subsets, window, spacing, device = [("flair",), ("t1c", "flair")], (8, 8, 8), (1.0, 1.0, 1.0), torch.device("cpu")
-
-    def using(self, modalities: Sequence[str]) -> "Seen":
-        return self
-
-    def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:
-        assert nib.aff2axcodes(images["flair"].affine) == ("P", "L", "S")
-        classes = (np.asarray(images["flair"].dataobj) - 100).round().clip(0) // 50  # 1: ED, 2: NCR, 3: ET
-        label = np.choose(classes.astype(int), [0, 2, 1, 3]).astype(np.uint8)
-        if "t1c" not in images:
-            label = np.roll(2 * (label > 0), 2, axis=0).astype(np.uint8)
-        masks = region_masks(label, self.cohort.labels)
-        return Segmentation(label, masks, masks * np.float32([0.75, 0.5, 0.25])[:, None, None, None])
-
-
-def test_an_evaluation_by_hand(tmp_path: Path, undrawn: None) -> None:
-    """Of 96 voxels of 6 mm3, 24 are the core, 8 of which enhance; two cases whose axes run to the back and the left."""
-    affine = np.array([[0, -1.0, 0, 9], [-2, 0, 0, 8], [0, 0, 3, 7], [0, 0, 0, 1]])
-    truth = np.zeros((12, 14, 10), np.uint8)
-    truth[2:6, 3:9, 4:8], truth[2:4, 3:7, 5:8], truth[2:4, 3:7, 5] = 2, 1, 1
-    truth[2:4, 3:5, 6:8] = 4
-    brain = np.zeros(truth.shape, np.float32)
-    brain[1:10, 2:12, 1:9] = np.random.default_rng(0).uniform(1, 40, (9, 10, 8))
-    flair = np.where(truth > 0, np.choose(truth, [0, 200, 150, 0, 250]), brain).astype(np.float32)
-    for number in (1, 2, 3):
-        case = tmp_path / "data" / f"Phantom_{number:03d}"
-        case.mkdir(parents=True)
-        volumes = {"t1ce": (brain + number).astype(np.float32) * (brain > 0), "flair": flair + number * (flair > 0)}
-        for name, voxels in (volumes | {"seg": truth}).items():
-            nib.save(nib.Nifti1Image(voxels, affine), case / f"{case.name}_{name}.nii.gz")
-    items: dict[str, list] = {}
-    for part, case in (("test", "Phantom_001"), ("training", "Phantom_002"), ("validation", "Phantom_003")):
-        images = [f"{case}/{case}_{name}.nii.gz" for name in ("t1ce", "flair")]
-        label = f"{case}/{case}_seg.nii.gz"
-        items[part] = [{"case": case, "modalities": ["t1c", "flair"], "image": images, "label": label}]
-    (tmp_path / "data" / "datalist.json").write_text(json.dumps(items))
-    conventions = {"empty": "brats", "hd95": "max"}
-    evaluate_predictor(Seen(), tmp_path / "out", "phantom", tmp_path / "data", conventions)
-    found = read_evaluation(tmp_path / "out")
-    dice, hd95, volume = (found.values(metric).droplevel("case") for metric in ("dice", "hd95", "volume"))
-    assert found.facts["decision"] == "threshold"
-    assert dice.loc["t1c+flair"].to_dict() == {"WT": 1, "TC": 1, "ET": 1}
-    assert dice.loc["flair"].to_dict() == {"WT": 0.5, "TC": 0, "ET": 0}
-    assert (hd95.loc["t1c+flair", "WT"], hd95.loc["flair", "WT"]) == (0, 4)  # two voxels of 2 mm of the four
-    assert volume.loc["t1c+flair"].to_dict() == pytest.approx({"WT": 0.576, "TC": 0.144, "ET": 0.048})
-    expected = found.values("expected_dice").droplevel("case").loc["t1c+flair"].to_dict()
-    assert expected == pytest.approx({"WT": 2 * 0.75 / 1.75, "TC": 2 * 0.5 / 1.5, "ET": 2 * 0.25 / 1.25})
-    evaluate_predictor(Seen(), tmp_path / "out", "phantom", tmp_path / "data", conventions | {"empty": "nan"})
-    again = read_evaluation(tmp_path / "out").values("hd95").droplevel("case")
-    assert (hd95.loc["flair", "ET"] > 100, again.loc["flair", "ET"]) == (True, pytest.approx(np.nan, nan_ok=True))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from common.modalities import GLIOMA
 from common.transforms import LoadSubjectd
 from mmb.experiments import trainings
 from mmb.experiments.dry_run import made_small, on_phantoms
-from mmb.experiments.evaluated import evaluated
 from mmb.experiments.leaderboard import run_leaderboard
 from mmb.experiments.lists import read_list
 from mmb.experiments.paper_tables.published import published, sources
@@ -207,13 +206,6 @@ def test_every_training_of_every_list_can_start(tmp_path, path):
     definition = get_cohort(made.cohort or "phantom")
     entries = made_small(made.entries, definition, tmp_path / "data")
     trainings._require_usable(entries, trainings.folders_of(entries, tmp_path), {"cohort": definition.name})
-
-
-def test_a_trained_nnunet_is_a_row_of_its_name(tmp_path):
-    (tmp_path / "plans.json").touch()
-    row = evaluated("ours", tmp_path, {"split": "cv1of5", "epochs": 3}, {"part": "test"})
-    assert (row.name, row.bundle) == ("ours", str(tmp_path.resolve()))
-    assert row.settings == {"split": "cv1of5", "part": "test"}
 
 
 @pytest.mark.slow  # each fold is trained and evaluated by a process of its own

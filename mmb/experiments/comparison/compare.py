@@ -52,7 +52,7 @@ def compare_methods(
     if label_maps and not (reference and cohort):
         folder = next(iter(label_maps.values()))
         if list(Path(folder).glob("fold_*")):
-            raise ValueError(f"{folder}: a trained nnU-Net; measure it first: mmb evaluate {folder} OUT.")
+            raise ValueError(f"{folder}: a trained nnU-Net; give a folder of its label maps (docs/nnunet.md).")
         raise ValueError(f"{folder}: has no results.csv; for label maps give --reference and --cohort.")
     if panel_cases and label_maps:
         raise ValueError(
