@@ -66,6 +66,79 @@ def has_object(value: list) -> bool:
 
 
 def listed(file: str) -> list[str]:
+    """Return the keys in the tables of the sections about a config, of the page and of bundles' cards."""
+    pages = [ROOT / "docs/keys.md", *ROOT.glob("bundles/*/docs/README.md")]
+    parts = (part for page in pages for part in page.read_text().split("\n## ") if f"`{file}`" in part.split("\n")[0])
+    return re.findall(r"^\| `(\w+)` \|", "\n".join(parts), flags=re.M)
+
+
+def test_every_key_is_listed_once_and_exists():
+    train, inference, evaluate = (listed(file) for file in ("train.json", "inference.json", "evaluate.json"))
+    assert sorted(train) == sorted(settings("train.json"))
+    assert set(inference) <= settings("inference.json")
+    assert settings("inference.json") - set(train) <= set(inference)
+    added = settings("evaluate.json") - (settings("inference.json") - {"output_dir"})
+    assert sorted(evaluate) == sorted(added - {"conventions"})
+    assert len(set(inference)) == len(inference)
+
+
+def test_the_words_that_a_key_takes_are_listed():
+    page = (ROOT / "docs/keys.md").read_text()
+    for key, words in (("fill", {*m3ae.FILLS, *unetr.FILLS}), ("masking", m3ae.MASKINGS), ("split", [ALL_TEST])):
+        lines = " ".join(re.findall(rf"^\| `{key}` \|.*$", page, flags=re.M))
+        assert not [word for word in words if f"`{word}`" not in lines]
+
+
+def test_the_version_is_that_of_the_newest_entries():
+    metadata = [json.loads(path.read_text()) for path in ROOT.glob("bundles/*/configs/metadata.json")]
+    assert {(meta["version"], next(iter(meta["changelog"]))) for meta in metadata} == {(__version__, __version__)}
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.M)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", heading).strip().replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in map("".join, re.findall(r"\]\(([^)\s]+)\)|src(?:set)?=\"([^\"]+)\"", page.read_text())):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        if anchor and there.suffix == ".md":
+            assert anchor in anchors(there), target
+
+
+CONFIGS = sorted(ROOT.glob("bundles/*/configs/*.json"))
+METHOD = {
+    "imports",
+    "+imports",
+    "bundle_root",
+    "run",
+    "initialize",
+    "finalize",
+    "pretrain",
+    "finetune",
+    "fit",
+    "evaluate",
+}
+METHOD |= {"evaluate", "evaluating", "take_weights", "training_cases", "pretraining_cases", "cohort_def", "network"}
+METHOD |= {"data", "cases", "calibration_cases", "trained_for", "facts", "start_processes"}
+"""Keys of text or lists that are no settings: what is run, and what follows from other keys."""
+
+
+def settings(file: str) -> set[str]:
+    """Return the keys of all bundles' configs of this name whose values are set by users."""
+    items = [item for path in CONFIGS if path.name == file for item in json.loads(path.read_text()).items()]
+    held = {key for key, value in items if isinstance(value, dict) or (isinstance(value, list) and has_object(value))}
+    return {key for key, _ in items if "#" not in key and key[0] != "_"} - (held - {"conventions", "leaders"}) - METHOD
+
+
+def has_object(value: list) -> bool:
+    return any(isinstance(part, dict) for part in value)
+
+
+def listed(file: str) -> list[str]:
     """Return the keys in the tables of the page's section about a config."""
     parts = (ROOT / "docs/keys.md").read_text().split("\n## ")
     (section,) = (part for part in parts if f"`{file}`" in part.split("\n")[0])
@@ -91,7 +164,9 @@ def test_the_words_that_a_key_takes_are_listed():
 
 def test_the_version_is_that_of_the_newest_entries():
     metadata = [json.loads(path.read_text()) for path in sorted(ROOT.glob("bundles/*/configs/metadata.json"))]
-    assert [(meta["version"], next(iter(meta["changelog"]))) for meta in metadata] == [(__version__, __version__)] * 5
+    assert [(meta["version"], next(iter(meta["changelog"]))) for meta in metadata] == [
+        (__version__, __version__)
+    ] * len(metadata)
     headings = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)
     assert headings[:2] == ["Unreleased", __version__]
 

@@ -9,17 +9,17 @@ from runpy import run_path
 
 import pandas as pd
 import pytest
+from bundles.running import shipped
 from scipy.stats import ttest_1samp, wilcoxon
 
 from common.cohorts.registry import patient
 from common.evaluation.analysis.statistics import bootstrap_mean, mean_over_subsets
 from common.evaluation.metrics.results import Evaluation, read_evaluation
-from common.io.bundle import bundle_names
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "open_glioma" / "results"
 CARDS = {
-    bundle: RESULTS / ("mean_of_two_networks/by_sequences" if bundle == "m3ae" else bundle) for bundle in bundle_names()
+    bundle: RESULTS / ("mean_of_two_networks/by_sequences" if bundle == "m3ae" else bundle) for bundle in shipped()
 }
 """Bundle -> folder with the results of its own weights, under the decision of its inference.json."""
 CIRCLES = "○●"

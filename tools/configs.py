@@ -8,7 +8,7 @@ a. In an overlay, such as a recipe, which has no a, ``a#b`` and ``+a`` stay, for
 ``pretrainer`` if the paper has it, then ``train``; ``evaluate.json`` is ``inference`` with ``evaluate`` merged into it,
 so that it can be given alone or after either. A recipe of ``full_size`` is that folder's ``all``, with the settings of
 the paper's authors, then its own. Of two parts, the keys that are new in the second stand first; what a run is checked
-by (`CHECKS`) stands last.
+by (`CHECKS`) stands last. ``logging.conf`` and the licence are copies.
 """
 
 import json
@@ -72,6 +72,8 @@ def configs(bundle: Path) -> Iterator[tuple[Path, str]]:
                 top["+_unread_"] = own
         last = {key: config.pop(key) for key in CHECKS if key in config}
         yield bundle / "configs" / f"{name}.json", text(note | top | config | last) + "\n"
+    yield bundle / "configs" / "logging.conf", (bundle.parent / "base" / "logging.conf").read_text()
+    yield bundle / "LICENSE", (bundle.parents[1] / "LICENSE").read_text()
 
 
 def is_setting(key: str, value: Any) -> bool:
@@ -93,4 +95,5 @@ def text(value: Any, indent: str = "", before: int = 0) -> str:
 if __name__ == "__main__":
     for paper in BUNDLES.glob("*/paper.json"):
         for path, content in configs(paper.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)

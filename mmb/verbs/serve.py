@@ -82,9 +82,9 @@ def serve(
             "leave --host out (docs/monai_label.md), or say --trusted_network if you trust all who reach it."
         )
     check_number("--port", port, 0, 65535)
-    served = sorted(bundle_names(), key=lambda name: name != Options.bundle) if models is None else _words(models)
-    if models is None and recipe == "phantom":  # an installed package has such weights of one bundle
-        served = [name for name in served if Path(bundle_root(name), "models", "phantom.pt").is_file()]
+    file = Path("models", "phantom.pt" if recipe == "phantom" else "model.pt")
+    served = [name for name in bundle_names() if Path(bundle_root(name), file).is_file()]  # not all, if installed
+    served = sorted(served, key=lambda name: name != Options.bundle) if models is None else _words(models)
     if studies is None and recipe == "phantom":
         studies = str(generate_phantom(Path(require_writable(output_dir), "phantom"), 3))
     elif studies is None:

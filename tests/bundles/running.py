@@ -26,6 +26,11 @@ DEMO = ("inference.json", "recipes/phantom.json")
 DEMO_EVALUATION = ("inference.json", "evaluate.json", "recipes/phantom.json")
 
 
+def shipped() -> list[str]:
+    """Return the bundles that have weights for patients."""
+    return [path.parts[-3] for path in sorted(ROOT.glob("bundles/*/models/model.pt"))]
+
+
 def configurations() -> list[str]:
     """Return every bundle, alone and with each backbone or baseline: ``gss``, ``gss/baselines/backbone``, ..."""
     overlays = sorted(ROOT.glob("bundles/*/configs/ba*/*.json"))

@@ -19,19 +19,18 @@ import nibabel as nib
 import onnxruntime
 import pytest
 import torch
-from bundles.running import DEMO
+from bundles.running import DEMO, shipped
 from monai.bundle import ConfigParser, load, onnx_export
 from processes import answering, python
 from run_tools import run_script
 
 import common
-from common.io.bundle import bundle_names
 from common.io.checkpoints import load_weights
 from common.networks import build_network
 from tools.package import make_package
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
-NAMES = bundle_names()
+NAMES = shipped()
 WINDOW = [32, 32, 32]
 SUBSETS = [(0, 1, 2, 3), (1,), (0, 3)]
 """Channels that are present; the example of the export has all."""

@@ -9,15 +9,15 @@ import traceback
 
 import pytest
 import torch
+from bundles.running import shipped
 from monai.bundle import load
 from processes import ROOT
 
-from common.io.bundle import bundle_names
 from common.io.checkpoints import read_weights, write_checkpoint
 from common.io.facts import read_facts
 from common.io.files import file_digest
 
-WEIGHTS = [(name, "models/model.pt") for name in bundle_names()]
+WEIGHTS = [(name, "models/model.pt") for name in shipped()]
 WEIGHTS += [("m3ae", "models/single.pt")]
 
 

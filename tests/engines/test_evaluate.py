@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from bundles.running import shipped
 from mlflow import MlflowClient
 from torch import nn
 
@@ -22,7 +23,6 @@ from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation
 from common.evaluation.metrics.store import CaseStore
-from common.io.bundle import bundle_names
 from common.io.checkpoints import write_checkpoint
 from common.io.facts import patient_digest, read_facts
 from common.io.weights import trained_patients
@@ -167,7 +167,7 @@ def test_weights_without_a_list_cause_a_warning(tmp_path, caplog):
     assert "does not say which patients it was trained on" in caplog.text
 
 
-@pytest.mark.parametrize("bundle", bundle_names())
+@pytest.mark.parametrize("bundle", shipped())
 def test_the_weights_for_patients_were_trained_on_the_training_cases_of_fixed50(bundle):
     splits = pd.read_csv(Path(cohorts.__file__).parent / "data" / "brats_splits.csv")
     training = splits[(splits["split"] == "fixed50") & (splits["part"] == "train")]["case"]

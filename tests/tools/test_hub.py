@@ -30,7 +30,7 @@ from tools import zoo
 from tools.zoo import make_zoo_folder, stored_results
 
 ROOT = Path(__file__).parents[2]
-BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
+BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/models/model.pt"))
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

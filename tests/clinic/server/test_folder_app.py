@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
+from bundles.running import shipped
 from dicom_studies import edit_series, study, write_study
 from pydicom import dcmread
 from pydicom.uid import generate_uid
@@ -28,7 +29,7 @@ from common import __version__
 from common.cohorts.phantom.simulation import SPACING
 from common.cohorts.registry import PHANTOM
 from common.cohorts.scan import find_cases
-from common.io.bundle import bundle_names, bundle_root
+from common.io.bundle import bundle_root
 from common.io.checkpoints import read_checkpoint, write_checkpoint
 from mmb.__main__ import main
 from mmb.clinic.examples.patient import CASE
@@ -90,7 +91,7 @@ def segmented(url, tmp_path_factory):
 
 def test_info_lists_all_bundles(url):
     info = requests.get(f"{url}/info/", timeout=10).json()
-    assert (sorted(info["models"]), info["trainers"]) == (bundle_names(), {})
+    assert (sorted(info["models"]), info["trainers"]) == (shipped(), {})
     assert next(iter(info["models"])) == "m3ae"
     for model in info["models"].values():
         assert (model["type"], model["labels"]) == ("segmentation", NAMES)
@@ -118,7 +119,7 @@ def test_any_subset(url, segmented, image, found, tmp_path):
     assert set(np.unique(voxels)) == {0, *params["label_names"].values()}
 
 
-@pytest.mark.parametrize("model", [name for name in bundle_names() if name != "m3ae"])
+@pytest.mark.parametrize("model", [name for name in shipped() if name != "m3ae"])
 def test_every_bundle_segments(url, model):
     params = infer(url, "two", model=model).json()
     assert used(params) == ["t1c", "flair"]
