@@ -36,8 +36,12 @@ VERBS = sorted(path.stem for path in ROOT.glob("mmb/verbs/*.py") if not path.ste
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Add the reference to the navigation, and a link to edit each page if the repository has an address."""
-    (reference,) = (part["Reference"] for part in config.nav if "Reference" in part)
+    """Add methods and reference to the navigation, and a link to edit each page if the repository has an address."""
+    reference, methods = (part[name] for name in ("Reference", "Methods") for part in config.nav if name in part)
+    names = [path.parent.name for path in sorted(ROOT.glob("bundles/*/paper.json"))]
+    methods += [f"papers/{name}/about.md" for name in names]
+    papers = [f"papers/{name}.md" for name in names if (ROOT / "docs" / "papers" / f"{name}.md").is_file()]
+    methods.append({"Papers and this implementation": papers})
     reference.append({"All verbs": "reference/verbs.md"})
     parts: dict[str, list[Any]] = {}
     for module in _read_modules():

@@ -12,6 +12,7 @@ by (`CHECKS`) stands last. ``logging.conf`` and the licence are copies.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from monai.bundle.utils import merge_kv
 from common import __version__
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
+README = BUNDLES.parent / "README.md"
 FILES = ("inference", "evaluate", "multi_gpu_train")
 CHECKS = ("_recipes_", "_first_", "_files_", "_unread_", "_per_axis_", "_allowed_", "_free_")
 SHIPPED = ("data_source", "weights", "eval_metrics", "test_results", "inference_cost")
@@ -76,6 +78,17 @@ def configs(bundle: Path) -> Iterator[tuple[Path, str]]:
     yield bundle / "LICENSE", (bundle.parents[1] / "LICENSE").read_text()
 
 
+def readme() -> str:
+    """Return the repository's README with a row for each bundle in its table of methods."""
+    rows = ["| bundle | paper | idea |", "|---|---|---|"]
+    for paper in sorted(BUNDLES.glob("*/paper.json")):
+        said = json.loads(paper.read_text())["readme"]
+        rows.append(
+            f"| [{paper.parent.name}](bundles/{paper.parent.name}/docs/README.md) | {said['paper']} | {said['idea']} |"
+        )
+    return re.sub(rf"{re.escape(rows[0])}\n(\|.*\n)+", lambda _: "\n".join([*rows, ""]), README.read_text("utf-8"))
+
+
 def is_setting(key: str, value: Any) -> bool:
     """Return whether a key of an overlay has a plain value: what reads it may be replaced by a later overlay."""
     return key[0] not in "_+" and "#" not in key and not isinstance(value, dict)
@@ -97,3 +110,4 @@ if __name__ == "__main__":
         for path, content in configs(paper.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
+    README.write_text(readme(), "utf-8")

@@ -19,7 +19,7 @@ from common.cohorts import get_cohort
 from common.evaluation.metrics.results import read_evaluation
 from common.io.checkpoints import load_weights
 from common.io.weights import shipped_weights
-from tools.configs import configs, merged
+from tools.configs import README, configs, merged, readme
 from tools.ship import default_weights, dice_by_subset, eval_metrics
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
@@ -34,6 +34,7 @@ def test_no_config_is_stale(paper):
     marked = [path for path in paper.parent.glob("configs/**/*.json") if "_made_by_" in json.loads(path.read_text())]
     others = {paper.parent / name for name in ("LICENSE", "configs/logging.conf", "configs/metadata.json")}
     assert {*marked} | others == made.keys()
+    assert readme() == README.read_text()
 
 
 @pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.parent.name)

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable
+from itertools import product
 
 import pytest
+from bundles.running import shipped
 from filelock import FileLock
 from fire import Fire
 from monai.bundle import create_workflow
@@ -37,8 +39,10 @@ def refusal(tmp_path, coarse_dir) -> Callable[..., str | None]:
 EVALUATION = ("inference.json", "evaluate.json", "recipes/phantom.json")
 
 
-@pytest.mark.parametrize("configs", [("train.json",), ("inference.json",), EVALUATION])
-@pytest.mark.parametrize("name", bundle_names())
+@pytest.mark.parametrize(
+    ("name", "configs"),
+    [*product(bundle_names(), [("train.json",)]), *product(shipped(), [("inference.json",), EVALUATION])],
+)
 def test_configs_as_they_are(refusal, name, configs):
     assert refusal(name, configs) is None
 
