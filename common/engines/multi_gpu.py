@@ -8,10 +8,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
-from common.evaluation.report.report import require_own_parts
-from common.io.files import require_writable
-from common.io.lock import lock_folder
-
 
 def local_device() -> torch.device:
     """Return this process's device and make it current; raises RuntimeError without torchrun's ``LOCAL_RANK``."""
@@ -52,14 +48,3 @@ def validation_sampler(dataset: Dataset) -> DistributedSampler | None:
     if len(dataset) < torch.distributed.get_world_size():  # type: ignore[arg-type]
         return None
     return DistributedSampler(dataset, even_divisible=False, shuffle=False)
-
-
-def claim_output(folder: str) -> None:
-    """Create an output folder, and keep other trainings out until `unlock_folder` is called or this process ends.
-
-    Rank 0, the only one that writes there, holds the lock for all processes; torchrun ends them together with it.
-    """
-    require_writable(folder)
-    require_own_parts(os.path.join(folder, "evaluation"))
-    if os.environ.get("RANK", "0") == "0":
-        lock_folder(folder)

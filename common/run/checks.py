@@ -7,7 +7,6 @@ import time
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from common.engines.multi_gpu import claim_output
 from common.engines.precision import check_device
 from common.engines.tracking import require_server
 from common.engines.windows import check_mirror_axes
@@ -15,6 +14,7 @@ from common.evaluation.report.report import require_own_parts
 from common.io.bundle import require_same_common
 from common.io.facts import read_facts, setting_of_weights
 from common.io.files import require_writable
+from common.io.lock import lock_folder
 from common.io.settings import per_axis
 from common.io.weights import shipped_weights
 from common.run.fitting import require_fitting
@@ -85,7 +85,10 @@ def _check(workflow: ConfigWorkflow, bundle_root: str, claimed: str | None) -> N
     if not tracking.startswith("$"):
         require_server("tracking_uri", tracking)
     if claimed is not None:
-        claim_output(claimed)
+        require_writable(claimed)
+        require_own_parts(os.path.join(claimed, "evaluation"))
+        if os.environ.get("RANK", "0") == "0":  # it alone writes there, and torchrun ends all processes together
+            lock_folder(claimed)
     elif (folder := value("output_dir")) is not None:
         if "report" in config:
             require_own_parts(folder)
