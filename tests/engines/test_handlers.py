@@ -123,7 +123,7 @@ def test_filters_that_die_are_told_once(tmp_path, caplog):
 
     ResumableCheckpoint(tmp_path, "net", network, {}).attach(engine)
     engine.run()
-    told = [record.getMessage() for record in caplog.records if "filters" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if " filters" in record.getMessage()]
     assert [text.split(" filters")[0] for text in told] == ["epoch 1: 1 of 4", "epoch 3: 2 of 4"]
 
 
