@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise, product
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -10,9 +11,10 @@ import pandas as pd
 import pytest
 import torch
 from bundles.running import DEMO, DEMO_EVALUATION, MODALITIES, Bundle, assert_every_subset_is_segmented, copy_subset
+from draws import follow
 from mlflow import MlflowClient
 
-from common.cohorts.datalist import write_datalist
+from common.cohorts.datalist import load_datalist, write_datalist
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import read_evaluation
 from common.evaluation.report import sections
@@ -235,6 +237,12 @@ class TestConfigs:
         "weight_decay": 1e-5, "power": 0.0, "batch_size": 1, "accumulation_steps": 2,
     }  # fmt: skip
 
+    OPTIMISERS = {  # noqa: RUF012
+        "gss": (torch.optim.Adam, True), "m3ae": (torch.optim.Adam, False), "mag_ms": (torch.optim.AdamW, False),
+        "medmap": (torch.optim.Adam, True), "passion": (torch.optim.AdamW, True),
+    }  # fmt: skip
+    """And whether they use AMSGrad: released code of RFNet (GSS), M3AE, mmFormer (MedMAP), PASSION; MAG-MS: UNETR's."""
+
     @pytest.mark.parametrize(
         ("name", "recipes", "expected", "parameters"),
         [
@@ -265,6 +273,67 @@ class TestConfigs:
         if parameters:
             found = sum(parameter.numel() for parameter in network.parameters())
             assert found == (parameters if isinstance(parameters, int) else pytest.approx(parameters, rel=1e-3))
+
+    @pytest.fixture(params=["train", "brats2021", "open_glioma"])
+    def recipe(self, request):
+        return request.param
+
+    def small(self, name, recipe, coarse_dir, tmp_path):
+        settings = {"cohort": "phantom", "split": "$None", "dataset_dir": coarse_dir, "output_dir": tmp_path}
+        settings |= {"num_workers": 0, "spacing": [4, 4, 4], "crop": [32, 32, 32], "device": torch.device("meta")}
+        settings |= {"epochs": 50, "pretrain_epochs": 20, "batch_size": 4, "pretrain_batch_size": 4}
+        settings |= {"power": 0.9} if name == "mag_ms" else {}  # its rate is constant
+        return Bundle(name).get("train.json", *[f"recipes/{recipe}.json"] * (recipe != "train"), **settings)
+
+    @each
+    def test_laws_of_augmentation(self, name, recipe, coarse_dir, tmp_path):
+        get, flips, turns, factors, offsets = self.small(name, recipe, coarse_dir, tmp_path), [], [], [], []
+        steps, start = get("train#preprocessing").set_random_state(0), get("train#dataset").first_random
+        prepared = steps(load_datalist(coarse_dir / "datalist.json", coarse_dir)["training"][0], end=start)
+        prepared["image"][:] = prepared["image"][:1].clone()  # four times one sequence: what differs is drawn
+        for _ in range(64):
+            item = steps(dict(prepared), start=start)
+            item = item[0] if isinstance(item, list) else item
+            image, affine = item["image"].as_tensor().flatten(1), item["image"].affine
+            assert torch.equal(affine, item["label"].affine)
+            assert item["image"].shape[1:] == item["label"].shape[1:] == (32, 32, 32)
+            flips.append(tuple((affine.diagonal()[:3] < 0).tolist()))
+            turns.append(tuple((affine[[1, 0, 0], [2, 2, 1]].abs() > 1e-3).tolist()))
+            factors.append(image.std(dim=1)[1:] / image.std(dim=1)[0])
+            offsets.append(image.mean(dim=1)[1:] - factors[-1] * image.mean(dim=1)[0])
+        assert follow(flips, dict.fromkeys(product((False, True), repeat=3), 1 / 8))
+        one_axis = dict.fromkeys([(True, False, False), (False, True, False), (False, False, True)], 1 / 3)
+        law = {(False,) * 3: 0.5, (True,) * 3: 0.5} if recipe == "open_glioma" else one_axis
+        turned = recipe == "open_glioma" or name not in ("m3ae", "mag_ms")
+        assert follow(turns, law) if turned else {*turns} == {(False,) * 3}
+        scale, shift = get("scale"), get("shift")
+        factors, offsets = torch.stack(factors), torch.stack(offsets).abs()
+        assert 1 + scale < factors.max() < (1 + scale) / (1 - scale)  # of one sequence's factor by another's
+        assert shift < offsets.max() < 3 * shift
+        assert min((factors - 1).abs().min(), offsets.min()) > 1e-5  # each has its own, and always
+
+    @each
+    def test_laws_of_order_optimiser_and_rate(self, name, recipe, coarse_dir, tmp_path):
+        get = self.small(name, recipe, coarse_dir, tmp_path)
+        for stage, epochs in [("pretrainer", "pretrain_epochs")] * (name == "m3ae") + [("train", "epochs")]:
+            with torch.device("meta"):
+                optimizer = get(f"{stage}#optimizer")
+            schedule, loader = get(f"{stage}#lr_scheduler"), get(f"{stage}#dataloader")
+            groups, rates = optimizer.param_groups, []
+            assert (type(optimizer), optimizer.defaults["amsgrad"]) == self.OPTIMISERS[name]
+            assert {group["weight_decay"] for group in groups} == {get("weight_decay") if stage == "train" else 0}
+            for _ in range(get(epochs) + 1):
+                rates.append([group["lr"] for group in groups])
+                optimizer.step()
+                schedule.step()
+            for each_rate, key in zip(zip(*rates, strict=True), ("learning_rate", "learning_rate_x_sub"), strict=False):
+                falling = each_rate[each_rate.index(max(each_rate)) :]
+                assert (falling[0], falling[-1]) == (get(key), pytest.approx(0))
+                assert all(before > after for before, after in pairwise(falling))
+            rounds = get("rounds") if name == "gss" else 1
+            assert get(f"{stage}#trainer").state.max_epochs == get(epochs) * rounds
+            assert len(loader) == (2 if stage == "train" else 1)  # pretraining drops the last two of six cases
+            assert len({tuple(loader.sampler) for _ in range(5)}) > 1
 
     @each
     def test_training_and_evaluation_agree(self, name):
