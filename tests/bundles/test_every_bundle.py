@@ -34,6 +34,11 @@ OWN = {
 }
 """Settings of each bundle."""
 SUBSETS = [["t1"], ["t1c", "flair"], list(MODALITIES)]
+OF_A_DEMO = (
+    "width embed_dim mlp_dim heads hidden grid crop patch_size spacing overlap split cohort masks missing_rates "
+)
+OF_A_DEMO += "epochs pretrain_epochs rounds val_interval batch_size accumulation_steps learning_rate backbone"
+"""Keys whose values in a bundle's train.json need not be the paper's."""
 each = pytest.mark.parametrize("name", NAMES)
 
 
@@ -213,30 +218,39 @@ class TestInference:
 
 
 class TestConfigs:
+    RFNET = {"rotation": 0.1745, "scale": 0.1, "shift": 0.1, "flip_prob": 0.5}  # noqa: RUF012
+    """Augmentation of the released code of RFNet, mmFormer, GSS and PASSION: 10 degrees, 10 %."""
     PASSION = {  # noqa: RUF012
         "width": 8, "embed_dim": 512, "mlp_dim": 4096, "heads": 8, "crop": [80] * 3, "spacing": [1.0] * 3,
         "batch_size": 1, "epochs": 300, "learning_rate": 2e-4, "weight_decay": 1e-4, "power": 0.9, "lambda_1": 0.5,
         "lambda_2": 0.1, "temperature": 4.0, "gamma": 0.01, "growth_factor": 1.5, "beta_range": [0.1, 4.0],
         "masks": "mr2468", "missing_rates": None, "overlap": 0.5, "training": "passion", "backbone": "mmFormer",
+        "growth": [0, 100, 200], **RFNET,
     }  # fmt: skip
     GSS = {  # noqa: RUF012
         "width": 16, "crop": [80] * 3, "spacing": [1.0] * 3, "batch_size": 2, "epochs": 300, "learning_rate": 2e-4,
         "weight_decay": 1e-4, "tau": 8.0, "T_L": 0.65, "T_M": 0.75, "rho": 0.3, "alpha": 0.2, "task_weight": 0.7,
         "kd_weight": 0.3, "backbone": "RFNet", "votes": "paper", "kd": "kl", "rounds": 5, "val_interval": 1500,
+        "power": 0.9, "embed_dim": 512, "mlp_dim": 4096, "heads": 8, "kd_scale": "tau_squared", **RFNET,
     }  # fmt: skip
     M3AE = {  # noqa: RUF012
         "width": 16, "crop": [128] * 3, "grid": [240, 240, 155], "spacing": [1.0] * 3, "learning_rate": 3e-4,
         "learning_rate_x_sub": 5e-3, "pretrain_epochs": 600, "epochs": 300, "pretrain_batch_size": 2,
         "mask_ratio": 0.875, "patch_size": 16, "gamma": 0.005, "dice_weight": 0.7, "ce_weight": 0.3, "lambda_con": 0.1,
         "flip_prob": 0.5, "shift": 0.1, "scale": 0.1, "overlap": 0.5, "percentiles": [1, 99], "fill": "x_sub",
-        "val_interval": 20, "weight_decay": 1e-4, "batch_size": 1,
+        "val_interval": 20, "weight_decay": 1e-4, "batch_size": 1, "pretrained_weights": True,
     }  # fmt: skip
     MAG_MS = {  # noqa: RUF012
         "split": "mag_ms", "width": 16, "hidden": 768, "mlp_dim": 3072, "heads": 12, "spacing": [1.0] * 3,
         "lambda_kl": 1.0, "gamma": 1.0, "temperature": 1.0, "detach_teacher": True, "learning_rate": 1e-4,
         "weight_decay": 1e-5, "power": 0.0, "batch_size": 1, "accumulation_steps": 2,
     }  # fmt: skip
-
+    MEDMAP = {  # noqa: RUF012  (sections IV.A and V.B; sizes and epochs: mmFormer as released)
+        "alpha": 0.125, "anchor": "adaptive", "prior": "flair", "feature_encoder": "shared", "align_at": "input",
+        "width": 8, "embed_dim": 512, "mlp_dim": 4096, "heads": 8, "crop": [128] * 3, "spacing": [1.0] * 3,
+        "batch_size": 1, "epochs": 1000, "learning_rate": 2e-4, "weight_decay": 1e-4, "power": 0.9, **RFNET,
+        "backbone": "mmFormer",
+    }  # fmt: skip
     OPTIMISERS = {  # noqa: RUF012
         "gss": (torch.optim.Adam, True), "m3ae": (torch.optim.Adam, False), "mag_ms": (torch.optim.AdamW, False),
         "medmap": (torch.optim.Adam, True), "passion": (torch.optim.AdamW, True),
@@ -259,6 +273,8 @@ class TestConfigs:
             ("m3ae", "brats2020", {**M3AE, "split": "fixed"}, 4_704_505),
             ("m3ae", "brats2018 full_modal_brats2018", {**M3AE, "split": "full"}, 4_704_505),
             ("m3ae", "brats2020 full_modal_brats2020", {**M3AE, "split": "full"}, 4_704_505),
+            ("medmap", "brats2018", {**MEDMAP, "split": "fold3"}, None),
+            ("medmap", "brats2020", {**MEDMAP, "split": "cv1of3"}, None),
             ("mag_ms", "msd_task01", {**MAG_MS, "crop": [128] * 3}, 366.3e6),
             ("mag_ms", "iseg2017", {**MAG_MS, "crop": [96] * 3}, 184.3e6),
         ],
@@ -267,6 +283,8 @@ class TestConfigs:
         get = Bundle(name).get("train.json", *(f"recipes/{recipe}.json" for recipe in recipes.split()))
         expected = {**expected, "cohort": recipes.split()[0]}
         assert {key: get(key) for key in expected} == expected
+        demo = read(name, "train.json")
+        assert {key for key in expected.keys() & demo if expected[key] != demo[key]} <= {*OF_A_DEMO.split()}
         with torch.device("meta"):
             network = get("network_def")
         network = network.unet if name == "m3ae" else network
@@ -279,9 +297,9 @@ class TestConfigs:
         return request.param
 
     def small(self, name, recipe, coarse_dir, tmp_path):
-        settings = {"cohort": "phantom", "split": "$None", "dataset_dir": coarse_dir, "output_dir": tmp_path}
-        settings |= {"num_workers": 0, "spacing": [4, 4, 4], "crop": [32, 32, 32], "device": torch.device("meta")}
-        settings |= {"epochs": 50, "pretrain_epochs": 20, "batch_size": 4, "pretrain_batch_size": 4}
+        settings = {**TINY, **OWN[name], "cohort": "phantom", "split": "$None", "num_workers": 0}
+        settings |= {"dataset_dir": coarse_dir, "output_dir": tmp_path, "epochs": 50, "pretrain_epochs": 20}
+        settings |= {"batch_size": 4, "pretrain_batch_size": 4, "missing_rates": "$None"}
         settings |= {"power": 0.9} if name == "mag_ms" else {}  # its rate is constant
         return Bundle(name).get("train.json", *[f"recipes/{recipe}.json"] * (recipe != "train"), **settings)
 
@@ -296,7 +314,7 @@ class TestConfigs:
             item = item[0] if isinstance(item, list) else item
             image, affine = item["image"].as_tensor().flatten(1), item["image"].affine
             assert torch.equal(affine, item["label"].affine)
-            assert item["image"].shape[1:] == item["label"].shape[1:] == (32, 32, 32)
+            assert [*item["image"].shape[1:]] == [*item["label"].shape[1:]] == get("crop")
             flips.append(tuple((affine.diagonal()[:3] < 0).tolist()))
             turns.append(tuple((affine[[1, 0, 0], [2, 2, 1]].abs() > 1e-3).tolist()))
             factors.append(image.std(dim=1)[1:] / image.std(dim=1)[0])
@@ -316,9 +334,7 @@ class TestConfigs:
     def test_laws_of_order_optimiser_and_rate(self, name, recipe, coarse_dir, tmp_path):
         get = self.small(name, recipe, coarse_dir, tmp_path)
         for stage, epochs in [("pretrainer", "pretrain_epochs")] * (name == "m3ae") + [("train", "epochs")]:
-            with torch.device("meta"):
-                optimizer = get(f"{stage}#optimizer")
-            schedule, loader = get(f"{stage}#lr_scheduler"), get(f"{stage}#dataloader")
+            optimizer, schedule, loader = (get(f"{stage}#{key}") for key in ("optimizer", "lr_scheduler", "dataloader"))
             groups, rates = optimizer.param_groups, []
             assert (type(optimizer), optimizer.defaults["amsgrad"]) == self.OPTIMISERS[name]
             assert {group["weight_decay"] for group in groups} == {get("weight_decay") if stage == "train" else 0}
