@@ -35,8 +35,6 @@ OWN = {
 """Settings of each bundle."""
 SUBSETS = [["t1"], ["t1c", "flair"], list(MODALITIES)]
 OF_A_DEMO = "width embed_dim mlp_dim heads hidden grid crop patch_size spacing overlap split cohort masks missing_rates"
-    "width embed_dim mlp_dim heads hidden grid crop patch_size spacing overlap split cohort masks missing_rates "
-)
 OF_A_DEMO += " epochs pretrain_epochs rounds val_interval batch_size accumulation_steps learning_rate backbone"
 """Keys whose values in a bundle's train.json need not be the paper's."""
 each = pytest.mark.parametrize("name", NAMES)
