@@ -19,6 +19,7 @@ from common.cohorts import get_cohort
 from common.evaluation.metrics.results import read_evaluation
 from common.io.checkpoints import load_weights
 from common.io.weights import shipped_weights
+from common.run.keys import REFERENCE
 from tools.configs import README, configs, merged, readme
 from tools.ship import default_weights, dice_by_subset, eval_metrics
 
@@ -72,6 +73,15 @@ def test_what_a_config_calls_is_imported(path):
         bound |= {each.id for each in names if isinstance(each.ctx, ast.Store)}
         for name in {each.id for each in names} - bound:
             assert re.search(rf"(import|as) {name}\b", imports), expression
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("bundles/*/configs/train.json")), ids=lambda path: path.parts[-3])
+def test_every_key_of_a_training_is_referred_to(path):
+    """One whose place a number has taken would be accepted, and do nothing."""
+    used = {name.split("#")[0] for name in REFERENCE.findall(path.read_text())}
+    used |= {"imports", "initialize", "training", "run", "finalize", "tracking_uri"}  # by MONAI, or run by their names
+    config = json.loads(path.read_text())
+    assert {key for key in config.keys() - used if key[0] != "_" and not isinstance(config[key], dict)} == set()
 
 
 def network_def(config_file):

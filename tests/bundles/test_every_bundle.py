@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise, product
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -10,9 +11,10 @@ import pandas as pd
 import pytest
 import torch
 from bundles.running import DEMO, DEMO_EVALUATION, MODALITIES, Bundle, assert_every_subset_is_segmented, copy_subset
+from draws import follow
 from mlflow import MlflowClient
 
-from common.cohorts.datalist import write_datalist
+from common.cohorts.datalist import load_datalist, write_datalist
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import read_evaluation
 from common.evaluation.report import sections
@@ -22,6 +24,9 @@ from common.modalities import subset_name, subsets
 
 NAMES = bundle_names()
 SUBSETS = [["t1"], ["t1c", "flair"], list(MODALITIES)]
+OF_A_DEMO = "width embed_dim mlp_dim heads hidden grid crop patch_size spacing overlap split cohort masks missing_rates"
+OF_A_DEMO += " epochs pretrain_epochs rounds val_interval batch_size accumulation_steps learning_rate backbone"
+"""Keys whose values in a bundle's train.json need not be the paper's."""
 each = pytest.mark.parametrize("name", NAMES)
 
 
@@ -201,29 +206,44 @@ class TestInference:
 
 
 class TestConfigs:
+    RFNET = {"rotation": 0.1745, "scale": 0.1, "shift": 0.1, "flip_prob": 0.5}  # noqa: RUF012
+    """Augmentation of the released code of RFNet, mmFormer, GSS and PASSION: 10 degrees, 10 %."""
     PASSION = {  # noqa: RUF012
         "width": 8, "embed_dim": 512, "mlp_dim": 4096, "heads": 8, "crop": [80] * 3, "spacing": [1.0] * 3,
         "batch_size": 1, "epochs": 300, "learning_rate": 2e-4, "weight_decay": 1e-4, "power": 0.9, "lambda_1": 0.5,
         "lambda_2": 0.1, "temperature": 4.0, "gamma": 0.01, "growth_factor": 1.5, "beta_range": [0.1, 4.0],
         "masks": "mr2468", "missing_rates": None, "overlap": 0.5, "training": "passion", "backbone": "mmFormer",
+        "growth": [0, 100, 200], **RFNET,
     }  # fmt: skip
     GSS = {  # noqa: RUF012
         "width": 16, "crop": [80] * 3, "spacing": [1.0] * 3, "batch_size": 2, "epochs": 300, "learning_rate": 2e-4,
         "weight_decay": 1e-4, "tau": 8.0, "T_L": 0.65, "T_M": 0.75, "rho": 0.3, "alpha": 0.2, "task_weight": 0.7,
         "kd_weight": 0.3, "backbone": "RFNet", "votes": "paper", "kd": "kl", "rounds": 5, "val_interval": 1500,
+        "power": 0.9, "embed_dim": 512, "mlp_dim": 4096, "heads": 8, "kd_scale": "tau_squared", **RFNET,
     }  # fmt: skip
     M3AE = {  # noqa: RUF012
         "width": 16, "crop": [128] * 3, "grid": [240, 240, 155], "spacing": [1.0] * 3, "learning_rate": 3e-4,
         "learning_rate_x_sub": 5e-3, "pretrain_epochs": 600, "epochs": 300, "pretrain_batch_size": 2,
         "mask_ratio": 0.875, "patch_size": 16, "gamma": 0.005, "dice_weight": 0.7, "ce_weight": 0.3, "lambda_con": 0.1,
         "flip_prob": 0.5, "shift": 0.1, "scale": 0.1, "overlap": 0.5, "percentiles": [1, 99], "fill": "x_sub",
-        "val_interval": 20, "weight_decay": 1e-4, "batch_size": 1,
+        "val_interval": 20, "weight_decay": 1e-4, "batch_size": 1, "pretrained_weights": True,
     }  # fmt: skip
     MAG_MS = {  # noqa: RUF012
         "split": "mag_ms", "width": 16, "hidden": 768, "mlp_dim": 3072, "heads": 12, "spacing": [1.0] * 3,
         "lambda_kl": 1.0, "gamma": 1.0, "temperature": 1.0, "detach_teacher": True, "learning_rate": 1e-4,
         "weight_decay": 1e-5, "power": 0.0, "batch_size": 1, "accumulation_steps": 2,
     }  # fmt: skip
+    MEDMAP = {  # noqa: RUF012  (sections IV.A and V.B; sizes and epochs: mmFormer as released)
+        "alpha": 0.125, "anchor": "adaptive", "prior": "flair", "feature_encoder": "shared", "align_at": "input",
+        "width": 8, "embed_dim": 512, "mlp_dim": 4096, "heads": 8, "crop": [128] * 3, "spacing": [1.0] * 3,
+        "batch_size": 1, "epochs": 1000, "learning_rate": 2e-4, "weight_decay": 1e-4, "power": 0.9, **RFNET,
+        "backbone": "mmFormer",
+    }  # fmt: skip
+    OPTIMISERS = {  # noqa: RUF012
+        "gss": (torch.optim.Adam, True), "m3ae": (torch.optim.Adam, False), "mag_ms": (torch.optim.AdamW, False),
+        "medmap": (torch.optim.Adam, True), "passion": (torch.optim.AdamW, True),
+    }  # fmt: skip
+    """And whether they use AMSGrad: released code of RFNet (GSS), M3AE, mmFormer (MedMAP), PASSION; MAG-MS: UNETR's."""
 
     @pytest.mark.parametrize(
         ("name", "recipes", "expected", "parameters"),
@@ -241,6 +261,8 @@ class TestConfigs:
             ("m3ae", "brats2020", {**M3AE, "split": "fixed"}, 4_704_505),
             ("m3ae", "brats2018 full_modal_brats2018", {**M3AE, "split": "full"}, 4_704_505),
             ("m3ae", "brats2020 full_modal_brats2020", {**M3AE, "split": "full"}, 4_704_505),
+            ("medmap", "brats2018", {**MEDMAP, "split": "fold3"}, None),
+            ("medmap", "brats2020", {**MEDMAP, "split": "cv1of3"}, None),
             ("mag_ms", "msd_task01", {**MAG_MS, "crop": [128] * 3}, 366.3e6),
             ("mag_ms", "iseg2017", {**MAG_MS, "crop": [96] * 3}, 184.3e6),
         ],
@@ -249,12 +271,74 @@ class TestConfigs:
         get = Bundle(name).get("train.json", *(f"recipes/{recipe}.json" for recipe in recipes.split()))
         expected = {**expected, "cohort": recipes.split()[0]}
         assert {key: get(key) for key in expected} == expected
+        demo = read(name, "train.json")
+        assert {key for key in expected.keys() & demo if expected[key] != demo[key]} <= {*OF_A_DEMO.split()}
         with torch.device("meta"):
             network = get("network_def")
         network = network.unet if name == "m3ae" else network
         if parameters:
             found = sum(parameter.numel() for parameter in network.parameters())
             assert found == (parameters if isinstance(parameters, int) else pytest.approx(parameters, rel=1e-3))
+
+    @pytest.fixture(params=["train", "brats2021", "open_glioma"])
+    def recipe(self, request):
+        return request.param
+
+    def small(self, name, recipe, coarse_dir, tmp_path):
+        settings = {**Bundle(name).tiny, "cohort": "phantom", "split": "$None", "num_workers": 0}
+        settings |= {"dataset_dir": coarse_dir, "output_dir": tmp_path, "epochs": 50, "pretrain_epochs": 20}
+        settings |= {"batch_size": 4, "pretrain_batch_size": 4, "missing_rates": "$None"}
+        settings |= {"power": 0.9} if name == "mag_ms" else {}  # its rate is constant
+        return Bundle(name).get("train.json", *[f"recipes/{recipe}.json"] * (recipe != "train"), **settings)
+
+    @each
+    def test_laws_of_augmentation(self, name, recipe, coarse_dir, tmp_path):
+        get, flips, turns, factors, offsets = self.small(name, recipe, coarse_dir, tmp_path), [], [], [], []
+        steps, start = get("train#preprocessing").set_random_state(0), get("train#dataset").first_random
+        prepared = steps(load_datalist(coarse_dir / "datalist.json", coarse_dir)["training"][0], end=start)
+        prepared["image"][:] = prepared["image"][:1].clone()  # four times one sequence: what differs is drawn
+        for _ in range(64):
+            item = steps(dict(prepared), start=start)
+            item = item[0] if isinstance(item, list) else item
+            image, affine = item["image"].as_tensor().flatten(1), item["image"].affine
+            assert torch.equal(affine, item["label"].affine)
+            assert [*item["image"].shape[1:]] == [*item["label"].shape[1:]] == get("crop")
+            flips.append(tuple((affine.diagonal()[:3] < 0).tolist()))
+            turns.append(tuple((affine[[1, 0, 0], [2, 2, 1]].abs() > 1e-3).tolist()))
+            factors.append(image.std(dim=1)[1:] / image.std(dim=1)[0])
+            offsets.append(image.mean(dim=1)[1:] - factors[-1] * image.mean(dim=1)[0])
+        assert follow(flips, dict.fromkeys(product((False, True), repeat=3), 1 / 8))
+        one_axis = dict.fromkeys([(True, False, False), (False, True, False), (False, False, True)], 1 / 3)
+        law = {(False,) * 3: 0.5, (True,) * 3: 0.5} if recipe == "open_glioma" else one_axis
+        turned = recipe == "open_glioma" or name not in ("m3ae", "mag_ms")
+        assert follow(turns, law) if turned else {*turns} == {(False,) * 3}
+        scale, shift = get("scale"), get("shift")
+        factors, offsets = torch.stack(factors), torch.stack(offsets).abs()
+        assert 1 + scale < factors.max() < (1 + scale) / (1 - scale)  # of one sequence's factor by another's
+        assert shift < offsets.max() < 3 * shift
+        assert min((factors - 1).abs().min(), offsets.min()) > 1e-5  # each has its own, and always
+
+    @each
+    def test_laws_of_order_optimiser_and_rate(self, name, recipe, coarse_dir, tmp_path):
+        get = self.small(name, recipe, coarse_dir, tmp_path)
+        for stage, epochs in [("pretrainer", "pretrain_epochs")] * (name == "m3ae") + [("train", "epochs")]:
+            optimizer, schedule, loader = (get(f"{stage}#{key}") for key in ("optimizer", "lr_scheduler", "dataloader"))
+            groups, rates = optimizer.param_groups, []
+            found = type(optimizer), optimizer.defaults["amsgrad"]
+            assert found == self.OPTIMISERS.get(name, found)
+            assert {group["weight_decay"] for group in groups} == {get("weight_decay") if stage == "train" else 0}
+            for _ in range(get(epochs) + 1):
+                rates.append([group["lr"] for group in groups])
+                optimizer.step()
+                schedule.step()
+            for each_rate, key in zip(zip(*rates, strict=True), ("learning_rate", "learning_rate_x_sub"), strict=False):
+                falling = each_rate[each_rate.index(max(each_rate)) :]
+                assert (falling[0], falling[-1]) == (get(key), pytest.approx(0))
+                assert all(before > after for before, after in pairwise(falling))
+            rounds = get("rounds") if name == "gss" else 1
+            assert get(f"{stage}#trainer").state.max_epochs == get(epochs) * rounds
+            assert len(loader) == (2 if stage == "train" else 1)  # pretraining drops the last two of six cases
+            assert len({tuple(loader.sampler) for _ in range(5)}) > 1
 
     @each
     def test_training_and_evaluation_agree(self, name):

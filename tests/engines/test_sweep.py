@@ -140,6 +140,7 @@ class TestCases:
         assert a.planes["image"].shape == (4, 20, 18)
         assert np.isnan(b.planes["image"][[1, 3]]).all()
         assert a.seconds == b.seconds == 2  # for each subset, by the clock above
+        assert 100 < a.memory_mb <= b.memory_mb < 100_000
 
     def test_files_that_are_absent_equal_modalities_that_are_dropped(self, network, write_subject, tmp_path):
         whole = write_subject("whole")

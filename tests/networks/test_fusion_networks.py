@@ -253,6 +253,12 @@ def test_m2ftrans_positions_of_a_modality_go_with_it():
     assert import_fusion(theirs, network)["transformer.positions"][:, 0, 0].tolist() == [2, 1, 3, 0, 4]
 
 
+def test_m2ftrans_fusion_tokens_start_as_normal_noise():
+    torch.manual_seed(0)
+    tokens = MaskedTransformer(modalities=3, tokens=512, dim=8, heads=2, mlp_dim=8, dropout=0.0).fusion
+    assert (tokens.mean().item(), tokens.std().item()) == pytest.approx((0, 1), abs=0.05)
+
+
 def test_m2ftrans_fusion_tokens_give_each_modality_present_its_share_of_attention():
     transformer = MaskedTransformer(modalities=3, tokens=4, dim=8, heads=2, mlp_dim=8, dropout=0.0)
     torch.nn.init.zeros_(transformer.layers[0].attention.qkv.weight)  # equal scores: attention is spread evenly

@@ -282,8 +282,10 @@ class TestReconstruction:
         output = network(x, PRESENT[:1])
         output.logits.square().mean().backward(retain_graph=True)
         assert all(p.grad is None for p in (*network.appearances.parameters(), *network.image_decoders.parameters()))
+        network.zero_grad()
         output.reconstruction.square().mean().backward()
-        assert all(p.grad is not None for p in network.image_decoders.parameters())
+        taught = (network.encoders[0], network.fusions[-1], network.image_decoders)
+        assert all(p.grad is not None for part in taught for p in part.parameters())
         assert network.encoders[1].levels[0][0][0].weight.grad is None  # dropped, so its content contributes to neither
         assert network.appearances[1][0].weight.grad.abs().max() > 0
 

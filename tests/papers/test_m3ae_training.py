@@ -141,6 +141,7 @@ def test_x_sub_has_its_own_rate_and_starts_from_noise():
     torch.manual_seed(0)
     network = M3AE(grid=(24, 24, 24), width=8)
     before = network.x_sub.detach().clone()
+    assert (before.mean().item(), before.std().item()) == pytest.approx((0, 1), abs=0.02)
     m3ae.prepare_fill(network, "x_sub", None, 0.01)
     assert torch.equal(network.x_sub, before * 0.01)
     assert network.x_sub.requires_grad
