@@ -8,7 +8,7 @@ from typing import Any
 from common.cohorts.registry import PHANTOM
 from common.modalities import GLIOMA, canonical
 from mmb.clinic.intake.series import Series
-from mmb.clinic.recognise.assign import Assignment, assign_series, in_question
+from mmb.clinic.recognise.assign import Assignment, assign_series, to_look_at
 from mmb.clinic.recognise.certainty import LogProbs
 from mmb.clinic.recognise.claims import SeriesHeaders, series_candidates
 from mmb.clinic.recognise.evidence import Candidate
@@ -23,8 +23,8 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None, l
     candidates = series_candidates(series, given)
     left_out = {name for name, key in given.items() if key is None}
     modalities = [name for name in GLIOMA if name not in left_out]
-    unclear = in_question(candidates, modalities) if look else []
+    left, is_open = to_look_at(candidates, modalities)
     try:
-        return assign_series(candidates, modalities, look(unclear) if unclear else None)
+        return assign_series(candidates, modalities, look([*left]) if look and is_open else None)
     except StudyError as error:
         raise SeriesHeaders(candidates, PHANTOM, modalities).refused(error) from None

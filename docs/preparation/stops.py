@@ -27,9 +27,8 @@ from scipy.stats import beta
 from common.cohorts.registry import get_cohort
 from common.cohorts.scan import find_cases
 from common.modalities import GLIOMA
-from mmb.clinic.head.skull import agreed
 from mmb.clinic.recognise.assign import contradicted
-from mmb.clinic.recognise.reading import align_and_assign, read_files, read_folder
+from mmb.clinic.recognise.reading import read_files, read_folder
 from mmb.clinic.remark import Gravity
 from mmb.clinic.report.doubts import image_warnings
 from mmb.errors import StudyError
@@ -80,14 +79,10 @@ def remarks(study: Mapping[str, Path] | Path, expected: Mapping[str, Path]) -> t
     """Return the codes of remarks that stop a result, or of a refusal, and of those that doubt it."""
     try:
         read = read_folder(study, COHORT) if isinstance(study, Path) else read_files(study, COHORT)
-        read, _, _ = align_and_assign(read, None, CPU, "auto")
     except StudyError as error:
         return [f"refused:{error.code or 'unusable'}"], []
-    evidence, names = read.evidence, {each.candidate.name: name for name, each in read.used.items()}
-    masks = evidence.masks and evidence.masks.renamed(names)
-    aligned = evidence.aligned.renamed(names)
-    brain = agreed(aligned, masks, COHORT.brain_ml) if masks and masks.heads else None
-    said = [*contradicted(read.used), *read.remarks, *image_warnings(read, aligned, brain, COHORT.brain_ml)]
+    doubted = image_warnings(read, read.aligned, read.brain, COHORT.brain_ml)
+    said = [*contradicted(read.used), *read.remarks, *doubted]
     stops, doubts = ([it.code for it in said if it.gravity is each] for each in (Gravity.STOP, Gravity.DOUBT))
     if isinstance(study, Path):
         paths = {name: each.candidate.path.resolve() for name, each in read.used.items()}

@@ -15,11 +15,11 @@ from common.io.files import require_writable
 from common.modalities import ALIASES, LabelSet, canonical, display_name, resolve_subset
 from mmb.clinic.head.alignment import AlignedStudy
 from mmb.clinic.head.grid import resample_label_to
-from mmb.clinic.head.skull import Brain, agreed, brain_mask
+from mmb.clinic.head.skull import Brain, brain_mask
 from mmb.clinic.intake.folder import Source, StudyFiles
 from mmb.clinic.intake.series import Series
 from mmb.clinic.options import Options
-from mmb.clinic.recognise.reading import Study, align_and_assign, read_files, read_folder
+from mmb.clinic.recognise.reading import read_files, read_folder
 from mmb.clinic.remark import Gravity, Remark, by_gravity
 from mmb.clinic.report.document import write_document
 from mmb.clinic.report.page import write_summary
@@ -63,8 +63,7 @@ def predict(
     written then.
 
     ``study`` is a folder, or the image file of each modality. ``explain`` is called before the network runs, with a
-    line for everything found in the study and what it is used as; if the images cannot be aligned, with what headers
-    say.
+    line for everything found in the study and what it is used as.
     """
     check_output(study, output_dir)
     return segment(study, output_dir, load_predictor(*options.network, options.decision), options, explain)
@@ -90,16 +89,14 @@ def segment(
     if isinstance(study, Mapping):
         if options.site:
             raise StudyError.of("--site", "the sequence of each of these image files is given; leave it out.", "site")
-        read = read_files(study, cohort, modalities, device, strip)
+        read = read_files(study, cohort, modalities, options.reference, device, strip)
     else:
-        read = read_folder(study, cohort, modalities, options.series, device, strip, options.site)
-    try:
-        read, chosen, why = align_and_assign(read, options.reference, device, strip)
-    finally:  # only now is it known what is used as what; if this fails, the headers' reading tells which images failed
-        if explain:
-            explain(read.explanations)
+        by_hand, site = options.series, options.site
+        read = read_folder(study, cohort, modalities, by_hand, options.reference, device, strip, site)
     inference = inference.using([*read.images])
-    aligned, brain = _prepared(read, chosen, strip, cohort)
+    if explain:
+        explain(read.explanations)
+    aligned, brain, chosen = read.aligned, read.brain, read.reference
     segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
     target, affine, values = read.images[chosen], aligned.images[chosen].affine, cohort.labels.values
     voxels = resample_label_to(segmentation.label, affine, target.affine, target.shape, values.values())
@@ -107,7 +104,7 @@ def segment(
     label.header["descrip"] = "research only, not for clinical use"
     kept = _images(aligned, brain, segmentation, cohort) if options.keep_images else {}
     series = read.series.get(chosen)
-    grid = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {why}."
+    grid = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {read.why}."
     notes = [Remark("grid", Gravity.NOTE, grid, (chosen,))]
     with _folder(Path(output_dir), cohort) as made:
         nib.save(label, made["label map"])
@@ -166,24 +163,6 @@ def _asked(options: Options, study: Source, reference: str, inference: Predictor
         skull_strip=options.skull_strip,
         site=options.site.sha256 if options.site else None,
     )
-
-
-def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) -> tuple[AlignedStudy, Brain | None]:
-    """Return the images that are used, by their modalities and on the reference's grid, and the brain in them.
-
-    The images were aligned before it was decided which of them are used, so the brain is that on which those agree.
-    """
-    if study.evidence is None:
-        raise ValueError("The images were not looked at; expected a study that `align_and_assign` returns.")
-    evidence, brain, names = study.evidence, None, {each.candidate.name: name for name, each in study.used.items()}
-    aligned = evidence.aligned.renamed(names)
-    masks = evidence.masks and evidence.masks.renamed(names)
-    if masks and masks.heads and skull_strip != "no":
-        brain = agreed(aligned, masks, cohort.brain_ml)
-    if study.used[reference].candidate.name != evidence.reference:
-        aligned, mask = aligned.on_grid_of(reference, study.images[reference].affine, brain and brain.mask)
-        brain = None if brain is None or mask is None else replace(brain, mask=mask)
-    return aligned, brain
 
 
 def check_output(study: Source, output_dir: str | Path) -> None:

@@ -18,7 +18,7 @@ from common.cohorts.cohort import Cohort
 from common.io.files import walk
 from common.io.geometry import lengths
 from common.modalities import display_name
-from mmb.clinic.recognise.assign import Assignment, assign_series, in_question
+from mmb.clinic.recognise.assign import Assignment, assign_series, to_look_at
 from mmb.clinic.recognise.claims import Headers, read_headers
 from mmb.clinic.recognise.evidence import Candidate, SeriesCandidate
 from mmb.clinic.recognise.site import SiteTable
@@ -103,7 +103,8 @@ def _automatic(headers: Headers) -> tuple[Assignment, list[Candidate], dict[str,
 
     Last comes what is refused and left out for that: modality -> why; an empty one -> why nothing is decided.
     """
-    unclear, left = in_question(headers.candidates, headers.modalities), [*headers.modalities]
+    looked_at, is_open = to_look_at(headers.candidates, headers.modalities)
+    unclear, left = [*looked_at] if is_open else [], [*headers.modalities]
     made, refused = Assignment({}), dict[str, str]()
     while left and not made.chosen:
         try:

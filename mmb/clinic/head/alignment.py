@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
-from nibabel.affines import voxel_sizes
 
 from common.modalities import display_name
 from mmb.clinic.head.grid import Grid, Image, finest, in_field_of_view, isotropic_grid, moved, resample
@@ -37,19 +36,16 @@ class AlignedStudy:
         parts = vars(self).items()
         return replace(self, **{part: {names[old]: each[old] for old in names if old in each} for part, each in parts})
 
-    def on_grid_of(self, reference: str, affine: np.ndarray, mask: np.ndarray | None) -> tuple[Self, np.ndarray | None]:
-        """Return the study on a grid over another volume's field of view, as `align` makes it, and a mask on it.
-
-        The volumes stay where they are relative to each other. ``affine`` is that of the volume by its own header.
-        """
-        old, here = self.images[reference].affine, self.placed[reference].affine
-        move = np.eye(4) if np.array_equal(affine, here) else affine @ np.linalg.inv(here)
-        placed = {name: Image(image.dataobj, move @ image.affine) for name, image in self.placed.items()}
-        grid = isotropic_grid(placed[reference], float(voxel_sizes(old)[0].round(6)))
-        images = {name: Image(resample(image, grid), grid.affine) for name, image in placed.items()}
-        if mask is not None:
-            mask = resample(Image(mask.astype(np.float32), move @ old), grid) > 0
-        return replace(self, images=images, placed=placed), mask
+    def seen_from(self, name: str, affine: np.ndarray) -> Self:
+        """Return the study with all volumes moved so that one lies where its own header puts it: at ``affine``."""
+        if np.array_equal(affine, here := self.placed[name].affine):
+            return self
+        move = affine @ np.linalg.inv(here)
+        parts = (
+            {name: Image(it.dataobj, move @ it.affine) for name, it in p.items()} for p in (self.images, self.placed)
+        )
+        images, placed = parts
+        return replace(self, images=images, placed=placed)
 
     def cut_out(self, brain: np.ndarray | None) -> Self:
         """Return the study with its volumes set to 0 outside a mask ``(X, Y, Z)``; None leaves them as they are."""

@@ -1,7 +1,7 @@
 """Which image is which sequence: a pure function of what headers and names say and of what the images show.
 
 Headers and names decide where they can. If one of several T1 does not say whether it was acquired after contrast agent,
-or candidates are equally good, the images of those `in_question` decide; if they leave it open too, the study is
+or candidates are equally good, the images of those `to_look_at` decide; if they leave it open too, the study is
 refused. An image with an ambiguous header is used as what it clearly shows, or left out; one with another header stays
 what that says, and `contradicted` names it.
 """
@@ -179,6 +179,12 @@ class Assignment:
     records: Sequence[Record] = ()
     remarks: Sequence[Remark] = ()
 
+    def undone(self, error: StudyError) -> StudyError:
+        """Return an error of images that would have been used, with what was found."""
+        records = [replace(each, use=Use.UNDECIDED) if each.use is Use.TAKEN else each for each in self.records]
+        error.candidates, error.lines = [each.found() for each in records], [each.line() for each in records]
+        return error
+
 
 def _fits(record: Record, others: Mapping[str, Record]) -> tuple[bool, int]:
     """Return whether a T1c is like the T1 in plane and resolution, and like how many of the others.
@@ -215,8 +221,8 @@ RANKS: Sequence[tuple[str, Callable[[Record, Mapping[str, Record]], Any]]] = (
 its record and of those chosen for other modalities. The first difference decides."""
 
 
-def in_question(candidates: Sequence[Candidate], modalities: Sequence[str]) -> list[Candidate]:
-    """Return the candidates whose images have to decide, with those they are compared with; none if headers decide."""
+def to_look_at(candidates: Sequence[Candidate], modalities: Sequence[str]) -> tuple[dict[Candidate, str], bool]:
+    """Return the candidates that headers and names leave, with what these say, and whether images have to decide."""
     records = [*map(_by_header, candidates)]
     again = _made_again(records)
     records = [each for each in records if each.candidate not in again]
@@ -227,8 +233,8 @@ def in_question(candidates: Sequence[Candidate], modalities: Sequence[str]) -> l
         best = _best(wanted, modality, others)
         equal += best
         others |= {modality: best[0]} if best else {}
-    asked = [*unclear, *equal] if unclear or len(equal) > len(others) else []
-    return [*dict.fromkeys(record.candidate for record in asked)]
+    left = {record.candidate: record.modality or "" for record in (*unclear, *equal)}
+    return left, bool(unclear) or len(equal) > len(others)
 
 
 def assign_series(

@@ -61,8 +61,9 @@ class Headers:
 
     def refused(self, error: StudyError) -> StudyError:
         """Return an error of `assign_series` with what the user can do."""
-        asked, value = DECIDE.get(error.code, ("", ""))
-        error.command = asked.format(self.option(error.about, value))
+        if error.code in DECIDE:
+            asked, value = DECIDE[error.code]
+            error.command = asked.format(self.option(error.about, value))
         error.lines = [*error.lines, *self.others]
         return self._public(error)
 

@@ -1,7 +1,7 @@
 """What the images of candidates show: they are read, aligned and skull-stripped once, and judged together."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +43,7 @@ class ImageEvidence(NamedTuple):
     log_probs: dict[str, LogProbs]
 
 
-def read_volumes(candidates: Collection[Candidate], cohort: Cohort) -> Volumes:
+def read_volumes(candidates: Iterable[Candidate], cohort: Cohort) -> Volumes:
     """Read candidates' volumes; set their background to 0 (see `zero_background`) and check them (see `findings`)."""
     read = {each.name: each.read() for each in candidates}
     tensors = {name: zero_background(_tensor(image)) for name, (image, _) in read.items()}
@@ -59,14 +59,14 @@ def judge_images(
     cohort: Cohort,
     device: torch.device,
     strip: str = "auto",
-    t1: Collection[str] = (),
+    t1_are_open: bool = False,
 ) -> ImageEvidence:
     """Align images of one head, find the brain in them, and judge what they show.
 
     ``candidates`` maps each to the modality that it is taken for, or an empty text. ``reference`` names the one on
     whose grid they are put; None: of those that show the whole head, the only T1c, else the finest.
-    ``strip`` is one of `mmb.clinic.options.MODES`. Those named in ``t1`` are known to be T1 or T1c. Raises
-    MisfitError if the volumes cannot be put on one grid; StudyError if no brain is found in them.
+    ``strip`` is one of `mmb.clinic.options.MODES`. ``t1_are_open``: those taken for T1 or T1c are known to be one of
+    the two. Raises MisfitError if the volumes cannot be put on one grid; StudyError if no brain is found in them.
     """
     unusable = {name for flaw in volumes.flaws if flaw.fatal and len(flaw.modalities) == 1 for name in flaw.modalities}
     used = {each.name: each for each in candidates if each.name not in unusable}
@@ -92,6 +92,7 @@ def judge_images(
         in_place = aligned.renamed({name: name for name in images if name not in aligned.failed})
         cut = in_place.cut_out(brain and brain.mask).images
         tensors = {name: MetaTensor(without_ripples(_tensor(it)), affine=it.affine) for name, it in cut.items()}
+        t1 = [name for name, modality in modalities.items() if t1_are_open and modality in ("t1", "t1c")]
         judged = log_probabilities(tensors, t1, brain is not None)
         log_probs = {name: dict(zip(CLASSES, logs.tolist(), strict=True)) for name, logs in judged.items()}
     return ImageEvidence(reference, aligned, masks, log_probs)

@@ -1,14 +1,14 @@
 """Reading of a patient's study: DICOM series or NIfTI files in a folder, assigned to a cohort's modalities.
 
-Where headers and names leave a question open, the images of the candidates `in_question` are looked at;
-`align_and_assign` looks at all images that are used. One decision, `assign_series`, is made of both.
+The images that headers and names leave (`to_look_at`) are put on one grid and looked at; one decision, `assign_series`,
+is made of both.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -18,11 +18,12 @@ from nibabel.affines import voxel_sizes
 from common.cohorts.cohort import Cohort
 from common.io.orientation import NOT_STATED
 from common.modalities import canonical, display_name
-from mmb.clinic.head.alignment import MisfitError
+from mmb.clinic.head.alignment import AlignedStudy, MisfitError
 from mmb.clinic.head.grid import finest, whole
+from mmb.clinic.head.skull import Brain, agreed
 from mmb.clinic.intake.folder import StudyFiles
 from mmb.clinic.intake.series import Series
-from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Assignment, FoundImage, Record, assign_series, in_question, named
+from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Assignment, FoundImage, Record, assign_series, named, to_look_at
 from mmb.clinic.recognise.certainty import Agent, Basis, Grade, LogProbs
 from mmb.clinic.recognise.claims import (
     FolderHeaders,
@@ -33,7 +34,6 @@ from mmb.clinic.recognise.claims import (
     read_headers,
 )
 from mmb.clinic.recognise.evidence import Candidate, ImageFile, SeriesCandidate
-from mmb.clinic.recognise.image import has_known_sequences
 from mmb.clinic.recognise.image_files import refuse_several_patients
 from mmb.clinic.recognise.looking import ImageEvidence, Volumes, judge_images, read_volumes
 from mmb.clinic.recognise.site import SiteTable
@@ -52,7 +52,11 @@ class Study:
     skulls: list[str] = field(default_factory=list)  # show more than a brain, which the cohort does not
     headers: Headers | None = None
     volumes: Volumes | None = None  # as they were read
-    evidence: ImageEvidence | None = None  # what the images show, as far as they were looked at
+    base: str = ""  # name of the candidate on whose grid they were aligned
+    aligned: AlignedStudy = field(default_factory=lambda: AlignedStudy({}, {}))  # where the reference's header puts it
+    brain: Brain | None = None  # that was found in the images
+    reference: str = ""  # modality on whose grid the result will lie
+    why: str = ""  # it is the reference
 
     @property
     def used(self) -> Mapping[str, Record]:
@@ -98,19 +102,12 @@ class Study:
         return {name: each.series for name, each in candidates.items() if isinstance(each, SeriesCandidate)}
 
 
-class Assigned(NamedTuple):
-    """A study after all its images have been looked at, the modality on whose grid the result will lie, and why."""
-
-    study: Study
-    reference: str
-    why: str
-
-
 def read_folder(
     folder: str | Path | StudyFiles,
     cohort: Cohort,
     modalities: Sequence[str] | None = None,
     by_hand: Mapping[str, Any] | None = None,
+    reference: str | None = None,
     device: torch.device = CPU,
     skull_strip: str = "auto",
     site: SiteTable | None = None,
@@ -119,90 +116,94 @@ def read_folder(
 
     Where headers and names leave open which volume is which modality, the images decide; the brain is found in them on
     ``device``. Raises StudyError if the folder holds both kinds of files, several patients, none of the modalities, or
-    an unusable image; if the images do not decide either; or if ``by_hand`` does not fit the study.
+    an unusable image; if the images do not decide either, cannot be put on one grid, or show no brain; or if
+    ``by_hand`` or ``reference`` does not fit the study.
 
     ``folder`` has DICOM files, also in subfolders; or NIfTI (or MHA) files that are named after their modalities (see
     `find_cases`), or whose JSON or name identifies them (see `image_files`). ``modalities`` are to be used; None: all.
-    ``by_hand`` is as in `set_by_hand`. With ``skull_strip`` "yes" a brain is looked for even where
-    no head is seen. ``site`` is for what is neither set by hand nor a file named after its modality.
+    ``by_hand`` is as in `set_by_hand`, ``reference`` as in `choose_reference`. With ``skull_strip`` "yes" a brain is
+    looked for even where no head is seen. ``site`` is for what is neither set by hand nor a file named after its
+    modality.
     """
-    return _with_images(read_headers(folder, cohort, modalities, by_hand, site), device, skull_strip)
+    headers = read_headers(folder, cohort, modalities, by_hand, site)
+    return _look(of_one_examination(headers), reference, device, skull_strip)
 
 
 def read_files(
     files: Mapping[str, str | Path],
     cohort: Cohort,
     modalities: Sequence[str] | None = None,
+    reference: str | None = None,
     device: torch.device = CPU,
     skull_strip: str = "auto",
 ) -> Study:
     """Read one patient's study from an image file of any name for each modality, as `read_folder` reads a folder."""
-    return _with_images(given_files(files, cohort, modalities), device, skull_strip)
+    return _look(of_one_examination(given_files(files, cohort, modalities)), reference, device, skull_strip)
 
 
-def _with_images(headers: Headers, device: torch.device, skull_strip: str) -> Study:
-    """Return the study, after those of its images have been looked at that headers and names leave open."""
-    headers, cohort = of_one_examination(headers), headers.cohort
-    unclear = in_question(headers.candidates, headers.modalities) if has_known_sequences(cohort) else []
-    volumes, evidence, why_not = None, None, ""
-    if unclear:
-        taken = {each: each.says.modality or "" for each in unclear}
-        t1 = [each.name for each, modality in taken.items() if modality in ("t1", "t1c")]
-        try:
-            volumes = read_volumes(unclear, cohort)
-            evidence = judge_images(taken, volumes, None, cohort, device, "yes" if skull_strip == "yes" else "auto", t1)
-        except ValueError as error:
-            why_not = error.said if isinstance(error, StudyError) else str(error)
-    log_probs = evidence.log_probs if evidence else {} if unclear else None
-    return _assigned(headers, volumes, evidence, log_probs, why_not)
+def _look(
+    headers: Headers, reference: str | None, device: torch.device, skull_strip: str, also: Collection[Candidate] = ()
+) -> Study:
+    """Look, on one grid, at the images that headers and names leave, and at ``also`` others; assign them to modalities.
 
-
-def align_and_assign(study: Study, reference: str | None, device: torch.device, skull_strip: str) -> Assigned:
-    """Look at all images of a study on one grid, and assign them to the modalities anew.
-
-    An image that cannot be registered gives way to the next candidate for its modality, if there is one. One with an
-    ambiguous header is used as what it shows; see `assign_series`. ``reference`` is as in `choose_reference`. Raises
-    StudyError if the volumes cannot be put on one grid, or no brain is found in them.
+    An image that cannot be registered gives way to the next candidate for its modality, if there is one.
     """
-    while True:
-        if study.headers is None or study.volumes is None:
-            raise ValueError("The study has no headers and volumes; expected one that was read from files.")
-        name, why = choose_reference(study, reference)
-        base, evidence = study.used[name].candidate, study.evidence
-        earlier = evidence.log_probs if evidence else {}
-        used, misfit = {record.candidate: modality for modality, record in study.used.items()}, None
-        if evidence is None or not {each.name for each in used} <= evidence.aligned.images.keys():
-            try:
-                evidence = judge_images(used, study.volumes, base.name, study.headers.cohort, device, skull_strip)
-            except MisfitError as error:
-                misfit = error
-        failed = dict.fromkeys(misfit.names, str(misfit)) if misfit else evidence.aligned.failed if evidence else {}
-        if (fewer := _without_misfit(study.headers, study.assignment, failed, base if reference else None)) is None:
-            break
-        study = _assigned(fewer, None, study.evidence, earlier)
-    if misfit:
-        raise misfit
-    required = [base.name] if reference else []
-    log_probs = earlier | (evidence.log_probs if evidence else {})
-    study = _assigned(study.headers, study.volumes, evidence, log_probs, "", required)
-    if reference is None:
-        return Assigned(study, *choose_reference(study))
-    return Assigned(study, next(name for name, each in study.used.items() if each.candidate is base), why)
+    left, is_open = to_look_at(headers.candidates, headers.modalities)
+    left |= {each: each.says.modality or "" for each in also if each in headers.candidates}
+    base = _asked_for(reference, left)
+    strip = "auto" if is_open and skull_strip == "no" else skull_strip  # only brains can be compared
+    seen: ImageEvidence | StudyError
+    volumes, misfits, log_probs, why_not = Volumes({}, {}, []), dict[str, str](), dict[str, LogProbs](), ""
+    try:
+        volumes = read_volumes(left, headers.cohort)
+        seen = judge_images(left, volumes, base.name if base else None, headers.cohort, device, strip, is_open)
+        misfits, log_probs = seen.aligned.failed, seen.log_probs
+    except StudyError as error:
+        seen, why_not = error, error.said
+        if isinstance(error, MisfitError):
+            misfits = dict.fromkeys(error.names, str(error))
+    if fewer := _without_misfit(headers, left, misfits, base):
+        return _look(fewer, reference, device, skull_strip, also)
+    try:
+        made = assign_series(headers.candidates, headers.modalities, log_probs, why_not, [base.name] if base else [])
+    except StudyError as error:
+        raise headers.refused(error) from None
+    if unseen := [each.candidate for each in made.chosen.values() if each.candidate not in left]:
+        return _look(headers, reference, device, skull_strip, [*also, *unseen])
+    skulls = _skulls(headers, made, volumes)
+    if isinstance(seen, StudyError):
+        raise headers.refused(made.undone(seen)) from None
+    names, cohort = {record.candidate.name: modality for modality, record in made.chosen.items()}, headers.cohort
+    images = {modality: volumes.images[name] for name, modality in names.items()}
+    aligned, masks = seen.aligned.renamed(names), seen.masks and seen.masks.renamed(names)
+    brain = agreed(aligned, masks, cohort.brain_ml) if masks and masks.heads and skull_strip != "no" else None
+    study = Study(images, made, skulls, headers, volumes, seen.reference, aligned, brain)
+    name, why = choose_reference(study, reference)
+    return replace(study, reference=name, why=why, aligned=aligned.seen_from(name, images[name].affine))
+
+
+def _asked_for(reference: str | None, left: Mapping[Candidate, str]) -> Candidate | None:
+    """Return the candidate that was asked for as reference; None if none was, or several may be meant."""
+    name = reference and canonical(reference)
+    named = [
+        each
+        for each, modality in left.items()
+        if reference and (modality == name or (isinstance(each, SeriesCandidate) and each.series.uid == reference))
+    ]
+    return named[0] if len(named) == 1 else None
 
 
 def _without_misfit(
-    headers: Headers, assignment: Assignment, failed: Mapping[str, str], reference: Candidate | None
+    headers: Headers, left: Mapping[Candidate, str], misfits: Mapping[str, str], base: Candidate | None
 ) -> Headers | None:
-    """Return headers without the first image in use of those in ``failed`` (name -> why) that another can replace.
+    """Return headers without the first image of those in ``misfits`` (name -> why) that another can replace.
 
     None if there is none. What the user set by hand, named after its modality, or asked for as reference stays.
     """
-    known = {record.candidate: record.modality for record in assignment.records}
-    used = {each.candidate.name: each.candidate for each in assignment.chosen.values()}
-    for each in (used[name] for name in failed if name in used):
-        rivals = [o for o in headers.candidates if o is not each and known[o] == known[each] and o.problem is None]
-        if rivals and not each.fixed and each is not reference:
-            why = f"it cannot be registered ({failed[each.name].rstrip('.')})"
+    for each in (each for name in misfits for each in left if each.name == name):
+        rivals = [o for o in headers.candidates if o is not each and o.says.modality == left[each] and not o.problem]
+        if rivals and not each.fixed and each is not base:
+            why = f"it cannot be registered ({misfits[each.name].rstrip('.')})"
             fewer = [replace(other, problem=why) if other is each else other for other in headers.candidates]
             return replace(headers, candidates=fewer)
     return None
@@ -228,26 +229,12 @@ def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
     return name, "as requested"
 
 
-def _assigned(
-    headers: Headers,
-    volumes: Volumes | None,
-    evidence: ImageEvidence | None,
-    log_probs: Mapping[str, LogProbs] | None,
-    not_judged: str = "",
-    required: Collection[str] = (),
-) -> Study:
-    """Return the study that `assign_series` makes of headers and images; StudyError if an image cannot be used."""
-    try:
-        assignment = assign_series(headers.candidates, headers.modalities, log_probs, not_judged, required)
-    except StudyError as error:
-        raise headers.refused(error) from None
+def _skulls(headers: Headers, assignment: Assignment, volumes: Volumes) -> list[str]:
+    """Return the modalities of what shows more than a brain; StudyError if an image that is used cannot be."""
     used = assignment.chosen
-    files = [each.candidate for each in used.values() if isinstance(each.candidate, ImageFile)]
-    refuse_several_patients([each for each in files if not each.fixed])
+    named_files = [each.candidate for each in used.values() if isinstance(each.candidate, ImageFile)]
+    refuse_several_patients([each for each in named_files if not each.fixed])
     names = {record.candidate.name: modality for modality, record in used.items()}
-    if volumes is None or not names.keys() <= volumes.images.keys():
-        volumes = read_volumes([record.candidate for record in used.values()], headers.cohort)
-    images = {modality: volumes.images[name] for name, modality in names.items()}
     skulls: list[str] = []
     for flaw in volumes.flaws:
         modalities = [names[name] for name in flaw.modalities if name in names]
@@ -257,10 +244,11 @@ def _assigned(
             which = " and ".join(f"{used[name].candidate.source} ({display_name(name)})" for name in modalities)
             raise StudyError(f"{which}: {flaw.what}. {flaw.remedy}")
         skulls += modalities if flaw.skull else []
-    for modality, image in images.items() if not isinstance(headers, SeriesHeaders) else ():
+    files = {name: volumes.images[name] for name in names if name in volumes.images}
+    for name, image in files.items() if not isinstance(headers, SeriesHeaders) else ():
         if (what := _slab(image)) and (isinstance(headers, FolderHeaders) or min(image.shape) == 1):
-            raise StudyError.of(used[modality].candidate.name, f"{what}. Leave it out.", display_name(modality))
-    return Study(images, assignment, skulls, headers, volumes, evidence)
+            raise StudyError.of(name, f"{what}. Leave it out.", display_name(names[name]))
+    return skulls
 
 
 def _unsure(study: Study) -> Iterator[Remark]:

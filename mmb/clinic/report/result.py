@@ -259,10 +259,7 @@ def brain_note(study: Study, brain: Brain) -> Remark:
 
 def registration_notes(study: Study, aligned: AlignedStudy) -> list[Remark]:
     """Return a note on each registration, with the names of the modalities that it moved."""
-    if study.headers is None or study.evidence is None:
-        return []
-    reference = study.evidence.reference
-    (base,) = (each for each in study.headers.candidates if each.name == reference)
+    (base,) = (each.candidate for each in study.assignment.records if each.candidate.name == study.base)
     target = next((display_name(name) for name, each in study.used.items() if each.candidate is base), base.source)
     matches: dict[int, list[str]] = defaultdict(list)  # the volumes of one frame of reference share one
     for name, match in aligned.registered.items():

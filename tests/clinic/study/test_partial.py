@@ -10,7 +10,6 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import torch
 from dicom_studies import AGENT, MPRAGE, SPACE_FLAIR, T1_SE, T2_TSE, Scan, files, write_study
 
 from common.cohorts.registry import PHANTOM
@@ -18,7 +17,7 @@ from common.modalities import GLIOMA
 from mmb.clinic.head.skull import brain_mask
 from mmb.clinic.intake.field_of_view import WHOLE, shares
 from mmb.clinic.options import Options
-from mmb.clinic.recognise.reading import align_and_assign, choose_reference, read_folder
+from mmb.clinic.recognise.reading import read_folder
 from mmb.clinic.remark import Gravity, Remark
 from mmb.clinic.report.doubts import partial_images
 from mmb.clinic.report.verdicts import Presence, verdicts
@@ -68,12 +67,11 @@ def test_the_only_image_of_a_sequence_is_used_and_what_lacks_is_said(tmp_path, c
     others = [scan for scan in WHOLE_HEAD if scan.image != modality]
     part = Scan(7, modality, NAMES[modality], FINE[modality], spacing=(2, 2, 2))
     with_part(tmp_path, case, [*others, part])
-    study, reference, why = align_and_assign(read_folder(tmp_path, PHANTOM), None, torch.device("cpu"), "no")
+    study = read_folder(tmp_path, PHANTOM)
     assert study.sources[modality] == "series 7"
-    assert reference != modality
-    assert why.endswith("of those that show the whole head")
-    placed = study.evidence.aligned.renamed({each.candidate.name: name for name, each in study.used.items()})
-    lacking = partial_images(placed, brain_mask(placed, None))
+    assert study.reference != modality
+    assert study.why.endswith("of those that show the whole head")
+    lacking = partial_images(study.aligned, brain_mask(study.aligned, None))
     assert list(lacking) == [modality]
     assert "mm missing at the top" in lacking[modality]
 
@@ -82,8 +80,8 @@ def test_image_files_of_a_part_are_never_the_grid(tmp_path, case):
     path = shutil.copytree(case, tmp_path / "case") / "case_t1ce.nii.gz"
     image = nib.load(path)
     nib.save(image.slicer[:, :, : image.shape[2] // 2 + 1], path)
-    reference, why = choose_reference(read_folder(tmp_path / "case", PHANTOM))
-    assert (reference, why) == ("t1", "the finest one, of those that show the whole head")
+    study = read_folder(tmp_path / "case", PHANTOM)
+    assert (study.reference, study.why) == ("t1", "the finest one, of those that show the whole head")
 
 
 def grid(extent: Sequence[float], centre: Sequence[float] = (0, 0, 0)) -> tuple[tuple[int, ...], np.ndarray]:

@@ -8,7 +8,6 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import torch
 from dicom_studies import STUDY, T1_SE, T2_TSE, Scan, edit, files, study, write_study
 from monai.data import MetaTensor
 from phantom_case import LPS
@@ -18,7 +17,7 @@ from common.cohorts.myops import MYOPS
 from common.cohorts.phantom.simulation import SPACING
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.recognise.certainty import Grade
-from mmb.clinic.recognise.reading import align_and_assign, read_folder
+from mmb.clinic.recognise.reading import read_folder
 
 
 def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(case):
@@ -31,8 +30,8 @@ def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(case):
     assert not found.remarks
     assert not found.series
     assert found.explanations == [
-        "case_t1ce.nii.gz: T1c (named by its file); used.",
-        "case_flair.nii.gz: FLAIR (named by its file); used.",
+        "case_t1ce.nii.gz: T1c (named by its file); its image shows T1c (95%); used.",
+        "case_flair.nii.gz: FLAIR (named by its file); its image shows FLAIR (100%); used.",
         "case_t1.nii.gz: T1 (by its name); not used, as requested.",
         "case_t2.nii.gz: T2 (by its name); not used, as requested.",
     ]
@@ -42,7 +41,8 @@ def test_files_on_different_grids_are_warned_about(case, tmp_path):
     voxels = np.random.default_rng(0).uniform(1, 9, (20, 20, 20)).astype(np.float32)
     nib.save(nib.Nifti1Image(voxels, np.diag([4.0, 5, 6, 1])), tmp_path / "a_t1.nii.gz")
     nib.save(nib.Nifti1Image(voxels + 1, LPS), tmp_path / "a_t2.nii.gz")
-    assert [remark.code for remark in read_folder(tmp_path, PHANTOM).remarks] == ["different_grids"]
+    found = read_folder(tmp_path, PHANTOM, skull_strip="no")
+    assert [remark.code for remark in found.remarks] == ["different_grids"]
 
 
 @pytest.fixture(scope="module")
@@ -247,9 +247,7 @@ def test_what_cannot_be_registered_gives_way_by_name(case, tmp_path, no_registra
     t1, t2 = (scan for scan in STUDY if scan.number in (2, 3))
     thin = replace(t2, number=9, spacing=(3, 3, 3), moved=((0, 0, 0), (0, 0, 0)))
     write_study(tmp_path / "study", case, [t1, t2, thin])
-    read = read_folder(tmp_path / "study", PHANTOM)
-    assert read.sources["t2"] == "series 9"
-    study, *_ = align_and_assign(read, None, torch.device("cpu"), "no")
+    study = read_folder(tmp_path / "study", PHANTOM)
     assert study.sources == {"t1": "series 2", "t2": "series 3"}
     assert ("unusable_image", ("t2",)) in [(remark.code, remark.about) for remark in study.remarks]
     (noise,) = (each for each in study.found if each.source == "series 9")
@@ -260,8 +258,7 @@ def test_what_is_misplaced_and_cannot_be_registered_is_not_judged_by_what_it_sho
     for name, moved in (("t1ce", 0), ("t2", 8), ("flair", 0)):
         image = nib.load(case / f"case_{name}.nii.gz")
         nib.save(nib.Nifti1Image(np.roll(image.dataobj, moved, 1), LPS), tmp_path / f"x_{name}.nii.gz")
-    study, *_ = align_and_assign(read_folder(tmp_path, PHANTOM), None, torch.device("cpu"), "no")
-    names = {record.candidate.name: modality for modality, record in study.used.items()}
-    assert [names[name] for name in study.evidence.aligned.failed] == ["t2"]
-    assert "Do not trust the result" in " ".join(study.evidence.aligned.misplaced.values())
-    assert {names[name] for name in study.evidence.log_probs} == {"t1c", "flair"}
+    study = read_folder(tmp_path, PHANTOM)
+    assert [*study.aligned.failed] == ["t2"]
+    assert "Do not trust the result" in " ".join(study.aligned.misplaced.values())
+    assert {name for name, each in study.used.items() if each.log_probs} == {"t1c", "flair"}
