@@ -18,15 +18,15 @@ PROGRESS = ("monai.bundle.workflows", "ignite.engine.engine.SupervisedEvaluator"
 
 
 class StudyError(ValueError):
-    """What is wrong with a study, or with what was asked of it.
+    """Why a study is refused: what is wrong with it, or with what was asked of it.
 
     Attributes:
         said: what is wrong, on this machine; neither options of the command line nor `lines`.
         file: the file that is wrong, for clients that have sent it (`to_its_sender`).
-        code: name for programs of what a person can decide; empty if nothing.
-        about: modalities that a person can decide.
+        code: the kind, for programs.
+        about: modalities that a person can decide; empty if none.
         command: what to give on the command line, the end of the `text`.
-        candidates: `mmb.clinic.recognise.assign.FoundImage` of each series or file to choose from.
+        found: `mmb.clinic.recognise.record.FoundImage` of each series or file.
         lines: a line for each of them, for the console, and elsewhere unless they name files.
     """
 
@@ -36,13 +36,13 @@ class StudyError(ValueError):
         public: str | None = None,
         file: Path | None = None,
         *,
-        code: str = "",
+        code: str = "unusable",
         about: Sequence[str] = (),
         command: str = "",
         elsewhere: str = "",
     ) -> None:
         self.file, self.code, self.about, self.command = file, code, tuple(about), command
-        self.candidates: Sequence[Any] = ()
+        self.found: Sequence[Any] = ()
         self.lines: Sequence[str] = ()
         self.said = said
         self._public = f"{said if public is None else public} {elsewhere}".rstrip()
@@ -65,17 +65,19 @@ class StudyError(ValueError):
         return self.text
 
     @classmethod
-    def of(cls, place: str | Path, what: str, public: str = "The study", *, command: str = "") -> Self:
+    def of(
+        cls, place: str | Path, what: str, public: str = "The study", *, code: str = "unusable", command: str = ""
+    ) -> Self:
         """Return the error that something is wrong with a file, folder or option, called ``public`` for others."""
-        return cls(f"{place}: {what}", f"{public}: {what}", command=command)
+        return cls(f"{place}: {what}", f"{public}: {what}", code=code, command=command)
 
     def of_files(self, undecided: str) -> Self:
         """Return the error of a study whose names of files must not leave the machine: its lines have them.
 
-        If a person can decide something (`code`), its own text has them too; ``undecided`` is then the public one.
+        If a person can decide something (`about`), its own text has them too; ``undecided`` is then the public one.
         """
         other = copy(self)
-        other._public, other._lines_name_files = undecided if self.code else self._public, True
+        other._public, other._lines_name_files = undecided if self.about else self._public, True
         return other
 
     def to_its_sender(self) -> Self:

@@ -8,10 +8,11 @@ from typing import Any
 from common.cohorts.registry import PHANTOM
 from common.modalities import GLIOMA, canonical
 from mmb.clinic.intake.series import Series
-from mmb.clinic.recognise.assign import Assignment, assign_series, to_look_at
+from mmb.clinic.recognise.assign import assign_series, to_look_at
 from mmb.clinic.recognise.certainty import LogProbs
 from mmb.clinic.recognise.claims import SeriesHeaders, series_candidates
 from mmb.clinic.recognise.evidence import Candidate
+from mmb.clinic.recognise.record import Assignment
 from mmb.errors import StudyError
 
 Look = Callable[[Sequence[Candidate]], Mapping[str, LogProbs]]

@@ -27,8 +27,8 @@ from scipy.stats import beta
 from common.cohorts.registry import get_cohort
 from common.cohorts.scan import find_cases
 from common.modalities import GLIOMA
-from mmb.clinic.recognise.assign import contradicted
 from mmb.clinic.recognise.reading import read_files, read_folder
+from mmb.clinic.recognise.remarks import contradicted
 from mmb.clinic.remark import Gravity
 from mmb.clinic.report.doubts import image_warnings
 from mmb.errors import StudyError
@@ -80,7 +80,7 @@ def remarks(study: Mapping[str, Path] | Path, expected: Mapping[str, Path]) -> t
     try:
         read = read_folder(study, COHORT) if isinstance(study, Path) else read_files(study, COHORT)
     except StudyError as error:
-        return [f"refused:{error.code or 'unusable'}"], []
+        return [f"refused:{error.code}"], []
     doubted = image_warnings(read, read.aligned, read.brain, COHORT.brain_ml)
     said = [*contradicted(read.used), *read.remarks, *doubted]
     stops, doubts = ([it.code for it in said if it.gravity is each] for each in (Gravity.STOP, Gravity.DOUBT))

@@ -23,7 +23,9 @@ from mmb.clinic.intake.folder import require_studies, study_files
 from mmb.clinic.options import Options
 from mmb.clinic.remark import Gravity
 from mmb.clinic.report.document import read_document
+from mmb.clinic.report.result import REFUSED
 from mmb.clinic.study import RESULTS, Prediction, check_output, segment
+from mmb.errors import StudyError
 from mmb.predictors.bundle import load_predictor
 
 logger = logging.getLogger(__name__)
@@ -34,12 +36,13 @@ RECORD, TABLE = "studies.json", "studies.csv"
 class Outcome:
     """The result of a study, by its folder's name and a digest of what it was made from, or why there is none.
 
-    ``label`` and ``created`` are those of its summary.
+    ``code`` is the kind of reason; ``label`` and ``created`` are those of its summary.
     """
 
     study: str
     made_from: str = ""
     failure: str | None = None
+    code: str = ""
     label: str = ""
     created: str = ""
 
@@ -84,7 +87,7 @@ def segment_each(
                 key, before = digest(files, *settings), outcomes.get(name)
                 if before is None or before.made_from != key:
                     made = segment(source, out / name, inference, options, partial(explain, name))
-                    outcomes[name] = Outcome(name, key, None, made.summary.label, made.summary.created)
+                    outcomes[name] = Outcome(name, key, None, "", made.summary.label, made.summary.created)
             except Exception as error:
                 if full_disk(error):
                     raise
@@ -92,7 +95,7 @@ def segment_each(
                 if not isinstance(error, ValueError | OSError | ImportError):
                     logger.exception("an error that is not the study's")
                     told = f"{type(error).__name__}: {error}"
-                outcomes[name] = Outcome(name, failure=told)
+                outcomes[name] = Outcome(name, failure=told, code=error.code if isinstance(error, StudyError) else "")
                 for what in ("DICOM SEG", "DICOM SR"):  # an earlier result is of other files, or of other weights
                     Path(out, name, RESULTS[what]).unlink(missing_ok=True)
             _write(out, [outcomes[each] for each in studies if each in outcomes])
@@ -133,7 +136,12 @@ def _cell(value: Any) -> Any:
 
 def _row(out: Path, outcome: Outcome) -> dict[str, Any]:
     """Return the row of a study in the table: what its ``summary.json`` says, a column for each region and number."""
-    row: dict[str, Any] = {"study": outcome.study, "failure": outcome.failure or "", "answer": ""}
+    row: dict[str, Any] = {
+        "study": outcome.study,
+        "failure": outcome.failure or "",
+        "answer": REFUSED if outcome.code else "",
+    }
+    row |= {"remarks": outcome.code}
     if outcome.failure is None:
         summary = read_document(Path(out, outcome.study, RESULTS["JSON"]))
         row |= {"answer": summary.answer, "label": outcome.label, "created": outcome.created}

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.cohorts.cohort import Cohort
 from common.io.atomic import written_whole
-from common.io.files import require_writable
+from common.io.files import replacing, require_writable
 from common.modalities import ALIASES, LabelSet, canonical, display_name, resolve_subset
 from mmb.clinic.head.alignment import AlignedStudy
 from mmb.clinic.head.grid import resample_label_to
@@ -19,11 +19,11 @@ from mmb.clinic.head.skull import Brain, brain_mask
 from mmb.clinic.intake.folder import Source, StudyFiles
 from mmb.clinic.intake.series import Series
 from mmb.clinic.options import Options
-from mmb.clinic.recognise.reading import read_files, read_folder
+from mmb.clinic.recognise.reading import Study, read_files, read_folder
 from mmb.clinic.remark import Gravity, Remark, by_gravity
 from mmb.clinic.report.document import write_document
 from mmb.clinic.report.page import write_summary
-from mmb.clinic.report.result import Asked, StudySummary, summarise
+from mmb.clinic.report.result import Asked, Refusal, StudySummary, summarise
 from mmb.errors import StudyError
 from mmb.predictors.bundle import load_predictor
 from mmb.predictors.protocol import Predictor, Segmentation
@@ -48,6 +48,7 @@ class Prediction:
     reference: str  # modality on whose grid the result lies
     summary: StudySummary
     explanations: list[str]  # a line for everything found in the study
+    used: dict[str, str]  # modality -> `Candidate.key` of its series or file
     files: dict[str, Path]  # kind of result -> path
 
 
@@ -59,8 +60,8 @@ def predict(
     Series are recognised, resampled to one grid of 1 mm over the reference's field of view, and passed to the bundle's
     inference.json or to nnU-Net; the result is resampled to the reference's own grid. ``output_dir`` gets the files of
     `RESULTS` (``seg.dcm`` and ``report.dcm`` for DICOM, unless nothing was drawn, the result is not to be used, or no
-    SEG can reference the series), all or none. Raises ValueError if the study or an option cannot be used; nothing is
-    written then.
+    SEG can reference the series), all or none. Raises StudyError if the study cannot be used; unless an earlier result
+    lies there, ``summary.json`` then says why (`Refusal`). Raises ValueError for other options that cannot be used.
 
     ``study`` is a folder, or the image file of each modality. ``explain`` is called before the network runs, with a
     line for everything found in the study and what it is used as.
@@ -77,23 +78,13 @@ def segment(
     explain: Callable[[list[str]], None] | None = None,
 ) -> Prediction:
     """Segment a study as `predict` does, with a predictor that is loaded already."""
-    cohort, device, modalities, strip = inference.cohort, inference.device, options.modalities, options.skull_strip
-    if inference.subsets and len(inference.subsets) == 1:
-        needed, wanted = inference.subsets[0], resolve_subset(modalities, cohort.modalities)
-        modalities = needed if {*needed} <= {*wanted} else wanted
-    if unknown := [name for name in cohort.modalities if name not in ALIASES]:
-        raise StudyError(
-            f"{inference.weights_name}: predict does not recognise the sequences {', '.join(unknown)} of {cohort.name} "
-            "in a study. Prepare the images, and use the bundle's inference.json, or mmb.predictors.python.Bundle."
-        )
-    if isinstance(study, Mapping):
-        if options.site:
-            raise StudyError.of("--site", "the sequence of each of these image files is given; leave it out.", "site")
-        read = read_files(study, cohort, modalities, options.reference, device, strip)
-    else:
-        by_hand, site = options.series, options.site
-        read = read_folder(study, cohort, modalities, by_hand, options.reference, device, strip, site)
-    inference = inference.using([*read.images])
+    cohort = inference.cohort
+    try:
+        read = _read(study, inference, options)
+        inference = inference.using([*read.images])
+    except StudyError as error:
+        _write_refusal(error, study, Path(output_dir), inference, options)
+        raise
     if explain:
         explain(read.explanations)
     aligned, brain, chosen = read.aligned, read.brain, read.reference
@@ -121,7 +112,44 @@ def segment(
             nib.save(image, made["images"] / f"{name}.nii.gz")
     files = {what: Path(output_dir, path.name) for what, path in made.items()}
     files = {what: file for what, file in files.items() if file.exists() and (kept or what != "images")}
-    return Prediction(label, chosen, summary, read.explanations, files)
+    used = {name: each.candidate.key for name, each in read.used.items()}
+    return Prediction(label, chosen, summary, read.explanations, used, files)
+
+
+def _read(study: Source, inference: Predictor, options: Options) -> Study:
+    """Read a study's images and assign them to the modalities that the network can use."""
+    cohort, device, modalities, strip = inference.cohort, inference.device, options.modalities, options.skull_strip
+    reference = options.reference
+    if inference.subsets and len(inference.subsets) == 1:
+        needed, wanted = inference.subsets[0], resolve_subset(modalities, cohort.modalities)
+        modalities = needed if {*needed} <= {*wanted} else wanted
+    if unknown := [name for name in cohort.modalities if name not in ALIASES]:
+        raise StudyError(
+            f"{inference.weights_name}: predict does not recognise the sequences {', '.join(unknown)} of {cohort.name} "
+            "in a study. Prepare the images, and use the bundle's inference.json, or mmb.predictors.python.Bundle.",
+            code="unknown_sequences",
+        )
+    if isinstance(study, Mapping):
+        if options.site:
+            raise StudyError.of(
+                "--site", "the sequence of each of these image files is given; leave it out.", "site", code="option"
+            )
+        return read_files(study, cohort, modalities, reference, device, strip)
+    return read_folder(study, cohort, modalities, options.series, reference, device, strip, options.site)
+
+
+def _write_refusal(error: StudyError, study: Source, output_dir: Path, inference: Predictor, options: Options) -> None:
+    """Write why a study is refused where its result would be; an earlier result stays whole."""
+    if error.code == "option" or (output_dir / RESULTS["label map"]).exists():
+        return
+    made_by, asked = (
+        (inference.method, inference.version, inference.weights_name),
+        _asked(options, study, None, inference),
+    )
+    why = Refusal(error.code, error.public, error.about, error.found, asked, *made_by)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with replacing(output_dir / RESULTS["JSON"]) as path:
+        write_document(why, path)
 
 
 def _write_dicom(
@@ -149,8 +177,8 @@ def _write_dicom(
         yield Remark("no_seg", Gravity.WARNING, f"Nothing was written for an archive, neither SEG nor SR: {error}")
 
 
-def _asked(options: Options, study: Source, reference: str, inference: Predictor) -> Asked:
-    """Return what was asked for; a reference that was named by its SeriesInstanceUID is its modality."""
+def _asked(options: Options, study: Source, reference: str | None, inference: Predictor) -> Asked:
+    """Return what was asked for; a reference that was named by its SeriesInstanceUID is its modality, if known."""
     series = {canonical(str(name)): None if key is None else str(key) for name, key in (options.series or {}).items()}
     return Asked(
         recipe=options.recipe and Path(options.recipe).name,
@@ -170,7 +198,7 @@ def check_output(study: Source, output_dir: str | Path) -> None:
     output, place = Path(output_dir).resolve(), study.folder if isinstance(study, StudyFiles) else study
     if not isinstance(place, Mapping) and Path(place).resolve() in (output, *output.parents):
         what = "it lies in the study's folder; expected a folder outside it."
-        raise StudyError.of(f"--output_dir {output_dir}", what, "The output folder")
+        raise StudyError.of(f"--output_dir {output_dir}", what, "The output folder", code="option")
     require_writable(output_dir)
 
 

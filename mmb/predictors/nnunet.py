@@ -434,7 +434,7 @@ def _no_model(folder: Path, subsets: Sequence[Sequence[str]], modalities: Sequen
     names = shortened([subset_name(subset) for subset in subsets], 15)
     other = "" if within else " Use a bundle, which takes any subset."
     what = f"no model for {subset_name([*modalities])}; nnU-Net needs exactly {names}.{other}"
-    return StudyError.of(folder, what, folder.name, command=fewer)
+    return StudyError.of(folder, what, folder.name, code="no_model", command=fewer)
 
 
 def _installed(folder: Path) -> str:

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 from mmb.server.app import App
-from mmb.server.errors import LONGEST, refusal
+from mmb.server.errors import LONGEST, RefusedStudy, refusal
 from mmb.server.worker import Turns, Worker
 
 MESSAGE = "x-message"  # header of an answer with remarks for the user, as a JSON string, which app-config.js shows
@@ -64,7 +64,8 @@ def error_response(error: Exception) -> Response:
     """Return the answer to a request that ended with an error; see `refusal`."""
     refused = refusal(error)
     headers = {**(refused.headers or {}), MESSAGE: as_header(refused.detail)}
-    return JSONResponse({"detail": refused.detail}, refused.status_code, headers)
+    record = refused.record if isinstance(refused, RefusedStudy) else {}
+    return JSONResponse({"detail": refused.detail, **record}, refused.status_code, headers)
 
 
 def as_header(text: str) -> str:

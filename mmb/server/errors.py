@@ -4,6 +4,7 @@ import logging
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import requests
@@ -27,6 +28,14 @@ DISK_FULL = (
     "Free some space there, and ask again."
 )
 LONGEST = 4000  # maximum length of a reason in characters
+
+
+class RefusedStudy(HTTPException):
+    """The answer to who sent a study that is refused; ``record`` has the reason for programs."""
+
+    def __init__(self, status: int, detail: str, record: Mapping[str, Any]) -> None:
+        super().__init__(status, detail)
+        self.record = record
 
 
 def refusal(error: Exception) -> HTTPException:
@@ -58,8 +67,13 @@ def refusal(error: Exception) -> HTTPException:
             where = "".join(traceback.format_tb(error.__traceback__)[-5:])  # no message: it may name a patient
             logger.error("%s\n%s", type(error).__name__, where)
             reason = "An unexpected error occurred; the server's log says where."
-    headers = error.headers if isinstance(error, StarletteHTTPException) else None
-    return HTTPException(status, " ".join(reason.split()).encode(errors="replace").decode()[:LONGEST], headers)
+    reason = " ".join(reason.split()).encode(errors="replace").decode()[:LONGEST]
+    if isinstance(error, RefusedStudy):
+        return error
+    if isinstance(error, StudyError):
+        found = [asdict(each) for each in error.found]
+        return RefusedStudy(status, reason, {"code": error.code, "about": [*error.about], "found": found})
+    return HTTPException(status, reason, error.headers if isinstance(error, StarletteHTTPException) else None)
 
 
 def _refused_field(error: Mapping[str, Any]) -> str:

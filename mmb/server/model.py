@@ -83,7 +83,8 @@ class BundleInferTask:
     ) -> dict[str, Any]:
         """Segment the study in ``folder/study``, write the results to ``folder/results``; return ``params`` as above.
 
-        Added is ``shown``: each region's name, volume in ml and verdict, and a picture of the reference, PNG in base64.
+        Added is ``shown``: each region's name, volume in ml and verdict, a picture of the reference, PNG in base64, and
+        what was used as which sequence.
         ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``on_progress`` is called
         with what is being done.
         """
@@ -141,7 +142,8 @@ def _of_upload(folder: Path, asked: Options, send: str | None) -> dict[str, Any]
         stored = store(DICOMwebClient(send, session=archive_session()), sorted((folder / "results").glob("*.dcm")))
     rows = [(row.heading, millilitres(row.volume), row.verdict) for row in prediction.summary.rows()]
     regions = [(heading, volume, verdict.text if verdict else "") for heading, volume, verdict in rows]
-    shown = {"regions": regions, "picture": prediction.summary.pictures.get(prediction.reference)}
+    picture = prediction.summary.pictures.get(prediction.reference)
+    shown = {"regions": regions, "picture": picture, "used": prediction.used}
     return {"present": _present(prediction), "stored": stored, "params": _facts(prediction), "shown": shown}
 
 

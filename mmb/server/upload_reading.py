@@ -18,9 +18,10 @@ from common.cohorts.cohort import Cohort
 from common.io.files import walk
 from common.io.geometry import lengths
 from common.modalities import display_name
-from mmb.clinic.recognise.assign import Assignment, assign_series, to_look_at
+from mmb.clinic.recognise.assign import assign_series, to_look_at
 from mmb.clinic.recognise.claims import Headers, read_headers
 from mmb.clinic.recognise.evidence import Candidate, SeriesCandidate
+from mmb.clinic.recognise.record import Assignment
 from mmb.clinic.recognise.site import SiteTable
 from mmb.clinic.report.pictures import thumbnail
 from mmb.errors import StudyError
@@ -110,13 +111,14 @@ def _automatic(headers: Headers) -> tuple[Assignment, list[Candidate], dict[str,
         try:
             made = assign_series(headers.candidates, left)
         except StudyError as error:
-            if error.code == "unusable":
+            if error.about and error.code == "unusable":
                 out = ", ".join(map(display_name, error.about))
                 refused |= dict.fromkeys(error.about, f"{error.said} {out} is left out.")
-            elif not error.code:
+            elif not error.about:
                 refused[""] = error.public
             # Of equal ones the person or the images decide.
-            left = [name for name in left if error.code in ("equal", "unusable") and name not in error.about]
+            keep = error.about and error.code in ("equal", "unusable")
+            left = [name for name in left if keep and name not in error.about]
     chosen = {name: each for name, each in made.chosen.items() if each.candidate not in unclear}
     return replace(made, chosen=chosen), unclear, refused
 

@@ -21,7 +21,7 @@ from fastapi import HTTPException
 from starlette.concurrency import run_in_threadpool
 
 from mmb.errors import silence_libraries
-from mmb.server.errors import refusal
+from mmb.server.errors import RefusedStudy, refusal
 
 SECONDS = 900  # time limit of one task in seconds
 MESSAGE_BYTES = 16 << 20  # maximum size of what a task returns; images are in files
@@ -81,7 +81,8 @@ class Worker:
                 self.close()
                 raise
         if kind == "refused":
-            raise HTTPException(*content)
+            status, detail, record = content
+            raise RefusedStudy(status, detail, record) if record else HTTPException(status, detail)
         return content
 
     def close(self) -> None:
@@ -142,7 +143,7 @@ def _serve(connection: Connection, folder: str, memory: int | None) -> None:
             answer = json.dumps(["returned", function(*arguments)])
         except Exception as error:
             refused = refusal(error)
-            answer = json.dumps(["refused", (refused.status_code, refused.detail)])
+            answer = json.dumps(["refused", (refused.status_code, refused.detail, getattr(refused, "record", None))])
         connection.send_bytes(answer.encode())
 
 

@@ -11,10 +11,11 @@ from pydicom.dataset import Dataset
 
 from common.modalities import GLIOMA
 from mmb.clinic.intake.series import Series
-from mmb.clinic.recognise.assign import Record, assign_series
+from mmb.clinic.recognise.assign import assign_series
 from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.claims import series_candidates
 from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
+from mmb.clinic.recognise.record import Record
 from mmb.errors import StudyError
 
 T1 = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900}
@@ -104,7 +105,7 @@ def test_two_that_cannot_be_told_apart():
     with pytest.raises(StudyError) as refused:
         choose(study)
     assert (refused.value.code, refused.value.about) == ("equal", ("t2",))
-    assert [each.source for each in refused.value.candidates] == ["series 1", "series 3", "series 8"]
+    assert [each.source for each in refused.value.found] == ["series 1", "series 3", "series 8"]
     selection = choose(study, {"t2": 3})
     assert numbers(selection) == {"t2": 3}
     assert lines(selection)[2].endswith("; not used, as requested.")
@@ -141,7 +142,7 @@ def test_of_several_that_cannot_be_used_each_says_why():
     with pytest.raises(StudyError) as refused:
         choose([FULL[1], *parts])
     assert (refused.value.code, refused.value.about) == ("unusable", ("t2",))
-    assert [each.problem for each in refused.value.candidates] == ["", "a slice is missing", "no place"]
+    assert [each.problem for each in refused.value.found] == ["", "a slice is missing", "no place"]
 
 
 def test_one_of_several_with_a_number():
@@ -230,7 +231,7 @@ def test_what_images_do_not_decide_is_refused_with_the_candidates_and_no_number_
     with pytest.raises(ValueError, match="neither header nor image tells") as refused:
         choose(study, by_hand, looking(**shown))
     assert (refused.value.code, refused.value.about) == ("undecided", ("t1", "t1c"))
-    assert [(each.source, each.use) for each in refused.value.candidates if each.modality in ("t1", "t1c")] == [
+    assert [(each.source, each.use) for each in refused.value.found if each.modality in ("t1", "t1c")] == [
         (one.name, "undecided") for one in study if one.number in (601, 701, 801)
     ]
     first, *listed = str(refused.value).splitlines()

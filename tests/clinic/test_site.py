@@ -17,11 +17,12 @@ from common.cohorts.registry import PHANTOM
 from common.io.files import file_digest
 from common.modalities import GLIOMA
 from mmb.clinic.examples.phantom import SERIES
-from mmb.clinic.recognise.assign import Assignment, assign_series
+from mmb.clinic.recognise.assign import assign_series
 from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.claims import read_headers
 from mmb.clinic.recognise.evidence import UNKNOWN
 from mmb.clinic.recognise.reading import read_folder
+from mmb.clinic.recognise.record import Assignment
 from mmb.clinic.recognise.site import SiteTable, read_site
 from mmb.errors import StudyError
 from mmb.server.app import App

@@ -142,7 +142,7 @@ def align(
 
 
 def _misfit(names: Sequence[str], error: ValueError) -> MisfitError:
-    misfit = MisfitError(str(error))
+    misfit = MisfitError(str(error), code="not_registered")
     misfit.names = names
     return misfit
 

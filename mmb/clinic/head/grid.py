@@ -59,7 +59,8 @@ def isotropic_grid(image: Image, spacing: float) -> Grid:
     if not count.prod() <= MOST_VOXELS:
         raise StudyError(
             f"A field of view of {lengths(shape * sizes)} mm needs {lengths(count)} voxels of {spacing:g} mm, more "
-            f"than the maximum of {MOST_VOXELS}. Are its voxel sizes right? If so, crop it to the head."
+            f"than the maximum of {MOST_VOXELS}. Are its voxel sizes right? If so, crop it to the head.",
+            code="too_large",
         )
     count = count.astype(int)
     directions = left @ right * spacing

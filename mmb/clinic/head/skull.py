@@ -102,6 +102,7 @@ def agreed(
         raise StudyError(
             f"No brain was found in images that are not skull-stripped. {reasons}. Look at them. If they "
             "do show a head, strip the skull yourself.",
+            code="no_brain",
             command="To segment them as they are: --skull_strip no.",
         )
     agreement = {name: {name: 1.0} for name in plausible}

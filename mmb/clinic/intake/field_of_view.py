@@ -8,8 +8,8 @@ from nibabel.affines import apply_affine, voxel_sizes
 HEAD_MM = np.array([140.0, 170.0, 140.0])
 """Extent in mm from left to right, back to front, and bottom to top beyond which a field of view shows no more of a
 brain."""
+MIN_EXTENT_MM = 80.0  # minimum extent of a volume of a whole brain; smaller ones are slabs
 WHOLE = 0.8  # minimum share of the largest field of view, each not counted beyond `HEAD_MM`, of an image of the whole
-
 
 Grid = tuple[Sequence[int], np.ndarray]
 """Shape of an image, and its affine from voxels to mm (RAS)."""

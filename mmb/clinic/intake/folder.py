@@ -34,20 +34,26 @@ def study_files(folder: str | Path | StudyFiles) -> StudyFiles:
     folder = Path(folder)
     if folder.is_file():
         one_by_one = "Or give image files of any names one by one: --t1c FILE --flair FILE."
-        raise StudyError.of(folder, "a file; expected the folder with all files of the study.", command=one_by_one)
+        raise StudyError.of(
+            folder, "a file; expected the folder with all files of the study.", code="option", command=one_by_one
+        )
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM or NIfTI files of a study.")
     folder = Path(os.path.abspath(folder))  # as the paths of cases are, which are compared with it
     files = walk(folder)
     if not files:
-        raise StudyError.of(folder, "an empty folder; expected the DICOM or NIfTI files of a study.")
+        raise StudyError.of(
+            folder, "an empty folder; expected the DICOM or NIfTI files of a study.", code="no_mr_image"
+        )
     images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
     if images and (others := [path for path in files if is_dicom(path)]):
         fewer = min(images, others, key=len)
         listed = shortened(str(path.relative_to(folder)) for path in fewer)
         kind = "image" if fewer is images else "DICOM"
         both = f"it holds both DICOM and image files ({len(images)}); give a folder of one kind."
-        raise StudyError(f"{folder}: {both} Of the {kind} files move away: {listed}.", f"The study: {both}")
+        raise StudyError(
+            f"{folder}: {both} Of the {kind} files move away: {listed}.", f"The study: {both}", code="several_subjects"
+        )
     return StudyFiles(folder, files, images)
 
 

@@ -107,7 +107,7 @@ def require_one_patient(folder: str | Path, patients: Collection[tuple[str, str,
     if max(counts) > 1:
         what = [name for name, count in zip(("ID", "name", "date of birth"), counts, strict=True) if count > 1]
         images = f"images of {max(counts)} patients (by {', '.join(what)})"
-        raise StudyError.of(folder, f"{images}; give the folder of one.", command=EACH)
+        raise StudyError.of(folder, f"{images}; give the folder of one.", code="several_patients", command=EACH)
 
 
 def colour(header: Dataset) -> str | None:

@@ -143,20 +143,20 @@ def read_all(folder: str | Path, files: Sequence[Path] | None = None) -> tuple[l
     if nameless:
         lacking = ", ".join(f"{count} MR images have no {name}" for name, count in nameless.items())
         removed = f"If they were removed to de-identify the images, replace them instead; else {MISSING}"
-        raise StudyError.of(folder, f"{lacking}; expected valid UIDs in each. {removed}.")
+        raise StudyError.of(folder, f"{lacking}; expected valid UIDs in each. {removed}.", code="unread")
     require_one_patient(folder, patients)
     others = dict(sorted(others.items()))
     if not slices:
         listed = shortened(f"{len(paths)} {kind} (series {key})" for (key, kind), paths in others.items())
         expected = f"the MR series of one study, as {MRImageStorage.name} or {EnhancedMRImageStorage.name}"
-        raise StudyError.of(folder, f"no MR image, only {listed}; expected {expected}.")
+        raise StudyError.of(folder, f"no MR image, only {listed}; expected {expected}.", code="no_mr_image")
     if 1 < len(studies) == len(seen):
         own = f"each of the {len(seen)} MR images has a StudyInstanceUID of its own"
-        raise StudyError.of(folder, f"{own}; {ONE_UID.format('study')}.")
+        raise StudyError.of(folder, f"{own}; {ONE_UID.format('study')}.", code="several_studies")
     if len(studies) > 1 and not _one_examination(slices):
         only = "Only series of one date that share their frames of reference are one study"
         what = f"images of {len(studies)} studies; give the folder of one. {only}."
-        raise StudyError.of(folder, what, command=EACH)
+        raise StudyError.of(folder, what, code="several_studies", command=EACH)
     here = present(slices, unlike)
     found = [_series(volume, ambiguous, here) for volume in group(slices)]
     said = [text(series.header, "SeriesDescription") for series in found]
@@ -240,12 +240,13 @@ def _datasets(folder: str | Path, paths: Sequence[Path]) -> Iterable[tuple[Path,
                 f"{folder}: {found}, the first is number {first} in alphabetical order; {remedy}, or remove them.",
                 f"The study: {found}; {remedy}, or remove them.",
                 unusable[0],
+                code="unread",
             )
     if not read:
         index = ["a DICOMDIR is only an index: copy the folders beside it too"]
         other = [*(index if any(path.name.upper() == "DICOMDIR" for path in paths) else []), *unread(paths)[0]]
         what = f"none of its {len(paths)} files is a DICOM file; expected those of a study"
-        raise StudyError.of(folder, f"{'; '.join([what, *other])}.")
+        raise StudyError.of(folder, f"{'; '.join([what, *other])}.", code="unread")
 
 
 def _starts_like_dicom(path: Path) -> bool:

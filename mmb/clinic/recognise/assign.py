@@ -7,218 +7,21 @@ what that says, and `contradicted` names it.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
-from typing import Any, Self
 
-import numpy as np
-import torch
-from nibabel.affines import voxel_sizes
-
-from common.io.geometry import lengths
 from common.modalities import GLIOMA, display_name
 from mmb.clinic.intake.field_of_view import WHOLE, centre_within, shares
-from mmb.clinic.recognise.certainty import RATHER, SURE, Grade, LogProbs, clearly, margin
-from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
-from mmb.clinic.recognise.image import contradictions, worded
+from mmb.clinic.recognise.certainty import RATHER, SURE, Grade, LogProbs, margin
+from mmb.clinic.recognise.evidence import Candidate
+from mmb.clinic.recognise.ranks import RANKS, advantage
+from mmb.clinic.recognise.record import Assignment, Record, Use
+from mmb.clinic.recognise.remarks import choice_remarks, delayed, remark_on
 from mmb.clinic.remark import Gravity, Remark
 from mmb.errors import CHOOSE, StudyError
 
-UNLIKELY = 0.05  # probability below which it is not said that an image may show something
-MIN_EXTENT_MM = 80.0  # minimum extent of a volume of a whole brain; smaller ones are slabs
 MIN_OVERLAPPING = 0.5  # minimum share of the other images that one has to lie over, or it lies elsewhere
-DELAYED = 10  # minutes between two T1c from which the later one may show a delayed uptake, or a second dose
-ALIKE = 1.5
-"""Maximum ratio of the voxel sizes of images of one resolution, and of the edges of a voxel that is nearly a cube."""
-
-
-class Use(StrEnum):
-    """What becomes of a candidate."""
-
-    TAKEN = "taken"
-    LEFT_OUT = "left_out"  # it is none of the sequences
-    UNWANTED = "unwanted"  # not requested
-    UNUSABLE = "unusable"
-    RIVAL = "rival"  # another one is better
-    UNDECIDED = "undecided"  # the study is refused
-
-
-@dataclass(frozen=True)
-class FoundImage:
-    """A series or image file of the study, what it was recognised as, and what became of it.
-
-    Attributes:
-        source: e.g. ``series 7``, as in ``used``; a file is not named.
-        header: modality that its header or name says, or that was set by hand or by the site's table; None if it says
-            none.
-        confidence: how surely its header or name says so: none, open, likely or sure; None if it was set by hand or by
-            the site's table, named by its file, or is no MR image.
-        shows: class -> probability that the image shows it; empty if the image was not looked at.
-        modality: what it is taken for; None if for none of the sequences.
-        use: taken, left_out (it is none of the sequences), unwanted (not requested), unusable, rival (another one is
-            better), or undecided.
-        reason: why it is taken for that.
-        problem: why it cannot be used; empty if it can.
-        instead: source of the one that is used instead, and why; empty if there is none.
-        files: number of files that were read for it.
-    """
-
-    source: str
-    header: str | None
-    confidence: str | None
-    shows: Mapping[str, float]
-    modality: str | None
-    use: str
-    reason: str
-    problem: str = ""
-    instead: str = ""
-    files: int = 1
-
-
-@dataclass(frozen=True, eq=False)
-class Record:
-    """What a candidate is taken for (None: none of the sequences) and why, and what becomes of it."""
-
-    candidate: Candidate
-    modality: str | None
-    grade: Grade
-    reason: str
-    log_probs: LogProbs | None = None  # what its image shows; None if it was not judged, or cannot be
-    by_image: bool = False  # its image decided what it is
-    elsewhere: bool = False  # it does not lie where most others of its study do
-    partial: bool = False  # it shows less than `WHOLE` of what another one shows
-    use: Use = Use.UNDECIDED
-    instead: tuple[Candidate, str] | None = None  # the candidate that is taken instead, and why
-
-    @property
-    def stated_grade(self) -> Grade | None:
-        """The grade; None if it was set by hand or by the site's table, named by its file, or decided by the image."""
-        return None if self.candidate.fixed or self.candidate.says.by_table or self.by_image else self.grade
-
-    @property
-    def better(self) -> str:
-        """Which candidate is taken instead, and why; empty if none is."""
-        return f"{self.instead[0].name} is {self.instead[1]}" if self.instead else ""
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether it may be used as its modality."""
-        return self.modality is not None and self.candidate.problem is None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether only its image can tell if it was acquired after contrast agent."""
-        return self.candidate.says.contrast_unknown and not self.candidate.fixed
-
-    def clear_class(self, among: Collection[str] = ()) -> str | None:
-        """Return the class, ``among`` some or all, that its image clearly shows; None if none."""
-        return None if self.log_probs is None else clearly(self.log_probs, among)
-
-    def taken_for(self, modality: str | None, reason: str = "by what it shows") -> Self:
-        """Return it as the sequence that its image shows."""
-        grade = max(self.grade, Grade.LIKELY) if modality else Grade.NONE
-        reason = f"{reason}; its header: {self.reason}"
-        return replace(self, modality=modality, grade=grade, reason=reason, by_image=True)
-
-    def line(self) -> str:
-        """Return what it was recognised as, what it shows, and whether and why it is taken."""
-        broken = f"{self.candidate.problem}; by its header: " if self.candidate.problem else ""
-        said = f"{self.candidate.name}: left out: {broken}{self.reason}"
-        if self.modality:
-            grade = "" if self.stated_grade is None else f", {self.stated_grade.word}"
-            said = f"{self.candidate.name}: {display_name(self.modality)}{grade} ({self.reason})"
-        if self.log_probs:
-            seen = sorted(((p, name) for name, p in self.shown().items()), reverse=True)
-            kinds = [(display_name(name) if name in GLIOMA else "none of the four", p) for p, name in seen]
-            said += f"; its image shows {' or '.join(f'{kind} ({p:.0%})' for kind, p in kinds if p >= UNLIKELY)}"
-        ends = {
-            Use.TAKEN: "; used",
-            Use.UNWANTED: "; not used, as requested",
-            Use.UNUSABLE: f"; cannot be used: {self.candidate.problem}",
-            Use.RIVAL: f"; not used, since {self.better}",
-        }
-        return f"{said}{ends.get(self.use, '')}."
-
-    def shown(self) -> dict[str, float]:
-        """Return class -> probability that its image shows it; empty if it was not judged."""
-        odds = np.exp([*(self.log_probs or {}).values()])
-        return dict(zip(self.log_probs or {}, (odds / odds.sum()).tolist(), strict=True))
-
-    def found(self) -> FoundImage:
-        """Return it without what only the study's owner may see."""
-        each, better = self.candidate, f"{self.instead[0].source} is {self.instead[1]}" if self.instead else ""
-        return FoundImage(
-            source=each.source,
-            header=each.says.modality,
-            confidence=None if each.fixed or each.says.by_table else each.says.grade.word,
-            shows={name: round(p, 3) for name, p in self.shown().items()},
-            modality=self.modality,
-            use=self.use,
-            reason=self.reason,
-            problem=each.problem or "",
-            instead=better if self.use is Use.RIVAL else "",
-            files=each.files,
-        )
-
-
-def unused(
-    name: str, source: str, reason: str, said: str | None = None, use: Use = Use.LEFT_OUT, files: int = 1
-) -> Record:
-    """Return the record of a series or file that is no candidate; ``said``: modality by its description or name."""
-    candidate = Candidate(name, source, says=HeaderEvidence(said, Grade.NONE, reason), fixed=True, files=files)
-    return Record(candidate, said if use is Use.UNWANTED else None, Grade.NONE, reason, use=use)
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What is used as which modality, in their order; all candidates, in theirs; and what is to be said of this."""
-
-    chosen: dict[str, Record]
-    records: Sequence[Record] = ()
-    remarks: Sequence[Remark] = ()
-
-    def undone(self, error: StudyError) -> StudyError:
-        """Return an error of images that would have been used, with what was found."""
-        records = [replace(each, use=Use.UNDECIDED) if each.use is Use.TAKEN else each for each in self.records]
-        error.candidates, error.lines = [each.found() for each in records], [each.line() for each in records]
-        return error
-
-
-def _fits(record: Record, others: Mapping[str, Record]) -> tuple[bool, int]:
-    """Return whether a T1c is like the T1 in plane and resolution, and like how many of the others.
-
-    Images are alike if they have similar voxels and, unless these are nearly cubes, slices in one plane.
-    """
-    alike: dict[str, bool] = {}
-    for name, other in others.items() if record.modality == "t1c" else ():
-        sizes, theirs = (np.sort(voxel_sizes(each.candidate.grid[1])) for each in (record, other))
-        similar = (np.maximum(sizes / theirs, theirs / sizes) <= ALIKE).all()
-        alike[name] = bool(similar and (sizes[2] <= ALIKE * sizes[0] or _plane(record) == _plane(other)))
-    return alike.get("t1", False), sum(alike.values())
-
-
-RANKS: Sequence[tuple[str, Callable[[Record, Mapping[str, Record]], Any]]] = (
-    ("set by hand or named so", lambda it, _: it.candidate.fixed),
-    ("named by the site's table", lambda it, _: it.candidate.says.by_table),
-    ("where the other images lie", lambda it, _: not it.elsewhere),
-    ("of the whole head", lambda it, _: not it.partial),
-    ("not of another part of the body by its header", lambda it, _: not it.candidate.other_body),
-    ("the mean of several echoes", lambda it, _: it.candidate.mean),
-    ("original and not reformatted", lambda it, _: (not it.candidate.reformatted, not it.candidate.derived)),
-    ("recognised more surely", lambda it, _: it.grade >= Grade.LIKELY),
-    ("in the plane and resolution of the others", _fits),
-    ("3D", lambda it, _: it.candidate.in_3d),
-    ("described in known words only", lambda it, _: not it.candidate.odd),
-    ("of thinner slices", lambda it, _: -round(float(voxel_sizes(it.candidate.grid[1])[2]), 1)),
-    ("of a larger matrix", lambda it, _: it.candidate.grid[0][0] * it.candidate.grid[0][1]),
-    ("corrected for distortion, intensity or noise", lambda it, _: it.candidate.corrections),
-    ("later", lambda it, _: it.candidate.acquired if it.modality == "t1c" else ""),
-    ("recognised with more confidence", lambda it, _: (it.grade, it.candidate.says.rests_on)),
-)
-"""Criteria by which one of several candidates is preferred, in this order: the reason that is given, and a function of
-its record and of those chosen for other modalities. The first difference decides."""
 
 
 def to_look_at(candidates: Sequence[Candidate], modalities: Sequence[str]) -> tuple[dict[Candidate, str], bool]:
@@ -280,13 +83,13 @@ def assign_series(
     records = {each: records[each] for each in every}
     records = {each: _with_use(kept.get(each, record), each in kept, chosen) for each, record in records.items()}
     if refusal:
-        refusal.candidates = [record.found() for record in records.values()]
+        refusal.found = [record.found() for record in records.values()]
         refusal.lines = [record.line() for record in records.values()]
         raise refusal
-    remarks = [*_remarks(records, [*kept.values()], chosen)]
-    if why := _delayed(chosen, wanted):
+    remarks = [*choice_remarks(records, [*kept.values()], chosen)]
+    if why := delayed(chosen, wanted):
         chosen["t1c"] = replace(chosen["t1c"], grade=min(chosen["t1c"].grade, Grade.OPEN))
-        remarks.append(_of("later_than_another", chosen["t1c"], f"{chosen['t1c'].candidate.source} {why}."))
+        remarks.append(remark_on("later_than_another", chosen["t1c"], f"{chosen['t1c'].candidate.source} {why}."))
     chosen, excluded, moved = _by_content(chosen, modalities, required)
     chosen = {name: replace(_opened(record), use=Use.TAKEN) for name, record in chosen.items()}
     records |= _by_candidate([*chosen.values(), *(replace(record, use=Use.LEFT_OUT) for record in excluded)])
@@ -302,34 +105,6 @@ def _opened(record: Record) -> Record:
         return record
     reason = f"{record.reason}; its image leaves open whether it is {display_name(other)}"
     return replace(record, grade=min(record.grade, Grade.OPEN), reason=reason)
-
-
-def named(used: Mapping[str, Record], modalities: Collection[str] | Mapping[str, str]) -> str:
-    """Name modalities with their sources, so that similar remarks form one: ``T2 (series 3: 5 mm), FLAIR (...)``."""
-    details = modalities if isinstance(modalities, Mapping) else dict.fromkeys(modalities, "")
-    return ", ".join(
-        f"{display_name(name)} ({used[name].candidate.source}{': ' * bool(value)}{value})"
-        for name, value in details.items()
-    )
-
-
-def contradicted(chosen: Mapping[str, Record]) -> Iterator[Remark]:
-    """Yield remarks on images that do not show what they are used as, surest first."""
-    judged = {name: torch.tensor([*each.log_probs.values()]) for name, each in chosen.items() if each.log_probs}
-    for doubt in contradictions(judged):
-        (name, seems), *others = doubt.seems.items()
-        like = "" if seems == "other" else f", but like {display_name(seems)}"
-        brief = f"the {display_name(name)} does not look like {display_name(name)}{like}"
-        brief = f"{display_name(name)} and {display_name(seems)} seem exchanged" if others else brief
-        pair = " and ".join(named(chosen, [each]) for each in doubt.seems)
-        todo = "Do not use the result, volumes included, before you know which image is which sequence."
-        text = f"{pair}: {worded(doubt, judged).what}. {todo}"
-        yield Remark("exchanged" if others else "unlike_its_name", Gravity.STOP, text, tuple(doubt.seems), brief)
-
-
-def _of(code: str, record: Record, text: str, gravity: Gravity = Gravity.WARNING, brief: str = "") -> Remark:
-    """Return a remark on a candidate."""
-    return Remark(code, gravity, text, (record.modality,) if record.modality else (), brief)
 
 
 def _by_header(candidate: Candidate) -> Record:
@@ -515,85 +290,6 @@ def _by_content(
     return {name: renamed[name] for name in modalities if name in renamed}, excluded, remarks
 
 
-def _delayed(chosen: Mapping[str, Record], wanted: Sequence[Record]) -> str:
-    """Return that the T1c is taken only since it is much later than another one; empty if not."""
-    best = chosen.get("t1c")
-    others = [each for each in wanted if best and each.modality == "t1c" and each.is_usable and each is not best]
-    times = [_minutes(each) for each in others if best and _advantage(best, each, chosen) == "later"]
-    known, own = [time for time in times if time is not None], _minutes(best) if best else None
-    waited = own - min(known) if known and own is not None else 0
-    return f"is {waited} minutes later than another T1c: delayed, or after a second dose" if waited >= DELAYED else ""
-
-
-def _minutes(record: Record) -> int | None:
-    time = record.candidate.acquired.partition(".")[0][-6:]
-    return int(time[:2]) * 60 + int(time[2:4]) if time.isdecimal() and len(time) == 6 else None
-
-
-def _plane(record: Record) -> str:
-    return ("sagittal", "coronal", "axial")[record.candidate.across]
-
-
-def _prepared(candidates: Iterable[Candidate], chosen: Mapping[str, Record]) -> bool:
-    """Return whether all series are derived, and several are used, on one grid: as a data set's are."""
-    (shape, affine), *others = [each.candidate.grid for each in chosen.values()]
-    on_one = all(tuple(size) == tuple(shape) and np.allclose(other, affine) for size, other in others)
-    return bool(others) and on_one and all(each.reformatted for each in candidates)
-
-
-def _alike(used: Sequence[Record], trait: str) -> Iterator[tuple[Any, str, tuple[str, ...]]]:
-    """Yield each value of candidates' traits that is not empty, with the sources and the modalities that have it."""
-    values = {each: getattr(each.candidate, trait) for each in used}
-    for value in dict.fromkeys(filter(None, values.values())):
-        alike = [each for each in used if values[each] == value]
-        first, *others = [each.candidate.source for each in alike]
-        *more, last = [first, *(source.removeprefix("series ") for source in others)]
-        yield value, " and ".join([", ".join(more), last][not more :]), tuple(each.modality or "" for each in alike)
-
-
-def _remarks(
-    candidates: Collection[Candidate], wanted: Sequence[Record], chosen: Mapping[str, Record]
-) -> Iterator[Remark]:
-    """Yield remarks on what is used, and on what could have been; equal ones are one."""
-    used = sorted(chosen.values(), key=lambda each: [*candidates].index(each.candidate))
-    for _, sources, about in _alike(used, "reformatted"):
-        if _prepared(candidates, chosen):
-            text = f"All series are derived, on one grid ({sources}): their descriptions say which sequence each is."
-            yield Remark("prepared", Gravity.NOTE, text, about)
-        else:
-            said = "are reformatted; there are no originals" if about[1:] else "is reformatted; there is no original"
-            yield Remark("reformatted", Gravity.WARNING, f"{sources} {said}.", about)
-    for doubt, sources, about in _alike(used, "doubt"):
-        yield Remark("doubtful_images", Gravity.WARNING, f"{sources}{', each' * (len(about) > 1)}: {doubt}.", about)
-    for modality, best in chosen.items():
-        name, each = best.candidate.source, best.candidate
-        for other in (it for it in wanted if it.modality == modality and it.candidate.problem):
-            why = f"by its header {display_name(modality)}, is not used: {other.candidate.problem}"
-            yield _of("unusable_image", other, f"{other.candidate.source}, {why}.")
-        if body := each.other_body:
-            what = f"names another part of the body ({body})"
-            stop = (Gravity.STOP, f"the header of the {display_name(modality)} {what}") if each.fixed else ()
-            yield _of("other_body_part", best, f"{name}: its header {what}.", *stop)
-    for other in wanted:
-        best_one = chosen.get(other.modality or "")
-        if other.by_image and other.modality is None:
-            yield _of("left_out", other, f"Left out: {_described(other)}: {other.reason}.", Gravity.NOTE)
-        elif best_one and best_one is not other and other.is_usable and not other.candidate.reformatted:
-            better = f"{_described(best_one)} is {_advantage(best_one, other, chosen)}"
-            text = f"{display_name(other.modality or '')} too, but not used: {_described(other)}, since {better}."
-            yield _of("rival", other, text, Gravity.NOTE)
-
-
-def _described(record: Record) -> str:
-    sizes = lengths(voxel_sizes(record.candidate.grid[1]))
-    return f"{record.candidate.source} ({_plane(record)}, {sizes} mm)"
-
-
-def _advantage(best: Record, other: Record, chosen: Mapping[str, Record]) -> str:
-    others = {name: each for name, each in chosen.items() if each is not best}
-    return next(reason for reason, value in RANKS if value(best, others) != value(other, others))
-
-
 def _with_use(record: Record, is_wanted: bool, chosen: Mapping[str, Record]) -> Record:
     """Return a record with what becomes of it."""
     best = chosen.get(record.modality or "")
@@ -605,4 +301,4 @@ def _with_use(record: Record, is_wanted: bool, chosen: Mapping[str, Record]) -> 
         return replace(record, use=Use.UNUSABLE)
     if best is None or best is record:
         return replace(record, use=Use.TAKEN if best else Use.UNDECIDED)
-    return replace(record, use=Use.RIVAL, instead=(best.candidate, _advantage(best, record, chosen)))
+    return replace(record, use=Use.RIVAL, instead=(best.candidate, advantage(best, record, chosen)))

@@ -14,15 +14,16 @@ from common.cohorts.scan import find_cases, named_after
 from common.io.files import unread
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
+from mmb.clinic.intake.field_of_view import MIN_EXTENT_MM
 from mmb.clinic.intake.folder import StudyFiles, require_image_files, study_files
 from mmb.clinic.intake.headers import number, text
 from mmb.clinic.intake.series import Others, Series, read_all
-from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Record, Use, unused
 from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence, ImageFile, SeriesCandidate
 from mmb.clinic.recognise.header import recognise, recognise_study, told_by_dates, traits
 from mmb.clinic.recognise.image import has_known_sequences
 from mmb.clinic.recognise.image_files import contradiction, not_what_they_end_with, recognise_files
+from mmb.clinic.recognise.record import Record, Use, unused
 from mmb.clinic.recognise.site import SiteTable
 from mmb.clinic.remark import Gravity, Remark
 from mmb.errors import EACH, StudyError
@@ -61,7 +62,7 @@ class Headers:
 
     def refused(self, error: StudyError) -> StudyError:
         """Return an error of `assign_series` with what the user can do."""
-        if error.code in DECIDE:
+        if error.about:
             asked, value = DECIDE[error.code]
             error.command = asked.format(self.option(error.about, value))
         error.lines = [*error.lines, *self.others]
@@ -108,11 +109,11 @@ def given_files(files: Mapping[str, str | Path], cohort: Cohort, modalities: Seq
     given = {canonical(name): str(file) for name, file in files.items()}
     if foreign := [name for name in given if name not in cohort.modalities]:
         what = f"unknown to the network; expected some of {subset_name(cohort.modalities)}."
-        raise StudyError.of(f"--{foreign[0]}", what, foreign[0])
+        raise StudyError.of(f"--{foreign[0]}", what, foreign[0], code="option")
     require_image_files(given)
     used = [_named_file(file, file, name, "you named this file") for name, file in given.items() if name in wanted]
     if not used:
-        raise StudyError(f"None of the files is of the requested modalities ({subset_name(wanted)}).")
+        raise StudyError(f"None of the files is of the requested modalities ({subset_name(wanted)}).", code="option")
     return Headers(used, cohort, wanted)
 
 
@@ -150,7 +151,7 @@ def of_one_examination(headers: Headers) -> Headers:
         way = headers if isinstance(headers, SeriesHeaders) else Headers(headers.candidates, headers.cohort, [])
         todo = f"Move those of the other one away; or, if they belong together: {way.option(headers.modalities)}"
         public = "The images are of two examinations or patients, by their names or dates; give those of one."
-        raise StudyError(f"{found}. {todo}.{f' Dates: {days}.' * bool(days)}", public)
+        raise StudyError(f"{found}. {todo}.{f' Dates: {days}.' * bool(days)}", public, code="two_examinations")
     if found := found or differing([each.told for each in usable]):
         pair = [f"{display_name(it.says.modality or '')} ({it.source})" for it in usable if it.name in found[:2]]
         what = "are of two examinations or patients" if found.certain else "have names as of two patients or times"
@@ -164,16 +165,20 @@ def of_one_examination(headers: Headers) -> Headers:
 def _given(by_hand: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
     """Return what is set by hand, by the modalities' usual names, after checking these."""
     if not isinstance(by_hand, Mapping):
-        raise StudyError.of(f"--series {by_hand!r}", "expected sequences and SeriesNumbers, e.g. t1c=7.", "series")
+        raise StudyError.of(
+            f"--series {by_hand!r}", "expected sequences and SeriesNumbers, e.g. t1c=7.", "series", code="option"
+        )
     given = {canonical(str(name)): key for name, key in by_hand.items()}
     if len(given) < len(by_hand):
         what = f"one modality is given twice in {', '.join(map(str, by_hand))}; name each once."
-        raise StudyError.of("--series", what, "series")
+        raise StudyError.of("--series", what, "series", code="option")
     if foreign := [name for name in given if name not in wanted]:
         what = f"{foreign[0]} is not among the modalities to use, {subset_name(wanted)}."
-        raise StudyError.of("--series", what, "series")
+        raise StudyError.of("--series", what, "series", code="option")
     if all(given.get(name, "") is None for name in wanted):
-        raise StudyError.of("--series", "every modality is left out; expected at least one to be used.", "series")
+        raise StudyError.of(
+            "--series", "every modality is left out; expected at least one to be used.", "series", code="option"
+        )
     return given
 
 
@@ -193,11 +198,12 @@ def _of_files(
         cases = find_cases(folder, cohort, unnamed if named else [*unfit]) if named or not files else []
     except ValueError as error:
         public = "The study: its image files cannot be assigned to sequences; name them x_t1.nii.gz, and so on."
-        raise StudyError(str(error), public) from None
+        raise StudyError(str(error), public, code="not_recognised") from None
     if len(cases) > 1:
         names = shortened(case["case"] for case in cases)
         public = f"The study: {len(cases)} subjects; give the folder of one."
-        raise StudyError(f"{folder}: {len(cases)} subjects, {names}; give the folder of one.", public, command=EACH)
+        said = f"{folder}: {len(cases)} subjects, {names}; give the folder of one."
+        raise StudyError(said, public, code="several_subjects", command=EACH)
     case = cases[0] if cases else {"image": [], "modalities": []}
     channels = case.get("channels", [None] * len(case["image"]))
     by_name = {
@@ -209,7 +215,7 @@ def _of_files(
     left_out = [unused(file.name, file.source, "by its name", name, Use.UNWANTED) for name, file in unwanted.items()]
     if not by_name and not files:
         what = f"none of the requested modalities ({subset_name(wanted)}); it has {subset_name(case['modalities'])}."
-        raise StudyError.of(folder, what)
+        raise StudyError.of(folder, what, code="option")
     shown = {file.path for file in (*files, *by_name.values())}
     no_image = {"label": "a label, by its name", None: "its name is none of a sequence"}
     left_out += [
@@ -279,7 +285,7 @@ def set_by_hand(candidates: Sequence[C], by_hand: Mapping[str, Any]) -> list[C]:
     this number, or a file's name; None sets none. A file that is named after a modality that is set otherwise is not
     used. Raises StudyError if there is no such candidate, or it cannot be used.
     """
-    wrong = partial(StudyError.of, "--series", public="series")
+    wrong = partial(StudyError.of, "--series", public="series", code="option")
     fixed: dict[C, str] = {}
     for modality, key in by_hand.items():
         if key is None:

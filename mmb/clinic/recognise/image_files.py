@@ -103,7 +103,8 @@ def refuse_several_patients(files: Sequence[ImageFile]) -> None:
     if len(folders) > 1 and max(folders.values()) > 1:
         raise StudyError(
             f"The sequences lie in {len(folders)} folders, and one of these has several: they may be of several "
-            "subjects. Give the folder of one subject, with its files in it or a folder for each."
+            "subjects. Give the folder of one subject, with its files in it or a folder for each.",
+            code="several_subjects",
         )
 
 

@@ -21,9 +21,10 @@ from common.modalities import canonical, display_name
 from mmb.clinic.head.alignment import AlignedStudy, MisfitError
 from mmb.clinic.head.grid import finest, whole
 from mmb.clinic.head.skull import Brain, agreed
+from mmb.clinic.intake.field_of_view import MIN_EXTENT_MM
 from mmb.clinic.intake.folder import StudyFiles
 from mmb.clinic.intake.series import Series
-from mmb.clinic.recognise.assign import MIN_EXTENT_MM, Assignment, FoundImage, Record, assign_series, named, to_look_at
+from mmb.clinic.recognise.assign import assign_series, to_look_at
 from mmb.clinic.recognise.certainty import Agent, Basis, Grade, LogProbs
 from mmb.clinic.recognise.claims import (
     FolderHeaders,
@@ -36,6 +37,8 @@ from mmb.clinic.recognise.claims import (
 from mmb.clinic.recognise.evidence import Candidate, ImageFile, SeriesCandidate
 from mmb.clinic.recognise.image_files import refuse_several_patients
 from mmb.clinic.recognise.looking import ImageEvidence, Volumes, judge_images, read_volumes
+from mmb.clinic.recognise.record import Assignment, FoundImage, Record
+from mmb.clinic.recognise.remarks import named
 from mmb.clinic.recognise.site import SiteTable
 from mmb.clinic.remark import Gravity, Remark
 from mmb.errors import StudyError
@@ -170,9 +173,12 @@ def _look(
         raise headers.refused(error) from None
     if unseen := [each.candidate for each in made.chosen.values() if each.candidate not in left]:
         return _look(headers, reference, device, skull_strip, [*also, *unseen])
-    skulls = _skulls(headers, made, volumes)
+    try:
+        skulls = _skulls(headers, made, volumes)
+    except StudyError as error:
+        seen = error
     if isinstance(seen, StudyError):
-        raise headers.refused(made.undone(seen)) from None
+        raise made.undone(seen) from None
     names, cohort = {record.candidate.name: modality for modality, record in made.chosen.items()}, headers.cohort
     images = {modality: volumes.images[name] for name, modality in names.items()}
     aligned, masks = seen.aligned.renamed(names), seen.masks and seen.masks.renamed(names)
@@ -225,7 +231,7 @@ def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
     if name not in study.images:
         used = ", ".join(f"{display_name(name)} ({source})" for name, source in study.sources.items())
         what = "this series" if is_uid else asked  # a message never shows a UID, which identifies the patient
-        raise StudyError.of("--reference", f"{what} is not used; expected one of {used}.", "reference")
+        raise StudyError.of("--reference", f"{what} is not used; expected one of {used}.", "reference", code="option")
     return name, "as requested"
 
 
@@ -247,7 +253,7 @@ def _skulls(headers: Headers, assignment: Assignment, volumes: Volumes) -> list[
     files = {name: volumes.images[name] for name in names if name in volumes.images}
     for name, image in files.items() if not isinstance(headers, SeriesHeaders) else ():
         if (what := _slab(image)) and (isinstance(headers, FolderHeaders) or min(image.shape) == 1):
-            raise StudyError.of(name, f"{what}. Leave it out.", display_name(names[name]))
+            raise StudyError.of(name, f"{what}. Leave it out.", display_name(names[name]), code="slab")
     return skulls
 
 

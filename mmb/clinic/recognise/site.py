@@ -42,7 +42,7 @@ class SiteTable:
             both = " and ".join(f"{display_name(kind)} ('{pattern}')" for kind, pattern in found.items())
             public = " and ".join(map(display_name, found))
             says = "the site's table says {} of it; narrow one of its patterns."
-            raise StudyError(f"{name}: {says.format(both)}", f"{source}: {says.format(public)}")
+            raise StudyError(f"{name}: {says.format(both)}", f"{source}: {says.format(public)}", code="site")
         (modality,) = found
         grade = Grade.OPEN if header.excluded else Grade.SURE if header.modality else Grade.LIKELY
         return HeaderEvidence(modality, grade, f"{reason}; its header: {header.reason}", header.rests_on, by_table=True)

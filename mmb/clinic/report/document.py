@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mmb.clinic.report import result
-from mmb.clinic.report.result import LEFT_OUT, StudySummary
+from mmb.clinic.report.result import LEFT_OUT, REFUSED, Refusal, StudySummary
 
 FIELDS = TypeAdapter(StudySummary)
+EITHER = TypeAdapter[StudySummary | Refusal](StudySummary | Refusal)
 SCHEMA = Path(__file__).parents[3] / "docs" / "summary.schema.json"
 
 
@@ -24,31 +25,34 @@ def as_document(summary: StudySummary) -> dict[str, Any]:
     return FIELDS.dump_python(summary, mode="json", exclude={*LEFT_OUT})
 
 
-def write_document(summary: StudySummary, path: Path) -> None:
-    """Write a summary as JSON (UTF-8); the same summary gives the same bytes."""
-    path.write_bytes(FIELDS.dump_json(summary, indent=1, exclude={*LEFT_OUT}) + b"\n")
+def write_document(summary: StudySummary | Refusal, path: Path) -> None:
+    """Write a summary, or why there is none, as JSON (UTF-8); the same summary gives the same bytes."""
+    path.write_bytes(EITHER.dump_json(summary, indent=1, exclude={*LEFT_OUT}) + b"\n")
 
 
 def read_document(path: Path) -> StudySummary:
     """Read a summary that `write_document` wrote, without what was left out.
 
-    Raises ValueError if the file is damaged, or of another version, of which fields would be lost.
+    Raises ValueError if the study was refused, or the file is damaged or of another version, of which fields would be
+    lost.
     """
     content = json.loads(path.read_bytes())
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != StudySummary.schema_version:
         raise ValueError(f"{path}: schema_version {version}; expected {StudySummary.schema_version}. Segment it again.")
+    if content["answer"] == REFUSED:
+        raise ValueError(f"{path}: the study was refused: {content['text']}")
     return FIELDS.validate_python(content)
 
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of what `write_document` writes, with the texts of the classes' docstrings."""
-    made = FIELDS.json_schema(mode="serialization")
+    made = EITHER.json_schema(mode="serialization")
     for name in LEFT_OUT:
-        del made["properties"][name]
+        del made["$defs"][StudySummary.__name__]["properties"][name]
     used = json.dumps(made)
     made["$defs"] = {name: part for name, part in made["$defs"].items() if f"#/$defs/{name}" in used}
-    for name, part in {StudySummary.__name__: made, **made["$defs"]}.items():
+    for name, part in made["$defs"].items():
         kind = getattr(result, name)
         texts = _texts(kind)
         part["description"] = (inspect.getdoc(kind) or "").partition("\n")[0]

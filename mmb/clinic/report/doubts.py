@@ -14,8 +14,8 @@ from mmb.clinic.head.alignment import AlignedStudy
 from mmb.clinic.head.grid import Grid, box, connected_pieces, in_field_of_view
 from mmb.clinic.head.skull import Brain
 from mmb.clinic.intake.field_of_view import WHOLE
-from mmb.clinic.recognise.assign import named
 from mmb.clinic.recognise.reading import Study
+from mmb.clinic.recognise.remarks import named
 from mmb.clinic.remark import Gravity, Remark
 from mmb.clinic.report.formats import in_percent, millilitres, region_phrase
 from mmb.clinic.report.lesions import cut_off

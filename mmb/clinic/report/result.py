@@ -7,7 +7,7 @@ own label does.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from nibabel.affines import voxel_sizes
@@ -20,8 +20,9 @@ from common.modalities import SHOWN_BY_T1C, LabelSet, display_name, display_subs
 from mmb.clinic.head.alignment import AlignedStudy
 from mmb.clinic.head.grid import Image, volume_of
 from mmb.clinic.head.skull import Brain, brain_mask
-from mmb.clinic.recognise.assign import FoundImage, contradicted
 from mmb.clinic.recognise.reading import Study
+from mmb.clinic.recognise.record import FoundImage
+from mmb.clinic.recognise.remarks import contradicted
 from mmb.clinic.remark import Gravity, Remark, by_gravity, stop_reasons
 from mmb.clinic.report.answer import answer
 from mmb.clinic.report.doubts import doubts
@@ -41,6 +42,9 @@ from mmb.clinic.report.verdicts import (
 from mmb.predictors.calibration import GOOD_DICE, WIDEST, Calibration
 from mmb.predictors.calibration_table import share
 from mmb.predictors.protocol import Predictor, Segmentation
+
+SCHEMA_VERSION = 2
+REFUSED: Literal["refused"] = "refused"
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,35 @@ class RegionRow(NamedTuple):
     def heading(self) -> str:
         """The region's name, e.g. ``Whole tumour (WT)``."""
         return f"{REGIONS[self.region].capitalize()} ({self.region})" if self.region in REGIONS else self.region
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a study was not segmented: ``summary.json`` instead of that of a result.
+
+    Attributes:
+        code: the kind of reason, e.g. ``two_examinations``.
+        text: the reason, and what to do; no file is named.
+        about: modalities that a person can decide.
+        found: every series or image file that was found, as far as it was read, and what became of it.
+        asked: what was asked for.
+        bundle: name of the bundle, or of the method of other weights.
+        version: version of the bundle.
+        weights: name of the weights' file and its SHA-256.
+        answer: ``refused``.
+        schema_version: as that of a result.
+    """
+
+    code: str
+    text: str
+    about: Sequence[str]
+    found: Sequence[FoundImage]
+    asked: Asked
+    bundle: str
+    version: str
+    weights: str
+    answer: Literal["refused"] = REFUSED
+    schema_version: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
@@ -166,7 +199,7 @@ class StudySummary:
     asked: Asked | None = None
     found: Sequence[FoundImage] = ()
     unread: int = 0
-    schema_version: int = 2
+    schema_version: int = SCHEMA_VERSION
 
     @property
     def warnings(self) -> list[str]:

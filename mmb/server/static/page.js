@@ -212,8 +212,10 @@ async function follow() {
   }
 }
 
-function showResult({ answer, warnings, regions, picture }, files) {
+function showResult({ answer, warnings, regions, picture, used }, files) {
   say('Done.');
+  for (const { name, options, value: chosen } of $('sequences').querySelectorAll('select')) // images may decide otherwise
+    if (!chosen) options[0].text = `auto: ${[...options].find(({ value }) => value === `=${used[name]}`)?.text ?? 'none'}`;
   $('answer').textContent = answer;
   $('warnings').replaceChildren(...warnings.map((text) => element('li', text)));
   $('regions').replaceChildren(...regions.map((cells) => row(...cells)));

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from common.cohorts import get_cohort
-from mmb.clinic.recognise.assign import Assignment, Record
 from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.evidence import Candidate
 from mmb.clinic.recognise.reading import Study
+from mmb.clinic.recognise.record import Assignment, Record
 from mmb.errors import StudyError
 from mmb.server.datastore import DICOMWebDatastore, labelled_modality
 from mmb.server.errors import private, refusal

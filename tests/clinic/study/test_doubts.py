@@ -13,11 +13,11 @@ from common.modalities import LabelSet
 from mmb.clinic.head.alignment import AlignedStudy
 from mmb.clinic.head.registration import Registration
 from mmb.clinic.head.skull import Brain
-from mmb.clinic.recognise.assign import Assignment, Record
 from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.claims import Headers
 from mmb.clinic.recognise.evidence import Candidate
 from mmb.clinic.recognise.reading import Study
+from mmb.clinic.recognise.record import Assignment, Record
 from mmb.clinic.remark import Gravity, Remark
 from mmb.clinic.report.doubts import (
     LACKING,

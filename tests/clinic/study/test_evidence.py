@@ -16,12 +16,14 @@ from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
 from mmb.clinic.head.grid import Grid, resample
 from mmb.clinic.head.skull import Masks
-from mmb.clinic.recognise.assign import Assignment, assign_series, contradicted
+from mmb.clinic.recognise.assign import assign_series
 from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.evidence import Candidate, HeaderEvidence
 from mmb.clinic.recognise.image import CLASSES
 from mmb.clinic.recognise.looking import judge_images, read_volumes
 from mmb.clinic.recognise.reading import read_folder
+from mmb.clinic.recognise.record import Assignment
+from mmb.clinic.recognise.remarks import contradicted
 from mmb.errors import StudyError
 
 CPU = torch.device("cpu")

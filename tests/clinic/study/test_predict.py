@@ -28,7 +28,7 @@ from common.io.checkpoints import read_checkpoint, write_checkpoint
 from common.io.files import file_digest
 from mmb.clinic import batch
 from mmb.clinic.recognise.reading import choose_reference, read_folder
-from mmb.clinic.report.document import SCHEMA, schema
+from mmb.clinic.report.document import SCHEMA, read_document, schema
 from mmb.clinic.report.segmentation import read_seg
 from mmb.clinic.study import RESULTS
 from mmb.predictors.bundle import SYNTHETIC
@@ -278,6 +278,28 @@ def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(words
     assert not (subject / "out").exists()
 
 
+def test_why_a_study_is_refused_stands_where_its_result_would_be(subject, tmp_path):
+    """As JSON without names of files; an earlier result stays."""
+    study, out = tmp_path / "study", tmp_path / "out"
+    study.mkdir()
+    image = nib.load(subject / "Doe_t2.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros_like(image.dataobj), image.affine), study / "Doe_t2.nii.gz")
+    (study / "Doe_t1.nii.gz").symlink_to(subject / "Doe_t1.nii.gz")
+    error = predict(study, out, "m3ae")
+    assert [path.name for path in out.iterdir()] == ["summary.json"]
+    said = json.loads((out / "summary.json").read_text())
+    jsonschema.validate(said, schema())
+    assert "Doe" not in str(said)
+    assert (said["answer"], said["code"], said["asked"]["reference"]) == ("refused", "unusable", None)
+    assert f"error: {said['text']}" == error
+    assert [(each["header"], each["use"]) for each in said["found"]] == [("t1", "undecided"), ("t2", "undecided")]
+    with pytest.raises(ValueError, match=r"summary.json: the study was refused: image file"):
+        read_document(out / "summary.json")
+    (out / "summary.json").rename(out / "label.nii.gz")  # as an earlier result
+    predict(study, out, "m3ae")
+    assert [path.name for path in out.iterdir()] == ["label.nii.gz"]
+
+
 def test_a_folder_is_refused_before_pytorch_is_loaded(tmp_path):
     (tmp_path / "empty").mkdir()
     program = f"""
@@ -324,6 +346,7 @@ def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(subject, tmp_path, 
     rows = pd.read_csv(out / "studies.csv").set_index("study")
     assert [*rows.index] == ["a & b", "bad", "damaged", "good", "older"]
     assert rows.failure["bad"].startswith(f"{studies / 'bad'}: ")
+    assert (rows.answer["bad"], rows.remarks["bad"]) == ("refused", "unread")
     assert (rows.used["good"], rows.WT_verdict["good"]) == ("t2", "not reliable")
     for region, mask in regions(np.asarray(nib.load(made["good"]).dataobj)).items():  # whatever the decision
         assert rows[f"{region}_ml"]["good"] == pytest.approx(mask.sum() * SPACING**3 / 1000, rel=1e-6)
