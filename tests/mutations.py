@@ -484,8 +484,8 @@ MUTATIONS = [
     ),
     Mutation(
         "mmb/experiments/nnunet_raw.py",
-        "nib.save(read_image(path, channel)[0], target)",
-        "nib.save(read_image(path, channel and 0)[0], target)",
+        "voxels = volume if channel is None else volume[..., channel]",
+        "voxels = volume if channel is None else volume[..., 0]",
         "cohorts/test_described.py::test_a_channel_of_a_file_and_voxels_that_do_not_count_are_written_as_such",
     ),
     Mutation(

@@ -14,7 +14,8 @@ from scipy.stats import ttest_1samp, wilcoxon
 
 from common.cohorts.registry import patient
 from common.evaluation.analysis.statistics import bootstrap_mean, mean_over_subsets
-from common.evaluation.metrics.results import Evaluation, read_evaluation
+from common.evaluation.metrics.results import Evaluation
+from mmb.experiments.evaluations import read_evaluation
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "open_glioma" / "results"

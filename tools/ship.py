@@ -13,12 +13,13 @@ from monai.bundle import ConfigParser
 
 from common.engines.efficiency import peak_memory_mb
 from common.engines.evaluate import window_facts
-from common.evaluation.metrics.results import Evaluation, read_evaluation
+from common.evaluation.metrics.results import Evaluation
 from common.io.checkpoints import load_weights, read_weights, write_checkpoint
 from common.io.facts import read_facts
 from common.io.files import file_digest, replacing
 from common.io.settings import check_choice
 from common.modalities import subset_name, subset_names
+from mmb.experiments.evaluations import read_evaluation
 from mmb.predictors.bundle import Inference, config_files
 from mmb.predictors.calibration import calibrate, calibration_file, write_calibration
 from tools.configs import text

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -20,12 +19,10 @@ from tqdm.contrib.concurrent import thread_map
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.examination import differing_files
-from common.cohorts.registry import COHORTS, PHANTOM, cohort_of, follow_ups, get_cohort, owners, patient_of
-from common.cohorts.scan import Item, find_cases, named_after
-from common.cohorts.splits import refuse_other_names
+from common.cohorts.registry import cohort_of
+from common.cohorts.scan import Item, find_cases
 from common.io.geometry import grid_difference, lengths
 from common.io.images import label_map, read_volume
-from common.text import printable, shortened
 
 RIPPLE = 0.005  # share of the 99th percentile up to which a voxel outside a brain counts as background
 BACKGROUND_FRACTION = 0.3  # minimum fraction of background voxels in a skull-stripped image (in BraTS it is about 0.8)
@@ -215,63 +212,6 @@ def check_folder(
         shared = [f"it shares an image with {other}" for other in sorted(others)]
         row["problems"] = "; ".join(filter(None, [row["problems"], *shared]))
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def print_check(name: str, dataset_dir: str | os.PathLike, judge: Judge | None = None, load: Load = None) -> bool:
-    """Print the table of `check_folder`, what label values mean, and all problems; return True if there are none."""
-    cohort = get_cohort(name)
-    table, items = check_folder(cohort, dataset_dir, judge, load), find_cases(dataset_dir, cohort)
-    bad = table[table["problems"] != ""]
-    counts = f"{len(table)} cases, {len(bad)} with problems"
-    if unlabelled := (table["label_values"] == "").sum():
-        counts += f", {unlabelled} without a readable label"
-    used = {Path(path) for item in items for path in item["image"]}
-    if ignored := sum(role is None and path not in used for path, role in named_after(dataset_dir, cohort).items()):
-        counts += f"; image files ignored because of their names: {ignored}"
-    labels = [{float(value) for value in text.split()} - {0} for text in table["label_values"] if text]
-    count = Counter(value for label in labels for value in label)
-    doubts = []
-    whole_values = {value for value in count if value.is_integer()}  # no cohort has others
-    described = next((item for item in items if "label_values" in item), {})
-    meanings = cohort_of(described, cohort).labels
-    if not whole_values <= meanings.known:
-        named = [other for item in items for other in owners(item["case"])]
-        fit = [other for other in named or COHORTS.values() if whole_values <= other.labels.known]
-        sequences = {name for item in items for name in item["modalities"]}
-        doubts.append(_best_fit(fit, whole_values, sequences) if fit else "No cohort has all of these label values.")
-    try:
-        refuse_other_names(items, cohort, dataset_dir)
-    except ValueError as error:
-        doubts.append(str(error))
-    print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
-    for value in sorted(whole_values):
-        print(f"cases with label value {value:g} ({meanings.class_of(value) or 'not defined'}): {count[value]}")
-    for names in follow_ups(item["case"] for item in items if patient_of(item) == item["case"]):
-        asked = f"{shortened(names)}: are these of one patient? They count as several"
-        print(printable(f"{asked}; `mmb datalist --patients` joins them."))
-    print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"]), *doubts])))
-    return bad.empty and not doubts
-
-
-def _best_fit(cohorts: Iterable[Cohort], values: set[float], sequences: set[str]) -> str:
-    """Return which cohort fits label values and sequences best, and why; each allows all of the values.
-
-    The best one has the fewest further values, and then the fewest sequences that only it or only the data have.
-    """
-
-    def rank(cohort: Cohort) -> tuple[int, int, bool]:
-        return len(cohort.labels.known - values), len({*cohort.modalities} ^ sequences), cohort is PHANTOM
-
-    best, *others = sorted({cohort.name: cohort for cohort in cohorts}.values(), key=rank)
-    meanings = sorted((value, name) for name, value in best.labels.meanings.items())
-    fit = ", ".join(f"{value} {name}" for value, name in meanings)
-    unseen = ", ".join(str(value) for value, _ in meanings if value not in values)
-    rest = f" (not found: {unseen})" if unseen else " and no others"
-    text = f"All labels fit {best.name} best: its values are {fit}{rest}"
-    text += f"; {len(others)} other cohorts allow them." if others else "."
-    unlike = [other.name for other in others if other.labels.known == best.labels.known]
-    unlike = [name for name in unlike if COHORTS[name].labels.meanings != best.labels.meanings]
-    return text + (f" {' and '.join(unlike)} give the same values other meanings." if unlike else "")
 
 
 def _check_case(item: Item, cohort: Cohort, judge: Judge | None, load: Load) -> dict[str, object]:

@@ -9,8 +9,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.io.files import replacing
-
 LEAST = 18
 """Bytes of the shortest gzip file; what is shorter is no image."""
 GZIP = b"\x1f\x8b"
@@ -61,14 +59,6 @@ def content(item: Mapping[str, Any]) -> list[str]:
     files = [_sign(str(path)) for path in item["image"]] + ([_sign(label, whole=True)] if label else [])
     said = {key: item[key] for key in sorted(item) if key not in ("image", "label", "patient")}
     return [*files, json.dumps(said)]
-
-
-def write_checked(items: Iterable[Mapping[str, Any]], folder: str | os.PathLike) -> Path:
-    """Write into a folder of cases which of them were checked, by their files' content; return the path."""
-    path = Path(folder, CHECKED)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps({item["case"]: content(item)[:-1] for item in items}, indent=1))
-    return path
 
 
 def unchecked(items: Iterable[Mapping[str, Any]], folder: str | os.PathLike) -> list[str]:

@@ -10,10 +10,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-from common.cohorts.cohort import Cohort
-from common.cohorts.registry import cohort_of, get_cohort, patient_of
+from common.cohorts.registry import cohort_of, get_cohort
 from common.cohorts.scan import Item
-from common.cohorts.splits import ALL_TEST, PARTS, Parts, official_splits
+from common.cohorts.splits import PARTS, Parts
 from common.io.documents import read_json
 from common.io.files import replacing
 from common.modalities import canonical
@@ -92,30 +91,6 @@ class _Datalist(BaseModel):
         return self
 
 
-def as_datalist(
-    parts: Parts, cohort: Cohort, dataset_dir: str | os.PathLike, split: str | None = None, seed: int = 0
-) -> dict[str, Any]:
-    """Return parts with absolute paths as the content of a datalist file, with paths relative to ``dataset_dir``.
-
-    Items get the key ``patient``, unless a published split has a patient in two parts.
-    """
-    groups = [{patient_of(item) for item in parts[part]} for part in PARTS]
-    if sum(map(len, groups)) == len(set.union(*groups)):
-        parts = {part: [{**item, "patient": patient_of(item)} for item in parts[part]] for part in PARTS}
-    split = split or "seeded"
-    base = Path(os.path.abspath(dataset_dir))
-    return {
-        "name": f"{cohort.name}, split {split}",
-        "cohort": cohort.name,
-        "modalities": list(cohort.modalities),
-        "labels": dict(cohort.labels.values),
-        "split": split,
-        **({} if split in ("full", ALL_TEST) or split in official_splits(cohort.name) else {"seed": seed}),
-        "numTraining": len(parts["training"]),
-        **_with_paths(parts, lambda path: Path(path).relative_to(base).as_posix()),
-    }
-
-
 def write_datalist(datalist: dict[str, Any], path: str | os.PathLike) -> None:
     """Write a datalist as JSON atomically: the file appears complete or not at all."""
     with replacing(path) as temporary:
@@ -150,7 +125,7 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
     if twice := [case for case in count if count[case] > 1]:
         raise ValueError(f"{path}: case {twice[0]} is listed more than once; list each case once.")
     base = os.path.abspath(dataset_dir)
-    parts = _with_paths(parts, lambda p: os.path.normpath(os.path.join(base, p)))
+    parts = with_paths(parts, lambda p: os.path.normpath(os.path.join(base, p)))
     for item in [item for items in parts.values() for item in items]:
         if item.get("label_values") and (name := cohort or datalist.cohort):
             definition = get_cohort(name)
@@ -167,7 +142,7 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
     return parts
 
 
-def _with_paths(parts: Parts, change: Callable[[str], str]) -> Parts:
+def with_paths(parts: Parts, change: Callable[[str], str]) -> Parts:
     """Return the parts with ``change`` applied to every path."""
 
     def changed(item: Item) -> Item:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,7 +37,9 @@ REGION_NAMES = {"WT": r"wt|whole( tumou?r)?", "TC": r"tc|(tumou?r )?core"}
 """Region of several classes -> its names, likewise."""
 
 
-class _File(BaseModel):
+class Described(BaseModel):
+    """A ``dataset.json`` of nnU-Net, as far as it is used here."""
+
     model_config = ConfigDict(extra="allow")
     channel_names: Annotated[dict[str, str], Field(min_length=1)]
     labels: dict[str, int | list[int]]
@@ -149,15 +151,11 @@ def described(folder: str | os.PathLike) -> Description | None:
         if "modality" in content and any(folder.glob("images*/*_0000.*")):
             raise ValueError(f"{path}: of nnU-Net v1; convert it by nnUNetv2_convert_old_nnUNet_dataset.")
         return None
-    return _description(read_json(path, _File, "Expected that of nnU-Net v2."), path)
+    return description(read_json(path, Described, "Expected that of nnU-Net v2."), path)
 
 
-def described_by(content: Mapping[str, Any], path: Path) -> Description:
-    """Return what a ``dataset.json`` of which a copy is within another file says; ``path`` is that file."""
-    return _description(_File.model_validate(content), path)
-
-
-def _description(file: _File, path: Path) -> Description:
+def description(file: Described, path: Path) -> Description:
+    """Return what a ``dataset.json`` says; ``path`` is it, or the file with a copy of it. ValueError if it is wrong."""
     numbers = sorted(file.channel_names, key=lambda number: int(number) if number.isdecimal() else -1)
     if numbers != [str(number) for number in range(len(numbers))]:
         raise ValueError(f"{path}: channel_names {', '.join(numbers)}; expected the numbers from 0.")

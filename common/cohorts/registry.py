@@ -24,7 +24,6 @@ SAME = {"BraTS-SSA-00121": "BraTS-SSA-00115"}
 """Patient -> an earlier name of the same patient, found by comparing images."""
 NNUNET_IGNORED = "ignore"
 """Name of the voxels that are not labelled, in nnU-Net and in ``label_values``."""
-ENDING, MOST_TIMES = 6, 5
 _MONTH_DAY = r"(?:0[1-9]|1[0-2])[-._]?(?:0[1-9]|[12]\d|3[01])"
 _DAY_MONTH = r"(?:(?:0[1-9]|[12]\d|3[01])[-._](?:0[1-9]|1[0-2])|(?:0[1-9]|1[0-2])[-._](?:0[1-9]|[12]\d|3[01]))"
 _DATE = rf"(?:19|20)\d\d[-._]?{_MONTH_DAY}"
@@ -100,16 +99,6 @@ def patient(case: str) -> str:
     names = match.groupdict() if match else {}
     name = names.get("patient") or names.get("before") or case
     return SAME.get(name, name)
-
-
-def follow_ups(cases: Iterable[str]) -> list[list[str]]:
-    """Return groups of few cases of no publisher that differ in a short ending behind a number, as P01_1 and P01_2."""
-    groups: dict[str, list[str]] = {}
-    for case in sorted(case for case in {*cases} if not owners(case)):
-        ending = re.split("[_. -]", case)[-1]
-        first = case[: -len(ending) - 1] if len(ending) <= ENDING else ""
-        groups.setdefault(first if any(map(str.isdigit, first)) else case, []).append(case)
-    return [names for names in groups.values() if 1 < len(names) <= MOST_TIMES]
 
 
 def dates(text: str) -> list[date]:

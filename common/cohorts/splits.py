@@ -27,7 +27,6 @@ import logging
 import os
 import random
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -124,16 +123,6 @@ def divide(
         names = {part: patients[start:stop] for part, (start, stop) in zip(PARTS, bounds, strict=True)}
     part_of = {name: part for part in PARTS for name in names[part]}
     return {part: [item for item in labelled if part_of[patient_of(item)] == part] for part in PARTS}
-
-
-def in_words(parts: Parts) -> str:
-    """Return, as text, the numbers of cases, patients and follow-ups, and of cases by source if there are several."""
-    items = [item for part in PARTS for item in parts[part]]
-    people = len({patient_of(item) for item in items})
-    cases = ", ".join(f"{len(parts[part])} {part}" for part in PARTS)
-    sources = Counter(item["source"] for item in items if item.get("source"))
-    named = "; " + ", ".join(f"{count} of {name}" for name, count in sources.items()) if sources else ""
-    return f"{cases}; {people} patients, {len(items) - people} follow-ups{named}"
 
 
 def official_splits(cohort: str) -> dict[str, dict[str, list[str]]]:

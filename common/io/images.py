@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from monai.data import MetaTensor, NibabelWriter
-from nibabel import Nifti1Image
 
 from common.io.files import replacing
 from common.io.geometry import require_plausible
@@ -68,18 +67,6 @@ def label_map(label: MetaTensor, path: str | os.PathLike) -> MetaTensor:
             f"{path}: shape {tuple(label.shape)}; expected a label map (X, Y, Z), not channels of classes."
         )
     return cast(MetaTensor, torch.where((label - label.round()).abs() < NEARLY, label.round(), label))
-
-
-def read_image(path: str | Path, channel: int | None = None) -> tuple[Nifti1Image, dict[str, str]]:
-    """Read the volume of an image file, or one of its channels; return it, and doubts about the file by their codes.
-
-    Raises ValueError if what was read is not a single volume.
-    """
-    volume = read_volume(path)
-    chosen = volume if channel is None else volume[..., channel]
-    if chosen.ndim != 3:
-        raise ValueError(f"{path}: shape {tuple(chosen.shape)}; expected one volume (X, Y, Z).")
-    return Nifti1Image(chosen.numpy(), volume.affine.numpy()), volume.meta["doubts"]
 
 
 @cache

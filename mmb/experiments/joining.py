@@ -6,12 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from common.cohorts import get_cohort
 from common.cohorts.cohort import Cohort
+from common.cohorts.datalist import with_paths
 from common.cohorts.registry import patient_of
 from common.cohorts.scan import Item, find_cases
-from common.cohorts.splits import ALL_TEST, CROSS_VALIDATION, PARTS, Parts, divide, refuse_other_names
+from common.cohorts.splits import ALL_TEST, CROSS_VALIDATION, PARTS, Parts, divide, official_splits, refuse_other_names
 from common.text import shortened
 
 
@@ -117,3 +119,37 @@ def _unite_patients(items: Sequence[Item], path: str | os.PathLike) -> None:
 def _plain(name: str) -> str:
     """Return a name in lower case, without the zeros before its numbers."""
     return re.sub(r"\d+", lambda number: str(int(number[0])), name.strip().lower())
+
+
+def as_datalist(
+    parts: Parts, cohort: Cohort, dataset_dir: str | os.PathLike, split: str | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Return parts with absolute paths as the content of a datalist file, with paths relative to ``dataset_dir``.
+
+    Items get the key ``patient``, unless a published split has a patient in two parts.
+    """
+    groups = [{patient_of(item) for item in parts[part]} for part in PARTS]
+    if sum(map(len, groups)) == len(set.union(*groups)):
+        parts = {part: [{**item, "patient": patient_of(item)} for item in parts[part]] for part in PARTS}
+    split = split or "seeded"
+    base = Path(os.path.abspath(dataset_dir))
+    return {
+        "name": f"{cohort.name}, split {split}",
+        "cohort": cohort.name,
+        "modalities": list(cohort.modalities),
+        "labels": dict(cohort.labels.values),
+        "split": split,
+        **({} if split in ("full", ALL_TEST) or split in official_splits(cohort.name) else {"seed": seed}),
+        "numTraining": len(parts["training"]),
+        **with_paths(parts, lambda path: Path(path).relative_to(base).as_posix()),
+    }
+
+
+def in_words(parts: Parts) -> str:
+    """Return, as text, the numbers of cases, patients and follow-ups, and of cases by source if there are several."""
+    items = [item for part in PARTS for item in parts[part]]
+    people = len({patient_of(item) for item in items})
+    cases = ", ".join(f"{len(parts[part])} {part}" for part in PARTS)
+    sources = Counter(item["source"] for item in items if item.get("source"))
+    named = "; " + ", ".join(f"{count} of {name}" for name, count in sources.items()) if sources else ""
+    return f"{cases}; {people} patients, {len(items) - people} follow-ups{named}"

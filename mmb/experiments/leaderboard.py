@@ -12,7 +12,7 @@ from typing import Any
 from common.cohorts import generate_phantom, get_cohort
 from common.cohorts.cohort import Cohort
 from common.cohorts.described import is_description
-from common.evaluation.metrics.results import read_evaluation, write_evaluation
+from common.evaluation.metrics.results import write_evaluation
 from common.evaluation.report.report import write_table
 from common.io.files import require_writable
 from common.io.settings import check_number
@@ -21,6 +21,7 @@ from common.transforms.decision import DECISIONS
 from mmb.experiments.comparison.combine import pool_folds
 from mmb.experiments.comparison.compare import compare_methods
 from mmb.experiments.dry_run import made_small
+from mmb.experiments.evaluations import read_evaluation
 from mmb.experiments.folders import finished, require_own_folder
 from mmb.experiments.lists import MethodList, read_list
 from mmb.experiments.paper_tables.tables import paper_tables

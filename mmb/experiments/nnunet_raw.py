@@ -16,7 +16,7 @@ from common.cohorts.nnunet import DESCRIPTION
 from common.cohorts.registry import NNUNET_IGNORED, cohort_of
 from common.cohorts.scan import Item
 from common.io.atomic import written_whole
-from common.io.images import label_map, read_image, read_volume
+from common.io.images import label_map, read_volume
 from common.modalities import IGNORED, display_name
 
 Parts = Mapping[str, Sequence[Item]]
@@ -63,7 +63,9 @@ def _write_images(item: Item, cohort: Cohort, folder: Path) -> None:
         if channel is None and path.endswith(".nii.gz"):
             shutil.copyfile(path, target)
         else:
-            nib.save(read_image(path, channel)[0], target)
+            volume = read_volume(path)
+            voxels = volume if channel is None else volume[..., channel]
+            nib.save(nib.Nifti1Image(voxels.numpy(), volume.affine.numpy()), target)
 
 
 def _write_label(item: Item, cohort: Cohort, numbers: Mapping[str, int], folder: Path) -> None:

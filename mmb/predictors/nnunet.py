@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict
 
 from common.cohorts.brats import CAVITY, SINCE_2023
 from common.cohorts.cohort import Cohort
-from common.cohorts.nnunet import CLASS_NAMES, Description, described, described_by
+from common.cohorts.nnunet import CLASS_NAMES, Described, Description, described, description
 from common.cohorts.registry import NNUNET_IGNORED
 from common.evaluation.metrics.overlap import region_masks
 from common.io.documents import read_json
@@ -219,7 +219,7 @@ class NnUNet(Predictor):
             )
         pairs: dict[str, tuple[Any, Any]] = {}
         if isinstance(data := trained.get("dataset_json"), dict) and "channel_names" in data:
-            own = described_by(data, path)
+            own = description(Described.model_validate(data), path)
             names = zip(map(_sequence, own.channels), map(_sequence, self.described.channels), strict=False)
             if any(one != two for one, two in names if one and two) or len(own.channels) != len(self.channels):
                 pairs["channels"] = ", ".join(own.channels), ", ".join(self.described.channels)

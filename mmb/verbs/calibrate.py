@@ -15,8 +15,8 @@ def calibrate(weights: str, *evaluations: str, without_tumour: str | None = None
             segmented with these weights and this decision; they set the limit below which no tumour was found with
             confidence.
     """
-    from common.evaluation.metrics.results import read_evaluation
     from common.io.files import file_digest
+    from mmb.experiments.evaluations import read_evaluation
     from mmb.predictors.calibration import calibrate as fitted
     from mmb.predictors.calibration import calibration_file, write_calibration
     from mmb.predictors.calibration_table import left_out_table

@@ -12,11 +12,11 @@ def check(cohort: str, dataset_dir: str) -> None:
         dataset_dir: the folder as downloaded, or the folder of one subject.
     """
     from common.cohorts import get_cohort
-    from common.cohorts.check import print_check
-    from common.cohorts.contents import CHECKED, write_checked
+    from common.cohorts.contents import CHECKED
     from common.cohorts.scan import find_cases
     from common.transforms.load import LoadSubjectd
     from mmb.clinic.recognise.image import doubts, has_known_sequences
+    from mmb.experiments.checking import print_check, write_checked
 
     judge = doubts if has_known_sequences(get_cohort(cohort)) else None
     if not print_check(cohort, dataset_dir, judge, LoadSubjectd(cohort)):

@@ -26,8 +26,9 @@ def datalist(
             images, labels with its values and regions, and splits_final.json for nnUNet_preprocessed.
     """
     from common.cohorts import get_cohort
-    from common.cohorts.datalist import as_datalist, write_datalist
-    from common.cohorts.splits import in_words, refuse_shared_patients, split_cases
+    from common.cohorts.datalist import write_datalist
+    from common.cohorts.splits import refuse_shared_patients, split_cases
+    from mmb.experiments.joining import as_datalist, in_words
     from mmb.experiments.nnunet_raw import write_raw
 
     definition = get_cohort(cohort)

@@ -21,9 +21,9 @@ def join(
             columns for UCSF-PDGM and BraTS 2021.
     """
     from common.cohorts import get_cohort
-    from common.cohorts.datalist import as_datalist, write_datalist
-    from common.cohorts.splits import in_words, refuse_shared_patients
-    from mmb.experiments.joining import folders_of
+    from common.cohorts.datalist import write_datalist
+    from common.cohorts.splits import refuse_shared_patients
+    from mmb.experiments.joining import as_datalist, folders_of, in_words
     from mmb.experiments.joining import join as join_cohorts
 
     definition = get_cohort(cohort)

@@ -6,9 +6,10 @@ def pool(output_dir: str, name: str, *folders: str) -> None:
         name: name of the method.
         folders: the output folders of all folds' evaluations.
     """
-    from common.evaluation.metrics.results import read_evaluation, write_evaluation
+    from common.evaluation.metrics.results import write_evaluation
     from common.evaluation.report.tables import counted
     from mmb.experiments.comparison.combine import pool_folds, require_apart
+    from mmb.experiments.evaluations import read_evaluation
 
     require_apart(output_dir, folders)
     pooled = pool_folds(name, [read_evaluation(folder, folder) for folder in folders])

@@ -16,10 +16,10 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from common.cohorts import get_cohort
-from common.evaluation.metrics.results import read_evaluation
 from common.io.checkpoints import load_weights
 from common.io.weights import shipped_weights
 from common.run.keys import REFERENCE
+from mmb.experiments.evaluations import read_evaluation
 from tools.configs import README, configs, merged, readme
 from tools.ship import default_weights, dice_by_subset, eval_metrics
 

@@ -16,11 +16,11 @@ from mlflow import MlflowClient
 
 from common.cohorts.datalist import load_datalist, write_datalist
 from common.evaluation.metrics.conventions import METRICS
-from common.evaluation.metrics.results import read_evaluation
 from common.evaluation.report import sections
 from common.io.bundle import bundle_names
 from common.io.facts import read_facts
 from common.modalities import subset_name, subsets
+from mmb.experiments.evaluations import read_evaluation
 
 NAMES = bundle_names()
 SUBSETS = [["t1"], ["t1c", "flair"], list(MODALITIES)]

@@ -10,7 +10,7 @@ import torch
 from bundles.running import MODALITIES, Bundle
 
 from common.engines.epoch import SetEpoch
-from common.evaluation.metrics.results import read_evaluation
+from mmb.experiments.evaluations import read_evaluation
 
 PASSION, GSS = Bundle("passion"), Bundle("gss")
 RATES = [0.3, 0.3, 0.5, 0.5]

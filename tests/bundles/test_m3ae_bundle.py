@@ -13,8 +13,8 @@ from bundles.running import DEMO, DEMO_EVALUATION, MODALITIES, Bundle, copy_subs
 from evaluation.examples import ALWAYS
 
 from common.cohorts.datalist import load_datalist, write_datalist
-from common.evaluation.metrics.results import read_evaluation
 from common.modalities import subset_name, subsets
+from mmb.experiments.evaluations import read_evaluation
 
 M3AE = Bundle("m3ae")
 BUNDLE = M3AE.folder

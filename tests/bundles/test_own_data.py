@@ -11,8 +11,8 @@ from cohorts.test_described import MSD
 from layouts import LAYOUTS, write_cases
 from run_tools import run
 
-from common.evaluation.metrics.results import read_evaluation
 from common.io.facts import setting_of_weights
+from mmb.experiments.evaluations import read_evaluation
 
 SHAPE = (24, 24, 16)
 TINY = {"spacing": [1, 1, 1], "crop": [16, 16, 16], "epochs": 2, "val_interval": 1, "batch_size": 1, "num_workers": 0}

@@ -25,7 +25,7 @@ def voxels(phantom_volumes) -> np.ndarray:
 
 def is_doubted(path: Path) -> bool:
     """Return whether the only remark is that the sides may be exchanged, since none is stated; else there is none."""
-    texts = [each.text for each in read_files({"t2": path}, PHANTOM).remarks]
+    texts = [each.text for each in read_files({"t2": path}, PHANTOM, skull_strip="no").remarks]
     assert all("does not state the orientation" in text and "may be exchanged" in text for text in texts)
     return bool(texts)
 

@@ -12,9 +12,10 @@ from nibabel.affines import from_matvec
 from scipy.spatial.transform import Rotation
 
 from common.cohorts import get_cohort
-from common.cohorts.check import Finding, check_folder, coarse, findings, print_check, tilted, whole
+from common.cohorts.check import Finding, check_folder, coarse, findings, tilted, whole
 from common.cohorts.scan import find_cases
 from common.transforms import LoadSubjectd
+from mmb.experiments.checking import print_check
 
 SHAPE = (6, 7, 8)
 LPS = np.diag([-1.0, -1.0, 2.0, 1.0])

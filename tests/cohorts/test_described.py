@@ -9,13 +9,13 @@ import pytest
 from refusals import refused
 
 from common.cohorts import get_cohort, prepare
-from common.cohorts.check import print_check
 from common.cohorts.described import recorded
 from common.cohorts.nnunet import described
 from common.cohorts.phantom.cohort import generate
 from common.evaluation.metrics.conventions import Conventions
 from common.io.facts import TrainingFacts
 from common.transforms import LoadSubjectd
+from mmb.experiments.checking import print_check
 from mmb.experiments.comparison.label_maps import evaluate_label_maps
 from mmb.experiments.nnunet_raw import write_raw
 from mmb.verbs.datalist import datalist

@@ -8,9 +8,10 @@ from layouts import touch
 
 from common.cohorts import get_cohort
 from common.cohorts.examination import differing, differing_files, told
-from common.cohorts.registry import dates, follow_ups, patient_of
+from common.cohorts.registry import dates, patient_of
 from common.cohorts.scan import find_cases
 from common.cohorts.splits import split_cases
+from mmb.experiments.checking import follow_ups
 
 ONE = """5_ax_t1 8_flair | 20220105_101010_t1c 20220105_102233_flair | 20220105_235500_t1c 20220106_001000_flair |
     x_brain_t1 x_flair | P1_t1_reg P1_flair_reg | x_t1_1mm x_flair_1mm | x_T2_to_T1 x_T1 | mprage_gd dark_fluid |

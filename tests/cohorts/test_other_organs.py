@@ -11,7 +11,6 @@ from monai.transforms import Activationsd, CenterSpatialCropd, Compose, Normaliz
 
 from common.cohorts import cases, get_cohort, prepare, take
 from common.cohorts.check import check_folder
-from common.cohorts.datalist import as_datalist
 from common.cohorts.splits import PARTS, split_cases
 from common.engines.inferers import ForegroundInferer
 from common.engines.sweep import SubsetSweep
@@ -22,6 +21,7 @@ from common.transforms import (
     LoadSubjectd,
     ToFileGridd,
 )
+from mmb.experiments.joining import as_datalist
 
 COHORT = get_cohort("iseg2017")
 SHAPE = (12, 10, 8)

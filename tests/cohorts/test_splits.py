@@ -13,10 +13,11 @@ from monai.transforms import LoadImage
 from refusals import refused
 
 from common.cohorts import COHORTS, cases, get_cohort, prepare, take
-from common.cohorts.datalist import as_datalist, load_datalist, write_datalist
+from common.cohorts.datalist import load_datalist, write_datalist
 from common.cohorts.registry import owners, patient, patient_of
 from common.cohorts.scan import find_cases
 from common.cohorts.splits import PARTS, divide, official_splits, require_split, split_cases
+from mmb.experiments.joining import as_datalist
 from mmb.experiments.lists import require_folds
 
 

@@ -21,11 +21,12 @@ from evaluation.examples import random_evaluation
 from fire.parser import DefaultParseValue
 from run_tools import run
 
-from common.evaluation.metrics.results import Evaluation, read_evaluation, write_evaluation
+from common.evaluation.metrics.results import Evaluation, write_evaluation
 from common.transforms.decision import DECISIONS
 from mmb.experiments import trainings
 from mmb.experiments.comparison.combine import pool_folds
 from mmb.experiments.comparison.comparable import require_comparable, select_cases
+from mmb.experiments.evaluations import read_evaluation
 from mmb.experiments.folders import finished
 from mmb.experiments.lists import read_list
 from mmb.experiments.training import Entry

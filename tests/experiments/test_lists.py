@@ -13,11 +13,11 @@ from common.cohorts import counts_of, get_cohort, mask_cases, prepare
 from common.cohorts.missing import published_masks
 from common.cohorts.splits import PARTS, official_splits
 from common.evaluation.metrics.conventions import METRICS
-from common.evaluation.metrics.results import read_evaluation
 from common.modalities import GLIOMA
 from common.transforms import LoadSubjectd
 from mmb.experiments import trainings
 from mmb.experiments.dry_run import made_small, on_phantoms
+from mmb.experiments.evaluations import read_evaluation
 from mmb.experiments.leaderboard import run_leaderboard
 from mmb.experiments.lists import read_list
 from mmb.experiments.paper_tables.published import published, sources

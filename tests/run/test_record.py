@@ -10,10 +10,11 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from common.cohorts.contents import content, copies, write_checked
+from common.cohorts.contents import content, copies
 from common.cohorts.datalist import load_datalist
 from common.run import record as runs
 from common.run.record import RunRecord, kept_cases, require_same_settings, require_same_training, split_of_run
+from mmb.experiments.checking import write_checked
 
 FREE = ["epochs", "device", "num_workers", "learning_rate"]
 SAME = {"crop": [8, 8, 8], "epochs": 3, "net": {"width": 8}, "split": None, "_free_": FREE}

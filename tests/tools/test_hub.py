@@ -23,9 +23,9 @@ from huggingface_hub import ModelCard, constants, hf_api
 from monai.bundle import ConfigParser
 from processes import answering, python
 
-from common.evaluation.metrics.results import read_evaluation
 from common.io.checkpoints import load_weights
 from common.io.files import file_digest
+from mmb.experiments.evaluations import read_evaluation
 from tools import zoo
 from tools.zoo import make_zoo_folder, stored_results
 

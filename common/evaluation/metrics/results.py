@@ -85,12 +85,6 @@ def subsets_of_any(evaluations: Sequence[Evaluation]) -> list[str]:
     return [name for name in subset_names(evaluations[0].modalities) if name in measured]
 
 
-def require_own_output(output_dir: str, folders: Sequence[str]) -> None:
-    """Refuse an output folder that is also read."""
-    if Path(output_dir).resolve() in [Path(folder).resolve() for folder in folders]:
-        raise ValueError(f"output_dir {output_dir}: is one of the folders to read; expected another one.")
-
-
 def write_results(results: pd.DataFrame, path: str | Path) -> None:
     """Write rows as CSV atomically; values keep their 64-bit precision."""
     with replacing(path) as temporary:
@@ -117,31 +111,6 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
 def evaluation_files(folder: str | Path) -> list[Path]:
     """Return the paths of all files that `write_evaluation` may write into a folder."""
     return [Path(folder, name) for name in (NOTE, "results.csv", *(name for name, _ in OPTIONAL_TABLES.values()))]
-
-
-def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
-    """Read what `write_evaluation` wrote, with a new name of the method if one is given."""
-    folder = Path(folder)
-    for path in (folder / "results.csv", folder / NOTE):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; expected the output folder of an evaluation.")
-    settings = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-    tables = {
-        key: read_rows(folder / file, columns)
-        for key, (file, columns) in OPTIONAL_TABLES.items()
-        if (folder / file).is_file()
-    }
-    return Evaluation(
-        name=name or settings["name"],
-        cohort=settings["cohort"],
-        modalities=tuple(settings["modalities"]),
-        regions=tuple(settings["regions"]),
-        conventions=Conventions(**settings["conventions"]),
-        results=read_rows(folder / "results.csv", COLUMNS),
-        facts=settings["facts"],
-        other_cases=tuple(settings.get("other_cases", ())),
-        **tables,
-    )
 
 
 def read_rows(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:

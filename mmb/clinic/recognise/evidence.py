@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from common.cohorts.examination import Told
-from common.io.images import read_image
+from common.io.images import read_volume
 from mmb.clinic.intake.pixels import load
 from mmb.clinic.intake.series import Series
 from mmb.clinic.recognise.certainty import Agent, Basis, Grade
@@ -101,7 +101,11 @@ class ImageFile(Candidate):
     def read(self) -> tuple[nib.Nifti1Image, dict[str, str]]:
         """Read the volume; StudyError if it is not a single one."""
         try:
-            return read_image(str(self.path), self.channel)
+            volume = read_volume(str(self.path))
+            chosen = volume if self.channel is None else volume[..., self.channel]
+            if chosen.ndim != 3:
+                raise ValueError(f"{self.path}: shape {tuple(chosen.shape)}; expected one volume (X, Y, Z).")
+            return nib.Nifti1Image(chosen.numpy(), volume.affine.numpy()), volume.meta["doubts"]
         except ValueError as error:
             public = "An image file cannot be read, or is not a single volume."
             raise StudyError(str(error), public, self.path) from error

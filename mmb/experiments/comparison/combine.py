@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.evaluation.metrics.results import Evaluation, require_own_output
+from common.evaluation.metrics.results import Evaluation
 from common.text import shortened
+from mmb.experiments.evaluations import require_own_output
 
 SHARED_FACTS = (
     "parameters", "substitute_values", "gflops", "window", "spacing", "decision", "precision", "part",

@@ -7,7 +7,7 @@ from typing import Any
 
 from common.cohorts import get_cohort
 from common.evaluation.metrics.conventions import Conventions
-from common.evaluation.metrics.results import Evaluation, read_evaluation, require_own_output, write_evaluation
+from common.evaluation.metrics.results import Evaluation, write_evaluation
 from common.evaluation.report.report import write_report
 from common.evaluation.report.sections import stems
 from common.io.files import require_writable
@@ -15,6 +15,7 @@ from mmb.experiments.comparison.comparable import require_comparable, select_cas
 from mmb.experiments.comparison.label_maps import evaluate_label_maps
 from mmb.experiments.comparison.paired import compare_to_first
 from mmb.experiments.comparison.side_by_side import side_by_side
+from mmb.experiments.evaluations import read_evaluation, require_own_output
 from mmb.experiments.paper_tables.published import published as read_published
 from mmb.experiments.paper_tables.tables import published_table
 

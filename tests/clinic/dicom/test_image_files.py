@@ -9,7 +9,6 @@ import pytest
 from phantom_case import LPS
 
 from common.cohorts.registry import PHANTOM
-from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.image_files import recognise_files
 from mmb.clinic.recognise.reading import read_folder
 from mmb.errors import StudyError
@@ -79,7 +78,6 @@ def test_a_study_of_dcm2niix(tmp_path, voxels):
     assert list(found.images) == ["t1", "t1c", "t2", "flair"]
     for name, image in found.images.items():
         np.testing.assert_array_equal(image.dataobj, voxels[name])
-    assert min(file.stated_grade for file in found.used.values()) >= Grade.LIKELY
     assert found.remarks == []
     assert found.used["t1c"].reason.startswith("by its JSON: words: 't1'; parameters: TR 2300 ms, TE 2.98 ms")
     (left_out,) = (line for line in found.explanations if "left out" in line)
@@ -92,8 +90,8 @@ def test_a_folder_for_each_series_of_slicer(tmp_path, voxels):
         write(tmp_path / name / f"{name}.nii.gz", voxels[modality])
     found = read_folder(tmp_path, PHANTOM)
     np.testing.assert_array_equal(found.images["t1c"].dataobj, voxels["t1c"])
-    assert (list(found.images), [each.code for each in found.remarks]) == (["t1c", "flair"], ["little_confidence"])
-    assert found.used["t1c"].stated_grade == Grade.OPEN
+    assert (list(found.images), [each.code for each in found.remarks]) == (["t1c", "flair"], [])
+    assert found.used["t1c"].by_image
     write(tmp_path / "4 FLAIR AX" / "5 T2.nii.gz", voxels["t2"])
     with pytest.raises(ValueError, match="lie in 2 folders, and one of these has several"):
         read_folder(tmp_path, PHANTOM)

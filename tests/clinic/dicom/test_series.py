@@ -306,9 +306,10 @@ def test_what_is_not_of_a_class_of_mr_images_is_named(study):
     report = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11", "SeriesNumber": 9, "SeriesDescription": "T2 report"}
     edit(study / "sr.dcm", lambda dataset: dataset.update({"Rows": None, **report}))
     read = read_folder(study, PHANTOM)
-    assert [(each.code, each.about) for each in read.remarks] == [("not_mr_image", ("t2",))]
-    assert "T2 by its description, but Secondary Capture Image (20 files), not MR Image" in read.remarks[0].text
-    assert read.explanations[1:] == [read.remarks[0].text, "series 9: left out: Basic Text SR (1 file), not MR Image."]
+    (remark,) = (each for each in read.remarks if each.code == "not_mr_image")
+    assert remark.about == ("t2",)
+    assert "T2 by its description, but Secondary Capture Image (20 files), not MR Image" in remark.text
+    assert read.explanations[1:] == [remark.text, "series 9: left out: Basic Text SR (1 file), not MR Image."]
     told = [(each.source, each.header, each.modality, each.use) for each in read.found[1:]]
     assert told == [("series 3", "t2", None, "left_out"), ("series 9", None, None, "left_out")]
     shutil.rmtree(study / "002")

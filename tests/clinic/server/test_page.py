@@ -77,6 +77,14 @@ class TestOneRequest:
         assert first.any()
         assert np.array_equal(first, second)  # nothing is kept of the study before
 
+    def test_a_refusal_says_what_was_found(self, url, subject):
+        image = (subject / "Doe_t2.nii.gz").read_bytes()
+        files = [("files", (f"Doe_{name}.nii.gz", image)) for name in ("t1", "t2")]
+        said = requests.post(f"{url}/segment/m3ae", files=files, timeout=600).json()
+        assert "the same image" in said["detail"]
+        assert (said["code"], said["about"]) == ("unusable", [])
+        assert [(each["modality"], each["use"]) for each in said["found"]] == [("t1", "undecided"), ("t2", "undecided")]
+
     def test_files_in_a_form_and_options_in_the_address(self, url, subject, tmp_path):
         files = [
             ("files", (f"Doe_{name}.nii.gz", (subject / f"Doe_{name}.nii.gz").read_bytes())) for name in ("t2", "flair")

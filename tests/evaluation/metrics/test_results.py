@@ -15,8 +15,9 @@ from common.evaluation.metrics import results as module
 from common.evaluation.metrics import store as store_module
 from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
-from common.evaluation.metrics.results import COLUMNS, read_evaluation, read_rows, write_evaluation, write_results
+from common.evaluation.metrics.results import COLUMNS, read_rows, write_evaluation, write_results
 from common.evaluation.metrics.store import CaseStore
+from mmb.experiments.evaluations import read_evaluation
 
 
 def whole(**more):
