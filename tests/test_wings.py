@@ -106,6 +106,32 @@ def test_every_module_of_common_is_reached_by_a_config():
     assert {name for name in FILES if name.split(".")[0] == "common"} - reached == set()
 
 
+def names(node: ast.AST) -> set[str]:
+    """Return the words in code: names, attributes, and those of its texts, which may name what is to be called."""
+    found = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+    found |= {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+    found |= {each.asname and each.name for each in ast.walk(node) if isinstance(each, ast.alias)} - {None}
+    texts = (each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str))
+    return found | {word for text in texts for word in re.findall(r"\w+", text)}
+
+
+def test_every_function_of_common_is_reached_by_a_config():
+    """By its name, from configs and from what runs when a module is imported; `mmb` has what it alone needs."""
+    files = [path.read_text() for name, path in FILES.items() if name.split(".")[0] == "common"]
+    todo = {word for path in ROOT.glob("bundles/**/*.json") for word in re.findall(r"\w+", path.read_text())}
+    within: dict[str, set[str]] = {}
+    for node in (node for file in files for node in ast.parse(file).body):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            within[node.name] = within.get(node.name, set()) | names(node)
+        elif not isinstance(node, ast.Expr) and "__all__" not in names(node):
+            todo |= names(node)
+    reached: set[str] = set()
+    while todo:
+        reached |= todo
+        todo = {word for name in todo & within.keys() for word in within[name]} - reached
+    assert within.keys() - reached == set()
+
+
 def test_the_chain_is_complete():
     parts = {path.stem for path in ROOT.glob("common/*") if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert parts == {"__init__", *CHAIN}
