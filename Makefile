@@ -55,7 +55,7 @@ lint: $(LINT_VENV)/.installed $(VENV)/.installed-test ## ruff's checks, then myp
 	$(LINT_VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# STUDIES: a folder with a subfolder for each study, or the URL of a DICOMweb archive; without it a phantom is made.
+# STUDIES: a folder with a subfolder for each study; by default an example.
 label: $(VENV)/.installed-clinic ## serve the bundles on a page, and to 3D Slicer
 	$(VENV)/bin/mmb serve $(if $(STUDIES),--studies "$(STUDIES)")
 

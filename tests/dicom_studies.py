@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -334,3 +335,14 @@ def _save(dataset: FileDataset, pixels: np.ndarray, scan: Scan, place: Path) -> 
 def read_series(folder: str | Path) -> list[Series]:
     """Return the MR series in a folder and its subfolders."""
     return read_all(folder)[0]
+
+
+def read_back(path: Path, series) -> np.ndarray:
+    """Return the segment numbers on the series' grid, ``(columns, rows, slices)``, by the references in the SEG."""
+    seg = hd.seg.segread(path)
+    options = {"combine_segments": True, "ignore_spatial_locations": False, "assert_missing_frames_are_empty": True}
+    if series.multiframe:
+        instance = pydicom.dcmread(series.files[0], stop_before_pixels=True).SOPInstanceUID
+        return seg.get_pixels_by_source_frame(instance, [frame + 1 for frame in series.frames], **options).T
+    instances = [pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in series.files]
+    return seg.get_pixels_by_source_instance(instances, **options).T

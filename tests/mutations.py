@@ -376,9 +376,6 @@ MUTATIONS = [
         "clinic/test_truth.py",
     ),
     Mutation(
-        "mmb/clinic/report/segmentation.py", "OFF_GRID = 0.05", "OFF_GRID = 0.5", "clinic/dicom/test_dicom_numbers.py"
-    ),
-    Mutation(
         "mmb/clinic/study.py",
         'image.header.set_xyzt_units("mm")',
         'image.header.set_xyzt_units("micron")',

@@ -11,8 +11,7 @@ from common import __version__
 from common.cohorts.cohort import Cohort
 from common.io.files import walk
 from mmb.clinic.recognise.site import SiteTable
-from mmb.server.archive import archive_session
-from mmb.server.datastore import is_url, open_datastore
+from mmb.server.datastore import Datastore
 from mmb.server.label_files import write_final_label, write_image, write_label
 from mmb.server.limits import READ_AT_ONCE
 from mmb.server.model import BundleInferTask
@@ -26,8 +25,6 @@ class App:
     """The functions of the server; for its options, see `mmb.verbs.serve.serve`.
 
     Attributes:
-        archive: URL of the archive with the studies; None if they are in a folder.
-        session: for requests to it.
         uploads: the studies that clients send.
         reading: turns of uploaded studies to be read; ``fetching`` of requests for images and labels of the store, and
             ``segmenting`` of studies to be segmented.
@@ -60,8 +57,7 @@ class App:
                 raise ValueError(
                     f"{first.bundle} and {other.bundle} differ in classes or modalities; serve them separately."
                 )
-        self.datastore = open_datastore(studies, first.cohort, site)
-        self.archive, self.session = studies.rstrip("/") if is_url(studies) else None, archive_session()
+        self.datastore = Datastore(studies, first.cohort, site)
         self.uploads, self.reading, self.fetching, self.segmenting = Uploads(), Turns(READ_AT_ONCE), Turns(), Turns()
         self.took: deque[float] = deque(maxlen=5)
         self.send, self.cohort, self.site = send, first.cohort, site
@@ -94,15 +90,9 @@ class App:
         }
         return [f"{names[text]}: {text}" for text in said]
 
-    def own_studies(self) -> list[str]:
-        """Return the names of the studies in the server's folder; none of an archive, which viewers list."""
-        return [] if self.archive else self.datastore.list_images()
-
     def copy_own(self, image: str, upload: Upload) -> None:
         """Copy a study of the server's folder, as if a client had sent it."""
-        if self.archive:
-            raise FileNotFoundError("The studies are in an archive; a viewer lists them.")
-        folder, _ = self.datastore.fetch(image, upload.folder)
+        folder = self.datastore.folder(image)
         files = [path for path in walk(folder) if path.is_file()]
         upload.require_room(sum(path.stat().st_size for path in files))
         for path in files:

@@ -52,11 +52,11 @@ def refusal(error: Exception) -> HTTPException:
     elif isinstance(error, RequestValidationError | ValidationError):  # its own text quotes the request
         status, reason = 422, " ".join(map(_refused_field, error.errors()))
     elif isinstance(error, requests.HTTPError) and error.response is not None:
-        status, reason = 502, f"The DICOMweb archive refused the request (status {error.response.status_code})."
+        status, reason = 502, f"The archive refused the result (status {error.response.status_code})."
     elif isinstance(error, requests.TooManyRedirects):
-        status, reason = 502, "The DICOMweb archive redirects requests; start the server with the URL it redirects to."
+        status, reason = 502, "The archive redirects requests; start the server with the URL it redirects to (--send)."
     elif isinstance(error, requests.RequestException):
-        status, reason = 502, "The DICOMweb archive does not answer."  # its text holds the URL, with UIDs
+        status, reason = 502, "The archive does not answer."  # its text holds the URL, with UIDs
     elif isinstance(error, OSError) and error.errno is not None:  # from the system; its text names the file
         status, reason = 500, f"The server cannot use a file or folder of its own ({error.strerror})."
     else:

@@ -1,7 +1,6 @@
 """The studies whose label a person has approved, as cases for a training."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +9,7 @@ from common.cohorts import get_cohort
 from common.io.atomic import written_whole
 from mmb.clinic.head.alignment import align
 from mmb.clinic.head.grid import resample_label_to
-from mmb.server.datastore import open_datastore
+from mmb.server.datastore import Datastore
 
 
 def export_labelled_studies(studies: str, output_dir: str | Path, cohort: str) -> tuple[list[str], list[str]]:
@@ -20,19 +19,17 @@ def export_labelled_studies(studies: str, output_dir: str | Path, cohort: str) -
     ``case_000_seg.nii.gz``, without the modalities that are absent. Those of an earlier export are replaced; nothing is
     written if no study can be used.
 
-    ``studies`` is a folder or the URL of an archive, as for the server, and ``cohort`` the name of the cohort in whose
-    label values the label maps are. Returns the names of the cases, and the reasons why other studies cannot be used.
-    Raises ValueError if no study can be used.
+    ``studies`` is the server's folder, and ``cohort`` the name of the cohort in whose label values the label maps are.
+    Returns the names of the cases, and the reasons why other studies cannot be used. Raises ValueError if none can be.
     """
-    store = open_datastore(studies, get_cohort(cohort))
+    store = Datastore(studies, get_cohort(cohort))
     cases, refused = [], []
     with written_whole(output_dir, earlier=[*Path(output_dir).glob("case_*.nii.gz")]) as folder:
         for number, image in enumerate(sorted(store.labelled_images("final"))):
             try:
-                with TemporaryDirectory() as fetched:
-                    study, _ = store.read_study(image, fetched)
-                    reference, label = store.read_label(image, "final", study, fetched)
-                    aligned = align(study.images, study.frames, reference).images
+                study = store.read_study(image)
+                reference, label = store.read_label(image, "final", study)
+                aligned = align(study.images, study.frames, reference).images
             except (FileNotFoundError, ValueError) as error:
                 refused.append(str(error))
                 continue

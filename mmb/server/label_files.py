@@ -15,11 +15,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from common import __version__
 from common.io.images import read_volume
 from common.io.itk_formats import shape_in_header
-from mmb.clinic.recognise.reading import choose_reference
-from mmb.clinic.report.segmentation import write_seg
 from mmb.errors import StudyError
 from mmb.server.datastore import Datastore, class_label, labelled_modality
 from mmb.server.limits import LABEL_BYTES, LABEL_VOXELS
@@ -31,17 +28,15 @@ CHUNK = 1 << 20
 
 def write_image(datastore: Datastore, image: str, folder: Path) -> str:
     """Write a study's reference volume, which clients show and on whose grid results lie, as NIfTI; return its name."""
-    study, series = datastore.read_study(image, folder)
-    path = folder / "image.nii.gz"
-    nib.save(study.images[choose_reference(study, series)[0]], path)
+    study, path = datastore.read_study(image), folder / "image.nii.gz"
+    nib.save(study.images[study.reference], path)
     return path.name
 
 
 def write_label(datastore: Datastore, image: str, tag: str, folder: Path) -> str:
     """Write a study's label map as NIfTI, return its name; raise FileNotFoundError if it has none of this tag."""
-    study, _ = datastore.read_study(image, folder)
     path = folder / "label.nii.gz"
-    nib.save(datastore.read_label(image, tag, study, folder)[1], path)
+    nib.save(datastore.read_label(image, tag, datastore.read_study(image))[1], path)
     return path.name
 
 
@@ -56,15 +51,9 @@ def write_final_label(
     drawn, values = read_label_map(file, folder), datastore.cohort.labels.values
     voxels = _in_values_of(values, drawn.get_fdata(dtype="float32"), info)
     label = nib.Nifti1Image(voxels, drawn.affine)
-    study, series = datastore.read_study(image, folder)
-    modality = labelled_modality(study, label, series)
-    if datastore.label_file == "DICOM SEG":
-        path = folder / "final.dcm"
-        software = f"missing-modality-bundles {__version__}"
-        write_seg(path, voxels, study.series[modality], values, software, algorithm_type="SEMIAUTOMATIC")
-    else:
-        path = folder / "final.nii.gz"
-        nib.save(label, path)
+    labelled_modality(datastore.read_study(image), label)
+    path = folder / "final.nii.gz"
+    nib.save(label, path)
     return path.name
 
 

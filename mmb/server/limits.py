@@ -7,14 +7,10 @@ LABEL_VOXELS = 512**3  # maximum number of voxels of a label map
 LABEL_BYTES = 8 * LABEL_VOXELS + (1 << 20)
 """Maximum size of a label map's file after decompression. The ratio is not limited: gzip shrinks an empty label map to
 a thousandth."""
-ANSWER_BYTES, ANSWER_SECONDS = 4 << 30, 600
-"""Maximum size and time of one answer of the DICOMweb archive, such as the images of a series."""
 REQUESTS = 32  # maximum number of requests with the token at a time; further ones get status 503
 KEPT_REQUESTS = REQUESTS // 2  # of these, number that are kept for the page
 SILENT_SECONDS = 30  # time in seconds after which a request ends whose body does not arrive
 CONNECTIONS = 512  # maximum number of connections, idle ones included; with more, requests get status 503
-STUDY_BYTES = 16 << 30  # maximum size of a study's images that are retrieved from the archive
-RESULTS = 100_000  # maximum number of results of a search in the archive
 UPLOAD_BYTES = 2 << 30  # maximum size of an uploaded study, as it arrives
 UNPACKED_BYTES = 4 << 30  # maximum size of an uploaded study's files after a zip was unpacked
 UPLOAD_FILES = 20_000  # maximum number of an uploaded study's files

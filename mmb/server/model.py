@@ -4,14 +4,12 @@ The functions that work on a study run in a `Worker`, and return what can stand 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from dicomweb_client import DICOMwebClient
 from monai.data import ITKWriter
 
 from mmb.clinic.options import MODES, Options
@@ -21,7 +19,7 @@ from mmb.clinic.report.formats import millilitres
 from mmb.clinic.study import Prediction, segment
 from mmb.predictors.bundle import load_predictor
 from mmb.predictors.protocol import Predictor
-from mmb.server.archive import archive_session, store
+from mmb.server.archive import store
 from mmb.server.datastore import Datastore, class_label
 from mmb.server.errors import private
 from mmb.server.options import InferOptions, SegmentOptions
@@ -63,7 +61,7 @@ class BundleInferTask:
         return {**facts, "description": self.name, "config": use | rest}
 
     def segment_image(self, datastore: Datastore, image: str, asked: InferOptions, folder: Path) -> dict[str, Any]:
-        """Segment a study of a store, or one with a DICOM series ``image`` that defines the grid of the result.
+        """Segment a study of a store.
 
         Returns ``file``, the label map in ``folder``; ``dicom_seg``, None for NIfTI studies, if nothing was found, or
         if the result is not to be used; and ``params``: what ``summary.json`` says, the modalities left out, warnings,
@@ -139,7 +137,7 @@ def _of_upload(folder: Path, asked: Options, send: str | None) -> dict[str, Any]
     stored = None
     if send:
         report_progress("Storing the result in the archive")
-        stored = store(DICOMwebClient(send, session=archive_session()), sorted((folder / "results").glob("*.dcm")))
+        stored = store(send, sorted((folder / "results").glob("*.dcm")))
     rows = [(row.heading, millilitres(row.volume), row.verdict) for row in prediction.summary.rows()]
     regions = [(heading, volume, verdict.text if verdict else "") for heading, volume, verdict in rows]
     picture = prediction.summary.pictures.get(prediction.reference)
@@ -155,13 +153,12 @@ def _present(prediction: Prediction) -> list[int]:
 def _of_store(
     datastore: Datastore, image: str, folder: Path, asked: Options, extension: str, store: bool
 ) -> dict[str, Any]:
-    """Fetch a study, segment it and, if asked, store the result; return names of files in ``folder``, and the facts."""
-    study, reference = datastore.fetch(image, folder)
-    prediction = _segment(study, folder / "results", replace(asked, reference=reference))
+    """Segment a study and, if asked, store the result; return names of files in ``folder``, and the facts."""
+    prediction = _segment(datastore.folder(image), folder / "results", asked)
     label, files, present = prediction.label, prediction.files, _present(prediction)
     stored = None
-    if store and present and datastore.label_file in files:  # otherwise a note says why there is no DICOM SEG
-        stored = datastore.save_label(image, "original", files[datastore.label_file])
+    if store and present:
+        stored = datastore.save_label(image, "original", files["label map"])
     seg = files.get("DICOM SEG")
     return {
         "file": _write(label, folder / f"label{extension}").name,

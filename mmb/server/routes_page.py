@@ -47,7 +47,7 @@ def page() -> Response:
 @router.get("/studies")
 def own(app: Served) -> dict[str, list[str]]:
     """List the studies in the server's folder."""
-    return {"studies": app.own_studies()}
+    return {"studies": app.datastore.list_images()}
 
 
 @router.post("/studies")

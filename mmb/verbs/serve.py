@@ -31,9 +31,8 @@ def serve(
     used, or an option is unknown.
 
     Args:
-        studies: folder with a subfolder for each study, or URL of a DICOMweb archive. User and password of an archive
-            are read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. The default is a demo in
-            ``output_dir``: the patient of ``mmb example``, or for the recipe ``phantom`` three synthetic ones.
+        studies: folder with a subfolder for each study. The default is a demo in ``output_dir``: the patient of
+            ``mmb example``, or for the recipe ``phantom`` three synthetic ones.
         host: address to listen on. Whoever reaches it and knows the token can see all studies.
         trusted_network: everyone who reaches another host than this machine is trusted not to keep others out.
         port: port to listen on.
@@ -49,7 +48,7 @@ def serve(
             of ``phantom`` are for synthetic images, not for patients.
         device: device such as cpu or cuda:1; by default a GPU if there is one.
         send: URL of a DICOMweb archive in which the DICOM results of ``POST /segment`` are stored, with the user and
-            password of ``studies``. By default they are not stored.
+            password in MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. By default they are not stored.
         site: a site's table, as for ``mmb predict``; it is read once, at the start.
         settings: ``<model>.recipe`` and ``<model>.ckpt_path``, the recipe and the weights of one model.
     """
@@ -65,7 +64,7 @@ def serve(
         from mmb.clinic.recognise.site import read_site
         from mmb.server.api import create_api
         from mmb.server.app import App
-        from mmb.server.datastore import is_url
+        from mmb.server.archive import is_url
         from mmb.server.guard import chosen_token, is_loopback
         from mmb.server.limits import CONNECTIONS
         from mmb.server.temporary import own_temporary_folder

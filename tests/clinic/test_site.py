@@ -239,7 +239,7 @@ def test_it_is_for_folders(phantom_subject, tmp_path):
 def test_the_server_uses_it_for_its_studies_and_for_those_that_are_sent(folder, tmp_path):
     site = table({"flair": ["liquor*"], "none": ["kopf*"]})
     app = App(str(folder.parent), ["m3ae"], "phantom", site=site)
-    assert app.datastore.read_study("study", tmp_path)[0].sources == {"flair": "series 3"}
+    assert app.datastore.read_study("study").sources == {"flair": "series 3"}
     assert app.recognise_upload(Here(), folder.parent)["automatic"] == {"flair": "3"}
     assert app.models["m3ae"].options(app.segment_options()).site == site
 

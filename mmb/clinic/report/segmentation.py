@@ -27,7 +27,6 @@ import highdicom as hd
 import numpy as np
 import pydicom
 from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
-from nibabel.affines import apply_affine
 from pydicom.charset import python_encoding
 from pydicom.config import RAISE
 from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag, tag_for_keyword
@@ -43,7 +42,7 @@ from common.evaluation.report.slices import OUTLINES
 from common.io.files import replacing
 from common.modalities import display_name
 from mmb.clinic.intake.headers import texts
-from mmb.clinic.intake.series import LPS_TO_RAS, Series
+from mmb.clinic.intake.series import Series
 from mmb.clinic.report.result import StudySummary
 from mmb.clinic.report.verdicts import UNRELIABLE
 from mmb.errors import StudyError
@@ -64,8 +63,6 @@ COLOURS = dict(zip(("ED", "NCR", "ET", "RC", "NET"), OUTLINES, strict=True)) | {
 """Class -> colour; on the page it is that of the smallest region around the class."""
 DOUBT = f" ({UNRELIABLE})"
 """End of the label of a segment that is not reliable, since viewers show labels."""
-OFF_GRID = 0.05
-"""Tolerated distance of a SEG's voxels from the grid, in voxels, since positions are written as rounded decimals."""
 TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
     "StudyTime", "ReferringPhysicianName",
@@ -101,7 +98,6 @@ def write_seg(
     classes: Mapping[str, int],
     software: str,
     weights: str | None = None,
-    algorithm_type: str = "AUTOMATIC",
     summary: StudySummary | None = None,
 ) -> tuple[list[str], str | None]:
     """Write a label map as a binary DICOM SEG, with a segment for each class that occurs.
@@ -119,7 +115,6 @@ def write_seg(
         classes: class name (ED, NCR, NET, ET) -> value in `label`; 0 is background.
         software: name and version of the program that made it, e.g. ``m3ae 0.1.0``.
         weights: name and SHA-256 of the weights, for the attribute Algorithm Parameters; None without a network.
-        algorithm_type: type of the segments; ``SEMIAUTOMATIC`` if a person has corrected them.
         summary: what is to be said of a network's result, in the descriptions and labels; None for a person's.
     """
     occurring = [name for name, value in classes.items() if (label == value).any()]
@@ -130,7 +125,7 @@ def write_seg(
     for segment, name in enumerate(occurring, start=1):
         segments[label == classes[name]] = segment
     with explained(reference):
-        segmentation = _segmentation(segments, reference, occurring, software, weights, algorithm_type, summary)
+        segmentation = _segmentation(segments, reference, occurring, software, weights, summary)
         with replacing(path) as temporary:
             segmentation.save_as(temporary)
         return occurring, _clean(pydicom.dcmread(reference.files[0], stop_before_pixels=True))
@@ -142,7 +137,6 @@ def _segmentation(
     classes: Sequence[str],
     software: str,
     weights: str | None,
-    algorithm_type: str,
     summary: StudySummary | None,
 ) -> Segmentation:
     """Return the SEG; `segments` holds each voxel's segment number, from 1 in the order of `classes`."""
@@ -158,9 +152,7 @@ def _segmentation(
         source_images=sources,
         pixel_array=segments.T,  # slices, rows, columns
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[
-            _describe(n, c, algorithm_type, algorithm, summary) for n, c in enumerate(classes, start=1)
-        ],
+        segment_descriptions=[_describe(n, c, algorithm, summary) for n, c in enumerate(classes, start=1)],
         plane_positions=positions,
         series_instance_uid=hd.UID(),
         series_number=1000 + min(max(reference.number, 0), 2**30),
@@ -207,36 +199,6 @@ def _check_source(series: Series) -> None:
         raise StudyError(f"{series.name} cannot be referenced by a DICOM SEG: {why}.")
 
 
-def read_seg(path: str | Path, reference: Series, classes: Mapping[str, int]) -> np.ndarray:
-    """Read a DICOM SEG, ours or another program's, as a label map on the grid of a series.
-
-    Segments are identified by their labels (those of `CLASSES`, or class names), never by their numbers. The label map
-    is uint8 ``(columns, rows, slices)`` with the values of ``classes``. Raises ValueError for a fractional SEG,
-    overlapping segments, unknown classes, or voxels off the grid.
-    """
-    segmentation = hd.seg.segread(path)
-    if segmentation.SegmentationType == "FRACTIONAL":
-        raise ValueError("The segmentation is fractional; expected a binary one or a label map.")
-    names = {label.casefold(): name for name in classes for label in (name, CLASSES.get(name, (name,))[0])}
-    label_map = np.zeros(reference.shape, np.uint8)
-    for segment in segmentation.segment_numbers:
-        label = segmentation.get_segment_description(segment).segment_label.strip().removesuffix(DOUBT)
-        if label.casefold() not in names:
-            known = ", ".join(CLASSES.get(name, (name,))[0] for name in classes)
-            raise ValueError(f"The segmentation has a segment {label!r}; expected some of {known}.")
-        volume = segmentation.get_volume(segment_numbers=[segment], combine_segments=False)
-        to_grid = np.linalg.inv(reference.affine) @ LPS_TO_RAS @ volume.affine
-        exact = apply_affine(to_grid, np.argwhere(volume.array[..., 0]))
-        voxels = exact.round().astype(int)
-        if np.abs(exact - voxels).max(initial=0) > OFF_GRID or not ((voxels >= 0) & (voxels < label_map.shape)).all():
-            raise ValueError(f"The segmentation does not lie on the grid of {reference.name}.")
-        at = tuple(voxels.T)
-        if label_map[at].any():
-            raise ValueError(f"The segment {label!r} overlaps another one; expected at most one class per voxel.")
-        label_map[at] = classes[names[label.casefold()]]
-    return label_map
-
-
 def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int], occurring: Sequence[str]) -> None:
     if unknown := [name for name in occurring if name not in CLASSES]:
         raise StudyError(f"class {unknown[0]} has no code; expected some of {', '.join(CLASSES)}.")
@@ -253,7 +215,6 @@ def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int], occ
 def _describe(
     number: int,
     name: str,
-    algorithm_type: str,
     algorithm: hd.AlgorithmIdentificationSequence,
     summary: StudySummary | None,
 ) -> SegmentDescription:
@@ -264,7 +225,7 @@ def _describe(
         segment_label=label + (DOUBT if verdict and verdict.word == UNRELIABLE else ""),
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
         segmented_property_type=kind,
-        algorithm_type=algorithm_type,
+        algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
         anatomic_regions=[codes.SCT.Brain],
         display_color=hd.color.CIELabColor.from_rgb(*bytes.fromhex(COLOURS[name][1:])),

@@ -22,7 +22,7 @@ from mmb.clinic.intake.grouping import Slice, group
 from mmb.clinic.intake.pixels import load
 from mmb.clinic.intake.regular_grid import tolerance, unrounded, why_no_grid
 from mmb.clinic.report.result import StudySummary, UsedModality
-from mmb.clinic.report.segmentation import read_seg, write_seg
+from mmb.clinic.report.segmentation import write_seg
 from mmb.clinic.report.structured_report import write_report
 
 COLUMNS, ROWS = 5, 4
@@ -284,7 +284,6 @@ def test_codes_of_all_classes_in_the_seg(reported):
         modifiers = [code(each) for each in kind.get("SegmentedPropertyTypeModifierCodeSequence", [])]
         described[segment.SegmentLabel] = (code(kind), *modifiers)
     assert described == {label: tuple(filter(None, each)) for label, *each in CODES.values()}
-    np.testing.assert_array_equal(read_seg(reported["seg"], reported["series"], VALUES), reported["label"])
 
 
 def test_codes_titles_and_volumes_of_all_classes_in_the_report(reported):
@@ -311,45 +310,3 @@ def test_codes_titles_and_volumes_of_all_classes_in_the_report(reported):
     assert core.tracking_identifier == "Tumour core (TC): Necrotic core, Non-enhancing tumour, Enhancing tumour"
     assert [round(each.get_measurements()[0].value, 3) for each in (whole, core)] == [0.48, 0.24]
     assert {code(each.finding_type) for each in (whole, core)} == {"SCT 108369006"}
-
-
-def another(reported: Mapping[str, Any], folder: Path, segments: np.ndarray, shift: float = 0.0) -> Path:
-    """Write a SEG of another program: masks ``(columns, rows, slices, segments)``, shifted to the left in mm."""
-    sources = [pydicom.dcmread(path) for path in reported["series"].files]
-    for source in sources:
-        source.ImagePositionPatient = [source.ImagePositionPatient[0] + shift, *source.ImagePositionPatient[1:]]
-    algorithm = hd.AlgorithmIdentificationSequence("a", codes.DCM.ArtificialIntelligence, "1")
-    described = [
-        hd.seg.SegmentDescription(number, label, codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm,
-                                  "AUTOMATIC", algorithm)
-        for number, label in enumerate(("Oedema", "Enhancing tumour"), start=1)
-    ]  # fmt: skip
-    given = (sources, segments.transpose(2, 1, 0, 3), "BINARY", described, hd.UID(), 9, hd.UID(), 1, "m", "n", "1", "2")
-    hd.seg.Segmentation(*given).save_as(folder / "other.dcm")
-    return folder / "other.dcm"
-
-
-@pytest.mark.parametrize("shared", [0, 1])
-def test_segments_of_another_program_must_not_overlap(reported, tmp_path, shared):
-    segments = np.zeros((COLUMNS, ROWS, 6, 2), np.uint8)
-    segments[1:3, 2, 3, 0], segments[3 - shared : 5, 2, 3, 1] = 1, 1
-    path = another(reported, tmp_path, segments)
-    if shared:
-        with pytest.raises(ValueError, match="'Enhancing tumour' overlaps another one; expected at most one class"):
-            read_seg(path, reported["series"], VALUES)
-    else:
-        assert read_seg(path, reported["series"], VALUES)[:, 2, 3].tolist() == [0, 2, 2, 4, 4]
-
-
-@pytest.mark.parametrize(("shift", "on"), [(0.07, True), (0.08, False), (1.5, True), (4.5, False)])
-def test_a_seg_lies_on_the_grid_up_to_a_twentieth_of_a_voxel(reported, tmp_path, shift, on):
-    """Voxels of 1.5 mm are shifted by 0.047, 0.053, 1 and 3 voxels; two and four of them lie further to the right."""
-    segments = np.zeros((COLUMNS, ROWS, 6, 2), np.uint8)
-    segments[2, 1, 3, 0], segments[0, 0, 1, 1] = 1, 1
-    path = another(reported, tmp_path, segments, shift)
-    if on:
-        label = read_seg(path, reported["series"], VALUES)
-        assert np.argwhere(label).tolist() == [[round(shift / 1.5), 0, 1], [2 + round(shift / 1.5), 1, 3]]
-    else:
-        with pytest.raises(ValueError, match="does not lie on the grid of series 3"):
-            read_seg(path, reported["series"], VALUES)

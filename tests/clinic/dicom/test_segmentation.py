@@ -2,7 +2,6 @@
 
 import logging
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +10,13 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from dicom_studies import MPRAGE, PATIENT, Scan, edit, edit_series, read_series, resample, write_study
+from dicom_studies import MPRAGE, PATIENT, Scan, edit_series, read_back, read_series, resample, write_study
 from pydicom.uid import JPEG2000Lossless, SegmentationStorage
 
 from common.cohorts.registry import COHORTS
 from mmb.clinic.report import segmentation
 from mmb.clinic.report.formats import class_phrase
-from mmb.clinic.report.segmentation import read_seg, write_seg
+from mmb.clinic.report.segmentation import write_seg
 from mmb.errors import silence_libraries
 
 CLASSES = {"ED": 2, "NCR": 1, "ET": 4}
@@ -42,17 +41,6 @@ def label_of(phantom_subject: Path, series) -> np.ndarray:
     label = resample(reference, series.affine, series.shape, order=0).astype(np.uint8)
     assert set(np.unique(label)) == {0, 1, 2, 4}
     return label
-
-
-def read_back(path: Path, series) -> np.ndarray:
-    """Return the segment numbers on the series' grid, ``(columns, rows, slices)``, by the references in the SEG."""
-    seg = hd.seg.segread(path)
-    options = {"combine_segments": True, "ignore_spatial_locations": False, "assert_missing_frames_are_empty": True}
-    if series.multiframe:
-        instance = pydicom.dcmread(series.files[0], stop_before_pixels=True).SOPInstanceUID
-        return seg.get_pixels_by_source_frame(instance, [frame + 1 for frame in series.frames], **options).T
-    instances = [pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in series.files]
-    return seg.get_pixels_by_source_instance(instances, **options).T
 
 
 def per_frame_orientation(dataset) -> None:
@@ -93,7 +81,6 @@ def test_every_voxel_lies_where_it_should(tmp_path, phantom_subject, change, the
     occurring, _ = write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0")
     values = np.array([0, *(CLASSES[name] for name in occurring)])
     np.testing.assert_array_equal(values[read_back(tmp_path / "seg.dcm", series)], label)
-    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", series, CLASSES), label)
 
 
 def test_a_class_has_one_name():
@@ -121,30 +108,14 @@ def test_labels_follow_the_classes_that_occur(tmp_path, segmented, present):
     """If only oedema occurs, segment 1 is oedema, not the first class of a list."""
     series, label, _ = segmented
     some = np.where(np.isin(label, [CLASSES[name] for name in present]), label, 0)
-    classes, corrected = {"NCR": 1, "ED": 2, "ET": 4}, {"algorithm_type": "SEMIAUTOMATIC"}
-    occurring, _ = write_seg(tmp_path / "seg.dcm", some, series, classes, "by hand", **corrected)
+    occurring, _ = write_seg(tmp_path / "seg.dcm", some, series, {"NCR": 1, "ED": 2, "ET": 4}, "m3ae 0.1.0")
     assert occurring == list(present)
     seg = hd.seg.segread(tmp_path / "seg.dcm")
     assert list(seg.segment_numbers) == list(range(1, len(present) + 1))
-    assert {each.SegmentAlgorithmType for each in seg.SegmentSequence} == {"SEMIAUTOMATIC"}
     labels = [segmentation.CLASSES[name][0] for name in present]
     assert [seg.get_segment_description(n).segment_label for n in seg.segment_numbers] == labels
     for number, name in enumerate(present, start=1):
         np.testing.assert_array_equal(read_back(tmp_path / "seg.dcm", series) == number, some == CLASSES[name])
-
-
-def test_segments_are_read_by_their_labels(tmp_path, segmented):
-    series, label, path = segmented
-    renumbered = {"ET": 3, "NCR": 1, "ED": 2}
-    expected = np.where(label == 4, 3, label)
-    np.testing.assert_array_equal(read_seg(path, series, renumbered), expected)
-    copy = Path(shutil.copy(path, tmp_path))
-    for number, name in enumerate(("ED", "ncr", "ENHANCING TUMOUR")):
-        edit(copy, lambda dataset, n=number, name=name: setattr(dataset.SegmentSequence[n], "SegmentLabel", name))
-    np.testing.assert_array_equal(read_seg(copy, series, renumbered), expected)
-    edit(copy, lambda dataset: setattr(dataset.SegmentSequence[0], "SegmentLabel", "Liver"))
-    with pytest.raises(ValueError, match=r"segment 'Liver'; expected some of Enhancing tumour, Necrotic core, Oedema"):
-        read_seg(copy, series, renumbered)
 
 
 def test_attributes(segmented):

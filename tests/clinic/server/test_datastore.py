@@ -1,18 +1,15 @@
 """On which series a label map was drawn, and what labels are said to be."""
 
-from types import SimpleNamespace
-
 import nibabel as nib
 import numpy as np
 import pytest
 
-from common.cohorts import get_cohort
 from mmb.clinic.recognise.certainty import Grade
 from mmb.clinic.recognise.evidence import Candidate
 from mmb.clinic.recognise.reading import Study
 from mmb.clinic.recognise.record import Assignment, Record
 from mmb.errors import StudyError
-from mmb.server.datastore import DICOMWebDatastore, labelled_modality
+from mmb.server.datastore import labelled_modality
 from mmb.server.errors import private, refusal
 
 GRID = np.diag([1.0, 1, 2, 1])
@@ -22,7 +19,7 @@ def study(**frames: str) -> Study:
     """Return a study of volumes on one grid."""
     images = {name: nib.Nifti1Image(np.ones((240, 240, 10), np.float32), GRID) for name in frames}
     used = {name: Record(Candidate(name, name, frame), name, Grade.SURE, "") for name, frame in frames.items()}
-    return Study(images, Assignment(used))
+    return Study(images, Assignment(used), reference="t1c" if "t1c" in frames else "t1")
 
 
 def label(affine: np.ndarray = GRID) -> nib.Nifti1Image:
@@ -61,18 +58,3 @@ def test_names_of_files_are_in_no_message(error, expected):
         raise error
     refused = refusal(raised.value)
     assert (refused.status_code, refused.detail) == (400, expected)
-
-
-def test_a_corrected_segmentation_is_final_at_once():
-    def instance(date: str, algorithm: str, name: str = "Oedema") -> dict:
-        segment = {"00620005": {"Value": [name]}, "00620008": {"Value": [algorithm]}}
-        return {"00080023": {"Value": [date]}, "00620002": {"Value": [segment]}}
-
-    held = [instance("20240101", "AUTOMATIC")]
-    store = DICOMWebDatastore("http://127.0.0.1:9", get_cohort("brats2021"))
-    store.client = SimpleNamespace(retrieve_series_metadata=lambda study, series: held)
-    assert store._tag("1", "2") == "original"
-    held.insert(0, instance("20240102", "SEMIAUTOMATIC"))
-    assert store._tag("1", "2") == "final"
-    held[0] = instance("20240102", "SEMIAUTOMATIC", "Kidney")
-    assert store._tag("1", "2") is None

@@ -20,12 +20,10 @@ import pytest
 import requests
 from bundles.running import shipped
 from dicom_studies import edit_series, study, write_study
-from pydicom import dcmread
 from pydicom.uid import generate_uid
 from run_tools import Here
 from running import infer, put, result, server, used
 
-from common import __version__
 from common.cohorts.phantom.simulation import SPACING
 from common.cohorts.registry import PHANTOM
 from common.cohorts.scan import find_cases
@@ -37,9 +35,8 @@ from mmb.clinic.options import Options
 from mmb.clinic.study import predict
 from mmb.predictors.bundle import SYNTHETIC
 from mmb.server.app import App
-from mmb.server.datastore import FolderDatastore
+from mmb.server.datastore import Datastore
 from mmb.server.export import export_labelled_studies
-from mmb.server.label_files import write_final_label
 from mmb.server.model import BundleInferTask
 from mmb.server.options import InferOptions, options_for
 
@@ -225,6 +222,15 @@ class TestLabels:
         left = {requests.post(f"{url}/activelearning/random", timeout=10).json()["id"] for _ in range(20)}
         assert not left & {"two", "four"}
 
+    @pytest.mark.parametrize(
+        "request_line",
+        ["PUT model/m3ae", "DELETE model/m3ae", "GET logs/", "POST reload", "PUT session/", "POST train/m3ae",
+         "DELETE datastore/image?id=x", "GET datastore/dataset", "GET ohif/", "GET proxy/dicom/wado/studies"],
+    )  # fmt: skip
+    def test_the_rest_of_the_stock_server_does_not_exist(self, url, request_line):
+        method, path = request_line.split()
+        assert requests.request(method, f"{url}/{path}", timeout=30).status_code in (404, 405)
+
     def test_the_client_of_3d_slicer(self, url, subject, tmp_path):
         """MONAI Label's own client, which its extension for 3D Slicer includes."""
         client = pytest.importorskip("monailabel.client.client").MONAILabelClient(url, str(tmp_path))
@@ -285,32 +291,6 @@ def test_of_the_phantom_it_is_said_at_once_that_it_is_not_for_patients(tmp_path)
     assert SYNTHETIC in (tmp_path / "server.log").read_text()
 
 
-class Archive(FolderDatastore):
-    """A folder whose labels are DICOM SEGs, as those of an archive are."""
-
-    label_file = "DICOM SEG"
-
-
-def test_a_result_that_no_dicom_seg_can_hold_is_not_stored(store, tmp_path):
-    app = App(str(store), ["m3ae"], "phantom")
-    app.models["m3ae"].worker, app.datastore = Here(), Archive(store, PHANTOM)
-    params = app.models["m3ae"].segment_image(app.datastore, "four", app.infer_options(store=True), tmp_path)["params"]
-    assert not params["empty"]
-    assert params["stored"] is None
-
-
-def test_the_seg_of_a_drawn_label_names_this_software(store, tmp_path):
-    archive = Archive(store, PHANTOM)
-    study, _ = archive.read_study("dicom", tmp_path)
-    image = study.images["t1c"]
-    label = np.zeros(image.shape, np.uint8)
-    label[4:8, 4:8, 2:4] = 1
-    nib.save(nib.Nifti1Image(label, image.affine), tmp_path / "label.nii.gz")
-    seg = dcmread(tmp_path / write_final_label(archive, "dicom", tmp_path / "label.nii.gz", None, tmp_path))
-    assert (seg.ManufacturerModelName, seg.SoftwareVersions) == ("missing-modality-bundles", __version__)
-    assert seg.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
-
-
 def test_studies_get_the_weights_of_patients_with_their_own_settings(store, tmp_path):
     """The windows are those that the weights record, as for `predict`."""
     app = App(str(store), ["m3ae"])
@@ -357,7 +337,7 @@ def test_classes_keep_their_names_and_nothing_is_stored_of_an_empty_result(store
     shutil.copytree(store / "dicom", tmp_path / "studies" / "dicom")
     task = BundleInferTask("m3ae", Here(), "phantom", str(tmp_path / "own.pt"))
     asked = options_for(InferOptions, PHANTOM.modalities)(store=True)
-    result = task.segment_image(FolderDatastore(tmp_path / "studies", PHANTOM), "dicom", asked, tmp_path)
+    result = task.segment_image(Datastore(tmp_path / "studies", PHANTOM), "dicom", asked, tmp_path)
     params, label = result["params"], nib.load(result["file"])
     assert params["label_names"] == present
     assert params["empty"] is not bool(present)

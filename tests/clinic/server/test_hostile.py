@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,9 +27,8 @@ from fastapi import HTTPException
 from processes import answering
 from running import ROOT, TOKEN, put, server
 
-from mmb.server import archive as label_archive
 from mmb.server import label_files
-from mmb.server.archive import archive_session
+from mmb.server.archive import store as store_in
 from mmb.server.errors import refusal
 from mmb.server.guard import WITHOUT_TOKEN, Guard, chosen_token
 from mmb.server.label_files import read_label_map
@@ -456,55 +455,13 @@ def test_no_answer_may_run_as_a_page(url):
         assert "sandbox" in headers["content-security-policy"]
 
 
-class TestArchive:
-    """An archive that never stops sending, or sends more than fits."""
-
-    @pytest.fixture
-    def archive(self):
-        class Endless(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                content = gzip.compress(bytes(1 << 26)) if "packed" in self.path else b"x" * 100_000
-                self.send_response(200)
-                self.send_header("content-length", str(len(content)))
-                if "packed" in self.path:
-                    self.send_header("content-encoding", "gzip")
-                self.end_headers()
-                with suppress(OSError):  # nobody is listening any more
-                    for start in range(0, len(content), 1 if "slow" in self.path else 1 << 16):
-                        self.wfile.write(content[start : start + (1 if "slow" in self.path else 1 << 16)])
-                        time.sleep(0.05 * ("slow" in self.path))
-
-        with answering(Endless) as address:
-            yield address
-
-    @pytest.mark.parametrize(("path", "stream"), [("slow", False), ("slow", True), ("packed", False), ("large", True)])
-    def test_no_answer_is_read_beyond_the_limits(self, archive, monkeypatch, path, stream):
-        monkeypatch.setattr(label_archive, "ANSWER_BYTES", 1 << 16)
-        monkeypatch.setattr(label_archive, "ANSWER_SECONDS", 0.5)
-        began = time.monotonic()
-        with archive_session() as session, pytest.raises(HTTPException, match="it was cut off") as found:
-            b"".join(session.get(f"{archive}/{path}", stream=stream).iter_content(1 << 20))
-        assert found.value.status_code == 502
-        assert time.monotonic() - began < 60  # the slow answer would take more than an hour
-
-    def test_what_is_within_them_is_whole(self, archive):
-        with archive_session() as session:
-            assert session.get(f"{archive}/large").content == b"x" * 100_000
-            assert b"".join(session.get(f"{archive}/large", stream=True).iter_content(1000)) == b"x" * 100_000
-
-
-def test_an_archive_sends_nobody_elsewhere():
+def test_an_archive_sends_nobody_elsewhere(store):
     class Leading(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_POST(self) -> None:
             self.send_response(307)
             self.send_header("location", "/system")
-            self.send_header("set-cookie", "who=secret")
             self.end_headers()
 
-    with answering(Leading) as address, archive_session() as session:
-        with pytest.raises(requests.TooManyRedirects) as found:
-            session.get(address)
-        assert "start the server with the URL" in refusal(found.value).detail
-        assert not session.cookies
+    with answering(Leading) as address, pytest.raises(requests.TooManyRedirects) as found:
+        store_in(address, [next((store / "palette").rglob("*.dcm"))])
+    assert "start the server with the URL" in refusal(found.value).detail

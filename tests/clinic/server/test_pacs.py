@@ -1,11 +1,12 @@
 """The script of docs/pacs.md, with a PACS: studies come, are segmented, and their results go back."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
-from archive_stack import write_studies
+from dicom_studies import STUDY, write_study
 from orthanc import needs_orthanc, orthanc, series, upload
-from phantom_case import weights_of_patients
+from phantom_case import HEAD, weights_of_patients, write_case
 from test_commands import FILE, ROOT, run_with
 
 pytestmark = needs_orthanc
@@ -14,7 +15,11 @@ pytestmark = needs_orthanc
 def test_studies_come_and_results_go_back(tmp_path):
     """Those of weights for phantoms, which are not to be used, do not."""
     ((_, script),) = FILE.findall(Path(ROOT, "docs/pacs.md").read_text())
-    write_studies(tmp_path)
+    write_case(tmp_path / "subject", "case", box=HEAD)
+    for study, numbers in {"four": (1, 2, 3, 4, 6), "two": (3, 4)}.items():
+        scans = [replace(scan, moved=None) for scan in STUDY if scan.number in numbers]
+        patient = {"PatientName": f"Secret^{study}", "PatientID": f"SECRET-{study}", "PatientBirthDate": "19700101"}
+        write_study(tmp_path / study, tmp_path / "subject", scans, patient, seed=study)
     weights = f"--ckpt_path {weights_of_patients(tmp_path)}"
     with orthanc(tmp_path) as archive:
 
