@@ -74,7 +74,8 @@ def listed(file: str) -> list[str]:
 
 def test_every_key_is_listed_once_and_exists():
     train, inference, evaluate = (listed(file) for file in ("train.json", "inference.json", "evaluate.json"))
-    assert sorted(train) == sorted(settings("train.json"))
+    assert ({*train} - settings("train.json"), settings("train.json") - {*train}) == (set(), set())
+    assert sorted(train) == sorted({*train})
     assert set(inference) <= settings("inference.json")
     assert settings("inference.json") - set(train) <= set(inference)
     added = settings("evaluate.json") - (settings("inference.json") - {"output_dir"})

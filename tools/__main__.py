@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from common.io.errors import unwrapped_errors
 from common.text import printable
 from mmb.__main__ import VERBS
 from mmb.arguments import REFUSALS, parse_verb
@@ -25,7 +26,8 @@ def main() -> None:
     if any(word in names for names in VERBS.values()):
         sys.exit(f"error: `python -m tools {word}` is `mmb {word}` now.")
     try:
-        made = parse_verb({"scripts": {name: script(name) for name in SCRIPTS}}, sys.argv[1:], "python -m tools")()
+        with unwrapped_errors():
+            made = parse_verb({"scripts": {name: script(name) for name in SCRIPTS}}, sys.argv[1:], "python -m tools")()
     except REFUSALS as error:
         sys.exit(f"error: {printable(str(error))}")
     if made is not None:

@@ -6,17 +6,18 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("*.md", "docs/**/*.md", "bundles/*/docs/*.md")
 MADE = ("docs/keys.md", "docs/api.md", "docs/licences.md", "docs/open_glioma/report/report.md")
 """Pages that a script writes, or a test compares with the code; they are not counted."""
+BUNDLES = [paper.parent.name for paper in ROOT.glob("bundles/*/paper.json")]
 TARGETS = {
-    "README.md": 1070,
+    "README.md": 1010 + 12 * len(BUNDLES),
     "CHANGELOG.md": 1500,
     "CONTRIBUTING.md": 1800,
-    **{f"bundles/{paper.parent.name}/docs/README.md": 1800 for paper in ROOT.glob("bundles/*/paper.json")},
+    **{f"bundles/{name}/docs/README.md": 1800 for name in BUNDLES},
     "docs/open_glioma/README.md": 4000,
     **{f"docs/{name}.md": 1500 for name in ("segment", "train", "evaluate", "monai_label")},
     "docs/which_tool.md docs/weights.md docs/share.md docs/times.md docs/results.md": 3000,
 }
 """Page, or several that share a target -> most words, of prose and tables alike."""
-TOTAL = 46_500
+TOTAL = 37_500 + 1_800 * len(BUNDLES)
 
 
 def words() -> None:

@@ -19,7 +19,7 @@ from common.io.documents import Document, parse_json
 
 PLACE = "archive/extra/training.json"
 """Name of the facts in a weights file, which is a zip file."""
-TRUSTED = "monai.networks.nets."
+TRUSTED = ("monai.networks.nets.", "common.networks.")
 """Beginning of the dotted names of networks that facts may name; other code has to be named by the user."""
 
 

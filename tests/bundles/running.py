@@ -26,9 +26,14 @@ DEMO = ("inference.json", "recipes/phantom.json")
 DEMO_EVALUATION = ("inference.json", "evaluate.json", "recipes/phantom.json")
 
 
+def having(file: str) -> list[str]:
+    """Return the bundles that have a file."""
+    return [name for name in bundle_names() if (ROOT / "bundles" / name / file).is_file()]
+
+
 def shipped() -> list[str]:
     """Return the bundles that have weights for patients."""
-    return [path.parts[-3] for path in sorted(ROOT.glob("bundles/*/models/model.pt"))]
+    return having("models/model.pt")
 
 
 def configurations() -> list[str]:

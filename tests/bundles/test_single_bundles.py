@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from bundles.running import DEMO, MODALITIES, ROOT, Bundle, copy_subset
+from bundles.running import DEMO, MODALITIES, ROOT, Bundle, copy_subset, having
 from monai.data import MetaTensor
 
 from common.io.bundle import bundle_names
@@ -255,7 +255,7 @@ def test_data_settings_are_the_same_in_all_bundles_and_all_methods_train_by_the_
         assert {key: other[key] for key in SHARED} == {key: first[key] for key in SHARED}
         assert augmentation(other) == augmentation(first)
     entries = read_list(ROOT / "bundles" / "open_glioma.json").entries
-    assert ({entry.bundle for entry in entries}, len(entries)) == (set(bundle_names()), 8)
+    assert {entry.bundle for entry in entries} <= {*bundle_names()}
     assert all(Path(entry.files[-1]).name == "open_glioma.json" for entry in entries)
 
 
@@ -285,7 +285,7 @@ def test_a_short_training_leaves_the_average_of_the_weights(name, coarse_dir, tm
     assert again["lr_scheduler"]["last_epoch"] == last["lr_scheduler"]["last_epoch"] == 2
 
 
-@pytest.mark.parametrize("name", [name for name in bundle_names() if name != "mag_ms"])  # whose windows have one size
+@pytest.mark.parametrize("name", having("configs/recipes/coarse_to_fine.json"))
 def test_coarse_images_come_first_and_fine_ones_later(name, coarse_dir, tmp_path):
     files = ["train.json", "recipes/open_glioma.json", "recipes/coarse_to_fine.json"]
     sizes = {"epochs": 50, "coarse_spacing": [16, 16, 16], "coarse_crop": [8, 16, 8], "affine_prob": 0.0}
@@ -308,7 +308,7 @@ def test_one_bright_voxel_between_the_points_of_a_coarser_grid_is_lost_or_averag
     image = torch.zeros(1, 5, 5, 5)
     image[0, 1, 2, 2] = 8
     steps = [("train.json", "deterministic_transforms"), ("inference.json", "image_transforms")]
-    if name != "mag_ms":
+    if name in having("configs/recipes/coarse_to_fine.json"):
         steps.append((["train.json", "recipes/coarse_to_fine.json"], "coarse#deterministic"))
     for files, key in steps:
         get = Bundle(name).get(*([files] if isinstance(files, str) else files), **settings)

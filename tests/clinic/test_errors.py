@@ -53,7 +53,9 @@ def test_no_public_text_has_an_option_of_the_command_line():
 
 
 def test_each_reader_has_the_end_that_helps():
-    error = StudyError("Two are T1.", code="equal", command="Choose: --series t1=NUMBER", elsewhere=errors.CHOOSE)
+    error = StudyError(
+        "Two are T1.", code="equal", about=("t1",), command="Choose: --series t1=NUMBER", elsewhere=errors.CHOOSE
+    )
     assert str(error) == "Two are T1. Choose: --series t1=NUMBER"
     assert error.public == "Two are T1. Choose the series or file for each sequence."
     error.lines = ["series 3: T1."]
