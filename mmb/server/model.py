@@ -5,6 +5,7 @@ The functions that work on a study run in a `Worker`, and return what can stand 
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from monai.data import ITKWriter
 
+from common.evaluation.report.slices import OUTLINES
 from mmb.clinic.options import MODES, Options
 from mmb.clinic.recognise.site import SiteTable
 from mmb.clinic.report.document import as_document
@@ -81,10 +83,9 @@ class BundleInferTask:
     ) -> dict[str, Any]:
         """Segment the study in ``folder/study``, write the results to ``folder/results``; return ``params`` as above.
 
-        Added is ``shown``: each region's name, volume in ml and verdict, a picture of the reference, PNG in base64, and
-        what was used as which sequence.
-        ``send`` is the URL of an archive that gets the DICOM files of the results, or None; ``on_progress`` is called
-        with what is being done.
+        Added is ``shown``: each region's colour, name, volume in ml and verdict, a picture of the reference, PNG in
+        base64, and what was used as which sequence. ``send`` is the URL of an archive that gets the DICOM files of the
+        results, or None; ``on_progress`` is called with what is being done.
         """
         made = self.worker.run(_of_upload, folder, self.options(asked), send, on_progress=on_progress)
         return {**self._params(asked, made), "shown": made["shown"]}
@@ -138,8 +139,10 @@ def _of_upload(folder: Path, asked: Options, send: str | None) -> dict[str, Any]
     if send:
         report_progress("Storing the result in the archive")
         stored = store(send, sorted((folder / "results").glob("*.dcm")))
-    rows = [(row.heading, millilitres(row.volume), row.verdict) for row in prediction.summary.rows()]
-    regions = [(heading, volume, verdict.text if verdict else "") for heading, volume, verdict in rows]
+    regions = [
+        (colour, row.heading, millilitres(row.volume), row.verdict.text if row.verdict else "")
+        for colour, row in zip(cycle(OUTLINES), prediction.summary.rows(), strict=False)
+    ]
     picture = prediction.summary.pictures.get(prediction.reference)
     shown = {"regions": regions, "picture": picture, "used": prediction.used}
     return {"present": _present(prediction), "stored": stored, "params": _facts(prediction), "shown": shown}

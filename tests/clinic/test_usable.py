@@ -330,7 +330,7 @@ def test_a_verdict_is_a_word_and_a_reason():
 
 def test_a_region_whose_outlines_were_seldom_good_has_another_reason_than_the_network():
     few = {name: replace(each, left_out=TOO_FEW) for name, each in CALIBRATION.regions.items()}
-    reason = "doubtful: tests do not support calling it usable"
+    reason = "doubtful: too seldom good in tests"
     assert words((0.9, 0.6, 0.3), calibration=replace(CALIBRATION, regions=few)) == [reason, *IN_TURN[1:]]
 
 

@@ -11,7 +11,7 @@ from mmb.predictors.calibration import MIN_CHANCE, NO_TUMOUR, WIDEST, Calibratio
 
 WORD_USABLE, DOUBTFUL, UNRELIABLE = "usable for review", "doubtful", "not reliable"
 WORDS = (WORD_USABLE, DOUBTFUL, UNRELIABLE)
-TOO_FEW_GOOD = "tests do not support calling it usable"  # so that none of the region is called usable
+TOO_FEW_GOOD = "too seldom good in tests"  # so that none of the region is called usable
 UNRELIABLE_BELOW_DICE = 0.5  # expected Dice below which an outline is not reliable
 
 

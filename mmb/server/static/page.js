@@ -218,7 +218,11 @@ function showResult({ answer, warnings, regions, picture, used }, files) {
     if (!chosen) options[0].text = `auto: ${[...options].find(({ value }) => value === `=${used[name]}`)?.text ?? 'none'}`;
   $('answer').textContent = answer;
   $('warnings').replaceChildren(...warnings.map((text) => element('li', text)));
-  $('regions').replaceChildren(...regions.map((cells) => row(...cells)));
+  $('regions').replaceChildren(...regions.map(([colour, ...cells]) => {
+    const made = row(...cells);
+    made.firstChild.style.borderLeft = `0.4em solid ${colour}`; // that of its outline in the picture
+    return made;
+  }));
   if (picture) $('picture').src = `data:image/png;base64,${picture}`;
   else $('picture').removeAttribute('src');
   const at = `studies/${study}`;
