@@ -220,7 +220,8 @@ function showResult({ answer, warnings, regions, picture, used }, files) {
   $('warnings').replaceChildren(...warnings.map((text) => element('li', text)));
   $('regions').replaceChildren(...regions.map(([colour, ...cells]) => {
     const made = row(...cells);
-    made.firstChild.style.borderLeft = `0.4em solid ${colour}`; // that of its outline in the picture
+    // The colour is that of its outline in the picture.
+    Object.assign(made.firstChild.style, { borderLeft: `0.4em solid ${colour}`, paddingLeft: '0.4em' });
     return made;
   }));
   if (picture) $('picture').src = `data:image/png;base64,${picture}`;
