@@ -7,17 +7,17 @@ import statistics
 import time
 import zipfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from starlette.concurrency import run_in_threadpool
 
 from mmb.clinic.study import RESULTS
-from mmb.server.answers import Served, require_client
+from mmb.server.answers import Served, file_response, require_client
 from mmb.server.app import App
 from mmb.server.errors import refusal
 from mmb.server.guard import OWN_PAGE, RESULT_PAGE
@@ -125,12 +125,14 @@ def result(app: Served, study: str, name: str) -> Response:
     upload = app.uploads[study]
     if name in PACKED and upload.state == "done":
         return _zipped(upload.results, name)
-    if name not in upload.files() or upload.state != "done":
-        raise HTTPException(404, "The study has no such result.")
-    if name == RESULTS["summary"]:
-        headers = {"content-security-policy": RESULT_PAGE, "cache-control": "no-store"}
-        return FileResponse(upload.results / name, headers=headers)
-    return FileResponse(upload.results / name, filename=name, headers={"cache-control": "no-store"})
+    with suppress(FileNotFoundError):  # the study may be removed meanwhile
+        if name in upload.files() and upload.state == "done":
+            answer = file_response(upload.results / name)
+            if name == RESULTS["summary"]:
+                answer = HTMLResponse(answer.body, headers={"content-security-policy": RESULT_PAGE})
+            answer.headers["cache-control"] = "no-store"
+            return answer
+    raise HTTPException(404, "The study has no such result.")
 
 
 @router.delete("/studies/{study}")
