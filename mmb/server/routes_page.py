@@ -123,9 +123,9 @@ async def cancel(app: Served, study: str) -> dict[str, Any]:
 def result(app: Served, study: str, name: str) -> Response:
     """Return a file of a result, or all."""
     upload = app.uploads[study]
-    if name in PACKED and upload.state == "done":
-        return _zipped(upload.results, name)
     with suppress(FileNotFoundError):  # the study may be removed meanwhile
+        if name in PACKED and upload.state == "done":
+            return _zipped(upload.results, name)
         if name in upload.files() and upload.state == "done":
             answer = file_response(upload.results / name)
             if name == RESULTS["summary"]:
