@@ -269,7 +269,10 @@ def test_segmentation_object(study):
         np.testing.assert_allclose(np.concatenate(points[name]).mean(axis=0), centre, atol=study.slack)
     words = {each.SegmentLabel: each.SegmentDescription for each in described.values()}
     assert {*words} == {"Necrotic core (not reliable)", "Oedema (not reliable)", "Enhancing tumour"}
-    assert all(re.match(r"WT: usable for review; TC: not reliable.*; ET: doubtful", text) for text in words.values())
+    own = {"Necrotic core": "not reliable", "Oedema": "not reliable", "Enhancing tumour": "doubtful"}
+    for label, text in words.items():
+        name = label.removesuffix(" (not reliable)")
+        assert re.match(rf"{name}: {own[name]}.*; WT: usable for review; TC: not reliable.*; ET: doubtful", text)
     assert seg.SeriesDescription.startswith("T1c+T2+FLAIR: ")
     legend = re.findall(r'border-color: (#\w{6})"></span>([\w ]+)<', (study.out / "summary.html").read_text())
     assert {*legend} == {("#56B4E9", "whole tumour"), ("#F0E442", "tumour core"), ("#D55E00", "enhancing tumour")}

@@ -231,7 +231,8 @@ def _describe(
         display_color=hd.color.CIELabColor.from_rgb(*bytes.fromhex(COLOURS[name][1:])),
     )
     if summary:
-        said = "; ".join(f"{region}: {verdict.text}" for region, verdict in summary.verdicts.items())
+        given = {**({label: verdict} if verdict else {}), **summary.verdicts}  # its own comes first
+        said = "; ".join(f"{what}: {each.text}" for what, each in given.items())
         description.SegmentDescription = f"{said}. Research only, not for clinical use."
     if modifier:
         concept = hd.sr.CodedConcept.from_code(modifier)
