@@ -87,7 +87,7 @@ def segment_each(
                 key, before = digest(files, *settings), outcomes.get(name)
                 if before is None or before.made_from != key:
                     made = segment(source, out / name, inference, options, partial(explain, name))
-                    outcomes[name] = Outcome(name, key, None, "", made.summary.label, made.summary.created)
+                    outcomes[name] = Outcome(name, key, label=made.summary.label, created=made.summary.created)
             except Exception as error:
                 if full_disk(error):
                     raise
@@ -136,13 +136,11 @@ def _cell(value: Any) -> Any:
 
 def _row(out: Path, outcome: Outcome) -> dict[str, Any]:
     """Return the row of a study in the table: what its ``summary.json`` says, a column for each region and number."""
-    row: dict[str, Any] = {
-        "study": outcome.study,
-        "failure": outcome.failure or "",
-        "answer": REFUSED if outcome.code else "",
-    }
-    row |= {"remarks": outcome.code}
-    if outcome.failure is None:
+    answer = REFUSED if outcome.code else ""
+    row: dict[str, Any] = {"study": outcome.study, "failure": outcome.failure or "", "answer": answer}
+    if outcome.failure is not None:
+        row |= {"remarks": outcome.code}
+    else:
         summary = read_document(Path(out, outcome.study, RESULTS["JSON"]))
         row |= {"answer": summary.answer, "label": outcome.label, "created": outcome.created}
         row |= {name: getattr(summary, name) for name in ("bundle", "version", "weights")}

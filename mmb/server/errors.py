@@ -43,6 +43,8 @@ def refusal(error: Exception) -> HTTPException:
 
     Neither answer nor log contains file names, which may be patients' names, or paths of temporary files.
     """
+    if isinstance(error, RefusedStudy):
+        return error
     if full_disk(error):
         status, reason = 507, DISK_FULL
     elif isinstance(error, StudyError):
@@ -68,8 +70,6 @@ def refusal(error: Exception) -> HTTPException:
             logger.error("%s\n%s", type(error).__name__, where)
             reason = "An unexpected error occurred; the server's log says where."
     reason = " ".join(reason.split()).encode(errors="replace").decode()[:LONGEST]
-    if isinstance(error, RefusedStudy):
-        return error
     if isinstance(error, StudyError):
         found = [asdict(each) for each in error.found]
         return RefusedStudy(status, reason, {"code": error.code, "about": [*error.about], "found": found})

@@ -41,11 +41,11 @@ class AlignedStudy:
         if np.array_equal(affine, here := self.placed[name].affine):
             return self
         move = affine @ np.linalg.inv(here)
-        parts = (
-            {name: Image(it.dataobj, move @ it.affine) for name, it in p.items()} for p in (self.images, self.placed)
-        )
-        images, placed = parts
-        return replace(self, images=images, placed=placed)
+
+        def moved_by(volumes: Mapping[str, Image]) -> dict[str, Image]:
+            return {name: Image(each.dataobj, move @ each.affine) for name, each in volumes.items()}
+
+        return replace(self, images=moved_by(self.images), placed=moved_by(self.placed))
 
     def cut_out(self, brain: np.ndarray | None) -> Self:
         """Return the study with its volumes set to 0 outside a mask ``(X, Y, Z)``; None leaves them as they are."""

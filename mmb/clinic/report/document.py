@@ -40,7 +40,7 @@ def read_document(path: Path) -> StudySummary:
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != StudySummary.schema_version:
         raise ValueError(f"{path}: schema_version {version}; expected {StudySummary.schema_version}. Segment it again.")
-    if content["answer"] == REFUSED:
+    if content.get("answer") == REFUSED:
         raise ValueError(f"{path}: the study was refused: {content['text']}")
     return FIELDS.validate_python(content)
 
